@@ -1,0 +1,38 @@
+"""Where things lie inside the containers of a TaskPod.
+
+Everything of ours is below `/poiesis`; the task's data is a mirror of the container paths below
+`DATA_ROOT`, so the file that an executor knows as `/data/a.txt` is `/task/root/data/a.txt` for a filer.
+"""
+
+from posixpath import join
+
+POIESIS = "/poiesis"
+BIN = "/poiesis/bin"  # emptyDir: the helper; trec rw, others ro
+HELPER = "/poiesis/bin/helper"
+RUN = "/poiesis/run"  # the container's own directory in the run volume, rw
+RUNS = "/poiesis/runs"  # the whole run volume: one directory a container; trec rw, others ro
+ACK = "/poiesis/ack"  # trec rw, pause ro
+ACK_FILE = "/poiesis/ack/done"  # content: 0 = the task is COMPLETE, 1 = it ended otherwise
+SPEC = "/poiesis/spec"  # filers only: work.json and the contents of literal inputs
+WORK_LIST = "/poiesis/spec/work.json"
+RECORDER = "/poiesis/recorder"  # trec only
+RECORDER_TOKEN = "/poiesis/recorder/token"  # this task's token  # noqa: S105
+RECORDER_DSN = "/poiesis/recorder/dsn"
+KUBERNETES_TOKEN = "/poiesis/recorder/kubernetes/token"  # noqa: S105
+KUBERNETES_CA = "/poiesis/recorder/kubernetes/ca.crt"
+COLLECT = "/poiesis/collect"  # executors: the data root again, to copy outputs that lie in system directories
+TASK = "/task"  # the task volume, in filers and trec
+DATA_SUBPATH = "root"
+DATA_ROOT = join(TASK, DATA_SUBPATH)
+
+HELPER_IN_IMAGE = "/helper"  # in the helper's and the recorder's images
+
+
+def data_path(container_path: str) -> str:
+    """Where a filer finds the file that executors know as `container_path` (absolute)."""
+    return join(DATA_ROOT, container_path.lstrip("/"))
+
+
+def data_subpath(container_path: str) -> str:
+    """The same place as a subPath of the task volume."""
+    return join(DATA_SUBPATH, container_path.lstrip("/"))

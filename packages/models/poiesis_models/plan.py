@@ -1,0 +1,54 @@
+"""What a TaskPod is going to do: known to the recorder (environment) and the controller (Pod annotation).
+
+Standard library only.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+
+class MalformedPlan(ValueError):
+    """The text is not a plan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The containers of a TaskPod between the recorder and `pause`, in the order in which they run.
+
+    `ignore_error`: one flag per executor. `upload_on_error`: outputs are sent after a failed executor too.
+    """
+
+    inputs: tuple[str, ...] = ()
+    executors: tuple[str, ...]
+    ignore_error: tuple[bool, ...]
+    outputs: tuple[str, ...] = ()
+    upload_on_error: bool = True
+    preemptible: bool = False
+
+    def __iter__(self) -> Iterator[str]:
+        """Container names in order."""
+        yield from (*self.inputs, *self.executors, *self.outputs)
+
+    def to_json(self) -> str:
+        """One line, stable."""
+        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """Raise MalformedPlan."""
+        try:
+            raw = json.loads(text)
+            plan = cls(
+                inputs=tuple(map(str, raw["inputs"])),
+                executors=tuple(map(str, raw["executors"])),
+                ignore_error=tuple(map(bool, raw["ignore_error"])),
+                outputs=tuple(map(str, raw["outputs"])),
+                upload_on_error=bool(raw["upload_on_error"]),
+                preemptible=bool(raw["preemptible"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise MalformedPlan(f"not a plan: {error!r}") from error
+        if len(plan.ignore_error) != len(plan.executors):
+            raise MalformedPlan("ignore_error and executors differ in length")
+        return plan

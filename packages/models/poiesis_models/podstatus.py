@@ -1,0 +1,76 @@
+"""Read a Pod's JSON (core/v1, as the API server sends it). Pure; standard library only."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from poiesis_models.runfiles import ExitRecord, MalformedFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerEnd:
+    """A terminated container. `record` is the helper's own word, from the termination message, if it left one."""
+
+    name: str
+    exit_code: int
+    reason: str
+    message: str
+    record: ExitRecord | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerWait:
+    """A container that waits to start, with the kubelet's reason (ImagePullBackOff, …)."""
+
+    name: str
+    reason: str
+    message: str
+
+
+def container_statuses(pod: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Init containers first, then the others."""
+    status = pod.get("status") or {}
+    yield from status.get("initContainerStatuses") or ()
+    yield from status.get("containerStatuses") or ()
+
+
+def container_ends(pod: Mapping[str, Any]) -> dict[str, ContainerEnd]:
+    """Terminated containers by name."""
+    ends = {}
+    for status in container_statuses(pod):
+        terminated = (status.get("state") or {}).get("terminated")
+        if terminated:
+            ends[status["name"]] = ContainerEnd(
+                name=status["name"],
+                exit_code=int(terminated.get("exitCode", 255)),
+                reason=terminated.get("reason") or "",
+                message=terminated.get("message") or "",
+                record=_exit_record(terminated.get("message") or ""),
+            )
+    return ends
+
+
+def container_waits(pod: Mapping[str, Any]) -> dict[str, ContainerWait]:
+    """Containers that wait for something of their own; PodInitializing (not their turn yet) is left out."""
+    waits = {}
+    for status in container_statuses(pod):
+        waiting = (status.get("state") or {}).get("waiting")
+        if waiting and waiting.get("reason") not in (None, "", "PodInitializing", "ContainerCreating"):
+            waits[status["name"]] = ContainerWait(
+                name=status["name"], reason=waiting["reason"], message=waiting.get("message") or ""
+            )
+    return waits
+
+
+def running_containers(pod: Mapping[str, Any]) -> frozenset[str]:
+    """Names of containers that run now, as far as the kubelet has said."""
+    return frozenset(
+        status["name"] for status in container_statuses(pod) if (status.get("state") or {}).get("running")
+    )
+
+
+def _exit_record(message: str) -> ExitRecord | None:
+    try:
+        return ExitRecord.parse(message.encode())
+    except MalformedFile:
+        return None

@@ -1,0 +1,176 @@
+"""Files that the helper and the filers leave in a container's run directory, read with suspicion.
+
+An executor may write anything into its own directory: sizes are bounded, parsing is strict, and what a
+file says is believed about its own container only. Standard library only.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+STARTED = "started"
+EXIT = "exit.json"
+STDOUT = "stdout"
+STDERR = "stderr"
+FAILED = "failed"
+SKIPPED = "skipped"
+PROGRESS = "progress.jsonl"
+
+RECORD_BYTES = 1024  # the helper writes under 200
+PROGRESS_LINE_BYTES = 16 * 1024
+LOG_MARK = b"[poiesis: earlier output left out]\n"
+SIGTERM_EXIT = 143
+
+
+class MalformedFile(ValueError):
+    """A run file does not hold what the helper writes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The process of a container has been started; `start_ns` is Unix time in ns by the node's clock."""
+
+    start_ns: int
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Started":
+        """Raise MalformedFile."""
+        return cls(start_ns=_int(_record(data), "start_ns", 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitRecord:
+    """How the process of a container ended: `exit.json`, and the container's termination message.
+
+    `term`: the helper had been asked to end it. Times are Unix time in ns, memory in KiB, CPU in µs.
+    """
+
+    exit_code: int
+    signal: int
+    oom: bool
+    term: bool
+    start_ns: int
+    end_ns: int
+    max_rss_kb: int = 0
+    user_us: int = 0
+    sys_us: int = 0
+
+    @classmethod
+    def parse(cls, data: bytes) -> "ExitRecord":
+        """Raise MalformedFile."""
+        record = _record(data)
+        return cls(
+            exit_code=_int(record, "exit_code", 0, 255),
+            signal=_int(record, "signal", 0, 64),
+            oom=_bool(record, "oom"),
+            term=_bool(record, "term"),
+            start_ns=_int(record, "start_ns", 0),
+            end_ns=_int(record, "end_ns", 0),
+            max_rss_kb=_int(record, "max_rss_kb", 0),
+            user_us=_int(record, "user_us", 0),
+            sys_us=_int(record, "sys_us", 0),
+        )
+
+    @property
+    def tes_exit_code(self) -> int:
+        """The code that clients see. One that obeyed SIGTERM with 0 did not succeed: clients read 0 as success."""
+        return SIGTERM_EXIT if self.term and self.exit_code == 0 else self.exit_code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a filer has done so far: the sum of its progress.jsonl (filer contract v1)."""
+
+    files: int = 0
+    bytes: int = 0
+    outputs: tuple["SentOutput", ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentOutput:
+    """One file that was sent: TES `OutputFileLog`."""
+
+    url: str
+    path: str
+    size_bytes: int
+
+
+def parse_progress(data: bytes) -> Progress:
+    """Sum up the complete lines of progress.jsonl; an unfinished last line is left for the next read.
+
+    A malformed line raises MalformedFile. Unknown events are ignored: a newer filer may say more.
+    """
+    files = size = 0
+    outputs: dict[tuple[str, str], SentOutput] = {}
+    warnings: list[str] = []
+    error: str | None = None
+    complete, _, _ = data.rpartition(b"\n")
+    for line in filter(None, complete.split(b"\n")):
+        event = _object(line, PROGRESS_LINE_BYTES)
+        match event.get("event"):
+            case "progress":
+                files, size = _int(event, "files", 0), _int(event, "bytes", 0)
+            case "output":
+                sent = SentOutput(
+                    url=_str(event, "url"), path=_str(event, "path"), size_bytes=_int(event, "size_bytes", 0)
+                )
+                outputs[sent.path, sent.url] = sent
+            case "warning":
+                warnings.append(_str(event, "message"))
+            case "error":
+                error = _str(event, "message")
+    return Progress(
+        files=files, bytes=size, outputs=tuple(outputs.values()), warnings=tuple(warnings), error=error
+    )
+
+
+def log_text(data: bytes, cap: int) -> str:
+    """A log file as text that Postgres and JSON can hold: at most the mark and the last `cap` bytes.
+
+    NUL and what is not UTF-8 become U+FFFD.
+    """
+    marked = data.startswith(LOG_MARK)
+    body = data[len(LOG_MARK) :] if marked else data
+    if len(body) > cap:
+        marked, body = True, body[-cap:]
+    text = body.decode("utf-8", "replace").replace("\0", "\ufffd")
+    return LOG_MARK.decode() + text if marked else text
+
+
+def _record(data: bytes) -> dict[str, Any]:
+    return _object(data, RECORD_BYTES)
+
+
+def _object(data: bytes, limit: int) -> dict[str, Any]:
+    if len(data) > limit:
+        raise MalformedFile(f"{len(data)} bytes, more than {limit}")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MalformedFile(str(error)) from error
+    if not isinstance(value, dict):
+        raise MalformedFile("not a JSON object")
+    return value
+
+
+def _int(record: dict[str, Any], key: str, low: int, high: int = 2**63 - 1) -> int:
+    value = record.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise MalformedFile(f"{key} is not a whole number from {low} to {high}")
+    return value
+
+
+def _bool(record: dict[str, Any], key: str) -> bool:
+    value = record.get(key)
+    if not isinstance(value, bool):
+        raise MalformedFile(f"{key} is neither true nor false")
+    return value
+
+
+def _str(record: dict[str, Any], key: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise MalformedFile(f"{key} is not a string")
+    return value.replace("\0", "\ufffd")

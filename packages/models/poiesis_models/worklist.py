@@ -1,0 +1,90 @@
+"""The filers' work list (filer contract v1): what to fetch or send, and where it lies in the task volume.
+
+Standard library only: a filer's start is paid for by every task.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
+
+VERSION = 1
+FileType = Literal["FILE", "DIRECTORY"]
+_Item = TypeVar("_Item", "InputItem", "OutputItem")
+
+EXIT_DONE = 0
+EXIT_PERMANENT = 65  # EX_DATAERR: trying again cannot help
+EXIT_PASSING = 75  # EX_TEMPFAIL: the filer is started again in place
+
+
+class MalformedWorkList(ValueError):
+    """The text is not a work list of this version."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputItem:
+    """One TES input. `local` is absolute, in the task volume; `path` is what executors call it.
+
+    Exactly one of `url` and `content_file` (a file beside the work list) is set.
+    """
+
+    path: str
+    local: str
+    type: FileType | None = None
+    url: str | None = None
+    content_file: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputItem:
+    """One TES output. With `wildcard`, `path` and `local` are POSIX patterns (XCU 2.13) and `url` is a
+    directory: a match is sent to `url` + "/" + its path without `path_prefix`."""
+
+    url: str
+    path: str
+    local: str
+    type: FileType | None = None
+    wildcard: bool = False
+    path_prefix: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkList:
+    """`inputs` for a filer that stages, `outputs` for one that sends."""
+
+    task: str
+    inputs: tuple[InputItem, ...] = ()
+    outputs: tuple[OutputItem, ...] = ()
+
+    def to_json(self) -> str:
+        """Unset fields are left out."""
+        document = {
+            "version": VERSION,
+            "task": self.task,
+            "inputs": [_without_unset(item) for item in self.inputs],
+            "outputs": [_without_unset(item) for item in self.outputs],
+        }
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "WorkList":
+        """Raise MalformedWorkList."""
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            if raw["version"] != VERSION:
+                raise MalformedWorkList(f"version {raw['version']!r}, this filer knows {VERSION}")
+            return cls(
+                task=raw["task"],
+                inputs=_items(InputItem, raw["inputs"]),
+                outputs=_items(OutputItem, raw["outputs"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise MalformedWorkList(f"not a work list: {error}") from error
+
+
+def _items(kind: type[_Item], raw: Sequence[dict[str, Any]]) -> tuple[_Item, ...]:
+    return tuple(kind(**item) for item in raw)
+
+
+def _without_unset(item: InputItem | OutputItem) -> dict[str, Any]:
+    return {key: value for key, value in asdict(item).items() if value is not None}
