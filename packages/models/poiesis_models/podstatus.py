@@ -9,7 +9,7 @@ from poiesis_models.runfiles import ExitRecord, MalformedFile
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerEnd:
-    """A terminated container. `record` is the helper's own word, from the termination message, if it left one."""
+    """A terminated container. `record` is the helper's own word (termination message), if it left one."""
 
     name: str
     exit_code: int

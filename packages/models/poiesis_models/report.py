@@ -13,7 +13,7 @@ from poiesis_models.states import Ending, TesState
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorReport:
-    """State of one executor that has started. Log texts are whole (capped), not additions; None = unchanged."""
+    """One executor that has started. Log texts are whole (capped), not additions; None = unchanged."""
 
     index: int
     start_ns: int
@@ -44,8 +44,10 @@ class SystemLogReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """`cancel_seen`: the ending was decided knowing that a cancel had been asked for (else Postgres refuses it
-    if one has been, and the recorder decides again)."""
+    """`cancel_seen`: the ending was decided knowing that a cancel had been asked for.
+
+    Without it Postgres refuses the ending if one has been, and the recorder decides again.
+    """
 
     pod_uid: str
     pod_name: str

@@ -51,9 +51,9 @@ class ExitRecord:
     term: bool
     start_ns: int
     end_ns: int
-    max_rss_kb: int = 0
-    user_us: int = 0
-    sys_us: int = 0
+    max_rss_kb: int
+    user_us: int
+    sys_us: int
 
     @classmethod
     def parse(cls, data: bytes) -> "ExitRecord":
@@ -73,7 +73,7 @@ class ExitRecord:
 
     @property
     def tes_exit_code(self) -> int:
-        """The code that clients see. One that obeyed SIGTERM with 0 did not succeed: clients read 0 as success."""
+        """The code that clients see: 0 means success to them, which one that obeyed SIGTERM is not."""
         return SIGTERM_EXIT if self.term and self.exit_code == 0 else self.exit_code
 
 

@@ -129,9 +129,7 @@ def _complete(facts: Facts) -> Ending | None:
 
 
 def _ending(state: TesState, trouble: Trouble) -> Ending:
-    return Ending(
-        state=state, reason=trouble.reason, message=trouble.message, container=trouble.container
-    )
+    return Ending(state=state, reason=trouble.reason, message=trouble.message, container=trouble.container)
 
 
 RULES: Sequence[Callable[[Facts], Ending | None]] = (

@@ -8,7 +8,15 @@ Sizes are GB = 10**9 bytes.
 import posixpath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from poiesis_models.globs import has_wildcard, literal_directory
 from poiesis_models.states import TesState
@@ -115,12 +123,12 @@ class TesInput(TesModel):
 
     @property
     def literal(self) -> str | None:
-        """The content to write; None if the input comes from `url` (TES: an empty content with a url is no content)."""
+        """The content to write; None if the input comes from `url` (as it does if the content is empty)."""
         return None if self.content is None or (self.content == "" and self.url) else self.content
 
 
 class TesOutput(TesModel):
-    """Sent after the last executor. `path` may be a POSIX pattern; then `path_prefix` is what `url` stands for."""
+    """Sent after the last executor. `path` may be a POSIX pattern; `url` then stands for `path_prefix`."""
 
     name: Text | None = None
     description: Text | None = None

@@ -1,0 +1,160 @@
+"""Files that come from containers are read with suspicion."""
+
+import json
+
+import pytest
+
+from poiesis_models.plan import MalformedPlan, Plan
+from poiesis_models.runfiles import (
+    LOG_MARK,
+    ExitRecord,
+    MalformedFile,
+    Progress,
+    SentOutput,
+    Started,
+    log_text,
+    parse_progress,
+)
+from poiesis_models.worklist import InputItem, MalformedWorkList, OutputItem, WorkList
+
+EXIT = {
+    "exit_code": 7,
+    "signal": 0,
+    "oom": False,
+    "term": False,
+    "start_ns": 5,
+    "end_ns": 9,
+    "max_rss_kb": 1024,
+    "user_us": 10,
+    "sys_us": 20,
+}
+
+
+def test_an_exit_record_is_what_the_helper_wrote():
+    assert ExitRecord.parse(json.dumps(EXIT).encode()) == ExitRecord(
+        exit_code=7,
+        signal=0,
+        oom=False,
+        term=False,
+        start_ns=5,
+        end_ns=9,
+        max_rss_kb=1024,
+        user_us=10,
+        sys_us=20,
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"garbage",
+        b"[]",
+        b"null",
+        b"{}",
+        b"\xff\xfe",
+        b"[" * 1000,
+        json.dumps(EXIT | {"exit_code": 256}).encode(),
+        json.dumps(EXIT | {"exit_code": -1}).encode(),
+        json.dumps(EXIT | {"exit_code": "7"}).encode(),
+        json.dumps(EXIT | {"exit_code": True}).encode(),
+        json.dumps(EXIT | {"oom": 1}).encode(),
+        json.dumps(EXIT | {"end_ns": 2**63}).encode(),
+        json.dumps(EXIT | {"padding": "x" * 2000}).encode(),
+    ],
+)
+def test_anything_else_in_exit_json_is_malformed_and_nothing_worse(data: bytes):
+    with pytest.raises(MalformedFile):
+        ExitRecord.parse(data)
+
+
+@pytest.mark.parametrize(
+    ("term", "code", "seen"),
+    [(True, 0, 143), (True, 3, 3), (True, 137, 137), (False, 0, 0), (False, 143, 143)],
+)
+def test_a_process_that_obeyed_sigterm_with_code_0_did_not_succeed(term: bool, code: int, seen: int):
+    record = ExitRecord.parse(json.dumps(EXIT | {"term": term, "exit_code": code}).encode())
+    assert record.tes_exit_code == seen
+
+
+def test_started_needs_a_time():
+    assert Started.parse(b'{"start_ns": 12}') == Started(start_ns=12)
+    with pytest.raises(MalformedFile, match="start_ns"):
+        Started.parse(b"{}")
+
+
+def test_progress_sums_up_complete_lines_and_leaves_the_unfinished_one():
+    data = (
+        b'{"event":"progress","files":1,"bytes":10}\n'
+        b'{"event":"output","url":"s3://b/a","path":"/a","size_bytes":3}\n'
+        b'{"event":"from the future","x":1}\n'
+        b'{"event":"warning","message":"nothing matched"}\n'
+        b'{"event":"progress","files":2,"bytes":20}\n'
+        b'{"event":"output","url":"s3://b/a","path":"/a","size_bytes":4}\n'
+        b'{"event":"error","mess'
+    )
+    assert parse_progress(data) == Progress(
+        files=2,
+        bytes=20,
+        outputs=(SentOutput(url="s3://b/a", path="/a", size_bytes=4),),
+        warnings=("nothing matched",),
+        error=None,
+    )
+
+
+@pytest.mark.parametrize("line", [b"x", b"[]", b'{"event":"output","url":1,"path":"/a","size_bytes":3}'])
+def test_a_malformed_progress_line_is_said_to_be(line: bytes):
+    with pytest.raises(MalformedFile):
+        parse_progress(line + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", ""),
+        (b"abc", "abc"),
+        (b"abcdefgh", LOG_MARK.decode() + "efgh"),
+        (LOG_MARK + b"abc", LOG_MARK.decode() + "abc"),
+        (LOG_MARK + b"abcdefgh", LOG_MARK.decode() + "efgh"),
+        (b"a\0b", "a\ufffdb"),
+        (b"\xffab", "\ufffdab"),
+    ],
+)
+def test_a_log_is_text_that_postgres_can_hold_and_says_when_its_beginning_is_gone(data: bytes, text: str):
+    assert log_text(data, cap=4) == text
+
+
+def test_a_plan_survives_its_journey_and_names_containers_in_order():
+    plan = Plan(
+        inputs=("tif-0",),
+        executors=("executor-0", "executor-1"),
+        ignore_error=(True, False),
+        outputs=("tof-0",),
+        preemptible=True,
+    )
+    assert Plan.from_json(plan.to_json()) == plan
+    assert list(plan) == ["tif-0", "executor-0", "executor-1", "tof-0"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"executors":1}'])
+def test_what_is_no_plan_is_refused(text: str):
+    with pytest.raises(MalformedPlan):
+        Plan.from_json(text)
+
+
+def test_a_work_list_survives_its_journey_and_leaves_out_what_is_unset():
+    work = WorkList(
+        task="t",
+        inputs=(InputItem(path="/a", local="/task/root/a", url="s3://b/ä ?#"),),
+        outputs=(
+            OutputItem(path="/o/*", local="/task/root/o/*", url="s3://b/o", wildcard=True, path_prefix="/o"),
+        ),
+    )
+    assert WorkList.from_json(work.to_json()) == work
+    assert "content_file" not in work.to_json()
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"version":2,"task":"t","inputs":[],"outputs":[]}'])
+def test_a_work_list_of_another_version_is_refused(text: str):
+    with pytest.raises(MalformedWorkList):
+        WorkList.from_json(text)

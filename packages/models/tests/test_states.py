@@ -1,0 +1,155 @@
+import itertools
+
+import pytest
+
+from poiesis_models.states import (
+    RULES,
+    TERMINAL_STATES,
+    Ending,
+    ExecutorEnd,
+    Facts,
+    TesState,
+    Trouble,
+    terminal_state,
+)
+
+OK = ExecutorEnd(index=0, exit_code=0)
+FAILED = ExecutorEnd(index=1, exit_code=7)
+OOM = ExecutorEnd(index=1, exit_code=137, oom=True)
+IGNORED = ExecutorEnd(index=1, exit_code=7, ignore_error=True)
+EVICTED = Trouble(reason="Evicted", message="the node was low on memory")
+UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="tof-0")
+
+
+@pytest.mark.parametrize(
+    ("facts", "ending"),
+    [
+        pytest.param(
+            Facts(running=True, done=True, cancel_requested=True), None, id="nothing ends while it runs"
+        ),
+        pytest.param(Facts(running=False), None, id="no rule can tell"),
+        pytest.param(
+            Facts(running=False, done=True, executors=[OK]), Ending(state=TesState.COMPLETE), id="all done"
+        ),
+        pytest.param(
+            Facts(running=False, done=True, cancel_requested=True),
+            Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request"),
+            id="a cancel stored before the end wins",
+        ),
+        pytest.param(
+            Facts(running=False, executors=[OK, FAILED]),
+            Ending(
+                state=TesState.EXECUTOR_ERROR,
+                reason="Error",
+                message="executor 1 exited with code 7",
+                container="executor-1",
+            ),
+            id="an executor failed",
+        ),
+        pytest.param(
+            Facts(running=False, executors=[OK, OOM]),
+            Ending(
+                state=TesState.EXECUTOR_ERROR,
+                reason="OOMKilled",
+                message="executor 1 ran out of memory",
+                container="executor-1",
+            ),
+            id="an executor ran out of memory",
+        ),
+        pytest.param(
+            Facts(running=False, executors=[ExecutorEnd(index=0, exit_code=0, oom=True, ignore_error=True)]),
+            Ending(
+                state=TesState.EXECUTOR_ERROR,
+                reason="OOMKilled",
+                message="executor 0 ran out of memory",
+                container="executor-0",
+            ),
+            id="out of memory is never ignored, not even with exit code 0",
+        ),
+        pytest.param(
+            Facts(running=False, done=True, executors=[OK, IGNORED]),
+            Ending(state=TesState.COMPLETE),
+            id="an ignored error is no end",
+        ),
+        pytest.param(
+            Facts(running=False, executors=[FAILED], trouble=UPLOAD),
+            Ending(
+                state=TesState.EXECUTOR_ERROR,
+                reason="Error",
+                message="executor 1 exited with code 7; then: s3://b/k: access denied",
+                container="executor-1",
+            ),
+            id="the executor's error wins over the upload's and both are told",
+        ),
+        pytest.param(
+            Facts(
+                running=False,
+                executors=[ExecutorEnd(index=0, exit_code=143, by_platform=True)],
+                disruption=EVICTED,
+            ),
+            Ending(state=TesState.SYSTEM_ERROR, reason="Evicted", message="the node was low on memory"),
+            id="an executor that the platform ended did not fail",
+        ),
+        pytest.param(
+            Facts(running=False, disruption=EVICTED, preemptible=True),
+            Ending(state=TesState.PREEMPTED, reason="Evicted", message="the node was low on memory"),
+            id="PREEMPTED only for those who asked for preemptible",
+        ),
+        pytest.param(
+            Facts(running=False, trouble=UPLOAD, executors=[OK]),
+            Ending(
+                state=TesState.SYSTEM_ERROR,
+                reason="Error",
+                message="s3://b/k: access denied",
+                container="tof-0",
+            ),
+            id="a failed upload is never COMPLETE",
+        ),
+        pytest.param(
+            Facts(running=False, trouble=UPLOAD, executors=[OK], done=True),
+            Ending(
+                state=TesState.SYSTEM_ERROR,
+                reason="Error",
+                message="s3://b/k: access denied",
+                container="tof-0",
+            ),
+            id="not even if something claims that all is done",
+        ),
+    ],
+)
+def test_a_task_ends_by_the_first_rule_that_applies(facts: Facts, ending: Ending | None):
+    assert terminal_state(facts) == ending
+
+
+def test_whatever_the_facts_an_ending_is_terminal_and_none_is_given_while_something_runs():
+    for running, cancel, done, preemptible in itertools.product([True, False], repeat=4):
+        for disruption, trouble in itertools.product([None, EVICTED], [None, UPLOAD]):
+            for executors in ([], [OK], [FAILED], [OOM], [IGNORED]):
+                ending = terminal_state(
+                    Facts(
+                        running=running,
+                        cancel_requested=cancel,
+                        done=done,
+                        preemptible=preemptible,
+                        disruption=disruption,
+                        trouble=trouble,
+                        executors=executors,
+                    )
+                )
+                if running:
+                    assert ending is None
+                elif cancel:
+                    assert ending is not None
+                    assert ending.state == TesState.CANCELED
+                elif ending is not None:
+                    assert ending.state in TERMINAL_STATES - {TesState.CANCELED}
+
+
+def test_there_is_a_rule_for_each_way_to_end():
+    assert [rule.__name__ for rule in RULES] == [
+        "_canceled",
+        "_executor_error",
+        "_disrupted",
+        "_troubled",
+        "_complete",
+    ]

@@ -1,0 +1,85 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from poiesis_models.tes import CONTENT_BYTES, TesInput, TesOutput, TesTaskRequest
+
+EXECUTOR = {"image": "busybox", "command": ["true"]}
+
+
+def task(**fields: Any) -> dict[str, Any]:
+    return {"executors": [EXECUTOR]} | fields
+
+
+@pytest.mark.parametrize(
+    ("document", "where"),
+    [
+        ({}, ("executors",)),
+        ({"executors": []}, ("executors",)),
+        ({"executors": [{"command": ["x"]}]}, ("executors", 0, "image")),
+        ({"executors": [{"image": "", "command": ["x"]}]}, ("executors", 0, "image")),
+        ({"executors": [{"image": "i"}]}, ("executors", 0, "command")),
+        ({"executors": [{"image": "i", "command": []}]}, ("executors", 0, "command")),
+        ({"executors": [{"image": "i", "command": [""]}]}, ("executors", 0, "command")),
+        ({"executors": [{"image": "i", "command": ["a\0"]}]}, ("executors", 0, "command", 0)),
+        ({"executors": [{"image": "i", "command": "true"}]}, ("executors", 0, "command")),
+        ({"executors": [EXECUTOR | {"stdout": "out"}]}, ("executors", 0, "stdout")),
+        ({"executors": [EXECUTOR | {"workdir": "/a/../b"}]}, ("executors", 0, "workdir")),
+        ({"executors": [EXECUTOR | {"env": {"A": 1}}]}, ("executors", 0, "env", "A")),
+        ({"executors": [EXECUTOR | {"env": {"A=B": "1"}}]}, ("executors", 0, "env")),
+        (task(inputs=[{"url": "s3://b/k"}]), ("inputs", 0, "path")),
+        (task(inputs=[{"url": "s3://b/k", "path": "x"}]), ("inputs", 0, "path")),
+        (task(inputs=[{"url": "s3://b/k", "path": "/a//b"}]), ("inputs", 0, "path")),
+        (task(inputs=[{"path": "/x"}]), ("inputs", 0)),
+        (task(inputs=[{"url": "s3://b/k", "path": "/x", "type": "LINK"}]), ("inputs", 0, "type")),
+        (task(inputs=[{"content": "x" * (CONTENT_BYTES + 1), "path": "/x"}]), ("inputs", 0, "content")),
+        (task(inputs=[{"content": "x", "path": "/x", "type": "DIRECTORY"}]), ("inputs", 0)),
+        (task(outputs=[{"path": "/x"}]), ("outputs", 0, "url")),
+        (task(outputs=[{"url": "s3://b/k"}]), ("outputs", 0, "path")),
+        (task(outputs=[{"url": "s3://b/k", "path": "/a/*", "path_prefix": "/b"}]), ("outputs", 0)),
+        (task(volumes=["x"]), ("volumes", 0)),
+        (task(resources={"cpu_cores": 0}), ("resources", "cpu_cores")),
+        (task(resources={"ram_gb": -1}), ("resources", "ram_gb")),
+        (task(resources={"disk_gb": float("nan")}), ("resources", "disk_gb")),
+        (task(tags={"": "x"}), ("tags", "", "[key]")),
+    ],
+)
+def test_an_invalid_task_is_refused_naming_the_field(document: dict[str, Any], where: tuple[Any, ...]):
+    with pytest.raises(ValidationError) as refusal:
+        TesTaskRequest.model_validate(document)
+    assert [error["loc"] for error in refusal.value.errors()] == [where]
+
+
+def test_what_was_not_sent_is_not_returned_and_unknown_fields_are_dropped():
+    document = task(id="mine", state="COMPLETE", x=1, resources={"ram_gb": 2})
+    assert TesTaskRequest.model_validate(document).model_dump(exclude_none=True) == task(
+        resources={"ram_gb": 2.0}
+    )
+
+
+def test_content_of_128_kib_is_accepted_byte_for_byte():
+    content = "ä" * (CONTENT_BYTES // 2)
+    assert TesInput(path="/x", content=content).literal == content
+
+
+@pytest.mark.parametrize(
+    ("content", "url", "literal"),
+    [
+        ("a", None, "a"),
+        ("a", "s3://b/k", "a"),
+        ("", "s3://b/k", None),
+        ("", None, ""),
+        (None, "s3://b/k", None),
+    ],
+)
+def test_content_wins_over_url_unless_it_is_empty(content: str | None, url: str | None, literal: str | None):
+    assert TesInput(path="/x", content=content, url=url).literal == literal
+
+
+@pytest.mark.parametrize(
+    ("path", "directory"),
+    [("/a/b.txt", "/a"), ("/a/b/", "/a"), ("/a/*/c", "/a"), ("/out", "/"), ("/*.txt", "/")],
+)
+def test_an_output_knows_the_directory_that_holds_it(path: str, directory: str):
+    assert TesOutput(url="s3://b/k", path=path).directory == directory
