@@ -65,7 +65,9 @@ def container_waits(pod: Mapping[str, Any]) -> dict[str, ContainerWait]:
 def running_containers(pod: Mapping[str, Any]) -> frozenset[str]:
     """Names of containers that run now, as far as the kubelet has said."""
     return frozenset(
-        status["name"] for status in container_statuses(pod) if (status.get("state") or {}).get("running")
+        status["name"]
+        for status in container_statuses(pod)
+        if (status.get("state") or {}).get("running") is not None
     )
 
 
