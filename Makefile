@@ -1,0 +1,60 @@
+# `make demo` and `make test` do everything on a fresh machine. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PLATFORM ?=
+LAB = cd e2e && ../$(BIN)/python -m lab
+export POIESIS_HELM ?= $(firstword $(wildcard $(HOME)/.cache/poiesis/bin/helm) helm)
+
+.PHONY: help demo test lint format unit integration e2e up down status images locks bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## A cluster, the chart and a real task: align reads, with its result and the URL to try next
+	@cd e2e && ../$(BIN)/python -m demo
+
+test: $(READY) ## Everything: unit, integration (Postgres, MinIO) and end-to-end on a kind cluster
+	@$(BIN)/python e2e/run_tests.py
+
+unit: $(READY) ## Tests that need no container
+	@$(BIN)/python e2e/run_tests.py unit
+
+integration: $(READY) ## Tests on a real Postgres and a real MinIO
+	@$(BIN)/python e2e/run_tests.py integration
+
+e2e: $(READY) ## Stories on the kind cluster
+	@$(BIN)/python e2e/run_tests.py e2e
+
+lint: $(READY) ## Formatting, style, types, import directions, dead code, the chart
+	@$(BIN)/python e2e/lint.py
+
+format: $(READY) ## Format the code
+	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format .
+
+up: $(READY) ## Bring the lab's cluster up (or reuse it)
+	@$(LAB) up
+
+down: $(READY) ## Remove the cluster and everything the lab started
+	@$(LAB) down
+
+status: $(READY) ## Say what the lab runs
+	@$(LAB) status
+
+images: $(READY) ## Build all images (PLATFORM=linux/arm64 where docker can)
+	@$(LAB) images $(if $(PLATFORM),--platform $(PLATFORM))
+
+bench: $(READY) ## Measure a task beside a hand-written Job, and what a task costs
+	@$(BIN)/python bench/latency.py && $(BIN)/python bench/footprint.py
+
+locks: $(READY) ## Renew every requirements lock (hashes, no host)
+	@$(BIN)/python e2e/locks.py
+
+clean: ## Remove the virtual environment and build products
+	rm -rf $(VENV) services/helper/build
+
+$(READY): requirements-dev.lock e2e/bootstrap.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash e2e/bootstrap.sh
