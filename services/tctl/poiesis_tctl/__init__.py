@@ -1,0 +1,1 @@
+"""Task Controller: what a TaskPod cannot say of itself."""
