@@ -1,0 +1,83 @@
+"""What the migration run is told by its environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+_SCHEMES = ("postgres", "postgresql")
+
+
+class ConfigError(ValueError):
+    """A variable is missing or malformed; the message names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dsn:
+    """A Postgres connection URL that every driver reads alike."""
+
+    url: str = field(repr=False)  # carries the password
+    user: str
+    password: str | None = field(repr=False)
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> Self:
+        """Raise ConfigError, which names the variable `name` and never repeats the text."""
+        parts = _split(name, text)
+        if parts.scheme not in _SCHEMES:
+            raise ConfigError(f"{name} must be a URL: postgresql://user:password@host:5432/database")
+        if not parts.username:
+            raise ConfigError(f"{name} names no user")
+        if parts.path in ("", "/"):
+            raise ConfigError(f"{name} names no database")
+        return cls(
+            url=_with_tls_mode(parts),
+            user=unquote(parts.username),
+            password=unquote(parts.password) if parts.password else None,
+        )
+
+
+def _split(name: str, text: str) -> SplitResult:
+    try:
+        return urlsplit(text.strip())
+    except ValueError as error:
+        raise ConfigError(f"{name} is not a URL; is the password percent-encoded?") from error
+
+
+def _with_tls_mode(parts: SplitResult) -> str:
+    """asyncpg and libpq prefer TLS where a DSN is silent, dbmate demands it: say `prefer` aloud."""
+    if any(key == "sslmode" for key, _ in parse_qsl(parts.query)):
+        return parts.geturl()
+    query = f"{parts.query}&sslmode=prefer" if parts.query else "sslmode=prefer"
+    return parts._replace(query=query).geturl()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    owner: Dsn  # owns the schema
+    api: Dsn
+    recorder: Dsn
+    directory: Path  # of the SQL files
+    wait_seconds: int  # for a database that does not answer yet
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Raise ConfigError naming the variable if one is missing or malformed."""
+        wait = env.get("POIESIS_MIGRATIONS_WAIT_SECONDS", "120")
+        if not wait.isdecimal() or not 0 < int(wait) <= 3600:  # noqa: PLR2004
+            raise ConfigError(f"POIESIS_MIGRATIONS_WAIT_SECONDS must be 1 to 3600, not {wait!r}")
+        return cls(
+            owner=_dsn(env, "POIESIS_MIGRATIONS_DSN"),
+            api=_dsn(env, "POIESIS_API_DSN"),
+            recorder=_dsn(env, "POIESIS_RECORDER_DSN"),
+            directory=Path(env.get("POIESIS_MIGRATIONS_DIRECTORY", "/app/migrations")),
+            wait_seconds=int(wait),
+        )
+
+
+def _dsn(env: Mapping[str, str], name: str) -> Dsn:
+    text = env.get(name)
+    if not text:
+        raise ConfigError(f"{name} is not set")
+    return Dsn.parse(name, text)

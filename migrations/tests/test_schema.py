@@ -1,0 +1,182 @@
+"""What the schema itself refuses and guards, whoever writes to it."""
+
+import hashlib
+import json
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+pytestmark = pytest.mark.integration
+
+TOKEN = "the token of this task"
+_ASK = "UPDATE task SET cancel_requested_at = now(), cancel_requested_by = 'me'"
+REPORT = {
+    "pod_uid": "uid-1",
+    "pod_name": "poiesis-x-abcde",
+    "node": "node-1",
+    "state": "RUNNING",
+    "executors": [{"index": 0, "start_ns": 1_700_000_000_000_000_000, "stdout": "hello"}],
+    "system_logs": [{"key": "pulled", "at_ns": 1_700_000_000_000_000_000, "message": "image pulled"}],
+}
+
+
+@pytest_asyncio.fixture
+async def task(db: asyncpg.Connection) -> UUID:
+    """A submitted task with one executor."""
+    task = uuid4()
+    await db.execute(
+        "INSERT INTO task (id, owner, submitted_at, recorder_token_hash) VALUES ($1, 'someone', now(), $2)",
+        task,
+        hashlib.sha256(TOKEN.encode()).digest(),
+    )
+    await db.execute(
+        "INSERT INTO executor (task_id, index, image, command) VALUES ($1, 0, 'x', '{true}')", task
+    )
+    return task
+
+
+@pytest_asyncio.fixture
+async def recorder(db, environment):
+    connection = await asyncpg.connect(environment["POIESIS_RECORDER_DSN"])
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture
+async def api(db, environment):
+    connection = await asyncpg.connect(environment["POIESIS_API_DSN"])
+    yield connection
+    await connection.close()
+
+
+async def report(recorder, task, token=TOKEN, **changed):
+    text = json.dumps(REPORT | changed)
+    return tuple(await recorder.fetchrow("SELECT * FROM record_report($1, $2, $3::jsonb)", task, token, text))
+
+
+async def ask_for_cancel(db, task):
+    await db.execute(f"{_ASK}, state = 'CANCELING' WHERE id = $1", task)
+
+
+async def finish(db, task, state, *, cancel_seen=False):
+    statement = "SELECT finish_task($1, $2, NULL, NULL, NULL, 'controller', $3)"
+    return await db.fetchval(statement, task, state, cancel_seen)
+
+
+async def test_the_recorder_reports_by_its_function(db, recorder, task):
+    assert await report(recorder, task) == ("RUNNING", False, False)
+    log = await db.fetchrow("SELECT attempt, pod_name, node FROM task_log WHERE task_id = $1", task)
+    assert tuple(log) == (0, "poiesis-x-abcde", "node-1")
+    assert await db.fetchval("SELECT stdout FROM executor_log WHERE task_id = $1", task) == "hello"
+
+
+async def test_a_report_told_twice_is_told_once(db, recorder, task):
+    await report(recorder, task)
+    await report(recorder, task)
+    for table in ("task_log", "executor_log", "system_log"):
+        assert await db.fetchval(f"SELECT count(*) FROM {table} WHERE task_id = $1", task) == 1  # noqa: S608
+
+
+async def test_an_ending_is_stored_once_and_the_first_one_wins(db, recorder, task):
+    assert await report(recorder, task, ending={"state": "COMPLETE"}) == ("COMPLETE", False, True)
+    assert await report(recorder, task, ending={"state": "SYSTEM_ERROR"}) == ("COMPLETE", False, True)
+    assert await finish(db, task, "SYSTEM_ERROR") is False
+
+
+async def test_an_ending_decided_before_a_cancel_was_asked_for_is_refused(db, task):
+    await ask_for_cancel(db, task)
+    assert await finish(db, task, "COMPLETE") is False
+    assert await finish(db, task, "CANCELED", cancel_seen=True) is True
+
+
+async def test_a_wrong_token_looks_like_a_task_that_does_not_exist(recorder, task):
+    for other, token in ((task, "guessed"), (uuid4(), TOKEN)):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match=r"no task .* with this token"):
+            await report(recorder, other, token)
+
+
+async def test_the_recorder_has_no_right_on_any_table_and_on_one_function_only(db):
+    assert [
+        row[0]
+        for row in await db.fetch(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND has_table_privilege("
+            "'poiesis_recorder', format('%I.%I', schemaname, tablename), "
+            "'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')"
+        )
+    ] == []
+    functions = await db.fetch(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname NOT IN "
+        "('is_terminal', 'guard_task_state') "
+        "AND has_function_privilege('poiesis_recorder', oid, 'EXECUTE')"
+    )
+    assert [row[0] for row in functions] == ["record_report"]
+
+
+async def test_the_api_finishes_tasks_and_cannot_report_for_them(api, task):
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await report(api, task)
+    assert await finish(api, task, "SYSTEM_ERROR") is True
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "QUEUED", "SYSTEM_ERROR", "CANCELING"])
+async def test_a_terminal_state_never_changes(db, task, state):
+    await finish(db, task, "COMPLETE")
+    with pytest.raises(asyncpg.CheckViolationError, match="has ended as COMPLETE"):
+        await db.execute("UPDATE task SET state = $2 WHERE id = $1", task, state)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("RUNNING", "INITIALIZING"), ("CANCELING", "RUNNING"), ("CANCELING", "QUEUED")]
+)
+async def test_a_state_never_goes_back(db, task, before, after):
+    await db.execute(f"{_ASK} WHERE id = $1", task)
+    await db.execute("UPDATE task SET state = $2 WHERE id = $1", task, before)
+    with pytest.raises(asyncpg.CheckViolationError, match=f"cannot go from {before} back to {after}"):
+        await db.execute("UPDATE task SET state = $2 WHERE id = $1", task, after)
+
+
+IMPOSSIBLE = [
+    ("UPDATE task SET state = 'COMPLETE'", "check"),  # without an end
+    ("UPDATE task SET ended_at = now()", "check"),  # without a terminal state
+    ("UPDATE task SET state = 'CANCELING'", "check"),  # nobody asked
+    ("UPDATE task SET cancel_requested_at = now()", "check"),  # by whom?
+    ("UPDATE task SET recorder_token = 'x'", "check"),  # kept after the submission
+    ("UPDATE task SET cpu_cores = 0", "check"),
+    ("UPDATE task SET ram_gb = 0", "check"),
+    ("UPDATE task SET disk_gb = -1", "check"),
+    ("UPDATE task SET owner = NULL", "not null"),
+    ("UPDATE executor SET command = '{}'", "check"),
+    ("UPDATE executor SET image = ''", "check"),
+    ("UPDATE executor SET index = -1", "check"),
+    ("INSERT INTO executor_log SELECT id, 0, 0, now() FROM task", "foreign key"),  # of no attempt
+    ("INSERT INTO task_tag SELECT id, '', 'x' FROM task", "check"),
+    ("INSERT INTO input (task_id, index, path) SELECT id, 0, '/a' FROM task", "check"),
+    ("INSERT INTO input (task_id, index, path, url) SELECT id, 0, 'a', 'x' FROM task", "check"),
+    (
+        "INSERT INTO input (task_id, index, path, content) SELECT id, 0, '/a', repeat('x', 131073) FROM task",
+        "check",
+    ),
+    ("INSERT INTO output (task_id, index, path, url) SELECT id, 0, '/a', '' FROM task", "check"),
+    ("INSERT INTO volume SELECT id, 0, 'data' FROM task", "check"),
+    ("INSERT INTO task_log SELECT id, -1, 'uid', 'pod', 'node' FROM task", "check"),
+]
+VIOLATIONS = {
+    "check": asyncpg.CheckViolationError,
+    "not null": asyncpg.NotNullViolationError,
+    "foreign key": asyncpg.ForeignKeyViolationError,
+}
+
+
+@pytest.mark.parametrize(("statement", "violated"), IMPOSSIBLE)
+async def test_an_impossible_row_is_refused(db, task, statement, violated):
+    with pytest.raises(VIOLATIONS[violated]):
+        await db.execute(statement)
+
+
+async def test_a_task_takes_everything_of_it_along(db, recorder, task):
+    await report(recorder, task)
+    await db.execute("DELETE FROM task WHERE id = $1", task)
+    for table in ("executor", "task_log", "executor_log", "system_log"):
+        assert await db.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
