@@ -1,0 +1,154 @@
+/* What the source files of the helper share. Every function that can fail returns -1 (or false) and leaves errno. */
+#ifndef HELPER_H
+#define HELPER_H
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum {
+    EXIT_USAGE = 64,
+    EXIT_NO_INPUT = 66,
+    EXIT_REFUSED = 70,
+    EXIT_NO_PROCESS = 71,
+    EXIT_IO = 74,
+    EXIT_NOT_EXECUTABLE = 126,
+    EXIT_NOT_FOUND = 127,
+    EXIT_BY_SIGNAL = 128, /* plus the signal's number */
+    EXIT_OOM = 137,
+};
+
+/* main.c: one function per verb; argv[0] is the verb. */
+int install_main(int argc, char **argv);
+int run_main(int argc, char **argv);
+int wait_main(int argc, char **argv);
+
+/* options.c */
+enum option_kind { FLAG, TEXT, LIST, NUMBER };
+
+struct list {
+    const char **items;
+    size_t count;
+};
+
+struct option {
+    const char *name;
+    enum option_kind kind;
+    void *value;    /* bool *, const char **, struct list * or long * */
+    bool required;
+    long min, max;  /* of a NUMBER */
+    bool seen;
+};
+
+struct verb {
+    const char *name;
+    const char *usage; /* one line */
+    const char *help;  /* the rest of --help */
+    struct option *options;
+    size_t option_count;
+    bool takes_argv; /* everything after "--", which must be there and not empty */
+};
+
+char **parse_options(const struct verb *verb, int argc, char **argv);
+_Noreturn void usage_error(const struct verb *verb, const char *argument, const char *problem);
+
+/* files.c */
+int write_all(int fd, const void *data, size_t size);
+int open_aside(int dir, const char *aside);
+int put_file(int dir, const char *name, const void *data, size_t size);
+int make_directory(const char *path);
+int make_parents(const char *path);
+int copy_file(const char *from, const char *to, mode_t mode);
+
+/* share.c */
+void share_tree(const char *path);
+
+/* clock.c */
+int64_t monotonic_ms(void);
+int64_t realtime_ns(void);
+
+/* signals.c */
+int signals_open(void);
+void signals_restore(void);
+void signals_take(pid_t group);
+int64_t signals_stop_at(void);
+
+/* processes.c */
+enum spawn_step { SPAWN_FORK, SPAWN_EXEC };
+
+pid_t spawn(char **argv, const int streams[3], enum spawn_step *failed_step);
+bool reap(pid_t process, int *status);
+void kill_descendants(pid_t group);
+void end_descendants(int64_t milliseconds);
+
+/* log.c: the last bytes of a stream, in a file that readers may read whole at any time */
+struct log {
+    int dir;
+    const char *name;
+    int fd;
+    bool broken; /* a write failed; log_close() tries once more */
+    int64_t rewrite_at, no_rewrite_before; /* monotonic_ms; 0: no rewrite is waiting, none has been */
+    size_t file_size;
+    size_t cap;
+    char *tail; /* ring of `cap` bytes */
+    size_t tail_next, tail_size;
+    uint64_t total;
+};
+
+void log_open(struct log *log, int dir, const char *name, size_t cap);
+void log_append(struct log *log, const char *data, size_t size);
+int64_t log_work(struct log *log);
+void log_close(struct log *log);
+
+/* stream.c: one of the two output streams of the process */
+struct tes_file {
+    const char *path;
+    int fd;
+    bool failed;
+};
+
+struct stream {
+    int pipe;    /* read end; -1 from end of file on */
+    int own;     /* the helper's own stdout or stderr; -1 once writing to it failed */
+    size_t step; /* bytes that one write to `own` takes without blocking */
+    struct tes_file *file; /* or NULL; both streams may have the same */
+    struct log log;
+    size_t have, sent; /* of `data`, to `own` */
+    char data[64 * 1024];
+};
+
+void tes_file_open(struct tes_file *file, const char *path);
+void tes_file_close(struct tes_file *file);
+void stream_open(struct stream *stream, int own, struct tes_file *file, int dir, const char *log_name, size_t log_bytes);
+bool stream_done(const struct stream *stream);
+void stream_wants(const struct stream *stream, struct pollfd *slot);
+void stream_move(struct stream *stream);
+void stream_drop_own(struct stream *stream);
+
+/* say.c: one line for a person, on stderr and wherever the stderr of the process goes */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void say_also_in(struct stream *stderr_stream);
+
+/* oom.c */
+long oom_kills(const char *cgroup_root);
+
+/* record.c: the facts in exit.json */
+struct result {
+    int exit_code;
+    int signal;
+    bool oom;
+    bool term;
+    int64_t start_ns, end_ns;
+};
+
+enum { RESULT_SIZE = 200 };
+
+size_t result_json(const struct result *result, char text[RESULT_SIZE]);
+int result_read(int dir, struct result *result, char text[RESULT_SIZE], size_t *size);
+bool exists(int dir, const char *name);
+int put_started(int dir, int64_t start_ns);
+void put_termination_message(const char *path, const char *text, size_t size);
+
+#endif

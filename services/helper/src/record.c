@@ -1,0 +1,87 @@
+/* The files that tell the recorder of the task what happened. */
+#include "helper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A regular file: what the executor may have planted under the name (a directory, a symlink) says nothing. */
+bool exists(int dir, const char *name)
+{
+    struct stat found;
+    return fstatat(dir, name, &found, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(found.st_mode);
+}
+
+/* `started` is locked before it gets its name. The fd stays open: lock free and no exit.json means that the helper was killed. */
+int put_started(int dir, int64_t start_ns)
+{
+    static const char aside[] = ".started.part";
+    char text[64];
+    int size = snprintf(text, sizeof text, "{\"start_ns\":%" PRId64 "}\n", start_ns);
+    int fd = open_aside(dir, aside);
+    if (fd < 0)
+        return -1;
+    flock(fd, LOCK_EX | LOCK_NB); /* some network file systems cannot */
+    if (write_all(fd, text, (size_t)size) == 0 && renameat(dir, aside, dir, "started") == 0)
+        return 0;
+    int error = errno;
+    close(fd);
+    unlinkat(dir, aside, 0);
+    errno = error;
+    return -1;
+}
+
+static int64_t microseconds(struct timeval time)
+{
+    return (int64_t)time.tv_sec * 1000000 + time.tv_usec;
+}
+
+/* Times and memory are those of all processes that have been reaped. */
+size_t result_json(const struct result *result, char text[RESULT_SIZE])
+{
+    struct rusage usage = {0};
+    getrusage(RUSAGE_CHILDREN, &usage);
+    int size = snprintf(text, RESULT_SIZE,
+        "{\"exit_code\":%d,\"signal\":%d,\"oom\":%s,\"term\":%s,\"start_ns\":%" PRId64 ",\"end_ns\":%" PRId64
+        ",\"max_rss_kb\":%ld,\"user_us\":%" PRId64 ",\"sys_us\":%" PRId64 "}\n",
+        result->exit_code, result->signal, result->oom ? "true" : "false", result->term ? "true" : "false",
+        result->start_ns, result->end_ns, usage.ru_maxrss, microseconds(usage.ru_utime), microseconds(usage.ru_stime));
+    return size < RESULT_SIZE ? (size_t)size : RESULT_SIZE - 1;
+}
+
+/* Read an earlier run's exit.json: what matters of it, and its bytes. */
+int result_read(int dir, struct result *result, char text[RESULT_SIZE], size_t *size)
+{
+    int fd = openat(dir, "exit.json", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t got = read(fd, text, RESULT_SIZE - 1);
+    close(fd);
+    text[got > 0 ? got : 0] = '\0';
+    char oom[6], term[6];
+    if (sscanf(text, "{\"exit_code\":%3d,\"signal\":%3d,\"oom\":%5[a-z],\"term\":%5[a-z],", &result->exit_code,
+            &result->signal, oom, term) != 4) {
+        errno = EINVAL;
+        return -1;
+    }
+    result->oom = strcmp(oom, "true") == 0;
+    result->term = strcmp(term, "true") == 0;
+    *size = (size_t)got;
+    return 0;
+}
+
+/* The kubelet makes this file; where there is none nobody wants it. */
+void put_termination_message(const char *path, const char *text, size_t size)
+{
+    int fd = open(path, O_WRONLY | O_TRUNC | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)!write_all(fd, text, size);
+    close(fd);
+}

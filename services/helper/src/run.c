@@ -1,0 +1,509 @@
+/*
+ * helper run: PID 1 of an executor or filer container. Runs argv without a shell, sends its output to three places, and
+ * records what became of it in the run directory, so that the recorder needs neither this container nor Kubernetes to know.
+ */
+#include "helper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    EXIT_JSON_MARGIN_S = 3, /* SIGKILL comes so long before the kubelet's, to leave time for exit.json */
+    KILL_AGAIN_MS = 100,
+    END_MS = 5000, /* for what does not die of SIGKILL */
+    DRAIN_MS = 10000, /* for whoever reads our own stdout and stderr */
+    HURRIED_MS = 1000, /* the same two after a stop signal */
+    OOM_LATE_MS = 200,
+    OOM_POLL_MS = 10,
+    BACK_OFF_MAX_MS = 30000,
+};
+
+static struct {
+    const char *run, *runs, *in, *out, *err, *on_failure, *termination_log, *cgroup_root;
+    struct list after, collect, share;
+    long log_bytes, grace, retry_exit_code, retry_attempts;
+    bool ignore_error, rerun;
+} options = {
+    .in = "/dev/null",
+    .on_failure = "exit",
+    .termination_log = "/dev/termination-log",
+    .cgroup_root = "/sys/fs/cgroup",
+    .log_bytes = 65536,
+    .grace = 30,
+    .retry_exit_code = -1,
+    .retry_attempts = -1,
+};
+
+static struct option option_table[] = {
+    {.name = "--run", .kind = TEXT, .value = &options.run, .required = true},
+    {.name = "--runs", .kind = TEXT, .value = &options.runs},
+    {.name = "--after", .kind = LIST, .value = &options.after},
+    {.name = "--stdin", .kind = TEXT, .value = &options.in},
+    {.name = "--stdout", .kind = TEXT, .value = &options.out},
+    {.name = "--stderr", .kind = TEXT, .value = &options.err},
+    {.name = "--collect", .kind = LIST, .value = &options.collect},
+    {.name = "--share", .kind = LIST, .value = &options.share},
+    {.name = "--log-bytes", .kind = NUMBER, .value = &options.log_bytes, .min = 0, .max = 1L << 30},
+    {.name = "--grace", .kind = NUMBER, .value = &options.grace, .min = 1, .max = 366L * 24 * 3600},
+    {.name = "--on-failure", .kind = TEXT, .value = &options.on_failure},
+    {.name = "--ignore-error", .kind = FLAG, .value = &options.ignore_error},
+    {.name = "--retry-exit-code", .kind = NUMBER, .value = &options.retry_exit_code, .min = 1, .max = 255},
+    {.name = "--retry-attempts", .kind = NUMBER, .value = &options.retry_attempts, .min = 0, .max = 1000},
+    {.name = "--rerun", .kind = FLAG, .value = &options.rerun},
+    {.name = "--termination-log", .kind = TEXT, .value = &options.termination_log},
+    {.name = "--cgroup-root", .kind = TEXT, .value = &options.cgroup_root},
+};
+
+static const struct verb verb = {
+    .name = "run",
+    .usage = "helper run --run DIR [OPTION]... -- ARGV...",
+    .help =
+        "  --run DIR               this container's run directory: started, exit.json, stdout, stderr\n"
+        "  --runs DIR              the run directories of all containers, for --after\n"
+        "  --after NAME            do not run, and exit 0, if RUNS/NAME/failed exists\n"
+        "  --stdin FILE            default /dev/null\n"
+        "  --stdout FILE           also write stdout to FILE, made with its parents\n"
+        "  --stderr FILE           also write stderr to FILE; may be the same\n"
+        "  --collect SRC=DST       at the end copy the file SRC, if there is one, to DST\n"
+        "  --share PATH            at the end make what this uid owns under PATH usable by any uid\n"
+        "  --log-bytes N           keep the last N bytes of each stream in the run directory (default 65536)\n"
+        "  --grace SECONDS         SIGKILL what is left SECONDS-3 after a stop signal (default 30)\n"
+        "  --on-failure exit|continue   continue: record the failure in DIR/failed and exit 0\n"
+        "  --ignore-error          exit 0 whatever the process exits with (the true code is in exit.json)\n"
+        "  --retry-exit-code CODE  start argv again, with back-off, when it exits with CODE ...\n"
+        "  --retry-attempts N      ... at most N times more\n"
+        "  --rerun                 run although DIR holds the files of an earlier run\n"
+        "  --termination-log FILE  default /dev/termination-log\n"
+        "  --cgroup-root DIR       default /sys/fs/cgroup\n"
+        "\n"
+        "Exits with the process's code (128+n after signal n). An out-of-memory kill in the container: always 137.\n"
+        "64 usage, 66 no stdin file, 70 will not run (again), 71 no process to be had, 74 output not written,\n"
+        "126 not executable, 127 not found.\n",
+    .options = option_table,
+    .option_count = sizeof option_table / sizeof option_table[0],
+    .takes_argv = true,
+};
+
+static int run_dir = -1;
+static int signal_queue = -1;
+static struct tes_file out_file, err_file;
+static struct stream out, err;
+
+/*
+ * The '=' of SRC=DST, both absolute. A path may hold "=/" itself; DST then ends with SRC, so it is the one in the middle.
+ * NULL if there is none.
+ */
+static const char *before_destination(const char *pair)
+{
+    size_t count = 0;
+    const char *at = pair;
+    for (const char *next = pair; (next = strstr(next, "=/")); next++)
+        count++;
+    if (*pair != '/' || count % 2 == 0)
+        return NULL;
+    for (size_t i = 0; i <= count / 2; i++)
+        at = strstr(at + 1, "=/");
+    return at;
+}
+
+static void check_options(void)
+{
+    if (strcmp(options.on_failure, "exit") != 0 && strcmp(options.on_failure, "continue") != 0)
+        usage_error(&verb, "--on-failure", "must be exit or continue");
+    if (options.after.count > 0 && !options.runs)
+        usage_error(&verb, "--after", "needs --runs");
+    if ((options.retry_exit_code >= 0) != (options.retry_attempts >= 0))
+        usage_error(&verb, "--retry-exit-code", "goes with --retry-attempts");
+    for (size_t i = 0; i < options.after.count; i++)
+        if (strchr(options.after.items[i], '/') || options.after.items[i][0] == '.')
+            usage_error(&verb, "--after", "must be the name of a container");
+    for (size_t i = 0; i < options.collect.count; i++)
+        if (!before_destination(options.collect.items[i]))
+            usage_error(&verb, "--collect", "must be SRC=DST, two absolute paths");
+}
+
+static const char *failed_before(void)
+{
+    for (size_t i = 0; i < options.after.count; i++) {
+        char *path;
+        bool failed = asprintf(&path, "%s/%s/failed", options.runs, options.after.items[i]) > 0 && exists(AT_FDCWD, path);
+        free(path);
+        if (failed)
+            return options.after.items[i];
+    }
+    return NULL;
+}
+
+static void put_empty(const char *name)
+{
+    int fd = put_file(run_dir, name, "", 0);
+    if (fd < 0)
+        say("cannot write %s/%s: %s", options.run, name, strerror(errno));
+    else
+        close(fd);
+}
+
+/* The one place that turns what happened into the helper's exit code, and has the last word on `failed`. */
+static int decide(const struct result *result)
+{
+    int code = result->exit_code;
+    bool go_on = false;
+    if (result->oom)
+        code = EXIT_OOM; /* always: reason OOMKilled with exit code 0 wedges the Pod */
+    else if (options.ignore_error)
+        code = 0;
+    else if (code != 0 && !result->term)
+        go_on = strcmp(options.on_failure, "continue") == 0;
+
+    if (go_on) {
+        put_empty("failed");
+        if (exists(run_dir, "failed"))
+            return 0; /* else later containers would not see it, so Kubernetes must */
+    } else {
+        unlinkat(run_dir, "failed", 0);
+    }
+    return code;
+}
+
+/* A container may be started twice (its record lost by the runtime). The process must not be. */
+static bool ran_before(int *code)
+{
+    struct result result = {0};
+    char text[RESULT_SIZE];
+    size_t size;
+    if (exists(run_dir, "exit.json")) {
+        if (result_read(run_dir, &result, text, &size) != 0) {
+            say("%s/exit.json cannot be understood; not running", options.run);
+            *code = EXIT_REFUSED;
+            return true;
+        }
+        put_termination_message(options.termination_log, text, size);
+        *code = decide(&result);
+        return true;
+    }
+    if (exists(run_dir, "started")) {
+        say("%s/started exists without exit.json: this ran before and its end is not known; not running again", options.run);
+        *code = EXIT_REFUSED;
+        return true;
+    }
+    return false;
+}
+
+static void remove_leftovers(void)
+{
+    static const char *const names[] = {"exit.json", "started", "failed", "skipped"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        unlinkat(run_dir, names[i], 0);
+}
+
+static void open_outputs(void)
+{
+    struct tes_file *out_to = NULL, *err_to = NULL;
+    out_file.fd = err_file.fd = -1;
+    say_also_in(NULL);
+    stream_open(&err, STDERR_FILENO, NULL, run_dir, "stderr", (size_t)options.log_bytes);
+    say_also_in(&err); /* from here on messages reach the log too */
+    if (options.err) {
+        tes_file_open(err_to = &err_file, options.err);
+        err.file = err_to;
+    }
+    if (options.out) {
+        struct stat one, other;
+        tes_file_open(out_to = &out_file, options.out);
+        if (out_file.fd >= 0 && err_file.fd >= 0 && fstat(out_file.fd, &one) == 0 && fstat(err_file.fd, &other) == 0
+            && one.st_dev == other.st_dev && one.st_ino == other.st_ino) {
+            tes_file_close(&out_file);
+            out_to = err_to;
+        }
+    }
+    stream_open(&out, STDOUT_FILENO, out_to, run_dir, "stdout", (size_t)options.log_bytes);
+}
+
+static int64_t sooner(int64_t one, int64_t other)
+{
+    return one < 0 || (other >= 0 && other < one) ? other : one;
+}
+
+/* Wait up to so long (-1: for ever) for output or a signal, and move what there is. True if there is a signal. */
+static bool wait_and_move(int64_t milliseconds)
+{
+    struct pollfd slots[3] = {{.fd = signal_queue, .events = POLLIN}};
+    stream_wants(&out, &slots[1]);
+    stream_wants(&err, &slots[2]);
+    milliseconds = sooner(milliseconds, sooner(log_work(&out.log), log_work(&err.log)));
+    if (poll(slots, 3, (int)milliseconds) <= 0)
+        return false;
+    if (slots[1].revents)
+        stream_move(&out);
+    if (slots[2].revents)
+        stream_move(&err);
+    return slots[0].revents != 0;
+}
+
+/* Until the process ends. After a stop signal it and all others are killed in time; *killed says so. */
+static int wait_for(pid_t process, bool *killed)
+{
+    int64_t margin = options.grace > EXIT_JSON_MARGIN_S ? options.grace - EXIT_JSON_MARGIN_S : 1;
+    int status;
+    for (bool signalled = true;;) {
+        int64_t timeout = -1;
+        if (signalled)
+            signals_take(process);
+        if (signalled && reap(process, &status))
+            return status;
+        if (signals_stop_at()) {
+            timeout = signals_stop_at() + margin * 1000 - monotonic_ms();
+            if (timeout <= 0) {
+                kill_descendants(process);
+                *killed = true;
+                timeout = KILL_AGAIN_MS;
+            } else if (timeout > 3600 * 1000) {
+                timeout = 3600 * 1000; /* fits poll()'s int */
+            }
+        }
+        signalled = wait_and_move(timeout);
+    }
+}
+
+/* Everything that could write is dead: take what the pipes still hold. */
+static void drain(void)
+{
+    int64_t begin = monotonic_ms();
+    while (!stream_done(&out) || !stream_done(&err)) {
+        signals_take(0);
+        int64_t left = begin + (signals_stop_at() ? HURRIED_MS : DRAIN_MS) - monotonic_ms();
+        if (left > 0) {
+            wait_and_move(left);
+            continue;
+        }
+        /* Nobody reads our own streams, or something unkillable holds the pipes: the files get the rest. */
+        for (int i = 0; i < 2; i++) {
+            struct stream *stream = i ? &err : &out;
+            stream_drop_own(stream);
+            struct pollfd readable = {.fd = stream->pipe, .events = POLLIN};
+            while (stream->pipe >= 0 && poll(&readable, 1, 0) == 1)
+                stream_move(stream);
+            if (stream->pipe >= 0)
+                close(stream->pipe);
+            stream->pipe = -1;
+        }
+    }
+}
+
+static int open_stdin(void)
+{
+    /* O_NONBLOCK: a FIFO without a writer is empty, not a wait. */
+    int fd = open(options.in, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0)
+        fcntl(fd, F_SETFL, 0);
+    return fd;
+}
+
+static int open_pipe(struct stream *stream)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return -1;
+    fcntl(ends[0], F_SETFL, O_NONBLOCK);
+    stream->pipe = ends[0];
+    return ends[1];
+}
+
+static int exec_failed(const char *program)
+{
+    if (errno == ENOENT && strchr(program, '/') && access(program, F_OK) == 0)
+        say("%s: its interpreter is not found", program);
+    else if (errno == ENOENT || errno == ENOTDIR)
+        say("%s: not found", program);
+    else
+        say("%s: %s", program, strerror(errno));
+    return errno == ENOENT || errno == ENOTDIR ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
+}
+
+/* With the process started, or not: close our copies of its ends. */
+static pid_t start(char **argv, int *code)
+{
+    int streams[3] = {open_stdin(), -1, -1};
+    pid_t process = -1;
+    if (streams[0] < 0) {
+        say("cannot open stdin %s: %s", options.in, strerror(errno));
+        *code = EXIT_NO_INPUT;
+        return -1;
+    }
+    streams[1] = open_pipe(&out);
+    streams[2] = open_pipe(&err);
+    enum spawn_step step = SPAWN_FORK;
+    if (streams[1] >= 0 && streams[2] >= 0)
+        process = spawn(argv, streams, &step);
+    if (process < 0 && step == SPAWN_EXEC) {
+        *code = exec_failed(argv[0]);
+    } else if (process < 0) {
+        say("cannot start a process: %s", strerror(errno));
+        *code = EXIT_NO_PROCESS;
+    }
+    for (int i = 0; i < 3; i++)
+        if (streams[i] >= 0)
+            close(streams[i]);
+    return process;
+}
+
+/* The counter may lag behind the kill: look again for a moment if an unexplained SIGKILL ended the process. */
+static bool out_of_memory(long kills_before, bool unexplained_kill)
+{
+    for (int waited = 0;; waited += OOM_POLL_MS) {
+        if (kills_before >= 0 && oom_kills(options.cgroup_root) > kills_before)
+            return true;
+        if (kills_before < 0 || !unexplained_kill || waited >= OOM_LATE_MS)
+            return false;
+        poll(NULL, 0, OOM_POLL_MS);
+    }
+}
+
+/* Start argv once and see it and everything it started to the end. */
+static void run_once(char **argv, long kills_before, struct result *result)
+{
+    bool killed = false;
+    result->signal = result->exit_code = 0;
+    pid_t process = start(argv, &result->exit_code);
+    if (process > 0) {
+        int status = wait_for(process, &killed);
+        result->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+        result->exit_code = result->signal ? EXIT_BY_SIGNAL + result->signal : WEXITSTATUS(status);
+    }
+    result->end_ns = realtime_ns();
+    if (result->end_ns < result->start_ns)
+        result->end_ns = result->start_ns;
+    end_descendants(signals_stop_at() ? HURRIED_MS : END_MS);
+    drain();
+    result->oom = out_of_memory(kills_before, result->exit_code == EXIT_BY_SIGNAL + SIGKILL && !killed);
+    if (result->oom)
+        result->exit_code = EXIT_OOM;
+}
+
+/* 1 s, 2 s, 4 s ... at most 30 s, of which between a half and all, so that many filers do not return at once. */
+static int64_t back_off_ms(long retry)
+{
+    int64_t most = retry < 5 ? 1000L << retry : BACK_OFF_MAX_MS;
+    uint16_t random = 0;
+    (void)!getrandom(&random, sizeof random, GRND_NONBLOCK);
+    return most / 2 + most / 2 * random / UINT16_MAX;
+}
+
+static void run_with_retries(char **argv, long kills_before, struct result *result)
+{
+    for (long retry = 0;; retry++) {
+        run_once(argv, kills_before, result);
+        if (result->oom || result->exit_code != options.retry_exit_code || retry >= options.retry_attempts
+            || signals_stop_at())
+            return;
+        int64_t pause = back_off_ms(retry);
+        say("exit code %d: starting again in %.1f s (retry %ld of %ld)", result->exit_code, (double)pause / 1000, retry + 1,
+            options.retry_attempts);
+        int64_t until = monotonic_ms() + pause;
+        for (int64_t left; (left = until - monotonic_ms()) > 0 && !signals_stop_at();)
+            if (wait_and_move(left))
+                signals_take(0);
+        if (signals_stop_at())
+            return;
+    }
+}
+
+/* Copy outputs that lie outside the shared volume into it. False if one that exists could not be copied. */
+static bool collect(void)
+{
+    bool all = true;
+    for (size_t i = 0; i < options.collect.count; i++) {
+        char *from = strdup(options.collect.items[i]);
+        struct stat source;
+        if (!from)
+            return false;
+        char *to = from + (before_destination(from) - from);
+        *to++ = '\0';
+        if (stat(from, &source) == 0 && S_ISREG(source.st_mode)
+            && copy_file(from, to, (source.st_mode & 0777) | 0644) != 0 && errno != ECANCELED) {
+            say("cannot copy %s to %s: %s", from, to, strerror(errno));
+            all = false;
+        }
+        free(from);
+    }
+    return all;
+}
+
+static void record(const struct result *result)
+{
+    char text[RESULT_SIZE];
+    size_t size = result_json(result, text);
+    int fd = put_file(run_dir, "exit.json", text, size);
+    if (fd < 0)
+        say("cannot write %s/exit.json: %s", options.run, strerror(errno));
+    else
+        close(fd);
+    put_termination_message(options.termination_log, text, size);
+}
+
+/* Not after a stop signal: the Pod is going away, nobody will read the files, and exit.json must be written in time. */
+static bool hand_over(void)
+{
+    if (signals_stop_at())
+        return true;
+    bool collected = collect();
+    for (size_t i = 0; i < options.share.count; i++)
+        share_tree(options.share.items[i]);
+    signals_take(0);
+    return collected;
+}
+
+int run_main(int argc, char **argv)
+{
+    signal_queue = signals_open();
+    char **process_argv = parse_options(&verb, argc, argv);
+    check_options();
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+
+    run_dir = open(options.run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (run_dir < 0) {
+        say("cannot open %s: %s", options.run, strerror(errno));
+        return EXIT_REFUSED;
+    }
+    const char *failed = failed_before();
+    if (failed) {
+        say("not running: %s has failed", failed);
+        put_empty("skipped");
+        return 0;
+    }
+    int earlier_code;
+    if (!options.rerun && ran_before(&earlier_code))
+        return earlier_code;
+    remove_leftovers();
+
+    long kills_before = oom_kills(options.cgroup_root);
+    open_outputs();
+    struct result result = {.start_ns = realtime_ns()};
+    if (put_started(run_dir, result.start_ns) != 0) {
+        /* Without it a second start could not be told from the first. */
+        say("cannot write %s/started: %s; not running", options.run, strerror(errno));
+        return EXIT_REFUSED;
+    }
+    run_with_retries(process_argv, kills_before, &result);
+    tes_file_close(&out_file);
+    tes_file_close(&err_file);
+    bool handed_over = hand_over();
+    result.term = signals_stop_at() != 0;
+    if (result.exit_code == 0 && (!handed_over || out_file.failed || err_file.failed))
+        result.exit_code = EXIT_IO;
+    log_close(&out.log);
+    log_close(&err.log);
+    int code = decide(&result);
+    record(&result); /* last: whoever sees exit.json finds the other files final */
+    return code;
+}
