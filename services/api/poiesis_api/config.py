@@ -1,0 +1,329 @@
+"""Configuration: secrets and identity from the environment, everything else from one JSON document.
+
+Environment: `POIESIS_DSN` (Postgres, role poiesis_api), `POD_NAMESPACE` (where tasks run), `POIESIS_CONFIG` (path of
+the document; default /etc/poiesis/config.json). The document's keys are camelCase; an unknown key is an error.
+A whole one is config.example.json.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+DEFAULT_PATH = "/etc/poiesis/config.json"
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+Scheme = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*$")]
+Seconds = Annotated[int, Field(gt=0)]
+
+
+class ConfigError(Exception):
+    """The process cannot start with this configuration; the message names the key or variable."""
+
+
+class Section(BaseModel):
+    """A part of the document: frozen, camelCase, no unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=True
+    )
+
+
+class Images(Section):
+    """Our own images in a TaskPod."""
+
+    trec: NonEmpty = Field(description="Task Recorder; holds /helper too")
+    helper: NonEmpty = Field(description="the helper alone: the `pause` container")
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="of trec, helper and filers"
+    )
+    pull_secrets: list[NonEmpty] = Field(
+        default=[], description="names of imagePullSecrets of every TaskPod, for executors' images too"
+    )
+
+
+class FilerSide(Section):
+    """One direction of a filer."""
+
+    schemes: list[Scheme] = Field(min_length=1, description="URL schemes that it serves, lower case")
+    image: NonEmpty
+    command: list[NonEmpty] = Field(
+        min_length=1, description="argv: the helper runs it, ENTRYPOINT is not used"
+    )
+
+
+class Filer(Section):
+    """An image that stages inputs, sends outputs, or both. For each scheme and direction the first one listed wins."""
+
+    name: NonEmpty
+    inputs: FilerSide | None = None
+    outputs: FilerSide | None = None
+    env: dict[NonEmpty, str] = Field(default={}, description="added to the filer contract's own variables")
+    read_only_root_filesystem: bool = True
+
+
+class CaSecret(Section):
+    """A Secret with a PEM bundle."""
+
+    name: NonEmpty
+    key: NonEmpty = "ca.crt"
+
+
+class Storage(Section):
+    """Object storage of the filers."""
+
+    secret_name: NonEmpty | None = Field(
+        default=None,
+        description="Secret that becomes the filers' environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+    )
+    endpoint: NonEmpty | None = Field(default=None, description="AWS_ENDPOINT_URL_S3; none: Amazon's")
+    region: NonEmpty | None = Field(default=None, description="AWS_REGION")
+    addressing_style: Literal["path", "virtual", "auto"] = "auto"
+    ca_secret: CaSecret | None = Field(default=None, description="trusted for the endpoint (AWS_CA_BUNDLE)")
+
+
+class Volume(Section):
+    """The task volume."""
+
+    type: Literal["pvc", "ephemeral", "emptyDir"] = Field(
+        default="pvc",
+        description="pvc: a claim owned by the Job; ephemeral: a generic ephemeral volume; emptyDir: the node's disk",
+    )
+    storage_class: NonEmpty | None = Field(default=None, description="none: the cluster's default class")
+    default_size_gb: float = Field(
+        default=10, gt=0, allow_inf_nan=False, description="for tasks without disk_gb; GB = 10**9 bytes"
+    )
+    access_mode: Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"] = "ReadWriteOnce"
+
+
+class Quantities(Section):
+    """Kubernetes quantities, used as requests and as limits alike."""
+
+    cpu: NonEmpty
+    memory: NonEmpty
+
+
+class Executors(Section):
+    """Clients' own containers."""
+
+    default_resources: Quantities = Field(
+        default=Quantities(cpu="1", memory="2Gi"), description="where a task has no cpu_cores or no ram_gb"
+    )
+    security_context: dict[str, Any] = Field(
+        default={},
+        description="Kubernetes securityContext of executors, over allowPrivilegeEscalation: false",
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
+        default=None, description="none: Kubernetes' rule (Always for :latest)"
+    )
+    log_bytes: int = Field(default=65536, ge=0, le=2**30, description="kept of each stream of each executor")
+    on_error: Literal["upload", "skip"] = Field(
+        default="upload", description="whether outputs are sent after a failed executor"
+    )
+
+
+class Requests(Section):
+    """`requests` and `limits` of one of our own containers."""
+
+    requests: Quantities
+    limits: Quantities
+
+
+class Resources(Section):
+    """Of our own containers; a quota may demand them, so every container has both."""
+
+    trec: Requests = Requests(
+        requests=Quantities(cpu="10m", memory="64Mi"), limits=Quantities(cpu="1", memory="128Mi")
+    )
+    filer: Requests = Requests(
+        requests=Quantities(cpu="100m", memory="128Mi"), limits=Quantities(cpu="1", memory="512Mi")
+    )
+    pause: Requests = Requests(
+        requests=Quantities(cpu="10m", memory="8Mi"), limits=Quantities(cpu="100m", memory="16Mi")
+    )
+
+
+class PodSettings(Section):
+    """Passed through to every TaskPod."""
+
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    node_selector: dict[str, str] = {}
+    tolerations: list[dict[str, Any]] = []
+    affinity: dict[str, Any] = {}
+    priority_class_name: NonEmpty | None = None
+    runtime_class_name: NonEmpty | None = None
+    active_deadline_seconds: Seconds | None = Field(
+        default=None, description="wall-time limit of a task's Pod"
+    )
+
+
+class TaskPodConfig(Section):
+    """What the objects of a task are made from, besides the task."""
+
+    images: Images
+    filers: list[Filer] = Field(min_length=1, description="literal inputs go to the first that has inputs")
+    storage: Storage = Storage()
+    recorder_secret: NonEmpty = Field(description="Secret whose key `recorder-dsn` trec connects with")
+    volume: Volume = Volume()
+    executors: Executors = Executors()
+    resources: Resources = Resources()
+    pod: PodSettings = PodSettings()
+    filer_retry_attempts: int = Field(
+        default=5, ge=0, le=1000, description="of a filer that exits with 75, in place and with back-off"
+    )
+    ttl_seconds_after_finished: int = Field(
+        default=600, ge=0, description="how long a finished task's objects, and its disk, stay"
+    )
+    termination_grace_period_seconds: Seconds = 30
+    kueue_queue_name: NonEmpty | None = Field(
+        default=None, description="LocalQueue; Jobs are then unsuspended by Kueue alone"
+    )
+
+    @property
+    def input_filers(self) -> dict[str, Filer]:
+        """By URL scheme."""
+        return {
+            scheme: filer
+            for filer in reversed(self.filers)
+            if filer.inputs
+            for scheme in filer.inputs.schemes
+        }
+
+    @property
+    def output_filers(self) -> dict[str, Filer]:
+        """By URL scheme."""
+        return {
+            scheme: filer
+            for filer in reversed(self.filers)
+            if filer.outputs
+            for scheme in filer.outputs.schemes
+        }
+
+    @property
+    def literal_filer(self) -> Filer | None:
+        """Writes the inputs that carry their content."""
+        return next((filer for filer in self.filers if filer.inputs), None)
+
+    @model_validator(mode="after")
+    def _filers_are_told_apart(self) -> Self:
+        names = [filer.name for filer in self.filers]
+        if len(names) != len(set(names)):
+            raise ValueError(f"filers: two have the same name: {', '.join(names)}")
+        return self
+
+
+class Queue(Section):
+    """How tasks become Jobs."""
+
+    max_active_tasks: int = Field(
+        default=1000, gt=0, description="Jobs that exist and have not ended, at most"
+    )
+    max_submissions: int = Field(default=8, gt=0, description="made at once by one replica")
+    poll_seconds: float = Field(default=5, gt=0, description="looks for work that no event announced")
+    claim_seconds: Seconds = Field(default=60, description="after which another replica may take a task over")
+    give_up_seconds: Seconds | None = Field(
+        default=None, description="age at which a task that Kubernetes still refuses ends; none: never"
+    )
+
+
+class Organization(Section):
+    """GA4GH service-info."""
+
+    name: NonEmpty
+    url: NonEmpty
+
+
+class ServiceInfo(Section):
+    """What GET /service-info says."""
+
+    id: NonEmpty = "org.example.poiesis"
+    name: NonEmpty = "Poiesis"
+    description: str | None = None
+    organization: Organization = Organization(name="Poiesis", url="https://github.com/JaeAeich/poiesis")
+    contact_url: str | None = Field(default=None, description="an https URL: some clients refuse mailto:")
+    documentation_url: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    environment: str | None = None
+    version: NonEmpty = "0.2.0"
+    storage: list[NonEmpty] = Field(default=[], description="URL prefixes that tasks can read and write")
+
+
+class Limits(Section):
+    """Of requests."""
+
+    body_bytes: int = Field(default=8 * 1024 * 1024, gt=0, description="a larger body is refused with 413")
+
+
+class Http(Section):
+    """Where to listen."""
+
+    host: str = "0.0.0.0"  # noqa: S104
+    port: int = Field(default=8000, gt=0, lt=65536)
+
+
+class Database(Section):
+    """The connection pool of one replica."""
+
+    min_connections: int = Field(default=2, gt=0)
+    max_connections: int = Field(default=10, gt=0)
+    timeout_seconds: float = Field(
+        default=10, gt=0, description="of one statement, and of getting a connection"
+    )
+
+
+class Document(TaskPodConfig):
+    """The whole configuration document."""
+
+    queue: Queue = Queue()
+    service_info: ServiceInfo = ServiceInfo()
+    limits: Limits = Limits()
+    http: Http = Http()
+    database: Database = Database()
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raise ConfigError naming the key that is missing or wrong."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, problem['loc'])) or 'document'}: {problem['msg']}"
+                for problem in error.errors()
+            )
+            raise ConfigError(f"{path}: {problems}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All that the process is told from outside."""
+
+    namespace: str
+    document: Document
+    dsn: str = field(repr=False)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Raise ConfigError naming the variable or key that is missing or wrong."""
+        dsn = _required(env, "POIESIS_DSN")
+        if urlsplit(dsn).scheme not in {"postgresql", "postgres"}:
+            raise ConfigError("POIESIS_DSN must be a postgresql:// URL")
+        return cls(
+            dsn=dsn,
+            namespace=_required(env, "POD_NAMESPACE"),
+            document=Document.load(Path(env.get("POIESIS_CONFIG") or DEFAULT_PATH)),
+        )
+
+
+def _required(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name)
+    if not value:
+        raise ConfigError(f"{name} is not set")
+    return value
