@@ -1,8 +1,8 @@
 """Configuration: secrets and identity from the environment, everything else from one JSON document.
 
-Environment: `POIESIS_DSN` (Postgres, role poiesis_api), `POD_NAMESPACE` (where tasks run), `POIESIS_CONFIG` (path of
-the document; default /etc/poiesis/config.json). The document's keys are camelCase; an unknown key is an error.
-A whole one is config.example.json.
+Environment: `POIESIS_DSN` (Postgres, role poiesis_api), `POD_NAMESPACE` (where tasks run), `POIESIS_CONFIG`
+(path of the document; default /etc/poiesis/config.json). The document's keys are camelCase; an unknown key is
+an error. A whole one is config.example.json.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ class FilerSide(Section):
 
 
 class Filer(Section):
-    """An image that stages inputs, sends outputs, or both. For each scheme and direction the first one listed wins."""
+    """An image that stages inputs, sends outputs, or both; of two that serve a scheme the first one wins."""
 
     name: NonEmpty
     inputs: FilerSide | None = None
@@ -91,7 +91,7 @@ class Volume(Section):
 
     type: Literal["pvc", "ephemeral", "emptyDir"] = Field(
         default="pvc",
-        description="pvc: a claim owned by the Job; ephemeral: a generic ephemeral volume; emptyDir: the node's disk",
+        description="pvc: a claim owned by the Job; ephemeral: one owned by the Pod; emptyDir: the node's disk",
     )
     storage_class: NonEmpty | None = Field(default=None, description="none: the cluster's default class")
     default_size_gb: float = Field(
@@ -115,7 +115,7 @@ class Executors(Section):
     )
     security_context: dict[str, Any] = Field(
         default={},
-        description="Kubernetes securityContext of executors, over allowPrivilegeEscalation: false",
+        description="securityContext of executors, over allowPrivilegeEscalation: false",
     )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
         default=None, description="none: Kubernetes' rule (Always for :latest)"
@@ -162,6 +162,23 @@ class PodSettings(Section):
     )
 
 
+class Queue(Section):
+    """How tasks become Jobs."""
+
+    max_active_tasks: int = Field(
+        default=1000, gt=0, description="Jobs that exist and have not ended, at most"
+    )
+    max_submissions: int = Field(default=8, gt=0, description="made at once by one replica")
+    poll_seconds: float = Field(default=5, gt=0, description="looks for work that no event announced")
+    claim_seconds: Seconds = Field(default=60, description="after which another replica may take a task over")
+    give_up_seconds: Seconds | None = Field(
+        default=None, description="age at which a task that Kubernetes still refuses ends; none: never"
+    )
+    kueue_queue_name: NonEmpty | None = Field(
+        default=None, description="LocalQueue; Jobs are then unsuspended by Kueue alone"
+    )
+
+
 class TaskPodConfig(Section):
     """What the objects of a task are made from, besides the task."""
 
@@ -180,9 +197,7 @@ class TaskPodConfig(Section):
         default=600, ge=0, description="how long a finished task's objects, and its disk, stay"
     )
     termination_grace_period_seconds: Seconds = 30
-    kueue_queue_name: NonEmpty | None = Field(
-        default=None, description="LocalQueue; Jobs are then unsuspended by Kueue alone"
-    )
+    queue: Queue = Queue()
 
     @property
     def input_filers(self) -> dict[str, Filer]:
@@ -215,20 +230,6 @@ class TaskPodConfig(Section):
         if len(names) != len(set(names)):
             raise ValueError(f"filers: two have the same name: {', '.join(names)}")
         return self
-
-
-class Queue(Section):
-    """How tasks become Jobs."""
-
-    max_active_tasks: int = Field(
-        default=1000, gt=0, description="Jobs that exist and have not ended, at most"
-    )
-    max_submissions: int = Field(default=8, gt=0, description="made at once by one replica")
-    poll_seconds: float = Field(default=5, gt=0, description="looks for work that no event announced")
-    claim_seconds: Seconds = Field(default=60, description="after which another replica may take a task over")
-    give_up_seconds: Seconds | None = Field(
-        default=None, description="age at which a task that Kubernetes still refuses ends; none: never"
-    )
 
 
 class Organization(Section):
@@ -280,7 +281,6 @@ class Database(Section):
 class Document(TaskPodConfig):
     """The whole configuration document."""
 
-    queue: Queue = Queue()
     service_info: ServiceInfo = ServiceInfo()
     limits: Limits = Limits()
     http: Http = Http()

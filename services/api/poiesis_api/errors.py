@@ -1,0 +1,48 @@
+"""What can go wrong for a client, and the one table that makes HTTP of it."""
+
+from collections.abc import Mapping
+
+
+class TesError(Exception):
+    """Base. `field`: dotted path in the request, where one is to blame."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidTask(TesError):
+    """The body of a create breaks TES 1.1, or asks for what this server cannot do."""
+
+
+class InvalidQuery(TesError):
+    """A parameter of the URL cannot be understood."""
+
+
+class MalformedBody(TesError):
+    """The body is not JSON in UTF-8."""
+
+
+class TaskNotFound(TesError):
+    """No such task, or not this owner's."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"no task {task_id!r}", "id")
+
+
+class BodyTooLarge(TesError):
+    """More bytes than `limits.bodyBytes`."""
+
+
+class StorageUnavailable(TesError):
+    """Postgres does not answer."""
+
+
+HTTP_STATUS: Mapping[type[TesError], int] = {
+    InvalidTask: 400,
+    InvalidQuery: 400,
+    MalformedBody: 400,
+    TaskNotFound: 404,
+    BodyTooLarge: 413,
+    StorageUnavailable: 503,
+}
