@@ -1,0 +1,184 @@
+"""What tests need beside the cluster: object storage, a database, a file server, as containers.
+
+They join docker's network of the cluster, so Pods reach them by address. A container that runs already, made from the
+same image for the same network, is used again; `python -m lab down` removes it.
+"""
+
+import os
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # its image may not be had; `down` does its work
+
+from testcontainers.core.container import DockerContainer  # noqa: E402
+from testcontainers.postgres import PostgresContainer  # noqa: E402
+
+from lab import cache, cluster, docker, images  # noqa: E402
+from lab.shell import step, succeeds, wait_until  # noqa: E402
+
+_READY_S = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """A running container, and its address as the host and as Pods see it."""
+
+    container: str  # docker's name for it
+    host: str
+    port: int  # on `host`
+    pod_host: str
+    pod_port: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Minio(Backend):
+    access_key: str
+    secret_key: str = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def pod_url(self) -> str:
+        return f"http://{self.pod_host}:{self.pod_port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Postgres(Backend):
+    user: str
+    password: str = field(repr=False)
+    database: str
+
+    @property
+    def dsn(self) -> str:
+        return f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{self.database}"
+
+    @property
+    def pod_dsn(self) -> str:
+        return f"postgresql://{self.user}:{self.password}@{self.pod_host}:{self.pod_port}/{self.database}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileServer(Backend):
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def pod_url(self) -> str:
+        return f"http://{self.pod_host}:{self.pod_port}"
+
+
+def start_minio(name: str = "poiesis-minio") -> Minio:
+    """MinIO, ready; its buckets are whatever earlier tests left."""
+    access_key, secret_key = "lab-access-key", "lab-secret-key"
+
+    def make(image: str) -> DockerContainer:
+        return (
+            DockerContainer(image)
+            .with_env("MINIO_ROOT_USER", access_key)
+            .with_env("MINIO_ROOT_PASSWORD", secret_key)
+            .with_command("server /data")
+        )
+
+    with cache.lock():
+        found = _start(name, images.images().minio, 9000, make)
+        minio = Minio(**vars(found), access_key=access_key, secret_key=secret_key)
+        wait_until(lambda: _get(f"{minio.url}/minio/health/ready") == 200, "MinIO", seconds=_READY_S)
+        return minio
+
+
+def start_postgres(name: str = "poiesis-postgres") -> Postgres:
+    """Postgres with one database and its superuser, ready; what earlier tests left is still there."""
+    user, password, database = "poiesis", "lab-password", "poiesis"
+
+    def make(image: str) -> DockerContainer:
+        return PostgresContainer(image, username=user, password=password, dbname=database)
+
+    with cache.lock():
+        found = _start(name, images.images().postgres, 5432, make)
+        asked = [docker.binary(), "exec", name, "psql", "-h", "127.0.0.1", "-U", user, "-d", database, "-c", "SELECT 1"]
+        ask = [*asked[:2], "-e", f"PGPASSWORD={password}", *asked[2:]]
+        wait_until(lambda: succeeds(ask), "Postgres", seconds=_READY_S)
+        return Postgres(**vars(found), user=user, password=password, database=database)
+
+
+def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -> FileServer:
+    """An HTTP server of static files; `files` (path -> content) are added to those it has."""
+
+    def make(image: str) -> DockerContainer:
+        return DockerContainer(image).with_command("httpd -f -p 80 -h /var/www")
+
+    with cache.lock():
+        found = _start(name, images.images().busybox, 80, make)
+        server = FileServer(**vars(found))
+        _put(name, files)
+        wait_until(lambda: _get(server.url) is not None, "the file server", seconds=_READY_S)
+        return server
+
+
+def _start(name: str, image: str, port: int, make: Callable[[str], DockerContainer]) -> Backend:
+    network = cluster.NETWORK if docker.has_network(cluster.NETWORK) else "bridge"
+    mark = f"{image} on {network}"
+    facts = docker.container_facts(name)
+    if facts is not None and not _is(facts, mark):
+        docker.docker("rm", "--force", "--volumes", name)
+        facts = None
+    if facts is None:
+        with step(f"start {name}"):
+            container = make(image).with_exposed_ports(port).with_name(name)
+            container.with_kwargs(network=network, labels={cluster.LABEL: mark})
+            container.start()
+    return _address(name, network, port)
+
+
+def _is(facts: Mapping[str, object], mark: str) -> bool:
+    config, state = facts.get("Config"), facts.get("State")
+    return (
+        isinstance(config, dict)
+        and isinstance(state, dict)
+        and config.get("Labels", {}).get(cluster.LABEL) == mark
+        and state.get("Running") is True
+    )
+
+
+def _address(name: str, network: str, port: int) -> Backend:
+    published = docker.docker("port", name, f"{port}/tcp").splitlines()[0]
+    form = f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}'
+    return Backend(
+        container=name,
+        host="127.0.0.1",
+        port=int(published.rpartition(":")[2]),
+        pod_host=docker.docker("container", "inspect", "--format", form, name),
+        pod_port=port,
+    )
+
+
+def _put(name: str, files: Mapping[str, bytes]) -> None:
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.size, entry.mode = len(content), 0o644
+            tar.addfile(entry, BytesIO(content))
+    with cache.workspace() as work:
+        archive = work / "files.tar"
+        archive.write_bytes(buffer.getvalue())
+        with archive.open("rb") as stream:
+            docker.feed("cp", "-", f"{name}:/var/www", stream=stream)
+
+
+def _get(url: str) -> int | None:
+    """The status of a GET; None if nothing answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None

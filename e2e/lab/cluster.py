@@ -1,0 +1,321 @@
+"""One Kubernetes cluster: kind's, made here, or one that exists already and is named by its kubeconfig."""
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_kind import KindCluster
+
+from lab import binaries, cache, daemon, docker, images, node
+from lab.errors import LabError
+from lab.shell import run, say, step, wait_until
+
+NAME = "poiesis"
+NODE = f"{NAME}-control-plane"
+NETWORK = "kind"
+LABEL = "poiesis.lab"  # on every container the lab starts beside the cluster
+
+_STATE = "cluster"
+_API_ANSWERS_S = 20
+_PROBE_POD_S = 90
+
+CONFIG = """\
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+nodes:
+  - role: control-plane
+kubeadmConfigPatches:
+  - |
+    kind: KubeletConfiguration
+    maxPods: 200
+    serializeImagePulls: false
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What tests need of a cluster. `kind` is None for one that the lab did not make."""
+
+    kubeconfig: Path
+    kubectl_path: Path
+    helm_path: Path
+    kind: KindCluster | None
+
+    @property
+    def external(self) -> bool:
+        return self.kind is None
+
+    def kubectl(self, *arguments: str, input_text: str | None = None, timeout: float = 120) -> str:
+        """What kubectl printed, or CommandFailed."""
+        command = [self.kubectl_path, "--kubeconfig", self.kubeconfig, *arguments]
+        return run(command, input_text=input_text, timeout=timeout)
+
+    def helm(self, *arguments: str, timeout: float = 300) -> str:
+        """What helm printed, or CommandFailed."""
+        return run([self.helm_path, "--kubeconfig", self.kubeconfig, *arguments], timeout=timeout)
+
+    def load(self, references: Iterable[str]) -> None:
+        """Copy images from docker into the node, those it does not have yet."""
+        wanted = list(dict.fromkeys(references))
+        if self.kind is None:
+            raise LabError(
+                "images cannot be copied into a cluster that the lab did not make: push them to a registry it can pull"
+                f" from, and name them there. These are meant: {', '.join(wanted)}"
+            )
+        present = _images_in_node()
+        missing = [reference for reference in wanted if in_containerd(reference) not in present]
+        if missing:
+            with step(f"load {len(missing)} images into the cluster"):
+                run([binaries.kind(), "load", "docker-image", "--name", NAME, *missing])
+
+    def proves_itself(self) -> bool:
+        """Whether the API answers, and a Pod runs to its end and finds a service by name in cluster DNS."""
+        try:
+            self._await_api()
+            self._run_probe()
+        except LabError as error:
+            say(f"lab: the cluster does not work: {error}")
+            return False
+        return True
+
+    def _await_api(self) -> None:
+        def ready() -> bool:
+            done = subprocess.run(
+                [self.kubectl_path, "--kubeconfig", self.kubeconfig, "--request-timeout=3s", "get", "--raw", "/readyz"],
+                capture_output=True,
+                check=False,
+            )
+            return done.returncode == 0
+
+        wait_until(ready, "an answer from the API server", seconds=_API_ANSWERS_S)
+
+    def _run_probe(self) -> None:
+        """Needs the `default` ServiceAccount, scheduling, the image, the network and CoreDNS."""
+        name = f"lab-probe-{time.time_ns():x}"
+        self.kubectl("apply", "-f", "-", input_text=json.dumps(probe_pod(name, self._probe_image())))
+        try:
+            wait_until(
+                lambda: self._phase(name) in ("Succeeded", "Failed"),
+                f"the end of Pod {name}",
+                seconds=_PROBE_POD_S,
+                hint=lambda: self.kubectl("describe", "pod", name),
+            )
+            if self._phase(name) == "Failed":
+                raise LabError(f"Pod {name} failed: {self.kubectl('logs', name)}")
+        finally:
+            self.kubectl("delete", "pod", name, "--wait=false", "--ignore-not-found")
+
+    def _phase(self, pod: str) -> str:
+        return self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}")
+
+    def _probe_image(self) -> str:
+        return images.PULLED["busybox"] if self.external else images.images().busybox
+
+
+def probe_pod(name: str, image: str) -> dict[str, object]:
+    """A Pod that ends well when cluster DNS knows the API server's service."""
+    lookup = "until nslookup kubernetes.default.svc.cluster.local; do sleep 0.2; done"
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "lab-probe"}},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "activeDeadlineSeconds": _PROBE_POD_S,
+            "automountServiceAccountToken": False,
+            "containers": [{"name": "probe", "image": image, "command": ["sh", "-c", lookup]}],
+        },
+    }
+
+
+def in_containerd(reference: str) -> str:
+    """The name containerd gives a docker image: with registry and repository spelled out."""
+    first, slash, _ = reference.partition("/")
+    if not slash:
+        return f"docker.io/library/{reference}"
+    return reference if "." in first or ":" in first or first == "localhost" else f"docker.io/{reference}"
+
+
+def _images_in_node() -> set[str]:
+    return set(docker.docker("exec", NODE, "ctr", "--namespace", "k8s.io", "images", "ls", "-q").splitlines())
+
+
+def kubeconfig_path() -> Path:
+    """Where the kubeconfig of the lab's own cluster is written."""
+    return cache.directory() / "kubeconfig"
+
+
+def up(kubeconfig: Path | None = None) -> Cluster:
+    """A cluster that is proven to work: the running one, else a new one; or the one that `kubeconfig` names.
+
+    Safe to call from several processes at once: the others wait for the first.
+    """
+    with cache.lock():
+        if kubeconfig is not None:
+            return _adopt(kubeconfig)
+        daemon.ensure()
+        cluster = _reusable() or _create()
+        cluster.load(images.images().in_pods())
+        return cluster
+
+
+def current() -> Cluster:
+    """The cluster of the last `up`, unproven; LabError if there is none."""
+    state = cache.read_state(_STATE)
+    if not state:
+        raise LabError("no cluster: run `python -m lab up` first")
+    if isinstance(state.get("external"), str):
+        return _external(Path(str(state["external"])))
+    return _own(str(state["image"]))
+
+
+def _adopt(kubeconfig: Path) -> Cluster:
+    cluster = _external(kubeconfig.resolve())
+    cluster.kubectl("--request-timeout=10s", "get", "--raw", "/readyz")
+    cache.write_state(_STATE, {"external": str(cluster.kubeconfig)})
+    say(
+        f"lab: using the cluster of {cluster.kubeconfig}; nothing is installed in it, and images are not copied to it:\n"
+        "     push the service images (`python -m lab images`) to a registry that it pulls from"
+    )
+    return cluster
+
+
+def _external(kubeconfig: Path) -> Cluster:
+    if not kubeconfig.is_file():
+        raise LabError(f"there is no kubeconfig at {kubeconfig}")
+    return Cluster(
+        kubeconfig=kubeconfig, kubectl_path=binaries.kubectl(), helm_path=binaries.helm(), kind=None
+    )
+
+
+def _own(image: str) -> Cluster:
+    with contextlib.chdir(cache.directory()):  # KindCluster makes a directory where it stands
+        kind = KindCluster(
+            NAME,
+            kubeconfig=kubeconfig_path(),
+            image=image,
+            kind_path=binaries.kind(),
+            kubectl_path=binaries.kubectl(),
+        )
+    return Cluster(
+        kubeconfig=kubeconfig_path(), kubectl_path=binaries.kubectl(), helm_path=binaries.helm(), kind=kind
+    )
+
+
+def _recipe(image: str) -> dict[str, object]:
+    return {"image": image, "config": cache.hash_of([CONFIG])}
+
+
+def _reusable() -> Cluster | None:
+    """The running cluster if it is what would be made now and works; what does not is removed."""
+    facts = docker.container_facts(NODE)
+    state = cache.read_state(_STATE)
+    if facts is None:
+        return None
+    wanted = _recipe(node.image())
+    if {name: state.get(name) for name in wanted} != wanted or not kubeconfig_path().exists():
+        say("lab: the running cluster was made otherwise than it would be now; making it anew")
+    elif not _running(facts):
+        say("lab: the cluster's node is stopped; making the cluster anew")
+    else:
+        cluster = _own(str(wanted["image"]))
+        if cluster.proves_itself():
+            return cluster
+    _delete_cluster()
+    return None
+
+
+def _running(facts: dict[str, object]) -> bool:
+    state = facts.get("State")
+    return isinstance(state, dict) and state.get("Running") is True
+
+
+def _create() -> Cluster:
+    image = node.image()
+    in_pods = images.images().in_pods()
+    _delete_cluster()
+    made_network = not docker.has_network(NETWORK)
+    cluster = _own(image)
+    kind = cluster.kind
+    assert kind is not None
+    config = cache.directory() / "kind.yaml"
+    config.write_text(CONFIG)
+    with step("create the cluster"):
+        command = [binaries.kind(), "create", "cluster", "--name", NAME, "--image", image, "--retain"]
+        run([*command, "--kubeconfig", cluster.kubeconfig, "--config", config, "--wait", "120s"])
+    cache.write_state(_STATE, {**_recipe(image), "made_network": made_network})
+    cluster.load(in_pods)
+    with step("prove it: run a Pod"):
+        if not cluster.proves_itself():
+            raise LabError(f"the new cluster does not work; look at it with `docker exec -it {NODE} bash`")
+    return cluster
+
+
+def _delete_cluster() -> None:
+    """Also half-dead node containers that kind no longer counts as a cluster."""
+    if docker.container_facts(NODE) is None:
+        return
+    with step("delete the cluster"):
+        run([binaries.kind(), "delete", "cluster", "--name", NAME, "--kubeconfig", kubeconfig_path()])
+        if docker.container_facts(NODE) is not None:
+            docker.docker("rm", "--force", "--volumes", NODE)
+
+
+def node_ip() -> str:
+    """The node's address in docker's network: NodePorts answer there, from the host and from containers."""
+    if current().external:
+        raise LabError("node_ip() is of the lab's own cluster; use `kubectl port-forward` with this one")
+    form = f"{{{{(index .NetworkSettings.Networks {NETWORK!r}).IPAddress}}}}".replace("'", '"')
+    return docker.docker("container", "inspect", "--format", form, NODE)
+
+
+def down() -> None:
+    """Remove cluster, containers and networks that the lab made; caches and the docker daemon stay."""
+    with cache.lock():
+        state = cache.read_state(_STATE)
+        if not docker.answers():
+            say("lab: no docker daemon answers, so nothing of the lab runs")
+        else:
+            ours = docker.docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}").split()
+            if ours:
+                with step(f"remove {len(ours)} containers"):
+                    docker.docker("rm", "--force", "--volumes", *ours)
+            _delete_cluster()
+            if state.get("made_network") is True and docker.has_network(NETWORK):
+                _remove_network()
+        cache.forget_state(_STATE)
+        kubeconfig_path().unlink(missing_ok=True)
+
+
+def _remove_network() -> None:
+    users = docker.docker("network", "inspect", "--format", "{{len .Containers}}", NETWORK)
+    if users == "0":
+        docker.docker("network", "rm", NETWORK)
+    else:
+        say(f"lab: docker network {NETWORK} is kept: {users} other containers use it")
+
+
+def status() -> str:
+    """What runs, for people."""
+    lines = [f"cache       {cache.directory()}"]
+    state = cache.read_state(_STATE)
+    if isinstance(state.get("external"), str):
+        lines.append(f"cluster     external, {state['external']}")
+    if not docker.answers():
+        return "\n".join([*lines, "docker      no daemon answers"])
+    lines.append(f"docker      {docker.docker('version', '--format', '{{.Server.Version}}')} answers")
+    facts = docker.container_facts(NODE)
+    if facts is None:
+        lines.append("kind        no cluster")
+    else:
+        lines.append(f"kind        {NAME}: {'running' if _running(facts) else 'stopped'}, {state.get('image', '?')}")
+        lines.append(f"kubeconfig  {kubeconfig_path()}")
+    form = "{{.Names}}\t{{.Status}}\t{{.Image}}"
+    others = docker.docker("ps", "--all", "--filter", f"label={LABEL}", "--format", form).splitlines()
+    lines += [f"container   {line.expandtabs(4)}" for line in others]
+    return "\n".join(lines)

@@ -1,0 +1,243 @@
+"""The images that tests and service images start from: pulled where a registry answers, else built from packages."""
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache as once
+from pathlib import Path
+
+from lab import binaries, cache, daemon, docker, host, rootfs, versions
+from lab.cache import RECIPES
+from lab.errors import LabError
+from lab.rootfs import RootFs
+from lab.shell import run, step
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Image references. Those built here have no registry, and a tag that is the hash of their recipe."""
+
+    python_base: str  # Python alone where built here: no shell, no package manager
+    python_build_base: str  # the same Python with pip, venv and a shell
+    debian_base: str
+    postgres: str
+    minio: str
+    busybox: str
+    busybox_nonroot: str  # USER 1000
+    noshell: str  # one static program, /tool, and nothing else
+
+    def in_pods(self) -> list[str]:
+        """Those that Pods run."""
+        return [self.postgres, self.minio, self.busybox, self.busybox_nonroot, self.noshell]
+
+
+PYTHON_BASE = RootFs(
+    name="python",
+    suite=versions.DEBIAN,
+    variant="extract",
+    packages=(
+        f"python{versions.PYTHON}-minimal",
+        f"libpython{versions.PYTHON}-stdlib",
+        "ca-certificates",
+        "base-files",
+    ),
+    trim="python-base.py",
+    changes={"ENV": f"PATH={_PATH}", "CMD": '["python3"]'},
+)
+PYTHON_BUILD_BASE = RootFs(
+    name="python-build",
+    suite=versions.DEBIAN,
+    variant="minbase",
+    packages=("python3", "python3-venv", "python3-pip", "ca-certificates"),
+    customize_hooks=("python-build.sh", "slim.sh"),
+    changes={"ENV": f"PATH={_PATH}", "CMD": '["python3"]'},
+)
+DEBIAN_BASE = RootFs(
+    name="debian",
+    suite=versions.DEBIAN,
+    variant="minbase",
+    packages=("ca-certificates",),
+    customize_hooks=("slim.sh",),
+    changes={"ENV": f"PATH={_PATH}", "CMD": '["bash"]'},
+)
+_POSTGRES_ROOTFS = RootFs(
+    name="postgres-rootfs",
+    suite=versions.DEBIAN,
+    variant="minbase",
+    packages=(f"postgresql-{versions.POSTGRES}",),
+    essential_hook="postgres-hook.sh",
+    customize_hooks=("postgres-trim.sh", "slim.sh"),
+)
+_BUSYBOX_ROOTFS = RootFs(
+    name="busybox-rootfs", suite=versions.DEBIAN, variant="extract", packages=("busybox-static",)
+)
+
+PULLED: Mapping[str, str] = {
+    "python_base": versions.PYTHON_IMAGE,
+    "python_build_base": versions.PYTHON_IMAGE,
+    "debian_base": versions.DEBIAN_IMAGE,
+    "postgres": versions.POSTGRES_IMAGE,
+    "minio": versions.MINIO_IMAGE,
+    "busybox": versions.BUSYBOX_IMAGE,
+}
+
+
+def images() -> Images:
+    """All of them, made or pulled now if docker does not have them. Safe to call from several processes."""
+    with cache.lock():
+        daemon.ensure()
+        make = _pulled if docker.registry_answers() else _built
+        return Images(**remembered(make.__name__, lambda: asdict(make())))
+
+
+def remembered(name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """What `make` returned (image references) when the lab's files were what they are now, if docker still has them."""
+    key = cache.hash_of([host.architecture()], cache.files_under(cache.HERE))
+    known = cache.read_state(f"images{name}")
+    references = known.get("references")
+    if known.get("key") == key and isinstance(references, dict):
+        made = {str(purpose): str(reference) for purpose, reference in references.items()}
+        if docker.has_images(made.values()):
+            return made
+    made = make()
+    cache.write_state(f"images{name}", {"key": key, "references": made})
+    return made
+
+
+def _pulled() -> Images:
+    for image in dict.fromkeys(PULLED.values()):
+        if not docker.has_image(image):
+            with step(f"pull {image}"):
+                docker.docker("pull", "--quiet", image)
+    return Images(**PULLED, busybox_nonroot=_nonroot(versions.BUSYBOX_IMAGE), noshell=_noshell())
+
+
+def _built() -> Images:
+    busybox = built_busybox()
+    return Images(
+        python_base=rootfs.ensure(PYTHON_BASE),
+        python_build_base=rootfs.ensure(PYTHON_BUILD_BASE),
+        debian_base=rootfs.ensure(DEBIAN_BASE),
+        postgres=_postgres(),
+        minio=_minio(busybox),
+        busybox=busybox,
+        busybox_nonroot=_nonroot(busybox),
+        noshell=_noshell(),
+    )
+
+
+def from_dockerfile(name: str, dockerfile: str, files: Mapping[str, Path] | None = None) -> str:
+    """An image made of `dockerfile` (its text) and `files` (name in the build context -> file), tagged with their hash.
+
+    A base image named in the text is part of the hash by its own tag.
+    """
+    given = files or {}
+    facts = [dockerfile, *sorted((target, _content(path)) for target, path in given.items())]
+    image = f"poiesis-lab/{name}:{cache.hash_of(facts)}"
+    if docker.has_image(image):
+        return image
+    with step(f"build {name}"), cache.workspace() as context:
+        (context / "Dockerfile").write_text(dockerfile)
+        for target, path in given.items():
+            (context / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, context / target)
+        docker.build(context, image)
+    return image
+
+
+def _content(path: Path) -> str:
+    """A name for what is in `path`. Compiled programs bear the hash of their recipe already, and are large."""
+    return path.name if path.parent == cache.directory() / "bin" else cache.hash_of([], [path])
+
+
+def built_busybox() -> str:
+    base = rootfs.ensure(_BUSYBOX_ROOTFS)
+    return from_dockerfile(
+        "busybox",
+        f"""\
+FROM {base} AS unpacked
+FROM scratch
+COPY --from=unpacked /usr/bin/busybox /bin/busybox
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+RUN mkdir -p -m 1777 /tmp && mkdir -p -m 0700 /root && mkdir -p /etc /home /usr /var/www \\
+ && ln -s ../bin /usr/bin && ln -s bin /sbin \\
+ && printf 'root:x:0:0:root:/root:/bin/sh\\nuser:x:1000:1000::/home:/bin/sh\\nnobody:x:65534:65534::/:/bin/false\\n' \\
+    >/etc/passwd \\
+ && printf 'root:x:0:\\nuser:x:1000:\\nnogroup:x:65534:\\n' >/etc/group
+ENV PATH={_PATH}
+CMD ["sh"]
+""",
+    )
+
+
+def _nonroot(busybox: str) -> str:
+    return from_dockerfile("busybox-nonroot", f"FROM {busybox}\nUSER 1000:1000\n")
+
+
+def _noshell() -> str:
+    return from_dockerfile(
+        "noshell",
+        'FROM scratch\nCOPY tool /tool\nENTRYPOINT ["/tool"]\n',
+        {"tool": static_program(RECIPES / "tool.c")},
+    )
+
+
+def _postgres() -> str:
+    base = rootfs.ensure(_POSTGRES_ROOTFS)
+    data = "/var/lib/postgresql/data"
+    return from_dockerfile(
+        "postgres",
+        f"""\
+FROM {base}
+COPY --chmod=0755 entrypoint /usr/local/bin/docker-entrypoint.sh
+ENV PATH=/usr/lib/postgresql/{versions.POSTGRES}/bin:{_PATH} LANG=C.UTF-8 PGDATA={data}
+VOLUME {data}
+EXPOSE 5432
+STOPSIGNAL SIGINT
+ENTRYPOINT ["docker-entrypoint.sh"]
+CMD ["postgres"]
+""",
+        {"entrypoint": RECIPES / "postgres-entrypoint.sh"},
+    )
+
+
+def _minio(busybox: str) -> str:
+    return from_dockerfile(
+        "minio",
+        f"""\
+FROM {busybox}
+COPY --chmod=0755 minio /usr/bin/minio
+COPY --chmod=0755 entrypoint /usr/bin/docker-entrypoint.sh
+RUN mkdir -m 0777 /data
+ENV MINIO_UPDATE=off
+EXPOSE 9000
+VOLUME /data
+ENTRYPOINT ["/usr/bin/docker-entrypoint.sh"]
+CMD ["minio"]
+""",
+        {"minio": binaries.compiled("minio"), "entrypoint": RECIPES / "minio-entrypoint.sh"},
+    )
+
+
+@once
+def static_program(source: Path) -> Path:
+    """`source` (C) as a static program for this machine, by the C compiler that comes as the PyPI package ziglang."""
+    architecture = host.architecture()
+    target = cache.directory() / "bin" / f"{source.stem}-{cache.hash_of([architecture], [source])}"
+    if target.exists():
+        return target
+    with step(f"compile {source.name}"), cache.aside(target) as path:
+        zig = [sys.executable, "-m", "ziglang", "cc", "-target", _TARGETS[architecture], "-static", "-Os", "-s"]
+        run([*zig, "-Wall", "-Werror", "-o", path, source], env={"ZIG_GLOBAL_CACHE_DIR": str(cache.directory() / "zig")})
+    return target
+
+
+def reference(name: str) -> str:
+    """One image by its name in `Images`."""
+    if name not in {field.name for field in fields(Images)}:
+        raise LabError(f"no image {name!r}: there are {', '.join(field.name for field in fields(Images))}")
+    return str(getattr(images(), name))
