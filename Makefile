@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PLATFORM ?=
 LAB = cd e2e && ../$(BIN)/python -m lab
-export POIESIS_HELM ?= $(firstword $(wildcard $(HOME)/.cache/poiesis/bin/helm) helm)
+
 
 .PHONY: help demo test lint format unit integration e2e up down status images locks bench clean
 

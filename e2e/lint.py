@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lab import binaries
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PACKAGES = [
@@ -42,7 +44,7 @@ def main() -> int:
     """Run all checks, even after one has failed; exit 1 if any has."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(IMPORTS)}
     failed = []
-    for name, command in checks(os.environ.get("POIESIS_HELM", "helm")).items():
+    for name, command in checks(str(binaries.helm())).items():
         start = time.monotonic()
         result = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False

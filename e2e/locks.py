@@ -46,7 +46,9 @@ def lock(source: Path) -> None:
 
 def main() -> int:
     """Lock every service and the development environment."""
-    for source in sorted([*ROOT.glob("services/*/requirements.in"), *ROOT.glob("migrations/requirements.in")]):
+    for source in sorted(
+        [*ROOT.glob("services/*/requirements.in"), *ROOT.glob("migrations/requirements.in")]
+    ):
         lock(source)
     lock(ROOT / "requirements-dev.in")
     return 0

@@ -1,0 +1,135 @@
+"""`make test`: unit, integration and end-to-end tests, and a summary of what ran.
+
+    run_tests.py [unit] [integration] [e2e] [-- pytest arguments]
+
+Integration tests get a Postgres and a MinIO of the lab, end-to-end tests its kind cluster; neither skips when
+they cannot be had.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from lab.errors import LabError
+from lab.shell import say
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = ["packages", "services", "migrations", "deployment", "e2e/lab"]
+
+
+def _helm() -> dict[str, str]:
+    from lab import binaries
+
+    return {"POIESIS_HELM": str(binaries.helm())}
+
+
+def _backends() -> dict[str, str]:
+    from lab import backends, daemon
+
+    daemon.ensure()
+    postgres, minio = backends.start_postgres(), backends.start_minio()
+    return {
+        "POIESIS_TEST_DSN": postgres.dsn,
+        "POIESIS_TEST_S3": minio.url,
+        "POIESIS_TEST_S3_ACCESS_KEY": minio.access_key,
+        "POIESIS_TEST_S3_SECRET_KEY": minio.secret_key,
+    }
+
+
+def _cluster() -> dict[str, str]:
+    from lab import cluster, services
+
+    cluster.up()
+    services.build_and_load()
+    return _helm()
+
+
+@dataclass(frozen=True)
+class Level:
+    """One kind of test: what it needs first, and how pytest is called."""
+
+    prepare: Callable[[], Mapping[str, str]]
+    arguments: Sequence[str]
+
+
+LEVELS = {
+    "unit": Level(_helm, ["-m", "not integration and not e2e", "-n", "2", *CODE]),
+    "integration": Level(_backends, ["-m", "integration", "-n", "2", *CODE]),
+    "e2e": Level(_cluster, ["-m", "e2e", "-n", "6", "--dist", "loadgroup", "e2e/stories"]),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one level came to."""
+
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+    ok: bool
+
+
+def run_level(name: str, extra: Sequence[str]) -> Result:
+    """Prepare and run one level; its failures do not keep the others from running."""
+    start = time.monotonic()
+    say(f"── {name} tests")
+    environment = os.environ | LEVELS[name].prepare()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-q", *LEVELS[name].arguments]
+        code = subprocess.run([*command, *extra], cwd=ROOT, env=environment, check=False).returncode
+        passed, failed, skipped = counts(report)
+    return Result(passed, failed, skipped, time.monotonic() - start, ok=code == 0)
+
+
+def counts(report: Path) -> tuple[int, int, int]:
+    """Passed, failed and skipped of a JUnit report; nothing passed if pytest left none."""
+    if not report.exists():
+        return 0, 1, 0
+    suites = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314  # our own file
+    total = failed = skipped = 0
+    for suite in suites:
+        total += int(suite.get("tests", 0))
+        failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        skipped += int(suite.get("skipped", 0))
+    return total - failed - skipped, failed, skipped
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit 0 only if every level ran and passed."""
+    names, _, extra = " ".join(arguments).partition("--")
+    chosen = names.split() or list(LEVELS)
+    if unknown := set(chosen) - set(LEVELS):
+        say(f"no such level: {', '.join(sorted(unknown))}; there are {', '.join(LEVELS)}")
+        return 2
+    results: dict[str, Result] = {}
+    for name in chosen:
+        try:
+            results[name] = run_level(name, extra.split())
+        except LabError as error:
+            say(f"{name}: cannot start: {error}")
+            results[name] = Result(0, 1, 0, 0, ok=False)
+    say("── summary")
+    for name, result in results.items():
+        word = "ok" if result.ok else "FAILED"
+        say(
+            f"{name:12} {word:7} {result.passed:5} passed {result.failed:3} failed"
+            f" {result.skipped:3} skipped  {result.seconds:6.0f} s"
+        )
+    total = [
+        sum(getattr(result, field) for result in results.values())
+        for field in ("passed", "failed", "skipped")
+    ]
+    print(f"{total[0]} passed, {total[1]} failed, {total[2]} skipped", flush=True)
+    return 0 if all(result.ok for result in results.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
