@@ -83,8 +83,11 @@ def _run(arguments: argparse.Namespace) -> None:
                 for name, reference in vars(bases).items():
                     print(f"{name}\t{reference}")
                 return
-            for name, reference in services.build(arguments.names or None, platform=arguments.platform).items():
+            built = services.build(arguments.names or None, platform=arguments.platform)
+            for name, reference in built.items():
                 print(f"{name}\t{reference}")
+            if arguments.platform is None and cluster.is_own_running():
+                cluster.current().load(built.values())
 
 
 if __name__ == "__main__":

@@ -230,6 +230,12 @@ def _reusable() -> Cluster | None:
     return None
 
 
+def is_own_running() -> bool:
+    """Whether the last `up` made a cluster here whose node runs."""
+    facts = docker.container_facts(NODE)
+    return "image" in cache.read_state(_STATE) and facts is not None and _running(facts)
+
+
 def _running(facts: dict[str, object]) -> bool:
     state = facts.get("State")
     return isinstance(state, dict) and state.get("Running") is True

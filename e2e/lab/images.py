@@ -195,6 +195,7 @@ def _postgres() -> str:
 FROM {base}
 COPY --chmod=0755 entrypoint /usr/local/bin/docker-entrypoint.sh
 ENV PATH=/usr/lib/postgresql/{versions.POSTGRES}/bin:{_PATH} LANG=C.UTF-8 PGDATA={data}
+RUN install -d -o 999 -g 999 -m 3777 /run/postgresql
 VOLUME {data}
 EXPOSE 5432
 STOPSIGNAL SIGINT
