@@ -91,7 +91,7 @@ class Volume(Section):
 
     type: Literal["pvc", "ephemeral", "emptyDir"] = Field(
         default="pvc",
-        description="pvc: a claim owned by the Job; ephemeral: one owned by the Pod; emptyDir: the node's disk",
+        description="pvc: a claim of the Job; ephemeral: a claim of the Pod; emptyDir: the node's disk",
     )
     storage_class: NonEmpty | None = Field(default=None, description="none: the cluster's default class")
     default_size_gb: float = Field(

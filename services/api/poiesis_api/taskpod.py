@@ -1,0 +1,722 @@
+"""The Kubernetes objects of one task, as plain manifests. Pure: no connection, environment or clock."""
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+from poiesis_api.config import Filer, FilerSide, Quantities, Requests, TaskPodConfig
+from poiesis_api.mounts import MountPlan, needs_volume, normal, plan_mounts
+from poiesis_api.validation import url_scheme
+from poiesis_models import labels, paths
+from poiesis_models.plan import Plan
+from poiesis_models.tes import TesExecutor, TesInput, TesOutput, TesTaskRequest
+from poiesis_models.worklist import EXIT_PASSING, FileType, InputItem, OutputItem, WorkList
+
+Manifest = dict[str, Any]
+_Item = TypeVar("_Item", InputItem, OutputItem)
+
+COMPONENT = "taskpod"
+KUEUE_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+UID = 65532
+SECRET_BYTES = 700 * 1024  # of a Secret's 1 MiB, which counts names and metadata too
+WORK_LIST_BYTES = 400 * 1024
+ACK_TIMEOUT_SECONDS = 600
+TOKEN_SECONDS = 3600
+CA_DIRECTORY = "/poiesis/storage-ca"
+
+_KEEP = {
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    "karpenter.sh/do-not-disrupt": "true",
+}
+_RESTRICTED = {
+    "runAsNonRoot": True,
+    "runAsUser": UID,
+    "runAsGroup": UID,
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+class NoFiler(Exception):
+    """The configuration has changed since the create: nothing serves this URL any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A stored task that is about to become a Pod."""
+
+    id: UUID
+    request: TesTaskRequest
+    recorder_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskObjects:
+    """`owned` belong to the Job: send them with `owned_by`. The Job is suspended."""
+
+    job: Manifest
+    owned: tuple[Manifest, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilerRun:
+    """One filer container: what it does, and the contents that it writes (key in a Secret -> text)."""
+
+    name: str
+    filer: Filer
+    side: FilerSide
+    key: str
+    work_list: WorkList
+    contents: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Everything about one TaskPod that several of its parts must agree on."""
+
+    task: Task
+    mounts: MountPlan
+    inputs: tuple[FilerRun, ...]
+    outputs: tuple[FilerRun, ...]
+    plan: Plan
+    volume: bool
+
+    @property
+    def name(self) -> str:
+        """Of all its objects."""
+        return labels.object_name(self.task.id)
+
+
+def task_objects(task: Task, config: TaskPodConfig) -> TaskObjects:
+    """Everything that is created for a task. Raise NoFiler."""
+    layout = layout_of(task, config)
+    secrets = pack_secrets(task.id, secret_entries(layout))
+    owned = [service_account(layout), *(secret(task.id, name, data) for name, data in secrets.items())]
+    if layout.volume and config.volume.type == "pvc":
+        owned.append(claim(layout, config))
+    return TaskObjects(job=job(layout, config, secret_of_key(secrets)), owned=tuple(owned))
+
+
+def owned_by(manifest: Manifest, job_uid: str) -> Manifest:
+    """The same object with the task's Job as its owner."""
+    metadata = manifest["metadata"]
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job_name(metadata), "uid": job_uid}
+    return {**manifest, "metadata": {**metadata, "ownerReferences": [owner]}}
+
+
+def job_name(metadata: Mapping[str, Any]) -> str:
+    """The Job of the task that an object's labels name."""
+    return labels.object_name(UUID(metadata["labels"][labels.TASK_LABEL]))
+
+
+def layout_of(task: Task, config: TaskPodConfig) -> Layout:
+    """Which containers there are and what they share."""
+    request = task.request
+    inputs, outputs = input_runs(task, config), output_runs(task, config)
+    plan = Plan(
+        inputs=tuple(run.name for run in inputs),
+        executors=tuple(labels.executor_name(index) for index in range(len(request.executors))),
+        ignore_error=tuple(bool(executor.ignore_error) for executor in request.executors),
+        outputs=tuple(run.name for run in outputs),
+        upload_on_error=bool(outputs) and config.executors.on_error == "upload",
+        preemptible=bool(request.resources and request.resources.preemptible),
+    )
+    return Layout(
+        task=task,
+        mounts=plan_mounts(request),
+        inputs=inputs,
+        outputs=outputs,
+        plan=plan,
+        volume=needs_volume(request),
+    )
+
+
+# The filers' work
+
+
+def input_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
+    """One container a filer that the inputs need, in the order in which they need it."""
+    groups: dict[str, tuple[Filer, FilerSide, list[InputItem]]] = {}
+    contents: dict[str, str] = {}
+    for index, source in enumerate(task.request.inputs or ()):
+        filer, side = _input_filer(source, config)
+        item = _input_item(index, source)
+        if item.content_file is not None:
+            contents[item.content_file] = source.literal or ""
+        groups.setdefault(filer.name, (filer, side, []))[2].append(item)
+    runs: list[FilerRun] = []
+    for filer, side, items in groups.values():
+        for part in _parts(items):
+            number = len(runs)
+            runs.append(
+                FilerRun(
+                    name=labels.tif_name(number),
+                    filer=filer,
+                    side=side,
+                    key=f"inputs-{number}.json",
+                    work_list=WorkList(task=str(task.id), inputs=tuple(part)),
+                    contents={
+                        item.content_file: contents[item.content_file] for item in part if item.content_file
+                    },
+                )
+            )
+    return tuple(runs)
+
+
+def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
+    """One container a filer that the outputs need."""
+    groups: dict[str, tuple[Filer, FilerSide, list[OutputItem]]] = {}
+    for output in task.request.outputs or ():
+        filer, side = _output_filer(output, config)
+        groups.setdefault(filer.name, (filer, side, []))[2].append(_output_item(output))
+    runs: list[FilerRun] = []
+    for filer, side, items in groups.values():
+        for part in _parts(items):
+            number = len(runs)
+            runs.append(
+                FilerRun(
+                    name=labels.tof_name(number),
+                    filer=filer,
+                    side=side,
+                    key=f"outputs-{number}.json",
+                    work_list=WorkList(task=str(task.id), outputs=tuple(part)),
+                )
+            )
+    return tuple(runs)
+
+
+def _input_filer(source: TesInput, config: TaskPodConfig) -> tuple[Filer, FilerSide]:
+    if source.literal is not None:
+        filer = config.literal_filer
+    else:
+        filer = config.input_filers.get(url_scheme(source.url or ""))
+    if filer is None or filer.inputs is None:
+        raise NoFiler(f"no filer is configured for the input {source.path}")
+    return filer, filer.inputs
+
+
+def _output_filer(output: TesOutput, config: TaskPodConfig) -> tuple[Filer, FilerSide]:
+    filer = config.output_filers.get(url_scheme(output.url))
+    if filer is None or filer.outputs is None:
+        raise NoFiler(f"no filer is configured for the output {output.url}")
+    return filer, filer.outputs
+
+
+def _input_item(index: int, source: TesInput) -> InputItem:
+    path = normal(source.path)
+    literal = source.literal is not None
+    return InputItem(
+        path=path,
+        local=paths.data_path(path),
+        type=_file_type(source.type),
+        url=None if literal else source.url,
+        content_file=f"content-{index}" if literal else None,
+    )
+
+
+def _output_item(output: TesOutput) -> OutputItem:
+    path = normal(output.path)
+    return OutputItem(
+        url=output.url,
+        path=path,
+        local=paths.data_path(path),
+        type="DIRECTORY" if output.path.endswith("/") else _file_type(output.type),
+        wildcard=output.wildcard,
+        path_prefix=output.path_prefix if output.wildcard else None,
+    )
+
+
+def _file_type(value: str | None) -> FileType | None:
+    return "FILE" if value == "FILE" else "DIRECTORY" if value == "DIRECTORY" else None
+
+
+def _parts(items: Sequence[_Item]) -> Iterator[list[_Item]]:
+    """A work list must fit a Secret, so a very long one is done by several containers."""
+    part: list[_Item] = []
+    size = 0
+    for item in items:
+        item_size = len(json.dumps(asdict(item), ensure_ascii=False).encode())
+        if part and size + item_size > WORK_LIST_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += item_size
+    if part:
+        yield part
+
+
+# Secrets
+
+
+def secret_entries(layout: Layout) -> dict[str, bytes]:
+    """All that travels in Secrets, by key."""
+    runs = (*layout.inputs, *layout.outputs)
+    return {
+        "token": layout.task.recorder_token.encode(),
+        **{run.key: run.work_list.to_json().encode() for run in runs},
+        **{key: text.encode() for run in runs for key, text in run.contents.items()},
+    }
+
+
+def pack_secrets(task_id: UUID, entries: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
+    """Spread over as few Secrets as their size allows: name -> entries. The token is in the first."""
+    packed: dict[str, dict[str, bytes]] = {labels.object_name(task_id): {}}
+    room = SECRET_BYTES
+    for key, value in entries.items():
+        if len(value) > room:
+            packed[labels.content_secret_name(task_id, len(packed) - 1)] = {}
+            room = SECRET_BYTES
+        next(reversed(packed.values()))[key] = value
+        room -= len(value)
+    return packed
+
+
+def secret_of_key(packed: Mapping[str, Mapping[str, bytes]]) -> dict[str, str]:
+    """Key -> name of the Secret that holds it."""
+    return {key: name for name, entries in packed.items() for key in entries}
+
+
+def secret(task_id: UUID, name: str, entries: Mapping[str, bytes]) -> Manifest:
+    """One of the task's Secrets; nothing changes it, so the kubelet need not watch it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": _metadata(task_id, name),
+        "type": "Opaque",
+        "immutable": True,
+        "data": {key: base64.b64encode(value).decode() for key, value in entries.items()},
+    }
+
+
+# The other small objects
+
+
+def service_account(layout: Layout) -> Manifest:
+    """Without rights until the controller grants it a view of its own Pod."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": _metadata(layout.task.id, layout.name),
+        "automountServiceAccountToken": False,
+    }
+
+
+def claim(layout: Layout, config: TaskPodConfig) -> Manifest:
+    """The task volume of volume type `pvc`."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": _metadata(layout.task.id, layout.name),
+        "spec": _claim_spec(layout, config),
+    }
+
+
+def _claim_spec(layout: Layout, config: TaskPodConfig) -> Manifest:
+    spec: Manifest = {
+        "accessModes": [config.volume.access_mode],
+        "resources": {"requests": {"storage": str(disk_bytes(layout.task.request, config))}},
+    }
+    if config.volume.storage_class is not None:
+        spec["storageClassName"] = config.volume.storage_class
+    return spec
+
+
+def disk_bytes(request: TesTaskRequest, config: TaskPodConfig) -> int:
+    """disk_gb, or the configured size."""
+    asked = request.resources.disk_gb if request.resources else None
+    return gb_to_bytes(config.volume.default_size_gb if asked is None else asked)
+
+
+def gb_to_bytes(gigabytes: float) -> int:
+    """GB = 10**9 bytes, rounded up."""
+    return math.ceil(round(gigabytes * 10**9, 3))
+
+
+def _labels(task_id: UUID) -> dict[str, str]:
+    return {**labels.task_labels(task_id), labels.COMPONENT_LABEL: COMPONENT}
+
+
+def _metadata(task_id: UUID, name: str) -> Manifest:
+    return {"name": name, "labels": _labels(task_id)}
+
+
+# The Job and its Pod
+
+
+def job(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) -> Manifest:
+    """Suspended; `secrets`: key -> Secret."""
+    metadata = _metadata(layout.task.id, layout.name)
+    if config.queue.kueue_queue_name is not None:
+        metadata["labels"][KUEUE_QUEUE_LABEL] = config.queue.kueue_queue_name
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "suspend": True,
+            "completions": 1,
+            "parallelism": 1,
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "ttlSecondsAfterFinished": config.ttl_seconds_after_finished,
+            "template": pod_template(layout, config, secrets),
+        },
+    }
+
+
+def pod_template(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) -> Manifest:
+    """The TaskPod."""
+    return {
+        "metadata": {
+            "labels": {**config.pod.labels, **_labels(layout.task.id)},
+            "annotations": {
+                **_KEEP,
+                **config.pod.annotations,
+                labels.PLAN_ANNOTATION: layout.plan.to_json(),
+            },
+        },
+        "spec": {
+            "restartPolicy": "Never",
+            "serviceAccountName": layout.name,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": config.termination_grace_period_seconds,
+            "securityContext": {
+                "fsGroup": UID,
+                "fsGroupChangePolicy": "OnRootMismatch",
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "initContainers": [
+                recorder_container(layout, config),
+                *(filer_container(run, config) for run in layout.inputs),
+                *(executor_container(index, layout, config) for index in range(len(layout.plan.executors))),
+                *(filer_container(run, config) for run in layout.outputs),
+            ],
+            "containers": [pause_container(layout, config)],
+            "volumes": list(_volumes(layout, config, secrets)),
+            **_scheduling(config),
+        },
+    }
+
+
+def recorder_container(layout: Layout, config: TaskPodConfig) -> Manifest:
+    """The native sidecar. Its hook makes what the others need; they start when it has returned."""
+    mounts = [
+        _mount("bin", paths.BIN),
+        _mount("run", paths.RUNS),
+        _mount("ack", paths.ACK),
+        _mount("recorder", paths.RECORDER, read_only=True),
+    ]
+    if layout.volume:
+        mounts.append(_mount("task", paths.TASK))
+    return {
+        "name": labels.TREC_CONTAINER,
+        "image": config.images.trec,
+        "imagePullPolicy": config.images.pull_policy,
+        "restartPolicy": "Always",
+        "env": [
+            _env("POIESIS_TASK_ID", str(layout.task.id)),
+            _env("POIESIS_PLAN", layout.plan.to_json()),
+            _env_from_pod("POD_NAME", "metadata.name"),
+            _env_from_pod("POD_UID", "metadata.uid"),
+            _env_from_pod("POD_NAMESPACE", "metadata.namespace"),
+            _env_from_pod("NODE_NAME", "spec.nodeName"),
+            _env("POIESIS_LOG_BYTES", str(config.executors.log_bytes)),
+            _env("POIESIS_GRACE_SECONDS", str(config.termination_grace_period_seconds)),
+        ],
+        "lifecycle": {"postStart": {"exec": {"command": install_command(layout)}}},
+        "resources": _resources(config.resources.trec),
+        "securityContext": _RESTRICTED,
+        "volumeMounts": mounts,
+    }
+
+
+def install_command(layout: Layout) -> list[str]:
+    """Kubernetes does not expand `$(X)` in hooks, so nothing is escaped here."""
+    directories = [f"{paths.RUNS}/{name}" for name in layout.plan]
+    if layout.volume:
+        directories += [paths.DATA_ROOT, *map(paths.data_path, layout.mounts.made)]
+    return [
+        paths.HELPER_IN_IMAGE,
+        "install",
+        *_options("--bin", [paths.BIN]),
+        *_options("--dir", directories),
+    ]
+
+
+def filer_container(run: FilerRun, config: TaskPodConfig) -> Manifest:
+    """Stages inputs or sends outputs, under the helper."""
+    storage = config.storage
+    container: Manifest = {
+        "name": run.name,
+        "image": run.side.image,
+        "imagePullPolicy": config.images.pull_policy,
+        "command": [
+            *_helper_run(config),
+            "--rerun",
+            *_retries(config.filer_retry_attempts),
+            "--",
+            *map(literal, run.side.command),
+        ],
+        "env": [_env(name, value) for name, value in _filer_env(run.filer, config).items()],
+        "resources": _resources(config.resources.filer),
+        "securityContext": {
+            **_RESTRICTED,
+            "readOnlyRootFilesystem": run.filer.read_only_root_filesystem,
+        },
+        "volumeMounts": [
+            *_run_mounts(run.name),
+            _mount("task", paths.TASK),
+            _mount(_spec_volume(run), paths.SPEC, read_only=True),
+        ],
+    }
+    if storage.secret_name is not None:
+        container["envFrom"] = [{"secretRef": {"name": storage.secret_name}}]
+    if storage.ca_secret is not None:
+        container["volumeMounts"].append(_mount("storage-ca", CA_DIRECTORY, read_only=True))
+    return container
+
+
+def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Manifest:
+    """The init container that runs executor `index` exactly as TES gives it: argv, no shell."""
+    executor = layout.task.request.executors[index]
+    name = labels.executor_name(index)
+    mounts = layout.mounts
+    container: Manifest = {
+        "name": name,
+        "image": executor.image,
+        "command": executor_command(index, layout, config),
+        "env": [_env(key, value) for key, value in (executor.env or {}).items()],
+        "resources": executor_resources(layout.task.request, config.executors.default_resources),
+        "securityContext": {"allowPrivilegeEscalation": False, **config.executors.security_context},
+        "volumeMounts": [
+            *_run_mounts(name),
+            *(
+                _mount("task", path, sub_path=paths.data_subpath(path))
+                for path in (*mounts.directories, *mounts.files)
+            ),
+        ],
+    }
+    if mounts.collected:
+        container["volumeMounts"].append(_mount("task", paths.COLLECT, sub_path=paths.DATA_SUBPATH))
+    if executor.workdir is not None:
+        container["workingDir"] = executor.workdir
+    if config.executors.image_pull_policy is not None:
+        container["imagePullPolicy"] = config.executors.image_pull_policy
+    return container
+
+
+def executor_command(index: int, layout: Layout, config: TaskPodConfig) -> list[str]:
+    """The helper, and after `--` the executor's argv."""
+    executor = layout.task.request.executors[index]
+    upload = layout.plan.upload_on_error
+    collected = layout.mounts.collected
+    return [
+        *_helper_run(config),
+        *_options("--after", layout.plan.executors[:index] if upload else ()),
+        *_redirections(executor, collected, first=index == 0),
+        *_options("--collect", (literal(f"{path}={paths.COLLECT}{path}") for path in collected)),
+        *_options("--share", map(literal, layout.mounts.directories)),
+        *_options("--on-failure", ["continue" if upload else "exit"]),
+        *(["--ignore-error"] if executor.ignore_error else []),
+        "--",
+        *map(literal, executor.command),
+    ]
+
+
+def executor_resources(request: TesTaskRequest, default: Quantities) -> Manifest:
+    """What the task asks for; ram_gb in units of 10**9 bytes. Requests = limits."""
+    asked = request.resources
+    quantities = {
+        "cpu": default.cpu if asked is None or asked.cpu_cores is None else str(asked.cpu_cores),
+        "memory": default.memory if asked is None or asked.ram_gb is None else str(gb_to_bytes(asked.ram_gb)),
+    }
+    return {"requests": quantities, "limits": quantities}
+
+
+def pause_container(layout: Layout, config: TaskPodConfig) -> Manifest:
+    """Waits for the recorder's word, so that the Job ends as the task did."""
+    resources = _resources(config.resources.pause)
+    if layout.volume and config.volume.type == "emptyDir":
+        # The scheduler knows of an emptyDir by this request alone.
+        size = str(disk_bytes(layout.task.request, config))
+        resources["requests"] = {**resources["requests"], "ephemeral-storage": size}
+    return {
+        "name": labels.PAUSE_CONTAINER,
+        "image": config.images.helper,
+        "imagePullPolicy": config.images.pull_policy,
+        "command": [
+            paths.HELPER_IN_IMAGE,
+            "wait",
+            *_options("--ack", [paths.ACK_FILE]),
+            *_options("--timeout", [str(ACK_TIMEOUT_SECONDS)]),
+        ],
+        "resources": resources,
+        "securityContext": _RESTRICTED,
+        "volumeMounts": [_mount("ack", paths.ACK, read_only=True)],
+    }
+
+
+def literal(text: str) -> str:
+    """So that Kubernetes, which expands `$(X)` and `$$` in command, args and env, leaves this very text."""
+    return text.replace("$", "$$")
+
+
+def _helper_run(config: TaskPodConfig) -> list[str]:
+    return [
+        paths.HELPER,
+        "run",
+        *_options("--run", [paths.RUN]),
+        *_options("--runs", [paths.RUNS]),
+        *_options("--log-bytes", [str(config.executors.log_bytes)]),
+        *_options("--grace", [str(config.termination_grace_period_seconds)]),
+    ]
+
+
+def _retries(attempts: int) -> list[str]:
+    if attempts == 0:
+        return []
+    return ["--retry-exit-code", str(EXIT_PASSING), "--retry-attempts", str(attempts)]
+
+
+def _redirections(executor: TesExecutor, collected: Sequence[str], *, first: bool) -> Iterator[str]:
+    """A collected file is in the volume from the start; its reader in a later executor finds it there."""
+    for option, path in (
+        ("--stdin", executor.stdin),
+        ("--stdout", executor.stdout),
+        ("--stderr", executor.stderr),
+    ):
+        if path is not None:
+            in_volume = path in collected and not (option == "--stdin" and first)
+            yield from (option, literal(f"{paths.COLLECT}{path}" if in_volume else path))
+
+
+def _options(name: str, values: Iterable[str]) -> Iterator[str]:
+    for value in values:
+        yield from (name, value)
+
+
+def _filer_env(filer: Filer, config: TaskPodConfig) -> dict[str, str]:
+    storage = config.storage
+    optional = {
+        "AWS_ENDPOINT_URL_S3": storage.endpoint,
+        "AWS_REGION": storage.region,
+        "AWS_CA_BUNDLE": f"{CA_DIRECTORY}/ca.crt" if storage.ca_secret else None,
+    }
+    return {
+        "POIESIS_RUN": paths.RUN,
+        "POIESIS_WORK_LIST": paths.WORK_LIST,
+        "POIESIS_S3_ADDRESSING_STYLE": storage.addressing_style,
+        **{name: value for name, value in optional.items() if value is not None},
+        **filer.env,
+    }
+
+
+def _env(name: str, value: str) -> Manifest:
+    return {"name": name, "value": literal(value)}
+
+
+def _env_from_pod(name: str, path: str) -> Manifest:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _resources(configured: Requests) -> Manifest:
+    return configured.model_dump()
+
+
+def _mount(volume: str, path: str, *, sub_path: str | None = None, read_only: bool = False) -> Manifest:
+    mount: Manifest = {"name": volume, "mountPath": path}
+    if sub_path is not None:
+        mount["subPath"] = sub_path
+    if read_only:
+        mount["readOnly"] = True
+    return mount
+
+
+def _run_mounts(container: str) -> list[Manifest]:
+    return [
+        _mount("bin", paths.BIN, read_only=True),
+        _mount("run", paths.RUN, sub_path=container),
+        _mount("run", paths.RUNS, read_only=True),
+    ]
+
+
+def _spec_volume(run: FilerRun) -> str:
+    return f"spec-{run.name}"
+
+
+def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) -> Iterator[Manifest]:
+    for name in ("bin", "run", "ack"):
+        yield {"name": name, "emptyDir": {}}
+    yield {"name": "recorder", "projected": {"sources": _recorder_sources(layout, config)}}
+    if layout.volume:
+        yield {"name": "task", **_task_volume(layout, config)}
+    for run in (*layout.inputs, *layout.outputs):
+        yield {"name": _spec_volume(run), "projected": {"sources": _spec_sources(run, secrets)}}
+    if config.storage.ca_secret is not None and (layout.inputs or layout.outputs):
+        ca = config.storage.ca_secret
+        items = [{"key": ca.key, "path": "ca.crt"}]
+        yield {"name": "storage-ca", "secret": {"secretName": ca.name, "items": items}}
+
+
+def _task_volume(layout: Layout, config: TaskPodConfig) -> Manifest:
+    if config.volume.type == "pvc":
+        return {"persistentVolumeClaim": {"claimName": layout.name}}
+    if config.volume.type == "emptyDir":
+        return {"emptyDir": {"sizeLimit": str(disk_bytes(layout.task.request, config))}}
+    template = {
+        "metadata": {"labels": _labels(layout.task.id)},
+        "spec": _claim_spec(layout, config),
+    }
+    return {"ephemeral": {"volumeClaimTemplate": template}}
+
+
+def _recorder_sources(layout: Layout, config: TaskPodConfig) -> list[Manifest]:
+    return [
+        _from_secret(layout.name, {"token": "token"}),
+        _from_secret(config.recorder_secret, {"recorder-dsn": "dsn"}),
+        {"serviceAccountToken": {"path": "kubernetes/token", "expirationSeconds": TOKEN_SECONDS}},
+        {
+            "configMap": {
+                "name": "kube-root-ca.crt",
+                "items": [{"key": "ca.crt", "path": "kubernetes/ca.crt"}],
+            }
+        },
+        {
+            "downwardAPI": {
+                "items": [{"path": "kubernetes/namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]
+            }
+        },
+    ]
+
+
+def _spec_sources(run: FilerRun, secrets: Mapping[str, str]) -> list[Manifest]:
+    """The work list as work.json beside the contents that it names, from whichever Secrets hold them."""
+    names = {run.key: "work.json", **{key: key for key in run.contents}}
+    by_secret: dict[str, dict[str, str]] = {}
+    for key, path in names.items():
+        by_secret.setdefault(secrets[key], {})[key] = path
+    return [_from_secret(name, items) for name, items in by_secret.items()]
+
+
+def _from_secret(name: str, items: Mapping[str, str]) -> Manifest:
+    return {"secret": {"name": name, "items": [{"key": key, "path": path} for key, path in items.items()]}}
+
+
+def _scheduling(config: TaskPodConfig) -> Manifest:
+    pod = config.pod
+    settings = {
+        "imagePullSecrets": [{"name": name} for name in config.images.pull_secrets],
+        "nodeSelector": pod.node_selector,
+        "tolerations": pod.tolerations,
+        "affinity": pod.affinity,
+        "priorityClassName": pod.priority_class_name,
+        "runtimeClassName": pod.runtime_class_name,
+        "activeDeadlineSeconds": pod.active_deadline_seconds,
+    }
+    return {key: value for key, value in settings.items() if value}
