@@ -1,0 +1,71 @@
+"""How a filer starts and ends (filer contract v1): the environment in, an exit code out."""
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+
+from poiesis_models import worklist
+from poiesis_models.worklist import MalformedWorkList, WorkList
+from poiesis_transfer.config import Config
+from poiesis_transfer.errors import Permanent, TransferError
+from poiesis_transfer.progress import Progress
+
+Work = Callable[[Config, WorkList, Progress], Awaitable[None]]
+_SIGTERM_EXIT = 128 + signal.SIGTERM
+
+
+def main(name: str, about: str, work: Work, *, arguments: Sequence[str] | None = None) -> int:
+    """Do the work list's work and return the exit code: 0, 65 (permanent) or 75 (passing)."""
+    if arguments := sys.argv[1:] if arguments is None else arguments:
+        _only_help(name, about, arguments)
+    try:
+        config = Config.from_env(os.environ)
+        progress = Progress(config.run)
+    except (Permanent, OSError) as failure:
+        sys.stderr.write(f"error: {name} cannot start: {failure}\n")
+        return worklist.EXIT_PERMANENT
+    with progress:
+        return _ended(config, work, progress)
+
+
+def _ended(config: Config, work: Work, progress: Progress) -> int:
+    try:
+        asyncio.run(_until_sigterm(work(config, _read(config), progress)))
+    except TransferError as failure:
+        progress.error(str(failure))
+        return failure.exit_code
+    except asyncio.CancelledError:
+        return _SIGTERM_EXIT
+    except Exception as failure:  # noqa: BLE001  # a defect of ours; its text might hold a signed URL
+        sys.stderr.write("".join(traceback.format_tb(failure.__traceback__)))
+        progress.error(f"a defect in the filer: {type(failure).__name__}; see the container's log")
+        return worklist.EXIT_PERMANENT
+    return worklist.EXIT_DONE
+
+
+async def _until_sigterm(work: Awaitable[None]) -> None:
+    """SIGTERM cancels, so that an unfinished upload is aborted and leaves nothing that is paid for."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await work
+
+
+def _read(config: Config) -> WorkList:
+    try:
+        return WorkList.from_json(config.work_list.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Permanent(f"cannot read the work list {config.work_list}: {error.strerror}") from error
+    except MalformedWorkList as error:
+        raise Permanent(str(error)) from error
+
+
+def _only_help(name: str, about: str, arguments: Sequence[str]) -> None:
+    import argparse
+
+    argparse.ArgumentParser(
+        prog=name, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(arguments)

@@ -1,0 +1,103 @@
+"""progress.jsonl: what a filer has done, told line by line (filer contract v1). Standard library only."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from poiesis_models import runfiles
+from poiesis_transfer.urls import printable
+
+_INTERVAL_SECONDS = 1.0
+_MESSAGE_CHARACTERS = 2000  # the longest line a reader takes is 16 KiB; JSON escapes make up to 6 of one
+_MAX_WARNINGS = 100
+
+
+class Progress:
+    """Every event is one write of a whole line, so a reader never sees half of one for long.
+
+    A filer that is started again goes on in the same file: totals start again, outputs are named again.
+    """
+
+    def __init__(self, run: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._fd = os.open(
+            run / runfiles.PROGRESS, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
+        self._drop_half_line()
+        self._files = self._bytes = self._warnings = 0
+        self._told: tuple[int, int] | None = None
+        self._told_at = clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._tell()
+        finally:
+            os.close(self._fd)
+
+    def moved(self, count: int) -> None:
+        """`count` bytes more; fewer when an attempt is given up and its bytes will come again."""
+        self._bytes += count
+        self._tell_sometimes()
+
+    def file_done(self) -> None:
+        """One file is whole at its place."""
+        self._files += 1
+        self._tell_sometimes()
+
+    def sent(self, *, url: str, path: str, size_bytes: int) -> None:
+        """One output file has been stored; `path` is the container's."""
+        self._append(event="output", url=printable(url), path=printable(path), size_bytes=size_bytes)
+        self.file_done()
+
+    def warning(self, message: str) -> None:
+        """The task goes on, but its owner should know. After a hundred, one line says there are more."""
+        self._warnings += 1
+        if self._warnings > _MAX_WARNINGS + 1:
+            return
+        if self._warnings == _MAX_WARNINGS + 1:
+            message = f"more than {_MAX_WARNINGS} warnings; the rest is left out"
+        self._say("warning", message)
+
+    def error(self, message: str) -> None:
+        """Why the filer ends without having done its work."""
+        self._say("error", message)
+
+    def _say(self, event: str, message: str) -> None:
+        text = printable(message)
+        if len(text) > _MESSAGE_CHARACTERS:
+            text = text[:_MESSAGE_CHARACTERS] + "…"
+        self._append(event=event, message=text)
+        sys.stderr.write(f"{event}: {text}\n")
+
+    def _tell_sometimes(self) -> None:
+        if self._clock() - self._told_at >= _INTERVAL_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        now = (self._files, self._bytes)
+        if now != self._told:
+            self._append(event="progress", files=self._files, bytes=self._bytes)
+            self._told = now
+        self._told_at = self._clock()
+
+    def _append(self, **event: Any) -> None:
+        line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        while line:
+            line = line[os.write(self._fd, line) :]
+
+    def _drop_half_line(self) -> None:
+        """A filer killed while it wrote leaves half a line, which would spoil the next."""
+        size = os.fstat(self._fd).st_size
+        tail = os.pread(self._fd, runfiles.PROGRESS_LINE_BYTES, max(0, size - runfiles.PROGRESS_LINE_BYTES))
+        if tail and not tail.endswith(b"\n"):
+            os.ftruncate(self._fd, size - len(tail) + tail.rfind(b"\n") + 1)

@@ -1,0 +1,1 @@
+"""Stages the inputs of a TES task into its volume."""

@@ -1,0 +1,1 @@
+"""Sends the outputs of a TES task to where they belong."""

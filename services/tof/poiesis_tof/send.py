@@ -1,0 +1,61 @@
+"""Carry the plan out."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from poiesis_models.worklist import WorkList
+from poiesis_tof.plan import Finding, Found, Note, Refusal, check, findings
+from poiesis_transfer import pool
+from poiesis_transfer.config import Config
+from poiesis_transfer.errors import Unsendable
+from poiesis_transfer.files import SourceFile
+from poiesis_transfer.progress import Progress
+
+if TYPE_CHECKING:
+    from poiesis_transfer.s3 import S3Store
+
+
+async def send(config: Config, work: WorkList, progress: Progress) -> None:
+    """Send every file of every output; raise TransferError.
+
+    A store that fails ends the work. A file that cannot be sent ends it after the others have been.
+    """
+    check(work.outputs)
+    if not work.outputs:
+        return
+    from poiesis_transfer.s3 import S3Store
+    from poiesis_transfer.web import Web
+
+    refused: list[Unsendable] = []
+
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            S3Store.open(config.s3, await stack.enter_async_context(Web.open()))
+        )
+
+        async def one(finding: Finding) -> None:
+            match finding:
+                case Note(message):
+                    progress.warning(message)
+                case Refusal(error):
+                    refused.append(error)
+                case Found():
+                    try:
+                        await upload(store, finding, progress)
+                    except Unsendable as error:
+                        refused.append(error)
+
+        await pool.for_each(pool.threaded(findings(work.outputs)), one)
+    if refused:
+        others = len(refused) - 1
+        raise Unsendable(f"{refused[0]}; and {others} more" if others else str(refused[0]))
+
+
+async def upload(store: S3Store, found: Found, progress: Progress) -> None:
+    """One file."""
+    async with SourceFile(found.local, found.path) as source:
+        await store.upload(source, found.url, progress)
+        await source.check_size()
+    progress.sent(url=str(found.url), path=found.path, size_bytes=source.size)
