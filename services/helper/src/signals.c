@@ -16,7 +16,7 @@ int signals_open(void)
     sigemptyset(&taken);
     const int numbers[] = {
         SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2,
-        SIGWINCH, SIGPWR, SIGRTMIN + 3, /* some images name one of these as their STOPSIGNAL */
+        SIGWINCH, SIGPWR, 37, /* STOPSIGNALs of some images; 37 is what runtimes take SIGRTMIN+3 for (musl would say 38) */
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         sigaddset(&taken, numbers[i]);

@@ -1,0 +1,163 @@
+"""Where every byte of stdout and stderr goes."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+MARK = b"[poiesis: earlier output left out]\n"
+GARBAGE = os.urandom(300_000) + bytes(1000) + b"\xff\n\r\0"
+
+
+def test_stdout_and_stderr_go_three_ways_and_stay_apart(container, tmp_path):
+    options = ["--stdout", tmp_path / "o", "--stderr", tmp_path / "e"]
+    ended = container.sh("echo one; echo two >&2; echo three", options=options)
+    assert ended.out == container.read("stdout") == (tmp_path / "o").read_bytes() == b"one\nthree\n"
+    assert ended.err == container.read("stderr") == (tmp_path / "e").read_bytes() == b"two\n"
+
+
+def test_binary_garbage_passes_unchanged(container, tmp_path):
+    (tmp_path / "in").write_bytes(GARBAGE)
+    ended = container.run(
+        "cat", options=["--stdin", tmp_path / "in", "--stdout", tmp_path / "o", "--log-bytes=1000000"]
+    )
+    assert ended.out == container.read("stdout") == (tmp_path / "o").read_bytes() == GARBAGE
+
+
+def test_an_existing_file_is_truncated(container, tmp_path):
+    (tmp_path / "o").write_bytes(b"older and longer\n")
+    container.sh("echo x", options=["--stdout", tmp_path / "o"])
+    assert (tmp_path / "o").read_bytes() == b"x\n"
+
+
+@pytest.mark.parametrize("other", ["both", "./both", "link"])
+def test_stdout_and_stderr_may_share_a_file(container, tmp_path, other):
+    (tmp_path / "link").symlink_to("both")
+    options = ["--stdout", tmp_path / "both", "--stderr", f"{tmp_path}/{other}"]
+    container.sh("echo out; sleep 0.1; echo err >&2; sleep 0.1; echo out", options=options)
+    assert (tmp_path / "both").read_bytes() == b"out\nerr\nout\n"
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 74), ("exit 3", 3)])
+@pytest.mark.parametrize("path", ["/dev/full", "/proc/nowhere/out", "/"])
+def test_a_file_that_cannot_be_written_is_reported_once_and_disturbs_nobody(container, path, script, code):
+    ended = container.sh(
+        f"for i in 1 2 3; do echo $i; sleep 0.02; done; {script}", options=["--stdout", path]
+    )
+    assert ended.code == container.exit["exit_code"] == code
+    assert ended.out == container.read("stdout") == b"1\n2\n3\n"
+    assert ended.err == container.read("stderr")
+    assert ended.err.count(b"\n") == ended.err.count(b"poiesis: cannot write %b: " % path.encode()) == 1
+
+
+def test_a_stderr_file_that_cannot_be_written_is_reported_too(container):
+    ended = container.sh("echo x >&2", options=["--stderr", "/dev/full"])
+    assert ended.code == 74
+    assert sorted(ended.err.splitlines()) == [
+        b"poiesis: cannot write /dev/full: No space left on device",
+        b"x",
+    ]
+
+
+def test_a_reader_that_has_gone_away_disturbs_nobody(container, tmp_path):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    ended = container.sh(
+        "head -c 500000 /dev/zero; echo end", options=["--stdout", tmp_path / "o"], stdout=write_end
+    )
+    os.close(write_end)
+    assert ended.code == 0
+    assert (tmp_path / "o").stat().st_size == 500_004
+
+
+def test_logs_that_cannot_be_written_disturb_nobody(container):
+    ended = container.sh(
+        f"rm -rf {container.dir}; head -c 1000000 /dev/zero; echo err >&2", options=["--log-bytes=10"]
+    )
+    assert (ended.code, len(ended.out)) == (0, 1_000_000)
+    assert ended.err.startswith(b"err\n")
+
+
+LETTERS = bytes(range(65, 91)) * 40  # 1040 bytes
+
+
+@pytest.mark.parametrize(
+    ("cap", "size", "kept"),
+    [
+        (1040, 1040, LETTERS),
+        (1000, 1034, LETTERS[:1034]),
+        (1000, 1036, MARK + LETTERS[36:1036]),
+        (100, 1040, MARK + LETTERS[-100:]),
+        (1, 1040, MARK + LETTERS[-1:]),
+        (0, 1040, MARK),
+        (0, 0, b""),
+    ],
+)
+def test_a_log_ends_as_the_whole_output_or_the_mark_and_the_last_bytes(container, tmp_path, cap, size, kept):
+    (tmp_path / "in").write_bytes(LETTERS[:size])
+    ended = container.run(
+        "dd", "bs=13", "status=none", options=["--stdin", tmp_path / "in", "--log-bytes", str(cap)]
+    )
+    assert ended.out == LETTERS[:size]
+    assert container.read("stdout") == kept
+
+
+def test_a_log_is_readable_while_the_process_runs(container, eventually):
+    process = container.start(
+        "sh", "-c", "echo first; head -c 5000 /dev/zero; echo last; sleep 60", options=["--log-bytes=100"]
+    )
+    eventually(lambda: container.has("stdout") and container.read("stdout").endswith(b"last\n"))
+    assert container.read("stdout").startswith(MARK)
+    assert process.poll() is None
+    process.terminate()
+    process.wait(10)
+    assert container.read("stdout") == MARK + bytes(95) + b"last\n"
+
+
+def test_output_is_passed_on_as_it_arrives(container):
+    process = container.start("sh", "-c", "printf a; sleep 60")
+    assert process.stdout.read(1) == b"a"
+    process.terminate()
+
+
+def test_a_log_never_exceeds_twice_its_cap_on_the_way(container):
+    process = container.start(
+        "sh", "-c", "for i in $(seq 3000); do echo 12345678; done", options=["--log-bytes=500"]
+    )
+    biggest = 0
+    while process.poll() is None:
+        if container.has("stdout"):
+            biggest = max(biggest, (container.dir / "stdout").stat().st_size)
+    assert process.stdout.read() == b"12345678\n" * 3000
+    assert 0 < biggest <= 1000
+    assert container.read("stdout") == MARK + (b"12345678\n" * 3000)[-500:]
+
+
+def test_much_output_does_not_grow_memory(container, tmp_path, eventually):
+    script = f"head -c 50000000 /dev/zero; echo error >&2; touch {tmp_path}/written; sleep 60"
+    process = container.start(
+        "sh", "-c", script, options=["--stdout", tmp_path / "o"], stdout=subprocess.DEVNULL
+    )
+    eventually((tmp_path / "written").exists, 20)
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+    assert int(status["VmHWM"].split()[0]) < 2_000
+    assert process.stderr.read(6) == b"error\n"
+    process.terminate()
+    process.wait(10)
+    assert (tmp_path / "o").stat().st_size == 50_000_000
+    assert container.read("stdout") == MARK + bytes(65536)
+
+
+def test_a_stuck_reader_holds_the_process_but_not_its_end(container, tmp_path, eventually):
+    process = container.start(
+        "sh", "-c", "head -c 1000000 /dev/zero", options=["--grace=4", "--stdout", tmp_path / "o"]
+    )
+    eventually(lambda: (tmp_path / "o").exists() and (tmp_path / "o").stat().st_size > 65536)
+    time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.wait(10)  # nobody has read its stdout
+    assert container.exit["term"] is True

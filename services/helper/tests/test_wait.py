@@ -1,0 +1,87 @@
+"""helper wait: ends as the acknowledgement says."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def waiting(helper, tmp_path, eventually):
+    started = []
+
+    def start(*words):
+        command = [helper, "wait", "--ack", tmp_path / "ack", *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        started.append(process)
+        status = Path(f"/proc/{process.pid}/status")
+        eventually(lambda: re.search(r"SigBlk:\s0*[1-9a-f]", status.read_text()))  # it takes signals now
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [(b"0", 0), (b"0\n", 0), (b"1\n", 1), (b"7", 1), (b"\n", 1), (b"failed", 1)]
+)
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_wait_exits_as_the_acknowledgement_says(waiting, tmp_path, content, code, when):
+    process = waiting() if when == "during" else None
+    (tmp_path / "new").write_bytes(content)
+    (tmp_path / "new").rename(tmp_path / "ack")
+    process = process or waiting()
+    assert (*process.communicate(timeout=10), process.returncode) == (b"", b"", code)
+
+
+def test_wait_is_woken_by_the_file_and_not_by_a_poll(waiting, tmp_path):
+    def latency() -> float:
+        (tmp_path / "ack").unlink(missing_ok=True)
+        process = waiting()
+        time.sleep(0.05)
+        begin = time.monotonic()
+        (tmp_path / "ack").write_bytes(b"0")
+        process.wait(10)
+        return time.monotonic() - begin
+
+    assert min(latency() for _ in range(3)) < 0.2
+
+
+def test_wait_needs_content(waiting, tmp_path):
+    (tmp_path / "ack").touch()
+    process = waiting()
+    time.sleep(0.1)
+    assert process.poll() is None
+    (tmp_path / "ack").write_bytes(b"0")
+    assert process.wait(10) == 0
+
+
+def test_wait_finds_a_file_whose_directory_came_later(helper, tmp_path):
+    with subprocess.Popen([helper, "wait", "--ack", tmp_path / "later/ack"]) as process:
+        time.sleep(0.1)
+        (tmp_path / "later").mkdir()
+        (tmp_path / "later/ack").write_bytes(b"0")
+        assert process.wait(5) == 0
+
+
+def test_wait_says_that_nobody_acknowledged(waiting, tmp_path):
+    process = waiting("--timeout", "1")
+    _, err = process.communicate(timeout=10)
+    message = b"poiesis: nobody acknowledged the end of the task in %b within 1 s\n" % os.fsencode(
+        tmp_path / "ack"
+    )
+    assert (process.returncode, err) == (1, message)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_wait_ends_at_once_on_a_signal(waiting, number):
+    process = waiting()
+    process.send_signal(number)
+    assert process.wait(10) == 1
