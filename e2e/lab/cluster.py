@@ -72,11 +72,11 @@ class Cluster:
             with step(f"load {len(missing)} images into the cluster"):
                 run([binaries.kind(), "load", "docker-image", "--name", NAME, *missing])
 
-    def proves_itself(self) -> bool:
-        """Whether the API answers, and a Pod runs to its end and finds a service by name in cluster DNS."""
+    def proves_itself(self, *, volume: bool = False) -> bool:
+        """Whether the API answers, and a Pod runs to its end, finds a service by name and (if asked) writes a volume."""
         try:
             self._await_api()
-            self._run_probe()
+            self._run_probe(volume)
         except LabError as error:
             say(f"lab: the cluster does not work: {error}")
             return False
@@ -93,10 +93,11 @@ class Cluster:
 
         wait_until(ready, "an answer from the API server", seconds=_API_ANSWERS_S)
 
-    def _run_probe(self) -> None:
-        """Needs the `default` ServiceAccount, scheduling, the image, the network and CoreDNS."""
+    def _run_probe(self, volume: bool) -> None:
+        """Needs the `default` ServiceAccount, scheduling, the image, the network and CoreDNS; perhaps storage."""
         name = f"lab-probe-{time.time_ns():x}"
-        self.kubectl("apply", "-f", "-", input_text=json.dumps(probe_pod(name, self._probe_image())))
+        objects = probe_objects(name, self._probe_image(), volume=volume)
+        self.kubectl("apply", "-f", "-", input_text=json.dumps(objects))
         try:
             wait_until(
                 lambda: self._phase(name) in ("Succeeded", "Failed"),
@@ -107,7 +108,7 @@ class Cluster:
             if self._phase(name) == "Failed":
                 raise LabError(f"Pod {name} failed: {self.kubectl('logs', name)}")
         finally:
-            self.kubectl("delete", "pod", name, "--wait=false", "--ignore-not-found")
+            self.kubectl("delete", "pod,pvc", "-l", f"lab-probe={name}", "--wait=false")
 
     def _phase(self, pod: str) -> str:
         return self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}")
@@ -116,21 +117,38 @@ class Cluster:
         return images.PULLED["busybox"] if self.external else images.images().busybox
 
 
-def probe_pod(name: str, image: str) -> dict[str, object]:
-    """A Pod that ends well when cluster DNS knows the API server's service."""
-    lookup = "until nslookup kubernetes.default.svc.cluster.local; do sleep 0.2; done"
-    return {
+def probe_objects(name: str, image: str, *, volume: bool) -> dict[str, object]:
+    """A Pod that ends well when cluster DNS knows the API server's service; with a volume of the default class, or not."""
+    script = "until nslookup kubernetes.default.svc.cluster.local; do sleep 0.2; done; touch /data/file"
+    metadata = {"name": name, "labels": {"lab-probe": name}}
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata,
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }
+    data = {"persistentVolumeClaim": {"claimName": name}} if volume else {"emptyDir": {}}
+    container = {
+        "name": "probe",
+        "image": image,
+        "command": ["sh", "-c", script],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    }
+    pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": "lab-probe"}},
+        "metadata": metadata,
         "spec": {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
             "activeDeadlineSeconds": _PROBE_POD_S,
             "automountServiceAccountToken": False,
-            "containers": [{"name": "probe", "image": image, "command": ["sh", "-c", lookup]}],
+            "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
+            "containers": [container],
+            "volumes": [{"name": "data", **data}],
         },
     }
+    return {"apiVersion": "v1", "kind": "List", "items": [claim, pod] if volume else [pod]}
 
 
 def in_containerd(reference: str) -> str:
@@ -256,8 +274,8 @@ def _create() -> Cluster:
         run([*command, "--kubeconfig", cluster.kubeconfig, "--config", config, "--wait", "120s"])
     cache.write_state(_STATE, {**_recipe(image), "made_network": made_network})
     cluster.load(in_pods)
-    with step("prove it: run a Pod"):
-        if not cluster.proves_itself():
+    with step("prove it: run a Pod with a volume"):
+        if not cluster.proves_itself(volume=True):
             raise LabError(f"the new cluster does not work; look at it with `docker exec -it {NODE} bash`")
     return cluster
 
