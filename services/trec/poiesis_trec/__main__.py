@@ -1,0 +1,47 @@
+"""Task Recorder: a native sidecar that tells Postgres what the containers of its Pod did.
+
+Exit 0: told to end, and everything that could be told has been. Exit 1: a defect; the kubelet starts us
+again, and nothing is lost, because the truth is in Postgres and in the files. Exit 2: bad configuration.
+"""
+
+import signal
+import sys
+
+_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+
+
+def main() -> int:
+    """Exit code."""
+    # As PID 1 a SIGTERM without a handler would be lost: this one waits until there is a handler.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    import asyncio
+    import logging
+    import os
+    from collections.abc import Awaitable, Callable
+
+    from poiesis_trec.config import Config, ConfigError
+    from poiesis_trec.recorder import run
+
+    async def until_signal(work: Callable[[Config, asyncio.Event], Awaitable[None]], config: Config) -> None:
+        stop = asyncio.Event()
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        await work(config, stop)
+
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logger = logging.getLogger("poiesis_trec")
+    try:
+        config = Config.from_env(os.environ)
+    except ConfigError as error:
+        logger.error("cannot start: %s", error)  # noqa: TRY400 (no stack: the message says all)
+        return 2
+    logger.info("recording task %s in Pod %s", config.task_id, config.pod.name)
+    asyncio.run(until_signal(run, config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

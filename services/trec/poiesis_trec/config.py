@@ -1,0 +1,141 @@
+"""What the recorder is told: environment, and files in its own volume. Nothing else reads the environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+from uuid import UUID
+
+from poiesis_models import paths
+from poiesis_models.plan import MalformedPlan, Plan
+
+
+class ConfigError(ValueError):
+    """The recorder cannot start. The message names the variable or file, but tells no secret."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodRef:
+    """The Pod that this recorder is part of."""
+
+    name: str
+    uid: str
+    namespace: str
+    node: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesApi:
+    """Where the API server is. The token rotates, so both files are read at each connect."""
+
+    host: str
+    port: int
+    token_file: Path
+    ca_file: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """`dsn_file` is read at each connect: a password may be replaced while a task runs.
+
+    `kubernetes` is None outside a cluster: the watch only adds to what files say.
+    """
+
+    task_id: UUID
+    plan: Plan
+    pod: PodRef
+    token: str = field(repr=False)
+    dsn_file: Path
+    runs: Path
+    ack_file: Path
+    kubernetes: KubernetesApi | None = None
+    log_bytes: int = 64 * 1024  # kept per stream and executor
+    grace_seconds: float = 30
+    log_interval_seconds: float = 1.0  # between two reports of one stream
+    rescan_seconds: float = 3.0  # the directories are read anew even if inotify says nothing
+    db_idle_seconds: float = 3.0  # then the connection is closed
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str], *, root: Path = Path("/")) -> Self:
+        """Raise ConfigError. `root` is put before the fixed paths; tests pass a directory of their own."""
+        return cls(
+            task_id=_uuid(env, "POIESIS_TASK_ID"),
+            plan=_plan(env, "POIESIS_PLAN"),
+            pod=PodRef(
+                name=_text(env, "POD_NAME"),
+                uid=_text(env, "POD_UID"),
+                namespace=_text(env, "POD_NAMESPACE"),
+                node=_text(env, "NODE_NAME"),
+            ),
+            token=_file(_below(root, paths.RECORDER_TOKEN)),
+            dsn_file=_existing(_below(root, paths.RECORDER_DSN)),
+            runs=_below(root, paths.RUNS),
+            ack_file=_below(root, paths.ACK_FILE),
+            kubernetes=_kubernetes(env, root),
+            log_bytes=_number(env, "POIESIS_LOG_BYTES", 64 * 1024, 0, 2**26),
+            grace_seconds=_number(env, "POIESIS_GRACE_SECONDS", 30, 1, 2**31),
+        )
+
+
+def _kubernetes(env: Mapping[str, str], root: Path) -> KubernetesApi | None:
+    if "KUBERNETES_SERVICE_HOST" not in env:
+        return None
+    return KubernetesApi(
+        host=env["KUBERNETES_SERVICE_HOST"],
+        port=_number(env, "KUBERNETES_SERVICE_PORT_HTTPS", 443, 1, 65535),
+        token_file=_below(root, paths.KUBERNETES_TOKEN),
+        ca_file=_below(root, paths.KUBERNETES_CA),
+    )
+
+
+def _below(root: Path, path: str) -> Path:
+    return root / path.lstrip("/")
+
+
+def _text(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name, "")
+    if not value:
+        raise ConfigError(f"{name} is not set")
+    return value
+
+
+def _uuid(env: Mapping[str, str], name: str) -> UUID:
+    value = _text(env, name)
+    try:
+        return UUID(value)
+    except ValueError as error:
+        raise ConfigError(f"{name} is not a UUID: {value!r}") from error
+
+
+def _plan(env: Mapping[str, str], name: str) -> Plan:
+    try:
+        plan = Plan.from_json(_text(env, name))
+    except MalformedPlan as error:
+        raise ConfigError(f"{name}: {error}") from error
+    if not plan.executors:
+        raise ConfigError(f"{name} has no executors")
+    if any("/" in container or container in {"", ".", ".."} for container in plan):
+        raise ConfigError(f"{name} has a container whose name cannot be a directory's")
+    return plan
+
+
+def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    value = env.get(name) or str(default)
+    if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
+        raise ConfigError(f"{name} is not a whole number from {low} to {high}: {value!r}")
+    return int(value)
+
+
+def _file(path: Path) -> str:
+    try:
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {type(error).__name__}") from error
+    if not text:
+        raise ConfigError(f"{path} is empty")
+    return text
+
+
+def _existing(path: Path) -> Path:
+    _file(path)
+    return path

@@ -1,0 +1,321 @@
+"""What happened to the containers of this Pod, from what the files and the Pod's status say. Pure.
+
+Files come first: the helper writes `exit.json` at the very moment a container ends, with no API server
+needed. The Pod's status fills in where a helper could not write: killed with its cgroup, or a full disk.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from poiesis_models.plan import Plan
+from poiesis_models.podstatus import (
+    ContainerEnd,
+    ContainerWait,
+    container_ends,
+    container_statuses,
+    container_waits,
+    running_containers,
+)
+from poiesis_models.runfiles import ExitRecord, Started
+from poiesis_models.states import ExecutorEnd, Facts, TesState, Trouble
+
+_OOM = "OOMKilled"
+_LOST = frozenset({"ContainerStatusUnknown", "Unknown"})  # the kubelet does not know how it ended
+_HELPER_REFUSED = 70  # it did not run the process: this ran before, or its run directory is not usable
+_SIGKILL_EXIT = 137
+_EXIT_CODE_MAX = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """What the run directory of one container says.
+
+    `helper_gone`: the lock on `started` is free and there is no exit record. `caught_up`: progress.jsonl has
+    been read to its end, so `moved_files`, `moved_bytes`, `warnings` and `error` are a filer's last word.
+    """
+
+    started: Started | None = None
+    exit: ExitRecord | None = None
+    failed: bool = False
+    skipped: bool = False
+    helper_gone: bool = False
+    moved_files: int = 0
+    moved_bytes: int = 0
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    caught_up: bool = True
+
+
+NO_FILES = Files()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodView:
+    """What matters of this Pod's status. `going`: it is being deleted or evicted, or past its deadline."""
+
+    ends: Mapping[str, ContainerEnd] = field(default_factory=dict)
+    finished_ns: Mapping[str, int] = field(default_factory=dict)
+    waits: Mapping[str, ContainerWait] = field(default_factory=dict)
+    running: frozenset[str] = frozenset()
+    going: bool = False
+
+    @classmethod
+    def from_json(cls, pod: Mapping[str, Any]) -> "PodView":
+        """Read a Pod as the API server sends it."""
+        metadata, status = pod.get("metadata") or {}, pod.get("status") or {}
+        return cls(
+            ends=container_ends(pod),
+            finished_ns=dict(_finish_times(pod)),
+            waits=container_waits(pod),
+            running=running_containers(pod),
+            going=bool(metadata.get("deletionTimestamp") or status.get("reason")),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """Everything known at one moment. `shutting_down`: the kubelet ends this Pod, nothing more will start."""
+
+    plan: Plan
+    files: Mapping[str, Files]
+    pod: PodView | None = None
+    cancel_requested: bool = False
+    shutting_down: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How a container ended. `exit_code` None: it is over, but nobody can say with which code.
+
+    `trouble`: this end is not the process's own doing (it never ran, or the node lost it).
+    """
+
+    exit_code: int | None
+    end_ns: int
+    signal: int = 0
+    oom: bool = False
+    by_platform: bool = False
+    trouble: Trouble | None = None
+
+    @property
+    def well(self) -> bool:
+        """Whether a container that may not fail did not."""
+        return not (self.exit_code or self.oom or self.by_platform or self.trouble)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """One planned container as far as it is known. `executor`: its index, None for a filer."""
+
+    name: str
+    files: Files
+    executor: int | None = None
+    start_ns: int | None = None
+    end: End | None = None
+    seen: bool = False  # it has started, or been skipped
+    last: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended or will never run."""
+        return self.end is not None or self.files.skipped
+
+
+def containers(situation: Situation) -> tuple[Container, ...]:
+    """All planned containers in the order in which they run."""
+    plan = situation.plan
+    executors = {name: index for index, name in enumerate(plan.executors)}
+    names = tuple(plan)
+    known = [_container(name, executors.get(name), situation, last=name == names[-1]) for name in names]
+    follower = None
+    for position in reversed(range(len(known))):
+        if follower is not None and known[position].seen:
+            known[position] = _followed(known[position], follower, plan)
+        if known[position].seen:
+            follower = known[position]
+    return tuple(known)
+
+
+def facts(situation: Situation, known: Sequence[Container]) -> Facts:
+    """The input of `terminal_state`."""
+    plan = situation.plan
+    ends = tuple(
+        ExecutorEnd(
+            index=one.executor,
+            exit_code=one.end.exit_code,
+            oom=one.end.oom,
+            ignore_error=plan.ignore_error[one.executor],
+            by_platform=one.end.by_platform,
+        )
+        for one in known
+        if one.executor is not None and one.end is not None and one.end.exit_code is not None
+    )
+    trouble = next((found for one in known if (found := _trouble(one)) is not None), None)
+    running = _running(situation, known, ends)
+    return Facts(
+        cancel_requested=situation.cancel_requested,
+        running=running,
+        executors=ends,
+        trouble=trouble,
+        preemptible=plan.preemptible,
+        done=not running and trouble is None and known[-1].over and _went_well(known[-1], plan),
+    )
+
+
+def phase(known: Sequence[Container]) -> TesState:
+    """The state while the task runs: RUNNING as soon as its first executor has started."""
+    return (
+        TesState.RUNNING
+        if any(one.executor is not None and one.seen for one in known)
+        else TesState.INITIALIZING
+    )
+
+
+def awaited(known: Sequence[Container]) -> Container | None:
+    """The container that runs now and will still leave an exit record."""
+    return next((one for one in known if one.seen and not one.over and not one.files.helper_gone), None)
+
+
+def unexplained(known: Sequence[Container]) -> Container | None:
+    """A container whose helper was killed before it could say how it ended: the Pod's status may."""
+    return next((one for one in known if one.seen and not one.over and one.files.helper_gone), None)
+
+
+def _container(name: str, executor: int | None, situation: Situation, *, last: bool) -> Container:
+    files, pod = situation.files.get(name, NO_FILES), situation.pod
+    end = _end(name, files, pod, hidden=_may_hide_failure(executor, situation.plan))
+    start_ns = files.started.start_ns if files.started else None
+    if start_ns is None and files.exit is not None:
+        start_ns = files.exit.start_ns
+    elif start_ns is None and end is not None and end.exit_code is not None:
+        start_ns = end.end_ns
+    runs = pod is not None and name in pod.running
+    return Container(
+        name=name,
+        files=files,
+        executor=executor,
+        start_ns=start_ns,
+        end=end,
+        seen=files.skipped or start_ns is not None or end is not None or runs,
+        last=last,
+    )
+
+
+def _may_hide_failure(executor: int | None, plan: Plan) -> bool:
+    """Whether the helper exits 0 after a failure without leaving a `failed` file: with ignore_error."""
+    return executor is not None and plan.ignore_error[executor]
+
+
+def _end(name: str, files: Files, pod: PodView | None, *, hidden: bool) -> End | None:
+    if not files.caught_up:  # its end is not its last word until its progress has been read
+        return None
+    told = pod.ends.get(name) if pod is not None else None
+    record = files.exit or (told.record if told is not None else None)
+    if record is not None:
+        oom = told is not None and told.reason == _OOM and record.exit_code == _SIGKILL_EXIT
+        return End(
+            exit_code=record.tes_exit_code,
+            end_ns=record.end_ns,
+            signal=record.signal,
+            oom=record.oom or oom,
+            by_platform=record.term,
+        )
+    if told is None or pod is None:
+        return None
+    return _told(told, files, pod, hidden=hidden)
+
+
+def _told(told: ContainerEnd, files: Files, pod: PodView, *, hidden: bool) -> End:
+    """From the Pod's status alone: the helper left no word."""
+    end_ns = pod.finished_ns.get(told.name, 0)
+    code = min(max(told.exit_code, 0), _EXIT_CODE_MAX)
+    if told.reason == _OOM:
+        return End(exit_code=code or _SIGKILL_EXIT, end_ns=end_ns, oom=True)
+    if code == 0:
+        return _passed(told.name, end_ns, failed=files.failed, hidden=hidden)
+    if pod.going:
+        return End(exit_code=code, end_ns=end_ns, by_platform=True)
+    if told.reason in _LOST or files.started is None or code == _HELPER_REFUSED:
+        message = told.message.strip() or f"{told.name} did not run (exit code {code})"
+        trouble = Trouble(reason=told.reason or "Error", message=message, container=told.name)
+        return End(exit_code=None, end_ns=end_ns, trouble=trouble)
+    return End(exit_code=code, end_ns=end_ns)
+
+
+def _passed(name: str, end_ns: int, *, failed: bool, hidden: bool) -> End:
+    """The kubelet saw exit code 0 and there is no record of the process's own."""
+    if not failed:
+        return End(exit_code=None if hidden else 0, end_ns=end_ns)
+    trouble = Trouble(reason="Error", message=f"{name} failed; its exit code is not known", container=name)
+    return End(exit_code=None, end_ns=end_ns, trouble=trouble)
+
+
+def _followed(one: Container, follower: Container, plan: Plan) -> Container:
+    """Kubernetes went on to a later container: this one exited 0, and the platform did not end it."""
+    if one.end is not None and one.end.by_platform:
+        return replace(one, end=replace(one.end, by_platform=False))
+    if one.over:
+        return one
+    end = _passed(
+        one.name,
+        follower.start_ns or one.start_ns or 0,
+        failed=one.files.failed or follower.files.skipped,
+        hidden=_may_hide_failure(one.executor, plan),
+    )
+    return replace(one, end=end)
+
+
+def _trouble(one: Container) -> Trouble | None:
+    end = one.end
+    if end is None or end.trouble is not None:
+        return end.trouble if end else None
+    if one.executor is not None or end.by_platform or end.well:
+        return None
+    if end.oom:
+        return Trouble(reason=_OOM, message=f"{one.name} ran out of memory", container=one.name)
+    said = one.files.error or f"{one.name} exited with code {end.exit_code}"
+    return Trouble(reason="Error", message=said, container=one.name)
+
+
+def _running(situation: Situation, known: Sequence[Container], ends: Sequence[ExecutorEnd]) -> bool:
+    latest = next((one for one in reversed(known) if one.seen), None)
+    if latest is None:
+        return not situation.shutting_down
+    if not latest.over:
+        return not (situation.shutting_down and latest.files.helper_gone)
+    if latest.last or situation.shutting_down:
+        return False
+    return latest.files.skipped or not _stops(latest, situation.plan, ends)
+
+
+def _stops(latest: Container, plan: Plan, ends: Sequence[ExecutorEnd]) -> bool:
+    """Whether nothing runs after this end: Kubernetes starts no container after one that exited non-zero."""
+    end = latest.end
+    if end is None:
+        return False
+    if end.by_platform or end.oom or end.trouble is not None:
+        return True
+    if latest.executor is None:
+        return not end.well
+    failed = any(one.index == latest.executor and one.failed for one in ends)
+    return failed and not (plan.upload_on_error and plan.outputs)
+
+
+def _went_well(last: Container, plan: Plan) -> bool:
+    end = last.end
+    if end is None:  # skipped: an earlier one failed, and its end says so
+        return False
+    if last.executor is not None and plan.ignore_error[last.executor]:
+        return not (end.oom or end.by_platform)
+    return end.well
+
+
+def _finish_times(pod: Mapping[str, Any]) -> list[tuple[str, int]]:
+    times = []
+    for status in container_statuses(pod):
+        finished = ((status.get("state") or {}).get("terminated") or {}).get("finishedAt")
+        if finished:
+            times.append((status["name"], int(datetime.fromisoformat(finished).timestamp()) * 10**9))
+    return times

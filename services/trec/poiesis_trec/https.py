@@ -1,0 +1,129 @@
+"""GET over HTTPS with asyncio alone: a watch needs no more, and aiohttp would cost every task 12 MB."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+_ANSWER_SECONDS = 10.0
+_LINE_BYTES = 16 * 1024
+_PIECE_BYTES = 64 * 1024
+_BODY_BYTES = 8 * 1024 * 1024  # of one line or body: a Pod is far smaller
+
+
+class HttpError(Exception):
+    """The peer does not speak HTTP/1.1 as expected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """A response whose body is read piece by piece."""
+
+    status: int
+    reason: str
+    headers: dict[str, str]
+    reader: asyncio.StreamReader
+
+    async def body(self) -> bytes:
+        """All of it."""
+        return b"".join([piece async for piece in _bounded(self._pieces())])
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Lines as they come, without their ends; empty ones are left out."""
+        rest = b""
+        async for piece in self._pieces():
+            *whole, rest = (rest + piece).split(b"\n")
+            if len(rest) > _BODY_BYTES:
+                raise HttpError(f"a line longer than {_BODY_BYTES} bytes")
+            for line in whole:
+                if line.strip():
+                    yield line
+        if rest.strip():
+            yield rest
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        if self.headers.get("transfer-encoding", "").lower() == "chunked":
+            while size := _size((await _line(self.reader)).partition(";")[0], 16):
+                async for piece in self._exactly(size):
+                    yield piece
+                if await _line(self.reader):
+                    raise HttpError("a chunk is longer than it said")
+        elif "content-length" in self.headers:
+            async for piece in self._exactly(_size(self.headers["content-length"], 10)):
+                yield piece
+        else:
+            while piece := await self.reader.read(_PIECE_BYTES):
+                yield piece
+
+    async def _exactly(self, size: int) -> AsyncIterator[bytes]:
+        while size:
+            piece = await self.reader.read(min(size, _PIECE_BYTES))
+            if not piece:
+                raise HttpError("the connection was closed in the middle of a response")
+            size -= len(piece)
+            yield piece
+
+
+@asynccontextmanager
+async def get(
+    host: str, port: int, target: str, *, token: str, tls: ssl.SSLContext | None
+) -> AsyncIterator[Response]:
+    """One request on a connection of its own. Raises OSError (TimeoutError too) and HttpError.
+
+    Everything up to the response's headers is limited in time; the body is the caller's to limit.
+    """
+    async with asyncio.timeout(_ANSWER_SECONDS):
+        reader, writer = await asyncio.open_connection(host, port, ssl=tls)
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            name = f"[{host}]" if ":" in host else host
+            writer.write(
+                f"GET {target} HTTP/1.1\r\nHost: {name}:{port}\r\nAuthorization: Bearer {token}\r\n"
+                "Accept: application/json\r\nUser-Agent: poiesis-trec\r\nConnection: close\r\n\r\n".encode()
+            )
+            await writer.drain()
+            response = await _head(reader)
+        yield response
+    finally:
+        writer.transport.abort()
+
+
+async def _head(reader: asyncio.StreamReader) -> Response:
+    version, _, rest = (await _line(reader)).partition(" ")
+    status, _, reason = rest.partition(" ")
+    if not version.startswith("HTTP/1."):
+        raise HttpError("not an HTTP/1 response")
+    headers = {}
+    while line := await _line(reader):
+        name, _, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip()
+    return Response(status=_size(status, 10), reason=reason, headers=headers, reader=reader)
+
+
+async def _line(reader: asyncio.StreamReader) -> str:
+    try:
+        line = await reader.readuntil(b"\n")
+    except asyncio.IncompleteReadError as error:
+        raise HttpError("the connection was closed in the middle of a response") from error
+    except asyncio.LimitOverrunError as error:
+        raise HttpError("a header line is too long") from error
+    if len(line) > _LINE_BYTES:
+        raise HttpError("a header line is too long")
+    return line.decode("latin-1").strip()
+
+
+def _size(text: str, base: int) -> int:
+    try:
+        return int(text.strip(), base)
+    except ValueError as error:
+        raise HttpError(f"not a number: {text[:40]!r}") from error
+
+
+async def _bounded(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    total = 0
+    async for piece in pieces:
+        total += len(piece)
+        if total > _BODY_BYTES:
+            raise HttpError(f"a body longer than {_BODY_BYTES} bytes")
+        yield piece

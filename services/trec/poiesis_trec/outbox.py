@@ -1,0 +1,181 @@
+"""What Postgres has not been told yet. No I/O of its own: times are given, texts come from a callable.
+
+A report is a snapshot of what changed since the last one that Postgres took, so nothing can pile up while
+Postgres is away, and a recorder that starts again simply tells everything again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from poiesis_models.report import ExecutorReport, OutputReport, Report, SystemLogReport
+from poiesis_models.runfiles import STDERR, STDOUT, SentOutput
+from poiesis_models.states import Ending, TesState
+from poiesis_trec.config import PodRef
+from poiesis_trec.facts import Container
+from poiesis_trec.regular import Signature
+
+OUTPUTS_A_REPORT = 1000
+
+Stream = tuple[str, str]  # container, stdout or stderr
+ReadLog = Callable[[str, str], tuple[str, Signature] | None]
+_Shown = tuple[int | None, int | None, int | None, bool]  # start, end, exit code, oom of an executor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Everything that could be told at one moment. `final`: do not hold back what changes often."""
+
+    state: TesState
+    containers: Sequence[Container]
+    logs: Mapping[Stream, Signature]
+    outputs: Mapping[str, Sequence[SentOutput]]
+    system_logs: Sequence[SystemLogReport]
+    ending: Ending | None = None
+    cancel_seen: bool = False
+    final: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A report, and what to remember once Postgres has it."""
+
+    report: Report
+    streams: Mapping[Stream, Signature] = field(default_factory=dict)
+    executors: Mapping[str, _Shown] = field(default_factory=dict)
+    outputs: Mapping[str, Sequence[SentOutput]] = field(default_factory=dict)
+
+
+class Outbox:
+    """Remembers what has been told; drafts what has not."""
+
+    def __init__(self, pod: PodRef, interval: float) -> None:
+        self._pod = pod
+        self._interval = interval  # seconds between two reports of what changes often
+        self._state: TesState | None = None
+        self._executors: dict[str, _Shown] = {}
+        self._keys: set[str] = set()
+        self._streams: dict[Stream, tuple[Signature, float]] = {}
+        self._outputs_at = float("-inf")
+
+    def draft(
+        self, snapshot: Snapshot, now: float, read_log: ReadLog, *, anyway: bool = False
+    ) -> Draft | None:
+        """What is to be told now; None if nothing is. `anyway`: a report even so, for its answer."""
+        texts = self._texts(snapshot, now, read_log)
+        changed = {
+            one.name: _shown(one)
+            for one in snapshot.containers
+            if one.executor is not None
+            and one.start_ns is not None
+            and _shown(one) != self._executors.get(one.name)
+        }
+        executors = tuple(
+            _executor(one, texts)
+            for one in snapshot.containers
+            if one.name in changed or any(container == one.name for container, _ in texts)
+        )
+        outputs, complete = self._outputs(snapshot, now)
+        system_logs = tuple(line for line in snapshot.system_logs if line.key not in self._keys)
+        ending = snapshot.ending if complete else None
+        if not (executors or outputs or system_logs or ending or anyway or snapshot.state != self._state):
+            return None
+        report = Report(
+            pod_uid=self._pod.uid,
+            pod_name=self._pod.name,
+            node=self._pod.node,
+            state=snapshot.state,
+            executors=executors,
+            outputs=tuple(
+                OutputReport(url=one.url, path=one.path, size_bytes=one.size_bytes)
+                for sent in outputs.values()
+                for one in sent
+            ),
+            system_logs=system_logs,
+            ending=ending,
+            cancel_seen=snapshot.cancel_seen,
+        )
+        return Draft(
+            report=report,
+            streams={stream: seen for stream, (_, seen) in texts.items()},
+            executors=changed,
+            outputs=outputs,
+        )
+
+    def told(self, draft: Draft, now: float) -> None:
+        """Postgres has this report."""
+        self._state = draft.report.state
+        self._executors.update(draft.executors)
+        self._keys.update(line.key for line in draft.report.system_logs)
+        self._streams.update({stream: (seen, now) for stream, seen in draft.streams.items()})
+        if draft.outputs:
+            self._outputs_at = now
+
+    def due_at(self, snapshot: Snapshot) -> float | None:
+        """When what is held back now may be told; None if nothing is."""
+        times = [self._due_at(stream, snapshot) for stream in self._changed_streams(snapshot)]
+        if any(snapshot.outputs.values()):
+            times.append(self._outputs_at + self._interval)
+        return min(times, default=None)
+
+    def _texts(
+        self, snapshot: Snapshot, now: float, read_log: ReadLog
+    ) -> dict[Stream, tuple[str, Signature]]:
+        texts = {}
+        for stream in self._changed_streams(snapshot):
+            if self._due_at(stream, snapshot) > now:
+                continue
+            found = read_log(*stream)
+            if found is None:  # not readable: nothing to tell until it changes again
+                self._streams[stream] = (snapshot.logs[stream], now)
+            else:
+                texts[stream] = found
+        return texts
+
+    def _changed_streams(self, snapshot: Snapshot) -> list[Stream]:
+        """An empty log is told with its executor's end, so that the first output is told at once."""
+        over = {one.name: one.over for one in snapshot.containers if one.start_ns is not None}
+        return [
+            stream
+            for stream, seen in snapshot.logs.items()
+            if stream[0] in over
+            and (seen.size > 0 or over[stream[0]])
+            and (stream not in self._streams or self._streams[stream][0] != seen)
+        ]
+
+    def _due_at(self, stream: Stream, snapshot: Snapshot) -> float:
+        over = any(one.name == stream[0] and one.over for one in snapshot.containers)
+        if stream not in self._streams or over or snapshot.final:
+            return float("-inf")
+        return self._streams[stream][1] + self._interval
+
+    def _outputs(self, snapshot: Snapshot, now: float) -> tuple[dict[str, Sequence[SentOutput]], bool]:
+        """What to send of the outputs, and whether that is all of them. Each (path, url) is there once."""
+        many = any(len(sent) >= OUTPUTS_A_REPORT for sent in snapshot.outputs.values())
+        if not (snapshot.ending or snapshot.final or many or now >= self._outputs_at + self._interval):
+            return {}, not any(snapshot.outputs.values())
+        for name, sent in snapshot.outputs.items():
+            if sent:
+                rest = any(other for one, other in snapshot.outputs.items() if one != name)
+                return {name: sent[:OUTPUTS_A_REPORT]}, len(sent) <= OUTPUTS_A_REPORT and not rest
+        return {}, True
+
+
+def _shown(one: Container) -> _Shown:
+    end = one.end
+    if end is None or end.exit_code is None:
+        return one.start_ns, None, None, False
+    return one.start_ns, end.end_ns, end.exit_code, end.oom
+
+
+def _executor(one: Container, texts: Mapping[Stream, tuple[str, Signature]]) -> ExecutorReport:
+    start_ns, end_ns, exit_code, oom = _shown(one)
+    stdout, stderr = texts.get((one.name, STDOUT)), texts.get((one.name, STDERR))
+    return ExecutorReport(
+        index=one.executor or 0,
+        start_ns=start_ns or 0,
+        end_ns=end_ns,
+        exit_code=exit_code,
+        oom=oom,
+        stdout=stdout[0] if stdout else None,
+        stderr=stderr[0] if stderr else None,
+    )

@@ -1,0 +1,127 @@
+"""Watch this Pod: what files cannot say (an image that cannot be pulled, an out-of-memory kill).
+
+Enrichment only. The right to do so comes late (the controller makes the Role when it has seen the Pod) or
+never, so every failure is followed by another try, for ever, and nothing waits for it.
+"""
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import randint
+from typing import Any
+from urllib.parse import quote
+
+from poiesis_trec import https
+from poiesis_trec.backoff import Backoff
+from poiesis_trec.config import KubernetesApi, PodRef
+from poiesis_trec.facts import PodView
+from poiesis_trec.https import HttpError
+
+logger = logging.getLogger(__name__)
+
+_ANSWER_SECONDS = 10.0
+_WATCH_SECONDS = 300  # the server ends a watch then, so a connection that died unnoticed does not last
+_STEADY_SECONDS = 10.0  # a watch that lasted so long was a good one
+_OK = 200
+
+
+class PodUnknown(Exception):
+    """The API server did not give us the Pod."""
+
+
+class PodWatch:
+    """`view` is the last known status; `changed` is set when there is a new one."""
+
+    def __init__(self, api: KubernetesApi, pod: PodRef, changed: asyncio.Event) -> None:
+        self._api, self._pod, self._changed = api, pod, changed
+        self._complaint = ""
+        self.view: PodView | None = None
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        clock = asyncio.get_running_loop().time
+        backoff = Backoff(0.2, 30.0)
+        while True:
+            began = clock()
+            try:
+                async for view in self._views():
+                    self._see(view)
+            except (PodUnknown, HttpError, OSError) as error:
+                self._complain(error)
+            if clock() - began > _STEADY_SECONDS:
+                backoff.reset()
+            await asyncio.sleep(backoff.next())
+
+    async def fetch(self) -> PodView:
+        """The status now. Raises PodUnknown."""
+        try:
+            async with (
+                self._request(f"/{quote(self._pod.name)}") as response,
+                asyncio.timeout(_ANSWER_SECONDS),
+            ):
+                view = _view(_object(await response.body()))
+        except (HttpError, OSError) as error:
+            raise PodUnknown(f"{type(error).__name__}: {error}") from error
+        self._see(view)
+        return view
+
+    async def _views(self) -> AsyncIterator[PodView]:
+        seconds = randint(_WATCH_SECONDS * 3 // 4, _WATCH_SECONDS)  # noqa: S311 (spreads load)
+        query = f"?watch=1&fieldSelector=metadata.name%3D{quote(self._pod.name)}&timeoutSeconds={seconds}"
+        # Without resourceVersion the first event is the Pod as it is: no list, and 410 Gone costs nothing.
+        async with self._request(query) as response, asyncio.timeout(seconds + _ANSWER_SECONDS):
+            async for line in response.lines():
+                event = _object(line)
+                pod = event.get("object")
+                if event.get("type") == "ERROR" or not isinstance(pod, dict):
+                    raise PodUnknown(f"the watch ended: {_status_message(pod)}")
+                self._complaint = ""
+                yield _view(pod)
+
+    @asynccontextmanager
+    async def _request(self, rest: str) -> AsyncIterator[https.Response]:
+        token = self._api.token_file.read_text(encoding="ascii", errors="replace").strip()
+        tls = ssl.create_default_context(cafile=str(self._api.ca_file))
+        target = f"/api/v1/namespaces/{quote(self._pod.namespace)}/pods{rest}"
+        async with https.get(self._api.host, self._api.port, target, token=token, tls=tls) as response:
+            if response.status != _OK:
+                raise PodUnknown(f"HTTP {response.status} {response.reason}")
+            yield response
+
+    def _see(self, view: PodView) -> None:
+        if view != self.view:
+            self.view = view
+            self._changed.set()
+
+    def _complain(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if text != self._complaint:
+            self._complaint = text
+            logger.info("cannot watch the Pod now: %s", text)
+
+
+def _view(pod: dict[str, Any]) -> PodView:
+    try:
+        return PodView.from_json(pod)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HttpError(f"not a Pod: {error!r}") from error
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise HttpError("not JSON") from error
+    if not isinstance(value, dict):
+        raise HttpError("not a JSON object")
+    return value
+
+
+def _status_message(status: Any) -> str:
+    """Of a core/v1 Status."""
+    if not isinstance(status, dict):
+        return "not an object"
+    return f"{status.get('code')} {status.get('reason')}: {status.get('message')}"

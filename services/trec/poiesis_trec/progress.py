@@ -1,0 +1,89 @@
+"""A filer's progress.jsonl, read as it grows: bounded, by offset, and tolerant of lines that mean nothing."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from poiesis_models.runfiles import MalformedFile, SentOutput, parse_progress
+from poiesis_trec.regular import open_regular
+
+logger = logging.getLogger(__name__)
+
+FILE_BYTES = 64 * 1024 * 1024  # what lies beyond is not read
+_CHUNK_BYTES = 256 * 1024
+_PENDING_OUTPUTS = 1000  # read on only when these have been told
+_WARNINGS = 100
+
+
+class ProgressFile:
+    """What a filer has done so far. `pending`: outputs that Postgres has not been told of, each once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begin(None)
+
+    def _begin(self, inode: int | None) -> None:
+        self._inode = inode
+        self._offset = 0
+        self._malformed = 0
+        self.files = 0
+        self.bytes = 0
+        self.warnings: list[str] = []
+        self.error: str | None = None
+        self.pending: dict[tuple[str, str], SentOutput] = {}
+        self.caught_up = True
+
+    def refresh(self) -> None:
+        """Read on from where the last call stopped; from the beginning if it is another file now."""
+        fd = open_regular(self._path)
+        if fd is None:
+            self.caught_up = True
+            return
+        try:
+            found = os.fstat(fd)
+            if found.st_ino != self._inode or found.st_size < self._offset:
+                self._begin(found.st_ino)
+            self.caught_up = False
+            while len(self.pending) < _PENDING_OUTPUTS and not self.caught_up:
+                self.caught_up = not self._read(fd)
+        finally:
+            os.close(fd)
+
+    def forget(self, told: Sequence[SentOutput]) -> None:
+        """These outputs are in Postgres."""
+        for output in told:
+            if self.pending.get((output.path, output.url)) == output:
+                del self.pending[output.path, output.url]
+
+    def _read(self, fd: int) -> bool:
+        """Take in one chunk. False if there is no more to read now."""
+        if self._offset >= FILE_BYTES:
+            return False
+        chunk = os.pread(fd, _CHUNK_BYTES, self._offset)
+        complete = chunk.rfind(b"\n") + 1
+        if complete == 0:
+            if len(chunk) < _CHUNK_BYTES:
+                return False
+            complete = len(chunk)  # no line is that long
+        self._offset += complete
+        for line in chunk[:complete].splitlines(keepends=True):
+            self._take(line)
+        if self._offset >= FILE_BYTES:
+            logger.warning("%s: only the first %d bytes are read", self._path, FILE_BYTES)
+        return True
+
+    def _take(self, line: bytes) -> None:
+        try:
+            said = parse_progress(line if line.endswith(b"\n") else line + b"\n")
+        except MalformedFile as error:
+            self._malformed += 1
+            if self._malformed == 1:
+                logger.warning("%s: a line means nothing: %s", self._path, error)
+            return
+        self.files = max(self.files, said.files)
+        self.bytes = max(self.bytes, said.bytes)
+        self.warnings.extend(said.warnings[: _WARNINGS - len(self.warnings)])
+        self.error = said.error or self.error
+        for output in said.outputs:
+            self.pending[output.path, output.url] = output

@@ -1,0 +1,295 @@
+"""Follow the containers of this Pod and tell Postgres, until the task has ended or the Pod does.
+
+One loop: look at the files and the Pod's status, decide, tell what is new. Everything it waits for (a file,
+the Pod's status, SIGTERM, a time) wakes the same event, and each round starts from what is true then.
+"""
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from poiesis_models.report import Answer
+from poiesis_models.states import TesState, terminal_state
+from poiesis_trec import words
+from poiesis_trec.backoff import Backoff
+from poiesis_trec.config import Config
+from poiesis_trec.facts import Container, Situation, awaited, containers, facts, phase, unexplained
+from poiesis_trec.outbox import Draft, Outbox, Snapshot
+from poiesis_trec.podwatch import PodUnknown, PodWatch
+from poiesis_trec.regular import Signature
+from poiesis_trec.rundir import RunDirectories
+from poiesis_trec.tasks_db import DatabaseUnavailable, ReportRefused, TasksDb
+
+logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS = (0.2, 10.0)  # first and longest pause while Postgres is away
+_REFUSED_SECONDS = 60.0  # between tries of what Postgres refuses
+_SHUTDOWN_RETRY_SECONDS = 1.0
+_SHUTDOWN_RESCAN_SECONDS = 0.5
+_ROUND_SECONDS = 0.02  # between two rounds: a container that writes all the time must not cost a core
+_ASK_SECONDS = 3.0  # for the Pod's status in shutdown
+_WAIT_MARGIN_SECONDS = 5.0  # before the end of grace: no more waiting for a running container
+_LEAVE_MARGIN_SECONDS = 3.0  # before the end of grace: leave
+_LAST_WRITE_SECONDS = 1.0  # more for a write that ends the task
+
+
+async def run(config: Config, stop: asyncio.Event) -> None:
+    """Record the task; then, or when `stop` is set, be done. Returns only after `stop`."""
+    changed = asyncio.Event()
+    runs = RunDirectories(config.runs, config.plan, config.log_bytes, changed)
+    watch = PodWatch(config.kubernetes, config.pod, changed) if config.kubernetes else None
+    db = TasksDb(config.dsn_file, config.task_id, config.token)
+    recorder = Recorder(config, runs=runs, watch=watch, db=db, changed=changed, stop=stop)
+    try:
+        async with asyncio.TaskGroup() as group:
+            helpers = [group.create_task(runs.follow(), name="follow the run directories")]
+            if watch is not None:
+                helpers.append(group.create_task(watch.run(), name="watch the Pod"))
+            limit = asyncio.timeout(None)
+            try:
+                async with limit:
+                    helpers.append(group.create_task(_on_stop(stop, changed, limit, config), name="stop"))
+                    await recorder.record()
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                logger.warning("out of time: the rest is the Task Controller's")
+            for helper in helpers:
+                helper.cancel()
+    finally:
+        await db.close()
+    await stop.wait()  # a sidecar that exits is started again
+
+
+async def _on_stop(
+    stop: asyncio.Event, changed: asyncio.Event, limit: asyncio.Timeout, config: Config
+) -> None:
+    await stop.wait()
+    limit.reschedule(asyncio.get_running_loop().time() + max(config.grace_seconds - _LEAVE_MARGIN_SECONDS, 1))
+    changed.set()
+
+
+class Recorder:
+    """The loop's memory between rounds; all of it can be had again from Postgres and the files."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        runs: RunDirectories,
+        watch: PodWatch | None,
+        db: TasksDb,
+        changed: asyncio.Event,
+        stop: asyncio.Event,
+    ) -> None:
+        self._config, self._runs, self._watch, self._db = config, runs, watch, db
+        self._changed, self._stop = changed, stop
+        self._clock = asyncio.get_running_loop().time
+        self._outbox = Outbox(config.pod, config.log_interval_seconds)
+        self._backoff = Backoff(*_RETRY_SECONDS)
+        self._scheduled = words.scheduled(config.pod, time.time_ns())
+        self._cancel_requested = False
+        self._round_at = self._rescan_at = self._retry_at = self._idle_at = float("-inf")
+        self._stopped_at: float | None = None
+        self._must_ask = False  # for the answer: has a cancel been asked for?
+        self._asked_pod = False
+        self._give_up = False
+
+    async def record(self) -> None:
+        """Return when the task has ended and `pause` knows, or in shutdown when nothing is left to do."""
+        while True:
+            self._changed.clear()
+            snapshot, known = self._look()
+            if self._stop.is_set() and await self._stopping(known):
+                continue
+            now = self._clock()
+            draft = None
+            if now >= self._retry_at:
+                draft = self._outbox.draft(snapshot, now, self._read_log, anyway=self._must_ask)
+            if draft is not None:
+                answer = await self._tell(draft)
+                if answer is not None and answer.ended:
+                    await self._acknowledge(answer)
+                    return
+            elif self._nothing_left(known):
+                return
+            else:
+                await self._pause(snapshot)
+
+    def _look(self) -> tuple[Snapshot, tuple[Container, ...]]:
+        now = self._clock()
+        everything = now >= self._rescan_at
+        if everything:
+            stopping = self._stopped_at is not None
+            pause = _SHUTDOWN_RESCAN_SECONDS if stopping else self._config.rescan_seconds
+            self._rescan_at = now + pause
+        self._runs.refresh(everything=everything)
+        self._round_at = now
+        situation = self._situation()
+        known = containers(situation)
+        pod = situation.pod
+        snapshot = Snapshot(
+            state=phase(known),
+            containers=known,
+            logs={
+                (one.name, stream): seen
+                for one in known
+                if one.executor is not None
+                for stream, seen in self._runs[one.name].logs.items()
+            },
+            outputs={name: self._runs[name].outputs for name in self._config.plan.outputs},
+            system_logs=(self._scheduled, *words.lines(known, pod, time.time_ns())),
+            ending=terminal_state(facts(situation, known)),
+            cancel_seen=situation.cancel_requested,
+            final=situation.shutting_down and (awaited(known) is None or self._past_waiting()),
+        )
+        return snapshot, known
+
+    def _situation(self) -> Situation:
+        return Situation(
+            plan=self._config.plan,
+            files=self._runs.files,
+            pod=self._watch.view if self._watch else None,
+            cancel_requested=self._cancel_requested,
+            shutting_down=self._stopped_at is not None,
+        )
+
+    def _read_log(self, container: str, stream: str) -> tuple[str, Signature] | None:
+        return self._runs[container].log(stream)
+
+    async def _tell(self, draft: Draft) -> Answer | None:
+        """None if Postgres does not have the report: a later round drafts a new one."""
+        try:
+            answer = await self._write(draft)
+        except DatabaseUnavailable as error:
+            pause = self._backoff.next()
+            if self._stopped_at is not None:
+                pause = min(pause, _SHUTDOWN_RETRY_SECONDS)
+            logger.warning("Postgres is not there, next try in %.1f s: %s", pause, error)
+            self._retry_at = self._clock() + pause
+            self._give_up = False
+            return None
+        except ReportRefused as error:
+            logger.error("Postgres refuses the report: %s", error)  # noqa: TRY400 (no stack: nothing of ours)
+            self._retry_at = self._clock() + _REFUSED_SECONDS
+            self._give_up = True
+            return None
+        now = self._clock()
+        self._backoff.reset()
+        self._outbox.told(draft, now)
+        for name, sent in draft.outputs.items():
+            self._runs.outputs_told(name, sent)
+        self._idle_at = now + self._config.db_idle_seconds
+        self._must_ask = self._give_up = False
+        if draft.report.ending is not None and not answer.ended and not answer.cancel_requested:
+            logger.error("Postgres did not take the ending %s", draft.report.ending.state)
+            self._retry_at = now + _REFUSED_SECONDS
+        self._cancel_requested = answer.cancel_requested
+        return answer
+
+    async def _write(self, draft: Draft) -> Answer:
+        """The write that ends the task is not given up in the middle, even when time is out."""
+        write = asyncio.create_task(self._db.record(draft.report), name="report")
+        try:
+            return await asyncio.shield(write)
+        except asyncio.CancelledError:
+            if draft.report.ending is not None:
+                await asyncio.wait({write}, timeout=_LAST_WRITE_SECONDS)
+            write.cancel()
+            await asyncio.wait({write})
+            if not write.cancelled() and (error := write.exception()) is not None:
+                logger.warning("the last report: %s", error)
+            raise
+
+    async def _acknowledge(self, answer: Answer) -> None:
+        """Tell `pause` how the Pod shall end."""
+        logger.info("the task has ended: %s", answer.state)
+        backoff = Backoff(*_RETRY_SECONDS)
+        while True:
+            try:
+                write_ack(self._config.ack_file, complete=answer.state is TesState.COMPLETE)
+            except OSError as error:
+                logger.error("cannot write %s: %s", self._config.ack_file, error)  # noqa: TRY400
+            else:
+                return
+            if self._stop.is_set():
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next()):
+                    await self._stop.wait()
+
+    async def _stopping(self, known: tuple[Container, ...]) -> bool:
+        """What shutdown has to do before the rest of a round. True if the round must begin anew."""
+        if self._stopped_at is None:
+            logger.info("told to end")
+            self._stopped_at = self._clock()
+            self._must_ask = True
+            self._retry_at = self._rescan_at = float("-inf")
+            return True
+        silent = unexplained(known)
+        if silent is None or self._asked_pod or self._watch is None:
+            return False
+        self._asked_pod = True
+        await self._ask_pod(self._watch, silent.name)
+        return True
+
+    async def _ask_pod(self, watch: PodWatch, name: str) -> None:
+        """The kubelet sends how a container ended a moment later than it ends the rest of the Pod."""
+        backoff = Backoff(0.2, 0.5)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ASK_SECONDS):
+                while True:
+                    try:
+                        view = await watch.fetch()
+                    except PodUnknown as error:
+                        logger.info("cannot ask how %s ended: %s", name, error)
+                    else:
+                        if name in view.ends:
+                            return
+                    await asyncio.sleep(backoff.next())
+        logger.warning("nobody says how %s ended", name)
+
+    def _past_waiting(self) -> bool:
+        return self._stopped_at is not None and self._clock() >= self._wait_until(self._stopped_at)
+
+    def _wait_until(self, stopped_at: float) -> float:
+        return stopped_at + max(self._config.grace_seconds - _WAIT_MARGIN_SECONDS, 0)
+
+    def _nothing_left(self, known: tuple[Container, ...]) -> bool:
+        """In shutdown: everything has been told, and no container still has to leave its exit record."""
+        if self._stopped_at is None:
+            return False
+        if self._give_up:
+            return True
+        if self._must_ask or self._clock() < self._retry_at:
+            return False
+        return awaited(known) is None or self._past_waiting()
+
+    async def _pause(self, snapshot: Snapshot) -> None:
+        now = self._clock()
+        if self._db.is_open and now >= self._idle_at:
+            await self._db.close()
+            return
+        until = [self._rescan_at]
+        if now < self._retry_at:
+            until.append(self._retry_at)
+        elif (due_at := self._outbox.due_at(snapshot)) is not None:
+            until.append(due_at)
+        if self._db.is_open:
+            until.append(self._idle_at)
+        if self._stopped_at is not None and not self._past_waiting():
+            until.append(self._wait_until(self._stopped_at))
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(min(until)):
+                await self._changed.wait()
+        await asyncio.sleep(self._round_at + _ROUND_SECONDS - self._clock())
+
+
+def write_ack(path: Path, *, complete: bool) -> None:
+    """Written aside and renamed: `pause` sees it whole."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text("0" if complete else "1")
+    aside.chmod(0o644)
+    aside.rename(path)

@@ -1,0 +1,214 @@
+"""The run directories of this Pod's containers: read what changed, woken by inotify.
+
+inotify sees what other containers do: all mount the same file system. A slow re-scan makes up for lost
+events and finds helpers that were killed, because a lock that becomes free wakes nobody.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from asyncinotify import Inotify, Mask
+
+from poiesis_models import runfiles
+from poiesis_models.plan import Plan
+from poiesis_models.runfiles import LOG_MARK, RECORD_BYTES, ExitRecord, MalformedFile, Started, log_text
+from poiesis_trec.facts import Files
+from poiesis_trec.progress import ProgressFile
+from poiesis_trec.regular import Signature, open_regular, read_regular, signature
+
+logger = logging.getLogger(__name__)
+
+STREAMS = (runfiles.STDOUT, runfiles.STDERR)
+
+_ROOT_MASK = Mask.CREATE | Mask.MOVED_TO | Mask.ONLYDIR
+_RUN_MASK = Mask.CREATE | Mask.MOVED_TO | Mask.MODIFY | Mask.ONLYDIR | Mask.DONT_FOLLOW
+_EVENTS_AT_ONCE = 1024  # then a pause: an executor that makes files in a loop must not cost a core
+_PAUSE_SECONDS = 0.05
+
+
+class RunDirectory:
+    """What one container's directory says. `logs` are signatures: texts are read when they are sent."""
+
+    def __init__(self, path: Path, *, filer: bool, log_bytes: int) -> None:
+        self._path = path
+        self._log_bytes = log_bytes
+        self._progress = ProgressFile(path / runfiles.PROGRESS) if filer else None
+        self._started: Started | None = None
+        self._started_seen: Signature | None = None
+        self._exit: ExitRecord | None = None
+        self._exit_seen: Signature | None = None
+        self.files = Files()
+        self.logs: dict[str, Signature] = {}
+
+    @property
+    def outputs(self) -> tuple[runfiles.SentOutput, ...]:
+        """Sent files that Postgres has not been told of, as far as they have been read."""
+        return tuple(self._progress.pending.values()) if self._progress else ()
+
+    def forget_outputs(self, told: Sequence[runfiles.SentOutput]) -> None:
+        """These are in Postgres."""
+        if self._progress:
+            self._progress.forget(told)
+
+    def refresh(self, *, check_lock: bool) -> None:
+        """Read what has changed. `check_lock`: also find out whether the helper is still there."""
+        self._read_started()
+        self._read_exit()
+        gone = self._exit is None and (
+            self._helper_is_gone() if check_lock and self._started else self.files.helper_gone
+        )
+        progress = self._progress
+        if progress is not None:
+            progress.refresh()
+        else:
+            found = {name: signature(self._path / name) for name in STREAMS}
+            self.logs = {name: seen for name, seen in found.items() if seen is not None}
+        self.files = Files(
+            started=self._started,
+            exit=self._exit,
+            failed=signature(self._path / runfiles.FAILED) is not None,
+            skipped=signature(self._path / runfiles.SKIPPED) is not None,
+            helper_gone=gone,
+            moved_files=progress.files if progress else 0,
+            moved_bytes=progress.bytes if progress else 0,
+            warnings=tuple(progress.warnings) if progress else (),
+            error=progress.error if progress else None,
+            caught_up=progress.caught_up if progress else True,
+        )
+
+    def log(self, stream: str) -> tuple[str, Signature] | None:
+        """The text of a stream as Postgres gets it, and the state of the file it was read from."""
+        found = read_regular(self._path / stream, 2 * self._log_bytes + len(LOG_MARK))
+        if found is None:
+            return None
+        data, seen = found
+        self.logs[stream] = seen
+        return log_text(data, self._log_bytes), seen
+
+    def _read_started(self) -> None:
+        path = self._path / runfiles.STARTED
+        seen = signature(path)
+        if seen is None or seen == self._started_seen:
+            return  # once there, it has started: whoever removes the file does not undo that
+        found = read_regular(path, RECORD_BYTES + 1)
+        if found is None:
+            return
+        data, self._started_seen = found
+        try:
+            self._started = Started.parse(data)
+        except MalformedFile as error:
+            logger.warning("%s is not what the helper writes: %s", path, error)
+            self._started = self._started or Started(start_ns=max(seen.mtime_ns, 1))
+
+    def _read_exit(self) -> None:
+        path = self._path / runfiles.EXIT
+        seen = signature(path)
+        if seen is None:
+            self._exit = self._exit_seen = None  # a filer that runs again
+            return
+        if seen == self._exit_seen:
+            return
+        found = read_regular(path, RECORD_BYTES + 1)
+        if found is None:
+            return
+        data, self._exit_seen = found
+        try:
+            self._exit = ExitRecord.parse(data)
+        except MalformedFile as error:
+            logger.warning("%s is not what the helper writes: %s", path, error)
+            self._exit = None
+
+    def _helper_is_gone(self) -> bool:
+        fd = open_regular(self._path / runfiles.STARTED)
+        if fd is None:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # a file system without locks cannot tell
+            logger.debug("cannot lock %s: %s", self._path / runfiles.STARTED, error)
+            return False
+        finally:
+            os.close(fd)
+        self._read_exit()  # it may have been written between the first look and the lock
+        return self._exit is None
+
+
+class RunDirectories:
+    """All of them. `changed` is set when one may have something new."""
+
+    def __init__(self, root: Path, plan: Plan, log_bytes: int, changed: asyncio.Event) -> None:
+        self._root = root
+        self._changed = changed
+        self._directories = {
+            name: RunDirectory(root / name, filer=name not in plan.executors, log_bytes=log_bytes)
+            for name in plan
+        }
+        self._dirty = set(self._directories)
+        self._watched: set[str] = set()
+
+    def __getitem__(self, name: str) -> RunDirectory:
+        return self._directories[name]
+
+    @property
+    def files(self) -> Mapping[str, Files]:
+        """What they say, by container."""
+        return {name: directory.files for name, directory in self._directories.items()}
+
+    def refresh(self, *, everything: bool) -> None:
+        """Read those that inotify named; `everything`: all, and look at the helpers' locks."""
+        names = set(self._directories) if everything else self._dirty
+        self._dirty = set()
+        for name in names:
+            self._directories[name].refresh(check_lock=everything)
+
+    def outputs_told(self, name: str, told: Sequence[runfiles.SentOutput]) -> None:
+        """These are in Postgres; more of them may be read now."""
+        self._directories[name].forget_outputs(told)
+        self._dirty.add(name)
+        self._changed.set()
+
+    async def follow(self) -> None:
+        """Set `changed` for ever. Where inotify cannot be had, the re-scan alone has to do."""
+        try:
+            inotify = Inotify(cache_size=64)
+        except OSError as error:  # each user has a limit of instances, shared with the node's other programs
+            logger.warning("no inotify (%s): run directories are looked at now and then only", error)
+            return
+        with inotify:
+            await self._follow(inotify)
+
+    async def _follow(self, inotify: Inotify) -> None:
+        try:
+            inotify.add_watch(self._root, _ROOT_MASK)  # before looking: what comes meanwhile is not missed
+        except OSError as error:
+            logger.warning("cannot watch %s (%s): it is looked at now and then only", self._root, error)
+        self._watch_directories(inotify)
+        count = 0
+        async for event in inotify:
+            watch = event.watch
+            if watch is not None and watch.path.parent == self._root and Mask.Q_OVERFLOW not in event.mask:
+                self._dirty.add(watch.path.name)
+            else:
+                self._watch_directories(inotify)
+            self._changed.set()
+            count += 1
+            if count % _EVENTS_AT_ONCE == 0:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _watch_directories(self, inotify: Inotify) -> None:
+        for name in self._directories.keys() - self._watched:
+            try:
+                inotify.add_watch(self._root / name, _RUN_MASK)
+            except FileNotFoundError:
+                continue  # the gate has not made it yet; the watch on the root tells
+            except OSError as error:
+                logger.warning("cannot watch %s: %s", self._root / name, error)
+            self._watched.add(name)
+        self._dirty |= self._directories.keys()
+        self._changed.set()

@@ -1,0 +1,86 @@
+"""What system_logs says about the containers of a task. Pure.
+
+Each line has a key that is unique in its attempt, so lines may be told again. No line holds a secret.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from poiesis_models.labels import TREC_CONTAINER
+from poiesis_models.report import SystemLogReport
+from poiesis_trec.config import PodRef
+from poiesis_trec.facts import Container, End, PodView
+
+_MESSAGE_CHARACTERS = 2048
+_QUIET = frozenset({"", "Completed", "Error"})  # reasons that an "ended" line tells better
+
+
+def scheduled(pod: PodRef, at_ns: int) -> SystemLogReport:
+    """The first line of an attempt."""
+    return _line("scheduled", at_ns, f"Pod {pod.name} started on node {pod.node}")
+
+
+def lines(known: Sequence[Container], pod: PodView | None, now_ns: int) -> Iterator[SystemLogReport]:
+    """All there is to say now, in order of containers."""
+    for one in known:
+        yield from _container_lines(one, now_ns)
+    if pod is not None:
+        yield from _pod_lines(pod, now_ns)
+
+
+def _container_lines(one: Container, now_ns: int) -> Iterator[SystemLogReport]:
+    if one.files.skipped:
+        yield _line(f"{one.name}/skipped", now_ns, f"{_who(one)} did not run: an earlier one has failed")
+    elif one.start_ns is not None:
+        yield _line(f"{one.name}/started", one.start_ns, f"{_who(one)} started")
+    for number, warning in enumerate(one.files.warnings):
+        yield _line(f"{one.name}/warning-{number}", now_ns, f"{one.name}: {warning}")
+    if one.end is not None:
+        yield _line(f"{one.name}/ended", one.end.end_ns or now_ns, _ended(one, one.end))
+
+
+def _who(one: Container) -> str:
+    return one.name if one.executor is None else f"executor {one.executor}"
+
+
+def _ended(one: Container, end: End) -> str:
+    said = f": {one.files.error}" if one.files.error else ""
+    code = f"(exit code {end.exit_code})"
+    did = "staged" if one.name.startswith("tif") else "sent"
+    if end.trouble is not None:
+        what = f"ended: {end.trouble.reason}: {end.trouble.message}"
+    elif end.oom:
+        what = f"ran out of memory {code}"
+    elif end.by_platform:
+        what = f"was told to end and exited with code {end.exit_code}"
+    elif end.signal:
+        what = f"was ended by signal {end.signal} {code}"
+    elif end.exit_code is None:
+        what = "ended, its exit code is not known"
+    elif one.executor is None and end.exit_code == 0:
+        what = f"{did} {_count(one.files.moved_files, 'file')}, {_count(one.files.moved_bytes, 'byte')}"
+    else:
+        what = f"exited with code {end.exit_code}{said}"
+    return f"{_who(one)} {what}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _pod_lines(pod: PodView, now_ns: int) -> Iterator[SystemLogReport]:
+    for wait in pod.waits.values():
+        if wait.name != TREC_CONTAINER:
+            yield _line(f"{wait.name}/{wait.reason}", now_ns, _told(wait.name, wait.reason, wait.message))
+    for end in pod.ends.values():
+        if end.name != TREC_CONTAINER and end.reason not in _QUIET:
+            message = "" if end.record is not None else end.message
+            yield _line(f"{end.name}/{end.reason}", now_ns, _told(end.name, end.reason, message))
+
+
+def _told(name: str, reason: str, message: str) -> str:
+    return f"{name}: {reason}: {message}" if message.strip() else f"{name}: {reason}"
+
+
+def _line(key: str, at_ns: int, message: str) -> SystemLogReport:
+    text = message.encode("utf-8", "replace").decode().replace("\0", "\ufffd").strip()
+    return SystemLogReport(key=key, at_ns=at_ns, message=text[:_MESSAGE_CHARACTERS])
