@@ -173,4 +173,5 @@ def _str(record: dict[str, Any], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str):
         raise MalformedFile(f"{key} is not a string")
-    return value.replace("\0", "\ufffd")
+    # "\udcff" in JSON (of a file name that is not UTF-8) is no character: no UTF-8 and no jsonb can hold it.
+    return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")

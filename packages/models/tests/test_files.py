@@ -108,6 +108,11 @@ def test_a_malformed_progress_line_is_said_to_be(line: bytes):
         parse_progress(line + b"\n")
 
 
+def test_a_file_name_that_is_not_utf8_is_told_in_characters_that_postgres_takes():
+    line = b'{"event":"output","url":"s3://b/\\udcff","path":"/o/a\\u0000","size_bytes":1}\n'
+    assert parse_progress(line).outputs == (SentOutput(url="s3://b/?", path="/o/a\ufffd", size_bytes=1),)
+
+
 @pytest.mark.parametrize(
     ("data", "text"),
     [
