@@ -79,7 +79,7 @@ class Config:
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Raise ConfigError naming the variable."""
         return cls(
-            dsn=_required(env, "POIESIS_DSN"),
+            dsn=_dsn(env, "POIESIS_DSN"),
             pod_name=_required(env, "POD_NAME"),
             namespace=_required(env, "POD_NAMESPACE"),
             kubeconfig=env.get("KUBECONFIG") or None,
@@ -123,6 +123,13 @@ def _required(env: Mapping[str, str], name: str) -> str:
     if not value:
         raise ConfigError(f"{name} is not set")
     return value
+
+
+def _dsn(env: Mapping[str, str], name: str) -> str:
+    dsn = _required(env, name)
+    if not dsn.startswith(("postgres://", "postgresql://")):
+        raise ConfigError(f"{name} must begin with postgresql://")  # without the value: it is a secret
+    return dsn
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:

@@ -7,6 +7,7 @@ a limit of 0. How a task ended is `poiesis_models.states.terminal_state`'s word 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from poiesis_tctl.podfacts import (
     pause_note,
     phase,
     pod_facts,
+    time_of,
 )
 
 Object = Mapping[str, Any]
@@ -68,7 +70,7 @@ class TaskRow:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A task and its objects. `gone_pod`, `gone_job`: the last ones that vanished, as they were last known."""
+    """A task and its objects. `gone_pod`, `gone_job`: those that vanished last, as they were last known."""
 
     task: TaskRow | None
     pod: Object | None = None
@@ -99,6 +101,7 @@ class Attempt:
     pod_uid: str
     pod_name: str
     node: str
+    start: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,8 +306,8 @@ def _after_the_end(task: TaskRow, view: View, limits: Limits) -> Iterator[_Sympt
     pod, job = view.pod, view.job
     if pod is None:
         if job is not None and not is_deleted(job) and not _is_finished(job):
-            cure = (_delete(job, "its task has ended"),)
-            yield _Symptom(key="leftover job", limit=limits.leftover, cure=cure)
+            delete = _delete(job, "its task has ended")
+            yield _Symptom(key="leftover job", limit=limits.leftover, cure=(delete,))
     elif is_alive(pod):
         if (pod.get("spec") or {}).get("activeDeadlineSeconds") == 1:
             why, limit = "its Pod would not end", _grace(pod) + limits.leftover
@@ -405,8 +408,10 @@ def _finish(task: TaskRow, pod: Object | None, otherwise: Trouble | None) -> Fin
 
 
 def _says_more(facts: Facts, otherwise: Trouble | None) -> bool:
-    """`otherwise` names a container: something that the Pod waits for, beside what has happened in it."""
-    return otherwise is not None and otherwise.container is not None and facts.trouble is None
+    """`otherwise` names a container that the Pod waits for, beside what has happened in it."""
+    return (
+        otherwise is not None and otherwise.container is not None and facts.trouble is None and not facts.done
+    )
 
 
 def _ended(facts: Facts, task: TaskRow, pod: Object | None) -> Finish:
@@ -422,7 +427,10 @@ def _ended(facts: Facts, task: TaskRow, pod: Object | None) -> Finish:
 def _attempt(pod: Object) -> Attempt | None:
     """None for a Pod that no node was found for."""
     node = (pod.get("spec") or {}).get("nodeName")
-    return Attempt(pod_uid=_uid(pod), pod_name=_name(pod), node=node) if node else None
+    if not node:
+        return None
+    start = time_of((pod.get("status") or {}).get("startTime"))
+    return Attempt(pod_uid=_uid(pod), pod_name=_name(pod), node=node, start=start)
 
 
 def _note(pod: Object) -> str:

@@ -48,7 +48,8 @@ class Elector:
         self._mine: _Lease | None = None  # as the API server answered to the last good renewal
         self._seen: tuple[str, float] | None = None  # another's resourceVersion, and when it was first seen
         self.leading = False
-        self.last_answer: float | None = None  # loop time of the API server's last sensible answer
+        self._tried: float | None = None  # loop time of the last try,
+        self._answered: float | None = None  # and of the last one that the API server answered with sense
 
     async def run(self, work: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
         """Until `stop`: be a candidate, lead, be a candidate again. The Lease is given back at the end.
@@ -60,6 +61,17 @@ class Elector:
             if await self._try(self._acquire, self._times.renew / 2):
                 await self._lead(work, stop, renewed_at)
             await self._pause(stop)
+
+    def is_alive(self) -> bool:
+        """The loop turns."""
+        return self._tried is None or self._is_recent(self._tried)
+
+    def is_answered(self) -> bool:
+        """The API server is there."""
+        return self._answered is not None and self._is_recent(self._answered)
+
+    def _is_recent(self, time: float) -> bool:
+        return asyncio.get_running_loop().time() < time + 2 * self._times.lease
 
     async def _lead(
         self, work: Callable[[], Awaitable[None]], stop: asyncio.Event, renewed_at: float
@@ -116,6 +128,7 @@ class Elector:
 
     async def _try(self, step: Callable[[], Awaitable[bool]], seconds: float) -> bool:
         """Whatever the API server does (refuse, break off, hang) is a no."""
+        self._tried = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(max(seconds, 0)):
                 done = await step()
@@ -125,7 +138,7 @@ class Elector:
         except KubeError as error:
             logger.warning("the lease could not be used", extra={"lease": self._name, "error": str(error)})
             return False
-        self.last_answer = asyncio.get_running_loop().time()
+        self._answered = asyncio.get_running_loop().time()
         return done
 
     async def _acquire(self) -> bool:

@@ -79,6 +79,11 @@ def plan_of(pod: Object) -> Plan:
         )
 
 
+def time_of(text: str | None) -> datetime | None:
+    """A metav1.Time."""
+    return None if not text else datetime.fromisoformat(text)
+
+
 def phase(pod: Object) -> str:
     return str((pod.get("status") or {}).get("phase") or "")
 
@@ -105,9 +110,9 @@ def is_stalled(pod: Object) -> bool:
     """Nothing runs, nothing is waited for, and yet the Pod does not end.
 
     Two known ways: an init container that has ended 0 with reason OOMKilled (the kubelet kills the Pod for
-    its reason and keeps its phase for its exit code), and a sandbox lost between two init containers. A
-    container that is not named by the plan and has no word of its own may be pulling: only where the recorder
-    is dead, too, or after OOMKilled, is it sure that nothing does.
+    its reason and keeps its phase for its exit code), and a sandbox lost between two init containers. In any
+    other Pod the next container may be pulling its image, which no status tells; so the recorder must be
+    dead and not merely about to be restarted.
     """
     if running_containers(pod):
         return False
@@ -254,10 +259,10 @@ def _row(executor: ExecutorEnd, end: ContainerEnd, terminated: Object) -> Execut
     if end.record is not None:
         start, stop = _from_ns(end.record.start_ns), _from_ns(end.record.end_ns)
     else:
-        finished = _time(terminated.get("finishedAt"))
-        start, stop = _time(terminated.get("startedAt")) or finished, finished
-    if start is None or stop is None:
-        return None
+        finished = time_of(terminated.get("finishedAt"))
+        if finished is None:
+            return None
+        start, stop = time_of(terminated.get("startedAt")) or finished, finished
     return ExecutorRow(
         index=executor.index, start=start, end=stop, exit_code=executor.exit_code, oom=executor.oom
     )
@@ -265,7 +270,3 @@ def _row(executor: ExecutorEnd, end: ContainerEnd, terminated: Object) -> Execut
 
 def _from_ns(value: int) -> datetime:
     return datetime.fromtimestamp(value / 1e9, UTC)
-
-
-def _time(text: str | None) -> datetime | None:
-    return None if not text else datetime.fromisoformat(text)

@@ -1,0 +1,235 @@
+"""The leader's work: two informers feed a queue of task ids, workers decide about each and act."""
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Mapping
+from uuid import UUID
+
+from poiesis_tctl import decide, roles
+from poiesis_tctl.config import Config
+from poiesis_tctl.decide import (
+    Action,
+    Decision,
+    DeleteJob,
+    EndPod,
+    EnsureRole,
+    ExplainNoPod,
+    Finish,
+    Recheck,
+    RequeueAttempt,
+    SystemLog,
+    View,
+)
+from poiesis_tctl.informer import Informer, WatchTimes, WorkQueue, newest
+from poiesis_tctl.kube import Kube, KubeError, Object
+from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
+
+logger = logging.getLogger(__name__)
+
+_RECONCILE_AGAIN_SECONDS = 10.0
+_POD_SUFFIX = re.compile(r"(poiesis-[0-9a-f-]{36})-[a-z0-9]{5}\b")
+
+
+class Controller:
+    """Lives as long as one leadership; nothing of it outlives that but what it wrote."""
+
+    def __init__(
+        self, kube: Kube, tasks: TasksDb, config: Config, *, watch_times: WatchTimes | None = None
+    ) -> None:
+        self._kube = kube
+        self._tasks = tasks
+        self._config = config
+        self._queue: WorkQueue[str] = WorkQueue()
+        self._pods = Informer(
+            kube, kube.pods_path, changed=self._queue.add, slim=decide.slim_pod, times=watch_times
+        )
+        self._jobs = Informer(
+            kube, kube.jobs_path, changed=self._queue.add, slim=decide.slim_job, times=watch_times
+        )
+        self._since: dict[str, Mapping[str, float]] = {}  # symptoms of a task, and when they were first seen
+        self._roles: dict[str, str] = {}  # task -> uid of the Pod whose Role exists
+
+    @property
+    def synced(self) -> bool:
+        return self._pods.synced.is_set() and self._jobs.synced.is_set()
+
+    async def run(self) -> None:
+        """Until cancelled. A worker survives what goes wrong with a task; nothing else should fail."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pods.run(), name="pods")
+                group.create_task(self._jobs.run(), name="jobs")
+                await self._pods.synced.wait()
+                await self._jobs.synced.wait()
+                group.create_task(self._reconcile(), name="reconcile")
+                for number in range(self._config.workers):
+                    group.create_task(self._work(), name=f"worker {number}")
+        finally:
+            self._queue.close()
+
+    async def _reconcile(self) -> None:
+        """Look at everything now and then: what was missed, and what never had an event."""
+        while True:
+            for key in (*self._pods.cache.tasks(), *self._jobs.cache.tasks()):
+                self._queue.add(key)
+            try:
+                for task_id in await self._tasks.unfinished():
+                    self._queue.add(str(task_id))
+            except DatabaseUnavailable as error:
+                logger.warning("cannot reconcile yet", extra={"error": str(error)})
+                await asyncio.sleep(min(_RECONCILE_AGAIN_SECONDS, self._config.reconcile_seconds))
+            else:
+                await asyncio.sleep(self._config.reconcile_seconds)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            try:
+                await self._process(key)
+            except (KubeError, DatabaseUnavailable) as error:
+                seconds = self._queue.failed(key)
+                logger.warning("again later", extra={"task": key, "error": str(error), "seconds": seconds})
+            except Exception:  # one task that cannot be understood must not stop the others
+                seconds = self._queue.failed(key)
+                logger.exception("cannot decide", extra={"task": key, "seconds": seconds})
+            else:
+                self._queue.done(key)
+
+    async def _process(self, key: str) -> None:
+        try:
+            task_id = UUID(key)
+        except ValueError:
+            logger.debug("not a task of ours", extra={"task": key})
+            return
+        role_error = await self._ensure_role(key)
+        view, decision = await self._decide(key, task_id)
+        for action in decision.actions:
+            if not await self._act(key, task_id, action):
+                break
+        self._settle(key, view)
+        if role_error is not None:
+            raise role_error
+
+    async def _ensure_role(self, key: str) -> KubeError | None:
+        """Before anything else, for the recorder waits for it; but its failure must not hold up an ending."""
+        pod = self._pods.cache.current(key)
+        wanted = None if pod is None else decide.decide_role(pod)
+        if wanted is None or self._roles.get(key) == wanted.pod_uid:
+            return None
+        try:
+            await self._make_role(wanted)
+        except KubeError as error:
+            return error
+        self._roles[key] = wanted.pod_uid
+        return None
+
+    async def _make_role(self, wanted: EnsureRole) -> None:
+        await self._kube.create_role(roles.role(wanted))
+        await self._kube.create_role_binding(roles.role_binding(wanted))
+
+    async def _decide(self, key: str, task_id: UUID) -> tuple[View, Decision]:
+        view = await self._view(key, task_id)
+        decision = self._decision(key, view)
+        ends = any(isinstance(action, Finish | RequeueAttempt) for action in decision.actions)
+        if ends and view.rests_on_absence:
+            view = await self._view_again(view, key, task_id)
+            decision = self._decision(key, view)
+        if decision.since:
+            self._since[key] = decision.since
+        else:
+            self._since.pop(key, None)
+        return view, decision
+
+    def _decision(self, key: str, view: View) -> Decision:
+        now = asyncio.get_running_loop().time()
+        return decide.decide(view, self._since.get(key, {}), now, self._config.limits)
+
+    async def _view(self, key: str, task_id: UUID) -> View:
+        pods, jobs = self._pods.cache, self._jobs.cache
+        pod, job, gone_pod, gone_job = pods.current(key), jobs.current(key), pods.gone(key), jobs.gone(key)
+        task = await self._tasks.load(task_id)
+        return View(task=task, pod=pod, job=job, gone_pod=gone_pod, gone_job=gone_job)
+
+    async def _view_again(self, cached: View, key: str, task_id: UUID) -> View:
+        """The row first: a task that is submitted in it had its Job before."""
+        task = await self._tasks.load(task_id)
+        job = newest(map(decide.slim_job, await self._kube.jobs_of(key)))
+        pod = newest(map(decide.slim_pod, await self._kube.pods_of(key)))
+        return View(
+            task=task,
+            pod=pod,
+            job=job,
+            gone_pod=_vanished(cached.pod, pod) or cached.gone_pod,
+            gone_job=_vanished(cached.job, job) or cached.gone_job,
+        )
+
+    async def _act(self, key: str, task_id: UUID, action: Action) -> bool:
+        """False if the view was outdated: decide again."""
+        match action:
+            case Finish():
+                stored = await self._finish(task_id, action)
+                self._queue.add(key)  # what it leaves behind, or who knew more
+                return stored
+            case RequeueAttempt():
+                await self._tasks.requeue(task_id, action)
+                self._pods.cache.forget_gone(key)
+                logger.info("attempt over", extra={"task": key, "why": action.message})
+            case EndPod():
+                logger.info("ending Pod", extra={"task": key, "pod": action.name, "why": action.why})
+                await self._kube.end_pod(action.name, action.uid)
+            case DeleteJob():
+                logger.info("deleting Job", extra={"task": key, "job": action.name, "why": action.why})
+                await self._kube.delete_job(action.name, action.uid)
+            case ExplainNoPod():
+                await self._explain(task_id, action)
+            case SystemLog():
+                await self._tasks.say(task_id, action)
+            case Recheck():
+                self._queue.add_after(key, action.seconds)
+            case EnsureRole():
+                await self._make_role(action)
+        return True
+
+    async def _finish(self, task_id: UUID, finish: Finish) -> bool:
+        # Shielded: leadership may end, but an ending that is on its way is as good as any.
+        stored = await asyncio.shield(self._tasks.finish(task_id, finish))
+        ending = finish.ending
+        logger.info(
+            "task ended" if stored else "somebody else knows more",
+            extra={"task": str(task_id), "state": ending.state.value, "reason": ending.reason},
+        )
+        return stored
+
+    async def _explain(self, task_id: UUID, action: ExplainNoPod) -> None:
+        events = await self._kube.events_of(action.job_uid, "FailedCreate")
+        if events:
+            await self._tasks.say(task_id, failed_create_log(max(events, key=_event_time)))
+
+    def _settle(self, key: str, view: View) -> None:
+        """Forget what no later decision needs."""
+        if view.task is None or view.task.ended:
+            self._pods.cache.forget_gone(key)
+            self._jobs.cache.forget_gone(key)
+        if view.pod is None:
+            self._roles.pop(key, None)
+
+
+def failed_create_log(event: Object) -> SystemLog:
+    """Once for each message, whatever name the Pod would have had."""
+    message = _POD_SUFFIX.sub(r"\1", event.get("message") or "no message")
+    digest = hashlib.sha256(message.encode()).hexdigest()[:12]
+    return SystemLog(key=f"FailedCreate-{digest}", message=f"FailedCreate: {message}")
+
+
+def _event_time(event: Object) -> str:
+    series = event.get("series") or {}
+    return str(event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime") or "")
+
+
+def _vanished(cached: Object | None, live: Object | None) -> Object | None:
+    """The object that the cache still knows and the API server does not."""
+    if cached is None or (live is not None and live["metadata"]["uid"] == cached["metadata"]["uid"]):
+        return None
+    return cached

@@ -1,0 +1,29 @@
+"""/healthz: the lease loop is alive. /readyz: it gets answers, and a leader's caches are complete."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+
+@asynccontextmanager
+async def serve(port: int, *, healthy: Callable[[], bool], ready: Callable[[], bool]) -> AsyncIterator[int]:
+    """Answer 200 or 503 for as long as the block lasts; the port that is listened on (0: any)."""
+    app = web.Application()
+    app.router.add_get("/healthz", _answer(healthy))
+    app.router.add_get("/readyz", _answer(ready))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, port=port)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def _answer(good: Callable[[], bool]) -> Callable[[web.Request], Coroutine[None, None, web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n") if good() else web.Response(text="no\n", status=503)
+
+    return answer

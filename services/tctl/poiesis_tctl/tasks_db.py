@@ -1,0 +1,197 @@
+"""What the controller reads and writes in Postgres. Every write is conditional: two leaders do no harm."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from uuid import UUID
+
+import asyncpg
+
+from poiesis_models.states import TesState
+from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
+from poiesis_tctl.podfacts import ExecutorRow
+
+_STATEMENT_SECONDS = 30.0
+_CONNECT_SECONDS = 10.0
+
+
+class DatabaseUnavailable(Exception):
+    """Postgres could not be reached, or refused a statement."""
+
+
+@asynccontextmanager
+async def connect(dsn: str, *, connections: int) -> AsyncIterator["TasksDb"]:
+    """Connections are made when they are needed. No prepared statements outlive a transaction (PgBouncer)."""
+    pool = asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=connections,
+        command_timeout=_STATEMENT_SECONDS,
+        timeout=_CONNECT_SECONDS,
+        statement_cache_size=0,
+        server_settings={"application_name": "poiesis-tctl"},
+    )
+    async with pool:
+        yield TasksDb(pool)
+
+
+class TasksDb:
+    """Raises DatabaseUnavailable."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    _LOAD = """
+    SELECT state::text, cancel_requested_at IS NOT NULL AS cancel_requested, ended_at IS NOT NULL AS ended,
+           submitted_at IS NOT NULL AS submitted, coalesce(claimed_until > now(), false) AS claimed,
+           reported_by::text
+      FROM task WHERE id = $1
+    """
+
+    async def load(self, task_id: UUID) -> TaskRow | None:
+        """None if there is no such task."""
+        async with self._connection() as connection:
+            row = await connection.fetchrow(self._LOAD, task_id)
+        if row is None:
+            return None
+        return TaskRow(
+            id=task_id,
+            state=TesState(row["state"]),
+            cancel_requested=row["cancel_requested"],
+            ended=row["ended"],
+            submitted=row["submitted"],
+            claimed=row["claimed"],
+            reported_by=row["reported_by"],
+        )
+
+    _UNFINISHED = """
+    SELECT id FROM task WHERE ended_at IS NULL AND submitted_at < now() - interval '1 minute'
+     UNION
+    SELECT id FROM task WHERE state = 'CANCELING'
+    """
+
+    async def unfinished(self) -> list[UUID]:
+        """Tasks that must have objects in the cluster, or have ended."""
+        async with self._connection() as connection:
+            return [row["id"] for row in await connection.fetch(self._UNFINISHED)]
+
+    # The row is locked, so what is true here is still true for finish_task below.
+    _MAY_FINISH = """
+    SELECT ended_at IS NULL AND ($2 OR cancel_requested_at IS NULL) FROM task WHERE id = $1 FOR UPDATE
+    """
+    _FINISH = """
+    SELECT finish_task(p_task => $1, p_state => $2::text::tes_state, p_reason => $3, p_message => $4,
+                       p_container => $5, p_by => 'controller', p_cancel_seen => $6)
+    """
+
+    async def finish(self, task_id: UUID, finish: Finish) -> bool:
+        """Store the ending and, beside it, what the recorder has not said.
+
+        False, and nothing stored, if the task had ended already, or if a cancel has been asked for that the
+        decision did not know of.
+        """
+        ending = finish.ending
+        async with self._connection() as connection, connection.transaction():
+            if not await connection.fetchval(self._MAY_FINISH, task_id, finish.cancel_seen):
+                return False
+            if finish.attempt is not None:
+                attempt = await self._attempt(connection, task_id, finish.attempt)
+                await self._add_executors(connection, task_id, attempt, finish.executors)
+                if finish.note is not None:
+                    await connection.execute(_SAY, task_id, attempt, "recorder-silent", finish.note)
+            stored = await connection.fetchval(
+                self._FINISH,
+                task_id,
+                ending.state.value,
+                ending.reason,
+                ending.message,
+                ending.container,
+                finish.cancel_seen,
+            )
+        return bool(stored)
+
+    _ADD_ATTEMPT = """
+    INSERT INTO task_log (task_id, attempt, pod_uid, pod_name, node, start_time)
+    SELECT $1, coalesce(max(attempt) + 1, 0), $2, $3, $4, coalesce($5, now()) FROM task_log WHERE task_id = $1
+    ON CONFLICT (task_id, pod_uid) DO NOTHING
+    """
+
+    async def _attempt(self, connection: asyncpg.Connection, task_id: UUID, attempt: Attempt) -> int:
+        await connection.execute(
+            self._ADD_ATTEMPT, task_id, attempt.pod_uid, attempt.pod_name, attempt.node, attempt.start
+        )
+        number = await connection.fetchval(
+            "SELECT attempt FROM task_log WHERE task_id = $1 AND pod_uid = $2", task_id, attempt.pod_uid
+        )
+        return int(number)
+
+    # What the recorder has said stays; the join leaves out executors that the task does not have.
+    _ADD_EXECUTORS = """
+    INSERT INTO executor_log (task_id, attempt, executor_index, start_time, end_time, exit_code, oom)
+    SELECT $1, $2, said.index, said.start_time, said.end_time, said.exit_code, said.oom
+      FROM unnest($3::integer[], $4::timestamptz[], $5::timestamptz[], $6::integer[], $7::boolean[])
+           AS said (index, start_time, end_time, exit_code, oom)
+      JOIN executor ON executor.task_id = $1 AND executor.index = said.index
+    ON CONFLICT (task_id, attempt, executor_index) DO UPDATE
+       SET end_time = excluded.end_time, exit_code = excluded.exit_code, oom = excluded.oom
+     WHERE executor_log.end_time IS NULL
+    """
+
+    async def _add_executors(
+        self, connection: asyncpg.Connection, task_id: UUID, attempt: int, rows: tuple[ExecutorRow, ...]
+    ) -> None:
+        await connection.execute(
+            self._ADD_EXECUTORS,
+            task_id,
+            attempt,
+            [row.index for row in rows],
+            [row.start for row in rows],
+            [row.end for row in rows],
+            [row.exit_code for row in rows],
+            [row.oom for row in rows],
+        )
+
+    _CLOSE = """
+    UPDATE task_log SET end_time = now()
+     WHERE task_id = $1 AND end_time IS NULL AND ($2::text IS NULL OR pod_uid = $2)
+    RETURNING attempt
+    """
+    # Not if a newer attempt has begun: the state is that one's. Nor out of CANCELING or an ending.
+    _REQUEUE = """
+    UPDATE task SET state = 'QUEUED'
+     WHERE id = $1 AND state IN ('INITIALIZING', 'RUNNING')
+       AND NOT EXISTS (SELECT FROM task_log WHERE task_id = $1 AND end_time IS NULL)
+    """
+
+    async def requeue(self, task_id: UUID, requeue: RequeueAttempt) -> None:
+        """Close the attempt and wait for the next; nothing if the task has ended or the attempt is closed."""
+        async with self._connection() as connection, connection.transaction():
+            if not await connection.fetchval(self._MAY_FINISH, task_id, True):
+                return
+            for row in await connection.fetch(self._CLOSE, task_id, requeue.pod_uid):
+                await connection.execute(_SAY, task_id, row["attempt"], "requeued", requeue.message)
+            await connection.execute(self._REQUEUE, task_id)
+
+    async def say(self, task_id: UUID, log: SystemLog) -> None:
+        """A system log from before there was a Pod; once for each key."""
+        async with self._connection() as connection:
+            await connection.execute(_SAY, task_id, None, log.key, log.message)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        with _errors():
+            async with self._pool.acquire(timeout=_STATEMENT_SECONDS) as connection:
+                yield connection
+
+
+_SAY = """
+INSERT INTO system_log (task_id, attempt, source, key, message) VALUES ($1, $2, 'controller', $3, $4)
+ON CONFLICT (task_id, attempt, source, key) DO NOTHING
+"""
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, OSError) as error:
+        raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
