@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from lab.errors import LabError
 from lab.shell import say
@@ -93,7 +93,7 @@ def counts(report: Path) -> tuple[int, int, int]:
     """Passed, failed and skipped of a JUnit report; nothing passed if pytest left none."""
     if not report.exists():
         return 0, 1, 0
-    suites = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314  # our own file
+    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314  # our own file
     total = failed = skipped = 0
     for suite in suites:
         total += int(suite.get("tests", 0))
