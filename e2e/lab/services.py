@@ -27,7 +27,7 @@ class Source:
 
 
 SOURCES: Mapping[str, Source] = {  # built in this order: the helper goes into others
-    "helper": Source(dockerfile="services/helper/Dockerfile"),
+    "helper": Source(dockerfile="services/helper/Dockerfile", context="services/helper"),
     "api": Source(dockerfile="services/api/Dockerfile"),
     "tif": Source(dockerfile="services/tif/Dockerfile"),
     "tof": Source(dockerfile="services/tof/Dockerfile"),
