@@ -1,0 +1,199 @@
+{{/* Names: <fullname>-<component>; short enough for a Job's name with a revision. */}}
+{{- define "poiesis.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels of selection: (dict "root" $ "component" "api") */}}
+{{- define "poiesis.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "poiesis.labels" -}}
+{{ include "poiesis.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: poiesis
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* An image: (dict "root" $ "service" "api") */}}
+{{- define "poiesis.image" -}}
+{{- $images := .root.Values.images -}}
+{{- with index $images .service -}}
+{{- . -}}
+{{- else -}}
+{{- with $images.registry }}{{ trimSuffix "/" . }}/{{ end }}poiesis-{{ .service }}:{{ default .root.Chart.AppVersion $images.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "poiesis.imagePullSecrets" -}}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The Pod Security level "restricted" for Pods of ours. */}}
+{{- define "poiesis.podSecurityContext" -}}
+runAsNonRoot: true
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "poiesis.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* The Secret with migrations-dsn and api-dsn. */}}
+{{- define "poiesis.postgresSecret" -}}
+{{- if .Values.postgresql.embedded -}}
+{{ include "poiesis.fullname" . }}-postgres
+{{- else -}}
+{{- required "postgresql.existingSecret is empty: with postgresql.embedded=false it must name a Secret with the keys migrations-dsn, api-dsn and recorder-dsn" .Values.postgresql.existingSecret -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret with recorder-dsn, which TaskPods mount. */}}
+{{- define "poiesis.recorderSecret" -}}
+{{- if .Values.postgresql.embedded -}}
+{{ include "poiesis.fullname" . }}-recorder
+{{- else -}}
+{{- default (include "poiesis.postgresSecret" .) .Values.postgresql.existingRecorderSecret -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "poiesis.storageSecret" -}}
+{{- $s3 := .Values.storage.s3 -}}
+{{- if $s3.existingSecret -}}
+{{- if or $s3.accessKey $s3.secretKey -}}
+{{- fail "storage.s3.existingSecret is set, so storage.s3.accessKey and storage.s3.secretKey must be empty" -}}
+{{- end -}}
+{{- $s3.existingSecret -}}
+{{- else if or $s3.accessKey $s3.secretKey -}}
+{{- if not (and $s3.accessKey $s3.secretKey) -}}
+{{- fail "storage.s3.accessKey and storage.s3.secretKey belong together: one of them is empty" -}}
+{{- end -}}
+{{ include "poiesis.fullname" . }}-storage
+{{- end -}}
+{{- end -}}
+
+{{/*
+Fail where a Secret that is named in the values is missing or incomplete. Only a cluster can tell, so nothing is said
+by `helm template`: there even the namespace's default ServiceAccount is not to be seen.
+(dict "root" $ "secret" name "keys" (list …) "value" "postgresql.existingSecret")
+*/}}
+{{- define "poiesis.checkSecret" -}}
+{{- $namespace := .root.Release.Namespace -}}
+{{- if lookup "v1" "ServiceAccount" $namespace "default" -}}
+{{- $secret := lookup "v1" "Secret" $namespace .secret -}}
+{{- if not $secret -}}
+{{- fail (printf "%s: there is no Secret %s in the namespace %s" .value .secret $namespace) -}}
+{{- end -}}
+{{- $data := default dict $secret.data -}}
+{{- range .keys -}}
+{{- if not (hasKey $data .) -}}
+{{- fail (printf "%s: the Secret %s has no key %s" $.value $.secret .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* `key: value` into a dict only if the value says something: (list $dict "key" value) */}}
+{{- define "poiesis.setIfAny" -}}
+{{- $value := index . 2 -}}
+{{- if $value -}}
+{{- $_ := set (index . 0) (index . 1) $value -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Quantities as text: `cpu: 2` is a number in YAML and after --set. */}}
+{{- define "poiesis.quantities" -}}
+{{- dict "cpu" (toString .cpu) "memory" (toString .memory) | toJson -}}
+{{- end -}}
+
+{{/* The api's configuration document. Its keys are those of poiesis_api.config. */}}
+{{- define "poiesis.config" -}}
+{{- $values := .Values -}}
+{{- $images := dict
+    "trec" (include "poiesis.image" (dict "root" . "service" "trec"))
+    "helper" (include "poiesis.image" (dict "root" . "service" "helper"))
+    "pullPolicy" $values.images.pullPolicy
+    "pullSecrets" $values.images.pullSecrets -}}
+{{- $root := . -}}
+{{- $filers := list -}}
+{{- range $values.filers -}}
+{{- $filer := deepCopy . -}}
+{{- range $side, $service := dict "inputs" "tif" "outputs" "tof" -}}
+{{- with index $filer $side -}}
+{{- if not .image -}}
+{{- $_ := set . "image" (include "poiesis.image" (dict "root" $root "service" $service)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $filers = append $filers $filer -}}
+{{- end -}}
+{{- $s3 := $values.storage.s3 -}}
+{{- $storage := dict "addressingStyle" $s3.addressingStyle -}}
+{{- include "poiesis.setIfAny" (list $storage "secretName" (include "poiesis.storageSecret" .)) -}}
+{{- include "poiesis.setIfAny" (list $storage "endpoint" $s3.endpoint) -}}
+{{- include "poiesis.setIfAny" (list $storage "region" $s3.region) -}}
+{{- if $s3.caSecret.name -}}
+{{- $_ := set $storage "caSecret" $s3.caSecret -}}
+{{- end -}}
+{{- $volume := pick $values.volume "type" "defaultSizeGb" "accessMode" -}}
+{{- include "poiesis.setIfAny" (list $volume "storageClass" $values.volume.storageClass) -}}
+{{- $executors := pick $values.executors "securityContext" "logBytes" -}}
+{{- $_ := set $executors "defaultResources" (include "poiesis.quantities" $values.executors.defaultResources | fromJson) -}}
+{{- $_ := set $executors "onError" $values.executors.onExecutorError -}}
+{{- include "poiesis.setIfAny" (list $executors "imagePullPolicy" $values.executors.imagePullPolicy) -}}
+{{- $resources := dict -}}
+{{- range $container, $given := $values.resources -}}
+{{- $_ := set $resources $container (dict
+      "requests" (include "poiesis.quantities" $given.requests | fromJson)
+      "limits" (include "poiesis.quantities" $given.limits | fromJson)) -}}
+{{- end -}}
+{{- $pod := pick $values.pod "labels" "annotations" "nodeSelector" "tolerations" "affinity" -}}
+{{- range list "priorityClassName" "runtimeClassName" "activeDeadlineSeconds" -}}
+{{- include "poiesis.setIfAny" (list $pod . (index $values.pod .)) -}}
+{{- end -}}
+{{- $queue := pick $values.queue "maxActiveTasks" "maxSubmissions" "pollSeconds" "claimSeconds" -}}
+{{- range list "giveUpSeconds" "kueueQueueName" -}}
+{{- include "poiesis.setIfAny" (list $queue . (index $values.queue .)) -}}
+{{- end -}}
+{{- $info := dict "version" .Chart.AppVersion -}}
+{{- range $key, $value := $values.serviceInfo -}}
+{{- include "poiesis.setIfAny" (list $info $key $value) -}}
+{{- end -}}
+{{- dict
+    "images" $images
+    "filers" $filers
+    "storage" $storage
+    "recorderSecret" (include "poiesis.recorderSecret" .)
+    "volume" $volume
+    "executors" $executors
+    "resources" $resources
+    "pod" $pod
+    "filerRetryAttempts" $values.filerRetryAttempts
+    "ttlSecondsAfterFinished" $values.ttlSecondsAfterFinished
+    "terminationGracePeriodSeconds" $values.terminationGracePeriodSeconds
+    "queue" $queue
+    "serviceInfo" $info
+    "limits" (dict "bodyBytes" $values.api.bodyBytes)
+    "http" (dict "host" "0.0.0.0" "port" 8000)
+    "database" $values.api.database
+  | toPrettyJson -}}
+{{- end -}}
