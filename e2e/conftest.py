@@ -1,0 +1,341 @@
+"""Fixtures of the stories: one cluster and one release for the whole run, however many workers share them.
+
+The first worker that needs something makes it, under a lock, and writes down what it is; the process that
+started the run takes it all down at the end. POIESIS_E2E_KEEP=1 (or --keep-cluster) keeps it, and the next
+run upgrades it in place. --kubeconfig or POIESIS_KUBECONFIG names a cluster to use instead of the lab's.
+"""
+
+import json
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from filelock import FileLock
+
+from install import (
+    DATABASE_SECRET,
+    STORAGE_SECRET,
+    Release,
+    Values,
+    chart_values,
+    database_secret,
+    install,
+    storage_secret,
+    uninstall,
+)
+from kube import TASK_LABEL, Kube, Node
+from lab import cache, docker, services
+from lab import cluster as lab_cluster
+from lab import images as lab_images
+from lab.cluster import Cluster
+from lab.images import Images
+from storage import Bucket, Endpoint, make_bucket
+from tes_client import Document, Task, TesClient, connect
+
+with warnings.catch_warnings():  # testcontainers moved its modules, and says so where they are imported
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from lab import backends
+
+_RUN = "POIESIS_E2E_RUN"
+_CREATED = pytest.StashKey[list[str]]()
+_FILER = Path(__file__).parent / "filers"
+
+
+# --- one run, many workers -----------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the run; workers inherit the name by the environment."""
+    os.environ.setdefault(_RUN, "kept" if _keep(config) else uuid.uuid4().hex[:6])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take down what the run made; only in the process that started it, after all workers."""
+    config = session.config
+    folder = _folder()
+    if hasattr(config, "workerinput") or not folder.exists():
+        return
+    if not _keep(config):
+        _take_down(folder)
+    shutil.rmtree(folder)
+
+
+def _keep(config: pytest.Config) -> bool:
+    return os.environ.get("POIESIS_E2E_KEEP") == "1" or bool(config.getoption("keep_cluster", default=False))
+
+
+def _folder() -> Path:
+    return cache.directory() / "e2e" / os.environ[_RUN]
+
+
+def _take_down(folder: Path) -> None:
+    made = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    if "cluster" not in made:
+        return
+    cluster = lab_cluster.current()
+    for name in ("release", "second"):
+        if name in made:
+            uninstall(cluster, Release(**made[name]))
+    if "postgres" in made:
+        docker.docker("rm", "--force", "--volumes", made["postgres"]["container"])
+    if made["cluster"]["made"]:
+        lab_cluster.down()
+
+
+def once(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` returned, in whichever worker came first."""
+    folder = _folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    with FileLock(folder / f"{name}.lock"):
+        if not path.exists():
+            facts = make()
+            with cache.aside(path) as new:
+                new.write_text(json.dumps(facts))
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+
+# --- the cluster and what stands beside it -------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """A cluster that works, or the test fails with the reason."""
+    named = request.config.getoption("kubeconfig") or os.environ.get("POIESIS_KUBECONFIG")
+
+    def up() -> dict[str, Any]:
+        before = docker.answers() and docker.container_facts(lab_cluster.NODE) is not None
+        lab_cluster.up(Path(named) if named else None)
+        return {"made": not before and not named}
+
+    once("cluster", up)
+    return lab_cluster.current()
+
+
+@pytest.fixture(scope="session")
+def images(cluster: Cluster) -> Images:
+    """The images that stories run; the cluster has them."""
+    return lab_images.images()
+
+
+@pytest.fixture(scope="session")
+def built(cluster: Cluster) -> dict[str, str]:
+    """Our own images by service, built and in the cluster; none for a cluster that is not the lab's."""
+    return {} if cluster.external else once("built", services.build_and_load)
+
+
+@pytest.fixture(scope="session")
+def demo_image(built: dict[str, str]) -> str:
+    """The demo's tools."""
+    return built["demo"]
+
+
+@pytest.fixture(scope="session")
+def storage(cluster: Cluster) -> Endpoint:
+    """MinIO."""
+    minio = backends.Minio(**once("minio", lambda: asdict(backends.start_minio())))
+    return Endpoint(
+        url=minio.url, pod_url=minio.pod_url, access_key=minio.access_key, secret_key=minio.secret_key
+    )
+
+
+@pytest.fixture(scope="session")
+def postgres(cluster: Cluster) -> backends.Postgres:
+    """A Postgres of this run's own."""
+    name = f"poiesis-e2e-postgres-{os.environ[_RUN]}"
+    return backends.Postgres(**once("postgres", lambda: asdict(backends.start_postgres(name))))
+
+
+@pytest.fixture(scope="session")
+def web_url(cluster: Cluster) -> str:
+    """The HTTP server's URL as Pods know it."""
+    server = backends.FileServer(**once("web", lambda: asdict(backends.start_file_server({}))))
+    return server.pod_url
+
+
+@pytest.fixture
+def serve(web_url: str) -> Callable[[str, bytes], str]:
+    """Serve a file by HTTP: name and content to URL."""
+    folder = f"e2e/{uuid.uuid4().hex}"
+
+    def put(name: str, content: bytes) -> str:
+        backends.start_file_server({f"{folder}/{name}": content})
+        return f"{web_url}/{folder}/{name}"
+
+    return put
+
+
+@pytest.fixture
+def bucket(storage: Endpoint) -> Iterator[Bucket]:
+    """A bucket of the test's own."""
+    made = make_bucket(storage)
+    yield made
+    made.remove()
+
+
+# --- the releases --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def release(
+    cluster: Cluster, built: dict[str, str], storage: Endpoint, postgres: backends.Postgres, images: Images
+) -> Release:
+    """The chart as most sites would have it: Postgres and object storage from outside, claims for disks."""
+    overrides: Values = {"postgresql": {"embedded": False, "existingSecret": DATABASE_SECRET}}
+
+    def make() -> dict[str, Any]:
+        return asdict(
+            install(
+                cluster,
+                name="poiesis",
+                namespace=f"poiesis-e2e-{os.environ[_RUN]}",
+                values=chart_values(built, storage, images.postgres, overrides),
+                secrets={
+                    STORAGE_SECRET: storage_secret(storage),
+                    DATABASE_SECRET: database_secret(postgres.pod_dsn),
+                },
+            )
+        )
+
+    return Release(**once("release", make))
+
+
+@pytest.fixture(scope="session")
+def filer_image(cluster: Cluster, images: Images) -> str:
+    """A filer that is not ours."""
+
+    def make() -> dict[str, Any]:
+        dockerfile = (_FILER / "Dockerfile").read_text().replace("busybox:1.37", images.busybox)
+        image = lab_images.from_dockerfile("filer", dockerfile, {"filer.sh": _FILER / "filer.sh"})
+        cluster.load([image])
+        return {"image": image}
+
+    image: str = once("filer", make)["image"]
+    return image
+
+
+@pytest.fixture(scope="session")
+def second(
+    cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images, filer_image: str
+) -> Release:
+    """The chart otherwise: its own Postgres, disks on the node, and another filer for http:// and mem://."""
+    side = {"image": filer_image, "command": ["/filer"]}
+    overrides: Values = {
+        "volume": {"type": "emptyDir"},
+        "filers": [
+            {
+                "name": "shell",
+                "inputs": {"schemes": ["http", "mem"], **side},
+                "outputs": {"schemes": ["mem"], **side},
+            },
+            {
+                "name": "default",
+                "inputs": {"schemes": ["s3"], "image": "", "command": ["python3", "-m", "poiesis_tif"]},
+                "outputs": {"schemes": ["s3"], "image": "", "command": ["python3", "-m", "poiesis_tof"]},
+            },
+        ],
+        "tctl": {"thresholds": {"imagePullSeconds": 30}},
+    }
+
+    def make() -> dict[str, Any]:
+        return asdict(
+            install(
+                cluster,
+                name="second",
+                namespace=f"poiesis-e2e-{os.environ[_RUN]}-second",
+                values=chart_values(built, storage, images.postgres, overrides),
+                secrets={STORAGE_SECRET: storage_secret(storage)},
+            )
+        )
+
+    return Release(**once("second", make))
+
+
+# --- what a test works with ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def client(request: pytest.FixtureRequest, release: Release) -> AsyncIterator[TesClient]:
+    """TES of the release."""
+    async with connect(release.url) as made:
+        request.node.stash[_CREATED] = made.created
+        yield made
+
+
+@pytest.fixture
+async def second_client(request: pytest.FixtureRequest, second: Release) -> AsyncIterator[TesClient]:
+    """TES of the other release."""
+    async with connect(second.url) as made:
+        request.node.stash[_CREATED] = made.created
+        yield made
+
+
+@pytest.fixture
+def run_task(client: TesClient) -> Callable[[Document], Awaitable[Task]]:
+    """Create a task, wait for its end, and return it in FULL."""
+    return client.run
+
+
+@pytest.fixture
+def kube(cluster: Cluster, release: Release) -> Kube:
+    """kubectl in the release's namespace."""
+    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
+
+
+@pytest.fixture
+def second_kube(cluster: Cluster, second: Release) -> Kube:
+    """kubectl in the other release's namespace."""
+    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=second.namespace)
+
+
+@pytest.fixture
+def node(cluster: Cluster) -> Node:
+    """The machine that Pods run on."""
+    assert not cluster.external, "this story has to reach into the node: run it on the lab's own cluster"
+    return Node(docker=docker.binary(), container=lab_cluster.NODE)
+
+
+@pytest.fixture
+async def database(postgres: backends.Postgres, release: Release) -> AsyncIterator[asyncpg.Connection]:
+    """The release's database, as its owner."""
+    connection = await asyncpg.connect(postgres.dsn)
+    yield connection
+    await connection.close()
+
+
+# --- what a failure shows ------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Beside a failure stand the Pods of the tasks that the test created."""
+    report = yield
+    created = item.stash.get(_CREATED, [])
+    if report.when == "call" and report.failed and created:
+        for task_id in created[:3]:
+            report.sections.append((f"Kubernetes on task {task_id}", _looks(task_id)))
+    return report
+
+
+def _looks(task_id: str) -> str:
+    selector = f"--selector={TASK_LABEL}={task_id}"
+    cluster = lab_cluster.current()
+    looks = [
+        cluster.kubectl("get", "jobs,pods", "--all-namespaces", "-o", "wide", selector),
+        cluster.kubectl("describe", "pods", "--all-namespaces", selector)[-6000:],
+    ]
+    for pod in json.loads(cluster.kubectl("get", "pods", "--all-namespaces", "-o", "json", selector))[
+        "items"
+    ]:
+        metadata = pod["metadata"]
+        where = ("--namespace", metadata["namespace"], metadata["name"])
+        looks.append(cluster.kubectl("logs", *where, "--container=trec", "--tail=40"))
+    return "\n".join(looks)

@@ -1,0 +1,1 @@
+"""`python -m demo`: from a fresh checkout to aligned reads, on a real cluster."""

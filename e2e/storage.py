@@ -1,0 +1,93 @@
+"""A bucket of the test's own, from the machine that runs the tests."""
+
+import asyncio
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """An S3 service: this machine reaches it by one URL, Pods by another."""
+
+    url: str
+    pod_url: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    region: str = "us-east-1"
+
+    def client(self) -> Any:
+        """A boto3 client. Not through the machine's proxy: the service is next door."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            config=Config(s3={"addressing_style": "path"}, proxies={}, retries={"max_attempts": 3}),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """One bucket; calls run in a thread."""
+
+    name: str
+    s3: Any
+
+    def url(self, key: str = "") -> str:
+        """As TES documents name an object, or a directory of objects."""
+        return f"s3://{self.name}/{key}"
+
+    async def put(self, key: str, data: bytes) -> str:
+        """Store an object; its URL."""
+        await asyncio.to_thread(self.s3.put_object, Bucket=self.name, Key=key, Body=data)
+        return self.url(key)
+
+    async def get(self, key: str) -> bytes:
+        """An object's bytes."""
+
+        def read() -> bytes:
+            data: bytes = self.s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+            return data
+
+        return await asyncio.to_thread(read)
+
+    async def text(self, key: str) -> str:
+        """An object as text."""
+        return (await self.get(key)).decode()
+
+    async def keys(self, prefix: str = "") -> list[str]:
+        """Every key below `prefix`, sorted."""
+
+        def read() -> list[str]:
+            pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+            return sorted(item["Key"] for page in pages for item in page.get("Contents", ()))
+
+        return await asyncio.to_thread(read)
+
+    async def clear(self) -> None:
+        """Delete all it holds."""
+        await asyncio.to_thread(self._clear)
+
+    def remove(self) -> None:
+        """Delete the bucket and all it holds."""
+        self._clear()
+        self.s3.delete_bucket(Bucket=self.name)
+
+    def _clear(self) -> None:
+        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name):
+            for item in page.get("Contents", ()):
+                self.s3.delete_object(Bucket=self.name, Key=item["Key"])
+
+
+def make_bucket(endpoint: Endpoint, name: str | None = None) -> Bucket:
+    """A bucket, new or (by `name`) the one that is there already."""
+    s3 = endpoint.client()
+    chosen = name or f"e2e-{uuid.uuid4().hex[:12]}"
+    if chosen not in {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}:
+        s3.create_bucket(Bucket=chosen)
+    return Bucket(name=chosen, s3=s3)

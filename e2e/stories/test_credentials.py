@@ -1,0 +1,85 @@
+"""As an operator I know that a task's own containers hold no token and no credential."""
+
+import base64
+
+import pytest
+
+from documents import assert_ended, sh
+from kube import Kube, Object, containers
+from lab.images import Images
+from storage import Bucket, Endpoint
+from tes_client import TesClient
+
+pytestmark = pytest.mark.e2e
+
+# everything a process of the executor can read, save the kernel's files and what it writes itself
+_LOOK = """
+exec >/out/report 2>/dev/null
+env; echo; cat /proc/1/environ /proc/self/environ; echo; cat /proc/mounts
+find / \\( -path /proc -o -path /sys -o -path /out -o -path /bin \\) -prune -o -type f -print >/tmp/files
+cat /tmp/files
+while read -r file; do [ "$(stat -c %s "$file")" -lt 1000000 ] && cat "$file"; done </tmp/files
+echo looked at $(wc -l </tmp/files) files
+"""
+
+
+async def test_an_executor_sees_no_token_and_no_credential(
+    client: TesClient, kube: Kube, images: Images, bucket: Bucket, storage: Endpoint
+) -> None:
+    await bucket.put("in", b"an input as a control\n")
+    executor = sh(images.busybox, _LOOK)
+    executor["env"] = {"CONTROL": "a variable as a control"}
+    task_id = await client.create(
+        {
+            "executors": [executor, sh(images.busybox, "sleep 5")],
+            "inputs": [{"path": "/in/it", "url": bucket.url("in")}],
+            "outputs": [
+                {"path": "/out/report", "url": bucket.url("report")},
+                {"path": "/etc/made", "url": bucket.url("made")},  # so that /poiesis/collect is mounted too
+            ],
+        }
+    )
+    await client.wait(task_id, until={"RUNNING"}, timeout=120)
+    pod = await kube.pod(task_id)
+    secrets = _secrets(await kube.find("secrets")) | {"storage": storage.secret_key.encode()}
+    await client.wait(task_id)
+    assert_ended(await client.get(task_id, "FULL"), "COMPLETE")
+    report = await bucket.get("report")
+
+    assert b"a variable as a control" in report
+    assert b"an input as a control" in report
+    assert b"looked at" in report
+    assert any(name.endswith("/token") for name in secrets)
+    assert any(name.endswith("dsn") for name in secrets)
+    found = [name for name, secret in secrets.items() if secret in report]
+    assert found == []
+    assert b"serviceaccount" not in report
+    _assert_manifest(pod)
+
+
+def _secrets(objects: list[Object]) -> dict[str, bytes]:
+    """What the namespace's Secrets hold, by name; helm's own records are no credential."""
+    return {
+        f"{one['metadata']['name']}/{key}": base64.b64decode(value)
+        for one in objects
+        if not one["type"].startswith("helm.sh/")
+        for key, value in one.get("data", {}).items()
+        if len(base64.b64decode(value)) >= 8
+    }
+
+
+def _assert_manifest(pod: Object) -> None:
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    secret_volumes = {
+        volume["name"]
+        for volume in pod["spec"]["volumes"]
+        if not {"emptyDir", "persistentVolumeClaim", "ephemeral"} & volume.keys()
+    }
+    assert secret_volumes
+    executors = {name: one for name, one in containers(pod).items() if name.startswith("executor-")}
+    assert len(executors) == 2
+    for one in executors.values():
+        assert "envFrom" not in one
+        assert [variable for variable in one.get("env", ()) if "valueFrom" in variable] == []
+        assert {mount["name"] for mount in one["volumeMounts"]} & secret_volumes == set()
+        assert one["securityContext"]["allowPrivilegeEscalation"] is False

@@ -1,0 +1,25 @@
+"""As a newcomer I run the demo's task, and it gives what the demo promises."""
+
+import asyncio
+
+import pytest
+
+from demo import data, task
+from documents import assert_ended
+from lab import backends
+from storage import Bucket
+from tes_client import TesClient
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_the_demos_task_aligns_the_reads(client: TesClient, bucket: Bucket, demo_image: str) -> None:
+    files = await asyncio.to_thread(data.example_files)
+    server = await asyncio.to_thread(backends.start_file_server, task.served(files))
+    await task.upload_reads(files, bucket)
+
+    finished = await client.run(task.document(demo_image, server.pod_url, bucket), timeout=600)
+
+    assert_ended(finished, "COMPLETE")
+    results = await task.verify(finished, bucket)
+    assert results.mapped_percent > task.MAPPED_AT_LEAST

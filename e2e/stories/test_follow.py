@@ -1,0 +1,40 @@
+"""As a user I follow my task: each step is shown within two seconds of its happening."""
+
+import pytest
+
+from documents import executor_logs, seconds, sh
+from kube import Kube, container_status, exit_record
+from lab.images import Images
+from storage import Bucket
+from tes_client import TesClient
+
+pytestmark = pytest.mark.e2e
+
+_SHOWN_WITHIN = 2.0
+_KUBERNETES_CLOCK = 1.0  # its times are cut to whole seconds
+
+
+async def test_each_step_is_shown_within_two_seconds(
+    client: TesClient, kube: Kube, images: Images, bucket: Bucket
+) -> None:
+    await bucket.put("in", b"data")
+    task_id = await client.create(
+        {
+            "executors": [sh(images.busybox, "sleep 3; cp /in/it /out/it"), sh(images.busybox, "sleep 3")],
+            "inputs": [{"path": "/in/it", "url": bucket.url("in")}],
+            "outputs": [{"path": "/out/it", "url": bucket.url("out")}],
+        }
+    )
+    history = await client.wait(task_id)
+    task = await client.get(task_id, "FULL")
+    pod = await kube.pod(task_id)
+
+    assert history.states == ["QUEUED", "INITIALIZING", "RUNNING", "COMPLETE"]
+    recorder = container_status(pod, "trec")
+    assert recorder is not None
+    initialized = seconds(recorder["state"].get("running", recorder["state"].get("terminated"))["startedAt"])
+    running = seconds(executor_logs(task)[0]["start_time"])
+    sent = exit_record(pod, "tof-0")["end_ns"] / 1e9
+    assert history.at("INITIALIZING") <= initialized + _KUBERNETES_CLOCK + _SHOWN_WITHIN
+    assert history.at("RUNNING") <= running + _SHOWN_WITHIN
+    assert sent <= history.at("COMPLETE") <= sent + _SHOWN_WITHIN

@@ -1,0 +1,44 @@
+"""As a user of py-tes, GA4GH's own client, I get my tasks through."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+
+from install import Release
+from lab.images import Images
+
+tes = pytest.importorskip("tes")
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_py_tes_creates_waits_lists_and_cancels(release: Release, images: Images) -> None:
+    await asyncio.to_thread(_round_trip, release.url, images.busybox)
+
+
+def _round_trip(url: str, image: str) -> None:
+    client = tes.HTTPClient(f"{url}/ga4gh/tes", timeout=30)
+    assert client.get_service_info().type.artifact == "tes"
+    tag = uuid.uuid4().hex
+
+    def task(script: str) -> Any:
+        return tes.Task(
+            name="py-tes",
+            tags={"story": tag},
+            executors=[tes.Executor(image=image, command=["sh", "-c", script])],
+            inputs=[tes.Input(path="/in/word", content="hello")],
+        )
+
+    done = client.create_task(task("cat /in/word"))
+    long = client.create_task(task("sleep 600"))
+    client.wait(done, timeout=300)
+    client.cancel_task(long)
+
+    finished = client.get_task(done, "FULL")
+    assert finished.state == "COMPLETE"
+    assert finished.logs[0].logs[0].stdout == "hello"
+    assert finished.logs[0].logs[0].exit_code == 0
+    assert {done, long} <= {one.id for one in client.list_tasks(view="BASIC").tasks}
+    assert client.wait(long, timeout=120).state in {"CANCELING", "CANCELED"}
