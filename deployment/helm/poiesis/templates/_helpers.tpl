@@ -154,7 +154,8 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- if $s3.caSecret.name -}}
 {{- $_ := set $storage "caSecret" $s3.caSecret -}}
 {{- end -}}
-{{- $volume := pick $values.volume "type" "defaultSizeGb" "accessMode" -}}
+{{- $volume := pick $values.volume "type" "accessMode" -}}
+{{- $_ := set $volume "defaultSizeGb" (float64 $values.volume.defaultSizeGb) -}}
 {{- include "poiesis.setIfAny" (list $volume "storageClass" $values.volume.storageClass) -}}
 {{- $executors := pick $values.executors "securityContext" "logBytes" -}}
 {{- $_ := set $executors "defaultResources" (include "poiesis.quantities" $values.executors.defaultResources | fromJson) -}}
@@ -170,7 +171,8 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- range list "priorityClassName" "runtimeClassName" "activeDeadlineSeconds" -}}
 {{- include "poiesis.setIfAny" (list $pod . (index $values.pod .)) -}}
 {{- end -}}
-{{- $queue := pick $values.queue "maxActiveTasks" "maxSubmissions" "pollSeconds" "claimSeconds" -}}
+{{- $queue := pick $values.queue "maxActiveTasks" "maxSubmissions" "claimSeconds" -}}
+{{- $_ := set $queue "pollSeconds" (float64 $values.queue.pollSeconds) -}}
 {{- range list "giveUpSeconds" "kueueQueueName" -}}
 {{- include "poiesis.setIfAny" (list $queue . (index $values.queue .)) -}}
 {{- end -}}
@@ -194,6 +196,6 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
     "serviceInfo" $info
     "limits" (dict "bodyBytes" $values.api.bodyBytes)
     "http" (dict "host" "0.0.0.0" "port" 8000)
-    "database" $values.api.database
+    "database" (set (deepCopy $values.api.database) "timeoutSeconds" (float64 $values.api.database.timeoutSeconds))
   | toPrettyJson -}}
 {{- end -}}

@@ -1,0 +1,516 @@
+"""The chart as helm renders it. Needs helm: POIESIS_HELM, or on the PATH."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHART = Path(__file__).parents[1] / "poiesis"
+FLOOR = "1.29.0"
+EXTERNAL = ("postgresql.embedded=false", "postgresql.existingSecret=my-postgres")
+INLINE_KEYS = ("storage.s3.accessKey=inline-access-key", "storage.s3.secretKey=inline-secret-key")
+EVERYTHING = (
+    "networkPolicy.enabled=true",
+    "api.ingress.enabled=true",
+    "api.ingress.host=tes.example.org",
+    *INLINE_KEYS,
+)
+
+Manifest = dict[str, Any]
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = os.environ.get("POIESIS_HELM") or shutil.which("helm")
+    if not program:
+        pytest.fail("no helm: put it on the PATH or name it in POIESIS_HELM")
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+
+
+def template(
+    *values: str, kube_version: str = FLOOR, release: str = "poiesis"
+) -> subprocess.CompletedProcess[str]:
+    given = [part for value in values for part in ("--set", value)]
+    return helm("template", release, str(CHART), "--namespace", "tes", "--kube-version", kube_version, *given)
+
+
+def render(*values: str, release: str = "poiesis") -> list[Manifest]:
+    done = template(*values, release=release)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def refusal(*values: str) -> str:
+    done = template(*values)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def one(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    found = [item for item in manifests if (item["kind"], item["metadata"]["name"]) == (kind, name)]
+    assert len(found) == 1, [(item["kind"], item["metadata"]["name"]) for item in manifests]
+    return found[0]
+
+
+def names(manifests: list[Manifest], kind: str) -> list[str]:
+    return sorted(item["metadata"]["name"] for item in manifests if item["kind"] == kind)
+
+
+def config(manifests: list[Manifest]) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(one(manifests, "ConfigMap", "poiesis-api")["data"]["config.json"])
+    return document
+
+
+def environment(pod: Manifest) -> dict[str, Any]:
+    return {item["name"]: item.get("value", item.get("valueFrom")) for item in pod["containers"][0]["env"]}
+
+
+def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    for item in manifests:
+        name = f"{item['kind']}/{item['metadata']['name']}"
+        if item["kind"] == "Pod":
+            yield name, item["spec"]
+        elif item["kind"] in ("Deployment", "StatefulSet", "Job"):
+            yield name, item["spec"]["template"]["spec"]
+
+
+def rules(manifests: list[Manifest], name: str) -> dict[tuple[str, str], list[str]]:
+    """(group, resource[:resourceName]) -> verbs, each once."""
+    granted: dict[tuple[str, str], list[str]] = {}
+    for rule in one(manifests, "Role", name)["rules"]:
+        suffixes = [f":{only}" for only in rule.get("resourceNames", [])] or [""]
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                for suffix in suffixes:
+                    granted[group, resource + suffix] = rule["verbs"]
+    return granted
+
+
+def test_helm_lint_finds_nothing():
+    done = helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_kubernetes_without_native_sidecars_is_refused():
+    done = template(kube_version="1.28.0")
+    assert done.returncode != 0
+    assert "chart requires kubeVersion: >=1.29.0-0" in done.stderr
+    assert template(kube_version="1.29.0").returncode == 0
+
+
+def test_vendors_versions_of_kubernetes_are_accepted():
+    assert template(kube_version="v1.31.4-gke.1256000").returncode == 0
+
+
+@pytest.mark.parametrize("values", [(), EVERYTHING, EXTERNAL], ids=["default", "everything", "external"])
+def test_nothing_is_cluster_wide(values):
+    kinds = {item["kind"] for item in render(*values)}
+    assert not {kind for kind in kinds if kind.startswith("Cluster")}
+    assert kinds <= {
+        *("ConfigMap", "Deployment", "Ingress", "Job", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Role"),
+        *("RoleBinding", "Secret", "Service", "ServiceAccount", "StatefulSet"),
+    }
+
+
+def test_the_api_has_the_rights_it_uses():
+    assert rules(render(), "poiesis-api") == {
+        ("batch", "jobs"): ["create", "get", "patch", "delete"],
+        ("", "secrets"): ["create"],
+        ("", "serviceaccounts"): ["create"],
+        ("", "persistentvolumeclaims"): ["create"],
+    }
+
+
+def test_the_controller_has_the_rights_it_uses():
+    assert rules(render(), "poiesis-tctl") == {
+        ("", "pods"): ["get", "list", "watch", "patch"],
+        ("", "events"): ["list"],
+        ("batch", "jobs"): ["get", "list", "watch", "delete"],
+        ("rbac.authorization.k8s.io", "roles"): ["create"],
+        ("rbac.authorization.k8s.io", "rolebindings"): ["create"],
+        ("coordination.k8s.io", "leases"): ["create"],
+        ("coordination.k8s.io", "leases:poiesis-tctl"): ["get", "update"],
+    }
+
+
+def test_only_the_api_and_the_controller_have_rights():
+    manifests = render(*EVERYTHING)
+    assert names(manifests, "Role") == names(manifests, "RoleBinding") == ["poiesis-api", "poiesis-tctl"]
+    for name in names(manifests, "RoleBinding"):
+        binding = one(manifests, "RoleBinding", name)
+        assert binding["roleRef"]["name"] == name
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": name, "namespace": "tes"}]
+
+
+@pytest.mark.parametrize("values", [EVERYTHING, EXTERNAL], ids=["embedded", "external"])
+def test_every_pod_passes_the_restricted_level(values):
+    found = dict(pods(render(*values)))
+    assert {name.split("/")[0] for name in found} >= {"Deployment", "Job", "Pod"}
+    for name, pod in found.items():
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), name
+        assert all(
+            set(volume) - {"name"} <= {"configMap", "emptyDir"} for volume in pod.get("volumes", [])
+        ), name
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            assert set(container["resources"]) == {"requests", "limits"}, name
+
+
+def test_only_pods_that_ask_kubernetes_have_a_token():
+    found = {name: pod["automountServiceAccountToken"] for name, pod in pods(render())}
+    assert {name for name, mounted in found.items() if mounted} == {
+        "Deployment/poiesis-api",
+        "Deployment/poiesis-tctl",
+    }
+
+
+def test_no_secret_value_is_in_a_config_map():
+    done = template(*INLINE_KEYS)
+    manifests = [document for document in yaml.safe_load_all(done.stdout) if document]
+    secret_values = {
+        value for item in manifests if item["kind"] == "Secret" for value in item["stringData"].values()
+    }
+    passwords = {found for value in secret_values for found in re.findall(r"//\w+:(\w+)@", value)}
+    assert len(passwords) == 3
+    elsewhere = yaml.safe_dump([item for item in manifests if item["kind"] != "Secret"])
+    assert [value for value in secret_values | passwords if value in elsewhere] == []
+
+
+def test_the_embedded_database_comes_with_its_secrets_and_an_ordinary_job():
+    manifests = render()
+    assert names(manifests, "StatefulSet") == ["poiesis-postgres"]
+    postgres = one(manifests, "StatefulSet", "poiesis-postgres")["spec"]
+    assert (
+        postgres["template"]["spec"]["securityContext"].items() >= {"runAsUser": 999, "fsGroup": 999}.items()
+    )
+    assert postgres["volumeClaimTemplates"][0]["spec"]["resources"] == {"requests": {"storage": "8Gi"}}
+    made = one(manifests, "Secret", "poiesis-postgres")["stringData"]
+    assert sorted(made) == ["api-dsn", "migrations-dsn", "password"]
+    assert re.fullmatch(
+        r"postgresql://poiesis_api:\w{32}@poiesis-postgres:5432/poiesis\?sslmode=disable", made["api-dsn"]
+    )
+    job = one(manifests, "Job", "poiesis-migrations-1")
+    assert "annotations" not in job["metadata"]
+
+
+def test_task_pods_can_mount_nothing_but_the_recorders_dsn():
+    manifests = render()
+    assert config(manifests)["recorderSecret"] == "poiesis-recorder"
+    assert list(one(manifests, "Secret", "poiesis-recorder")["stringData"]) == ["recorder-dsn"]
+
+
+def test_passwords_survive_an_uninstall_as_the_data_does():
+    for name in ("poiesis-postgres", "poiesis-recorder"):
+        annotations = one(render(), "Secret", name)["metadata"]["annotations"]
+        assert annotations == {"helm.sh/resource-policy": "keep"}
+
+
+def test_an_external_database_is_migrated_by_a_hook_with_the_dsns_of_the_given_secret():
+    manifests = render(*EXTERNAL)
+    assert names(manifests, "StatefulSet") == names(manifests, "Secret") == []
+    job = one(manifests, "Job", "poiesis-migrations")
+    assert job["metadata"]["annotations"] == {
+        "helm.sh/hook": "pre-install,pre-upgrade",
+        "helm.sh/hook-delete-policy": "before-hook-creation",
+    }
+    keys = {
+        name: source["secretKeyRef"]
+        for name, source in environment(job["spec"]["template"]["spec"]).items()
+        if isinstance(source, dict)
+    }
+    assert keys == {
+        "POIESIS_MIGRATIONS_DSN": {"name": "my-postgres", "key": "migrations-dsn"},
+        "POIESIS_API_DSN": {"name": "my-postgres", "key": "api-dsn"},
+        "POIESIS_RECORDER_DSN": {"name": "my-postgres", "key": "recorder-dsn"},
+    }
+    assert config(manifests)["recorderSecret"] == "my-postgres"
+    # A hook runs before the release's own objects exist.
+    assert "serviceAccountName" not in job["spec"]["template"]["spec"]
+
+
+def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
+    manifests = render(*EXTERNAL, "postgresql.existingRecorderSecret=my-recorder")
+    assert config(manifests)["recorderSecret"] == "my-recorder"
+    job = one(manifests, "Job", "poiesis-migrations")
+    source = environment(job["spec"]["template"]["spec"])["POIESIS_RECORDER_DSN"]
+    assert source == {"secretKeyRef": {"name": "my-recorder", "key": "recorder-dsn"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            ("postgresql.embedded=false",),
+            "postgresql.existingSecret is empty: with postgresql.embedded=false it must name",
+        ),
+        (("storage.s3.accessKey=x",), "storage.s3.accessKey and storage.s3.secretKey belong together"),
+        (
+            ("storage.s3.existingSecret=s", *INLINE_KEYS),
+            "storage.s3.accessKey and storage.s3.secretKey must be empty",
+        ),
+        (("volume.type=nfs",), "'/volume/type': value must be one of 'pvc', 'ephemeral', 'emptyDir'"),
+        (("queue.maxActiveTask=1",), "'/queue': additional properties 'maxActiveTask' not allowed"),
+        (("queue.maxActiveTasks=0",), "'/queue/maxActiveTasks': minimum: got 0, want 1"),
+        (("executors.onExecutorError=retry",), "'/executors/onExecutorError': value must be one of"),
+        (("executors.defaultResources.memory=2 GiB",), "'/executors/defaultResources/memory'"),
+        (("api.replicas=0",), "'/api/replicas': minimum: got 0, want 1"),
+        (
+            ("tctl.thresholds.imagePullSeconds=soon",),
+            "'/tctl/thresholds/imagePullSeconds': got string, want integer",
+        ),
+        (
+            ("filers[0].name=x", "filers[0].inputs.image=y"),
+            "'/filers/0/inputs': missing properties 'schemes', 'command'",
+        ),
+        (("storage.s3.endpoint=minio:9000",), "'/storage/s3/endpoint'"),
+        (("images.pullPolicy=Sometimes",), "'/images/pullPolicy': value must be one of"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(values, message):
+    assert message in refusal(*values)
+
+
+def test_inline_storage_keys_become_a_secret():
+    manifests = render(*INLINE_KEYS)
+    assert one(manifests, "Secret", "poiesis-storage")["stringData"] == {
+        "AWS_ACCESS_KEY_ID": "inline-access-key",
+        "AWS_SECRET_ACCESS_KEY": "inline-secret-key",
+    }
+    assert config(manifests)["storage"] == {"secretName": "poiesis-storage", "addressingStyle": "auto"}
+
+
+def test_storage_of_ones_own():
+    manifests = render(
+        *("storage.s3.endpoint=https://s3.example.org", "storage.s3.existingSecret=keys"),
+        *("storage.s3.region=eu-central-1", "storage.s3.addressingStyle=path", "storage.s3.caSecret.name=ca"),
+    )
+    assert names(manifests, "Secret") == ["poiesis-postgres", "poiesis-recorder"]
+    assert config(manifests)["storage"] == {
+        "secretName": "keys",
+        "endpoint": "https://s3.example.org",
+        "region": "eu-central-1",
+        "addressingStyle": "path",
+        "caSecret": {"name": "ca", "key": "ca.crt"},
+    }
+
+
+def images(manifests: list[Manifest]) -> set[str]:
+    used = {container["image"] for _, pod in pods(manifests) for container in pod["containers"]}
+    document = config(manifests)
+    sides = [filer[side] for filer in document["filers"] for side in ("inputs", "outputs") if side in filer]
+    return (
+        used | {document["images"]["trec"], document["images"]["helper"]} | {side["image"] for side in sides}
+    )
+
+
+def test_images_are_of_one_registry_and_version():
+    services = ("api", "tctl", "trec", "helper", "tif", "tof", "migrations")
+    own = {f"registry.local/x/poiesis-{service}:9.9" for service in services}
+    assert images(render("images.registry=registry.local/x/", "images.tag=9.9")) == own | {"postgres:17"}
+
+
+def test_every_image_can_be_replaced_alone():
+    services = ("api", "tctl", "trec", "helper", "tif", "tof", "migrations")
+    values = [f"images.{service}=lab/{service}@sha256:0" for service in services]
+    assert images(render(*values, "postgresql.image=lab/postgres:1")) == {
+        *(f"lab/{service}@sha256:0" for service in services),
+        "lab/postgres:1",
+    }
+
+
+def test_a_filer_of_ones_own_is_added():
+    manifests = render(
+        *("filers[0].name=drs", "filers[0].inputs.schemes={drs}", "filers[0].inputs.image=lab/drs:1"),
+        *("filers[0].inputs.command={/drs}", "filers[0].env.HTTPS_PROXY=http://proxy:3128"),
+    )
+    assert config(manifests)["filers"] == [
+        {
+            "name": "drs",
+            "inputs": {"schemes": ["drs"], "image": "lab/drs:1", "command": ["/drs"]},
+            "env": {"HTTPS_PROXY": "http://proxy:3128"},
+        }
+    ]
+
+
+def test_numbers_given_as_quantities_become_text():
+    document = config(render("executors.defaultResources.cpu=2", "resources.trec.limits.cpu=0.5"))
+    assert document["executors"]["defaultResources"] == {"cpu": "2", "memory": "2Gi"}
+    assert document["resources"]["trec"]["limits"] == {"cpu": "0.5", "memory": "128Mi"}
+
+
+def test_values_reach_the_configuration_under_the_names_the_api_knows():
+    document = config(
+        render(
+            *("volume.type=ephemeral", "volume.storageClass=fast", "volume.defaultSizeGb=2.5"),
+            *("executors.onExecutorError=skip", "executors.logBytes=1024", "executors.imagePullPolicy=Never"),
+            *("executors.securityContext.runAsUser=1000", "ttlSecondsAfterFinished=5"),
+            *("terminationGracePeriodSeconds=7", "queue.maxActiveTasks=3", "queue.giveUpSeconds=60"),
+            *("queue.kueueQueueName=lq", "pod.priorityClassName=low", "pod.activeDeadlineSeconds=99"),
+            *("api.bodyBytes=1000", "serviceInfo.contactUrl=https://example.org", "filerRetryAttempts=0"),
+        )
+    )
+    assert document["volume"] == {
+        "type": "ephemeral",
+        "storageClass": "fast",
+        "defaultSizeGb": 2.5,
+        "accessMode": "ReadWriteOnce",
+    }
+    assert document["executors"] == {
+        "defaultResources": {"cpu": "1", "memory": "2Gi"},
+        "securityContext": {"runAsUser": 1000},
+        "imagePullPolicy": "Never",
+        "logBytes": 1024,
+        "onError": "skip",
+    }
+    assert document["queue"] == {
+        "maxActiveTasks": 3,
+        "maxSubmissions": 8,
+        "pollSeconds": 5,
+        "claimSeconds": 60,
+        "giveUpSeconds": 60,
+        "kueueQueueName": "lq",
+    }
+    assert (document["pod"]["priorityClassName"], document["pod"]["activeDeadlineSeconds"]) == ("low", 99)
+    assert (document["ttlSecondsAfterFinished"], document["terminationGracePeriodSeconds"]) == (5, 7)
+    assert (document["limits"], document["filerRetryAttempts"]) == ({"bodyBytes": 1000}, 0)
+    assert document["serviceInfo"]["contactUrl"] == "https://example.org"
+    assert document["serviceInfo"]["version"] == "0.2.0"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("poiesis_api") is None, reason="the api is not on the path")
+@pytest.mark.parametrize("values", [(), EVERYTHING, EXTERNAL, ("executors.defaultResources.cpu=2",)])
+def test_the_api_accepts_the_configuration(values, tmp_path):
+    from poiesis_api.config import Document
+
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config(render(*values))))
+    document = Document.load(path)
+    assert document.http.port == 8000
+    assert document.images.trec.endswith("/poiesis-trec:0.2.0")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("poiesis_api") is None, reason="the api is not on the path")
+def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
+    from poiesis_api.config import Document, Section
+
+    def missing(section: type[Section], document: dict[str, Any], where: str) -> Iterator[str]:
+        for name, field in section.model_fields.items():
+            key = field.alias or name
+            if key not in document:
+                yield f"{where}{key}"
+            elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                yield from missing(field.annotation, document[key], f"{where}{key}.")
+
+    told = config(
+        render(
+            *EVERYTHING,
+            *("storage.s3.endpoint=https://s3", "storage.s3.region=r", "storage.s3.caSecret.name=ca"),
+            *("volume.storageClass=fast", "executors.imagePullPolicy=Never", "pod.priorityClassName=low"),
+            *("pod.runtimeClassName=kata", "pod.activeDeadlineSeconds=9", "queue.giveUpSeconds=9"),
+            *("queue.kueueQueueName=lq", "serviceInfo.contactUrl=https://c", "serviceInfo.createdAt=x"),
+            *("serviceInfo.updatedAt=x", "serviceInfo.environment=x"),
+        )
+    )
+    assert list(missing(Document, told, "")) == []
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("poiesis_tctl") is None, reason="the controller is not on the path"
+)
+def test_the_controllers_defaults_are_the_charts():
+    from poiesis_tctl.config import Config
+
+    pod = dict(pods(render()))["Deployment/poiesis-tctl"]
+    set_by_chart = {name: value for name, value in environment(pod).items() if isinstance(value, str)}
+    needed = {"POIESIS_DSN": "postgresql://x", "POD_NAME": "a", "POD_NAMESPACE": "b"}
+    assert Config.from_env(needed | set_by_chart) == Config.from_env(needed)
+
+
+def test_a_changed_configuration_restarts_the_api():
+    def checksum(*values: str) -> str:
+        template = one(render(*values), "Deployment", "poiesis-api")["spec"]["template"]
+        return str(template["metadata"]["annotations"]["checksum/config"])
+
+    assert checksum() == checksum()
+    assert checksum() != checksum("queue.maxActiveTasks=5")
+
+
+def test_no_request_is_lost_in_a_rollout():
+    api = one(render(), "Deployment", "poiesis-api")["spec"]
+    assert api["replicas"] == 2
+    assert api["strategy"] == {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    container = api["template"]["spec"]["containers"][0]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
+    assert container["lifecycle"]["preStop"]["exec"]["command"][0] == "python3"
+    assert names(render(), "PodDisruptionBudget") == ["poiesis-api", "poiesis-tctl"]
+
+
+def test_one_replica_has_no_disruption_budget_that_would_block_a_drain():
+    assert names(render("api.replicas=1", "tctl.replicas=1"), "PodDisruptionBudget") == []
+
+
+def test_pull_secrets_reach_every_pod():
+    manifests = render("images.pullSecrets={mine}", *EVERYTHING)
+    assert all(pod["imagePullSecrets"] == [{"name": "mine"}] for _, pod in pods(manifests))
+    assert config(manifests)["images"]["pullSecrets"] == ["mine"]
+
+
+def test_a_release_of_another_name_and_a_long_one():
+    assert "tes-poiesis-api" in names(render(release="tes"), "Deployment")
+    long = render(release="a-name-of-53-characters-which-is-as-long-as-helm-lets")
+    assert all(len(item["metadata"]["name"]) <= 63 for item in long)
+
+
+def test_network_policies_let_services_to_postgres_and_tasks_to_everything_but_metadata():
+    manifests = render(*EVERYTHING)
+    tasks = one(manifests, "NetworkPolicy", "poiesis-tasks")["spec"]
+    assert tasks["ingress"] == []
+    assert tasks["egress"] == [
+        {
+            "to": [
+                {"namespaceSelector": {}},
+                {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}},
+                {"ipBlock": {"cidr": "::/0", "except": ["fd00:ec2::254/128"]}},
+            ]
+        }
+    ]
+    postgres = one(manifests, "NetworkPolicy", "poiesis-postgres")["spec"]
+    selectors = [source["podSelector"] for source in postgres["ingress"][0]["from"]]
+    assert selectors[0] == {"matchExpressions": [{"key": "poiesis.io/task", "operator": "Exists"}]}
+    components = [selector["matchLabels"]["app.kubernetes.io/component"] for selector in selectors[1:]]
+    assert components == ["api", "tctl", "migrations"]
+    labels = {
+        item["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
+        for item in manifests
+        if item["kind"] in ("Deployment", "Job")
+    }
+    assert labels == {"api", "tctl", "migrations"}
+
+
+def test_values_are_all_documented_in_the_schema():
+    """And the other way round: values.yaml shows every key that the schema knows."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def differences(node: dict[str, Any], value: dict[str, Any], where: str) -> Iterator[str]:
+        known = node.get("properties", {})
+        yield from (f"{where}{key}" for key in known.keys() ^ value.keys())
+        for key in known.keys() & value.keys():
+            if known[key].get("properties") and isinstance(value[key], dict):
+                yield from differences(known[key], value[key], f"{where}{key}.")
+
+    assert set(differences(schema, values, "")) == {"global"}
