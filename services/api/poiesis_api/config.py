@@ -266,6 +266,9 @@ class Http(Section):
 
     host: str = "0.0.0.0"  # noqa: S104
     port: int = Field(default=8000, gt=0, lt=65536)
+    drain_seconds: float = Field(
+        default=5, ge=0, description="after SIGTERM: unready, but serving, until endpoints have been updated"
+    )
 
 
 class Database(Section):

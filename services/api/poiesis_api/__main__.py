@@ -1,0 +1,75 @@
+"""Serve TES 1.1 and submit tasks to Kubernetes, until SIGTERM.
+
+Exit 0: stopped on request. Exit 2: bad configuration.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+
+from poiesis_api import config as configuration
+from poiesis_api import kube
+from poiesis_api.app import make_app
+from poiesis_api.config import Config, ConfigError
+from poiesis_api.handlers import Services
+from poiesis_api.logs import configure_logging
+from poiesis_api.postgres import open_pool
+from poiesis_api.submitter import Submitter
+
+logger = logging.getLogger(__name__)
+
+
+async def run(config: Config, stop: asyncio.Event) -> None:
+    """Until `stop`; then unready, and closed when those who still come have been told."""
+    document = config.document
+    async with AsyncExitStack() as stack:  # opened in order, closed in reverse
+        pool = await stack.enter_async_context(open_pool(config.dsn, document.database))
+        kubernetes = await stack.enter_async_context(kube.connect(config.namespace))
+        submitter = Submitter(pool, kubernetes, document)
+        services = Services(pool=pool, submitter=submitter, config=document)
+        runner = web.AppRunner(make_app(services), access_log=None, handle_signals=False)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, document.http.host, document.http.port).start()
+        logger.info("serving", extra={"port": document.http.port, "namespace": config.namespace})
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(submitter.run(stop), name="submitter")
+            await stop.wait()
+            services.stopping = True
+            logger.info("stopping")
+            await asyncio.sleep(document.http.drain_seconds)  # until no endpoint leads here any more
+
+
+async def until_signal(config: Config) -> None:
+    """SIGTERM and SIGINT set `stop`; `run` ends by itself."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await run(config, stop)
+
+
+def main() -> int:
+    """The exit code."""
+    argparse.ArgumentParser(
+        prog="poiesis_api",
+        description=f"{__doc__}\n{configuration.__doc__}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
+    configure_logging()
+    try:
+        asyncio.run(until_signal(Config.from_env(os.environ)))
+    except ConfigError as error:
+        logger.error("cannot start: %s", error)  # noqa: TRY400
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The HTTP application: its routes, and the one place where errors become responses."""
+
+import logging
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from poiesis_api import handlers
+from poiesis_api.errors import HTTP_STATUS, StorageUnavailable, TesError
+from poiesis_api.handlers import SERVICES, Services
+
+logger = logging.getLogger(__name__)
+
+BASE = "/ga4gh/tes/v1"
+
+
+def make_app(services: Services) -> web.Application:
+    """Everything that is not listed here is 404: clients look for the right prefix by it."""
+    app = web.Application(middlewares=[errors_to_http], client_max_size=services.config.limits.body_bytes)
+    app[SERVICES] = services
+    app.add_routes(
+        [
+            web.post(f"{BASE}/tasks", handlers.create_task),
+            web.get(f"{BASE}/tasks", handlers.list_tasks),
+            web.get(f"{BASE}/service-info", handlers.service_info),
+            web.get(f"{BASE}/tasks/service-info", handlers.short_service_info),
+            web.get(f"{BASE}/tasks/{{id}}", handlers.get_task),
+            web.post(f"{BASE}/tasks/{{id}}", handlers.cancel_task),
+            web.get("/healthz", handlers.healthz),
+            web.get("/readyz", handlers.readyz),
+        ]
+    )
+    return app
+
+
+@web.middleware
+async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal is {"error": sentence}, with the field that is to blame where one is."""
+    try:
+        return await handler(request)
+    except TesError as error:
+        if isinstance(error, StorageUnavailable):
+            logger.warning("Postgres does not answer", extra={"error": repr(error.__cause__)})
+        body = {"error": str(error)} if error.field is None else {"error": str(error), "field": error.field}
+        return web.json_response(body, status=HTTP_STATUS[type(error)])
+    except web.HTTPException as error:
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        sentence = f"{error.reason}: {request.method} {request.path}"
+        return web.json_response({"error": sentence}, status=error.status, headers=headers)
+    except Exception:
+        logger.exception("a mistake in a handler", extra={"method": request.method, "path": request.path})
+        return web.json_response({"error": "internal error"}, status=500)

@@ -1,0 +1,131 @@
+"""Tasks as TES documents: SQL that makes one JSON text a task, so that a page costs one statement.
+
+A document holds exactly what its view allows and nothing that was not sent: no null, no default.
+"""
+# ruff: noqa: S608 - put together from this file's own text alone; values are parameters
+
+from enum import StrEnum
+
+
+class View(StrEnum):
+    """TES 1.1 views."""
+
+    MINIMAL = "MINIMAL"  # id and state
+    BASIC = "BASIC"  # without the logs' texts and the inputs' contents
+    FULL = "FULL"
+
+
+def _time(column: str) -> str:
+    """RFC 3339, UTC."""
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+
+
+_EXECUTORS = """(
+    SELECT json_agg(x) FROM (
+        SELECT image, command, workdir, stdin, stdout, stderr, ignore_error,
+               CASE WHEN has_env THEN (
+                   SELECT coalesce(json_object_agg(name, value), '{}') FROM executor_env v
+                    WHERE v.task_id = e.task_id AND v.executor_index = e.index
+               ) END AS env
+          FROM executor e WHERE e.task_id = t.id ORDER BY e.index
+    ) x
+)"""
+
+_RESOURCES = """CASE WHEN t.has_resources THEN (
+    SELECT row_to_json(x) FROM (
+        SELECT t.cpu_cores, t.preemptible, t.ram_gb, t.disk_gb, t.zones, t.backend_parameters_strict,
+               (SELECT json_object_agg(key, value) FROM backend_parameter WHERE task_id = t.id)
+               AS backend_parameters
+    ) x
+) END"""
+
+_OUTPUTS = """(
+    SELECT json_agg(x) FROM (
+        SELECT name, description, url, path, path_prefix, type FROM output WHERE task_id = t.id ORDER BY index
+    ) x
+)"""
+
+_VOLUMES = "(SELECT json_agg(path ORDER BY index) FROM volume WHERE task_id = t.id)"
+_TAGS = "(SELECT json_object_agg(key, value) FROM task_tag WHERE task_id = t.id)"
+
+_SYSTEM_LOGS = f"""(
+    SELECT json_agg({_time("at")} || ' ' || message ORDER BY at, id) FROM system_log
+     WHERE task_id = t.id AND (%s)
+)"""
+
+# How the task ended, told in the last log, which stands alone if the task never had a Pod.
+_ENDING = (
+    """'reason', t.reason, 'message', t.message, 'container', t.container, 'reported_by', t.reported_by"""
+)
+
+
+def _inputs(*, full: bool) -> str:
+    return f"""(
+    SELECT json_agg(x) FROM (
+        SELECT name, description, url, path, type, streamable{", content" if full else ""}
+          FROM input WHERE task_id = t.id ORDER BY index
+    ) x
+)"""
+
+
+def _executor_logs(*, full: bool) -> str:
+    return f"""coalesce((
+        SELECT json_agg(x) FROM (
+            SELECT exit_code, {_time("start_time")} AS start_time, {_time("end_time")} AS end_time
+                   {", stdout, stderr" if full else ""}
+              FROM executor_log
+             WHERE task_id = t.id AND attempt = l.attempt AND exit_code IS NOT NULL ORDER BY executor_index
+        ) x
+    ), '[]')"""
+
+
+def _task_logs(*, full: bool) -> str:
+    of_attempt = _SYSTEM_LOGS % "attempt = l.attempt OR attempt IS NULL AND l.attempt = 0"
+    system_logs = f", {of_attempt} AS system_logs" if full else ""
+    return f"""(
+    SELECT json_agg(x) FROM (
+        SELECT {_executor_logs(full=full)} AS logs,
+               CASE WHEN l.attempt = max(l.attempt) OVER ()
+                    THEN json_build_object('pod', l.pod_name, 'node', l.node, {_ENDING})
+                    ELSE json_build_object('pod', l.pod_name, 'node', l.node) END AS metadata,
+               {_time("l.start_time")} AS start_time, {_time("l.end_time")} AS end_time,
+               coalesce((
+                   SELECT json_agg(o) FROM (
+                       SELECT url, path, size_bytes::text AS size_bytes FROM output_file_log
+                        WHERE task_id = t.id AND attempt = l.attempt ORDER BY path, url
+                   ) o
+               ), '[]') AS outputs
+               {system_logs}
+          FROM task_log l WHERE l.task_id = t.id ORDER BY l.attempt
+    ) x
+)"""
+
+
+def _ended_without_a_pod(*, full: bool) -> str:
+    system_logs = f", 'system_logs', {_SYSTEM_LOGS % 'true'}" if full else ""
+    return f"""CASE WHEN t.ended_at IS NOT NULL THEN json_build_array(json_build_object(
+    'logs', '[]'::json, 'outputs', '[]'::json, 'metadata', json_build_object({_ENDING}),
+    'end_time', {_time("t.ended_at")}{system_logs}
+)) END"""
+
+
+def _request_fields(*, full: bool) -> str:
+    return f"""
+    'name', t.name, 'description', t.description, 'inputs', {_inputs(full=full)}, 'outputs', {_OUTPUTS},
+    'resources', {_RESOURCES}, 'executors', {_EXECUTORS}, 'volumes', {_VOLUMES}, 'tags', {_TAGS}"""
+
+
+def _document(*, full: bool) -> str:
+    return f"""json_strip_nulls(json_build_object(
+    'id', t.id, 'state', t.state, 'creation_time', {_time("t.created_at")}, {_request_fields(full=full)},
+    'logs', coalesce({_task_logs(full=full)}, {_ended_without_a_pod(full=full)})
+))::text"""
+
+
+# Expressions over a row `t` of task.
+DOCUMENT = {
+    View.MINIMAL: "json_build_object('id', t.id, 'state', t.state)::text",
+    View.BASIC: _document(full=False),
+    View.FULL: _document(full=True),
+}
+REQUEST = f"json_strip_nulls(json_build_object({_request_fields(full=True)}))::text"

@@ -1,0 +1,153 @@
+"""The operations of TES 1.1, one function each."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from aiohttp import ClientPayloadError, web
+
+from poiesis_api import tasks_db
+from poiesis_api.config import Document, ServiceInfo
+from poiesis_api.errors import BodyTooLarge, MalformedBody, TaskNotFound
+from poiesis_api.postgres import Pool
+from poiesis_api.queries import parse_list_query, parse_view
+from poiesis_api.submitter import Submitter
+from poiesis_api.tasks_db import Cancel
+from poiesis_api.validation import BACKEND_PARAMETERS, parse_task, validate
+
+CANCEL_SUFFIX = ":cancel"
+JSON = "application/json"
+
+
+@dataclass(kw_only=True)
+class Services:
+    """What handlers work with. `stopping`: this replica takes itself out of its Service."""
+
+    pool: Pool
+    submitter: Submitter
+    config: Document
+    stopping: bool = False
+
+
+SERVICES = web.AppKey("services", Services)
+
+
+def request_owner(request: web.Request) -> str:  # noqa: ARG001
+    """Who asks. Nobody is told apart yet; every statement filters by owner already."""
+    return "anonymous"
+
+
+async def create_task(request: web.Request) -> web.Response:
+    """POST /tasks."""
+    services = request.app[SERVICES]
+    task = parse_task(await _body(request))
+    warnings = validate(task, services.config)
+    task_id = await tasks_db.create_task(services.pool, request_owner(request), task, warnings)
+    services.submitter.wake()
+    return web.json_response({"id": str(task_id)})
+
+
+async def list_tasks(request: web.Request) -> web.Response:
+    """GET /tasks."""
+    owner = request_owner(request)
+    query = parse_list_query(request.query, owner)
+    return _json_text(await tasks_db.list_tasks(request.app[SERVICES].pool, owner, query))
+
+
+async def get_task(request: web.Request) -> web.Response:
+    """GET /tasks/{id}."""
+    name = request.match_info["id"]
+    task_id, view = _task_id(name), parse_view(request.query)
+    document = await tasks_db.read_task(request.app[SERVICES].pool, request_owner(request), task_id, view)
+    if document is None:
+        raise TaskNotFound(name)
+    return _json_text(document)
+
+
+async def cancel_task(request: web.Request) -> web.Response:
+    """POST /tasks/{id}:cancel; the colon may come as %3A. A task that has ended stays as it is."""
+    services = request.app[SERVICES]
+    name, separator, rest = request.match_info["id"].rpartition(CANCEL_SUFFIX)
+    if not separator or rest:
+        raise web.HTTPNotFound
+    task_id = _task_id(name)
+    outcome = await tasks_db.cancel_task(services.pool, request_owner(request), task_id)
+    if outcome is Cancel.UNKNOWN:
+        raise TaskNotFound(name)
+    if outcome is Cancel.CANCELING:
+        services.submitter.cancel_soon(task_id)
+    return web.json_response({})
+
+
+async def service_info(request: web.Request) -> web.Response:
+    """GET /service-info."""
+    return web.json_response(service_info_document(request.app[SERVICES].config.service_info))
+
+
+async def short_service_info(request: web.Request) -> web.Response:
+    """GET /tasks/service-info, of TES 0.4: Toil starts with it and accepts these three keys only."""
+    info = request.app[SERVICES].config.service_info
+    return web.json_response(
+        {"name": info.name, "doc": info.description or info.name, "storage": info.storage}
+    )
+
+
+async def healthz(_: web.Request) -> web.Response:
+    """The process lives."""
+    return web.json_response({"status": "alive"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Requests can be answered. Raise StorageUnavailable."""
+    services = request.app[SERVICES]
+    if services.stopping:
+        return web.json_response({"error": "stopping"}, status=503)
+    if not await tasks_db.is_ready(services.pool):
+        return web.json_response({"error": "the database has no schema yet"}, status=503)
+    return web.json_response({"status": "ready"})
+
+
+def service_info_document(info: ServiceInfo) -> dict[str, Any]:
+    """GA4GH service-info 1.0 with what TES adds to it."""
+    optional = {
+        "description": info.description,
+        "contactUrl": info.contact_url,
+        "documentationUrl": info.documentation_url,
+        "createdAt": info.created_at,
+        "updatedAt": info.updated_at,
+        "environment": info.environment,
+    }
+    return {
+        "id": info.id,
+        "name": info.name,
+        "type": {"group": "org.ga4gh", "artifact": "tes", "version": "1.1.0"},
+        "organization": info.organization.model_dump(),
+        "version": info.version,
+        "storage": info.storage,
+        "tesResources_backend_parameters": sorted(BACKEND_PARAMETERS),
+        **{key: value for key, value in optional.items() if value is not None},
+    }
+
+
+async def _body(request: web.Request) -> bytes:
+    limit = request.app[SERVICES].config.limits.body_bytes
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise BodyTooLarge(f"the body is longer than {limit} bytes") from error
+    except (ClientPayloadError, web.RequestPayloadError) as error:
+        raise MalformedBody(f"the body cannot be read: {error}") from error
+
+
+def _task_id(name: str) -> UUID:
+    try:
+        task_id = UUID(name)
+    except ValueError:
+        raise TaskNotFound(name) from None
+    if str(task_id) != name.lower():
+        raise TaskNotFound(name)
+    return task_id
+
+
+def _json_text(text: str) -> web.Response:
+    return web.Response(text=text, content_type=JSON)

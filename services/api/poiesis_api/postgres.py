@@ -1,0 +1,99 @@
+"""The connection pool, and the one place where a driver's exception becomes StorageUnavailable."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+
+from poiesis_api.config import Database
+from poiesis_api.errors import StorageUnavailable
+
+logger = logging.getLogger(__name__)
+
+Connection = Any  # asyncpg.Connection or its pool proxy
+Pool = Any  # asyncpg.Pool
+
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,  # shutdown, crash
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that is about to be promoted
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.UndefinedTableError,  # not migrated yet
+)
+
+
+@asynccontextmanager
+async def open_pool(dsn: str, config: Database) -> AsyncIterator[Pool]:
+    """Connects when it is needed, so that the process starts without Postgres."""
+    pool = asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=config.max_connections,
+        command_timeout=config.timeout_seconds,
+        timeout=config.timeout_seconds,
+        reset=_nothing_to_reset,
+        server_settings={"application_name": "poiesis-api"},
+    )
+    async with pool:
+        await _warm(pool, min(config.min_connections, config.max_connections))
+        try:
+            yield pool
+        finally:
+            pool.terminate()
+
+
+async def _nothing_to_reset(_: Connection) -> None:
+    """No statement of ours leaves anything in the session; the default costs a round trip a request."""
+
+
+async def _warm(pool: Pool, connections: int) -> None:
+    try:
+        opened = await asyncio.gather(*(pool.acquire() for _ in range(connections)))
+    except _AWAY as error:
+        logger.warning("Postgres does not answer yet", extra={"error": str(error)})
+        return
+    for connection in opened:
+        await pool.release(connection)
+
+
+@contextmanager
+def driver_errors() -> Iterator[None]:
+    """Raise StorageUnavailable if Postgres is away."""
+    try:
+        yield
+    except ValueError:  # the driver's own DataError, an InterfaceError: a mistake of ours
+        raise
+    except _AWAY as error:
+        raise StorageUnavailable("the database does not answer; try again") from error
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """Raise StorageUnavailable."""
+    with driver_errors():
+        async with pool.acquire() as connection, connection.transaction():
+            yield connection
+
+
+async def fetch(pool: Pool, sql: str, *values: object) -> list[Any]:
+    """For statements that may run twice: a connection that breaks under one is replaced once."""
+    with driver_errors():
+        try:
+            return list(await pool.fetch(sql, *values))
+        except (asyncpg.PostgresConnectionError, ConnectionError):
+            return list(await pool.fetch(sql, *values))
+
+
+async def execute(pool: Pool, sql: str, *values: object) -> None:
+    """Raise StorageUnavailable."""
+    with driver_errors():
+        await pool.execute(sql, *values)

@@ -1,0 +1,129 @@
+"""The parameters of GET /tasks and the tokens that lead from page to page. Pure."""
+
+import base64
+import binascii
+import hashlib
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TypeVar
+
+from multidict import MultiMapping
+
+from poiesis_api.documents import View
+from poiesis_api.errors import InvalidQuery
+from poiesis_models.states import TesState
+
+PAGE_SIZE = 256
+PAGE_SIZE_MAX = 2047
+
+_Choice = TypeVar("_Choice", View, TesState)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which tasks a list holds. A tag with value "" matches whatever the value is."""
+
+    name_prefix: str = ""
+    state: TesState | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListQuery:
+    """One page: the tasks whose `seq` is below `before`."""
+
+    filter: Filter = Filter()
+    page_size: int = PAGE_SIZE
+    before: int | None = None
+    view: View = View.MINIMAL
+
+
+def parse_view(query: MultiMapping[str]) -> View:
+    """Raise InvalidQuery."""
+    return _choice(View, query, "view") or View.MINIMAL
+
+
+def parse_list_query(query: MultiMapping[str], owner: str) -> ListQuery:
+    """Raise InvalidQuery naming the parameter."""
+    wanted = Filter(
+        name_prefix=_text(query, "name_prefix"),
+        state=_choice(TesState, query, "state"),
+        tags=_tags(query),
+    )
+    token = _text(query, "page_token")
+    return ListQuery(
+        filter=wanted,
+        page_size=_page_size(query),
+        before=read_token(token, wanted, owner) if token else None,
+        view=parse_view(query),
+    )
+
+
+def page_token(seq: int, wanted: Filter, owner: str) -> str:
+    """Opaque: where the next page begins, good for the same list only."""
+    return base64.urlsafe_b64encode(struct.pack(">q", seq) + _digest(wanted, owner)).decode().rstrip("=")
+
+
+def read_token(token: str, wanted: Filter, owner: str) -> int:
+    """Raise InvalidQuery."""
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        seq, digest = struct.unpack(">q16s", raw)
+    except (binascii.Error, ValueError, struct.error) as error:
+        raise InvalidQuery("page_token: is none that this server gave", "page_token") from error
+    if digest != _digest(wanted, owner):
+        raise InvalidQuery("page_token: belongs to a list with other filters", "page_token")
+    return int(seq)
+
+
+def _digest(wanted: Filter, owner: str) -> bytes:
+    identity = json.dumps([owner, wanted.name_prefix, wanted.state, wanted.tags])
+    return hashlib.sha256(identity.encode()).digest()[:16]
+
+
+def _tags(query: MultiMapping[str]) -> tuple[tuple[str, str], ...]:
+    keys: Sequence[str] = query.getall("tag_key", [])
+    values: Sequence[str] = query.getall("tag_value", [])
+    if len(values) > len(keys):
+        raise InvalidQuery(f"tag_value: {len(values)} values for {len(keys)} tag_key", "tag_value")
+    return tuple(
+        (_clean("tag_key", key), _clean("tag_value", value))
+        for key, value in zip_longest(keys, values, fillvalue="")
+    )
+
+
+def _page_size(query: MultiMapping[str]) -> int:
+    text = query.get("page_size")
+    if text is None:
+        return PAGE_SIZE
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_SIZE_MAX))):
+        raise InvalidQuery(f"page_size: {text!r} is not a number from 1 to {PAGE_SIZE_MAX}", "page_size")
+    size = int(text)
+    if not 1 <= size <= PAGE_SIZE_MAX:
+        raise InvalidQuery(f"page_size: {size} is not from 1 to {PAGE_SIZE_MAX}", "page_size")
+    return size
+
+
+def _choice(kind: type[_Choice], query: MultiMapping[str], name: str) -> _Choice | None:
+    text = query.get(name)
+    if text is None or text == "":
+        return None
+    try:
+        return kind(text)
+    except ValueError as error:
+        known = ", ".join(kind)
+        raise InvalidQuery(f"{name}: {text!r} is not one of {known}", name) from error
+
+
+def _text(query: MultiMapping[str], name: str) -> str:
+    return _clean(name, query.get(name, ""))
+
+
+def _clean(name: str, text: str) -> str:
+    """What Postgres can hold."""
+    if "\0" in text or (not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text)):
+        raise InvalidQuery(f"{name}: holds characters that no task has", name)
+    return text

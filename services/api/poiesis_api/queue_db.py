@@ -1,0 +1,176 @@
+"""The queue of tasks that wait to become Jobs: which replica makes which, and what came of it."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from poiesis_api import tasks_db
+from poiesis_api.documents import REQUEST
+from poiesis_api.postgres import Pool, driver_errors, execute, fetch, transaction
+from poiesis_models.states import Ending
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A task that this replica alone submits for a while. `request` is its TES document as JSON."""
+
+    id: UUID
+    attempts: int
+    age_seconds: float
+    request: str = field(repr=False)
+    recorder_token: str = field(repr=False)
+
+
+# Replicas claim one after the other, so that no two give the same last place away.
+_CLAIM_LOCK = "SELECT pg_advisory_xact_lock(7053477)"
+
+# The next turn goes to the owner with the fewest tasks; $1 at most, $2 active at most, $3 seconds.
+_CLAIM = f"""
+WITH RECURSIVE active AS MATERIALIZED (
+    SELECT owner, count(*) AS tasks FROM (
+        SELECT owner FROM task WHERE submitted_at IS NOT NULL AND ended_at IS NULL
+        UNION ALL
+        SELECT owner FROM task WHERE submitted_at IS NULL AND ended_at IS NULL AND claimed_until > now()
+    ) a GROUP BY owner
+), room AS MATERIALIZED (
+    SELECT greatest(0, least($1::integer, $2::integer - coalesce(sum(tasks), 0))) AS tasks FROM active
+), waiting AS ( -- the owners, found one by one on the index
+    (SELECT owner FROM task WHERE submitted_at IS NULL AND ended_at IS NULL
+        AND (SELECT tasks FROM room) > 0 ORDER BY owner LIMIT 1)
+    UNION ALL
+    SELECT (SELECT owner FROM task WHERE submitted_at IS NULL AND ended_at IS NULL
+               AND owner > w.owner ORDER BY owner LIMIT 1)
+      FROM waiting w WHERE w.owner IS NOT NULL
+), candidate AS (
+    SELECT due.id, due.next_submit_at,
+           coalesce(active.tasks, 0)
+           + row_number() OVER (PARTITION BY w.owner ORDER BY due.next_submit_at, due.seq) AS turn
+      FROM waiting w LEFT JOIN active ON active.owner = w.owner
+     CROSS JOIN LATERAL (
+        SELECT id, seq, next_submit_at FROM task
+         WHERE owner = w.owner AND submitted_at IS NULL AND ended_at IS NULL
+           AND cancel_requested_at IS NULL AND next_submit_at <= now()
+           AND (claimed_until IS NULL OR claimed_until <= now())
+         ORDER BY next_submit_at, seq LIMIT $1
+     ) due
+), chosen AS (
+    SELECT c.id FROM candidate c JOIN task ON task.id = c.id
+     WHERE task.submitted_at IS NULL AND task.ended_at IS NULL AND task.cancel_requested_at IS NULL
+     ORDER BY c.turn, c.next_submit_at LIMIT (SELECT tasks FROM room)
+       FOR UPDATE OF task SKIP LOCKED
+)
+UPDATE task t
+   SET claimed_until = now() + make_interval(secs => $3), submit_attempts = t.submit_attempts + 1
+  FROM chosen WHERE t.id = chosen.id
+RETURNING t.id, t.submit_attempts AS attempts, t.recorder_token, {REQUEST} AS request,
+          extract(epoch FROM now() - t.created_at)::double precision AS age_seconds
+"""  # noqa: S608
+
+
+async def claim_tasks(pool: Pool, *, most: int, max_active: int, seconds: float) -> list[Claim]:
+    """Take due tasks while fewer than `max_active` are active, fairly per owner. Raise StorageUnavailable."""
+    async with transaction(pool) as db:
+        await db.execute(_CLAIM_LOCK)
+        rows = await db.fetch(_CLAIM, most, max_active, seconds)
+    return [Claim(**dict(row)) for row in rows]
+
+
+# From here on the recorder may report. The claim is kept until the Job has been unsuspended as well.
+_MARK_SUBMITTED = """
+UPDATE task SET submitted_at = coalesce(submitted_at, now()), recorder_token = NULL,
+                claimed_until = CASE WHEN $2 THEN claimed_until END
+ WHERE id = $1 AND cancel_requested_at IS NULL AND ended_at IS NULL
+RETURNING true
+"""
+
+
+async def mark_submitted(pool: Pool, task_id: UUID, *, keep_claim: bool) -> bool:
+    """Before the Job may run. False if a cancel came first, or the task has ended."""
+    return bool(await fetch(pool, _MARK_SUBMITTED, task_id, keep_claim))
+
+
+_RELEASE = "UPDATE task SET claimed_until = NULL WHERE id = $1"
+_RELEASE_AFTER = (
+    "UPDATE task SET claimed_until = now() + make_interval(secs => $2) WHERE id = $1 AND ended_at IS NULL"
+)
+
+
+async def release(pool: Pool, task_id: UUID) -> None:
+    """This replica has done all it can for the task."""
+    await execute(pool, _RELEASE, task_id)
+
+
+async def release_after(pool: Pool, task_id: UUID, seconds: float) -> None:
+    """Some replica goes on with the task then."""
+    await execute(pool, _RELEASE_AFTER, task_id, seconds)
+
+
+_POSTPONE = """
+WITH said AS (
+    INSERT INTO system_log (task_id, source, key, message) VALUES ($1, 'api', $3, $4) ON CONFLICT DO NOTHING
+)
+UPDATE task SET claimed_until = NULL, next_submit_at = now() + make_interval(secs => $2)
+ WHERE id = $1 AND submitted_at IS NULL AND ended_at IS NULL
+"""
+
+
+async def postpone(pool: Pool, task_id: UUID, *, seconds: float, key: str, message: str) -> None:
+    """Try again later; a line of system_logs per `key` says why."""
+    await execute(pool, _POSTPONE, task_id, seconds, key, message)
+
+
+_CLAIM_HALF_MADE = """
+UPDATE task SET claimed_until = now() + make_interval(secs => $1)
+ WHERE id IN (
+    SELECT id FROM task
+     WHERE submitted_at IS NOT NULL AND ended_at IS NULL AND cancel_requested_at IS NULL
+       AND claimed_until <= now()
+     LIMIT $2 FOR UPDATE SKIP LOCKED
+ )
+RETURNING id
+"""
+
+
+async def claim_half_made(pool: Pool, *, seconds: float, most: int) -> list[UUID]:
+    """Tasks that are submitted, but whose Job may still be suspended: their replica has died in between."""
+    return [row["id"] for row in await fetch(pool, _CLAIM_HALF_MADE, seconds, most)]
+
+
+_CANCELING = """
+SELECT id FROM task WHERE state = 'CANCELING' AND cancel_requested_at < now() - make_interval(secs => $1)
+ ORDER BY random() LIMIT $2
+"""
+
+
+async def canceling_tasks(pool: Pool, *, older_than_seconds: float, most: int) -> list[UUID]:
+    """Tasks whose Job should have gone by now."""
+    return [row["id"] for row in await fetch(pool, _CANCELING, older_than_seconds, most)]
+
+
+_FINISH_UNSUBMITTED = """
+SELECT id FROM task
+ WHERE id = $1 AND state = 'CANCELING' AND submitted_at IS NULL
+   AND (claimed_until IS NULL OR claimed_until <= now())
+   FOR UPDATE
+"""
+
+
+async def finish_unsubmitted(pool: Pool, task_id: UUID) -> None:
+    """A canceled task whose Job is gone, and which never had a Pod, has ended. Others: the controller's."""
+    async with transaction(pool) as db:
+        if await db.fetchval(_FINISH_UNSUBMITTED, task_id) is not None:
+            await tasks_db.finish_task(db, task_id, tasks_db.CANCELED, cancel_seen=True)
+
+
+async def finish_canceled(pool: Pool, task_id: UUID) -> None:
+    """The caller knows that nothing of the task exists. A task that has ended stays as it is."""
+    with driver_errors():
+        await tasks_db.finish_task(pool, task_id, tasks_db.CANCELED, cancel_seen=True)
+
+
+async def finish_refused(pool: Pool, task_id: UUID, ending: Ending) -> None:
+    """Unless a cancel was asked for, which wins."""
+    async with transaction(pool) as db:
+        if not await tasks_db.finish_task(db, task_id, ending, cancel_seen=False):
+            canceled = await db.fetchval("SELECT state = 'CANCELING' FROM task WHERE id = $1", task_id)
+            if canceled:
+                await tasks_db.finish_task(db, task_id, tasks_db.CANCELED, cancel_seen=True)
