@@ -5,11 +5,10 @@ import uuid
 from typing import Any
 
 import pytest
+import tes
 
 from install import Release
 from lab.images import Images
-
-tes = pytest.importorskip("tes")
 
 pytestmark = pytest.mark.e2e
 
