@@ -122,9 +122,9 @@ def test_nothing_is_cluster_wide(values):
 def test_the_api_has_the_rights_it_uses():
     assert rules(render(), "poiesis-api") == {
         ("batch", "jobs"): ["create", "get", "patch", "delete"],
-        ("", "secrets"): ["create"],
-        ("", "serviceaccounts"): ["create"],
-        ("", "persistentvolumeclaims"): ["create"],
+        ("", "secrets"): ["create", "get"],
+        ("", "serviceaccounts"): ["create", "get"],
+        ("", "persistentvolumeclaims"): ["create", "get"],
     }
 
 
