@@ -1,0 +1,265 @@
+"""A fake API server: lists in pages, watches with a history that can be forgotten, and faults to order."""
+
+import asyncio
+import copy
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from kubernetes.aio.client import Configuration
+
+from poiesis_tctl.kube import Kube
+
+TASK_LABEL = "poiesis.io/task"
+KINDS = ("pods", "jobs", "leases", "roles", "rolebindings", "events")
+
+
+def status(code: int, reason: str) -> dict[str, Any]:
+    return {"kind": "Status", "code": code, "reason": reason, "message": f"{reason} (ordered by the test)"}
+
+
+class FakeApi:
+    """`watch_faults` and `list_faults` are used up one a request; without one all goes well."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
+        self.version = 100
+        self.oldest = 0  # a watch from before this is told 410
+        self.history: list[tuple[int, str, str, dict[str, Any]]] = []
+        self.watch_faults: deque[str] = deque()
+        self.list_faults: deque[str] = deque()
+        self.refuse: Callable[[web.Request], int | None] = lambda _: None
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.watches = 0  # that are open
+        self._changed = asyncio.Condition()
+        self._snapshots: dict[str, tuple[int, list[dict[str, Any]]]] = {}
+        self._closing = asyncio.Event()
+        self.url = ""
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[Self]:
+        app = web.Application()
+        app.router.add_route("*", "/{rest:.*}", self._handle)
+        server = TestServer(app, shutdown_timeout=0.1)
+        await server.start_server()
+        self.url = str(server.make_url("")).rstrip("/")
+        try:
+            yield self
+        finally:
+            self._closing.set()
+            async with self._changed:
+                self._changed.notify_all()
+            await server.close()
+
+    # What a test does to the cluster
+
+    async def put(self, kind: str, item: dict[str, Any], *, silently: bool = False) -> dict[str, Any]:
+        """Add or change; `silently`: without an event."""
+        name = item["metadata"]["name"]
+        event = "MODIFIED" if name in self.objects[kind] else "ADDED"
+        self.version += 1
+        stored = copy.deepcopy(item)
+        stored["metadata"]["resourceVersion"] = str(self.version)
+        self.objects[kind][name] = stored
+        if not silently:
+            await self._tell(kind, event, stored)
+        return stored
+
+    async def delete(self, kind: str, name: str, *, silently: bool = False) -> None:
+        item = self.objects[kind].pop(name)
+        self.version += 1
+        item["metadata"]["resourceVersion"] = str(self.version)
+        if not silently:
+            await self._tell(kind, "DELETED", item)
+
+    async def bookmark(self, kind: str) -> None:
+        self.version += 1
+        await self._tell(kind, "BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}})
+
+    def forget(self) -> None:
+        """Watches from before now are 410 Gone."""
+        self.oldest = self.version
+        self.history.clear()
+
+    async def until(self, true: Callable[[], bool], seconds: float = 10.0) -> None:
+        """Wait for requests to make it so."""
+        async with asyncio.timeout(seconds):
+            while not true():
+                async with self._changed:
+                    waiter = asyncio.ensure_future(self._changed.wait())
+                    await asyncio.wait({waiter}, timeout=0.02)
+                    waiter.cancel()
+                    await asyncio.gather(waiter, return_exceptions=True)
+
+    def asked(self, method: str, kind: str) -> list[dict[str, str]]:
+        """Queries of the requests so far; `watch` for a method."""
+        return [query for verb, what, query in self.requests if (verb, what) == (method, kind)]
+
+    async def _tell(self, kind: str, event: str, item: dict[str, Any]) -> None:
+        self.history.append((self.version, kind, event, copy.deepcopy(item)))
+        async with self._changed:
+            self._changed.notify_all()
+
+    # What the client sees
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911 - a routing table
+        parts = request.path.strip("/").split("/")
+        place = parts.index("namespaces")
+        assert parts[place + 1] == "tes"
+        kind, name = parts[place + 2], parts[place + 3] if len(parts) > place + 3 else None
+        method = "WATCH" if request.query.get("watch") else request.method
+        self.requests.append((method, kind, dict(request.query)))
+        async with self._changed:
+            self._changed.notify_all()
+        code = self.refuse(request)
+        if code is not None:
+            return web.json_response(status(code, "Refused"), status=code)
+        match method, name:
+            case "WATCH", None:
+                return await self._watch(request, kind)
+            case "GET", None:
+                return await self._list(request, kind)
+            case "POST", None:
+                return await self._create(kind, await request.json())
+            case "GET", _:
+                return self._answer(self.objects[kind].get(str(name)))
+            case "PUT", _:
+                return await self._replace(kind, await request.json())
+            case "PATCH", _:
+                return await self._patch(request, kind, str(name))
+            case "DELETE", _:
+                return await self._delete(request, kind, str(name))
+        raise AssertionError(request)
+
+    def _answer(self, item: dict[str, Any] | None) -> web.Response:
+        return web.json_response(item) if item else web.json_response(status(404, "NotFound"), status=404)
+
+    def _selected(self, request: web.Request, items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        label = request.query.get("labelSelector", "")
+        fields = dict(one.split("=") for one in request.query.get("fieldSelector", "").split(",") if one)
+        key, _, value = label.partition("=")
+        return [
+            item
+            for item in items
+            if (not label or (item["metadata"].get("labels") or {}).get(key, "") == value or (not value))
+            and (not fields or item["involvedObject"]["uid"] == fields["involvedObject.uid"])
+            and (not fields or item["reason"] == fields["reason"])
+        ]
+
+    async def _list(self, request: web.Request, kind: str) -> web.Response:
+        fault = self.list_faults.popleft() if self.list_faults else None
+        if fault == "garbage":
+            return web.json_response({"metadata": {}, "items": [{"metadata": {}}]})
+        if fault is not None:
+            return web.json_response(status(int(fault), "Refused"), status=int(fault))
+        token = request.query.get("continue")
+        if token:
+            version, items = self._snapshots.pop(token)
+        else:
+            version, items = self.version, self._selected(request, self.objects[kind].values())
+        limit = int(request.query.get("limit", "1000000"))
+        metadata = {"resourceVersion": str(version)}
+        if len(items) > limit:
+            metadata["continue"] = f"{kind}-{version}-{len(items)}"
+            self._snapshots[metadata["continue"]] = (version, items[limit:])
+        return web.json_response({"kind": "List", "metadata": metadata, "items": items[:limit]})
+
+    async def _create(self, kind: str, item: dict[str, Any]) -> web.Response:
+        name = item["metadata"]["name"]
+        if name in self.objects[kind]:
+            return web.json_response(status(409, "AlreadyExists"), status=409)
+        return web.json_response(await self.put(kind, item), status=201)
+
+    async def _replace(self, kind: str, item: dict[str, Any]) -> web.Response:
+        name = item["metadata"]["name"]
+        known = self.objects[kind].get(name)
+        if known is None:
+            return self._answer(None)
+        if known["metadata"]["resourceVersion"] != item["metadata"].get("resourceVersion"):
+            return web.json_response(status(409, "Conflict"), status=409)
+        return web.json_response(await self.put(kind, item))
+
+    async def _patch(self, request: web.Request, kind: str, name: str) -> web.Response:
+        assert request.content_type == "application/merge-patch+json"
+        known, patch = self.objects[kind].get(name), await request.json()
+        if known is None:
+            return self._answer(None)
+        if patch["metadata"]["uid"] != known["metadata"]["uid"]:
+            return web.json_response(status(409, "Conflict"), status=409)
+        return web.json_response(await self.put(kind, {**known, "spec": {**known["spec"], **patch["spec"]}}))
+
+    async def _delete(self, request: web.Request, kind: str, name: str) -> web.Response:
+        known, options = self.objects[kind].get(name), await request.json()
+        if known is None:
+            return self._answer(None)
+        if options["preconditions"]["uid"] != known["metadata"]["uid"]:
+            return web.json_response(status(409, "Conflict"), status=409)
+        assert options["propagationPolicy"] == "Background"
+        await self.delete(kind, name)
+        return web.json_response(known)
+
+    async def _watch(self, request: web.Request, kind: str) -> web.StreamResponse:
+        fault = self.watch_faults.popleft() if self.watch_faults else None
+        if fault in {"403", "500", "410"}:
+            return web.json_response(status(int(fault), "Refused"), status=int(fault))
+        version = int(request.query["resourceVersion"])
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        self.watches += 1
+        try:
+            if fault == "410 in the stream" or version < self.oldest:
+                await self._send(response, "ERROR", status(410, "Expired"))
+            elif fault == "500 in the stream":
+                await self._send(response, "ERROR", status(500, "InternalError"))
+            elif fault == "garbage":
+                await response.write(b'{"type": "ADDED", "object": null}\n')
+            elif fault == "no JSON":
+                await response.write(b"<html>\n")
+            elif fault == "half a line":
+                await response.write(b'{"type": "ADDED", "object": {"metad')
+            elif fault == "hang up":
+                await response.write(b'{"type": "ADDED"')
+                assert request.transport is not None
+                request.transport.abort()
+            elif fault == "silence":
+                await self._closing.wait()
+            elif fault != "end":
+                await self._stream(request, response, kind, version)
+        finally:
+            self.watches -= 1
+        return response
+
+    async def _stream(
+        self, request: web.Request, response: web.StreamResponse, kind: str, version: int
+    ) -> None:
+        seconds = float(request.query["timeoutSeconds"])
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._closing.is_set():
+                    news = [one for one in self.history if one[0] > version and one[1] == kind]
+                    for version, _, event, item in news:  # noqa: B007, PLR1704
+                        if event == "BOOKMARK" or self._selected(request, [item]):
+                            await self._send(response, event, item)
+                    if not news:
+                        async with self._changed:
+                            await self._changed.wait()
+        except TimeoutError:
+            return
+
+    async def _send(self, response: web.StreamResponse, event: str, item: dict[str, Any]) -> None:
+        # In two pieces: lines do not come in whole chunks.
+        line = json.dumps({"type": event, "object": item}).encode() + b"\n"
+        await response.write(line[:7])
+        await response.write(line[7:])
+
+
+@asynccontextmanager
+async def client(api: FakeApi) -> AsyncIterator[Kube]:
+    import aiohttp
+
+    async with aiohttp.ClientSession() as session:
+        yield Kube(session, Configuration(host=api.url), "tes")

@@ -1,0 +1,759 @@
+"""What the controller does about every shape that a task and its objects can have."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tctl_builders import (
+    ALL_DONE,
+    PLAN,
+    RUNNING,
+    START_NS,
+    TASK,
+    TREC_KILLED,
+    condition,
+    disrupted,
+    job,
+    pod,
+    recorded,
+    rejected,
+    row,
+    terminated,
+    waiting,
+)
+
+from poiesis_models.plan import Plan
+from poiesis_models.states import Ending, TesState
+from poiesis_tctl.config import Limits
+from poiesis_tctl.decide import (
+    Attempt,
+    Decision,
+    DeleteJob,
+    EndPod,
+    EnsureRole,
+    ExplainNoPod,
+    Finish,
+    Recheck,
+    RequeueAttempt,
+    SystemLog,
+    View,
+    decide,
+    decide_role,
+    slim_job,
+    slim_pod,
+)
+from poiesis_tctl.podfacts import ExecutorRow, executor_rows, is_stalled, pod_facts
+
+POD = f"poiesis-{TASK}-abcde"
+JOB = f"poiesis-{TASK}"
+CANCELED = Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
+COMPLETE = Ending(state=TesState.COMPLETE)
+STARTED = datetime.fromtimestamp(START_NS / 1e9, UTC)
+
+
+def act(view: View, *, lasted: float = 0.0) -> tuple[Any, ...]:
+    """The actions when what is seen has lasted for so many seconds."""
+    first = decide(view, {}, 1000.0, Limits())
+    return decide(view, first.since, 1000.0 + lasted, Limits()).actions
+
+
+def ending(view: View, *, lasted: float = 0.0) -> Ending:
+    finish = act(view, lasted=lasted)[0]
+    assert isinstance(finish, Finish)
+    return finish.ending
+
+
+def ended_pod(states: dict[str, Any] | None = None, **values: Any) -> dict[str, Any]:
+    return pod({**ALL_DONE, "pause": terminated(1), **(states or {})}, phase="Failed", **values)
+
+
+def failure(state: TesState, reason: str, message: str, container: str | None = None) -> Ending:
+    return Ending(state=state, reason=reason, message=message, container=container)
+
+
+def system_error(reason: str, message: str, container: str | None = None) -> Ending:
+    return failure(TesState.SYSTEM_ERROR, reason, message, container)
+
+
+def executor_error(reason: str, message: str, container: str) -> Ending:
+    return failure(TesState.EXECUTOR_ERROR, reason, message, container)
+
+
+PREEMPTIBLE = Plan(executors=("executor-0",), ignore_error=(False,), preemptible=True)
+IGNORING = Plan(executors=("executor-0", "executor-1"), ignore_error=(True, False))
+STOPPED = {"executor-0": recorded(143, term=True), "executor-1": waiting(), "tof-0": waiting()}
+
+ENDED = [
+    pytest.param(ended_pod(), COMPLETE, id="all done, no ack: pause exited 1"),
+    pytest.param(
+        ended_pod({name: terminated(0) for name in PLAN}), COMPLETE, id="all done, without any record"
+    ),
+    pytest.param(
+        ended_pod({"executor-0": recorded(7), "executor-1": waiting(), "tof-0": waiting()}),
+        executor_error("Error", "executor 0 exited with code 7", "executor-0"),
+        id="an executor failed and Kubernetes aborted",
+    ),
+    pytest.param(
+        ended_pod({"executor-0": recorded(7, 0), "executor-1": terminated(0)}),
+        executor_error("Error", "executor 0 exited with code 7", "executor-0"),
+        id="an executor failed, its container exited 0, the next skipped itself, outputs were sent",
+    ),
+    pytest.param(
+        ended_pod({"executor-0": recorded(7, 0), "executor-1": terminated(0), "tof-0": recorded(65)}),
+        executor_error(
+            "Error", "executor 0 exited with code 7; then: tof-0 exited with code 65", "executor-0"
+        ),
+        id="an executor failed and then its outputs could not be sent",
+    ),
+    pytest.param(
+        ended_pod({"executor-1": terminated(137, "OOMKilled"), "tof-0": waiting()}),
+        executor_error("OOMKilled", "executor 1 ran out of memory", "executor-1"),
+        id="Kubernetes says OOMKilled",
+    ),
+    pytest.param(
+        ended_pod({"executor-1": recorded(9, 137, oom=True), "tof-0": waiting()}),
+        executor_error("OOMKilled", "executor 1 ran out of memory", "executor-1"),
+        id="the helper says out of memory, Kubernetes does not",
+    ),
+    pytest.param(
+        ended_pod({"executor-0": recorded(7, 0)}, plan=IGNORING), COMPLETE, id="an ignored error is no end"
+    ),
+    pytest.param(
+        ended_pod({"executor-0": terminated(137)}),
+        executor_error("Error", "executor 0 exited with code 137", "executor-0"),
+        id="killed, nobody knows by whom",
+    ),
+    pytest.param(
+        ended_pod({"tif-0": recorded(75), "executor-0": waiting(), "executor-1": waiting()}),
+        system_error("Error", "tif-0 exited with code 75", "tif-0"),
+        id="inputs could not be fetched",
+    ),
+    pytest.param(
+        ended_pod({"tif-0": terminated(0, "OOMKilled")}),
+        system_error("OOMKilled", "tif-0 ran out of memory", "tif-0"),
+        id="a filer ran out of memory",
+    ),
+    pytest.param(
+        ended_pod({"tof-0": recorded(65)}),
+        system_error("Error", "tof-0 exited with code 65", "tof-0"),
+        id="outputs could not be sent",
+    ),
+    pytest.param(
+        ended_pod({"executor-1": terminated(128, "StartError", "exec: no such user"), "tof-0": waiting()}),
+        system_error("StartError", "executor-1 could not be started: exec: no such user", "executor-1"),
+        id="the runtime could not start it",
+    ),
+    pytest.param(
+        ended_pod({"executor-0": terminated(70), "executor-1": waiting()}),
+        system_error("Error", "executor-0 could not be started: exit code 70", "executor-0"),
+        id="the helper refused to start it",
+    ),
+    pytest.param(
+        ended_pod(
+            {"executor-0": terminated(137, "ContainerStatusUnknown", "could not be located")}
+            | {"executor-1": waiting()}
+        ),
+        system_error(
+            "ContainerStatusUnknown", "the kubelet lost executor-0: could not be located", "executor-0"
+        ),
+        id="the kubelet lost the container, its code is made up",
+    ),
+    pytest.param(
+        ended_pod({"executor-0": terminated(255, "Unknown"), "executor-1": waiting()}),
+        system_error(
+            "ContainerStatusUnknown", "the kubelet lost executor-0: its end is not known", "executor-0"
+        ),
+        id="the node was restarted",
+    ),
+    pytest.param(
+        ended_pod(STOPPED, reason="DeadlineExceeded", message="Pod was active on the node too long"),
+        system_error("DeadlineExceeded", "Pod was active on the node too long"),
+        id="wall time, the executor obeyed",
+    ),
+    pytest.param(
+        ended_pod({**STOPPED, "executor-0": terminated(137)}, reason="DeadlineExceeded", message="too long"),
+        system_error("DeadlineExceeded", "too long"),
+        id="wall time, the executor had to be killed",
+    ),
+    pytest.param(
+        ended_pod({**STOPPED, "executor-0": recorded(3)}, reason="DeadlineExceeded", message="too long"),
+        executor_error("Error", "executor 0 exited with code 3; then: too long", "executor-0"),
+        id="failed by itself before the wall time",
+    ),
+    pytest.param(
+        ended_pod(reason="DeadlineExceeded", message="too long"), COMPLETE, id="wall time when all was done"
+    ),
+    pytest.param(
+        ended_pod(STOPPED, reason="Evicted", message='Usage of EmptyDir volume "task" exceeds the limit'),
+        system_error("Evicted", 'Usage of EmptyDir volume "task" exceeds the limit'),
+        id="evicted for its own disk use",
+    ),
+    pytest.param(
+        pod(
+            {"executor-0": recorded(143, term=True)},
+            phase="Failed",
+            reason="Evicted",
+            message='Usage of EmptyDir volume "task" exceeds the limit',
+            plan=PREEMPTIBLE,
+        ),
+        system_error("Evicted", 'Usage of EmptyDir volume "task" exceeds the limit'),
+        id="evicted for its own disk use, preemptible",
+    ),
+    pytest.param(
+        ended_pod(
+            STOPPED,
+            reason="Evicted",
+            message="The node was low on resource: memory.",
+            conditions=disrupted("TerminationByKubelet"),
+        ),
+        system_error("Evicted", "The node was low on resource: memory."),
+        id="evicted for the node's sake",
+    ),
+    pytest.param(
+        pod(
+            {"executor-0": terminated(137)},
+            phase="Failed",
+            reason="Evicted",
+            message="The node was low on resource: memory.",
+            conditions=disrupted("TerminationByKubelet"),
+            plan=PREEMPTIBLE,
+        ),
+        failure(TesState.PREEMPTED, "Evicted", "The node was low on resource: memory."),
+        id="evicted for the node's sake, preemptible",
+    ),
+    pytest.param(
+        pod(phase="Failed", reason="Preempting", message="Preempted in order to admit critical pod"),
+        system_error("Preempting", "Preempted in order to admit critical pod"),
+        id="preempted by the kubelet",
+    ),
+    pytest.param(
+        pod(phase="Failed", reason="Terminated", message="Pod was terminated in response to node shutdown."),
+        system_error("Terminated", "Pod was terminated in response to node shutdown."),
+        id="the node was shut down",
+    ),
+    pytest.param(
+        rejected("OutOfcpu", "Pod was rejected: node didn't have enough resource"),
+        system_error("OutOfcpu", "Pod was rejected: node didn't have enough resource"),
+        id="the kubelet did not admit it",
+    ),
+    pytest.param(
+        rejected("UnexpectedAdmissionError", "Allocate failed"),
+        system_error("UnexpectedAdmissionError", "Allocate failed"),
+        id="the kubelet could not admit it",
+    ),
+    pytest.param(
+        ended_pod({"tof-0": waiting()}),
+        system_error("PodFailed", f"Pod {POD} failed; pause exited with code 1"),
+        id="nothing says why",
+    ),
+    pytest.param(ended_pod(plan=None), COMPLETE, id="all done, the plan was lost"),
+    pytest.param(
+        ended_pod({"trec": terminated(1), "executor-0": recorded(7)}, plan=None),
+        executor_error("Error", "executor 0 exited with code 7", "executor-0"),
+        id="failed, the plan was lost",
+    ),
+]
+
+
+@pytest.mark.parametrize(("ended", "expected"), ENDED)
+def test_pod_that_ended_by_itself_decides_at_once(ended, expected):
+    view = View(task=row(), pod=ended, job=job())
+    (finish,) = decide(view, {}, 0.0, Limits()).actions
+    assert finish.ending == expected
+    assert not finish.cancel_seen
+    assert not view.rests_on_absence
+    assert "had not told the end" in finish.note
+
+
+@pytest.mark.parametrize(("ended", "expected"), ENDED)
+def test_cancel_wins_once_nothing_runs(ended, expected):
+    (finish,) = act(View(task=row(state=TesState.CANCELING, cancel_requested=True), pod=ended, job=None))
+    assert (finish.ending, finish.cancel_seen) == (CANCELED, True)
+
+
+def test_finish_carries_what_the_recorder_did_not_say():
+    ended = ended_pod({"executor-0": recorded(0), "executor-1": terminated(3), "tof-0": waiting()})
+    (finish,) = act(View(task=row(), pod=ended, job=job()))
+    assert finish == Finish(
+        ending=executor_error("Error", "executor 1 exited with code 3", "executor-1"),
+        cancel_seen=False,
+        attempt=Attempt(
+            pod_uid="pod-uid-1", pod_name=POD, node="node-1", start=datetime(2025, 11, 23, 6, tzinfo=UTC)
+        ),
+        executors=(
+            ExecutorRow(index=0, start=STARTED, end=STARTED + timedelta(seconds=2.5), exit_code=0, oom=False),
+            ExecutorRow(index=1, start=STARTED, end=STARTED + timedelta(seconds=3), exit_code=3, oom=False),
+        ),
+        note=(
+            f"the recorder of Pod {POD} had not told the end; the controller did, by the Pod's status "
+            "(phase Failed, pause exited with code 1)"
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("states", "codes"),
+    [
+        pytest.param({"executor-0": recorded(0, term=True)}, [(0, 143, False)], id="0 after SIGTERM is no 0"),
+        pytest.param({"executor-0": terminated(0, "OOMKilled")}, [(0, 137, True)], id="nor after OOMKilled"),
+        pytest.param(
+            {"executor-0": recorded(7, 0), "executor-1": terminated(0)},
+            [(0, 7, False)],
+            id="one that was skipped did not exit",
+        ),
+        pytest.param({"executor-0": terminated(137, "ContainerStatusUnknown")}, [], id="unknown is no code"),
+        pytest.param({"executor-0": terminated(128, "StartError")}, [], id="one that never started"),
+        pytest.param({"executor-0": RUNNING}, [], id="one that runs"),
+        pytest.param({"executor-0": {"terminated": {"exitCode": 1}}}, [], id="no time of its end"),
+        pytest.param({"executor-0": terminated(-1)}, [(0, 0, False)], id="codes are within bounds"),
+        pytest.param({"executor-0": terminated(3221225477)}, [(0, 255, False)], id="codes are bytes"),
+    ],
+)
+def test_executor_rows(states, codes):
+    rows = executor_rows(pod(states))
+    assert [(one.index, one.exit_code, one.oom) for one in rows] == codes
+
+
+PULL = "Back-off pulling image registry.test/executor-0:1: not found"
+BEGUN = {"trec": RUNNING, "tif-0": recorded(0)}
+
+
+@pytest.mark.parametrize(
+    ("states", "reason", "limit"),
+    [
+        pytest.param({**BEGUN, "executor-0": waiting(reason, PULL)}, reason, limit, id=reason)
+        for reason, limit in [
+            ("ErrImagePull", 60),
+            ("ImagePullBackOff", 60),
+            ("RegistryUnavailable", 60),
+            ("ImageInspectError", 60),
+            ("SignatureValidationFailed", 60),
+            ("ErrImageNeverPull", 30),
+            ("CreateContainerConfigError", 30),
+            ("CreateContainerError", 30),
+            ("RunContainerError", 30),
+        ]
+    ],
+)
+def test_container_that_cannot_start_ends_the_task_after_a_while(states, reason, limit):
+    view = View(task=row(), pod=pod(states), job=job())
+    assert act(view) == (Recheck(seconds=limit),)
+    assert act(view, lasted=limit - 1) == (Recheck(seconds=1),)
+    finish, end = act(view, lasted=limit)
+    message = f"executor-0 (registry.test/executor-0:1) cannot start: {PULL}"
+    assert finish.ending == system_error(reason, message, "executor-0")
+    assert end == EndPod(name=POD, uid="pod-uid-1", why=reason)
+
+
+def test_image_name_that_nobody_can_pull_ends_the_task_at_once():
+    view = View(task=row(), pod=pod({**BEGUN, "executor-0": waiting("InvalidImageName", "bad")}), job=job())
+    finish, end = decide(view, {}, 0.0, Limits()).actions
+    assert finish.ending.reason == "InvalidImageName"
+    assert isinstance(end, EndPod)
+
+
+def test_time_counts_on_when_the_kubelet_changes_its_words():
+    first = decide(
+        View(task=row(), pod=pod({**BEGUN, "executor-0": waiting("ErrImagePull")})), {}, 0.0, Limits()
+    )
+    second = decide(
+        View(task=row(), pod=pod({**BEGUN, "executor-0": waiting("ImagePullBackOff")})),
+        first.since,
+        60.0,
+        Limits(),
+    )
+    assert second.actions[0].ending.reason == "ImagePullBackOff"
+
+
+def test_time_starts_anew_after_the_image_was_pulled():
+    waits = View(task=row(), pod=pod({**BEGUN, "executor-0": waiting("ErrImagePull")}))
+    runs = View(task=row(), pod=pod({**BEGUN, "executor-0": RUNNING}))
+    since = decide(waits, {}, 0.0, Limits()).since
+    assert decide(runs, since, 50.0, Limits()) == Decision()
+    assert decide(waits, {}, 60.0, Limits()).actions == (Recheck(seconds=60),)
+
+
+def test_image_of_the_recorder_counts_until_the_gate_is_open():
+    never = View(task=row(), pod=pod({"trec": waiting("ImagePullBackOff", "no such tag")}), job=job())
+    assert ending(never, lasted=60).container == "trec"
+    again = View(task=row(), pod=pod({"trec": waiting("ImagePullBackOff"), "tif-0": RUNNING}), job=job())
+    assert act(again, lasted=3600) == ()
+
+
+def test_executor_that_failed_before_an_image_was_missing_is_the_end():
+    states = {**BEGUN, "executor-0": recorded(7, 0), "executor-1": terminated(0)}
+    view = View(task=row(), pod=pod({**states, "tof-0": waiting("ErrImagePull", "gone")}), job=job())
+    message = "executor 0 exited with code 7; then: tof-0 (registry.test/tof-0:1) cannot start: gone"
+    assert ending(view, lasted=60) == executor_error("Error", message, "executor-0")
+
+
+def test_missing_image_of_pause_does_not_spoil_a_task_that_is_done():
+    states = {**ALL_DONE, "trec": RUNNING, "pause": waiting("ErrImagePull")}
+    assert ending(View(task=row(), pod=pod(states), job=job()), lasted=60) == COMPLETE
+
+
+def test_recorder_that_crashes_while_executors_run_is_no_end():
+    states = {"trec": waiting("CrashLoopBackOff"), "tif-0": recorded(0), "executor-0": RUNNING}
+    assert act(View(task=row(), pod=pod(states, restarts=9), job=job()), lasted=1e6) == ()
+
+
+def test_recorder_that_crashes_between_two_executors_is_no_end():
+    """The next image may be being pulled: nothing says so."""
+    states = {"trec": waiting("CrashLoopBackOff"), "tif-0": recorded(0), "executor-0": recorded(0)}
+    assert act(View(task=row(), pod=pod(states, restarts=9), job=job()), lasted=1e6) == ()
+
+
+@pytest.mark.parametrize("state", [RUNNING, waiting("CrashLoopBackOff", "back-off 5m0s")])
+def test_recorder_that_never_opens_the_gate_ends_the_task(state):
+    view = View(task=row(), pod=pod({"trec": state}, restarts=4), job=job())
+    assert act(view, lasted=299) == (Recheck(seconds=1),)
+    finish, end = act(view, lasted=300)
+    assert (finish.ending.state, finish.ending.container) == (TesState.SYSTEM_ERROR, "trec")
+    assert "4 times" in finish.ending.message
+    assert isinstance(end, EndPod)
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        pytest.param(
+            {"trec": TREC_KILLED, "tif-0": recorded(0), "executor-0": terminated(0, "OOMKilled")},
+            executor_error("OOMKilled", "executor 0 ran out of memory", "executor-0"),
+            id="OOMKilled with exit code 0",
+        ),
+        pytest.param(
+            {"trec": waiting("CrashLoopBackOff"), "tif-0": terminated(0, "OOMKilled")},
+            system_error("OOMKilled", "tif-0 ran out of memory", "tif-0"),
+            id="OOMKilled with exit code 0, and the recorder's last word is stale",
+        ),
+        pytest.param(
+            {"trec": TREC_KILLED, "tif-0": recorded(0)},
+            system_error("PodStalled", f"every container of Pod {POD} is dead and the Pod does not end"),
+            id="the sandbox was lost while an image was pulled",
+        ),
+        pytest.param(
+            {"trec": terminated(255, "Unknown"), "tif-0": recorded(0), "executor-0": recorded(7, 0)},
+            executor_error("Error", "executor 0 exited with code 7", "executor-0"),
+            id="the sandbox was lost after an executor had failed",
+        ),
+    ],
+)
+def test_pod_that_can_never_end_is_ended(states, expected):
+    view = View(task=row(), pod=pod(states), job=job())
+    assert act(view, lasted=59) == (Recheck(seconds=1),)
+    finish, end = act(view, lasted=60)
+    assert finish.ending == expected
+    assert end == EndPod(name=POD, uid="pod-uid-1", why=expected.reason)
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        pytest.param({}, id="nothing has started"),
+        pytest.param({"trec": RUNNING}, id="the recorder starts"),
+        pytest.param(BEGUN, id="between two containers"),
+        pytest.param({**BEGUN, "executor-0": RUNNING}, id="an executor runs"),
+        pytest.param(
+            {"trec": RUNNING, "tif-0": terminated(0, "OOMKilled")}, id="OOMKilled, the recorder reports"
+        ),
+        pytest.param({"trec": TREC_KILLED}, id="the recorder is restarted before anything began"),
+        pytest.param({**ALL_DONE, "trec": RUNNING, "pause": RUNNING}, id="pause waits for the ack"),
+    ],
+)
+def test_pod_that_goes_its_way_is_left_alone(states):
+    view = View(task=row(), pod=pod(states), job=job())
+    assert not is_stalled(view.pod)
+    assert decide(view, {}, 0.0, Limits()) == Decision()
+
+
+def test_pod_that_finds_no_node_is_told_of():
+    unscheduled = condition("PodScheduled", "Unschedulable", "0/3 nodes: Insufficient memory", "False")
+    view = View(task=row(), pod=pod(node=None, conditions=[unscheduled]), job=job())
+    assert act(view, lasted=59) == (Recheck(seconds=1),)
+    assert act(view, lasted=60) == (
+        SystemLog(key="unschedulable", message="Unschedulable: 0/3 nodes: Insufficient memory"),
+    )
+
+
+# A Pod on its way out, or gone
+
+
+def gone(states: dict[str, Any] | None = None, **values: Any) -> dict[str, Any]:
+    return pod({**ALL_DONE, **STOPPED, **(states or {})}, phase="Failed", deleted=True, **values)
+
+
+FAILED_JOB = job(conditions=[condition("Failed", "BackoffLimitExceeded", "Job has reached its limit")])
+
+
+@pytest.mark.parametrize(
+    ("vanished", "expected"),
+    [
+        pytest.param(
+            gone(),
+            system_error("PodDeleted", f"Pod {POD} was deleted"),
+            id="kubectl delete pod, the executor obeyed",
+        ),
+        pytest.param(
+            pod({"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING}),
+            system_error("PodDeleted", f"Pod {POD} was deleted"),
+            id="last seen running",
+        ),
+        pytest.param(
+            gone({"executor-0": recorded(3)}),
+            executor_error("Error", "executor 0 exited with code 3", "executor-0"),
+            id="the executor had failed by itself",
+        ),
+        pytest.param(
+            gone(conditions=disrupted("EvictionByEvictionAPI", "Eviction API: evicting")),
+            system_error("EvictionByEvictionAPI", "Eviction API: evicting"),
+            id="drained",
+        ),
+        pytest.param(
+            gone(plan=PREEMPTIBLE, conditions=disrupted("PreemptionByScheduler", "preempted by x")),
+            failure(TesState.PREEMPTED, "PreemptionByScheduler", "preempted by x"),
+            id="preempted by the scheduler",
+        ),
+        pytest.param(
+            gone(conditions=disrupted("DeletionByTaintManager", "Taint manager: deleting")),
+            system_error("NodeLost", "DeletionByTaintManager: Taint manager: deleting"),
+            id="the node did not answer",
+        ),
+        pytest.param(
+            gone(conditions=disrupted("DeletionByPodGC", "PodGC: node no longer exists")),
+            system_error("NodeLost", "DeletionByPodGC: PodGC: node no longer exists"),
+            id="the node is gone",
+        ),
+        pytest.param(
+            gone(conditions=[condition("DisruptionTarget", "PreemptionByScheduler", status="False")]),
+            system_error("PodDeleted", f"Pod {POD} was deleted"),
+            id="a disruption that did not happen",
+        ),
+        pytest.param(gone(ALL_DONE), COMPLETE, id="all was done"),
+    ],
+)
+def test_pod_that_is_gone_ends_the_task_by_its_last_status(vanished, expected):
+    view = View(task=row(), job=FAILED_JOB, gone_pod=vanished)
+    assert ending(view) == expected
+    assert view.rests_on_absence
+
+
+def test_pod_that_is_gone_waits_for_the_verdict_of_its_job():
+    """It may come again: the Job may have been suspended for a moment."""
+    view = View(task=row(), job=job(), gone_pod=gone())
+    assert act(view) == (Recheck(seconds=60),)
+    assert ending(view, lasted=60).reason == "PodDeleted"
+
+
+def test_pod_that_is_being_deleted_is_waited_for():
+    for canceled in (False, True):
+        view = View(task=row(cancel_requested=canceled), pod=pod(BEGUN, deleted=True), job=job(deleted=True))
+        assert all(isinstance(action, Recheck) for action in act(view))
+
+
+def test_deleted_pod_whose_node_is_silent_ends_the_task_but_no_cancel():
+    lingers = pod(BEGUN, deleted=True)
+    assert act(View(task=row(), pod=lingers, job=job()), lasted=359) == (Recheck(seconds=1),)
+    assert ending(View(task=row(), pod=lingers, job=job()), lasted=360).reason == "NodeLost"
+    assert act(View(task=row(cancel_requested=True), pod=lingers, job=None), lasted=1e6) == ()
+
+
+# Kueue
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Failed"])
+def test_pod_of_a_suspended_job_on_its_way_out_is_no_end(phase):
+    view = View(task=row(), pod=pod(STOPPED, phase=phase, deleted=True), job=job(suspended=True))
+    assert act(view, lasted=1e6) == ()
+
+
+def test_suspended_job_whose_pod_is_gone_waits_for_its_next_attempt():
+    message = "the Job was suspended; another attempt follows"
+    view = View(task=row(), job=job(suspended=True), gone_pod=gone())
+    assert act(view) == (RequeueAttempt(pod_uid="pod-uid-1", message=message),)
+    unseen = View(task=row(state=TesState.INITIALIZING), job=job(suspended=True))
+    assert act(unseen) == (RequeueAttempt(pod_uid=None, message=message),)
+    assert view.rests_on_absence
+
+
+def test_suspended_job_that_waits_for_its_turn_is_left_alone():
+    assert act(View(task=row(state=TesState.QUEUED), job=job(suspended=True)), lasted=1e6) == ()
+    unsubmitted = row(state=TesState.QUEUED, submitted=False)
+    assert act(View(task=unsubmitted, job=job(suspended=True)), lasted=1e6) == ()
+
+
+def test_new_pod_closes_the_attempt_of_the_old_one():
+    view = View(task=row(), pod=pod(BEGUN, name="new", uid="pod-uid-2"), job=job(), gone_pod=gone())
+    assert act(view) == (RequeueAttempt(pod_uid="pod-uid-1", message=f"Pod {POD} was replaced by Pod new"),)
+
+
+def test_failed_pod_ends_the_task_though_its_job_was_suspended_afterwards():
+    view = View(task=row(), pod=ended_pod({"executor-0": recorded(7)}), job=job(suspended=True))
+    assert ending(view).state is TesState.EXECUTOR_ERROR
+
+
+# Cancel
+
+
+CANCELING = row(state=TesState.CANCELING, cancel_requested=True)
+DELETE = DeleteJob(name=JOB, uid="job-uid-1", why="canceled")
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        pytest.param(View(task=CANCELING, pod=pod(BEGUN), job=job()), (DELETE,), id="it runs"),
+        pytest.param(View(task=CANCELING, job=job()), (DELETE,), id="no Pod yet"),
+        pytest.param(View(task=CANCELING, job=job(suspended=True)), (DELETE,), id="suspended"),
+        pytest.param(View(task=CANCELING, job=FAILED_JOB), (DELETE,), id="failed meanwhile"),
+        pytest.param(
+            View(task=CANCELING, job=job(), gone_pod=gone()), (DELETE,), id="the Pod is gone, the Job is not"
+        ),
+        pytest.param(View(task=CANCELING, pod=pod(BEGUN), job=job(deleted=True)), (), id="being deleted"),
+        pytest.param(
+            View(task=CANCELING, pod=pod(BEGUN), job=None),
+            (EndPod(name=POD, uid="pod-uid-1", why="canceled, and it has no Job"),),
+            id="an orphan",
+        ),
+        pytest.param(
+            View(task=CANCELING, pod=pod(BEGUN, deadline=1), job=None), (), id="an orphan that ends"
+        ),
+    ],
+)
+def test_cancel_deletes_what_is_left(view, expected):
+    assert act(view) == expected
+
+
+@pytest.mark.parametrize("vanished", [None, gone(), gone(ALL_DONE), pod({**BEGUN, "executor-0": RUNNING})])
+@pytest.mark.parametrize("last_job", [None, job(deleted=True)])
+def test_cancel_is_done_when_nothing_is_left(vanished, last_job):
+    finish = act(View(task=CANCELING, job=last_job, gone_pod=vanished))[0]
+    assert (finish.ending, finish.cancel_seen) == (CANCELED, True)
+
+
+def test_cancel_of_a_task_that_is_being_submitted_waits_for_the_submitter():
+    task = row(state=TesState.CANCELING, cancel_requested=True, submitted=False, claimed=True)
+    assert act(View(task=task)) == (Recheck(seconds=30),)
+    free = row(state=TesState.CANCELING, cancel_requested=True, submitted=False)
+    assert ending(View(task=free)) == CANCELED
+
+
+# Jobs
+
+
+def test_failed_job_without_a_pod():
+    assert ending(View(task=row(), job=FAILED_JOB)) == system_error(
+        "BackoffLimitExceeded", "Job has reached its limit"
+    )
+
+
+def test_complete_job_without_a_pod_had_its_ack():
+    done = job(conditions=[condition("Complete", "CompletionsReached")])
+    assert ending(View(task=row(), job=done)) == COMPLETE
+
+
+def test_job_that_was_deleted_by_a_stranger():
+    expected = system_error("JobDeleted", "the Job was deleted")
+    assert ending(View(task=row(), gone_job=job())) == expected
+    assert ending(View(task=row(), gone_pod=gone(), gone_job=job())) == expected
+    assert ending(View(task=row(), job=job(deleted=True))) == expected
+
+
+def test_task_that_has_nothing_is_lost():
+    view = View(task=row())
+    assert ending(view) == system_error("Lost", "neither the Job nor the Pod of this task exists")
+    assert view.rests_on_absence
+
+
+def test_task_that_is_not_submitted_has_nothing_to_lose():
+    assert act(View(task=row(state=TesState.QUEUED, submitted=False)), lasted=1e6) == ()
+
+
+def test_job_without_a_pod_is_explained_and_not_ended():
+    view = View(task=row(state=TesState.QUEUED), job=job())
+    assert act(view, lasted=59) == (Recheck(seconds=1),)
+    assert act(view, lasted=60) == (ExplainNoPod(job_uid="job-uid-1"), Recheck(seconds=60))
+
+
+# After the end
+
+
+OURS = row(state=TesState.SYSTEM_ERROR, ended=True, reported_by="controller")
+THEIRS = row(state=TesState.COMPLETE, ended=True, reported_by="recorder")
+
+
+@pytest.mark.parametrize(
+    ("view", "lasted", "expected"),
+    [
+        pytest.param(View(task=THEIRS, pod=pod(BEGUN), job=job()), 60, (Recheck(seconds=840),), id="trec's"),
+        pytest.param(
+            View(task=THEIRS, pod=pod(BEGUN), job=job()),
+            900,
+            (EndPod(name=POD, uid="pod-uid-1", why="its task has ended"),),
+            id="trec's, but its Pod stays",
+        ),
+        pytest.param(
+            View(task=THEIRS, pod=pod({"trec": TREC_KILLED, "tif-0": terminated(0, "OOMKilled")}), job=job()),
+            60,
+            (EndPod(name=POD, uid="pod-uid-1", why="its task has ended and it is stalled"),),
+            id="trec's, but its Pod can never end",
+        ),
+        pytest.param(View(task=OURS, pod=pod(BEGUN), job=job()), 29, (Recheck(seconds=1),), id="ours"),
+        pytest.param(
+            View(task=OURS, pod=pod(BEGUN), job=job()),
+            30,
+            (EndPod(name=POD, uid="pod-uid-1", why="its task has ended"),),
+            id="ours, and the Pod runs",
+        ),
+        pytest.param(
+            View(task=OURS, pod=pod(node=None), job=job()),
+            30,
+            (DeleteJob(name=JOB, uid="job-uid-1", why="its task has ended"),),
+            id="ours, and no kubelet has the Pod",
+        ),
+        pytest.param(
+            View(task=OURS, pod=pod(BEGUN, deadline=1), job=job()), 89, (Recheck(seconds=1),), id="it ends"
+        ),
+        pytest.param(
+            View(task=OURS, pod=pod(BEGUN, deadline=1), job=job()),
+            90,
+            (DeleteJob(name=JOB, uid="job-uid-1", why="its Pod would not end"),),
+            id="it will not end",
+        ),
+        pytest.param(View(task=OURS, pod=pod(BEGUN, deadline=1)), 1e6, (), id="nothing more can be done"),
+        pytest.param(View(task=OURS, pod=ended_pod(), job=FAILED_JOB), 1e6, (), id="all has ended"),
+        pytest.param(View(task=OURS, pod=pod(BEGUN, deleted=True), job=job()), 1e6, (), id="it goes"),
+        pytest.param(View(task=OURS, job=FAILED_JOB), 1e6, (), id="the time to live runs"),
+        pytest.param(View(task=OURS), 1e6, (), id="all has gone"),
+        pytest.param(
+            View(task=OURS, job=job(suspended=True)),
+            30,
+            (DeleteJob(name=JOB, uid="job-uid-1", why="its task has ended"),),
+            id="a Job that would begin again",
+        ),
+    ],
+)
+def test_what_an_ended_task_holds_is_freed(view, lasted, expected):
+    assert act(view, lasted=lasted) == expected
+
+
+@pytest.mark.parametrize("objects", [{}, {"pod": ended_pod(), "job": job()}, {"job": FAILED_JOB}])
+def test_objects_of_an_unknown_task_are_left_alone(objects):
+    assert decide(View(task=None, **objects), {}, 0.0, Limits()) == Decision()
+
+
+# Roles and caches
+
+
+def test_role_is_for_a_pod_that_may_run():
+    assert decide_role(pod()) == EnsureRole(task_id=TASK, pod_name=POD, pod_uid="pod-uid-1")
+    assert decide_role(pod(deleted=True)) is None
+    assert decide_role(ended_pod()) is None
+
+
+@pytest.mark.parametrize("ended", [case.values[0] for case in ENDED])
+def test_slim_objects_decide_alike(ended):
+    assert pod_facts(slim_pod(ended), cancel_requested=False) == pod_facts(ended, cancel_requested=False)
+    view = View(task=row(), pod=ended, job=job(suspended=True))
+    slim = View(task=row(), pod=slim_pod(ended), job=slim_job(job(suspended=True)))
+    assert decide(slim, {}, 0.0, Limits()) == decide(view, {}, 0.0, Limits())
+    assert "managedFields" not in slim_pod(ended)["metadata"]
