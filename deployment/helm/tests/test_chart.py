@@ -455,7 +455,8 @@ def test_no_request_is_lost_in_a_rollout():
     container = api["template"]["spec"]["containers"][0]
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
-    assert container["lifecycle"]["preStop"]["exec"]["command"][0] == "python3"
+    drain = config(render("api.drainSeconds=7"))["http"]["drainSeconds"]
+    assert drain == 7 < api["template"]["spec"]["terminationGracePeriodSeconds"]
     assert names(render(), "PodDisruptionBudget") == ["poiesis-api", "poiesis-tctl"]
 
 

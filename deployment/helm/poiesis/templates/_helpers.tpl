@@ -195,7 +195,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
     "queue" $queue
     "serviceInfo" $info
     "limits" (dict "bodyBytes" $values.api.bodyBytes)
-    "http" (dict "host" "0.0.0.0" "port" 8000)
+    "http" (dict "host" "0.0.0.0" "port" 8000 "drainSeconds" (float64 $values.api.drainSeconds))
     "database" (set (deepCopy $values.api.database) "timeoutSeconds" (float64 $values.api.database.timeoutSeconds))
   | toPrettyJson -}}
 {{- end -}}
