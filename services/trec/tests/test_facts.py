@@ -1,0 +1,312 @@
+"""Every way in which a Pod's containers can end, as a table: plan, what is known -> how the task ended."""
+
+import pytest
+
+from poiesis_models.plan import Plan
+from poiesis_models.podstatus import ContainerEnd
+from poiesis_models.runfiles import ExitRecord, Started
+from poiesis_models.states import Ending, TesState, terminal_state
+from poiesis_trec import words
+from poiesis_trec.facts import Files, PodView, Situation, containers, facts, phase
+
+ABORT = Plan(executors=("executor-0", "executor-1"), ignore_error=(False, False), upload_on_error=True)
+IGNORE = Plan(executors=("executor-0", "executor-1"), ignore_error=(True, True), upload_on_error=False)
+UPLOAD = Plan(
+    inputs=("tif-0",),
+    executors=("executor-0", "executor-1"),
+    ignore_error=(False, False),
+    outputs=("tof-0",),
+    upload_on_error=True,
+)
+SKIP = Plan(
+    inputs=("tif-0",),
+    executors=("executor-0", "executor-1"),
+    ignore_error=(False, False),
+    outputs=("tof-0",),
+    upload_on_error=False,
+)
+USAGE = {"max_rss_kb": 0, "user_us": 0, "sys_us": 0}
+RUNS = Files(started=Started(start_ns=10))
+DEAD = Files(started=Started(start_ns=10), helper_gone=True)
+SKIPPED = Files(skipped=True)
+
+
+def ended(code=0, *, signal=0, oom=False, term=False, **more):
+    record = ExitRecord(exit_code=code, signal=signal, oom=oom, term=term, start_ns=10, end_ns=20, **USAGE)
+    return Files(started=Started(start_ns=10), exit=record, **more)
+
+
+def told(name, code, reason="Error", message="", record=None):
+    return ContainerEnd(name=name, exit_code=code, reason=reason, message=message, record=record)
+
+
+def status(*ends, going=False, running=()):
+    return PodView(
+        ends={end.name: end for end in ends},
+        finished_ns={end.name: 30 for end in ends},
+        running=frozenset(running),
+        going=going,
+    )
+
+
+def ending(plan, pod=None, cancel=False, stop=False, **files):
+    situation = Situation(
+        plan=plan,
+        files={name.replace("_", "-"): said for name, said in files.items()},
+        pod=pod,
+        cancel_requested=cancel,
+        shutting_down=stop,
+    )
+    known = containers(situation)
+    return terminal_state(facts(situation, known))
+
+
+COMPLETE = Ending(state=TesState.COMPLETE)
+CANCELED = Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
+
+
+def executor_error(index, code, then=""):
+    message = f"executor {index} exited with code {code}" + (f"; then: {then}" if then else "")
+    return Ending(
+        state=TesState.EXECUTOR_ERROR, reason="Error", message=message, container=f"executor-{index}"
+    )
+
+
+def out_of_memory(index):
+    return Ending(
+        state=TesState.EXECUTOR_ERROR,
+        reason="OOMKilled",
+        message=f"executor {index} ran out of memory",
+        container=f"executor-{index}",
+    )
+
+
+def system_error(container, message, reason="Error"):
+    return Ending(state=TesState.SYSTEM_ERROR, reason=reason, message=message, container=container)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        # while it runs
+        ({"plan": ABORT}, None),
+        ({"plan": ABORT, "executor_0": RUNS}, None),
+        ({"plan": ABORT, "executor_0": ended()}, None),
+        ({"plan": ABORT, "executor_0": ended(), "cancel": True}, None),
+        ({"plan": ABORT, "executor_0": RUNS, "cancel": True, "stop": True}, None),
+        ({"plan": ABORT, "executor_0": ended(7), "executor_1": RUNS}, None),  # Kubernetes went on
+        ({"plan": UPLOAD, "tif_0": ended(), "executor_0": ended(), "executor_1": ended()}, None),
+        # success
+        ({"plan": ABORT, "executor_0": ended(), "executor_1": ended()}, COMPLETE),
+        (
+            {
+                "plan": UPLOAD,
+                "tif_0": ended(),
+                "executor_0": ended(),
+                "executor_1": ended(),
+                "tof_0": ended(),
+            },
+            COMPLETE,
+        ),
+        # an executor that fails
+        ({"plan": ABORT, "executor_0": ended(7)}, executor_error(0, 7)),
+        ({"plan": ABORT, "executor_0": ended(), "executor_1": ended(1)}, executor_error(1, 1)),
+        ({"plan": SKIP, "tif_0": ended(), "executor_0": ended(7)}, executor_error(0, 7)),
+        ({"plan": ABORT, "executor_0": ended(137, signal=9, oom=True)}, out_of_memory(0)),
+        ({"plan": ABORT, "executor_0": ended(0, oom=True)}, out_of_memory(0)),
+        ({"plan": IGNORE, "executor_0": ended(137, oom=True)}, out_of_memory(0)),
+        ({"plan": UPLOAD, "tif_0": ended(), "executor_0": ended(137, oom=True)}, out_of_memory(0)),
+        # ignore_error
+        ({"plan": IGNORE, "executor_0": ended(7)}, None),
+        ({"plan": IGNORE, "executor_0": ended(7), "executor_1": ended(8)}, COMPLETE),
+        # outputs are sent all the same
+        ({"plan": UPLOAD, "tif_0": ended(), "executor_0": ended(7, failed=True)}, None),
+        ({"plan": UPLOAD, "executor_0": ended(7, failed=True), "executor_1": SKIPPED}, None),
+        (
+            {"plan": UPLOAD, "executor_0": ended(7), "executor_1": SKIPPED, "tof_0": RUNS},
+            None,
+        ),
+        (
+            {"plan": UPLOAD, "executor_0": ended(7), "executor_1": SKIPPED, "tof_0": ended()},
+            executor_error(0, 7),
+        ),
+        (
+            {
+                "plan": UPLOAD,
+                "executor_0": ended(7),
+                "executor_1": SKIPPED,
+                "tof_0": ended(65, error="no bucket"),
+            },
+            executor_error(0, 7, "no bucket"),
+        ),
+        (
+            {"plan": UPLOAD, "executor_0": ended(), "executor_1": ended(3), "tof_0": ended()},
+            executor_error(1, 3),
+        ),
+        # filers
+        ({"plan": UPLOAD, "tif_0": ended(65, error="s3://b/a: 404")}, system_error("tif-0", "s3://b/a: 404")),
+        ({"plan": UPLOAD, "tif_0": ended(65)}, system_error("tif-0", "tif-0 exited with code 65")),
+        (
+            {"plan": UPLOAD, "tif_0": ended(137, oom=True)},
+            system_error("tif-0", "tif-0 ran out of memory", "OOMKilled"),
+        ),
+        (
+            {"plan": UPLOAD, "executor_0": ended(), "executor_1": ended(), "tof_0": ended(65)},
+            system_error("tof-0", "tof-0 exited with code 65"),
+        ),
+        ({"plan": UPLOAD, "tif_0": ended(65, error="old", caught_up=False)}, None),
+        # the platform takes the Pod away: not for us to say
+        ({"plan": ABORT, "executor_0": ended(143, signal=15, term=True)}, None),
+        ({"plan": ABORT, "executor_0": ended(143, term=True), "stop": True}, None),
+        ({"plan": ABORT, "executor_0": ended(), "executor_1": ended(0, term=True), "stop": True}, None),
+        ({"plan": UPLOAD, "tif_0": ended(143, term=True), "stop": True}, None),
+        ({"plan": ABORT, "executor_0": ended(), "stop": True}, None),
+        ({"plan": ABORT, "stop": True}, None),
+        ({"plan": ABORT, "executor_0": ended(7), "stop": True}, executor_error(0, 7)),
+        ({"plan": UPLOAD, "executor_0": ended(7, failed=True), "stop": True}, executor_error(0, 7)),
+        ({"plan": IGNORE, "executor_0": ended(), "executor_1": ended(143, term=True)}, None),
+        # cancel
+        ({"plan": ABORT, "executor_0": ended(143, term=True), "cancel": True}, CANCELED),
+        ({"plan": ABORT, "executor_0": ended(7), "cancel": True}, CANCELED),
+        ({"plan": ABORT, "executor_0": ended(), "executor_1": ended(), "cancel": True}, CANCELED),
+        ({"plan": UPLOAD, "tif_0": ended(143, term=True), "cancel": True}, CANCELED),
+        ({"plan": ABORT, "executor_0": ended(), "cancel": True, "stop": True}, CANCELED),
+        ({"plan": ABORT, "cancel": True, "stop": True}, CANCELED),
+        ({"plan": ABORT, "executor_0": DEAD, "cancel": True, "stop": True}, CANCELED),
+        # a helper that was killed: only the Pod's status can tell
+        ({"plan": ABORT, "executor_0": DEAD}, None),
+        ({"plan": ABORT, "executor_0": DEAD, "stop": True}, None),
+        (
+            {"plan": ABORT, "executor_0": DEAD, "pod": status(told("executor-0", 137, "OOMKilled"))},
+            out_of_memory(0),
+        ),
+        (
+            {"plan": ABORT, "executor_0": DEAD, "pod": status(told("executor-0", 0, "OOMKilled"))},
+            out_of_memory(0),
+        ),
+        ({"plan": ABORT, "executor_0": DEAD, "pod": status(told("executor-0", 137))}, executor_error(0, 137)),
+        (
+            {"plan": ABORT, "executor_0": DEAD, "pod": status(told("executor-0", 137), going=True)},
+            None,
+        ),
+        (
+            {
+                "plan": ABORT,
+                "executor_0": DEAD,
+                "pod": status(told("executor-0", 137, "ContainerStatusUnknown", "could not be located")),
+            },
+            system_error("executor-0", "could not be located", "ContainerStatusUnknown"),
+        ),
+        (
+            {"plan": ABORT, "pod": status(told("executor-0", 128, "StartError", "no such file"))},
+            system_error("executor-0", "no such file", "StartError"),
+        ),
+        (
+            {"plan": ABORT, "executor_0": RUNS, "pod": status(told("executor-0", 70))},
+            system_error("executor-0", "executor-0 did not run (exit code 70)"),
+        ),
+        # ... or its termination message, which is as good as exit.json
+        (
+            {
+                "plan": ABORT,
+                "executor_0": DEAD,
+                "pod": status(told("executor-0", 7, record=ended(7).exit)),
+            },
+            executor_error(0, 7),
+        ),
+        (
+            {"plan": UPLOAD, "pod": status(told("tif-0", 65, record=ended(65).exit))},
+            system_error("tif-0", "tif-0 exited with code 65"),
+        ),
+        # the kubelet's word adds to a record that could not know
+        (
+            {
+                "plan": ABORT,
+                "executor_0": ended(137, signal=9),
+                "pod": status(told("executor-0", 137, "OOMKilled")),
+            },
+            out_of_memory(0),
+        ),
+        # no exit record, but Kubernetes went on
+        ({"plan": ABORT, "executor_0": DEAD, "executor_1": ended()}, COMPLETE),
+        ({"plan": IGNORE, "executor_0": DEAD, "executor_1": ended()}, COMPLETE),
+        (
+            {
+                "plan": UPLOAD,
+                "executor_0": Files(started=Started(start_ns=10), failed=True),
+                "executor_1": SKIPPED,
+                "tof_0": ended(),
+            },
+            system_error("executor-0", "executor-0 failed; its exit code is not known"),
+        ),
+        ({"plan": ABORT, "executor_0": ended(143, term=True), "executor_1": ended()}, executor_error(0, 143)),
+        # a container that only the Pod's status knows to run
+        ({"plan": ABORT, "cancel": True, "stop": True, "pod": status(running=["executor-0"])}, None),
+    ],
+)
+def test_how_a_task_ends(case, expected):
+    assert ending(**case) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "state"),
+    [
+        ({}, TesState.INITIALIZING),
+        ({"tif-0": RUNS}, TesState.INITIALIZING),
+        ({"tif-0": ended()}, TesState.INITIALIZING),
+        ({"tif-0": ended(), "executor-0": RUNS}, TesState.RUNNING),
+        ({"executor-1": SKIPPED}, TesState.RUNNING),
+        ({"tof-0": RUNS, "executor-0": ended()}, TesState.RUNNING),
+    ],
+)
+def test_a_task_runs_from_its_first_executor_on(files, state):
+    assert phase(containers(Situation(plan=UPLOAD, files=files))) is state
+
+
+def test_a_pod_is_read_as_the_api_server_sends_it():
+    view = PodView.from_json(
+        {
+            "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "status": {
+                "initContainerStatuses": [
+                    {"name": "trec", "state": {"running": {}}},
+                    {
+                        "name": "executor-0",
+                        "state": {
+                            "terminated": {
+                                "exitCode": 7,
+                                "reason": "Error",
+                                "finishedAt": "1970-01-01T00:00:05Z",
+                            }
+                        },
+                    },
+                    {"name": "executor-1", "state": {"waiting": {"reason": "PodInitializing"}}},
+                ]
+            },
+        }
+    )
+    assert view.going
+    assert view.finished_ns == {"executor-0": 5 * 10**9}
+    assert view.running == {"trec"}
+    assert view.waits == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "line"),
+    [
+        ("executor-0", ended(), "executor 0 exited with code 0"),
+        ("executor-0", ended(7), "executor 0 exited with code 7"),
+        ("executor-0", ended(139, signal=11), "executor 0 was ended by signal 11 (exit code 139)"),
+        ("executor-0", ended(137, signal=9, oom=True), "executor 0 ran out of memory (exit code 137)"),
+        ("executor-0", ended(0, term=True), "executor 0 was told to end and exited with code 143"),
+        ("tif-0", ended(moved_files=3, moved_bytes=12345), "tif-0 staged 3 files, 12345 bytes"),
+        ("tof-0", ended(moved_files=1, moved_bytes=1), "tof-0 sent 1 file, 1 byte"),
+        ("tif-0", ended(65, error="s3://b/a\0: 404"), "tif-0 exited with code 65: s3://b/a\ufffd: 404"),
+    ],
+)
+def test_what_system_logs_say_of_an_end(name, files, line):
+    known = containers(Situation(plan=UPLOAD, files={name: files}))
+    said = {one.key: one for one in words.lines(known, None, 99)}
+    assert said[f"{name}/ended"].message == line
+    assert said[f"{name}/ended"].at_ns == 20
+    assert said[f"{name}/started"].at_ns == 10

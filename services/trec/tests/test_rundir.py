@@ -1,0 +1,190 @@
+"""Run directories in which an executor may have put anything."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from poiesis_models.plan import Plan
+from poiesis_models.runfiles import SentOutput, Started
+from poiesis_trec.facts import Files
+from poiesis_trec.progress import ProgressFile
+from poiesis_trec.regular import open_regular, read_regular, signature
+from poiesis_trec.rundir import RunDirectories, RunDirectory
+
+PLAN = Plan(executors=("executor-0",), ignore_error=(False,), outputs=("tof-0",))
+
+
+@pytest.fixture
+def directory(lab) -> RunDirectory:
+    return RunDirectory(lab.config.runs / "executor-0", filer=False, log_bytes=100)
+
+
+def test_a_directory_that_is_not_there_yet_says_nothing(directory):
+    directory.refresh(check_lock=True)
+    assert directory.files == Files()
+    assert directory.logs == {}
+
+
+def test_a_helper_that_lives_holds_its_lock_and_one_that_was_killed_does_not(directory, lab):
+    one = lab.helper("executor-0").start()
+    directory.refresh(check_lock=True)
+    assert directory.files == Files(started=Started(start_ns=one.start_ns))
+    one.killed()
+    directory.refresh(check_lock=True)
+    assert directory.files.helper_gone
+
+
+def test_a_helper_that_has_ended_is_not_missed(directory, lab):
+    lab.helper("executor-0").start().end(3)
+    directory.refresh(check_lock=True)
+    assert not directory.files.helper_gone
+    assert directory.files.exit is not None
+    assert directory.files.exit.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"exit_code": "0"}', b" " * 2000, b"\xff\0", b"[" * 1000]
+)
+def test_a_garbled_exit_record_says_nothing_until_the_helper_writes_its_own(directory, lab, content):
+    one = lab.helper("executor-0").start()
+    one.put("exit.json", content)
+    directory.refresh(check_lock=True)
+    assert directory.files.exit is None
+    assert not directory.files.helper_gone
+    one.end(4)
+    directory.refresh(check_lock=False)
+    assert directory.files.exit is not None
+    assert directory.files.exit.exit_code == 4
+
+
+def test_an_executor_that_overwrites_started_has_started_all_the_same(directory, lab):
+    one = lab.helper("executor-0").start()
+    (one.directory / "started").write_bytes(b"never")
+    directory.refresh(check_lock=True)
+    assert directory.files.started is not None
+    assert not directory.files.helper_gone
+    (one.directory / "started").unlink()
+    directory.refresh(check_lock=True)
+    assert directory.files.started is not None
+
+
+def test_only_regular_files_are_read(tmp_path):
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "symlink").symlink_to(tmp_path / "secret")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("symlink", "directory", "fifo", "nothing"):
+        assert signature(tmp_path / name) is None
+        assert open_regular(tmp_path / name) is None
+        assert read_regular(tmp_path / name, 10) is None
+
+
+def test_reading_is_bounded_and_follows_what_grew(tmp_path):
+    file = tmp_path / "stdout"
+    with file.open("wb") as huge:
+        huge.truncate(2**40)
+    found = read_regular(file, 1000)
+    assert found is not None
+    assert found[0] == bytes(1000)
+
+
+def test_a_log_is_read_as_text_with_a_mark_where_something_was_left_out(directory, lab):
+    one = lab.helper("executor-0").start()
+    one.write("stdout", b"x" * 50 + b"y" * 100)
+    directory.refresh(check_lock=False)
+    text, seen = directory.log("stdout")
+    assert text == "[poiesis: earlier output left out]\n" + "y" * 100
+    assert seen == directory.logs["stdout"]
+
+
+async def test_directories_that_appear_later_are_followed(lab):
+    changed = asyncio.Event()
+    runs = RunDirectories(lab.config.runs, PLAN, 100, changed)
+    task = asyncio.create_task(runs.follow())
+
+    async def until(condition):
+        async with asyncio.timeout(5):
+            while True:
+                await changed.wait()
+                changed.clear()
+                runs.refresh(everything=False)
+                if condition():
+                    return
+
+    one = lab.helper("executor-0")
+    one.directory.mkdir()
+    one.start()
+    await until(lambda: runs.files["executor-0"].started)
+    one.write("stdout", b"x")
+    await until(lambda: runs["executor-0"].logs["stdout"].size == 1)
+    tof = lab.helper("tof-0").start()
+    tof.progress(event="output", url="s3://b/a", path="/a", size_bytes=1)
+    await until(lambda: runs["tof-0"].outputs)
+    one.end()
+    await until(lambda: runs.files["executor-0"].exit)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_without_inotify_the_recorder_lives_on(lab, monkeypatch):
+    def none_left(**_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("poiesis_trec.rundir.Inotify", none_left)
+    runs = RunDirectories(lab.config.runs, PLAN, 100, asyncio.Event())
+    await runs.follow()
+    lab.helper("executor-0").start()
+    runs.refresh(everything=True)
+    assert runs.files["executor-0"].started is not None
+
+
+def test_progress_is_read_on_from_where_it_ended(tmp_path: Path):
+    file = tmp_path / "progress.jsonl"
+    progress = ProgressFile(file)
+    progress.refresh()
+    assert progress.caught_up
+    file.write_bytes(b'{"event":"progress","files":1,"bytes":2}\n{"event":"warning","mess')
+    progress.refresh()
+    assert (progress.files, progress.bytes, progress.warnings) == (1, 2, [])
+    with file.open("ab") as more:
+        more.write(b'age":"w"}\nnot json\n{"event":"error","message":"e"}\n')
+    progress.refresh()
+    assert (progress.warnings, progress.error, progress.caught_up) == (["w"], "e", True)
+
+
+def test_outputs_are_read_no_faster_than_they_are_told(tmp_path: Path):
+    file = tmp_path / "progress.jsonl"
+    line = '{{"event":"output","url":"s3://b/{0}","path":"/{0}","size_bytes":{0}}}\n'
+    file.write_text("".join(line.format(number) for number in range(20000)))
+    progress = ProgressFile(file)
+    told: list[SentOutput] = []
+    rounds = 0
+    while not progress.caught_up or progress.pending or not rounds:
+        progress.refresh()
+        assert len(progress.pending) < 6000
+        some = list(progress.pending.values())[:1000]
+        told += some
+        progress.forget(some)
+        rounds += 1
+    assert [one.size_bytes for one in told] == list(range(20000))
+
+
+def test_a_filer_that_runs_again_begins_anew(tmp_path: Path):
+    file = tmp_path / "progress.jsonl"
+    progress = ProgressFile(file)
+    file.write_text('{"event":"error","message":"first"}\n')
+    progress.refresh()
+    file.write_text("")
+    progress.refresh()
+    assert progress.error is None
+
+
+def test_a_line_without_end_is_left_out(tmp_path: Path, caplog):
+    file = tmp_path / "progress.jsonl"
+    file.write_bytes(b"x" * 600_000 + b"\n" + b'{"event":"progress","files":1,"bytes":2}\n')
+    progress = ProgressFile(file)
+    progress.refresh()
+    assert (progress.files, progress.caught_up) == (1, True)
+    assert len(caplog.records) == 1
