@@ -9,8 +9,8 @@ from lab.errors import LabError
 from lab.shell import say
 
 _DESCRIPTION = """\
-A Kubernetes cluster for Poiesis's end-to-end tests, made by kind on this machine. Where an image registry answers,
-images are pulled; where none does, the same images are built from Debian and Go packages, once.
+A Kubernetes cluster for Poiesis's end-to-end tests, made by kind on this machine. Where an image registry
+answers, images are pulled; where none does, the same images are built from Debian and Go packages, once.
 """
 _EPILOG = """\
 environment:
@@ -39,15 +39,19 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="use the cluster that this file names instead of making one; its images are yours to push",
     )
-    commands.add_parser("down", help="remove what the lab made; what it built and downloaded stays in the cache")
+    commands.add_parser(
+        "down", help="remove what the lab made; what it built and downloaded stays in the cache"
+    )
     commands.add_parser("status", help="say what runs")
     images = commands.add_parser(
         "images",
         help="build every image: bases, services, migrations, demo",
-        description="Build every image and print the references. They are loaded into the cluster if it is up.",
+        description="Build every image, print the references, and load them into the cluster if it is up.",
     )
     images.add_argument("names", nargs="*", metavar="NAME", help="only these services (default: all)")
-    images.add_argument("--platform", metavar="OS/ARCH", help="for instance linux/arm64 (default: this machine's)")
+    images.add_argument(
+        "--platform", metavar="OS/ARCH", help="for instance linux/arm64 (default: this machine's)"
+    )
     images.add_argument("--bases", action="store_true", help="only the base and test images, no services")
     return top
 

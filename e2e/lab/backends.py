@@ -1,7 +1,7 @@
 """What tests need beside the cluster: object storage, a database, a file server, as containers.
 
-They join docker's network of the cluster, so Pods reach them by address. A container that runs already, made from the
-same image for the same network, is used again; `python -m lab down` removes it.
+They join docker's network of the cluster, so Pods reach them by address. A container that runs already, made
+from the same image for the same network, is used again; `python -m lab down` removes it.
 """
 
 import os
@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 
-os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # its image may not be had; `down` does its work
+os.environ.setdefault(
+    "TESTCONTAINERS_RYUK_DISABLED", "true"
+)  # its image may not be had; `down` does its work
 
-from testcontainers.core.container import DockerContainer  # noqa: E402
-from testcontainers.postgres import PostgresContainer  # noqa: E402
+from testcontainers.core.container import DockerContainer
+from testcontainers.postgres import PostgresContainer
 
-from lab import cache, cluster, docker, images  # noqa: E402
-from lab.shell import step, succeeds, wait_until  # noqa: E402
+from lab import cache, cluster, docker, images
+from lab.shell import step, succeeds, wait_until
 
 _READY_S = 60
 
@@ -102,7 +104,20 @@ def start_postgres(name: str = "poiesis-postgres") -> Postgres:
 
     with cache.lock():
         found = _start(name, images.images().postgres, 5432, make)
-        asked = [docker.binary(), "exec", name, "psql", "-h", "127.0.0.1", "-U", user, "-d", database, "-c", "SELECT 1"]
+        asked = [
+            docker.binary(),
+            "exec",
+            name,
+            "psql",
+            "-h",
+            "127.0.0.1",
+            "-U",
+            user,
+            "-d",
+            database,
+            "-c",
+            "SELECT 1",
+        ]
         ask = [*asked[:2], "-e", f"PGPASSWORD={password}", *asked[2:]]
         wait_until(lambda: succeeds(ask), "Postgres", seconds=_READY_S)
         return Postgres(**vars(found), user=user, password=password, database=database)
@@ -176,7 +191,7 @@ def _put(name: str, files: Mapping[str, bytes]) -> None:
 def _get(url: str) -> int | None:
     """The status of a GET; None if nothing answers."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

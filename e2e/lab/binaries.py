@@ -1,11 +1,11 @@
 """Programs: kind, kubectl and helm for this machine, and what goes into images where none can be pulled.
 
-A tool that is on the PATH in a version that suits is used; everything else is compiled from its Go module, whose
-checksums the Go toolchain verifies. Compiled programs stay in the cache under the hash of how they were made.
+A tool that is on the PATH in a version that suits is used; everything else is compiled from its Go module,
+whose checksums the Go toolchain verifies. Compiled programs stay in the cache under the hash of how they
+were made.
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/vers
 
 @dataclass(frozen=True, kw_only=True)
 class GoProgram:
-    """A main package. `module` is the directory of a go.mod that pins it; without one, `package@version` is installed.
+    """A main package. `module` is the directory of a go.mod that pins it; without one, `package@version` is
+    installed.
 
     `go install` refuses a module whose go.mod replaces others, hence the modules of our own.
     """
@@ -36,7 +37,9 @@ class GoProgram:
 
     def key(self) -> str:
         files = cache.files_under(self.module) if self.module else []
-        return cache.hash_of([self.name, self.package, self.version, self.ldflags, host.architecture()], files)
+        return cache.hash_of(
+            [self.name, self.package, self.version, self.ldflags, host.architecture()], files
+        )
 
 
 def _kubernetes_ldflags() -> str:
@@ -106,7 +109,7 @@ def go() -> str:
 
 
 def compiled(name: str) -> Path:
-    """The program `name`, compiled now if it is not in the cache. Static, so it runs in an image FROM scratch."""
+    """The program `name`, compiled now if it is not in the cache; static, so it needs no base image."""
     program = PROGRAMS[name]
     target = cache.directory() / "bin" / f"{name}-{program.key()}"
     if target.exists():
@@ -139,7 +142,7 @@ def _on_path(name: str, command: list[str], suits: Callable[[Version], bool]) ->
         return None
     found = re.search(r"v\d+\.\d+(\.\d+)?", run([path, *command]))
     if found is None or not suits(Version.parse(found[0])):
-        say(f"lab: {path} is {found[0] if found else 'of an unknown version'}, which does not suit; using another")
+        say(f"lab: {path} is {found[0] if found else 'of an unknown version'}, which does not suit")
         return None
     return Path(path)
 
@@ -167,11 +170,11 @@ def _tool(name: str, command: list[str], suits: Callable[[Version], bool]) -> Pa
 
 
 def link_tools(folder: Path) -> Path:
-    """`kind`, `kubectl` and `helm` under their own names in `folder`, for people and for scripts. Returns `folder`."""
+    """`kind`, `kubectl` and `helm` under their own names in `folder`, for people and scripts."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in (("kind", kind()), ("kubectl", kubectl()), ("helm", helm())):
         link = folder / name
-        if link.is_symlink() and os.readlink(link) == str(path):
+        if link.is_symlink() and link.readlink() == path:
             continue
         with cache.aside(link) as new:
             new.symlink_to(path)

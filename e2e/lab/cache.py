@@ -47,7 +47,7 @@ def files_under(root: Path) -> list[Path]:
 def hash_of(
     values: Mapping[str, object] | Sequence[object], files: Sequence[Path] = (), root: Path = HERE
 ) -> str:
-    """Twelve hex digits that change with `values` (JSON) and with the names, modes and contents of `files`."""
+    """Twelve hex digits that change with `values` (JSON) and the names, modes and contents of `files`."""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for path in sorted(files):
         name = path.relative_to(root) if path.is_relative_to(root) else path.name
@@ -64,7 +64,7 @@ def aside(target: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield folder / target.name
-        os.replace(folder / target.name, target)
+        (folder / target.name).replace(target)
     finally:
         shutil.rmtree(folder)
 

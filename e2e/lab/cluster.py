@@ -2,17 +2,17 @@
 
 import contextlib
 import json
-import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pytest_kind import KindCluster
 
 from lab import binaries, cache, daemon, docker, images, node
 from lab.errors import LabError
-from lab.shell import run, say, step, wait_until
+from lab.shell import run, say, step, succeeds, wait_until
 
 NAME = "poiesis"
 NODE = f"{NAME}-control-plane"
@@ -21,7 +21,8 @@ LABEL = "poiesis.lab"  # on every container the lab starts beside the cluster
 
 _STATE = "cluster"
 _API_ANSWERS_S = 20
-_PROBE_POD_S = 90
+_PROBE_POD_S = 40
+_FIRST_PROBE_POD_S = 90  # in a new cluster, which still starts
 
 CONFIG = """\
 kind: Cluster
@@ -51,7 +52,7 @@ class Cluster:
 
     def kubectl(self, *arguments: str, input_text: str | None = None, timeout: float = 120) -> str:
         """What kubectl printed, or CommandFailed."""
-        command = [self.kubectl_path, "--kubeconfig", self.kubeconfig, *arguments]
+        command = [str(self.kubectl_path), "--kubeconfig", str(self.kubeconfig), *arguments]
         return run(command, input_text=input_text, timeout=timeout)
 
     def helm(self, *arguments: str, timeout: float = 300) -> str:
@@ -63,8 +64,8 @@ class Cluster:
         wanted = list(dict.fromkeys(references))
         if self.kind is None:
             raise LabError(
-                "images cannot be copied into a cluster that the lab did not make: push them to a registry it can pull"
-                f" from, and name them there. These are meant: {', '.join(wanted)}"
+                "images cannot be copied into a cluster that the lab did not make: push them to a registry"
+                f" that it pulls from, and name them there. These are meant: {', '.join(wanted)}"
             )
         present = _images_in_node()
         missing = [reference for reference in wanted if in_containerd(reference) not in present]
@@ -72,11 +73,11 @@ class Cluster:
             with step(f"load {len(missing)} images into the cluster"):
                 run([binaries.kind(), "load", "docker-image", "--name", NAME, *missing])
 
-    def proves_itself(self, *, volume: bool = False) -> bool:
-        """Whether the API answers, and a Pod runs to its end, finds a service by name and (if asked) writes a volume."""
+    def proves_itself(self, *, new: bool = False) -> bool:
+        """Whether the API answers, and a Pod ends well that uses cluster DNS and, if new, a volume."""
         try:
             self._await_api()
-            self._run_probe(volume)
+            self._run_probe(volume=new, seconds=_FIRST_PROBE_POD_S if new else _PROBE_POD_S)
         except LabError as error:
             say(f"lab: the cluster does not work: {error}")
             return False
@@ -84,17 +85,13 @@ class Cluster:
 
     def _await_api(self) -> None:
         def ready() -> bool:
-            done = subprocess.run(
-                [self.kubectl_path, "--kubeconfig", self.kubeconfig, "--request-timeout=3s", "get", "--raw", "/readyz"],
-                capture_output=True,
-                check=False,
-            )
-            return done.returncode == 0
+            kubectl: list[str | Path] = [self.kubectl_path, "--kubeconfig", self.kubeconfig]
+            return succeeds([*kubectl, "--request-timeout=3s", "get", "--raw", "/readyz"])
 
         wait_until(ready, "an answer from the API server", seconds=_API_ANSWERS_S)
 
-    def _run_probe(self, volume: bool) -> None:
-        """Needs the `default` ServiceAccount, scheduling, the image, the network and CoreDNS; perhaps storage."""
+    def _run_probe(self, *, volume: bool, seconds: float) -> None:
+        """Needs the `default` ServiceAccount, scheduling, the image, the network and CoreDNS; or storage."""
         name = f"lab-probe-{time.time_ns():x}"
         objects = probe_objects(name, self._probe_image(), volume=volume)
         self.kubectl("apply", "-f", "-", input_text=json.dumps(objects))
@@ -102,7 +99,7 @@ class Cluster:
             wait_until(
                 lambda: self._phase(name) in ("Succeeded", "Failed"),
                 f"the end of Pod {name}",
-                seconds=_PROBE_POD_S,
+                seconds=seconds,
                 hint=lambda: self.kubectl("describe", "pod", name),
             )
             if self._phase(name) == "Failed":
@@ -117,8 +114,8 @@ class Cluster:
         return images.PULLED["busybox"] if self.external else images.images().busybox
 
 
-def probe_objects(name: str, image: str, *, volume: bool) -> dict[str, object]:
-    """A Pod that ends well when cluster DNS knows the API server's service; with a volume of the default class, or not."""
+def probe_objects(name: str, image: str, *, volume: bool) -> dict[str, Any]:
+    """A Pod that ends well when cluster DNS knows the API server; with a default volume, or none."""
     script = "until nslookup kubernetes.default.svc.cluster.local; do sleep 0.2; done; touch /data/file"
     metadata = {"name": name, "labels": {"lab-probe": name}}
     claim = {
@@ -141,7 +138,7 @@ def probe_objects(name: str, image: str, *, volume: bool) -> dict[str, object]:
         "spec": {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
-            "activeDeadlineSeconds": _PROBE_POD_S,
+            "activeDeadlineSeconds": _FIRST_PROBE_POD_S,
             "automountServiceAccountToken": False,
             "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
             "containers": [container],
@@ -197,7 +194,7 @@ def _adopt(kubeconfig: Path) -> Cluster:
     cluster.kubectl("--request-timeout=10s", "get", "--raw", "/readyz")
     cache.write_state(_STATE, {"external": str(cluster.kubeconfig)})
     say(
-        f"lab: using the cluster of {cluster.kubeconfig}; nothing is installed in it, and images are not copied to it:\n"
+        f"lab: using the cluster of {cluster.kubeconfig}; no image is copied to it:\n"
         "     push the service images (`python -m lab images`) to a registry that it pulls from"
     )
     return cluster
@@ -270,12 +267,12 @@ def _create() -> Cluster:
     config = cache.directory() / "kind.yaml"
     config.write_text(CONFIG)
     with step("create the cluster"):
-        command = [binaries.kind(), "create", "cluster", "--name", NAME, "--image", image, "--retain"]
+        command = [str(binaries.kind()), "create", "cluster", "--name", NAME, "--image", image, "--retain"]
         run([*command, "--kubeconfig", cluster.kubeconfig, "--config", config, "--wait", "120s"])
     cache.write_state(_STATE, {**_recipe(image), "made_network": made_network})
     cluster.load(in_pods)
     with step("prove it: run a Pod with a volume"):
-        if not cluster.proves_itself(volume=True):
+        if not cluster.proves_itself(new=True):
             raise LabError(f"the new cluster does not work; look at it with `docker exec -it {NODE} bash`")
     return cluster
 
@@ -337,7 +334,9 @@ def status() -> str:
     if facts is None:
         lines.append("kind        no cluster")
     else:
-        lines.append(f"kind        {NAME}: {'running' if _running(facts) else 'stopped'}, {state.get('image', '?')}")
+        lines.append(
+            f"kind        {NAME}: {'running' if _running(facts) else 'stopped'}, {state.get('image', '?')}"
+        )
         lines.append(f"kubeconfig  {kubeconfig_path()}")
     form = "{{.Names}}\t{{.Status}}\t{{.Image}}"
     others = docker.docker("ps", "--all", "--filter", f"label={LABEL}", "--format", form).splitlines()

@@ -18,7 +18,7 @@ _START_S = 60
 
 
 def ensure() -> None:
-    """Return when a docker daemon answers and can run what the lab needs; LabError saying what to do if it cannot be."""
+    """Return when a docker daemon answers and can run what the lab needs; else LabError saying what to do."""
     if not docker.answers():
         _start()
     _check_runtime()
@@ -26,7 +26,9 @@ def ensure() -> None:
 
 def _start() -> None:
     if os.environ.get("DOCKER_HOST"):
-        raise LabError(f"no docker daemon answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: start it, or unset it")
+        raise LabError(
+            f"no docker daemon answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: start it, or unset it"
+        )
     running = _live_pid(PID_FILE, "dockerd")
     if running is not None:
         wait_until(docker.answers, f"an answer from dockerd (process {running})", seconds=30)
@@ -84,7 +86,7 @@ def _check_runtime() -> None:
     runtime = docker.docker("info", "--format", "{{.DefaultRuntime}}", timeout=30)
     if runtime == "runc":
         raise LabError(
-            "this machine lacks CAP_SYS_RESOURCE, so the running docker daemon cannot start privileged containers.\n"
+            "without CAP_SYS_RESOURCE the running docker daemon cannot start privileged containers.\n"
             "Stop it; the lab then starts one that can."
         )
 

@@ -21,14 +21,18 @@ _BUILDKIT_IS_A_PLUGIN_SINCE = 23
 
 @once
 def binary() -> str:
-    """A docker client that can build with BuildKit: one with the buildx plugin, or one old enough to have it built in."""
-    candidates = dict.fromkeys(path for path in (host.find("docker"), "/usr/bin/docker") if path and Path(path).exists())
+    """A docker client that has BuildKit: by the plugin buildx, or so old that it is built in."""
+    candidates = dict.fromkeys(
+        path for path in (host.find("docker"), "/usr/bin/docker") if path and Path(path).exists()
+    )
     for candidate in candidates:
         version = Version.parse(run([candidate, "--version"]))
         if version.major < _BUILDKIT_IS_A_PLUGIN_SINCE or succeeds([candidate, "buildx", "version"]):
             return candidate
     if candidates:
-        raise LabError(f"{', '.join(candidates)} cannot build: install docker's buildx plugin (docker-buildx)")
+        raise LabError(
+            f"{', '.join(candidates)} cannot build: install docker's buildx plugin (docker-buildx)"
+        )
     raise LabError("no docker client found: install docker, or Debian's docker.io")
 
 
@@ -63,7 +67,7 @@ def build(
     arguments: Mapping[str, str] | None = None,
     platform: str | None = None,
 ) -> None:
-    """`docker build` with BuildKit. The machine's CA bundle is offered as the secret `ca`, for steps that download."""
+    """`docker build` with BuildKit. Steps that download may use the machine's CA bundle, the secret `ca`."""
     command: list[str | Path] = [binary(), "build", "--progress=plain", "-t", tag]
     if dockerfile is not None:
         command += ["-f", dockerfile]
@@ -100,11 +104,13 @@ def has_network(name: str) -> bool:
 
 @once
 def registry_answers() -> bool:
-    """Whether images can be pulled. Asked once a process, and once a day; POIESIS_REGISTRY=yes|no decides it instead."""
+    """Whether images can be pulled: tried once a day, unless POIESIS_REGISTRY=yes|no says so."""
     configured = os.environ.get("POIESIS_REGISTRY")
     if configured is not None:
         if configured not in ("yes", "no"):
-            raise LabError(f"POIESIS_REGISTRY is {configured!r}: say yes or no, or leave it unset to have it tried")
+            raise LabError(
+                f"POIESIS_REGISTRY is {configured!r}: say yes or no, or leave it unset to have it tried"
+            )
         return configured == "yes"
     known = cache.read_state("registry")
     asked_at = known.get("asked_at")

@@ -46,7 +46,9 @@ def architecture() -> str:
 
 def apt_plan(programs: Mapping[str, tuple[str, ...]], present: Callable[[str], bool]) -> list[str]:
     """The packages to install so that each of `programs` is there; none for those that are."""
-    wanted = [package for program, packages in programs.items() if not present(program) for package in packages]
+    wanted = [
+        package for program, packages in programs.items() if not present(program) for package in packages
+    ]
     return list(dict.fromkeys(wanted))
 
 
@@ -68,7 +70,9 @@ def may_bootstrap() -> str | None:
 
 def need_programs(*programs: str) -> None:
     """Install what is missing of `programs`, or say how to."""
-    missing = apt_plan({program: PACKAGES[program] for program in programs}, lambda name: find(name) is not None)
+    missing = apt_plan(
+        {program: PACKAGES[program] for program in programs}, lambda name: find(name) is not None
+    )
     if not missing:
         return
     command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]

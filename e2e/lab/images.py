@@ -1,4 +1,4 @@
-"""The images that tests and service images start from: pulled where a registry answers, else built from packages."""
+"""The images that tests and services start from: pulled where a registry answers, else built."""
 
 import shutil
 import sys
@@ -45,7 +45,7 @@ PYTHON_BASE = RootFs(
         "ca-certificates",
         "base-files",
     ),
-    trim="python-base.py",
+    trim="python_base.py",
     changes={"ENV": f"PATH={_PATH}", "CMD": '["python3"]'},
 )
 PYTHON_BUILD_BASE = RootFs(
@@ -95,8 +95,10 @@ def images() -> Images:
 
 
 def remembered(name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """What `make` returned (image references) when the lab's files were what they are now, if docker still has them."""
-    key = cache.hash_of([host.architecture()], cache.files_under(cache.HERE))
+    """The image references that `make` returned for these very files of the lab, if docker has them still."""
+    key = cache.hash_of(
+        [host.architecture()], [path for path in cache.files_under(cache.HERE) if "tests" not in path.parts]
+    )
     known = cache.read_state(f"images{name}")
     references = known.get("references")
     if known.get("key") == key and isinstance(references, dict):
@@ -131,7 +133,8 @@ def _built() -> Images:
 
 
 def from_dockerfile(name: str, dockerfile: str, files: Mapping[str, Path] | None = None) -> str:
-    """An image made of `dockerfile` (its text) and `files` (name in the build context -> file), tagged with their hash.
+    """An image made of `dockerfile` (its text) and `files` (name in the build context -> file), tagged with
+    their hash.
 
     A base image named in the text is part of the hash by its own tag.
     """
@@ -150,7 +153,7 @@ def from_dockerfile(name: str, dockerfile: str, files: Mapping[str, Path] | None
 
 
 def _content(path: Path) -> str:
-    """A name for what is in `path`. Compiled programs bear the hash of their recipe already, and are large."""
+    """A name for what is in `path`. Compiled programs, which are large, bear the hash of their recipe."""
     return path.name if path.parent == cache.directory() / "bin" else cache.hash_of([], [path])
 
 
@@ -165,8 +168,8 @@ COPY --from=unpacked /usr/bin/busybox /bin/busybox
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
 RUN mkdir -p -m 1777 /tmp && mkdir -p -m 0700 /root && mkdir -p /etc /home /usr /var/www \\
  && ln -s ../bin /usr/bin && ln -s bin /sbin \\
- && printf 'root:x:0:0:root:/root:/bin/sh\\nuser:x:1000:1000::/home:/bin/sh\\nnobody:x:65534:65534::/:/bin/false\\n' \\
-    >/etc/passwd \\
+ && printf '%s\\n' root:x:0:0:root:/root:/bin/sh user:x:1000:1000::/home:/bin/sh \\
+    nobody:x:65534:65534::/:/bin/false >/etc/passwd \\
  && printf 'root:x:0:\\nuser:x:1000:\\nnogroup:x:65534:\\n' >/etc/group
 ENV PATH={_PATH}
 CMD ["sh"]
@@ -226,14 +229,15 @@ CMD ["minio"]
 
 @once
 def static_program(source: Path) -> Path:
-    """`source` (C) as a static program for this machine, by the C compiler that comes as the PyPI package ziglang."""
+    """`source` (C) as a static program for this machine, by the C compiler of the PyPI package ziglang."""
     architecture = host.architecture()
     target = cache.directory() / "bin" / f"{source.stem}-{cache.hash_of([architecture], [source])}"
     if target.exists():
         return target
     with step(f"compile {source.name}"), cache.aside(target) as path:
-        zig = [sys.executable, "-m", "ziglang", "cc", "-target", _TARGETS[architecture], "-static", "-Os", "-s"]
-        run([*zig, "-Wall", "-Werror", "-o", path, source], env={"ZIG_GLOBAL_CACHE_DIR": str(cache.directory() / "zig")})
+        zig = [sys.executable, "-m", "ziglang", "cc", "-target", _TARGETS[architecture], "-static"]
+        cached = {"ZIG_GLOBAL_CACHE_DIR": str(cache.directory() / "zig")}
+        run([*zig, "-Os", "-s", "-Wall", "-Werror", "-o", path, source], env=cached)
     return target
 
 

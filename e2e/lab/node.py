@@ -27,7 +27,7 @@ KUBE_PROXY_ROOTFS = RootFs(
     suite=versions.NODE_DEBIAN,
     variant="extract",
     packages=("iptables", "conntrack", "kmod"),
-    trim="kube-proxy-trim.py",
+    trim="kube_proxy_trim.py",
 )
 
 
@@ -70,7 +70,9 @@ def _control_plane() -> tuple[Mapping[str, str], Mapping[str, str]]:
         {"pause": images.static_program(RECIPES / "pause.c")},
     )
     if unknown := wanted.keys() - made.keys():
-        raise LabError(f"kubeadm {versions.KUBERNETES} wants images the lab cannot make: {', '.join(sorted(unknown))}")
+        raise LabError(
+            f"kubeadm {versions.KUBERNETES} wants images the lab cannot make: {', '.join(sorted(unknown))}"
+        )
     for component, reference in wanted.items():
         docker.docker("tag", made[component], reference)
     return wanted, made

@@ -15,8 +15,8 @@ from lab.shell import run, step
 class RootFs:
     """What to install, and what to do to it. Hooks are files in recipes/.
 
-    Variant `extract` only unpacks `packages` and what they depend on, and then runs `trim` on the tree; `minbase`
-    installs them into a small Debian. `changes` are Dockerfile lines for the image.
+    Variant `extract` only unpacks `packages` and what they depend on, and then runs `trim` on the tree;
+    `minbase` installs them into a small Debian. `changes` are Dockerfile lines for the image.
     """
 
     name: str

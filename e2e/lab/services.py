@@ -1,4 +1,4 @@
-"""The images of this repository, built when the files that go into them changed, and copied into the cluster."""
+"""The images of this repository: built when their files changed, and copied into the cluster."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache as once
 from pathlib import Path
 
-from docker.utils.build import exclude_paths
+from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 
 from lab import cache, cluster, docker, host, images
 from lab.errors import LabError
@@ -47,7 +47,8 @@ def build_and_load(names: Sequence[str] | None = None) -> dict[str, str]:
 
 
 def build(names: Sequence[str] | None = None, *, platform: str | None = None) -> dict[str, str]:
-    """Image references by name, for `names` or for all; built now where docker has no image of these very files.
+    """Image references by name, for `names` or for all; built now where docker has no image of these very
+    files.
 
     `platform` (linux/arm64) is docker's; LabError where docker cannot build for it.
     """
@@ -86,7 +87,7 @@ def _build(name: str, arguments: Mapping[str, str], platform: str | None) -> str
     given = {key: value for key, value in arguments.items() if key in declared_arguments(text)}
     context = (ROOT / source.context).resolve()
     dockerfile = ROOT / source.dockerfile
-    files = [path for path in _in_context(context) if _is_copied(path.relative_to(context), copied(text))]
+    files = [path for path in _in_context(context) if is_copied(path.relative_to(context), copied(text))]
     suffix = ""
     if platform is not None and platform != f"linux/{host.architecture()}":
         _check_foreign(name, text, platform)
@@ -99,7 +100,7 @@ def _build(name: str, arguments: Mapping[str, str], platform: str | None) -> str
 
 
 def _check_foreign(name: str, text: str, platform: str) -> None:
-    """Docker would, on failure, speak of exec formats; and with bases built here it would mislabel the image."""
+    """Docker would speak of exec formats and, with bases built here, mislabel the image."""
     if last_base(text) == "scratch":
         return
     if not docker.registry_answers():
@@ -112,7 +113,7 @@ def _check_foreign(name: str, text: str, platform: str) -> None:
     emulator = Path("/proc/sys/fs/binfmt_misc") / _QEMU.get(architecture, f"qemu-{architecture}")
     if not emulator.exists():
         raise LabError(
-            f"cannot build {name} for {platform}: this machine cannot run its programs ({emulator} is missing).\n"
+            f"cannot build {name} for {platform}: this machine has no emulator ({emulator}).\n"
             "Install an emulator (Debian: qemu-user-static), or build on a machine of that architecture."
         )
 
@@ -126,7 +127,7 @@ def _in_context(context: Path) -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
-def _is_copied(path: Path, patterns: Collection[str]) -> bool:
+def is_copied(path: Path, patterns: Collection[str]) -> bool:
     """Whether a COPY of one of `patterns` takes `path`: by its own name or by a directory it is in."""
     return any(_matches(candidate, patterns) for candidate in (path, *path.parents))
 
@@ -188,7 +189,9 @@ def _copy_sources(rest: str) -> list[str]:
     words: list[str] = json.loads(rest) if rest.startswith("[") else shlex.split(rest)
     sources = [word for word in words[:-1] if not word.startswith("<<") and "://" not in word]
     if variable := [word for word in sources if "$" in word]:
-        raise LabError(f"COPY {' '.join(variable)}: the lab cannot tell which files a variable names; write them out")
+        raise LabError(
+            f"COPY {' '.join(variable)}: the lab cannot tell which files a variable names; write them out"
+        )
     return sources
 
 

@@ -15,22 +15,34 @@ from lab.errors import LabError
 _TAIL_LINES = 25
 
 
+_unfinished: list[str] = []  # the step whose line is printed without its end, if there is one
+
+
 def say(text: str) -> None:
     """Progress goes to stderr; stdout is for answers."""
+    if _unfinished:
+        print(file=sys.stderr)
+        _unfinished.clear()
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Print `name`, and how long the block took."""
+    """Print `name`, and how long the block took, on one line if nothing else is said meanwhile."""
     started = time.monotonic()
     print(f"  {name} ...", end="", file=sys.stderr, flush=True)
+    _unfinished.append(name)
     try:
         yield
     except BaseException:
-        say(f" failed after {time.monotonic() - started:.1f} s")
+        _end_step(name, f"failed after {time.monotonic() - started:.1f} s")
         raise
-    say(f" {time.monotonic() - started:.1f} s")
+    _end_step(name, f"{time.monotonic() - started:.1f} s")
+
+
+def _end_step(name: str, outcome: str) -> None:
+    print(f" {outcome}" if _unfinished else f"  {name}: {outcome}", file=sys.stderr, flush=True)
+    _unfinished.clear()
 
 
 class CommandFailed(LabError):
@@ -67,8 +79,7 @@ def run(
             env={**os.environ, **env} if env else None,
             input=input_text.encode() if input_text is not None else None,
             stdin=None if input_text is not None else stdin or subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=timeout,
             check=False,
         )
@@ -76,7 +87,9 @@ def run(
         raise LabError(f"{argv[0]} is not installed; it is needed for `{' '.join(argv)}`") from error
     except subprocess.TimeoutExpired as error:
         partial = (error.stdout or b"") + (error.stderr or b"")
-        raise CommandFailed(argv, 124, f"no end after {timeout} s\n{partial.decode(errors='replace')}") from error
+        raise CommandFailed(
+            argv, 124, f"no end after {timeout} s\n{partial.decode(errors='replace')}"
+        ) from error
     printed = (done.stdout or b"").decode(errors="replace")
     if done.returncode:
         raise CommandFailed(argv, done.returncode, printed + done.stderr.decode(errors="replace"))

@@ -9,7 +9,9 @@ ETCD = "3.6.5"  # also in go/etcd/go.mod; a test compares the two
 COREDNS = "1.12.1"
 LOCAL_PATH_PROVISIONER = "0.0.30"
 HELM = "3.21.4"
-MINIO = "v0.0.0-20260212201848-7aac2a2c5b7c"  # a Go pseudo-version: MinIO's releases are not semantic versions
+MINIO = (
+    "v0.0.0-20260212201848-7aac2a2c5b7c"  # a Go pseudo-version: MinIO's releases are not semantic versions
+)
 PYTHON = "3.13"
 POSTGRES = "17"
 DEBIAN = "trixie"
@@ -25,7 +27,8 @@ POSTGRES_IMAGE = f"postgres:{POSTGRES}"
 MINIO_IMAGE = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
 BUSYBOX_IMAGE = "busybox:1.37"
 
-# Tools found on the PATH are used if they are as new as this (kubectl: within one minor release of the cluster).
+# Tools found on the PATH are used if they are as new as this (kubectl: within one minor release of the
+# cluster).
 HELM_MINIMUM = "3.14.0"
 
 
@@ -36,7 +39,7 @@ class Version(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The first `X.Y` or `X.Y.Z` in `text`, which may be a tool's whole answer. ValueError if there is none."""
+        """The first `X.Y` or `X.Y.Z` in `text`, perhaps a tool's whole answer; ValueError without one."""
         found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
         if found is None:
             raise ValueError(f"no version number in {text!r}")
