@@ -1,0 +1,83 @@
+"""The process: exit codes, signals, and what it does not load."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from poiesis_models.plan import Plan
+
+TREC = Path(__file__).parents[1]
+SEARCH = os.pathsep.join([str(TREC), str(TREC.parents[1] / "packages/models")])
+PROGRAM = """
+import sys
+from pathlib import Path
+from poiesis_trec import __main__, config
+read = config.Config.from_env.__func__
+config.Config.from_env = classmethod(lambda cls, env: read(cls, env, root=Path(sys.argv[1])))
+sys.exit(__main__.main())
+"""
+
+
+@pytest.fixture
+def env() -> dict[str, str]:
+    return {
+        "PYTHONPATH": SEARCH,
+        "POIESIS_TASK_ID": "6a0b7e6e-2b0e-4b57-8a3c-0d7c1a6b0f11",
+        "POIESIS_PLAN": Plan(executors=("executor-0",), ignore_error=(False,)).to_json(),
+        "POD_NAME": "poiesis-x-abcde",
+        "POD_UID": "uid-1",
+        "POD_NAMESPACE": "tasks",
+        "NODE_NAME": "node-1",
+        "POIESIS_GRACE_SECONDS": "10",
+    }
+
+
+@pytest.fixture
+def root(lab, tmp_path) -> Path:
+    (tmp_path / "poiesis/recorder/token").write_text("s3cret")
+    lab.config.dsn_file.write_text("postgresql://u:passw0rd@127.0.0.1:1/none")
+    return tmp_path
+
+
+def test_bad_configuration_is_exit_2_and_named(env):
+    done = subprocess.run(
+        [sys.executable, "-m", "poiesis_trec"],
+        env=env | {"POIESIS_TASK_ID": "x"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "POIESIS_TASK_ID is not a UUID" in done.stderr
+
+
+def test_sigterm_is_exit_0_even_before_there_is_a_handler(env, root):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(root)], env=env, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=9)
+    assert process.returncode == 0
+    assert "recording task" in first
+    assert "told to end" in rest
+    assert "s3cret" not in first + rest
+    assert "passw0rd" not in first + rest
+
+
+def test_only_what_is_needed_is_loaded(env):
+    """Every megabyte is paid for by every task."""
+    unwanted = ["pydantic", "aiohttp", "kubernetes", "yaml", "http.client", "email", "unittest"]
+    program = f"""
+import sys, poiesis_trec.recorder
+print([name for name in {unwanted} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,128 @@
+"""What is told, and what is held back. A clock that the test turns."""
+
+import pytest
+
+from poiesis_models.report import ExecutorReport, OutputReport, Report, SystemLogReport
+from poiesis_models.runfiles import SentOutput
+from poiesis_models.states import Ending, TesState
+from poiesis_trec.config import PodRef
+from poiesis_trec.facts import Container, End, Files
+from poiesis_trec.outbox import Outbox, Snapshot
+from poiesis_trec.regular import Signature
+
+POD = PodRef(name="poiesis-x-abcde", uid="uid-1", namespace="tasks", node="node-1")
+LINE = SystemLogReport(key="k", at_ns=1, message="m")
+OUTPUT = SentOutput(url="s3://b/a", path="/a", size_bytes=1)
+COMPLETE = Ending(state=TesState.COMPLETE)
+
+
+def executor(end=None):
+    return Container(name="executor-0", files=Files(), executor=0, start_ns=10, end=end, seen=True)
+
+
+def snapshot(*containers, log=0, outputs=(), **more):
+    logs = {("executor-0", "stdout"): Signature(1, log, log)} if log else {}
+    return Snapshot(
+        **{
+            "state": TesState.RUNNING,
+            "containers": containers,
+            "logs": logs,
+            "outputs": {"tof-0": outputs},
+            "system_logs": (),
+            **more,
+        }
+    )
+
+
+def report(**fields):
+    return Report(
+        pod_uid="uid-1", pod_name="poiesis-x-abcde", node="node-1", state=TesState.RUNNING, **fields
+    )
+
+
+class Clock:
+    """An outbox whose reports Postgres always takes."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox(POD, interval=1)
+
+    def tell(self, at, now, **how):
+        draft = self.outbox.draft(
+            at, now, lambda _, __: (f"text {now}", at.logs["executor-0", "stdout"]), **how
+        )
+        if draft is None:
+            return None
+        self.outbox.told(draft, now)
+        return draft.report
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_nothing_is_told_twice(clock):
+    first = snapshot(executor(), system_logs=(LINE,))
+    assert clock.tell(first, 0) == report(
+        executors=(ExecutorReport(index=0, start_ns=10),), system_logs=(LINE,)
+    )
+    assert clock.tell(first, 100) is None
+    assert clock.tell(first, 100, anyway=True) == report()
+
+
+def test_what_postgres_did_not_take_is_told_again(clock):
+    at = snapshot(executor(), system_logs=(LINE,))
+    assert clock.outbox.draft(at, 0, pytest.fail) == clock.outbox.draft(at, 1, pytest.fail)
+
+
+def test_the_first_output_is_told_at_once_and_more_once_a_second(clock):
+    assert clock.tell(snapshot(executor()), 0) is not None
+    assert clock.tell(snapshot(executor(), log=1), 0.1).executors[0].stdout == "text 0.1"
+    assert clock.tell(snapshot(executor(), log=2), 0.2) is None
+    assert clock.outbox.due_at(snapshot(executor(), log=2)) == 1.1
+    assert clock.tell(snapshot(executor(), log=3), 1.1).executors[0].stdout == "text 1.1"
+    assert clock.outbox.due_at(snapshot(executor(), log=3)) is None
+
+
+def test_the_last_output_is_told_with_the_end(clock):
+    clock.tell(snapshot(executor(), log=1), 0)
+    end = End(exit_code=0, end_ns=20)
+    assert clock.tell(snapshot(executor(end), log=2, ending=COMPLETE), 0.1) == report(
+        executors=(ExecutorReport(index=0, start_ns=10, end_ns=20, exit_code=0, stdout="text 0.1"),),
+        ending=COMPLETE,
+    )
+
+
+def test_the_last_output_is_told_in_shutdown(clock):
+    clock.tell(snapshot(executor(), log=1), 0)
+    assert clock.tell(snapshot(executor(), log=2, final=True), 0.1).executors[0].stdout == "text 0.1"
+
+
+def test_a_log_that_cannot_be_read_is_not_tried_until_it_changes(clock):
+    end = End(exit_code=0, end_ns=20)
+    at = snapshot(executor(end), log=1)
+    draft = clock.outbox.draft(at, 0, lambda *_: None)
+    clock.outbox.told(draft, 0)
+    assert clock.outbox.draft(at, 1, pytest.fail) is None
+    assert clock.outbox.due_at(at) is None
+
+
+def test_the_end_waits_for_the_last_outputs(clock):
+    many = tuple(SentOutput(url=f"s3://b/{n}", path=f"/{n}", size_bytes=n) for n in range(1001))
+    first = clock.tell(snapshot(outputs=many, ending=COMPLETE), 0)
+    assert (len(first.outputs), first.ending) == (1000, None)
+    assert clock.tell(snapshot(outputs=many[1000:], ending=COMPLETE), 0) == report(
+        outputs=(OutputReport(url="s3://b/1000", path="/1000", size_bytes=1000),), ending=COMPLETE
+    )
+
+
+def test_outputs_are_told_once_a_second(clock):
+    assert clock.tell(snapshot(outputs=(OUTPUT,)), 0).outputs
+    assert clock.tell(snapshot(outputs=(OUTPUT,)), 0.5) is None
+    assert clock.outbox.due_at(snapshot(outputs=(OUTPUT,))) == 1
+    assert clock.tell(snapshot(outputs=(OUTPUT,)), 1).outputs
+
+
+def test_an_end_without_a_known_code_leaves_the_executor_open(clock):
+    told = clock.tell(snapshot(executor(End(exit_code=None, end_ns=20))), 0)
+    assert told.executors == (ExecutorReport(index=0, start_ns=10),)
