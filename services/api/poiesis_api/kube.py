@@ -116,7 +116,10 @@ class Kubernetes:
         text: bytes = await response.response.read()
         if response.status not in _HTTP_OK:
             raise _refused(response.status, text)
-        answer: Manifest = json.loads(text)
+        try:
+            answer: Manifest = json.loads(text)
+        except ValueError as error:
+            raise Unreachable(f"{method} {path}: something else than Kubernetes answers") from error
         return answer
 
 

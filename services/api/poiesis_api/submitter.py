@@ -1,8 +1,8 @@
 """Make tasks into Jobs: in every replica, a few at once; any replica can finish what another began.
 
-Order: Job (suspended) -> ServiceAccount, Secrets, claim, all owned by it -> `submitted_at` in Postgres, unless
-a cancel came first -> the Job is unsuspended -> the claim is given back. Every name derives from the task's id
-and every step may be repeated, so that a replica may die after any of them.
+Order: Job (suspended) -> ServiceAccount, Secrets, claim, all owned by it -> `submitted_at` in Postgres,
+unless a cancel came first -> the Job is unsuspended -> the claim is given back. Every name derives from the
+task's id and every step may be repeated, so that a replica may die after any of them.
 """
 
 import asyncio

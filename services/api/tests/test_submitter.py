@@ -1,0 +1,425 @@
+"""Submission against a real Postgres and a fake Kubernetes: crashes at every step, cancels, refusals."""
+
+import asyncio
+import base64
+from uuid import UUID
+
+import pytest
+
+from poiesis_api import queue_db, tasks_db
+from poiesis_api.config import Document
+from poiesis_api.submitter import Submitter
+from poiesis_models.tes import TesTaskRequest
+
+pytestmark = pytest.mark.integration
+
+REQUEST = {
+    "executors": [{"image": "busybox", "command": ["true"]}],
+    "inputs": [{"path": "/data/a", "content": "hello"}],
+    "outputs": [{"path": "/data/b", "url": "s3://bucket/b"}],
+}
+CREATES = ["POST Job", "POST PersistentVolumeClaim", "POST Secret", "POST ServiceAccount"]
+QUOTA = {"status": 403, "reason": "Forbidden", "message": 'secrets "x" is forbidden: exceeded quota: all'}
+
+
+async def create(pool, owner="anonymous", request=REQUEST):
+    return await tasks_db.create_task(pool, owner, TesTaskRequest.model_validate(request), [])
+
+
+async def submit(submitter):
+    """Everything that is due now, to the end."""
+    await submitter._submit_due()
+    await settle(submitter)
+
+
+async def settle(submitter):
+    while submitter._at_work:
+        await asyncio.wait(submitter._at_work)
+
+
+async def row(pool, task_id):
+    return dict(await pool.fetchrow("SELECT *, state::text FROM task WHERE id = $1", task_id))
+
+
+async def system_logs(pool, task_id):
+    rows = await pool.fetch("SELECT message FROM system_log WHERE task_id = $1 ORDER BY id", task_id)
+    return [one["message"] for one in rows]
+
+
+async def expire_claims(pool):
+    await pool.execute("UPDATE task SET claimed_until = now() WHERE claimed_until IS NOT NULL")
+
+
+async def make_due(pool):
+    await pool.execute("UPDATE task SET next_submit_at = now()")
+
+
+@pytest.fixture
+def submitter(pool, kubernetes, config):
+    return Submitter(pool, kubernetes.client, config)
+
+
+async def assert_submitted(pool, kubernetes, task_id):
+    """One of everything, owned by the Job, which runs; nothing is left to do."""
+    name = f"poiesis-{task_id}"
+    (job,) = kubernetes.of_kind("Job")
+    assert job["spec"]["suspend"] is False
+    owner = [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"]}]
+    for kind in ("ServiceAccount", "Secret", "PersistentVolumeClaim"):
+        (owned,) = kubernetes.of_kind(kind)
+        assert (owned["metadata"]["name"], owned["metadata"]["ownerReferences"]) == (name, owner)
+    task = await row(pool, task_id)
+    assert task["submitted_at"] is not None
+    assert (task["state"], task["claimed_until"], task["recorder_token"]) == ("QUEUED", None, None)
+
+
+async def test_a_task_becomes_a_suspended_job_and_its_objects_and_then_the_job_runs(
+    pool, kubernetes, submitter
+):
+    task_id = await create(pool)
+    await submit(submitter)
+
+    assert kubernetes.calls[0] == "POST Job"
+    assert sorted(kubernetes.calls[:-1]) == CREATES
+    assert kubernetes.calls[-1] == "PATCH Job"
+    assert kubernetes.bodies[0]["spec"]["suspend"] is True
+    await assert_submitted(pool, kubernetes, task_id)
+
+
+async def test_the_secret_holds_the_token_whose_hash_is_stored(pool, kubernetes, submitter):
+    task_id = await create(pool)
+    await submit(submitter)
+
+    (secret,) = kubernetes.of_kind("Secret")
+    token = base64.b64decode(secret["data"]["token"]).decode()
+    answer = await pool.fetchrow(
+        "SELECT state::text FROM record_report($1, $2, $3::text::jsonb)",
+        task_id,
+        token,
+        '{"pod_uid": "u", "pod_name": "p", "node": "n", "state": "RUNNING"}',
+    )
+    assert answer["state"] == "RUNNING"
+
+
+@pytest.mark.parametrize("call", [*CREATES, "PATCH Job"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_task_whose_replica_dies_is_finished_by_another(pool, kubernetes, config, call, moment):
+    task_id = await create(pool)
+    first = Submitter(pool, kubernetes.client, config)
+
+    async def die(request):
+        if request == call:
+            setattr(kubernetes, moment, None)
+            for task in first._at_work:
+                task.cancel()
+
+    setattr(kubernetes, moment, die)
+    await submit(first)
+    await expire_claims(pool)
+    second = Submitter(pool, kubernetes.client, config)
+    await submit(second)
+    await second._tidy()
+
+    await assert_submitted(pool, kubernetes, task_id)
+
+
+async def test_a_claimed_task_is_left_to_its_replica_until_the_claim_expires(pool, kubernetes, submitter):
+    await create(pool)
+    await queue_db.claim_tasks(pool, most=8, max_active=10, seconds=60)
+    await submit(submitter)
+    assert kubernetes.calls == []
+    await expire_claims(pool)
+    await submit(submitter)
+    assert kubernetes.calls[-1] == "PATCH Job"
+
+
+@pytest.mark.parametrize("call", CREATES)
+async def test_a_cancel_that_comes_during_submission_wins(pool, kubernetes, submitter, call):
+    task_id = await create(pool)
+
+    async def cancel(request):
+        if request == call:
+            outcome = await tasks_db.cancel_task(pool, "anonymous", task_id)
+            assert outcome is tasks_db.Cancel.CANCELING
+
+    kubernetes.after = cancel
+    await submit(submitter)
+
+    assert (await row(pool, task_id))["state"] == "CANCELED"
+    assert kubernetes.objects == {}
+    assert "PATCH Job" not in kubernetes.calls
+
+
+async def test_a_cancel_between_submission_and_start_is_the_controllers_to_finish(
+    pool, kubernetes, submitter
+):
+    task_id = await create(pool)
+
+    async def cancel(request):
+        if request == "PATCH Job":
+            kubernetes.before = None
+            assert await tasks_db.cancel_task(pool, "anonymous", task_id) is tasks_db.Cancel.CANCELING
+            await submitter._delete_canceled(task_id)
+
+    kubernetes.before = cancel
+    await submit(submitter)
+
+    task = await row(pool, task_id)
+    assert (task["state"], task["claimed_until"]) == ("CANCELING", None)
+    assert kubernetes.objects == {}
+
+
+async def test_a_cancel_that_kubernetes_did_not_hear_is_repeated(pool, kubernetes, submitter, caplog):
+    task_id = await create(pool)
+    await submit(submitter)
+    assert await tasks_db.cancel_task(pool, "anonymous", task_id) is tasks_db.Cancel.CANCELING
+    kubernetes.fail("DELETE Job", status=500, reason="InternalError")
+    submitter.cancel_soon(task_id)
+    await settle(submitter)
+    assert len(kubernetes.of_kind("Job")) == 1
+
+    await submitter._tidy()
+    assert len(kubernetes.of_kind("Job")) == 1, "too soon"
+    await pool.execute("UPDATE task SET cancel_requested_at = now() - interval '10 s'")
+    await submitter._tidy()
+    assert kubernetes.objects == {}
+    assert (await row(pool, task_id))["state"] == "CANCELING", "only the controller sees the Pod go"
+
+
+async def test_a_canceled_task_whose_replica_died_before_submission_ends(pool, kubernetes, submitter):
+    task_id = await create(pool)
+    await queue_db.claim_tasks(pool, most=8, max_active=10, seconds=60)
+    assert await tasks_db.cancel_task(pool, "anonymous", task_id) is tasks_db.Cancel.CANCELING
+    await pool.execute("UPDATE task SET cancel_requested_at = now() - interval '10 s'")
+
+    await submitter._tidy()
+    assert (await row(pool, task_id))["state"] == "CANCELING", "its replica may still be at it"
+    await expire_claims(pool)
+    await submitter._tidy()
+    assert (await row(pool, task_id))["state"] == "CANCELED"
+
+
+PASSING = [
+    QUOTA,
+    {
+        "status": 403,
+        "reason": "Forbidden",
+        "message": 'jobs.batch is forbidden: User "x" cannot create resource',
+    },
+    {"status": 401, "reason": "Unauthorized"},
+    {"status": 409, "reason": "Conflict", "message": "the object has been modified"},
+    {"status": 429, "reason": "TooManyRequests"},
+    {"status": 500, "reason": "InternalError", "message": 'failed calling webhook "x": connection refused'},
+    {"status": 503, "reason": "ServiceUnavailable"},
+    {"status": None, "times": 2},
+    {"status": None, "times": 2, "after": True},
+]
+
+
+@pytest.mark.parametrize(
+    "trouble", PASSING, ids=lambda trouble: f"{trouble['status']}-{trouble.get('reason')}"
+)
+@pytest.mark.parametrize("call", ["POST Job", "POST Secret"])
+async def test_a_refusal_that_can_pass_keeps_the_task_queued(pool, kubernetes, submitter, call, trouble):
+    task_id = await create(pool)
+    kubernetes.fail(call, **trouble)
+    await submit(submitter)
+    task = await row(pool, task_id)
+    assert (task["state"], task["submitted_at"], task["claimed_until"]) == ("QUEUED", None, None)
+    assert await pool.fetchval("SELECT next_submit_at > now() FROM task")
+    (line,) = await system_logs(pool, task_id)
+    assert line.startswith("Kubernetes does not take the task yet and will be asked again: ")
+
+    await make_due(pool)
+    await submit(submitter)
+    await assert_submitted(pool, kubernetes, task_id)
+
+
+async def test_the_same_refusal_is_told_once(pool, kubernetes, submitter):
+    task_id = await create(pool)
+    kubernetes.fail("POST Job", **QUOTA, times=3)
+    for _ in range(3):
+        await make_due(pool)
+        await submit(submitter)
+    assert len(await system_logs(pool, task_id)) == 1
+
+
+FINAL = [
+    {"status": 400, "reason": "BadRequest", "message": "no"},
+    {"status": 422, "reason": "Invalid", "message": "spec.template: Invalid value"},
+    {"status": 403, "reason": "Forbidden", "message": "violates PodSecurity"},
+    {"status": 500, "reason": "InternalError", "message": "etcdserver: request is too large"},
+]
+
+
+@pytest.mark.parametrize("trouble", FINAL, ids=lambda trouble: trouble["reason"])
+@pytest.mark.parametrize("call", ["POST Job", "POST Secret", "PATCH Job"])
+async def test_a_refusal_that_cannot_pass_ends_the_task_in_kubernetes_words(
+    pool, kubernetes, submitter, call, trouble
+):
+    task_id = await create(pool)
+    kubernetes.fail(call, **trouble)
+    await submit(submitter)
+    task = await row(pool, task_id)
+    assert (task["state"], task["reason"], task["message"]) == (
+        "SYSTEM_ERROR",
+        trouble["reason"],
+        f"Kubernetes refused the task: {trouble['message']}",
+    )
+    assert kubernetes.objects == {}
+
+
+async def test_a_cancel_wins_over_a_refusal(pool, kubernetes, submitter):
+    task_id = await create(pool)
+
+    async def cancel(request):
+        if request == "POST Job":
+            await tasks_db.cancel_task(pool, "anonymous", task_id)
+
+    kubernetes.before = cancel
+    kubernetes.fail("POST Job", status=422, reason="Invalid")
+    await submit(submitter)
+    assert (await row(pool, task_id))["state"] == "CANCELED"
+
+
+async def test_a_task_that_is_refused_for_too_long_ends_if_there_is_a_limit(pool, kubernetes, config):
+    limited = config.model_copy(update={"queue": config.queue.model_copy(update={"give_up_seconds": 60})})
+    submitter = Submitter(pool, kubernetes.client, limited)
+    task_id = await create(pool)
+    await pool.execute("UPDATE task SET created_at = now() - interval '61 s'")
+    kubernetes.fail("POST Job", **QUOTA)
+    await submit(submitter)
+    assert (await row(pool, task_id))["state"] == "SYSTEM_ERROR"
+
+
+async def test_a_webhook_that_strips_the_sidecar_is_seen(pool, kubernetes, submitter):
+    def strip(manifest):
+        for container in (
+            manifest.get("spec", {}).get("template", {}).get("spec", {}).get("initContainers", [])
+        ):
+            container.pop("restartPolicy", None)
+        return manifest
+
+    kubernetes.store = strip
+    task_id = await create(pool)
+    await submit(submitter)
+    task = await row(pool, task_id)
+    assert (task["state"], task["reason"]) == ("SYSTEM_ERROR", "RecorderNotASidecar")
+    assert kubernetes.objects == {}
+
+
+async def test_objects_of_a_former_job_are_waited_out(pool, kubernetes, submitter):
+    task_id = await create(pool)
+    await submit(submitter)
+    del kubernetes.objects["Job", f"poiesis-{task_id}"]
+    await pool.execute("UPDATE task SET submitted_at = NULL, recorder_token = 'again'")
+    await submit(submitter)
+    assert (await row(pool, task_id))["submitted_at"] is None
+    (line,) = await system_logs(pool, task_id)
+    assert line.endswith("of a former Job is still being deleted")
+
+
+async def test_a_filer_that_is_gone_ends_the_task(pool, kubernetes, config):
+    task_id = await create(pool)
+    filers = [config.filers[0].model_copy(update={"outputs": None})]
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"filers": filers}))
+    await submit(submitter)
+    task = await row(pool, task_id)
+    assert (task["state"], task["reason"]) == ("SYSTEM_ERROR", "NoFiler")
+
+
+async def test_with_kueue_nobody_else_unsuspends(pool, kubernetes, config):
+    queue = config.queue.model_copy(update={"kueue_queue_name": "batch"})
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"queue": queue}))
+    task_id = await create(pool)
+    await submit(submitter)
+    (job,) = kubernetes.of_kind("Job")
+    assert job["spec"]["suspend"] is True
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "batch"
+    task = await row(pool, task_id)
+    assert (task["submitted_at"] is not None, task["claimed_until"]) == (True, None)
+
+
+async def test_no_more_tasks_are_active_than_allowed(pool, kubernetes, config):
+    queue = config.queue.model_copy(update={"max_active_tasks": 3, "max_submissions": 2})
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"queue": queue}))
+    for _ in range(5):
+        await create(pool)
+    for _ in range(3):
+        await submit(submitter)
+    assert len(kubernetes.of_kind("Job")) == 3
+    ended = UUID(kubernetes.of_kind("Job")[0]["metadata"]["labels"]["poiesis.io/task"])
+    await tasks_db.finish_task(
+        pool, ended, tasks_db.Ending(state=tasks_db.TesState.COMPLETE), cancel_seen=True
+    )
+    await submit(submitter)
+    assert len(kubernetes.of_kind("Job")) == 4
+
+
+async def test_replicas_that_claim_at_once_stay_below_the_limit(pool):
+    for _ in range(20):
+        await create(pool)
+    claims = await asyncio.gather(
+        *(queue_db.claim_tasks(pool, most=4, max_active=6, seconds=60) for _ in range(5))
+    )
+    ids = [claim.id for part in claims for claim in part]
+    assert (len(ids), len(set(ids))) == (6, 6)
+
+
+async def test_owners_take_turns(pool):
+    many = [await create(pool, owner="many") for _ in range(10)]
+    one = await create(pool, owner="one")
+    claims = await queue_db.claim_tasks(pool, most=3, max_active=100, seconds=60)
+    assert {claim.id for claim in claims} == {many[0], one, many[1]}
+    late = await create(pool, owner="late")
+    claims = await queue_db.claim_tasks(pool, most=1, max_active=100, seconds=60)
+    assert [claim.id for claim in claims] == [late], "who has the fewest comes first"
+
+
+async def test_run_submits_at_once_when_it_is_woken_and_ends_when_it_is_stopped(pool, kubernetes, config):
+    queue = config.queue.model_copy(update={"poll_seconds": 600})
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"queue": queue}))
+    stop = asyncio.Event()
+    running = asyncio.create_task(submitter.run(stop))
+    task_id = await create(pool)
+    submitter.wake()
+    await kubernetes.until("PATCH Job")
+    stop.set()
+    async with asyncio.timeout(10):
+        await running
+    await assert_submitted(pool, kubernetes, task_id)
+
+
+async def test_more_tasks_than_fit_at_once_are_all_submitted_by_one_wake(pool, kubernetes, config):
+    queue = config.queue.model_copy(update={"poll_seconds": 600, "max_submissions": 2})
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"queue": queue}))
+    for _ in range(7):
+        await create(pool)
+    stop = asyncio.Event()
+    running = asyncio.create_task(submitter.run(stop))
+    async with asyncio.timeout(20), kubernetes.changed:
+        await kubernetes.changed.wait_for(lambda: kubernetes.calls.count("PATCH Job") == 7)
+    stop.set()
+    await running
+
+
+async def test_a_mistake_with_one_task_does_not_stop_the_others(
+    pool, kubernetes, submitter, monkeypatch, caplog
+):
+    bad = await create(pool)
+    good = await create(pool)
+    objects = submitter._objects
+
+    def fail(claim):
+        if claim.id == bad:
+            raise RuntimeError("a bug")
+        return objects(claim)
+
+    monkeypatch.setattr(submitter, "_objects", fail)
+    await submit(submitter)
+    await assert_submitted(pool, kubernetes, good)
+    assert "a bug" in caplog.text
+
+
+def test_the_configuration_of_the_tests_is_the_example(config):
+    assert isinstance(config, Document)
