@@ -339,6 +339,6 @@ def _sdk_error(what: str, error: botocore.exceptions.BotoCoreError) -> TransferE
         return Permanent(f"{what}: the bucket or the key is not one that S3 allows")
     if isinstance(error, names.ConnectTimeoutError | names.ReadTimeoutError):
         return Passing(f"{what}: no answer in time")
-    if isinstance(error, names.HTTPClientError):
+    if isinstance(error, names.ConnectionError | names.HTTPClientError):
         return Passing(f"{what}: no connection")
     return Permanent(f"{what}: {type(error).__name__}")

@@ -7,6 +7,7 @@ from poiesis_transfer.errors import Permanent
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _AFTER_PATH = re.compile(r"[?#].*", re.DOTALL)
 
 
@@ -63,4 +64,4 @@ def shown(url: str) -> str:
 
 def printable(text: str) -> str:
     """Text that UTF-8 can hold: what was no UTF-8 in a file's name becomes U+FFFD."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _SURROGATE.sub("\ufffd", text)

@@ -5,6 +5,7 @@ What aiohttp says of a failure is not repeated, because its texts contain URLs a
 
 import asyncio
 import email.utils
+import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -91,6 +92,7 @@ class Web:
         what = f"cannot fetch {shown(url)}"
         try:
             target = URL(url, encoded=url.isascii() and " " not in url)
+            _ = target.port  # parsed, and refused, when it is first asked for
         except ValueError as error:
             raise Permanent(f"{what}: it is not a valid URL") from error
         await self.retry.call(lambda: self._fetch_once(target, what, landing))
@@ -222,6 +224,7 @@ def translated(what: str) -> Iterator[None]:
 _CAUSES: tuple[tuple[type[Exception], type[Permanent] | type[Passing], str], ...] = (
     (aiohttp.TooManyRedirects, Permanent, f"more than {_MAX_REDIRECTS} redirects"),
     (aiohttp.InvalidURL, Permanent, "it, or where it redirects to, is not a valid HTTP URL"),
+    (aiohttp.NonHttpUrlClientError, Permanent, "it, or where it redirects to, is not a valid HTTP URL"),
     (aiohttp.ClientSSLError, Permanent, "TLS: the server's certificate or protocol is not accepted"),
     (aiohttp.ClientConnectorDNSError, Passing, "the host's name does not resolve"),
     (aiohttp.ClientConnectorError, Passing, "no connection"),
@@ -236,8 +239,8 @@ _CAUSES: tuple[tuple[type[Exception], type[Permanent] | type[Passing], str], ...
 def _ours(what: str, error: Exception) -> TransferError:
     for kind, ours, words in _CAUSES:
         if isinstance(error, kind):
-            strerror = getattr(getattr(error, "os_error", None), "strerror", None)
-            detail = f" ({strerror.lower()})" if ours is Passing and strerror else ""
+            number = getattr(error, "errno", None) or 0
+            detail = f" ({os.strerror(number).lower()})" if ours is Passing and number > 0 else ""
             return ours(f"{what}: {words}{detail}")
     return Passing(f"{what}: {type(error).__name__}")
 

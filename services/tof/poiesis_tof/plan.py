@@ -148,7 +148,7 @@ def _walk(tree: Tree, path: str, real: str, url: str) -> Iterator[Finding]:
 def _member(tree: Tree, path: str, name: str, directory: _Directory) -> "Finding | _Directory":
     url = join_url(directory.url, name)
     try:
-        place = tree.find(f"{directory.real.rstrip('/')}/{name}")
+        place = tree.member(directory.real, name)
     except Unsendable as error:
         return Refusal(error)
     if isinstance(place, Missing):

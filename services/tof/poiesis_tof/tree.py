@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poiesis_models.globs import has_wildcard, literal_directory, segment_regex
-from poiesis_transfer.errors import Unsendable, reading
+from poiesis_transfer.errors import reading, reading_error
 
 _MAX_LINKS = 40  # Linux's own limit
 
@@ -50,6 +50,13 @@ class Tree:
         with reading(path):
             return self._find(path)
 
+    def member(self, real: str, name: str) -> Place | Missing:
+        """What a directory, whose path has no symbolic link in it, holds by that name; links are followed."""
+        path = f"{real.rstrip('/')}/{name}"
+        with reading(path):
+            mode = os.lstat(self.local(path)).st_mode
+            return self._find(path) if stat.S_ISLNK(mode) else Place(path, mode)
+
     def names(self, real: str, path: str) -> list[str]:
         """What a directory holds, sorted."""
         with reading(path):
@@ -80,12 +87,11 @@ class Tree:
         """Whether the directory has something by that name, be it a link that leads nowhere."""
         member = f"{real.rstrip('/')}/{name}"
         try:
-            with reading(member):
-                os.lstat(self.local(member))
-        except Unsendable as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return False
-            raise
+            os.lstat(self.local(member))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise reading_error(error, member) from error
         return name not in {".", ".."}
 
     def _find(self, path: str) -> Place | Missing:

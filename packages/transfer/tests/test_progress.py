@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from poiesis_models import runfiles
+from poiesis_models.runfiles import SentOutput, parse_progress
+from poiesis_transfer.progress import Progress
+
+
+def lines(run: Path) -> list[bytes]:
+    return (run / runfiles.PROGRESS).read_bytes().splitlines()
+
+
+def test_every_event_is_what_the_recorder_reads(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    with Progress(tmp_path) as progress:
+        progress.moved(10)
+        progress.sent(url="s3://b/é\n", path="/o/\udcff", size_bytes=10)
+        progress.warning("odd")
+        progress.error("bad")
+    assert parse_progress((tmp_path / runfiles.PROGRESS).read_bytes()) == runfiles.Progress(
+        files=1,
+        bytes=10,
+        outputs=(SentOutput(url="s3://b/é\n", path="/o/\ufffd", size_bytes=10),),
+        warnings=("odd",),
+        error="bad",
+    )
+    assert capfd.readouterr().err == "warning: odd\nerror: bad\n"
+
+
+def test_totals_are_told_at_most_once_a_second_and_at_the_end(tmp_path: Path):
+    now = 100.0
+    with Progress(tmp_path, clock=lambda: now) as progress:
+        for _ in range(10):
+            now += 0.25
+            progress.moved(1)
+    assert [parse_progress(line + b"\n").bytes for line in lines(tmp_path)] == [4, 8, 10]
+
+
+def test_bytes_of_an_attempt_that_failed_are_taken_back(tmp_path: Path):
+    with Progress(tmp_path) as progress:
+        progress.moved(10)
+        progress.moved(-10)
+        progress.moved(3)
+    assert parse_progress(b"\n".join([*lines(tmp_path), b""])).bytes == 3
+
+
+@pytest.mark.parametrize("left", [b'{"event":"war', b'{"event":"warning","message":"a"}\n{"ev', b"", b"\n"])
+def test_half_a_line_of_a_killed_filer_does_not_spoil_the_next(tmp_path: Path, left: bytes):
+    (tmp_path / runfiles.PROGRESS).write_bytes(left)
+    with Progress(tmp_path) as progress:
+        progress.warning("b")
+    read = parse_progress((tmp_path / runfiles.PROGRESS).read_bytes())
+    assert read.warnings == (("a", "b") if b"}\n" in left else ("b",))
+
+
+def test_no_message_is_longer_than_a_reader_takes(tmp_path: Path):
+    with Progress(tmp_path) as progress:
+        progress.error('"\x01é' * 5000)
+    assert len(lines(tmp_path)[0]) < runfiles.PROGRESS_LINE_BYTES
+
+
+def test_after_a_hundred_warnings_one_says_that_there_are_more(tmp_path: Path):
+    with Progress(tmp_path) as progress:
+        for number in range(1000):
+            progress.warning(str(number))
+    warnings = parse_progress((tmp_path / runfiles.PROGRESS).read_bytes()).warnings
+    assert (len(warnings), warnings[99], warnings[100]) == (
+        101,
+        "99",
+        "more than 100 warnings; the rest is left out",
+    )

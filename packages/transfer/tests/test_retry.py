@@ -1,0 +1,48 @@
+import pytest
+
+from poiesis_transfer.errors import Passing, Permanent
+from poiesis_transfer.retry import Retry
+
+QUICK = Retry(attempts=4, first_seconds=0.001)
+
+
+class Flaky:
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.calls = 0
+
+    async def __call__(self) -> str:
+        self.calls += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return "done"
+
+
+async def test_a_passing_failure_is_tried_again():
+    attempt = Flaky(Passing("a"), Passing("b"), Passing("c"))
+    assert (await QUICK.call(attempt), attempt.calls) == ("done", 4)
+
+
+async def test_the_last_failure_is_raised():
+    attempt = Flaky(*[Passing(str(number)) for number in range(9)])
+    with pytest.raises(Passing, match="3"):
+        await QUICK.call(attempt)
+    assert attempt.calls == 4
+
+
+async def test_a_permanent_failure_is_raised_at_once():
+    attempt = Flaky(Permanent("no"))
+    with pytest.raises(Permanent):
+        await QUICK.call(attempt)
+    assert attempt.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "retry_after", "low", "high"),
+    [(0, None, 0, 1), (2, None, 0, 4), (60, None, 0, 10), (0, 5.0, 5, 6), (0, 3600.0, 10, 11)],
+)
+def test_delays_grow_have_a_bound_and_obey_the_store(
+    count: int, retry_after: float | None, low: float, high: float
+):
+    delay = Retry(first_seconds=1, longest_seconds=10).delay(count, retry_after)
+    assert low <= delay <= high

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+
+from poiesis_models.worklist import FileType, InputItem
+from poiesis_tif.plan import Content, Kind, Page, Step, Stored, Target, plan, relative_path
+from poiesis_transfer.errors import Permanent
+from poiesis_transfer.urls import S3Url
+
+TARGET = Target(local=Path("/task/root/in/x"), path="/in/x", number=0)
+
+
+def item(url: str | None, kind: FileType | None = None, content_file: str | None = None) -> InputItem:
+    return InputItem(path="/in/x", local="/task/root/in/x", type=kind, url=url, content_file=content_file)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (item("s3://b/k", "FILE"), Stored(TARGET, S3Url("b", "k"), Kind.FILE)),
+        (item("s3://b/k", "DIRECTORY"), Stored(TARGET, S3Url("b", "k"), Kind.DIRECTORY)),
+        (item("s3://b/k"), Stored(TARGET, S3Url("b", "k"), Kind.UNKNOWN)),
+        (item("s3://b/k/"), Stored(TARGET, S3Url("b", "k/"), Kind.DIRECTORY)),
+        (item("s3://b/k/", "FILE"), Stored(TARGET, S3Url("b", "k/"), Kind.DIRECTORY)),
+        (item("s3://b"), Stored(TARGET, S3Url("b"), Kind.DIRECTORY)),
+        (item("https://h/x?y", "FILE"), Page(TARGET, "https://h/x?y")),
+        (item("HTTP://h/x"), Page(TARGET, "HTTP://h/x")),
+        (item(None, "FILE", "content-0"), Content(TARGET, "content-0")),
+        (item("ftp://ignored", None, "content-0"), Content(TARGET, "content-0")),
+    ],
+)
+def test_an_input_is_one_step(given: InputItem, expected: Step):
+    assert plan([given]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            item("https://u:secret@h/x?y=secret", "DIRECTORY"),
+            "input /in/x is a DIRECTORY, but https://h/x is fetched by HTTP",
+        ),
+        (
+            item("ftp://u:secret@h/x"),
+            "input /in/x: ftp://h/x has the scheme 'ftp'; s3, http and https can be staged",
+        ),
+        (item("/bare"), "/bare has no scheme"),
+        (item(None), "no scheme"),
+        (item("s3:///k"), "does not name an S3 bucket"),
+    ],
+)
+def test_what_cannot_be_staged_is_named(given: InputItem, words: str):
+    with pytest.raises(Permanent) as failure:
+        plan([given])
+    assert words in str(failure.value)
+    assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix", "expected"),
+    [
+        ("d/a", "d/", "a"),
+        ("d/a/b", "d/", "a/b"),
+        ("d/", "d/", ""),
+        ("d/a/", "d/", "a/"),
+        ("x", "", "x"),
+        ("d/...", "d/", "..."),
+    ],
+)
+def test_a_key_has_a_place_below_its_directory(key: str, prefix: str, expected: str):
+    assert relative_path(key, prefix) == expected
+
+
+@pytest.mark.parametrize(
+    "rest", ["../x", "a/../../x", "a//b", "/etc/passwd", "./x", "a/..", "..", "a/../", "//", "x\0y"]
+)
+def test_a_key_that_would_leave_the_directory_is_refused(rest: str):
+    with pytest.raises(Permanent, match="cannot be staged"):
+        relative_path("d/" + rest, "d/")

@@ -1,0 +1,185 @@
+"""The filer as its container runs it, on a real S3."""
+
+# ruff: noqa: PLR0917  # fixtures are arguments; tests may block
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poiesis_models.runfiles import SentOutput
+from poiesis_models.worklist import OutputItem, WorkList
+from poiesis_transfer.config import S3Config
+from s3_for_tests import Ended, keys, run_filer
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root/out").mkdir(parents=True)
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def send(tmp_path: Path, root: Path):
+    (tmp_path / "run").mkdir()
+
+    def send(*outputs: tuple[str, str], s3: S3Config | None = None, prefix: str = "/out") -> Ended:
+        items = tuple(
+            OutputItem(
+                path=path,
+                local=f"{root}{path}",
+                url=url,
+                wildcard="*" in path,
+                path_prefix=prefix if "*" in path else None,
+            )
+            for path, url in outputs
+        )
+        return run_filer("poiesis_tof", WorkList(task="t", outputs=items), tmp_path / "run", s3)
+
+    return send
+
+
+@pytest.mark.integration
+def test_outputs_are_stored_and_every_file_is_told(send, root: Path, s3: S3Config, admin: Any, bucket: str):
+    (root / "out/dir/sub").mkdir(parents=True)
+    for name, text in {
+        "file": "1",
+        "empty": "",
+        "dir/a b?#%41é": "22",
+        "dir/sub/c": "333",
+        "x.txt": "4444",
+    }.items():
+        (root / "out" / name).write_text(text)
+    ended = send(
+        ("/out/file", f"s3://{bucket}/renamed"),
+        ("/out/empty", f"s3://{bucket}/empty"),
+        ("/out/dir", f"s3://{bucket}/d/"),
+        ("/out/*.txt", f"s3://{bucket}/wild"),
+        ("/out/optional", f"s3://{bucket}/optional"),
+        s3=s3,
+    )
+    assert (ended.code, ended.progress.error) == (0, None)
+    stored = {"renamed": 1, "empty": 0, "d/a b?#%41é": 2, "d/sub/c": 3, "wild/x.txt": 4}
+    assert keys(admin, bucket) == stored
+    paths = {
+        "renamed": "/out/file",
+        "empty": "/out/empty",
+        "d/a b?#%41é": "/out/dir/a b?#%41é",
+        "d/sub/c": "/out/dir/sub/c",
+        "wild/x.txt": "/out/x.txt",
+    }
+    assert set(ended.progress.outputs) == {
+        SentOutput(url=f"s3://{bucket}/{key}", path=paths[key], size_bytes=size)
+        for key, size in stored.items()
+    }
+    assert ended.progress.warnings == ("output /out/optional was not produced",)
+    assert (ended.progress.files, ended.progress.bytes) == (5, 10)
+
+
+@pytest.mark.integration
+def test_what_can_be_sent_is_sent_before_the_filer_fails(
+    send, root: Path, s3: S3Config, admin: Any, bucket: str
+):
+    (root / "out/good").write_text("x")
+    for name in (b"a\xff", b"b\xff", b"c\xff"):
+        (root / "out" / os.fsdecode(name)).write_text("x")
+    ended = send(("/out", f"s3://{bucket}/o"), s3=s3)
+    assert ended.code == 65
+    assert (
+        ended.progress.error
+        == "output /out/a\ufffd: its name is not UTF-8, which S3 keys have to be; and 2 more"
+    )
+    assert keys(admin, bucket) == {"o/good": 1}
+
+
+@pytest.mark.integration
+def test_nothing_outside_the_tasks_data_is_ever_sent(
+    send, root: Path, tmp_path: Path, s3: S3Config, admin: Any, bucket: str
+):
+    (tmp_path / "secret").write_text("secret")
+    for name, target in {
+        "a": "/proc/self/environ",
+        "b": "../../secret",
+        "c": str(tmp_path / "secret"),
+        "d": "/",
+        "e": "/proc",
+    }.items():
+        (root / "out" / name).symlink_to(target)
+    ended = send(
+        ("/out", f"s3://{bucket}/o"), ("/out/*", f"s3://{bucket}/w"), ("/out/a", f"s3://{bucket}/a"), s3=s3
+    )
+    assert ended.code == 0
+    assert keys(admin, bucket) == {}
+    assert (
+        "output /out/a was not sent: the symbolic link /out/a leads to /proc/self/environ"
+        in ended.progress.warnings[0]
+    )
+
+
+@pytest.mark.integration
+def test_a_missing_bucket_and_wrong_credentials_are_permanent(send, root: Path, s3: S3Config, bucket: str):
+    (root / "out/f").write_text("x")
+    ended = send(("/out/f", "s3://poiesis-no-such-bucket/k"), s3=s3)
+    assert ended.code == 65
+    assert "cannot write s3://poiesis-no-such-bucket/k (output /out/f)" in (ended.progress.error or "")
+    assert "the bucket does not exist" in (ended.progress.error or "")
+    wrong = S3Config(
+        endpoint_url=s3.endpoint_url, access_key_id=s3.access_key_id, secret_access_key="not-the-secret"
+    )
+    ended = send(("/out/f", f"s3://{bucket}/k"), s3=wrong)
+    assert (ended.code, "does not accept the service's secret key" in (ended.progress.error or "")) == (
+        65,
+        True,
+    )
+    assert not any(secret in ended.log for secret in (s3.access_key_id or "", "not-the-secret", "Signature="))
+
+
+def test_no_storage_is_passing(send, root: Path):
+    (root / "out/f").write_text("x")
+    nowhere = S3Config(
+        endpoint_url="http://127.0.0.1:1", access_key_id="the-id", secret_access_key="the-secret"
+    )
+    ended = send(("/out/f", "s3://b/k"), s3=nowhere)
+    assert (ended.code, "no connection" in (ended.progress.error or "")) == (75, True)
+
+
+def test_no_credentials_is_permanent_and_says_which(send, root: Path):
+    (root / "out/f").write_text("x")
+    nobody = S3Config(endpoint_url="http://127.0.0.1:1")
+    ended = send(("/out/f", "s3://b/k"), s3=nobody)
+    assert (ended.code, "AWS_ACCESS_KEY_ID" in (ended.progress.error or "")) == (65, True)
+
+
+@pytest.mark.integration
+def test_300_small_files_are_stored(send, root: Path, s3: S3Config, admin: Any, bucket: str):
+    expected = {f"many/{number % 7}/f{number}": number * 10 for number in range(300)}
+    for key, size in expected.items():
+        path = root / "out" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(secrets.token_bytes(size))
+    ended = send(("/out", f"s3://{bucket}"), s3=s3)
+    assert (ended.code, ended.progress.files, len(ended.progress.outputs)) == (0, 300, 300)
+    assert keys(admin, bucket) == expected
+    assert ended.max_rss_mib < 128
+
+
+@pytest.mark.integration
+def test_a_big_file_needs_no_more_memory(send, root: Path, s3: S3Config, admin: Any, bucket: str):
+    digest = hashlib.sha256()
+    with (root / "out/big").open("wb") as file:
+        for _ in range(200):
+            block = os.urandom(MIB)
+            digest.update(block)
+            file.write(block)
+    ended = send(("/out/big", f"s3://{bucket}/big"), s3=s3)
+    assert (ended.code, ended.progress.files, ended.progress.bytes) == (0, 1, 200 * MIB)
+    stored = hashlib.sha256()
+    for block in admin.get_object(Bucket=bucket, Key="big")["Body"].iter_chunks(MIB):
+        stored.update(block)
+    assert stored.digest() == digest.digest()
+    assert ended.max_rss_mib < 128
