@@ -169,9 +169,10 @@ def _tool(name: str, command: list[str], suits: Callable[[Version], bool]) -> Pa
     return found or compiled(name)
 
 
-def link_tools(folder: Path) -> Path:
-    """`kind`, `kubectl` and `helm` under their own names in `folder`, for people and scripts."""
-    folder.mkdir(parents=True, exist_ok=True)
+def link_tools() -> Path:
+    """`kind`, `kubectl` and `helm` under their own names in one directory, for people and scripts."""
+    folder = cache.directory() / "tools"
+    folder.mkdir(exist_ok=True)
     for name, path in (("kind", kind()), ("kubectl", kubectl()), ("helm", helm())):
         link = folder / name
         if link.is_symlink() and link.readlink() == path:

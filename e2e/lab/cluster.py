@@ -116,7 +116,7 @@ class Cluster:
 
 def probe_objects(name: str, image: str, *, volume: bool) -> dict[str, Any]:
     """A Pod that ends well when cluster DNS knows the API server; with a default volume, or none."""
-    script = "until nslookup kubernetes.default.svc.cluster.local; do sleep 0.2; done; touch /data/file"
+    script = "until nslookup kubernetes.default.svc.cluster.local.; do sleep 0.2; done; touch /data/file"
     metadata = {"name": name, "labels": {"lab-probe": name}}
     claim = {
         "apiVersion": "v1",
@@ -174,6 +174,7 @@ def up(kubeconfig: Path | None = None) -> Cluster:
         if kubeconfig is not None:
             return _adopt(kubeconfig)
         daemon.ensure()
+        binaries.link_tools()
         cluster = _reusable() or _create()
         cluster.load(images.images().in_pods())
         return cluster
@@ -338,6 +339,7 @@ def status() -> str:
             f"kind        {NAME}: {'running' if _running(facts) else 'stopped'}, {state.get('image', '?')}"
         )
         lines.append(f"kubeconfig  {kubeconfig_path()}")
+        lines.append(f"tools       {binaries.link_tools()} (kind, kubectl, helm)")
     form = "{{.Names}}\t{{.Status}}\t{{.Image}}"
     others = docker.docker("ps", "--all", "--filter", f"label={LABEL}", "--format", form).splitlines()
     lines += [f"container   {line.expandtabs(4)}" for line in others]

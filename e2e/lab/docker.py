@@ -46,8 +46,9 @@ def feed(*arguments: str | Path, stream: BinaryIO) -> None:
 
 
 def answers(seconds: float = 10) -> bool:
-    """Whether a docker daemon answers this user."""
-    return host.find("docker") is not None and succeeds([binary(), "version"], timeout=seconds)
+    """Whether a docker daemon answers this user, by any client."""
+    client = host.find("docker")
+    return client is not None and succeeds([client, "version"], timeout=seconds)
 
 
 def has_image(reference: str) -> bool:

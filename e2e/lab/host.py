@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.shell import run, say, step
+from lab.shell import run, say, step, succeeds
 
 CAP_SYS_RESOURCE = 24  # linux/capability.h
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -18,6 +18,8 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "dockerd": ("docker.io", "containerd", "runc", "iptables", "ca-certificates"),
     "mmdebstrap": ("mmdebstrap", "debian-archive-keyring"),
 }
+# what newer releases of Debian have split off docker.io
+IF_APT_KNOWS = {"dockerd": ("docker-cli", "docker-buildx")}
 
 
 def bounding_set(proc_status: str) -> int:
@@ -85,4 +87,6 @@ def need_programs(*programs: str) -> None:
     say(f"lab: installing Debian packages: {' '.join(missing)} (POIESIS_BOOTSTRAP=never forbids it)")
     with step("apt-get install"):
         run(["apt-get", "update"])
-        run(command, env={"DEBIAN_FRONTEND": "noninteractive"})
+        optional = [package for program in programs for package in IF_APT_KNOWS.get(program, ())]
+        known = [package for package in optional if succeeds(["apt-cache", "show", package])]
+        run([*command, *known], env={"DEBIAN_FRONTEND": "noninteractive"})

@@ -3,13 +3,12 @@
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache as once
 from pathlib import Path
 
 from lab import binaries, cache, daemon, docker, host, rootfs, versions
 from lab.cache import RECIPES
-from lab.errors import LabError
 from lab.rootfs import RootFs
 from lab.shell import run, step
 
@@ -239,10 +238,3 @@ def static_program(source: Path) -> Path:
         cached = {"ZIG_GLOBAL_CACHE_DIR": str(cache.directory() / "zig")}
         run([*zig, "-Os", "-s", "-Wall", "-Werror", "-o", path, source], env=cached)
     return target
-
-
-def reference(name: str) -> str:
-    """One image by its name in `Images`."""
-    if name not in {field.name for field in fields(Images)}:
-        raise LabError(f"no image {name!r}: there are {', '.join(field.name for field in fields(Images))}")
-    return str(getattr(images(), name))
