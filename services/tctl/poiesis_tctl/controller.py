@@ -98,10 +98,9 @@ class Controller:
                 self._queue.done(key)
 
     async def _process(self, key: str) -> None:
-        try:
-            task_id = UUID(key)
-        except ValueError:
-            logger.debug("not a task of ours", extra={"task": key})
+        task_id = _task_id(key)
+        if task_id is None:
+            logger.debug("not a task's label", extra={"task": key})
             return
         role_error = await self._ensure_role(key)
         view, decision = await self._decide(key, task_id)
@@ -226,6 +225,15 @@ def failed_create_log(event: Object) -> SystemLog:
 def _event_time(event: Object) -> str:
     series = event.get("series") or {}
     return str(event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime") or "")
+
+
+def _task_id(key: str) -> UUID | None:
+    """None for what is no task id as labels have it: anybody may put a label on a Pod."""
+    try:
+        task_id = UUID(key)
+    except ValueError:
+        return None
+    return task_id if str(task_id) == key else None
 
 
 def _vanished(cached: Object | None, live: Object | None) -> Object | None:

@@ -70,6 +70,12 @@ def postgres_dsn(postgres_server: str) -> Iterator[str]:
     asyncio.run(_drop_database(postgres_server, name))
 
 
+@pytest.fixture(scope="session")
+def controller_dsn(postgres_dsn: str) -> str:
+    """The same database with the rights that the controller has."""
+    return postgres_dsn + "?options=-c%20role%3Dpoiesis_api"
+
+
 @pytest.fixture
 async def superuser(postgres_dsn: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(postgres_dsn)

@@ -1,0 +1,99 @@
+"""Tasks in Postgres, made as the api makes them and told of as the recorder tells."""
+
+import hashlib
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from poiesis_models.report import ExecutorReport, Report
+from poiesis_models.states import Ending, TesState
+
+TOKEN = "recorder-token"
+
+
+async def add_task(
+    connection: asyncpg.Connection,
+    *,
+    state: str = "QUEUED",
+    executors: int = 2,
+    submitted: bool = True,
+    canceled: bool = False,
+    age: int = 3600,
+) -> UUID:
+    task_id = uuid4()
+    await connection.execute(
+        """
+        INSERT INTO task (id, owner, state, recorder_token_hash, submitted_at, cancel_requested_at,
+                          cancel_requested_by)
+        VALUES ($1, 'alice', $2::text::tes_state, $3, CASE WHEN $4 THEN now() - make_interval(secs => $6) END,
+                CASE WHEN $5 THEN now() END, CASE WHEN $5 THEN 'alice' END)
+        """,
+        task_id, state, hashlib.sha256(TOKEN.encode()).digest(), submitted, canceled, age,
+    )  # fmt: skip
+    for index in range(executors):
+        await connection.execute(
+            "INSERT INTO executor (task_id, index, image, command) VALUES ($1, $2, 'busybox', '{true}')",
+            task_id,
+            index,
+        )
+    return task_id
+
+
+async def cancel(connection: asyncpg.Connection, task_id: UUID) -> None:
+    await connection.execute(
+        "UPDATE task SET state = 'CANCELING', cancel_requested_at = now(), cancel_requested_by = 'alice'"
+        " WHERE id = $1",
+        task_id,
+    )
+
+
+async def report(
+    connection: asyncpg.Connection,
+    task_id: UUID,
+    *,
+    pod_uid: str = "pod-uid-1",
+    state: TesState | None = TesState.RUNNING,
+    executors: tuple[ExecutorReport, ...] = (),
+    ending: Ending | None = None,
+) -> None:
+    """As the recorder."""
+    told = Report(
+        pod_uid=pod_uid,
+        pod_name="the Pod",
+        node="node-1",
+        state=state,
+        executors=executors,
+        ending=ending,
+    )
+    await connection.execute("SELECT ended FROM record_report($1, $2, $3)", task_id, TOKEN, told.to_json())
+
+
+async def task_of(connection: asyncpg.Connection, task_id: UUID) -> dict[str, Any]:
+    found = await connection.fetchrow(
+        "SELECT state::text, reason, message, container, reported_by::text FROM task WHERE id = $1", task_id
+    )
+    return dict(found)
+
+
+async def logs_of(connection: asyncpg.Connection, task_id: UUID) -> list[tuple[int | None, str, str]]:
+    rows = await connection.fetch(
+        "SELECT attempt, key, message FROM system_log WHERE task_id = $1 ORDER BY id", task_id
+    )
+    return [(row["attempt"], row["key"], row["message"]) for row in rows]
+
+
+async def executors_of(connection: asyncpg.Connection, task_id: UUID) -> list[tuple[int, int, int | None]]:
+    rows = await connection.fetch(
+        "SELECT attempt, executor_index, exit_code FROM executor_log WHERE task_id = $1 ORDER BY 1, 2",
+        task_id,
+    )
+    return [tuple(row) for row in rows]
+
+
+async def attempts_of(connection: asyncpg.Connection, task_id: UUID) -> list[tuple[int, str, str, bool]]:
+    rows = await connection.fetch(
+        "SELECT attempt, pod_uid, node, end_time IS NOT NULL FROM task_log WHERE task_id = $1 ORDER BY 1",
+        task_id,
+    )
+    return [tuple(row) for row in rows]

@@ -1,0 +1,470 @@
+"""The whole controller between a fake API server and a real Postgres: two replicas, of which one leads."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+import pytest
+from tctl_builders import (
+    ALL_DONE,
+    RUNNING,
+    condition,
+    job,
+    pod,
+    recorded,
+    terminated,
+    waiting,
+)
+from tctl_fakes import FakeApi, client
+from tctl_tasks import add_task, attempts_of, cancel, executors_of, logs_of, report, task_of
+
+from poiesis_models.states import Ending, TesState
+from poiesis_tctl import tasks_db
+from poiesis_tctl.config import Config, LeaseTimes, Limits
+from poiesis_tctl.controller import Controller, failed_create_log
+from poiesis_tctl.informer import WatchTimes
+
+pytestmark = pytest.mark.integration
+
+LIMITS = Limits(
+    image_pull=0.1, config_error=0.1, start=0.1, stalled=0.1, no_pod=0.1, node_lost=0.1, leftover=0.1
+)
+WATCH = WatchTimes(watch=5, silence=3.0, backoff=0.02, max_backoff=0.1, shortest=0.05)
+LEASE = LeaseTimes(lease=1, renew=0.6, retry=0.1)
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "%s"}}]
+users: [{name: u, user: {token: abc}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+"""
+
+
+class World:
+    """The cluster and the database of one test."""
+
+    def __init__(self, api: FakeApi, db: asyncpg.Connection, dsn: str) -> None:
+        self.api = api
+        self.db = db
+        self.dsn = dsn
+
+    async def task(self, **values: Any) -> UUID:
+        """A task with its Job."""
+        task_id = await add_task(self.db, **values)
+        await self.api.put("jobs", job(task=task_id))
+        return task_id
+
+    async def pod(self, task_id: UUID, states: dict[str, Any] | None = None, **values: Any) -> dict[str, Any]:
+        name = values.pop("name", f"poiesis-{task_id}-abcde")
+        return await self.api.put("pods", pod(states, task=task_id, name=name, **values))
+
+    async def until(self, task_id: UUID, state: str) -> dict[str, Any]:
+        """The task once it has that state."""
+        async with asyncio.timeout(10):
+            while (found := await task_of(self.db, task_id))["state"] != state:
+                assert found["reported_by"] is None, found
+                await asyncio.sleep(0.02)
+        return found
+
+    async def until_said(self, task_id: UUID, text: str) -> tuple[int | None, str, str]:
+        async with asyncio.timeout(10):
+            while not (found := [one for one in await logs_of(self.db, task_id) if text in one[2]]):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return found[0]
+
+    def has(self, kind: str, name: str) -> Callable[[], bool]:
+        return lambda: name in self.api.objects[kind]
+
+    def config(self, **values: Any) -> Config:
+        known: dict[str, Any] = {
+            "dsn": self.dsn,
+            "pod_name": "tctl-0",
+            "namespace": "tes",
+            "limits": LIMITS,
+            "lease": LEASE,
+            "workers": 4,
+        }
+        return Config(**{**known, **values})
+
+    @asynccontextmanager
+    async def leader(self, **values: Any) -> AsyncIterator[Controller]:
+        """One controller, without an election."""
+        config = self.config(**values)
+        async with (
+            client(self.api) as kube,
+            tasks_db.connect(self.dsn, connections=config.workers) as tasks,
+        ):
+            controller = Controller(kube, tasks, config, watch_times=WATCH)
+            task = asyncio.create_task(controller.run())
+            try:
+                yield controller
+                assert not task.done()
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def world(fake_api: FakeApi, superuser: asyncpg.Connection, controller_dsn: str) -> World:
+    return World(fake_api, superuser, controller_dsn)
+
+
+@pytest.fixture(autouse=True)
+async def _no_older_tasks(superuser: asyncpg.Connection) -> None:
+    await superuser.execute("DELETE FROM task")
+
+
+async def test_controller_stores_the_kubernetes_reason_when_the_recorder_could_not(world):
+    task_id = await world.task(state="RUNNING")
+    await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING})
+    async with world.leader():
+        await world.api.until(world.has("rolebindings", f"poiesis-{task_id}-abcde"))
+        states = {**ALL_DONE, "executor-0": terminated(137, "OOMKilled"), "executor-1": waiting()}
+        await world.pod(task_id, states, phase="Failed")
+        assert await world.until(task_id, "EXECUTOR_ERROR") == {
+            "state": "EXECUTOR_ERROR",
+            "reason": "OOMKilled",
+            "message": "executor 0 ran out of memory",
+            "container": "executor-0",
+            "reported_by": "controller",
+        }
+    assert await executors_of(world.db, task_id) == [(0, 0, 137)]
+    assert await attempts_of(world.db, task_id) == [(0, "pod-uid-1", "node-1", True)]
+
+
+async def test_recorder_that_was_first_is_left_alone(world):
+    task_id = await world.task()
+    await report(world.db, task_id, ending=Ending(state=TesState.COMPLETE))
+    other = await world.task()
+    async with world.leader():
+        await world.pod(task_id, {**ALL_DONE, "executor-0": recorded(7)}, phase="Failed")
+        await world.pod(other, {**ALL_DONE, "executor-0": recorded(7)}, phase="Failed")
+        await world.until(other, "EXECUTOR_ERROR")
+    assert (await task_of(world.db, task_id))["reported_by"] == "recorder"
+
+
+async def test_role_is_made_before_postgres_is_asked(world):
+    task_id = await world.task()
+    world.dsn = "postgresql://nobody@127.0.0.1:1/none"
+    async with world.leader():
+        await world.pod(task_id, {"trec": RUNNING})
+        name = f"poiesis-{task_id}-abcde"
+        await world.api.until(world.has("rolebindings", name))
+    role = world.api.objects["roles"][name]
+    assert role["rules"][0]["resourceNames"] == [name]
+    assert role["metadata"]["ownerReferences"][0]["uid"] == "pod-uid-1"
+
+
+async def test_refused_role_does_not_hold_up_an_ending_and_is_tried_again(world):
+    refusals = iter([403, 403])
+    world.api.refuse = lambda request: next(refusals, None) if "/roles" in request.path else None
+    task_id = await world.task()
+    await world.pod(task_id, {"trec": waiting("InvalidImageName", "bad")})
+    async with world.leader():
+        await world.until(task_id, "SYSTEM_ERROR")
+        await world.api.until(lambda: len(world.api.asked("POST", "roles")) >= 2)
+
+
+async def test_image_that_cannot_be_pulled_ends_the_task_and_then_the_pod(world):
+    task_id = await world.task(state="INITIALIZING")
+    states = {"trec": RUNNING, "tif-0": recorded(0), "executor-0": waiting("ErrImagePull", "not found")}
+    stored = await world.pod(task_id, states)
+    async with world.leader():
+        found = await world.until(task_id, "SYSTEM_ERROR")
+        assert (found["reason"], found["container"]) == ("ErrImagePull", "executor-0")
+        name = stored["metadata"]["name"]
+        await world.api.until(
+            lambda: world.api.objects["pods"][name]["spec"].get("activeDeadlineSeconds") == 1
+        )
+        # The kubelet that does not obey: its Job goes.
+        spec = {**world.api.objects["pods"][name]["spec"], "terminationGracePeriodSeconds": 0.1}
+        await world.api.put("pods", {**world.api.objects["pods"][name], "spec": spec})
+        await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
+
+
+async def test_cancel_deletes_the_job_and_is_told_when_the_pod_is_gone(world):
+    task_id = await world.task(state="RUNNING")
+    stored = await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING})
+    async with world.leader(reconcile_seconds=0.1):
+        await cancel(world.db, task_id)
+        await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
+        states = {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING}
+        await world.pod(task_id, states, deleted=True)
+        assert (await task_of(world.db, task_id))["state"] == "CANCELING"
+        await world.api.delete("pods", stored["metadata"]["name"])
+        await world.until(task_id, "CANCELED")
+
+
+async def test_cancel_that_comes_while_the_end_is_decided_wins(world, monkeypatch):
+    """Refused by Postgres, decided again."""
+    task_id = await world.task(state="RUNNING")
+    finish = tasks_db.TasksDb.finish
+    asked = []
+
+    async def late(self: tasks_db.TasksDb, task: UUID, action: Any) -> bool:
+        asked.append(action.ending.state)
+        if len(asked) == 1:
+            await cancel(world.db, task_id)
+        return await finish(self, task, action)
+
+    monkeypatch.setattr(tasks_db.TasksDb, "finish", late)
+    async with world.leader():
+        await world.pod(task_id, {**ALL_DONE, "executor-0": recorded(7)}, phase="Failed")
+        await world.until(task_id, "CANCELED")
+    assert asked == [TesState.EXECUTOR_ERROR, TesState.CANCELED]
+
+
+async def test_suspended_job_begins_a_new_attempt(world):
+    task_id = await world.task()
+    running = {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING}
+    await report(world.db, task_id)
+    stored = await world.pod(task_id, running)
+    async with world.leader():
+        await world.api.until(world.has("roles", stored["metadata"]["name"]))
+        await world.api.put("jobs", job(task=task_id, suspended=True))
+        await world.pod(task_id, {**running, "executor-0": recorded(143, term=True)}, deleted=True)
+        await world.api.delete("pods", stored["metadata"]["name"])
+        await world.until(task_id, "QUEUED")
+        assert await attempts_of(world.db, task_id) == [(0, "pod-uid-1", "node-1", True)]
+        await world.api.put("jobs", job(task=task_id))
+        await report(world.db, task_id, pod_uid="pod-uid-2")
+        states = {**ALL_DONE, "pause": terminated(1)}
+        await world.pod(task_id, states, phase="Failed", name=f"poiesis-{task_id}-fghij", uid="pod-uid-2")
+        await world.until(task_id, "COMPLETE")
+    assert [one[1] for one in await attempts_of(world.db, task_id)] == ["pod-uid-1", "pod-uid-2"]
+    assert (await executors_of(world.db, task_id))[0] == (1, 0, 0)
+
+
+async def test_cache_that_is_behind_does_not_lose_a_task(world):
+    """The Pod's deletion is told, the Job's suspension is not yet."""
+    task_id = await world.task()
+    await report(world.db, task_id)
+    stored = await world.pod(task_id, {"trec": RUNNING})
+    await world.api.put("jobs", job(task=task_id, conditions=[condition("Failed", "Old")]))
+    async with world.leader():
+        await world.api.until(world.has("roles", stored["metadata"]["name"]))
+        await world.api.put("jobs", job(task=task_id, suspended=True), silently=True)
+        await world.api.delete("pods", stored["metadata"]["name"])
+        await world.until(task_id, "QUEUED")
+
+
+async def test_pod_that_was_deleted_during_a_fault_is_missed_by_the_list(world):
+    task_id = await world.task(state="RUNNING")
+    stored = await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0)})
+    world.api.watch_faults.extend(["hang up", "410", "500", "410 in the stream"])
+    async with world.leader():
+        await world.api.until(world.has("roles", stored["metadata"]["name"]))
+        await world.api.delete("pods", stored["metadata"]["name"], silently=True)
+        await world.api.put("jobs", job(task=task_id, conditions=[condition("Failed", "Backoff")]))
+        assert (await world.until(task_id, "SYSTEM_ERROR"))["reason"] == "PodDeleted"
+
+
+async def test_task_without_objects_is_lost_and_a_job_deleted_by_a_stranger_is_told(world):
+    lost = await add_task(world.db, state="RUNNING")
+    deleted = await world.task(state="RUNNING")
+    young = await add_task(world.db, age=5)
+    async with world.leader():
+        assert (await world.until(lost, "SYSTEM_ERROR"))["reason"] == "Lost"
+        await world.api.delete("jobs", f"poiesis-{deleted}")
+        assert (await world.until(deleted, "SYSTEM_ERROR"))["reason"] == "JobDeleted"
+    assert (await task_of(world.db, young))["state"] == "QUEUED"
+
+
+async def test_job_that_gets_no_pod_is_explained(world):
+    task_id = await world.task()
+    for number, message in enumerate(["too old", 'pods "poiesis-x" is forbidden: exceeded quota']):
+        event = {
+            "metadata": {"name": f"e{number}", "labels": {}},
+            "involvedObject": {"uid": "job-uid-1"},
+            "reason": "FailedCreate",
+            "message": message,
+            "lastTimestamp": f"2025-11-23T06:00:0{number}Z",
+        }
+        await world.api.put("events", event)
+    async with world.leader():
+        attempt, key, _ = await world.until_said(task_id, "exceeded quota")
+    assert attempt is None
+    assert key.startswith("FailedCreate-")
+    assert (await task_of(world.db, task_id))["state"] == "QUEUED"
+
+
+def test_events_that_differ_in_the_pods_name_are_one():
+    prefix = "poiesis-0f8fad5b-d9cb-469f-a165-70867728950e"
+    logs = {
+        failed_create_log({"message": f'pods "{prefix}-{one}" is forbidden'}) for one in ("abcde", "fghij")
+    }
+    assert {log.message for log in logs} == {f'FailedCreate: pods "{prefix}" is forbidden'}
+
+
+async def test_leftovers_of_ended_tasks_are_freed(world):
+    suspended = await add_task(world.db)
+    await world.api.put("jobs", job(task=suspended, suspended=True))
+    await world.db.execute(
+        "SELECT finish_task($1, 'SYSTEM_ERROR', 'Refused', 'm', NULL, 'api', false)", suspended
+    )
+    async with world.leader():
+        await world.api.until(lambda: not world.has("jobs", f"poiesis-{suspended}")())
+
+
+async def test_object_that_nobody_understands_does_not_stop_the_others(world):
+    spoilt = await world.task()
+    broken = pod(task=spoilt, name="broken", uid="broken", phase="Failed")
+    broken["status"]["initContainerStatuses"] = [{"state": {"terminated": {"exitCode": "x"}}}]
+    await world.api.put("pods", broken)
+    stranger = pod(name="stranger", uid="stranger")
+    stranger["metadata"]["labels"]["poiesis.io/task"] = "not-an-id"
+    await world.api.put("pods", stranger)
+    good = await world.task()
+    await world.pod(good, {**ALL_DONE, "pause": terminated(1)}, phase="Failed", uid="good")
+    async with world.leader(workers=1):
+        await world.until(good, "COMPLETE")
+    assert (await task_of(world.db, spoilt))["reported_by"] is None
+
+
+async def test_outage_of_postgres_delays_and_loses_nothing(world, monkeypatch):
+    load = tasks_db.TasksDb.load
+    failures = iter(range(2))
+
+    async def flaky(self: tasks_db.TasksDb, task: UUID) -> Any:
+        if next(failures, None) is not None:
+            raise tasks_db.DatabaseUnavailable("away")
+        return await load(self, task)
+
+    monkeypatch.setattr(tasks_db.TasksDb, "load", flaky)
+    task_id = await world.task()
+    await world.pod(task_id, {**ALL_DONE, "pause": terminated(1)}, phase="Failed")
+    async with world.leader():
+        await world.until(task_id, "COMPLETE")
+
+
+async def test_two_leaders_at_once_store_one_ending(world):
+    """Clocks stop, machines sleep: it can be so for a moment."""
+    tasks = [await world.task(state="RUNNING") for _ in range(20)]
+    async with world.leader(), world.leader():
+        for number, task_id in enumerate(tasks):
+            states = {**ALL_DONE, "executor-1": recorded(number % 3)}
+            await world.pod(task_id, states, phase="Failed", uid=f"u-{number}")
+        for number, task_id in enumerate(tasks):
+            await world.until(task_id, "EXECUTOR_ERROR" if number % 3 else "COMPLETE")
+    for task_id in tasks:
+        assert len(await attempts_of(world.db, task_id)) == 1
+        assert [key for _, key, _ in await logs_of(world.db, task_id)] == ["recorder-silent", "end"]
+
+
+# Processes
+
+
+@asynccontextmanager
+async def process(world: World, name: str, tmp_path: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(KUBECONFIG % world.api.url)
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "KUBECONFIG": str(kubeconfig),
+        "POIESIS_DSN": world.dsn,
+        "POD_NAME": name,
+        "POD_NAMESPACE": "tes",
+        "POIESIS_LEASE_SECONDS": "1",
+        "POIESIS_RENEW_SECONDS": "0.8",
+        "POIESIS_RETRY_SECONDS": "0.1",
+        "POIESIS_HEALTH_PORT": str(_free_port()),
+    }
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "poiesis_tctl", env=env, stderr=asyncio.subprocess.DEVNULL
+    )
+    child.health = f"http://127.0.0.1:{env['POIESIS_HEALTH_PORT']}"
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _holder(world: World) -> str | None:
+    lease = world.api.objects["leases"].get("poiesis-tctl")
+    return None if lease is None else lease["spec"]["holderIdentity"]
+
+
+async def _status(url: str) -> int:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status
+
+
+async def test_leader_that_is_killed_is_replaced_and_what_it_missed_is_found(world, tmp_path):
+    task_id = await world.task(state="RUNNING")
+    stored = await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING})
+    replicas: dict[str, AbstractAsyncContextManager[asyncio.subprocess.Process]] = {
+        name: process(world, name, tmp_path) for name in ("tctl-a", "tctl-b")
+    }
+    async with replicas["tctl-a"] as a, replicas["tctl-b"] as b:
+        await world.api.until(world.has("rolebindings", stored["metadata"]["name"]))
+        first = _holder(world)
+        leader, other = (a, b) if first == "tctl-a" else (b, a)
+        assert await _status(f"{leader.health}/readyz") == 200
+        leader.send_signal(signal.SIGKILL)
+        await leader.wait()
+        await world.api.delete("pods", stored["metadata"]["name"])
+        await world.api.put(
+            "jobs", job(task=task_id, conditions=[condition("Failed", "BackoffLimitExceeded")])
+        )
+        found = await world.until(task_id, "SYSTEM_ERROR")
+        assert (found["reason"], found["reported_by"]) == ("BackoffLimitExceeded", "controller")
+        assert _holder(world) not in {first, ""}
+        for path in ("/healthz", "/readyz"):
+            assert await _status(f"{other.health}{path}") == 200
+        other.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            assert await other.wait() == 0
+        assert _holder(world) == ""
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({}, "POIESIS_DSN"),
+        ({"POIESIS_DSN": "postgresql://x", "POD_NAME": "a", "POD_NAMESPACE": "tes"}, "NoCredentials"),
+    ],
+)
+async def test_bad_configuration_is_exit_code_2(env, said):
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "poiesis_tctl",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **env},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, stderr = await child.communicate()
+    assert child.returncode == 2
+    assert said in stderr.decode()
+
+
+async def test_help_lists_the_variables():
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "poiesis_tctl",
+        "--help",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    stdout, _ = await child.communicate()
+    assert child.returncode == 0
+    assert "POIESIS_RECONCILE_SECONDS" in stdout.decode()

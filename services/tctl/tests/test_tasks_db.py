@@ -1,0 +1,213 @@
+"""Statements on a real Postgres, as the role that the controller has."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from tctl_tasks import (
+    add_task,
+    attempts_of,
+    cancel,
+    executors_of,
+    logs_of,
+    report,
+    task_of,
+)
+
+from poiesis_models.report import ExecutorReport
+from poiesis_models.states import Ending, TesState
+from poiesis_tctl import tasks_db
+from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
+from poiesis_tctl.podfacts import ExecutorRow
+from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
+
+pytestmark = pytest.mark.integration
+
+FAILED = Ending(
+    state=TesState.EXECUTOR_ERROR,
+    reason="Error",
+    message="executor 0 exited with code 7",
+    container="executor-0",
+)
+START = datetime(2025, 11, 23, 6, tzinfo=UTC)
+ROW = ExecutorRow(index=0, start=START, end=START + timedelta(seconds=2), exit_code=7, oom=False)
+ATTEMPT = Attempt(pod_uid="pod-uid-1", pod_name="the Pod", node="node-1", start=START)
+FINISH = Finish(ending=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=(ROW,), note="nobody told")
+
+
+@pytest.fixture
+async def tasks(controller_dsn: str) -> AsyncIterator[TasksDb]:
+    async with tasks_db.connect(controller_dsn, connections=4) as db:
+        yield db
+
+
+async def test_load(tasks, superuser):
+    task_id = await add_task(superuser)
+    known = {"id": task_id, "ended": False, "claimed": False, "reported_by": None}
+    assert await tasks.load(task_id) == TaskRow(
+        **known, state=TesState.QUEUED, cancel_requested=False, submitted=True
+    )
+    await cancel(superuser, task_id)
+    await superuser.execute(
+        "UPDATE task SET claimed_until = now() + interval '1 minute', submitted_at = NULL WHERE id = $1",
+        task_id,
+    )
+    assert await tasks.load(task_id) == TaskRow(
+        **known | {"claimed": True}, state=TesState.CANCELING, cancel_requested=True, submitted=False
+    )
+    await report(superuser, task_id, state=None, ending=Ending(state=TesState.COMPLETE))
+    assert (await tasks.load(task_id)).reported_by is None  # the cancel was not seen
+    assert await tasks.load(uuid4()) is None
+
+
+async def test_finish_stores_what_the_recorder_did_not_say(tasks, superuser):
+    task_id = await add_task(superuser)
+    assert await tasks.finish(task_id, FINISH)
+    assert await task_of(superuser, task_id) == {
+        "state": "EXECUTOR_ERROR",
+        "reason": "Error",
+        "message": "executor 0 exited with code 7",
+        "container": "executor-0",
+        "reported_by": "controller",
+    }
+    assert await attempts_of(superuser, task_id) == [(0, "pod-uid-1", "node-1", True)]
+    assert await executors_of(superuser, task_id) == [(0, 0, 7)]
+    assert await logs_of(superuser, task_id) == [
+        (0, "recorder-silent", "nobody told"),
+        (0, "end", "EXECUTOR_ERROR: Error: executor 0 exited with code 7"),
+    ]
+    start = await superuser.fetchval("SELECT start_time FROM task_log WHERE task_id = $1", task_id)
+    assert start == START
+
+
+async def test_finish_leaves_what_the_recorder_said(tasks, superuser):
+    task_id = await add_task(superuser)
+    said = (
+        ExecutorReport(index=0, start_ns=10**18, end_ns=2 * 10**18, exit_code=0, stdout="out"),
+        ExecutorReport(index=1, start_ns=3 * 10**18, stdout="more"),
+    )
+    await report(superuser, task_id, executors=said)
+    rows = (ROW, ExecutorRow(index=1, start=START, end=START, exit_code=9, oom=True))
+    assert await tasks.finish(
+        task_id, Finish(ending=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=rows)
+    )
+    assert await executors_of(superuser, task_id) == [(0, 0, 0), (0, 1, 9)]
+    kept = await superuser.fetch(
+        "SELECT stdout, oom FROM executor_log WHERE task_id = $1 ORDER BY executor_index", task_id
+    )
+    assert [tuple(row) for row in kept] == [("out", False), ("more", True)]
+    assert await attempts_of(superuser, task_id) == [(0, "pod-uid-1", "node-1", True)]
+
+
+async def test_finish_without_a_pod(tasks, superuser):
+    task_id = await add_task(superuser)
+    assert await tasks.finish(task_id, Finish(ending=FAILED, cancel_seen=False))
+    assert await attempts_of(superuser, task_id) == []
+    assert [key for _, key, _ in await logs_of(superuser, task_id)] == ["end"]
+
+
+async def test_executors_that_the_task_does_not_have_are_left_out(tasks, superuser):
+    task_id = await add_task(superuser, executors=1)
+    rows = (ROW, ExecutorRow(index=9, start=START, end=START, exit_code=0, oom=False))
+    assert await tasks.finish(
+        task_id, Finish(ending=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=rows)
+    )
+    assert await executors_of(superuser, task_id) == [(0, 0, 7)]
+
+
+async def test_second_finish_changes_nothing(tasks, superuser):
+    task_id = await add_task(superuser)
+    await report(superuser, task_id, ending=Ending(state=TesState.COMPLETE))
+    before = await logs_of(superuser, task_id)
+    assert not await tasks.finish(task_id, FINISH)
+    assert (await task_of(superuser, task_id))["state"] == "COMPLETE"
+    assert await executors_of(superuser, task_id) == []
+    assert await logs_of(superuser, task_id) == before
+
+
+async def test_finish_of_many_at_once_is_one(tasks, superuser):
+    task_id = await add_task(superuser)
+    stored = await asyncio.gather(*(tasks.finish(task_id, FINISH) for _ in range(8)))
+    assert sorted(stored) == [False] * 7 + [True]
+    assert await attempts_of(superuser, task_id) == [(0, "pod-uid-1", "node-1", True)]
+
+
+async def test_cancel_that_was_not_seen_refuses_the_ending(tasks, superuser):
+    task_id = await add_task(superuser)
+    await cancel(superuser, task_id)
+    assert not await tasks.finish(task_id, FINISH)
+    assert await attempts_of(superuser, task_id) == []
+    canceled = Ending(state=TesState.CANCELED, reason="Canceled")
+    assert await tasks.finish(task_id, Finish(ending=canceled, cancel_seen=True))
+    assert (await task_of(superuser, task_id))["state"] == "CANCELED"
+
+
+async def test_finish_of_no_task_is_no_error(tasks):
+    assert not await tasks.finish(uuid4(), FINISH)
+
+
+@pytest.mark.parametrize("uid", ["pod-uid-1", None])
+async def test_requeue_closes_the_attempt_and_waits_for_the_next(tasks, superuser, uid):
+    task_id = await add_task(superuser)
+    await report(superuser, task_id)
+    for _ in range(2):
+        await tasks.requeue(task_id, RequeueAttempt(pod_uid=uid, message="suspended"))
+        assert (await task_of(superuser, task_id))["state"] == "QUEUED"
+        assert await attempts_of(superuser, task_id) == [(0, "pod-uid-1", "node-1", True)]
+        assert await logs_of(superuser, task_id) == [(0, "requeued", "suspended")]
+    await report(superuser, task_id, pod_uid="pod-uid-2")
+    assert (await task_of(superuser, task_id))["state"] == "RUNNING"
+    assert [one[3] for one in await attempts_of(superuser, task_id)] == [True, False]
+
+
+async def test_late_requeue_does_not_touch_the_next_attempt(tasks, superuser):
+    task_id = await add_task(superuser)
+    await report(superuser, task_id)
+    await report(superuser, task_id, pod_uid="pod-uid-2")
+    await tasks.requeue(task_id, RequeueAttempt(pod_uid="pod-uid-1", message="suspended"))
+    assert (await task_of(superuser, task_id))["state"] == "RUNNING"
+    assert [one[3] for one in await attempts_of(superuser, task_id)] == [True, False]
+
+
+async def test_requeue_of_what_has_ended_or_is_canceled_is_no_error(tasks, superuser):
+    ended = await add_task(superuser)
+    await report(superuser, ended, ending=Ending(state=TesState.COMPLETE))
+    await tasks.requeue(ended, RequeueAttempt(pod_uid=None, message="suspended"))
+    assert (await task_of(superuser, ended))["state"] == "COMPLETE"
+    canceling = await add_task(superuser)
+    await report(superuser, canceling)
+    await cancel(superuser, canceling)
+    await tasks.requeue(canceling, RequeueAttempt(pod_uid="pod-uid-1", message="suspended"))
+    assert (await task_of(superuser, canceling))["state"] == "CANCELING"
+
+
+async def test_system_log_is_said_once(tasks, superuser):
+    task_id = await add_task(superuser)
+    for message in ("first", "second"):
+        await tasks.say(task_id, SystemLog(key="k", message=message))
+    assert await logs_of(superuser, task_id) == [(None, "k", "first")]
+
+
+async def test_unfinished_are_those_that_must_have_objects(tasks, superuser):
+    running = await add_task(superuser, state="RUNNING")
+    young = await add_task(superuser, age=10)
+    waiting = await add_task(superuser, submitted=False)
+    canceling = await add_task(superuser, state="CANCELING", submitted=False, canceled=True)
+    ended = await add_task(superuser)
+    await report(superuser, ended, ending=Ending(state=TesState.COMPLETE))
+    known = {running, young, waiting, canceling, ended}
+    assert known & set(await tasks.unfinished()) == {running, canceling}
+
+
+async def test_postgres_that_is_away_is_an_error_of_ours():
+    async with tasks_db.connect("postgresql://u@127.0.0.1:1/x", connections=1) as db:
+        with pytest.raises(DatabaseUnavailable):
+            await db.load(uuid4())
+
+
+async def test_refused_statement_is_an_error_of_ours(tasks, superuser):
+    task_id = await add_task(superuser)
+    with pytest.raises(DatabaseUnavailable):
+        await tasks.finish(task_id, Finish(ending=Ending(state=TesState.PAUSED), cancel_seen=False))
