@@ -16,7 +16,7 @@ UNWANTED_PACKAGES = (
     *("curses", "dbm", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "sqlite3", "test", "tkinter"),
     *("turtledemo", "config-3.13-x86_64-linux-gnu", "config-3.13-aarch64-linux-gnu", "venv", "__phello__"),
 )
-UNWANTED_MODULES = ("turtle.py", "pydoc.py", "antigravity.py", "this.py", "LICENSE.txt", "EXTERNALLY-MANAGED")
+UNWANTED_MODULES = ("turtle.py", "antigravity.py", "this.py", "LICENSE.txt", "EXTERNALLY-MANAGED")
 UNWANTED_EXTENSIONS = (
     *("_curses", "_dbm", "_gdbm", "_sqlite3", "_tkinter", "_test", "_xxtest", "xx", "readline"),
 )
