@@ -19,8 +19,9 @@ _WARNINGS = 100
 class ProgressFile:
     """What a filer has done so far. `pending`: outputs that Postgres has not been told of, each once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, outputs: bool = True) -> None:
         self._path = path
+        self._outputs = outputs  # those of a filer that stages inputs are nobody's business
         self._begin(None)
 
     def _begin(self, inode: int | None) -> None:
@@ -85,5 +86,5 @@ class ProgressFile:
         self.bytes = max(self.bytes, said.bytes)
         self.warnings.extend(said.warnings[: _WARNINGS - len(self.warnings)])
         self.error = said.error or self.error
-        for output in said.outputs:
+        for output in said.outputs if self._outputs else ():
             self.pending[output.path, output.url] = output

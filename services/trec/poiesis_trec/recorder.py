@@ -30,9 +30,11 @@ _SHUTDOWN_RETRY_SECONDS = 1.0
 _SHUTDOWN_RESCAN_SECONDS = 0.5
 _ROUND_SECONDS = 0.02  # between two rounds: a container that writes all the time must not cost a core
 _ASK_SECONDS = 3.0  # for the Pod's status in shutdown
-_WAIT_MARGIN_SECONDS = 5.0  # before the end of grace: no more waiting for a running container
-_LEAVE_MARGIN_SECONDS = 3.0  # before the end of grace: leave
-_LAST_WRITE_SECONDS = 1.0  # more for a write that ends the task
+# Before the end of grace. The helper kills what ignores SIGTERM 3 s before it and writes its record then:
+# that decides whether a canceled task is CANCELED by us, so it is worth waiting for.
+_WAIT_MARGIN_SECONDS = 2.6  # no more waiting for a running container
+_LEAVE_MARGIN_SECONDS = 2.2  # leave
+_LAST_WRITE_SECONDS = 0.2  # more for a write that ends the task
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:

@@ -33,10 +33,14 @@ _PAUSE_SECONDS = 0.05
 class RunDirectory:
     """What one container's directory says. `logs` are signatures: texts are read when they are sent."""
 
-    def __init__(self, path: Path, *, filer: bool, log_bytes: int) -> None:
+    def __init__(self, path: Path, *, plan: Plan, log_bytes: int) -> None:
         self._path = path
         self._log_bytes = log_bytes
-        self._progress = ProgressFile(path / runfiles.PROGRESS) if filer else None
+        self._progress = (
+            ProgressFile(path / runfiles.PROGRESS, outputs=path.name in plan.outputs)
+            if path.name not in plan.executors
+            else None
+        )
         self._started: Started | None = None
         self._started_seen: Signature | None = None
         self._exit: ExitRecord | None = None
@@ -145,10 +149,7 @@ class RunDirectories:
     def __init__(self, root: Path, plan: Plan, log_bytes: int, changed: asyncio.Event) -> None:
         self._root = root
         self._changed = changed
-        self._directories = {
-            name: RunDirectory(root / name, filer=name not in plan.executors, log_bytes=log_bytes)
-            for name in plan
-        }
+        self._directories = {name: RunDirectory(root / name, plan=plan, log_bytes=log_bytes) for name in plan}
         self._dirty = set(self._directories)
         self._watched: set[str] = set()
 

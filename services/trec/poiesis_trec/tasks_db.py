@@ -57,7 +57,7 @@ class TasksDb:
             if (error.sqlstate or "")[:2] in _LASTING:
                 raise ReportRefused(said) from error
             raise DatabaseUnavailable(said) from error
-        except ValueError as error:  # its text may hold parts of the DSN
+        except (ValueError, LookupError) as error:  # its text may hold parts of the DSN
             await self.close()
             raise ReportRefused(f"the DSN or the report cannot be used ({type(error).__name__})") from None
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

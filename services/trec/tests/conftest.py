@@ -212,7 +212,7 @@ def postgres_server() -> Iterator[str]:
     if dsn := os.environ.get("POIESIS_TEST_DSN"):
         yield dsn
         return
-    from testcontainers.postgres import PostgresContainer
+    from testcontainers.community.postgres import PostgresContainer
 
     image = os.environ.get("POIESIS_POSTGRES_IMAGE", "postgres:17-alpine")
     with PostgresContainer(image, driver=None) as container:

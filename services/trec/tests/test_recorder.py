@@ -276,6 +276,18 @@ async def test_a_pod_that_is_taken_away_is_left_to_the_controller_with_its_logs(
     assert "executor 0 was told to end and exited with code 143" in await task.system_logs()
 
 
+async def test_a_canceled_executor_that_has_to_be_killed_is_waited_for(lab, task):
+    """Its helper kills it 3 s before the end of grace."""
+    async with lab.recording(plan=ONE, grace_seconds=4) as stop:
+        one = lab.helper("executor-0").start()
+        await lab.eventually(task.state, "RUNNING")
+        await task.cancel()
+        stop.set()
+        await asyncio.sleep(1.05)
+        one.end(137, signal=9, term=True)
+        await lab.eventually(task.state, "CANCELED", 1)
+
+
 async def test_a_recorder_leaves_in_time_when_an_executor_does_not_end(lab, task):
     lab.configure(plan=ONE, grace_seconds=6)
     async with lab.recording() as stop:

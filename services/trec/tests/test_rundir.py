@@ -18,7 +18,7 @@ PLAN = Plan(executors=("executor-0",), ignore_error=(False,), outputs=("tof-0",)
 
 @pytest.fixture
 def directory(lab) -> RunDirectory:
-    return RunDirectory(lab.config.runs / "executor-0", filer=False, log_bytes=100)
+    return RunDirectory(lab.config.runs / "executor-0", plan=PLAN, log_bytes=100)
 
 
 def test_a_directory_that_is_not_there_yet_says_nothing(directory):
@@ -169,6 +169,14 @@ def test_outputs_are_read_no_faster_than_they_are_told(tmp_path: Path):
         progress.forget(some)
         rounds += 1
     assert [one.size_bytes for one in told] == list(range(20000))
+
+
+def test_a_filer_of_inputs_that_tells_of_outputs_is_read_to_its_end(tmp_path: Path):
+    file = tmp_path / "progress.jsonl"
+    file.write_text('{"event":"output","url":"s3://b/a","path":"/a","size_bytes":1}\n' * 10000)
+    progress = ProgressFile(file, outputs=False)
+    progress.refresh()
+    assert (progress.pending, progress.caught_up) == ({}, True)
 
 
 def test_a_filer_that_runs_again_begins_anew(tmp_path: Path):
