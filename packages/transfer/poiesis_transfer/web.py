@@ -161,8 +161,9 @@ class Slice(aiohttp.Payload):
         self.failure: TransferError | None = None
         self._told = 0
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """For aiohttp's text bodies; this is none."""
+        del encoding, errors
         raise TypeError("a file is not text")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
