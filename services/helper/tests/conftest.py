@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -129,3 +130,15 @@ def eventually() -> Callable[[Callable[[], object]], None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture
+def open_to_everyone() -> Callable[[Path], None]:
+    """Let other uids reach a directory of this test's, through all that pytest made above it for one uid."""
+
+    def open_path(path: Path) -> None:
+        for directory in (path, *path.parents):
+            if directory.stat().st_uid == os.getuid() and not directory.stat().st_mode & 0o001:
+                directory.chmod(directory.stat().st_mode | 0o005)
+
+    return open_path

@@ -156,9 +156,8 @@ def test_share_leaves_alone_what_others_own(container, tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another uid takes root")
-def test_an_executor_may_have_any_uid(container, tmp_path):
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(path.stat().st_mode | 0o005)
+def test_an_executor_may_have_any_uid(container, tmp_path, open_to_everyone):
+    open_to_everyone(tmp_path)
     container.dir.chmod(0o777)
     container.runs.chmod(0o755)
     container.message.chmod(0o666)

@@ -55,9 +55,10 @@ def test_install_opens_an_existing_directory_and_keeps_its_special_bits(helper, 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another uid takes root")
 @pytest.mark.parametrize(("mode", "code"), [(0o777, 0), (0o773, 0), (0o755, 1)])
-def test_install_accepts_a_directory_of_somebody_else_if_it_is_world_writable(helper, tmp_path, mode, code):
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(path.stat().st_mode | 0o005)
+def test_install_accepts_a_directory_of_somebody_else_if_it_is_world_writable(
+    helper, tmp_path, open_to_everyone, mode, code
+):
+    open_to_everyone(tmp_path)
     theirs, bin_ = tmp_path / "theirs", tmp_path / "bin"
     theirs.mkdir()
     bin_.mkdir()

@@ -1,5 +1,6 @@
 """/healthz: the lease loop is alive. /readyz: it gets answers, and a leader's caches are complete."""
 
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
@@ -15,11 +16,17 @@ async def serve(port: int, *, healthy: Callable[[], bool], ready: Callable[[], b
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, port=port)
-        await site.start()
+        await web.SockSite(runner, _listen(port)).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+def _listen(port: int) -> socket.socket:
+    """One socket for both families, so one port also where any may be taken."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
 
 
 def _answer(good: Callable[[], bool]) -> Callable[[web.Request], Coroutine[None, None, web.Response]]:
