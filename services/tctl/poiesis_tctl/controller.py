@@ -192,8 +192,8 @@ class Controller:
         return True
 
     async def _finish(self, task_id: UUID, finish: Finish) -> bool:
-        # Shielded: leadership may end, but an ending that is on its way is as good as any.
-        stored = await asyncio.shield(self._tasks.finish(task_id, finish))
+        # One transaction: if leadership ends now, it is stored or the next leader decides again.
+        stored = await self._tasks.finish(task_id, finish)
         ending = finish.ending
         logger.info(
             "task ended" if stored else "somebody else knows more",

@@ -52,6 +52,7 @@ _CONFIGURATION = frozenset(
     }
 )
 _RECORDER_ENDED_SECONDS = 900.0  # `pause` waits 600 s for an ack; then the Pod has its grace period
+_RESTARTS = 3
 _GRACE_SECONDS = 30.0  # Kubernetes' default
 
 
@@ -360,9 +361,9 @@ def _limit(reason: str, limits: Limits) -> float | None:
 
 
 def _recorder_down(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
-    """It crashes before it has let anything start."""
+    """It crashes before it has let anything start; once or twice is nothing, the first image may be large."""
     status = next((item for item in container_statuses(pod) if item["name"] == TREC_CONTAINER), None)
-    if status is None or not status.get("restartCount") or gate_is_open(pod):
+    if status is None or int(status.get("restartCount") or 0) < _RESTARTS or gate_is_open(pod):
         return
     last = (status.get("lastState") or {}).get("terminated") or {}
     wait = container_waits(pod).get(TREC_CONTAINER)

@@ -55,7 +55,7 @@ def postgres_server() -> Iterator[str]:
     if given:
         yield given
         return
-    from testcontainers.postgres import PostgresContainer
+    from testcontainers.community.postgres import PostgresContainer
 
     image = os.environ.get("POIESIS_POSTGRES_IMAGE", "postgres:17")
     with PostgresContainer(image, driver=None) as container:

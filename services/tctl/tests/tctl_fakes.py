@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -263,3 +264,9 @@ async def client(api: FakeApi) -> AsyncIterator[Kube]:
 
     async with aiohttp.ClientSession() as session:
         yield Kube(session, Configuration(host=api.url), "tes")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

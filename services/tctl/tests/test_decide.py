@@ -403,6 +403,11 @@ def test_recorder_that_crashes_between_two_executors_is_no_end():
     assert act(View(task=row(), pod=pod(states, restarts=9), job=job()), lasted=1e6) == ()
 
 
+def test_recorder_that_was_restarted_twice_may_wait_for_a_large_image():
+    view = View(task=row(), pod=pod({"trec": RUNNING}, restarts=2), job=job())
+    assert act(view, lasted=1e6) == ()
+
+
 @pytest.mark.parametrize("state", [RUNNING, waiting("CrashLoopBackOff", "back-off 5m0s")])
 def test_recorder_that_never_opens_the_gate_ends_the_task(state):
     view = View(task=row(), pod=pod({"trec": state}, restarts=4), job=job())
