@@ -24,8 +24,8 @@ def make_app(services: Services) -> web.Application:
             web.get(f"{BASE}/tasks", handlers.list_tasks),
             web.get(f"{BASE}/service-info", handlers.service_info),
             web.get(f"{BASE}/tasks/service-info", handlers.short_service_info),
-            web.get(f"{BASE}/tasks/{{id}}", handlers.get_task),
-            web.post(f"{BASE}/tasks/{{id}}", handlers.cancel_task),
+            web.get(f"{BASE}/tasks/{{id:[^/]+}}", handlers.get_task),
+            web.post(f"{BASE}/tasks/{{id:[^/]+}}", handlers.cancel_task),
             web.get("/healthz", handlers.healthz),
             web.get("/readyz", handlers.readyz),
         ]

@@ -99,7 +99,8 @@ def _sentence(problem: ErrorDetails) -> str:
     field = field_path(problem["loc"]) or "the body"
     message = _PREFIX_OF_PYDANTIC.sub("", problem["msg"])
     value = problem["input"]
-    if problem["type"] == "missing" or not isinstance(value, str | int | float) or repr(value) in message:
+    told = problem["type"] == "missing" or (repr(value) in message and problem["type"] == "value_error")
+    if told or not isinstance(value, str | int | float):
         return f"{field}: {message}"
     return f"{field}: {message}, got {_shown(value)}"
 

@@ -40,6 +40,7 @@ class FakeKubernetes:
     """`calls`: method and kind of each request. `happens` is called with each, before or after it is done."""
 
     client: Kubernetes = field(init=False)
+    url: str = ""
     objects: dict[tuple[str, str], Manifest] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
@@ -52,6 +53,17 @@ class FakeKubernetes:
     def fail(self, call: str, **trouble: Any) -> None:
         """`call`: such as "POST Job"."""
         self.troubles.append(Trouble(call=call, **trouble))
+
+    def kubeconfig(self) -> Manifest:
+        """For a process of its own."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "fake",
+            "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
+            "users": [{"name": "fake", "user": {"token": "x"}}],
+            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+        }
 
     def of_kind(self, kind: str) -> list[Manifest]:
         """All stored objects of a kind."""
@@ -145,6 +157,7 @@ async def serve() -> AsyncIterator[FakeKubernetes]:
         app.router.add_route("*", prefix + "/namespaces/tasks/{plural}", fake.handle)
         app.router.add_route("*", prefix + "/namespaces/tasks/{plural}/{name}", fake.handle)
     async with TestServer(app) as server:
-        configuration = Configuration(host=str(server.make_url("")).rstrip("/"))
+        fake.url = str(server.make_url("")).rstrip("/")
+        configuration = Configuration(host=fake.url)
         async with client(configuration, "tasks") as fake.client:
             yield fake

@@ -1,0 +1,565 @@
+"""TES over HTTP against a real Postgres: every operation, view, filter and refusal."""
+
+import asyncio
+import io
+import json
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from poiesis_api import tasks_db
+from poiesis_api.app import make_app
+from poiesis_api.config import Database
+from poiesis_api.handlers import Services
+from poiesis_api.postgres import open_pool
+from poiesis_api.submitter import Submitter
+from poiesis_models.states import Ending, TesState
+
+pytestmark = pytest.mark.integration
+
+BASE = "/ga4gh/tes/v1"
+EXECUTOR = {"image": "busybox", "command": ["echo", "$HOME", "\u00e4"]}
+SMALL = {"executors": [EXECUTOR]}
+WHOLE = {
+    "name": "a % name_",
+    "description": "all fields",
+    "inputs": [
+        {
+            "name": "in",
+            "description": "d",
+            "url": "s3://bucket/in",
+            "path": "/data/in",
+            "type": "FILE",
+            "streamable": False,
+        },
+        {"path": "/data/script", "content": "echo \u2603\n"},
+    ],
+    "outputs": [
+        {
+            "name": "out",
+            "description": "d",
+            "url": "s3://bucket/out",
+            "path": "/data/*.txt",
+            "path_prefix": "/data",
+            "type": "FILE",
+        }
+    ],
+    "resources": {
+        "cpu_cores": 2,
+        "preemptible": False,
+        "ram_gb": 0.186,
+        "disk_gb": 8,
+        "zones": ["a", "b"],
+        "backend_parameters_strict": False,
+    },
+    "executors": [
+        {
+            **EXECUTOR,
+            "workdir": "/data",
+            "stdin": "/data/in",
+            "stdout": "/data/o",
+            "stderr": "/data/e",
+            "env": {"A": "$(B)", "C": ""},
+            "ignore_error": True,
+        },
+        {"image": "alpine", "command": ["true"], "env": {}},
+    ],
+    "volumes": ["/scratch"],
+    "tags": {"project": "x", "empty": ""},
+}
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+
+
+@pytest.fixture
+async def services(pool, kubernetes, config):
+    return Services(pool=pool, submitter=Submitter(pool, kubernetes.client, config), config=config)
+
+
+@pytest.fixture
+async def client(services):
+    async with TestClient(TestServer(make_app(services))) as client:
+        yield client
+
+
+async def create(client, task=SMALL):
+    response = await client.post(f"{BASE}/tasks", json=task)
+    body = await response.json()
+    assert response.status == 200, body
+    assert set(body) == {"id"}
+    return body["id"]
+
+
+async def read(client, task_id, view="FULL"):
+    response = await client.get(f"{BASE}/tasks/{task_id}", params={"view": view})
+    assert response.status == 200, await response.text()
+    return await response.json()
+
+
+async def listed(client, **params):
+    response = await client.get(f"{BASE}/tasks", params=params)
+    assert response.status == 200, await response.text()
+    return await response.json()
+
+
+async def refused(response, status, field=None):
+    body = await response.json()
+    assert response.status == status, body
+    assert body.get("field") == field, body
+    return body["error"]
+
+
+_REPORT = "SELECT state::text FROM record_report($1, 't', $2::text::jsonb)"
+
+
+async def report(pool, task_id, **fields):
+    """As the recorder does."""
+    await pool.execute("UPDATE task SET recorder_token_hash = sha256('t')")
+    document = {"pod_uid": "u", "pod_name": "pod", "node": "node", **fields}
+    await pool.execute(_REPORT, task_id, json.dumps(document))
+
+
+async def test_a_full_view_is_what_was_sent_and_nothing_else(client):
+    task_id = await create(client, WHOLE)
+    task = await read(client, task_id)
+    assert task.pop("creation_time").endswith("Z")
+    assert task == {"id": task_id, "state": "QUEUED", **WHOLE}
+
+
+async def test_a_small_task_has_no_key_that_was_not_sent(client):
+    task_id = await create(client)
+    task = await read(client, task_id)
+    del task["creation_time"]
+    assert task == {"id": task_id, "state": "QUEUED", "executors": [EXECUTOR]}
+
+
+async def test_views(client):
+    task_id = await create(client, WHOLE)
+    assert await read(client, task_id, "MINIMAL") == {"id": task_id, "state": "QUEUED"}
+    full, basic = await read(client, task_id, "FULL"), await read(client, task_id, "BASIC")
+    del full["inputs"][1]["content"]
+    assert basic == full
+    response = await client.get(f"{BASE}/tasks/{task_id}")
+    assert await response.json() == {"id": task_id, "state": "QUEUED"}
+
+
+async def test_unknown_and_read_only_fields_are_neither_stored_nor_returned(client):
+    sent = {**SMALL, "id": "mine", "state": "COMPLETE", "logs": [{}], "creation_time": "now", "x": {"y": 1}}
+    task_id = await create(client, sent)
+    task = await read(client, task_id)
+    assert set(task) == {"id", "state", "executors", "creation_time"}
+    assert (task["id"], task["state"]) == (task_id, "QUEUED")
+
+
+async def test_logs_of_a_running_and_of_an_ended_task(client, pool):
+    task_id = await create(client, {"executors": [EXECUTOR, EXECUTOR]})
+    assert "logs" not in await read(client, task_id)
+
+    second = 1_000_000_000
+    first = {
+        "index": 0,
+        "start_ns": second,
+        "end_ns": 2 * second,
+        "exit_code": 0,
+        "stdout": "o",
+        "stderr": "e",
+    }
+    started = {"index": 1, "start_ns": 2 * second}
+    said = [{"key": "k", "at_ns": second, "message": "scheduled"}]
+    await report(pool, task_id, state="RUNNING", executors=[first, started], system_logs=said)
+    (log,) = (await read(client, task_id))["logs"]
+    assert log.pop("start_time").endswith("Z")
+    entry = {
+        "exit_code": 0,
+        "start_time": "1970-01-01T00:00:01.000000Z",
+        "end_time": "1970-01-01T00:00:02.000000Z",
+        "stdout": "o",
+        "stderr": "e",
+    }
+    assert log == {
+        "logs": [entry],
+        "outputs": [],
+        "metadata": {"pod": "pod", "node": "node"},
+        "system_logs": ["1970-01-01T00:00:01.000000Z scheduled"],
+    }
+
+    outputs = [{"path": "/data/b", "url": "s3://bucket/b", "size_bytes": 2**40}]
+    ending = {"state": "EXECUTOR_ERROR", "reason": "Error", "message": "exit 1", "container": "executor-1"}
+    failed = {**started, "end_ns": 3 * second, "exit_code": 1}
+    await report(pool, task_id, executors=[failed], outputs=outputs, ending=ending)
+    (log,) = (await read(client, task_id))["logs"]
+    assert [one["exit_code"] for one in log["logs"]] == [0, 1]
+    assert log["outputs"] == [{"path": "/data/b", "url": "s3://bucket/b", "size_bytes": str(2**40)}]
+    assert log["metadata"] == {
+        "pod": "pod",
+        "node": "node",
+        "reason": "Error",
+        "message": "exit 1",
+        "container": "executor-1",
+        "reported_by": "recorder",
+    }
+    assert log["system_logs"][-1].endswith("Z EXECUTOR_ERROR: Error: exit 1")
+
+    (basic,) = (await read(client, task_id, "BASIC"))["logs"]
+    del log["system_logs"]
+    for one in log["logs"]:
+        one.pop("stdout", None)
+        one.pop("stderr", None)
+    assert basic == log
+
+
+async def test_each_attempt_has_a_log_and_the_last_one_says_how_it_ended(client, pool):
+    task_id = await create(client)
+    await pool.execute(
+        "INSERT INTO system_log (task_id, source, key, message) VALUES ($1, 'api', 'k', 'early')", task_id
+    )
+    await report(pool, task_id)
+    await report(pool, task_id, pod_uid="v", ending={"state": "COMPLETE"})
+    first, last = (await read(client, task_id))["logs"]
+    assert first["metadata"] == {"pod": "pod", "node": "node"}
+    assert last["metadata"] == {"pod": "pod", "node": "node", "reported_by": "recorder"}
+    assert [line.split(" ", 1)[1] for line in first["system_logs"]] == ["early"]
+    assert [line.split(" ", 1)[1] for line in last["system_logs"]] == ["COMPLETE"]
+
+
+async def test_a_task_that_ended_without_a_pod_has_one_log(client, pool):
+    task_id = await create(client)
+    ending = Ending(state=TesState.SYSTEM_ERROR, reason="Invalid", message="no")
+    await tasks_db.finish_task(pool, task_id, ending, cancel_seen=False)
+    (log,) = (await read(client, task_id))["logs"]
+    assert log.pop("end_time").endswith("Z")
+    (line,) = log.pop("system_logs")
+    assert line.endswith("Z SYSTEM_ERROR: Invalid: no")
+    assert log == {
+        "logs": [],
+        "outputs": [],
+        "metadata": {"reason": "Invalid", "message": "no", "reported_by": "api"},
+    }
+
+
+async def test_unknown_backend_parameters_are_dropped_with_a_warning(client, pool):
+    parameters = {"backend_parameters": {"VmSize": "big"}}
+    task_id = await create(client, {**SMALL, "resources": parameters})
+    assert (await read(client, task_id))["resources"] == {}
+    assert await pool.fetchval("SELECT message FROM system_log") == (
+        "backend parameter 'VmSize' is not supported and has been ignored"
+    )
+    strict = {**SMALL, "resources": {**parameters, "backend_parameters_strict": True}}
+    error = await refused(
+        await client.post(f"{BASE}/tasks", json=strict), 400, "resources.backend_parameters"
+    )
+    assert "VmSize" in error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"\xff\xfe", b'{"executors": "\\ud800"}', b"[" * 100_000, "{}".encode("utf-16")],
+    ids=["empty", "cut", "bytes", "surrogate", "deep", "utf-16"],
+)
+async def test_a_body_that_is_not_json_is_400(client, body):
+    assert "JSON" in await refused(await client.post(f"{BASE}/tasks", data=body), 400)
+
+
+async def test_a_body_in_a_broken_encoding_is_400(client):
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    response = await client.post(f"{BASE}/tasks", data=b"not gzip", headers=headers)
+    assert response.status == 400
+
+
+async def test_the_field_and_the_value_are_named(client):
+    bad = {"executors": [{"image": "", "command": ["a"]}]}
+    error = await refused(await client.post(f"{BASE}/tasks", json=bad), 400, "executors[0].image")
+    assert error == "executors[0].image: String should have at least 1 character, got ''"
+
+
+async def test_a_body_over_the_limit_is_413(services, config):
+    limited = config.model_copy(update={"limits": config.limits.model_copy(update={"body_bytes": 1000})})
+    services.config = limited
+    async with TestClient(TestServer(make_app(services))) as client:
+        await create(client)
+        task = {**SMALL, "description": "x" * 1000}
+        error = await refused(await client.post(f"{BASE}/tasks", json=task), 413)
+        assert error == "the body is longer than 1000 bytes"
+
+
+async def test_eight_inputs_of_the_largest_content_are_taken(client):
+    inputs = [{"path": f"/data/{number}", "content": "x" * 131072} for number in range(8)]
+    body = io.BytesIO(json.dumps({**SMALL, "inputs": inputs}).encode())
+    response = await client.post(f"{BASE}/tasks", data=body)
+    assert (await read(client, (await response.json())["id"]))["inputs"] == inputs
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v1/tasks", "/tasks", "/ga4gh/tes/v1", f"{BASE}/tasks/", f"{BASE}/x", "/ga4gh/tes"]
+)
+async def test_other_paths_are_404(client, path):
+    await refused(await client.get(path), 404)
+
+
+@pytest.mark.parametrize(
+    "name", ["x", "00000000-0000-0000-0000-000000000000", "{}", "a%00b", "%FF", "urn:uuid:"]
+)
+async def test_an_unknown_task_is_404(client, name):
+    await refused(await client.get(f"{BASE}/tasks/{name}"), 404, "id")
+    await refused(await client.post(f"{BASE}/tasks/{name}:cancel"), 404, "id")
+
+
+async def test_a_task_of_another_owner_is_unknown(client, pool):
+    task_id = await create(client)
+    await pool.execute("UPDATE task SET owner = 'other'")
+    await refused(await client.get(f"{BASE}/tasks/{task_id}"), 404, "id")
+    await refused(await client.post(f"{BASE}/tasks/{task_id}:cancel"), 404, "id")
+    assert await listed(client) == {"tasks": []}
+
+
+async def test_post_to_a_task_without_cancel_is_404(client):
+    task_id = await create(client)
+    await refused(await client.post(f"{BASE}/tasks/{task_id}"), 404)
+    await refused(await client.get(f"{BASE}/tasks/{task_id}:cancel"), 404, "id")
+
+
+@pytest.mark.parametrize("colon", [":", "%3A", "%3a"])
+async def test_a_queued_task_is_canceled_at_once(client, colon):
+    task_id = await create(client)
+    for _ in range(2):
+        response = await client.post(f"{BASE}/tasks/{task_id}{colon}cancel", data=b"")
+        assert (response.status, await response.json()) == (200, {})
+        task = await read(client, task_id)
+        assert task["state"] == "CANCELED"
+        assert task["logs"][0]["metadata"] == {
+            "reason": "Canceled",
+            "message": "canceled on request",
+            "reported_by": "api",
+        }
+
+
+async def test_a_submitted_task_is_canceling_and_its_job_deleted(client, services, kubernetes):
+    task_id = await create(client)
+    await services.submitter._submit_due()
+    await kubernetes.until("PATCH Job")
+    response = await client.post(f"{BASE}/tasks/{task_id}:cancel")
+    assert (response.status, await response.json()) == (200, {})
+    await kubernetes.until("DELETE Job")
+    assert await read(client, task_id, "MINIMAL") == {"id": task_id, "state": "CANCELING"}
+    assert kubernetes.objects == {}
+
+
+async def test_a_cancel_does_not_fail_with_kubernetes(client, services, kubernetes):
+    task_id = await create(client)
+    await services.submitter._submit_due()
+    await kubernetes.until("PATCH Job")
+    kubernetes.fail("DELETE Job", status=503, reason="ServiceUnavailable")
+    response = await client.post(f"{BASE}/tasks/{task_id}:cancel")
+    assert response.status == 200
+    while services.submitter._at_work:
+        await asyncio.wait(services.submitter._at_work)
+
+
+async def test_a_cancel_of_an_ended_task_changes_nothing(client, pool):
+    task_id = await create(client)
+    await report(pool, task_id, ending={"state": "COMPLETE"})
+    before = await read(client, task_id)
+    assert (await client.post(f"{BASE}/tasks/{task_id}:cancel")).status == 200
+    assert await read(client, task_id) == before
+
+
+async def test_pages_hold_every_task_once_newest_first(client):
+    ids = [await create(client) for _ in range(7)]
+    seen, token = [], None
+    while token != "":
+        page = await listed(client, page_size=3, **({"page_token": token} if token else {}))
+        assert len(page["tasks"]) <= 3
+        seen += [task["id"] for task in page["tasks"]]
+        token = page.get("next_page_token", "")
+        await create(client)  # what comes meanwhile does not shift the pages
+    assert seen == ids[::-1]
+
+
+async def test_a_page_that_is_just_full_is_the_last(client):
+    for _ in range(2):
+        await create(client)
+    assert "next_page_token" not in await listed(client, page_size=2)
+
+
+async def test_lists_have_views(client):
+    task_id = await create(client, WHOLE)
+    assert await listed(client) == {"tasks": [{"id": task_id, "state": "QUEUED"}]}
+    for view in ("MINIMAL", "BASIC", "FULL"):
+        assert await listed(client, view=view) == {"tasks": [await read(client, task_id, view)]}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "found"),
+    [("a", 2), ("a %", 1), ("a % name_", 1), ("a _", 0), ("%", 0), ("\\", 0), ("A", 0), ("", 3)],
+)
+async def test_a_name_prefix_is_literal(client, prefix, found):
+    for task in (WHOLE, {**SMALL, "name": "abc"}, SMALL):
+        await create(client, task)
+    assert len((await listed(client, name_prefix=prefix))["tasks"]) == found
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("tag_key=foo", {"bar", "empty", "both"}),
+        ("tag_key=foo&tag_value=", {"bar", "empty", "both"}),
+        ("tag_key=foo&tag_value=bar", {"bar", "both"}),
+        ("tag_key=foo&tag_value=ba", set()),
+        ("tag_key=foo&tag_key=lorem&tag_value=bar&tag_value=ipsum", {"both"}),
+        ("tag_key=foo&tag_value=bar&tag_key=lorem", {"both"}),
+        ("tag_key=foo&tag_key=lorem&tag_value=&tag_value=ipsum", {"both"}),
+        ("tag_key=lorem&tag_key=foo&tag_value=ipsum", {"both"}),
+        ("tag_key=none", set()),
+        ("tag_key=", set()),
+    ],
+)
+async def test_tags_are_zipped_by_index(client, query, found):
+    tags = {"bar": {"foo": "bar"}, "empty": {"foo": ""}, "both": {"foo": "bar", "lorem": "ipsum"}, "no": {}}
+    names = {await create(client, {**SMALL, "tags": value}): name for name, value in tags.items()}
+    response = await client.get(f"{BASE}/tasks?{query}")
+    assert {names[task["id"]] for task in (await response.json())["tasks"]} == found
+
+
+async def test_states_filter(client):
+    queued, canceled = await create(client), await create(client)
+    await client.post(f"{BASE}/tasks/{canceled}:cancel")
+    assert await listed(client, state="QUEUED") == {"tasks": [{"id": queued, "state": "QUEUED"}]}
+    assert await listed(client, state="CANCELED") == {"tasks": [{"id": canceled, "state": "CANCELED"}]}
+    for state in ("PAUSED", "UNKNOWN", "RUNNING"):
+        assert await listed(client, state=state) == {"tasks": []}
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("page_size=0", "page_size"),
+        ("page_size=2048", "page_size"),
+        ("page_size=-1", "page_size"),
+        ("page_size=x", "page_size"),
+        ("page_size=", "page_size"),
+        ("page_size=%D9%A1", "page_size"),
+        ("page_token=x", "page_token"),
+        ("page_token=%00", "page_token"),
+        ("view=full", "view"),
+        ("state=DONE", "state"),
+        ("tag_value=x", "tag_value"),
+        ("tag_key=%00", "tag_key"),
+        ("name_prefix=a%00", "name_prefix"),
+    ],
+)
+async def test_a_query_that_cannot_be_understood_is_400(client, query, field):
+    await refused(await client.get(f"{BASE}/tasks?{query}"), 400, field)
+
+
+async def test_odd_bytes_in_a_query_are_no_mistake_of_the_server(client):
+    for query in ("name_prefix=%FF", "tag_key=%ED%A0%80", "name_prefix=%", "x=%zz"):
+        assert (await client.get(f"{BASE}/tasks?{query}")).status in {200, 400}
+
+
+async def test_a_page_token_belongs_to_its_filters(client):
+    for _ in range(2):
+        await create(client)
+    token = (await listed(client, page_size=1))["next_page_token"]
+    assert len((await listed(client, page_size=5, view="FULL", page_token=token))["tasks"]) == 1
+    response = await client.get(f"{BASE}/tasks", params={"page_token": token, "name_prefix": "x"})
+    await refused(response, 400, "page_token")
+
+
+async def test_a_page_costs_the_same_statements_whatever_its_size(client, services):
+    for _ in range(20):
+        await create(client, WHOLE)
+    counts = []
+    for size in (1, 20):
+        statements = []
+        connection = await services.pool.acquire()
+        connection.add_query_logger(lambda record, log=statements: log.append(record.query))
+        others = [await services.pool.acquire() for _ in range(services.pool.get_max_size() - 1)]
+        await services.pool.release(connection)
+        await listed(client, page_size=size, view="FULL")
+        for other in others:
+            await services.pool.release(other)
+        counts.append(len(statements))
+    assert counts == [1, 1]
+
+
+async def test_service_info(client):
+    info = await (await client.get(f"{BASE}/service-info")).json()
+    assert info["type"] == {"group": "org.ga4gh", "artifact": "tes", "version": "1.1.0"}
+    assert info["storage"] == ["s3://"]
+    assert None not in info.values()
+    short = await (await client.get(f"{BASE}/tasks/service-info")).json()
+    assert short == {
+        "name": "Poiesis",
+        "doc": "Runs GA4GH TES tasks as Kubernetes Pods",
+        "storage": ["s3://"],
+    }
+
+
+async def test_health_and_readiness(client, services):
+    assert (await client.get("/healthz")).status == 200
+    assert (await client.get("/readyz")).status == 200
+    services.stopping = True
+    assert (await client.get("/readyz")).status == 503
+    assert (await client.get("/healthz")).status == 200
+
+
+async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config):
+    async with open_pool("postgresql://nobody@127.0.0.1:1/none", Database(timeout_seconds=1)) as pool:
+        submitter = Submitter(pool, kubernetes.client, config)
+        app = make_app(Services(pool=pool, submitter=submitter, config=config))
+        async with TestClient(TestServer(app)) as client:
+            assert (await client.get("/healthz")).status == 200
+            for response in (
+                await client.get("/readyz"),
+                await client.get(f"{BASE}/tasks"),
+                await client.get(f"{BASE}/tasks/{uuid4()}"),
+                await client.post(f"{BASE}/tasks", json=SMALL),
+                await client.post(f"{BASE}/tasks/{uuid4()}:cancel"),
+            ):
+                await refused(response, 503)
+
+
+async def test_without_a_schema_it_is_not_ready(postgres_dsn, kubernetes, config):
+    name = f"empty_{uuid4().hex}"
+    admin = await asyncpg.connect(postgres_dsn)
+    await admin.execute(f"CREATE DATABASE {name}")
+    try:
+        async with open_pool(postgres_dsn.rsplit("/", 1)[0] + f"/{name}", Database()) as pool:
+            submitter = Submitter(pool, kubernetes.client, config)
+            app = make_app(Services(pool=pool, submitter=submitter, config=config))
+            async with TestClient(TestServer(app)) as client:
+                await refused(await client.get("/readyz"), 503)
+                await refused(await client.get(f"{BASE}/tasks"), 503)
+    finally:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
+
+
+async def test_a_connection_that_postgres_closed_is_not_the_clients_trouble(client, pool):
+    task_id = await create(client)
+    for _ in range(3):
+        await pool.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert await read(client, task_id, "MINIMAL") == {"id": task_id, "state": "QUEUED"}
+
+
+async def test_a_mistake_of_ours_is_500_without_details(client, monkeypatch, caplog):
+    async def fail(*_):
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(tasks_db, "list_tasks", fail)
+    response = await client.get(f"{BASE}/tasks")
+    assert (response.status, await response.json()) == (500, {"error": "internal error"})
+    assert "secret detail" in caplog.text
+
+
+async def test_a_task_that_was_created_wakes_the_submitter(client, services, kubernetes):
+    stop = asyncio.Event()
+    running = asyncio.create_task(services.submitter.run(stop))
+    await create(client)
+    await kubernetes.until("PATCH Job")
+    stop.set()
+    await running

@@ -1,0 +1,80 @@
+"""The process as the image starts it."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+HERE = Path(__file__).parents[1]
+MODULE = [sys.executable, "-m", "poiesis_api"]
+ENV = {
+    "PATH": os.environ["PATH"],
+    "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parents[1] / "packages" / "models"))),
+}
+
+
+async def run(*arguments, env):
+    process = await asyncio.create_subprocess_exec(
+        *MODULE, *arguments, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_help_names_the_environment():
+    code, out, _ = await run("--help", env=ENV)
+    assert code == 0
+    for name in ("POIESIS_DSN", "POD_NAMESPACE", "POIESIS_CONFIG"):
+        assert name in out
+
+
+async def test_a_bad_configuration_is_exit_2_and_one_line():
+    code, _, err = await run(env=ENV)
+    line = json.loads(err)
+    assert (code, line["level"], line["message"]) == (2, "ERROR", "cannot start: POIESIS_DSN is not set")
+
+
+@pytest.mark.integration
+async def test_it_serves_until_sigterm(postgres_dsn, kubernetes, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    document = json.loads((HERE / "config.example.json").read_text())
+    document["http"] = {"host": "127.0.0.1", "port": port, "drainSeconds": 0.5}
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(document))
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(kubernetes.kubeconfig()))
+    env = ENV | {
+        "POIESIS_DSN": postgres_dsn,
+        "POD_NAMESPACE": "tasks",
+        "POIESIS_CONFIG": str(config),
+        "KUBECONFIG": str(kubeconfig),
+    }
+    process = await asyncio.create_subprocess_exec(*MODULE, env=env, stderr=asyncio.subprocess.PIPE)
+    lines = []
+    try:
+        async with asyncio.timeout(30), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+            while not lines or lines[-1]["message"] != "serving":
+                lines.append(json.loads(await process.stderr.readline()))
+            assert (await client.get("/readyz")).status == 200
+            task = {"executors": [{"image": "busybox", "command": ["true"]}]}
+            assert (await client.post("/ga4gh/tes/v1/tasks", json=task)).status == 200
+            await kubernetes.until("PATCH Job")
+            process.send_signal(signal.SIGTERM)
+            assert json.loads(await process.stderr.readline())["message"] == "stopping"
+            assert (await client.get("/readyz")).status == 503
+            assert (await client.get("/ga4gh/tes/v1/tasks")).status == 200
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    rest = (await process.stderr.read()).decode()
+    assert rest == ""

@@ -1,0 +1,48 @@
+import pytest
+
+from poiesis_api.kube import Refused, Unreachable
+from poiesis_api.refusals import Verdict, back_off_seconds, judge, log_key
+
+PASSING = [
+    Unreachable("POST /x: refused"),
+    Refused(401, "Unauthorized", "Unauthorized"),
+    Refused(403, "Forbidden", 'secrets "a" is forbidden: exceeded quota: q, requested: count/secrets=1'),
+    Refused(403, "Forbidden", 'secrets "a" is forbidden: status unknown for quota: q'),
+    Refused(403, "Forbidden", 'jobs.batch is forbidden: User "sa" cannot create resource "jobs"'),
+    Refused(404, "NotFound", 'namespaces "a" not found'),
+    Refused(409, "Conflict", "the object has been modified; please apply your changes to the latest version"),
+    Refused(429, "TooManyRequests", "storage is (re)initializing"),
+    Refused(500, "InternalError", 'failed calling webhook "a": connect: connection refused'),
+    Refused(503, "ServiceUnavailable", ""),
+    Refused(504, "Timeout", ""),
+]
+FINAL = [
+    Refused(400, "BadRequest", "strict decoding error"),
+    Refused(400, "BadRequest", 'admission webhook "a" denied the request: no'),
+    Refused(403, "Forbidden", 'pods "a" is forbidden: violates PodSecurity "restricted:latest"'),
+    Refused(403, "Forbidden", "jobs is forbidden: ValidatingAdmissionPolicy 'a' denied request"),
+    Refused(413, "RequestEntityTooLarge", "limit is 3145728"),
+    Refused(422, "Invalid", "spec.template.spec: Invalid value"),
+    Refused(500, "InternalError", "etcdserver: request is too large"),
+    Refused(500, "InternalError", 'admission webhook "a" denied the request'),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=str)
+def test_what_passes(error):
+    assert judge(error) is Verdict.PASSING
+
+
+@pytest.mark.parametrize("error", FINAL, ids=str)
+def test_what_does_not(error):
+    assert judge(error) is Verdict.FINAL
+
+
+def test_back_off_doubles_up_to_a_minute_with_a_half_left_to_chance():
+    assert [back_off_seconds(attempts, 1) for attempts in (0, 1, 2, 3, 7, 1000)] == [1, 1, 2, 4, 60, 60]
+    assert [back_off_seconds(attempts, 0) for attempts in (1, 2, 1000)] == [0.5, 1, 30]
+
+
+def test_kinds_of_refusal_have_keys():
+    assert log_key(PASSING[0]) == "submit-unreachable"
+    assert log_key(PASSING[2]) == log_key(PASSING[3]) == "submit-403-Forbidden"

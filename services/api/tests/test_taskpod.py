@@ -1,0 +1,643 @@
+"""Manifests as whole values."""
+
+import base64
+import json
+import re
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poiesis_api.config import Document
+from poiesis_api.taskpod import (
+    NoFiler,
+    Task,
+    executor_command,
+    executor_container,
+    gb_to_bytes,
+    layout_of,
+    literal,
+    owned_by,
+    pack_secrets,
+    pod_template,
+    task_objects,
+)
+from poiesis_models.plan import Plan
+from poiesis_models.tes import TesTaskRequest
+from poiesis_models.worklist import WorkList
+
+ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
+NAME = f"poiesis-{ID}"
+LABELS = {
+    "poiesis.io/task": str(ID),
+    "app.kubernetes.io/managed-by": "poiesis",
+    "app.kubernetes.io/component": "taskpod",
+}
+KEEP = {
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    "karpenter.sh/do-not-disrupt": "true",
+}
+RESTRICTED = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+TREC_IMAGE = "ghcr.io/jaeaeich/poiesis-trec:0.2.0"
+HELPER_IMAGE = "ghcr.io/jaeaeich/poiesis-helper:0.2.0"
+EXECUTOR = {"image": "busybox", "command": ["true"]}
+RUN = ["/poiesis/bin/helper", "run", "--run", "/poiesis/run", "--runs", "/poiesis/runs"]
+RUN += ["--log-bytes", "65536", "--grace", "30"]
+
+
+def task(**fields):
+    request = TesTaskRequest.model_validate({"executors": [EXECUTOR], **fields})
+    return Task(id=ID, request=request, recorder_token="token")
+
+
+def change(config, **sections):
+    """The configuration with some keys of some sections set."""
+    document = config.model_dump(by_alias=True)
+    for section, values in sections.items():
+        document[section] = {**document[section], **values} if isinstance(values, dict) else values
+    return Document.model_validate(document)
+
+
+def container(objects, name):
+    spec = objects.job["spec"]["template"]["spec"]
+    return next(one for one in spec["initContainers"] + spec["containers"] if one["name"] == name)
+
+
+def names(objects):
+    spec = objects.job["spec"]["template"]["spec"]
+    return [one["name"] for one in spec["initContainers"] + spec["containers"]]
+
+
+def volume(objects, name):
+    volumes = objects.job["spec"]["template"]["spec"]["volumes"]
+    return next((one for one in volumes if one["name"] == name), None)
+
+
+def secret_text(secret, key):
+    return base64.b64decode(secret["data"][key]).decode()
+
+
+def run_mounts(name):
+    return [
+        {"name": "bin", "mountPath": "/poiesis/bin", "readOnly": True},
+        {"name": "run", "mountPath": "/poiesis/run", "subPath": name},
+        {"name": "run", "mountPath": "/poiesis/runs", "readOnly": True},
+    ]
+
+
+def test_the_smallest_task_is_a_job_a_service_account_and_a_secret(config):
+    objects = task_objects(task(), config)
+    plan = Plan(executors=("executor-0",), ignore_error=(False,), upload_on_error=False).to_json()
+    from_pod = {
+        "POD_NAME": "metadata.name",
+        "POD_UID": "metadata.uid",
+        "POD_NAMESPACE": "metadata.namespace",
+        "NODE_NAME": "spec.nodeName",
+    }
+    recorder = {
+        "name": "trec",
+        "image": TREC_IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "restartPolicy": "Always",
+        "env": [
+            {"name": "POIESIS_TASK_ID", "value": str(ID)},
+            {"name": "POIESIS_PLAN", "value": plan},
+            *(
+                {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+                for name, path in from_pod.items()
+            ),
+            {"name": "POIESIS_LOG_BYTES", "value": "65536"},
+            {"name": "POIESIS_GRACE_SECONDS", "value": "30"},
+        ],
+        "lifecycle": {
+            "postStart": {
+                "exec": {
+                    "command": [
+                        "/helper",
+                        "install",
+                        "--bin",
+                        "/poiesis/bin",
+                        "--dir",
+                        "/poiesis/runs/executor-0",
+                    ]
+                }
+            }
+        },
+        "resources": {
+            "requests": {"cpu": "10m", "memory": "64Mi"},
+            "limits": {"cpu": "1", "memory": "128Mi"},
+        },
+        "securityContext": RESTRICTED,
+        "volumeMounts": [
+            {"name": "bin", "mountPath": "/poiesis/bin"},
+            {"name": "run", "mountPath": "/poiesis/runs"},
+            {"name": "ack", "mountPath": "/poiesis/ack"},
+            {"name": "recorder", "mountPath": "/poiesis/recorder", "readOnly": True},
+        ],
+    }
+    executor = {
+        "name": "executor-0",
+        "image": "busybox",
+        "command": [*RUN, "--on-failure", "exit", "--", "true"],
+        "env": [],
+        "resources": {
+            "requests": {"cpu": "1", "memory": "2Gi"},
+            "limits": {"cpu": "1", "memory": "2Gi"},
+        },
+        "securityContext": {"allowPrivilegeEscalation": False},
+        "volumeMounts": run_mounts("executor-0"),
+    }
+    pause = {
+        "name": "pause",
+        "image": HELPER_IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/helper", "wait", "--ack", "/poiesis/ack/done", "--timeout", "600"],
+        "resources": {
+            "requests": {"cpu": "10m", "memory": "8Mi"},
+            "limits": {"cpu": "100m", "memory": "16Mi"},
+        },
+        "securityContext": RESTRICTED,
+        "volumeMounts": [{"name": "ack", "mountPath": "/poiesis/ack", "readOnly": True}],
+    }
+    ca = {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "kubernetes/ca.crt"}]}
+    namespace = {"path": "kubernetes/namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}
+    recorder_sources = [
+        {"secret": {"name": NAME, "items": [{"key": "token", "path": "token"}]}},
+        {"secret": {"name": "poiesis-postgres", "items": [{"key": "recorder-dsn", "path": "dsn"}]}},
+        {"serviceAccountToken": {"path": "kubernetes/token", "expirationSeconds": 3600}},
+        {"configMap": ca},
+        {"downwardAPI": {"items": [namespace]}},
+    ]
+    assert objects.job == {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": NAME, "labels": LABELS},
+        "spec": {
+            "suspend": True,
+            "completions": 1,
+            "parallelism": 1,
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "ttlSecondsAfterFinished": 600,
+            "template": {
+                "metadata": {"labels": LABELS, "annotations": {**KEEP, "poiesis.io/plan": plan}},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "serviceAccountName": NAME,
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "terminationGracePeriodSeconds": 30,
+                    "securityContext": {
+                        "fsGroup": 65532,
+                        "fsGroupChangePolicy": "OnRootMismatch",
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "initContainers": [recorder, executor],
+                    "containers": [pause],
+                    "volumes": [
+                        {"name": "bin", "emptyDir": {}},
+                        {"name": "run", "emptyDir": {}},
+                        {"name": "ack", "emptyDir": {}},
+                        {"name": "recorder", "projected": {"sources": recorder_sources}},
+                    ],
+                },
+            },
+        },
+    }
+    assert objects.owned == (
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": NAME, "labels": LABELS},
+            "automountServiceAccountToken": False,
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": NAME, "labels": LABELS},
+            "type": "Opaque",
+            "immutable": True,
+            "data": {"token": base64.b64encode(b"token").decode()},
+        },
+    )
+
+
+def test_inputs_and_outputs_bring_filers_a_volume_and_their_work(config):
+    objects = task_objects(
+        task(
+            inputs=[
+                {"path": "/data/a", "url": "s3://b/a"},
+                {"path": "/data/s", "content": "x", "type": "FILE"},
+            ],
+            outputs=[{"path": "/out/*.txt", "path_prefix": "/out", "url": "s3://b/o"}],
+        ),
+        config,
+    )
+    assert names(objects) == ["trec", "tif-0", "executor-0", "tof-0", "pause"]
+    storage = {"secretRef": {"name": "poiesis-storage"}}
+    assert container(objects, "tif-0") == {
+        "name": "tif-0",
+        "image": "ghcr.io/jaeaeich/poiesis-tif:0.2.0",
+        "imagePullPolicy": "IfNotPresent",
+        "command": [
+            *RUN,
+            "--rerun",
+            "--retry-exit-code",
+            "75",
+            "--retry-attempts",
+            "5",
+            "--",
+            "python3",
+            "-m",
+            "poiesis_tif",
+        ],
+        "env": [
+            {"name": "POIESIS_RUN", "value": "/poiesis/run"},
+            {"name": "POIESIS_WORK_LIST", "value": "/poiesis/spec/work.json"},
+            {"name": "POIESIS_S3_ADDRESSING_STYLE", "value": "path"},
+            {"name": "AWS_ENDPOINT_URL_S3", "value": "http://minio:9000"},
+            {"name": "AWS_REGION", "value": "us-east-1"},
+        ],
+        "envFrom": [storage],
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"cpu": "1", "memory": "512Mi"},
+        },
+        "securityContext": RESTRICTED,
+        "volumeMounts": [
+            *run_mounts("tif-0"),
+            {"name": "task", "mountPath": "/task"},
+            {"name": "spec-tif-0", "mountPath": "/poiesis/spec", "readOnly": True},
+        ],
+    }
+    assert volume(objects, "spec-tif-0")["projected"]["sources"] == [
+        {
+            "secret": {
+                "name": NAME,
+                "items": [
+                    {"key": "inputs-0.json", "path": "work.json"},
+                    {"key": "content-1", "path": "content-1"},
+                ],
+            }
+        }
+    ]
+    assert volume(objects, "task") == {"name": "task", "persistentVolumeClaim": {"claimName": NAME}}
+    hook = container(objects, "trec")["lifecycle"]["postStart"]["exec"]["command"]
+    assert hook[hook.index("--dir") :: 2] == ["--dir"] * 6
+    assert hook[hook.index("--dir") + 1 :: 2] == [
+        "/poiesis/runs/tif-0",
+        "/poiesis/runs/executor-0",
+        "/poiesis/runs/tof-0",
+        "/task/root",
+        "/task/root/data",
+        "/task/root/out",
+    ]
+    secret = objects.owned[1]
+    assert sorted(secret["data"]) == ["content-1", "inputs-0.json", "outputs-0.json", "token"]
+    assert secret_text(secret, "content-1") == "x"
+    assert json.loads(secret_text(secret, "inputs-0.json")) == {
+        "version": 1,
+        "task": str(ID),
+        "inputs": [
+            {"path": "/data/a", "local": "/task/root/data/a", "url": "s3://b/a"},
+            {
+                "path": "/data/s",
+                "local": "/task/root/data/s",
+                "type": "FILE",
+                "content_file": "content-1",
+            },
+        ],
+        "outputs": [],
+    }
+    assert json.loads(secret_text(secret, "outputs-0.json"))["outputs"] == [
+        {
+            "url": "s3://b/o",
+            "path": "/out/*.txt",
+            "local": "/task/root/out/*.txt",
+            "wildcard": True,
+            "path_prefix": "/out",
+        }
+    ]
+    claim = objects.owned[2]
+    assert (claim["kind"], claim["spec"]) == (
+        "PersistentVolumeClaim",
+        {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10000000000"}}},
+    )
+    assert container(objects, "executor-0")["volumeMounts"] == [
+        *run_mounts("executor-0"),
+        {"name": "task", "mountPath": "/data", "subPath": "root/data"},
+        {"name": "task", "mountPath": "/out", "subPath": "root/out"},
+    ]
+
+
+def test_the_plan_that_the_pod_carries_is_the_recorders(config):
+    executors = [EXECUTOR, {**EXECUTOR, "ignore_error": True}]
+    outputs = [{"path": "/o/a", "url": "s3://b/a"}]
+    objects = task_objects(
+        task(executors=executors, outputs=outputs, resources={"preemptible": True}), config
+    )
+    annotation = objects.job["spec"]["template"]["metadata"]["annotations"]["poiesis.io/plan"]
+    assert Plan.from_json(annotation) == Plan(
+        executors=("executor-0", "executor-1"),
+        ignore_error=(False, True),
+        outputs=("tof-0",),
+        upload_on_error=True,
+        preemptible=True,
+    )
+
+
+def command(config, index=0, **fields):
+    layout = layout_of(task(**fields), config)
+    argv = executor_command(index, layout, config)
+    assert argv[: len(RUN)] == RUN
+    return argv[len(RUN) :]
+
+
+OUTPUT = {"path": "/o/a", "url": "s3://b/a"}
+THREE = [EXECUTOR, {**EXECUTOR, "ignore_error": True}, EXECUTOR]
+
+
+def test_later_executors_are_told_of_earlier_ones_if_outputs_are_sent_anyway(config):
+    share = ["--share", "/o"]
+    assert command(config, 0, executors=THREE, outputs=[OUTPUT]) == [
+        *share,
+        "--on-failure",
+        "continue",
+        "--",
+        "true",
+    ]
+    assert command(config, 1, executors=THREE, outputs=[OUTPUT]) == [
+        "--after",
+        "executor-0",
+        *share,
+        "--on-failure",
+        "continue",
+        "--ignore-error",
+        "--",
+        "true",
+    ]
+    assert command(config, 2, executors=THREE, outputs=[OUTPUT])[:4] == [
+        "--after",
+        "executor-0",
+        "--after",
+        "executor-1",
+    ]
+
+
+@pytest.mark.parametrize("fields", [{}, {"outputs": [OUTPUT]}])
+def test_otherwise_kubernetes_stops_at_the_first_failure(config, fields):
+    skipping = change(config, executors={"onError": "skip"})
+    assert "--after" not in command(skipping, 2, executors=THREE, **fields)
+    assert "exit" in command(skipping, 2, executors=THREE, **fields)
+
+
+def test_streams_in_the_volume(config):
+    executor = {**EXECUTOR, "stdin": "/i/a", "stdout": "/o/a", "stderr": "/o/e"}
+    assert command(config, executors=[executor], outputs=[OUTPUT])[:-2] == [
+        "--stdin",
+        "/i/a",
+        "--stdout",
+        "/o/a",
+        "--stderr",
+        "/o/e",
+        "--share",
+        "/i",
+        "--share",
+        "/o",
+        "--on-failure",
+        "continue",
+    ]
+
+
+def test_outputs_in_system_directories_are_collected(config):
+    outputs = [{"path": "/out=a.txt", "url": "s3://b/a"}, {"path": "/etc/$x", "url": "s3://b/b"}]
+    executors = [{**EXECUTOR, "stdout": "/out=a.txt"}, {**EXECUTOR, "stdin": "/out=a.txt"}]
+    first = command(config, 0, executors=executors, outputs=outputs)
+    collect = [
+        "--collect",
+        "/etc/$$x=/poiesis/collect/etc/$$x",
+        "--collect",
+        "/out=a.txt=/poiesis/collect/out=a.txt",
+    ]
+    assert first[:-4] == ["--stdout", "/poiesis/collect/out=a.txt", *collect]
+    second = command(config, 1, executors=executors, outputs=outputs)
+    assert second[:-4] == ["--after", "executor-0", "--stdin", "/poiesis/collect/out=a.txt", *collect]
+    objects = task_objects(task(executors=executors, outputs=outputs), config)
+    assert container(objects, "executor-0")["volumeMounts"][-1] == {
+        "name": "task",
+        "mountPath": "/poiesis/collect",
+        "subPath": "root",
+    }
+
+
+def test_single_files_are_mounted_as_files(config):
+    objects = task_objects(task(inputs=[{"path": "/etc/app.conf", "content": "x"}]), config)
+    assert container(objects, "executor-0")["volumeMounts"][-1] == {
+        "name": "task",
+        "mountPath": "/etc/app.conf",
+        "subPath": "root/etc/app.conf",
+    }
+
+
+def test_an_executor_as_tes_gives_it(config):
+    executor = {
+        "image": "busybox",
+        "command": ["sh", "-c", "echo $(HOME) $$ $X"],
+        "workdir": "/w",
+        "env": {"A": "$(B)", "C": "$"},
+    }
+    resources = {"cpu_cores": 3, "ram_gb": 0.186}
+    layout = layout_of(task(executors=[executor], resources=resources), config)
+    asked = {"cpu": "3", "memory": "186000000"}
+    assert executor_container(0, layout, config) == {
+        "name": "executor-0",
+        "image": "busybox",
+        "command": [*RUN, "--on-failure", "exit", "--", "sh", "-c", "echo $$(HOME) $$$$ $$X"],
+        "workingDir": "/w",
+        "env": [{"name": "A", "value": "$$(B)"}, {"name": "C", "value": "$$"}],
+        "resources": {"requests": asked, "limits": asked},
+        "securityContext": {"allowPrivilegeEscalation": False},
+        "volumeMounts": run_mounts("executor-0"),
+    }
+
+
+def expand(text):
+    """As third_party/forked/golang/expansion of Kubernetes does without any variable."""
+    return re.sub(r"\$(\$|\([^)]*\))", lambda match: "$" if match[1] == "$" else match[0], text)
+
+
+@given(st.text(alphabet="$()aX ", max_size=20))
+def test_kubernetes_leaves_exactly_the_text(text):
+    assert expand(literal(text)) == text
+
+
+def test_executors_have_the_configured_security_context(config):
+    context = {"runAsUser": 1000, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
+    fixed = change(config, executors={"securityContext": context, "imagePullPolicy": "Never"})
+    executor = container(task_objects(task(), fixed), "executor-0")
+    assert executor["securityContext"] == {"allowPrivilegeEscalation": False, **context}
+    assert executor["imagePullPolicy"] == "Never"
+
+
+def test_every_container_has_requests_and_limits(config):
+    objects = task_objects(
+        task(inputs=[{"path": "/d/a", "content": "x"}], outputs=[{"path": "/o/a", "url": "s3://b/a"}]), config
+    )
+    for name in names(objects):
+        resources = container(objects, name)["resources"]
+        for side in ("requests", "limits"):
+            assert set(resources[side]) == {"cpu", "memory"}
+
+
+def test_an_ephemeral_volume(config):
+    ephemeral = change(config, volume={"type": "ephemeral", "storageClass": "fast"})
+    objects = task_objects(task(resources={"disk_gb": 0.5}), ephemeral)
+    assert [one["kind"] for one in objects.owned] == ["ServiceAccount", "Secret"]
+    assert volume(objects, "task")["ephemeral"]["volumeClaimTemplate"] == {
+        "metadata": {"labels": LABELS},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "500000000"}},
+            "storageClassName": "fast",
+        },
+    }
+
+
+def test_an_empty_dir_is_known_to_the_scheduler(config):
+    objects = task_objects(task(volumes=["/s"]), change(config, volume={"type": "emptyDir"}))
+    assert volume(objects, "task")["emptyDir"] == {"sizeLimit": "10000000000"}
+    assert container(objects, "pause")["resources"]["requests"]["ephemeral-storage"] == "10000000000"
+
+
+def test_settings_of_the_cluster_reach_the_pod(config):
+    pod = {
+        "labels": {"team": "a", "poiesis.io/task": "never"},
+        "annotations": {"note": "b"},
+        "nodeSelector": {"pool": "batch"},
+        "tolerations": [{"key": "batch"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "low",
+        "runtimeClassName": "gvisor",
+        "activeDeadlineSeconds": 3600,
+    }
+    images = {"pullSecrets": ["registry"]}
+    storage = {"caSecret": {"name": "ca", "key": "tls.crt"}, "secretName": None}
+    changed = change(config, pod=pod, images=images, storage=storage)
+    objects = task_objects(task(inputs=[{"path": "/d/a", "content": "x"}]), changed)
+    template = objects.job["spec"]["template"]
+    assert template["metadata"]["labels"] == {**LABELS, "team": "a"}
+    assert template["metadata"]["annotations"]["note"] == "b"
+    for key in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "runtimeClassName"):
+        assert template["spec"][key] == pod[key]
+    assert template["spec"]["activeDeadlineSeconds"] == 3600
+    assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    filer = container(objects, "tif-0")
+    assert "envFrom" not in filer
+    assert {"name": "AWS_CA_BUNDLE", "value": "/poiesis/storage-ca/ca.crt"} in filer["env"]
+    assert filer["volumeMounts"][-1]["mountPath"] == "/poiesis/storage-ca"
+    assert volume(objects, "storage-ca")["secret"] == {
+        "secretName": "ca",
+        "items": [{"key": "tls.crt", "path": "ca.crt"}],
+    }
+
+
+def test_kueue_knows_the_job_by_its_label(config):
+    objects = task_objects(task(), change(config, queue={"kueueQueueName": "batch"}))
+    assert objects.job["metadata"]["labels"] == {**LABELS, "kueue.x-k8s.io/queue-name": "batch"}
+
+
+def test_items_are_grouped_by_filer(config):
+    side = {"schemes": ["drs"], "image": "drs", "command": ["drs"]}
+    filers = [config.filers[0].model_dump(by_alias=True), {"name": "drs", "inputs": side, "env": {"X": "$"}}]
+    inputs = [
+        {"path": "/d/0", "url": "drs://h/0"},
+        {"path": "/d/1", "url": "s3://b/1"},
+        {"path": "/d/2", "url": "DRS://h/2"},
+        {"path": "/d/3", "content": "x"},
+    ]
+    changed = change(config, filers=filers)
+    layout = layout_of(task(inputs=inputs), changed)
+    assert [
+        (run.name, run.side.image, [item.path for item in run.work_list.inputs]) for run in layout.inputs
+    ] == [
+        ("tif-0", "drs", ["/d/0", "/d/2"]),
+        ("tif-1", "ghcr.io/jaeaeich/poiesis-tif:0.2.0", ["/d/1", "/d/3"]),
+    ]
+    objects = task_objects(task(inputs=inputs), changed)
+    assert {"name": "X", "value": "$$"} in container(objects, "tif-0")["env"]
+
+
+def test_a_filer_that_is_not_configured_any_more(config):
+    with pytest.raises(NoFiler):
+        task_objects(task(inputs=[{"path": "/d/0", "url": "drs://h/0"}]), config)
+    with pytest.raises(NoFiler):
+        task_objects(task(outputs=[{"path": "/d/0", "url": "drs://h/0"}]), config)
+
+
+def test_contents_are_spread_over_secrets(config):
+    inputs = [{"path": f"/d/{number}", "content": "x" * 131072} for number in range(12)]
+    objects = task_objects(task(inputs=inputs), config)
+    secrets = {one["metadata"]["name"]: one for one in objects.owned if one["kind"] == "Secret"}
+    assert list(secrets) == [NAME, f"{NAME}-content-0", f"{NAME}-content-1"]
+    for secret in secrets.values():
+        assert sum(len(base64.b64decode(value)) for value in secret["data"].values()) <= 700 * 1024
+    items = {
+        item["path"]: secrets[source["secret"]["name"]]["data"][item["key"]]
+        for source in volume(objects, "spec-tif-0")["projected"]["sources"]
+        for item in source["secret"]["items"]
+    }
+    assert sorted(items) == sorted(["work.json", *(f"content-{number}" for number in range(12))])
+
+
+def test_a_very_long_work_list_is_done_by_several_containers(config):
+    inputs = [{"path": f"/d/{number}", "url": "https://h/" + "x" * 1000} for number in range(1000)]
+    layout = layout_of(task(inputs=inputs), config)
+    assert [run.name for run in layout.inputs] == ["tif-0", "tif-1", "tif-2"]
+    texts = [run.work_list.to_json() for run in layout.inputs]
+    assert max(map(len, texts)) < 500 * 1024
+    assert [item.path for text in texts for item in WorkList.from_json(text).inputs] == [
+        one["path"] for one in inputs
+    ]
+
+
+def test_secrets_are_filled_in_order():
+    packed = pack_secrets(ID, {"token": b"t", "a": bytes(600 * 1024), "b": bytes(200 * 1024), "c": b"c"})
+    assert {name: list(entries) for name, entries in packed.items()} == {
+        NAME: ["token", "a"],
+        f"{NAME}-content-0": ["b", "c"],
+    }
+
+
+def test_owned_objects_name_their_job(config):
+    owned = owned_by(task_objects(task(), config).owned[0], "uid")
+    assert owned["metadata"] == {
+        "name": NAME,
+        "labels": LABELS,
+        "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": NAME, "uid": "uid"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "size"), [(1, 10**9), (0.1, 10**8), (0.186, 186_000_000), (1e-10, 1), (1.0737, 1073700000)]
+)
+def test_gigabytes_are_decimal_and_rounded_up(gigabytes, size):
+    assert gb_to_bytes(gigabytes) == size
+
+
+def test_manifests_are_json(config):
+    objects = task_objects(task(inputs=[{"path": "/d/\u2603", "content": "\u2603"}]), config)
+    for manifest in (objects.job, *objects.owned):
+        assert json.loads(json.dumps(manifest)) == manifest
+    assert pod_template(layout_of(task(), config), config, {})["spec"]["restartPolicy"] == "Never"
+
+
+def test_the_token_is_not_shown():
+    assert "token=" not in repr(task())
