@@ -33,7 +33,7 @@ def _backends() -> dict[str, str]:
     from lab import backends, daemon
 
     daemon.ensure()
-    postgres, minio = backends.start_postgres(), backends.start_minio()
+    postgres, minio = backends.start_postgres("poiesis-postgres-integration"), backends.start_minio()
     return {
         "POIESIS_TEST_DSN": postgres.dsn,
         "POIESIS_TEST_S3": minio.url,

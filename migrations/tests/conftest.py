@@ -45,6 +45,8 @@ async def database(server: str) -> AsyncIterator[str]:
     """DSN of an empty database, in which the server's superuser works."""
     name = f"migrations_{secrets.token_hex(6)}"
     admin = await asyncpg.connect(server)
+    # Roles and their passwords belong to the whole server: one test at a time, whatever process runs it.
+    await admin.execute("SELECT pg_advisory_lock(hashtext('migration tests'))")
     await admin.execute(f"CREATE DATABASE {name}")
     yield in_database(server, name)
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
