@@ -120,7 +120,7 @@ class Executors(Section):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
         default=None, description="none: Kubernetes' rule (Always for :latest)"
     )
-    log_bytes: int = Field(default=65536, ge=0, le=2**30, description="kept of each stream of each executor")
+    log_bytes: int = Field(default=65536, ge=0, le=2**26, description="kept of each stream of each executor")
     on_error: Literal["upload", "skip"] = Field(
         default="upload", description="whether outputs are sent after a failed executor"
     )

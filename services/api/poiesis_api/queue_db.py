@@ -52,11 +52,12 @@ WITH RECURSIVE active AS MATERIALIZED (
            AND (claimed_until IS NULL OR claimed_until <= now())
          ORDER BY next_submit_at, seq LIMIT $1
      ) due
-), chosen AS (
-    SELECT c.id FROM candidate c JOIN task ON task.id = c.id
-     WHERE task.submitted_at IS NULL AND task.ended_at IS NULL AND task.cancel_requested_at IS NULL
-     ORDER BY c.turn, c.next_submit_at LIMIT (SELECT tasks FROM room)
-       FOR UPDATE OF task SKIP LOCKED
+), chosen AS ( -- but not one that is being canceled right now
+    SELECT id FROM task
+     WHERE id = ANY (ARRAY(
+               SELECT id FROM candidate ORDER BY turn, next_submit_at LIMIT (SELECT tasks FROM room)))
+       AND submitted_at IS NULL AND ended_at IS NULL AND cancel_requested_at IS NULL
+       FOR UPDATE SKIP LOCKED
 )
 UPDATE task t
    SET claimed_until = now() + make_interval(secs => $3), submit_attempts = t.submit_attempts + 1
