@@ -40,6 +40,7 @@ async def open_pool(dsn: str, config: Database) -> AsyncIterator[Pool]:
         max_size=config.max_connections,
         command_timeout=config.timeout_seconds,
         timeout=config.timeout_seconds,
+        init=_without_jit,
         reset=_nothing_to_reset,
         server_settings={"application_name": "poiesis-api"},
     )
@@ -49,6 +50,11 @@ async def open_pool(dsn: str, config: Database) -> AsyncIterator[Pool]:
             yield pool
         finally:
             pool.terminate()
+
+
+async def _without_jit(connection: Connection) -> None:
+    """Our statements are short; compiling the estimated worst of them took a second."""
+    await connection.execute("SET jit = off")
 
 
 async def _nothing_to_reset(_: Connection) -> None:
