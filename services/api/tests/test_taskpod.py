@@ -641,3 +641,31 @@ def test_manifests_are_json(config):
 
 def test_the_token_is_not_shown():
     assert "token=" not in repr(task())
+
+
+@pytest.mark.parametrize("volume_type", ["pvc", "ephemeral", "emptyDir"])
+async def test_the_client_library_knows_every_field(config, volume_type):
+    from kubernetes.aio.client import (
+        ApiClient,
+        Configuration,
+        V1Job,
+        V1PersistentVolumeClaim,
+        V1Secret,
+        V1ServiceAccount,
+    )
+
+    models = {
+        "Job": V1Job,
+        "PersistentVolumeClaim": V1PersistentVolumeClaim,
+        "Secret": V1Secret,
+        "ServiceAccount": V1ServiceAccount,
+    }
+    executor = {**EXECUTOR, "workdir": "/w", "env": {"A": "b"}}
+    outputs = [{"path": "/out", "url": "s3://b/a"}]
+    inputs = [{"path": "/etc/x", "content": "x"}]
+    changed = change(config, volume={"type": volume_type}, storage={"caSecret": {"name": "ca"}})
+    objects = task_objects(task(executors=[executor], inputs=inputs, outputs=outputs), changed)
+    serializer = ApiClient(Configuration())
+    for manifest in (objects.job, *(owned_by(one, "uid") for one in objects.owned)):
+        model = models[manifest["kind"]].from_dict(manifest)
+        assert serializer.sanitize_for_serialization(model) == manifest
