@@ -55,7 +55,9 @@ CREATE TABLE task (
     CHECK (submitted_at IS NULL OR recorder_token IS NULL)
 );
 CREATE INDEX task_by_owner ON task (owner, seq DESC);
-CREATE INDEX task_to_submit ON task (next_submit_at) WHERE submitted_at IS NULL AND ended_at IS NULL;
+CREATE INDEX task_by_state ON task (owner, state, seq DESC);
+CREATE INDEX task_to_submit ON task (owner, next_submit_at, seq) WHERE submitted_at IS NULL AND ended_at IS NULL;
+CREATE INDEX task_claimed ON task (claimed_until) WHERE claimed_until IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX task_active ON task (owner) WHERE submitted_at IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX task_canceling ON task (id) WHERE state = 'CANCELING';
 
@@ -166,9 +168,11 @@ CREATE TABLE output_file_log (
     path text NOT NULL,
     url text NOT NULL,
     size_bytes bigint NOT NULL CHECK (size_bytes >= 0),
-    PRIMARY KEY (task_id, attempt, path, url),
     FOREIGN KEY (task_id, attempt) REFERENCES task_log ON DELETE CASCADE
 );
+-- By hashes: a path and a URL may be longer than what an index can hold.
+CREATE UNIQUE INDEX output_file_log_once
+    ON output_file_log (task_id, attempt, hashtextextended(path, 0), hashtextextended(url, 0));
 
 -- What the system has to say, in order. `key` makes a line unique per task and attempt, so that it may be told twice.
 -- attempt is NULL for what was said before there was a Pod.

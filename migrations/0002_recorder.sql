@@ -53,7 +53,7 @@ BEGIN
     INSERT INTO output_file_log (task_id, attempt, path, url, size_bytes)
     SELECT p_task, v_attempt, o.path, o.url, o.size_bytes
       FROM jsonb_to_recordset(coalesce(p_report -> 'outputs', '[]')) AS o (path text, url text, size_bytes bigint)
-    ON CONFLICT (task_id, attempt, path, url) DO UPDATE SET size_bytes = excluded.size_bytes;
+    ON CONFLICT (task_id, attempt, hashtextextended(path, 0), hashtextextended(url, 0)) DO UPDATE SET size_bytes = excluded.size_bytes;
 
     INSERT INTO system_log (task_id, attempt, at, source, key, message)
     SELECT p_task, v_attempt, from_ns(s.at_ns), 'recorder', s.key, s.message

@@ -79,6 +79,15 @@ async def test_a_report_told_twice_is_told_once(db, recorder, task):
         assert await db.fetchval(f"SELECT count(*) FROM {table} WHERE task_id = $1", task) == 1  # noqa: S608
 
 
+async def test_outputs_with_paths_longer_than_an_index_holds_are_stored_once(db, recorder, task):
+    noise = "".join(hashlib.sha256(str(number).encode()).hexdigest() for number in range(200))  # incompressible
+    sent = [{"path": f"/{noise}/{name}", "url": f"s3://b/{noise}/{name}", "size_bytes": 1} for name in "ab"]
+    await report(recorder, task, outputs=sent)
+    await report(recorder, task, outputs=[sent[0] | {"size_bytes": 2}, sent[1]])
+    rows = await db.fetch("SELECT size_bytes FROM output_file_log WHERE task_id = $1 ORDER BY path", task)
+    assert [row["size_bytes"] for row in rows] == [2, 1]
+
+
 async def test_an_ending_is_stored_once_and_the_first_one_wins(db, recorder, task):
     assert await report(recorder, task, ending={"state": "COMPLETE"}) == ("COMPLETE", False, True)
     assert await report(recorder, task, ending={"state": "SYSTEM_ERROR"}) == ("COMPLETE", False, True)
