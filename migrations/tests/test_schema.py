@@ -80,7 +80,7 @@ async def test_a_report_told_twice_is_told_once(db, recorder, task):
 
 
 async def test_outputs_with_paths_longer_than_an_index_holds_are_stored_once(db, recorder, task):
-    noise = "".join(hashlib.sha256(str(number).encode()).hexdigest() for number in range(200))  # incompressible
+    noise = "".join(hashlib.sha256(str(number).encode()).hexdigest() for number in range(200))
     sent = [{"path": f"/{noise}/{name}", "url": f"s3://b/{noise}/{name}", "size_bytes": 1} for name in "ab"]
     await report(recorder, task, outputs=sent)
     await report(recorder, task, outputs=[sent[0] | {"size_bytes": 2}, sent[1]])
