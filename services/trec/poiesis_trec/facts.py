@@ -227,12 +227,14 @@ def _end(name: str, files: Files, pod: PodView | None, *, hidden: bool) -> End |
     return _told(told, files, pod, hidden=hidden)
 
 
-def _told(told: ContainerEnd, files: Files, pod: PodView, *, hidden: bool) -> End:
-    """From the Pod's status alone: the helper left no word."""
+def _told(told: ContainerEnd, files: Files, pod: PodView, *, hidden: bool) -> End | None:
+    """From the Pod's status alone: the helper left no word. None if it skipped what it should have run."""
     end_ns = pod.finished_ns.get(told.name, 0)
     code = min(max(told.exit_code, 0), _EXIT_CODE_MAX)
     if told.reason == _OOM:
         return End(exit_code=code or _SIGKILL_EXIT, end_ns=end_ns, oom=True)
+    if code == 0 and files.skipped:
+        return None
     if code == 0:
         return _passed(told.name, end_ns, failed=files.failed, hidden=hidden)
     if pod.going:

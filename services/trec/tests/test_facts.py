@@ -248,6 +248,18 @@ def test_how_a_task_ends(case, expected):
     assert ending(**case) == expected
 
 
+def test_an_executor_that_skipped_itself_did_not_end_though_its_container_exited_0():
+    situation = Situation(
+        plan=UPLOAD,
+        files={"executor-0": ended(7, failed=True), "executor-1": SKIPPED},
+        pod=status(told("executor-0", 0, record=ended(7).exit), told("executor-1", 0, "Completed")),
+    )
+    assert [(one.name, one.end is None) for one in containers(situation) if one.executor is not None] == [
+        ("executor-0", False),
+        ("executor-1", True),
+    ]
+
+
 @pytest.mark.parametrize(
     ("files", "state"),
     [
