@@ -71,7 +71,7 @@ async def _look(client: TesClient, kube: Kube, node: Node, there: Stage) -> Foot
     first_line = await _first_log_line(kube, task_id)
     found = await kube.of_task(_KINDS, task_id)
     await client.wait(task_id)
-    pod = await kube.pod(task_id)
+    pod = await kube.ended_pod(task_id)
     return Footprint(
         recorder=Recorder(
             rss_mib=status["VmRSS"] / 1024,

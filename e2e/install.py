@@ -43,7 +43,7 @@ def install(
     namespace: str,
     values: Values,
     secrets: Mapping[str, Mapping[str, str]],
-    seconds: float = 300,
+    seconds: float = 180,
 ) -> Release:
     """`helm upgrade --install`, and wait for an answer. `secrets` are made first: name, key, value."""
     with step(f"install the chart: release {name}, namespace {namespace}"):
@@ -84,10 +84,15 @@ class NotInstalled(RuntimeError):
     """Helm gave up; says what the namespace looks like."""
 
     def __init__(self, cluster: Cluster, namespace: str, cause: Exception) -> None:
+        where = ("--namespace", namespace)
         looks = [
-            cluster.kubectl("get", "pods", "-o", "wide", "--namespace", namespace),
-            cluster.kubectl("get", "events", "--sort-by=.lastTimestamp", "--namespace", namespace)[-4000:],
+            cluster.kubectl("get", "pods", "-o", "wide", *where),
+            cluster.kubectl("get", "events", "--sort-by=.lastTimestamp", *where)[-2000:],
         ]
+        for component in ("api", "tctl", "migrations", "postgres"):
+            selector = f"--selector=app.kubernetes.io/component={component}"
+            said = cluster.kubectl("logs", *where, selector, "--tail=15", "--prefix", "--ignore-errors")
+            looks.append(said)
         super().__init__("\n".join([f"the chart could not be installed: {cause}", *looks]))
 
 
@@ -129,7 +134,7 @@ def chart_values(
 ) -> Values:
     """Values for a small machine: our images, this object storage, small requests; then `overrides`.
 
-    `images`: references by service; empty for a cluster that the lab did not make, which pulls the chart's own.
+    `images`: references by service; none for a cluster that is not the lab's, which pulls the chart's own.
     """
     ours = {name: images[name] for name in SERVICES if name in images}
     values: Values = {

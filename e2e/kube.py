@@ -126,6 +126,15 @@ class Kube:
 
         return await eventually(look, f"a Pod of task {task_id}")
 
+    async def ended_pod(self, task_id: str, *, seconds: float = 60) -> Object:
+        """The task's Pod when the kubelet has said how everything in it ended."""
+
+        async def look() -> Object | None:
+            pod = await self.pod(task_id)
+            return pod if pod["status"]["phase"] in {"Succeeded", "Failed"} else None
+
+        return await eventually(look, f"the end of the Pod of task {task_id}", seconds=seconds)
+
     async def running_container(self, task_id: str, container: str, *, seconds: float = 60) -> str:
         """The id of a container of the task's Pod once it runs."""
 

@@ -4,6 +4,8 @@ Knows HTTP and the specification's field names, nothing of the services.
 """
 
 import asyncio
+import io
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -215,7 +217,9 @@ class TesClient:
 
     async def create(self, document: Document) -> str:
         """POST /tasks: the new task's id."""
-        answer = await self._call("POST", "/tasks", json=document)
+        body = io.BytesIO(json.dumps(document).encode())  # a stream: contents may make it large
+        headers = {"Content-Type": "application/json"}
+        answer = await self._call("POST", "/tasks", data=body, headers=headers)
         task_id: str = answer["id"]
         self.created.append(task_id)
         return task_id

@@ -71,7 +71,12 @@ def set_up() -> Stage:
             running,
             name=NAME,
             namespace=NAME,
-            values=chart_values(built, endpoint, bases.postgres),
+            values=chart_values(
+                built,
+                endpoint,
+                bases.postgres,
+                {"executors": {"defaultResources": {"cpu": "500m"}}, "serviceInfo": {"name": "Poiesis demo"}},
+            ),
             secrets={STORAGE_SECRET: storage_secret(endpoint)},
         )
     return Stage(

@@ -50,7 +50,7 @@ def document(image: str, web: str, bucket: Bucket) -> Document:
         "name": "align phage lambda",
         "description": "bowtie2 and samtools on the example reads of bowtie2",
         "tags": {"demo": "lambda"},
-        "resources": {"cpu_cores": 1, "ram_gb": 0.5, "disk_gb": 1},
+        "resources": {"ram_gb": 0.5, "disk_gb": 1},
         "inputs": [
             {"path": "/data/reference/lambda.fa", "url": f"{web}/{REFERENCE_PATH}", "type": "FILE"},
             {"path": "/data/reads", "url": bucket.url("reads"), "type": "DIRECTORY"},

@@ -27,12 +27,12 @@ async def test_each_step_is_shown_within_two_seconds(
     )
     history = await client.wait(task_id)
     task = await client.get(task_id, "FULL")
-    pod = await kube.pod(task_id)
+    pod = await kube.ended_pod(task_id)
 
     assert history.states == ["QUEUED", "INITIALIZING", "RUNNING", "COMPLETE"]
     recorder = container_status(pod, "trec")
     assert recorder is not None
-    initialized = seconds(recorder["state"].get("running", recorder["state"].get("terminated"))["startedAt"])
+    initialized = seconds(recorder["state"]["terminated"]["startedAt"])
     running = seconds(executor_logs(task)[0]["start_time"])
     sent = exit_record(pod, "tof-0")["end_ns"] / 1e9
     assert history.at("INITIALIZING") <= initialized + _KUBERNETES_CLOCK + _SHOWN_WITHIN

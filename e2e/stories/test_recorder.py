@@ -8,7 +8,6 @@ from kube import Kube, Node, container_status
 from lab.images import Images
 from storage import Bucket
 from tes_client import TesClient
-from waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -80,8 +79,4 @@ async def test_the_controller_tells_the_end_of_an_executor_whose_recorder_cannot
     assert row is not None
     assert tuple(row) == ("controller", "executor-0")
     assert system_logs(task)
-
-    async def ended() -> bool:
-        return bool((await kube.pod(task_id))["status"]["phase"] == "Failed")
-
-    await eventually(ended, "the Pod ends", seconds=60)
+    assert (await kube.ended_pod(task_id))["status"]["phase"] == "Failed"
