@@ -4,6 +4,7 @@ import json
 import shlex
 import time
 from dataclasses import dataclass
+from datetime import datetime
 
 from demo import data, show, task
 from demo.data import ExampleFiles
@@ -114,13 +115,24 @@ async def align(stage: Stage) -> Task:
 
 
 def _show_results(finished: Task, results: task.Results) -> None:
+    log = finished["logs"][0]
+    show.heading("Its steps, as the task's log tells them")
+    for line in log.get("system_logs", ()):
+        show.quoted(line)
+    for executor, ended in zip(finished["executors"], log["logs"], strict=True):
+        seconds = _unix(ended["end_time"]) - _unix(ended["start_time"])
+        show.say(f"    {executor['command'][0]:14} {seconds:6.2f} s  exit code {ended['exit_code']}")
     show.heading("samtools flagstat says")
     show.quoted(results.flagstat)
     show.heading("bowtie2 says")
     show.quoted(results.logs["align.log"].splitlines()[-1])
     show.heading("What was sent to object storage")
-    for sent in finished["logs"][0]["outputs"]:
+    for sent in log["outputs"]:
         show.say(f"    {sent['url']:48} {int(sent['size_bytes']):>9} bytes")
+
+
+def _unix(rfc3339: str) -> float:
+    return datetime.fromisoformat(rfc3339).timestamp()
 
 
 def _show_way_on(stage: Stage, task_id: str) -> None:
