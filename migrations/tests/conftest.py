@@ -1,10 +1,10 @@
-"""A Postgres server for the session, a database of its own for every test."""
+"""A database of its own for every test, and the migration run."""
 
 import asyncio
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,29 +26,15 @@ def as_user(dsn: str, user: str, password: str) -> str:
     return parts._replace(netloc=f"{user}:{password}@{parts.hostname}:{parts.port or 5432}").geturl()
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """DSN of a superuser: POIESIS_TEST_DSN, or a container of the image POIESIS_POSTGRES_IMAGE."""
-    dsn = os.environ.get("POIESIS_TEST_DSN")
-    if dsn:
-        yield dsn
-        return
-    from testcontainers.postgres import PostgresContainer
-
-    image = os.environ.get("POIESIS_POSTGRES_IMAGE", "postgres:17")
-    with PostgresContainer(image, driver=None) as container:
-        yield container.get_connection_url()
-
-
 @pytest_asyncio.fixture
-async def database(server: str) -> AsyncIterator[str]:
+async def database(postgres_server: str) -> AsyncIterator[str]:
     """DSN of an empty database, in which the server's superuser works."""
     name = f"migrations_{secrets.token_hex(6)}"
-    admin = await asyncpg.connect(server)
+    admin = await asyncpg.connect(postgres_server)
     # Roles and their passwords belong to the whole server: one test at a time, whatever process runs it.
     await admin.execute("SELECT pg_advisory_lock(hashtext('migration tests'))")
     await admin.execute(f"CREATE DATABASE {name}")
-    yield in_database(server, name)
+    yield in_database(postgres_server, name)
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()
 
@@ -95,9 +81,9 @@ async def db(database: str, run: Run) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest_asyncio.fixture
-async def role(server: str, database: str) -> AsyncIterator[Callable[[str], Awaitable[str]]]:
+async def role(postgres_server: str, database: str) -> AsyncIterator[Callable[[str], Awaitable[str]]]:
     """Make a role with these attributes; it is dropped after the test."""
-    admin = await asyncpg.connect(server)
+    admin = await asyncpg.connect(postgres_server)
     made: list[str] = []
 
     async def make(attributes: str) -> str:

@@ -113,9 +113,11 @@ async def test_a_recorder_that_could_read_tables_is_refused(run, environment, da
     assert "has rights on the task table: its DSN is in every task's Pod" in output
 
 
-async def test_an_owner_without_createrole_is_told_what_to_run(database, run, environment, role, server):
+async def test_an_owner_without_createrole_is_told_what_to_run(
+    database, run, environment, role, postgres_server
+):
     owner = await role("LOGIN PASSWORD 'x'")
-    admin = await asyncpg.connect(server)
+    admin = await asyncpg.connect(postgres_server)
     await admin.execute(f'ALTER DATABASE "{urlsplit(database).path[1:]}" OWNER TO {owner}')
     await admin.execute(SERVICE_ROLES)
     await admin.close()

@@ -19,36 +19,15 @@ from poiesis_models import runfiles
 from poiesis_models.worklist import WorkList
 from poiesis_transfer.config import S3Config
 
-_USER = "poiesis-tests"
-
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[S3Config]:
-    """POIESIS_TEST_S3 with its keys, or a container of the image POIESIS_MINIO_IMAGE."""
-    url = os.environ.get("POIESIS_TEST_S3")
-    if url:
-        yield S3Config(
-            endpoint_url=url,
-            access_key_id=os.environ["POIESIS_TEST_S3_ACCESS_KEY"],
-            secret_access_key=os.environ["POIESIS_TEST_S3_SECRET_KEY"],
-        )
-        return
-    from testcontainers.core.container import DockerContainer
-    from testcontainers.core.wait_strategies import HttpWaitStrategy
-
-    secret = secrets.token_hex(16)
-    image = os.environ.get("POIESIS_MINIO_IMAGE", "quay.io/minio/minio:latest")
-    container = (
-        DockerContainer(image)
-        .with_env("MINIO_ROOT_USER", _USER)
-        .with_env("MINIO_ROOT_PASSWORD", secret)
-        .with_command("server /data")
-        .with_exposed_ports(9000)
-        .waiting_for(HttpWaitStrategy(9000, "/minio/health/ready"))
+def s3(s3_endpoint: Any) -> S3Config:
+    """As a filer knows it."""
+    return S3Config(
+        endpoint_url=s3_endpoint.url,
+        access_key_id=s3_endpoint.access_key,
+        secret_access_key=s3_endpoint.secret_key,
     )
-    with container:
-        address = f"{container.get_container_host_ip()}:{container.get_exposed_port(9000)}"
-        yield S3Config(endpoint_url=f"http://{address}", access_key_id=_USER, secret_access_key=secret)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A Postgres, a task in it, run directories, and a fake helper that fills them."""
+"""A task in Postgres, run directories, and a fake helper that fills them."""
 
 import asyncio
 import fcntl
@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -20,7 +19,6 @@ from poiesis_models.plan import Plan
 from poiesis_trec.config import Config, PodRef
 from poiesis_trec.recorder import run
 
-MIGRATIONS = Path(__file__).parents[3] / "migrations"
 TOKEN = "the-task's-token"
 POD = PodRef(name="poiesis-x-abcde", uid="uid-1", namespace="tasks", node="node-1")
 PLAN = Plan(
@@ -204,49 +202,6 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     )
     yield lab
     lab.close()
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """DSN of a superuser."""
-    if dsn := os.environ.get("POIESIS_TEST_DSN"):
-        yield dsn
-        return
-    from testcontainers.community.postgres import PostgresContainer
-
-    image = os.environ.get("POIESIS_POSTGRES_IMAGE", "postgres:17-alpine")
-    with PostgresContainer(image, driver=None) as container:
-        yield container.get_connection_url()
-
-
-@pytest.fixture(scope="session")
-def postgres_dsn(postgres_server: str) -> Iterator[str]:
-    """A database of this worker's own, with the migrations applied."""
-    name = f"trec_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{os.getpid()}"
-    dsn = urlunsplit(urlsplit(postgres_server)._replace(path=f"/{name}"))
-    asyncio.run(_make_database(postgres_server, dsn, name))
-    yield dsn
-    asyncio.run(_execute(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)'))
-
-
-async def _make_database(server: str, dsn: str, name: str) -> None:
-    lock = await asyncpg.connect(server)
-    try:
-        await lock.execute("SELECT pg_advisory_lock(7031)")  # roles belong to the server, not to a database
-        await lock.execute(f'CREATE DATABASE "{name}"')
-        for file in sorted(MIGRATIONS.glob("*.sql")):
-            up = file.read_text().partition("-- migrate:up")[2].partition("-- migrate:down")[0]
-            await _execute(dsn, up)
-    finally:
-        await lock.close()
-
-
-async def _execute(dsn: str, sql: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
 
 
 @pytest.fixture

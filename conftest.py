@@ -1,0 +1,91 @@
+"""A real Postgres and a real S3 for every test that asks for one.
+
+`make test` starts them once and says where they are (POIESIS_TEST_DSN, POIESIS_TEST_S3); a test that is run
+by hand starts the lab's own, which stay until `make down`.
+"""
+
+import asyncio
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Endpoint:
+    """Where it answers, and an administrator's keys."""
+
+    url: str
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> str:
+    """A superuser's DSN."""
+    given = os.environ.get("POIESIS_TEST_DSN")
+    if given:
+        return given
+    from lab import backends, daemon
+
+    daemon.ensure()
+    return backends.start_postgres("poiesis-postgres-integration").dsn
+
+
+@pytest.fixture(scope="module")
+def postgres_dsn(postgres_server: str) -> Iterator[str]:
+    """A superuser's DSN of a new database with the schema, for this module."""
+    name = f"poiesis_{secrets.token_hex(8)}"
+    dsn = urlunsplit(urlsplit(postgres_server)._replace(path=f"/{name}"))
+    asyncio.run(_create(postgres_server, name, dsn))
+    yield dsn
+    asyncio.run(_execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> S3Endpoint:
+    """MinIO; its buckets are whatever earlier tests left."""
+    url = os.environ.get("POIESIS_TEST_S3")
+    if url:
+        return S3Endpoint(
+            url=url,
+            access_key=os.environ["POIESIS_TEST_S3_ACCESS_KEY"],
+            secret_key=os.environ["POIESIS_TEST_S3_SECRET_KEY"],
+        )
+    from lab import backends, daemon
+
+    daemon.ensure()
+    minio = backends.start_minio()
+    return S3Endpoint(url=minio.url, access_key=minio.access_key, secret_key=minio.secret_key)
+
+
+async def _create(server: str, name: str, dsn: str) -> None:
+    lock = await asyncpg.connect(server)
+    try:
+        # Roles belong to the whole server: workers that start together must not make them at once.
+        await lock.execute("SELECT pg_advisory_lock(hashtext('migration tests'))")
+        await lock.execute(f"CREATE DATABASE {name}")
+        await _execute(dsn, *(_up(file.read_text()) for file in sorted(MIGRATIONS.glob("*.sql"))))
+    finally:
+        await lock.close()
+
+
+async def _execute(dsn: str, *statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _up(text: str) -> str:
+    return re.split(r"^-- migrate:(?:up|down).*$", text, flags=re.MULTILINE)[1]
