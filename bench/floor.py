@@ -29,11 +29,11 @@ class JobTimes:
 class Floor:
     """Runs such Jobs in one namespace."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, image: str, volume: str) -> None:
+    def __init__(self, kubeconfig: Path, namespace: str, *, image: str, volume: str, cpu: str) -> None:
         api = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
         self._jobs: Any = client.BatchV1Api(api)
         self._core: Any = client.CoreV1Api(api)
-        self._namespace, self._image, self._volume = namespace, image, volume
+        self._namespace, self._image, self._volume, self._cpu = namespace, image, volume, cpu
 
     def run(self, count: int, *, data: bool) -> list[JobTimes]:
         """`count` Jobs at once, each with its times. `data`: with filers and a volume."""
@@ -92,8 +92,8 @@ class Floor:
                 "image": self._image,
                 "command": ["sh", "-c", script],
                 "resources": {
-                    "requests": {"cpu": "10m", "memory": "16Mi"},
-                    "limits": {"cpu": "1", "memory": "64Mi"},
+                    "requests": {"cpu": self._cpu if part == "executor" else "10m", "memory": "64Mi"},
+                    "limits": {"cpu": self._cpu if part == "executor" else "1", "memory": "64Mi"},
                 },
                 **mounts,
                 **more,

@@ -14,7 +14,7 @@ from datetime import datetime
 from statistics import median
 
 from floor import Floor
-from stage import Stage, parser, stage, table
+from stage import CPU, Stage, parser, stage, table
 
 from tes_client import Document, TesClient, connect
 
@@ -96,7 +96,13 @@ def run_jobs(floor: Floor, shape: Shape) -> Sample:
 
 async def measure(there: Stage, volume: str, runs: int, shapes: Sequence[Shape]) -> list[Measured]:
     """Tasks and Jobs by turns, after one of each that is not counted."""
-    floor = Floor(there.cluster.kubeconfig, there.release.namespace, there.images.busybox, volume)
+    floor = Floor(
+        there.cluster.kubeconfig,
+        there.release.namespace,
+        image=there.images.busybox,
+        volume=volume,
+        cpu=CPU,
+    )
     await there.bucket.put("in", b"0123456789abcdef" * 4096)
     measured = []
     async with connect(there.release.url) as client:

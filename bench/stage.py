@@ -23,6 +23,7 @@ from lab.images import Images
 from storage import Bucket, Endpoint, make_bucket
 
 NAME = "poiesis-bench"
+CPU = "30m"  # of an executor, in a task and in a Job: twenty at once fit on the node
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,12 @@ def stage(volume: str, *, keep: bool) -> Iterator[Stage]:
         running,
         name=NAME,
         namespace=NAME,
-        values=chart_values(built, endpoint, bases.postgres, {"volume": {"type": volume}}),
+        values=chart_values(
+            built,
+            endpoint,
+            bases.postgres,
+            {"volume": {"type": volume}, "executors": {"defaultResources": {"cpu": CPU}}},
+        ),
         secrets={STORAGE_SECRET: storage_secret(endpoint)},
     )
     try:
