@@ -81,7 +81,7 @@ def stage(volume: str, *, keep: bool) -> Iterator[Stage]:
     finally:
         bucket.remove()
         if not keep:
-            uninstall(running, release)
+            uninstall(running, NAME, NAME)
 
 
 def table(rows: list[list[str]]) -> str:

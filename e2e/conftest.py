@@ -35,7 +35,9 @@ from lab import cache, docker, services
 from lab import cluster as lab_cluster
 from lab import images as lab_images
 from lab.cluster import Cluster
+from lab.errors import LabError
 from lab.images import Images
+from lab.shell import say
 from storage import Bucket, Endpoint, make_bucket
 from tes_client import Document, Task, TesClient, connect
 
@@ -43,7 +45,9 @@ with warnings.catch_warnings():  # testcontainers moved its modules, and says so
     warnings.simplefilter("ignore", DeprecationWarning)
     from lab import backends
 
-_RUN = "POIESIS_E2E_RUN"
+_RUN = "POIESIS_E2E_RUN"  # how this run is called
+_OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
+_RELEASES = ("first", "second")
 _CREATED = pytest.StashKey[list[str]]()
 _FILER = Path(__file__).parent / "filers"
 
@@ -53,18 +57,22 @@ _FILER = Path(__file__).parent / "filers"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the run; workers inherit the name by the environment."""
-    os.environ.setdefault(_RUN, "kept" if _keep(config) else uuid.uuid4().hex[:6])
+    if _RUN not in os.environ:
+        os.environ[_RUN] = "kept" if _keep(config) else uuid.uuid4().hex[:6]
+        os.environ[_OWNER] = str(os.getpid())
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Take down what the run made; only in the process that started it, after all workers."""
-    config = session.config
     folder = _folder()
-    if hasattr(config, "workerinput") or not folder.exists():
+    if os.environ[_OWNER] != str(os.getpid()) or not folder.exists():
         return
-    if not _keep(config):
-        _take_down(folder)
-    shutil.rmtree(folder)
+    try:
+        if not _keep(session.config):
+            _take_down(folder)
+        shutil.rmtree(folder)
+    except LabError as error:
+        say(f"the run's releases could not be removed; the next run tries again: {error}")
 
 
 def _keep(config: pytest.Config) -> bool:
@@ -72,7 +80,21 @@ def _keep(config: pytest.Config) -> bool:
 
 
 def _folder() -> Path:
+    """What is known of this run."""
     return cache.directory() / "e2e" / os.environ[_RUN]
+
+
+def _namespace(release: str, run: str) -> str:
+    return f"poiesis-e2e-{run}-{release}"
+
+
+def _take_down_dead_runs() -> None:
+    """What a run left whose process was killed."""
+    for folder in _folder().parent.iterdir():
+        owner = (folder / "owner").read_text() if (folder / "owner").exists() else "0"
+        if folder.name != "kept" and not Path("/proc", owner).exists():
+            _take_down(folder)
+            shutil.rmtree(folder)
 
 
 def _take_down(folder: Path) -> None:
@@ -80,12 +102,11 @@ def _take_down(folder: Path) -> None:
     if "cluster" not in made:
         return
     cluster = lab_cluster.current()
-    for name in ("release", "second"):
-        if name in made:
-            uninstall(cluster, Release(**made[name]))
-    if "postgres" in made:
+    for name in _RELEASES:
+        uninstall(cluster, name, _namespace(name, folder.name))
+    if "postgres" in made and docker.container_facts(made["postgres"]["container"]) is not None:
         docker.docker("rm", "--force", "--volumes", made["postgres"]["container"])
-    if made["cluster"]["made"]:
+    if made["cluster"]["made"] and folder == _folder():
         lab_cluster.down()
 
 
@@ -93,14 +114,25 @@ def once(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `make` returned, in whichever worker came first."""
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
+    (folder / "owner").write_text(os.environ[_OWNER])
+    path, failure = folder / f"{name}.json", folder / f"{name}.failed"
     with FileLock(folder / f"{name}.lock"):
+        if failure.exists():
+            pytest.fail(f"{name} could not be had: {failure.read_text()}", pytrace=False)
         if not path.exists():
-            facts = make()
-            with cache.aside(path) as new:
-                new.write_text(json.dumps(facts))
+            _write(path, failure, make)
         found: dict[str, Any] = json.loads(path.read_text())
         return found
+
+
+def _write(path: Path, failure: Path, make: Callable[[], dict[str, Any]]) -> None:
+    try:
+        facts = make()
+    except Exception as error:
+        failure.write_text(str(error))  # the others need not wait for the same
+        raise
+    with cache.aside(path) as new:
+        new.write_text(json.dumps(facts))
 
 
 # --- the cluster and what stands beside it -------------------------------------------------------------
@@ -114,6 +146,7 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     def up() -> dict[str, Any]:
         before = docker.answers() and docker.container_facts(lab_cluster.NODE) is not None
         lab_cluster.up(Path(named) if named else None)
+        _take_down_dead_runs()
         return {"made": not before and not named}
 
     once("cluster", up)
@@ -195,8 +228,8 @@ def release(
         return asdict(
             install(
                 cluster,
-                name="poiesis",
-                namespace=f"poiesis-e2e-{os.environ[_RUN]}",
+                name="first",
+                namespace=_namespace("first", os.environ[_RUN]),
                 values=chart_values(built, storage, images.postgres, overrides),
                 secrets={
                     STORAGE_SECRET: storage_secret(storage),
@@ -232,14 +265,14 @@ def second(
         "volume": {"type": "emptyDir"},
         "filers": [
             {
-                "name": "shell",
-                "inputs": {"schemes": ["http", "mem"], **side},
-                "outputs": {"schemes": ["mem"], **side},
-            },
-            {
                 "name": "default",
                 "inputs": {"schemes": ["s3"], "image": "", "command": ["python3", "-m", "poiesis_tif"]},
                 "outputs": {"schemes": ["s3"], "image": "", "command": ["python3", "-m", "poiesis_tof"]},
+            },
+            {
+                "name": "shell",
+                "inputs": {"schemes": ["http", "mem"], **side},
+                "outputs": {"schemes": ["mem"], **side},
             },
         ],
         "tctl": {"thresholds": {"imagePullSeconds": 30}},
@@ -250,7 +283,7 @@ def second(
             install(
                 cluster,
                 name="second",
-                namespace=f"poiesis-e2e-{os.environ[_RUN]}-second",
+                namespace=_namespace("second", os.environ[_RUN]),
                 values=chart_values(built, storage, images.postgres, overrides),
                 secrets={STORAGE_SECRET: storage_secret(storage)},
             )
@@ -327,15 +360,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def _looks(task_id: str) -> str:
     selector = f"--selector={TASK_LABEL}={task_id}"
-    cluster = lab_cluster.current()
-    looks = [
-        cluster.kubectl("get", "jobs,pods", "--all-namespaces", "-o", "wide", selector),
-        cluster.kubectl("describe", "pods", "--all-namespaces", selector)[-6000:],
-    ]
-    for pod in json.loads(cluster.kubectl("get", "pods", "--all-namespaces", "-o", "json", selector))[
-        "items"
-    ]:
-        metadata = pod["metadata"]
-        where = ("--namespace", metadata["namespace"], metadata["name"])
-        looks.append(cluster.kubectl("logs", *where, "--container=trec", "--tail=40"))
+    try:
+        cluster = lab_cluster.current()
+        looks = [
+            cluster.kubectl("get", "jobs,pods", "--all-namespaces", "-o", "wide", selector),
+            cluster.kubectl("describe", "pods", "--all-namespaces", selector)[-6000:],
+        ]
+        listed = cluster.kubectl("get", "pods", "--all-namespaces", "-o", "json", selector)
+        for pod in json.loads(listed)["items"]:
+            metadata = pod["metadata"]
+            where = ("--namespace", metadata["namespace"], metadata["name"])
+            looks.append(cluster.kubectl("logs", *where, "--container=trec", "--tail=40"))
+    except LabError as error:
+        return f"cannot look: {error}"
     return "\n".join(looks)

@@ -70,14 +70,12 @@ def install(
     return release
 
 
-def uninstall(cluster: Cluster, release: Release) -> None:
-    """Remove the release and its namespace with all that is in it."""
-    with step(f"remove release {release.name}, namespace {release.namespace}"):
-        cluster.kubectl("delete", "jobs", "--all", "--namespace", release.namespace, "--wait=false")
-        cluster.helm(
-            "uninstall", release.name, "--namespace", release.namespace, "--ignore-not-found", "--wait"
-        )
-        cluster.kubectl("delete", "namespace", release.namespace, "--wait=false", "--ignore-not-found")
+def uninstall(cluster: Cluster, name: str, namespace: str) -> None:
+    """Remove the release, whole or half made, and its namespace with all that is in it."""
+    with step(f"remove release {name}, namespace {namespace}"):
+        cluster.kubectl("delete", "jobs", "--all", "--namespace", namespace, "--wait=false")
+        cluster.helm("uninstall", name, "--namespace", namespace, "--ignore-not-found", "--wait")
+        cluster.kubectl("delete", "namespace", namespace, "--wait=false", "--ignore-not-found")
 
 
 class NotInstalled(RuntimeError):

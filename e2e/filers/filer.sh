@@ -1,23 +1,23 @@
 #!/bin/sh
-# A whole filer in shell: contract v1 of docs/filers.md without a library.
+# A filer in shell, to show that docs/filers.md (contract version 1) is all there is to know.
 #
-# Inputs: http://… (wget), mem://TEXT (the text itself). Outputs: mem://… (read and told, sent nowhere).
-# Exit 0: done, 65: cannot be, 75: try again. It may be started twice: files are written aside and renamed.
+# Inputs: http://… (wget), mem://TEXT (the text itself). Outputs: mem://… (told, kept nowhere).
+# Strings that need JSON escapes, and patterns, are beyond a filer this small.
 set -u
+umask 0
 work_list=${POIESIS_WORK_LIST:-/poiesis/spec/work.json}
 progress=${POIESIS_RUN:-/poiesis/run}/progress.jsonl
 tab=$(printf '\t')
 files=0 bytes=0
 
-quote() { printf '%s' "$1" | sed 's/[\\"]/\\&/g'; }
+quoted() { printf '"%s"' "$(printf '%s' "$1" | tr '\n' ' ' | sed 's/[\\"]/\\&/g')"; }
 tell() { printf '%s\n' "$1" >>"$progress"; }
 fail() { # code message
-  tell "{\"event\":\"error\",\"message\":\"$(quote "$2")\"}"
-  echo "$2" >&2
+  tell "{\"event\":\"error\",\"message\":$(quoted "$2")}"
   exit "$1"
 }
 
-# One line an item: list, url, local, path. Strings that need JSON escapes are beyond a filer this small.
+# One line an item: list, url, local, path.
 items() {
   awk -v tab="$tab" '
     function value(key,   at, rest) {
@@ -34,30 +34,43 @@ items() {
     }' "$work_list"
 }
 
-stage() { # url local
-  mkdir -p "$(dirname "$2")" || fail 75 "cannot make the directory of $2"
+count() { # file
+  files=$((files + 1)) bytes=$((bytes + $(stat -c %s "$1")))
+}
+
+stage() { # url local path
+  mkdir -p "${2%/*}" || fail 75 "cannot make the directory of $3"
   case $1 in
-    mem://*) printf '%s' "${1#mem://}" >"$2.part" ;;
-    http://*) wget -q -O "$2.part" "$1" || fail 65 "cannot fetch $1" ;;
+    mem://*) printf '%s' "${1#mem://}" >"$2.part" || fail 75 "cannot write $3" ;;
+    http://*)
+      said=$(wget -q -O "$2.part" "$1" 2>&1) || case $said in
+        *' 4'[0-9][0-9]*) fail 65 "cannot fetch $1: $said" ;; # the server refuses
+        *) fail 75 "cannot fetch $1: $said" ;;
+      esac
+      ;;
     *) fail 65 "no way to fetch $1" ;;
   esac
-  chmod 0666 "$2.part" && mv "$2.part" "$2" || fail 75 "cannot write $2"
+  mv "$2.part" "$2" || fail 75 "cannot write $3" # whole or not at all: a filer may be started again
+  count "$2"
 }
 
 send() { # url local path
   case $1 in mem://*) ;; *) fail 65 "no way to send to $1" ;; esac
-  [ -f "$2" ] || return 0
-  tell "{\"event\":\"output\",\"url\":\"$(quote "$1")\",\"path\":\"$(quote "$3")\",\"size_bytes\":$(stat -c %s "$2")}"
+  if [ ! -f "$2" ]; then
+    tell "{\"event\":\"warning\",\"message\":$(quoted "$3 was not produced")}"
+    return
+  fi
+  tell "{\"event\":\"output\",\"url\":$(quoted "$1"),\"path\":$(quoted "$3"),\"size_bytes\":$(stat -c %s "$2")}"
+  count "$2"
 }
 
 grep -q '"version":1' "$work_list" || fail 65 "$work_list is not a work list of version 1"
-items | while IFS=$tab read -r list url local path; do # its exit code is the filer's
-  case $list in
-    inputs) stage "$url" "$local" ;;
-    outputs) send "$url" "$local" "$path" ;;
-  esac
-  if [ -f "$local" ]; then
-    files=$((files + 1)) bytes=$((bytes + $(stat -c %s "$local")))
-    tell "{\"event\":\"progress\",\"files\":$files,\"bytes\":$bytes}"
-  fi
-done
+items | { # the exit code of this group is the filer's
+  while IFS=$tab read -r list url local path; do
+    case $list in
+      inputs) stage "$url" "$local" "$path" ;;
+      outputs) send "$url" "$local" "$path" ;;
+    esac
+  done
+  tell "{\"event\":\"progress\",\"files\":$files,\"bytes\":$bytes}"
+}

@@ -45,25 +45,28 @@ async def test_a_filer_of_another_make_serves_its_schemes(
     page = await asyncio.to_thread(serve, "page.txt", b"by http\n")
     task = await second_client.run(
         {
-            "executors": [sh(images.busybox, "cat /in/mem /in/http /in/s3 | tee /out/all")],
+            "executors": [sh(images.busybox, "cat /in/mem /in/http /in/s3 /in/literal | tee /out/all")],
             "inputs": [
                 {"path": "/in/mem", "url": "mem://from the url"},
                 {"path": "/in/http", "url": page},
                 {"path": "/in/s3", "url": bucket.url("in")},
+                {"path": "/in/literal", "content": "by itself\n"},
             ],
             "outputs": [
                 {"path": "/out/all", "url": "mem://all"},
                 {"path": "/out/all", "url": bucket.url("all")},
+                {"path": "/out/none", "url": "mem://none"},
             ],
         }
     )
 
     assert_ended(task, "COMPLETE")
-    assert stdout(task) == "from the urlby http\nby s3\n"
+    assert stdout(task) == "from the urlby http\nby s3\nby itself\n"
     assert {(sent["url"], sent["size_bytes"]) for sent in only_log(task)["outputs"]} == {
-        ("mem://all", "26"),
-        (bucket.url("all"), "26"),
+        ("mem://all", "36"),
+        (bucket.url("all"), "36"),
     }
+    assert "/out/none was not produced" in system_logs(task)
     filers = {
         name: one["image"]
         for name, one in containers(await second_kube.pod(task["id"])).items()
@@ -85,6 +88,7 @@ async def test_a_swapped_filers_failure_is_told_in_its_own_words(
 
     assert_ended(task, "SYSTEM_ERROR")
     assert f"cannot fetch {web_url}/no/such/file" in system_logs(task)
+    assert "404" in system_logs(task)
 
 
 async def test_when_the_leading_controller_dies_another_tells_the_end_once(
