@@ -399,7 +399,7 @@ def test_the_api_accepts_the_configuration(values, tmp_path):
     path.write_text(json.dumps(config(render(*values))))
     document = Document.load(path)
     assert document.http.port == 8000
-    assert document.images.trec.endswith("/poiesis-trec:0.2.0")
+    assert document.images.trec.endswith("poiesis-trec:0.2.0")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("poiesis_api") is None, reason="the api is not on the path")
