@@ -23,7 +23,6 @@ class WrongResult(Exception):
 class Results:
     """What came out. `flagstat` is samtools' text."""
 
-    bam_bytes: int
     flagstat: str
     mapped_percent: float
     logs: Mapping[str, str]
@@ -104,7 +103,7 @@ async def verify(task: Task, bucket: Bucket) -> Results:
     logs = {name: await bucket.text(f"results/logs/{name}") for name in LOGS}
     if "overall alignment rate" not in logs["align.log"]:
         raise WrongResult(f"results/logs/align.log is not what bowtie2 says: {logs['align.log'][:300]!r}")
-    return Results(bam_bytes=len(bam), flagstat=flagstat, mapped_percent=percent, logs=logs)
+    return Results(flagstat=flagstat, mapped_percent=percent, logs=logs)
 
 
 def mapped(flagstat: str) -> tuple[int, float]:
