@@ -1,0 +1,319 @@
+"""The services' own views of the cluster, a gate before each request, and what runs inside a Pod."""
+
+import asyncio
+import base64
+import copy
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import asyncpg
+from races_cluster import Cluster, KubeletPod, Object, stdout_of
+from races_postgres import GatedConnection
+from races_scheduler import Process
+
+from poiesis_api.kube import Kubernetes, Refused, Unreachable
+from poiesis_models.labels import TASK_LABEL
+from poiesis_models.runfiles import STDOUT, SentOutput
+from poiesis_tctl.kube import Kube, KubeError
+from poiesis_trec.config import Config, KubernetesApi, PodRef
+from poiesis_trec.facts import NO_FILES, Files, PodView
+from poiesis_trec.podwatch import PodUnknown, PodWatch
+from poiesis_trec.recorder import Recorder, _on_stop
+from poiesis_trec.regular import Signature
+from poiesis_trec.rundir import RunDirectories
+from poiesis_trec.tasks_db import TasksDb
+
+_KINDS = {"pods": "Pod", "jobs": "Job"}
+_HTTP_NOT_FOUND = 404
+
+
+class ApiKubernetes(Kubernetes):
+    """What an api replica sees."""
+
+    def __init__(self, process: Process, cluster: Cluster) -> None:
+        self._process, self._cluster = process, cluster
+
+    async def create(self, manifest: Object) -> Object:
+        return await self._request(f"create {manifest['kind']}", lambda: self._create(manifest))
+
+    async def read(self, kind: str, name: str) -> Object:
+        return await self._request(f"read {kind}", lambda: copy.deepcopy(self._found(kind, name)))
+
+    async def unsuspend(self, job: str) -> None:
+        await self._request("unsuspend Job", lambda: self._unsuspend(job))
+
+    async def delete_job(self, job: str) -> None:
+        await self._request("delete Job", lambda: _delete_job(self._cluster, job))
+
+    def _create(self, manifest: Object) -> Object:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        if self._cluster.get(kind, name) is not None:
+            raise Refused(409, "AlreadyExists", f"{kind} {name} already exists")
+        return copy.deepcopy(self._cluster.put(kind, manifest))
+
+    def _found(self, kind: str, name: str) -> Object:
+        found = self._cluster.get(kind, name)
+        if found is None:
+            raise Refused(_HTTP_NOT_FOUND, "NotFound", f"{kind} {name} not found")
+        return found
+
+    def _unsuspend(self, name: str) -> Object:
+        job = self._found("Job", name)
+        return self._cluster.put("Job", {**job, "spec": {**job["spec"], "suspend": False}})
+
+    async def _request(self, what: str, carry_out: Callable[[], Any]) -> Any:
+        return await self._process.scheduler.request(self._process, what, _later(carry_out), Unreachable)
+
+
+class ControllerKube(Kube):
+    """What a controller sees: its informers' watches run behind by as much as the test likes."""
+
+    def __init__(self, process: Process, cluster: Cluster) -> None:
+        self._process, self._cluster = process, cluster
+        self.namespace = "tasks"
+        self._news = asyncio.Event()
+
+    def tell(self) -> None:
+        """Something has changed."""
+        self._news.set()
+
+    async def list_page(self, collection: str, params: Mapping[str, str]) -> Object:  # noqa: ARG002
+        return cast(
+            "Object",
+            await self._request(
+                f"list {_kind(collection)}s",
+                lambda: {
+                    "metadata": {"resourceVersion": self._cluster.version},
+                    "items": copy.deepcopy(self._cluster.of_kind(_kind(collection))),
+                },
+            ),
+        )
+
+    @asynccontextmanager
+    async def watch(
+        self,
+        collection: str,
+        params: Mapping[str, str],
+        *,
+        silence: float,  # noqa: ARG002
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield self._events(_kind(collection), int(params["resourceVersion"]))
+
+    async def _events(self, kind: str, version: int) -> AsyncIterator[bytes]:
+        while True:
+            if not self._since(kind, version):
+                self._news.clear()
+                await self._news.wait()
+                continue
+            fate = await self._process.scheduler.gate(self._process, f"watch {kind}s", _kube_error)
+            for version, event, item in self._since(kind, version):  # noqa: B020, PLR1704, B007
+                yield json.dumps({"type": event, "object": item}).encode()
+            self._process.scheduler.after(self._process, fate, "watch", _kube_error)
+
+    def _since(self, wanted: str, version: int) -> list[tuple[int, str, Object]]:
+        return [
+            (number, event, item)
+            for number, kind, event, item in self._cluster.history
+            if number > version and kind == wanted
+        ]
+
+    async def pods_of(self, task_id: str) -> list[Mapping[str, Any]]:
+        return await self._of("Pod", task_id)
+
+    async def jobs_of(self, task_id: str) -> list[Mapping[str, Any]]:
+        return await self._of("Job", task_id)
+
+    async def create_role(self, role: Mapping[str, Any]) -> None:
+        await self._create("Role", role)
+
+    async def create_role_binding(self, binding: Mapping[str, Any]) -> None:
+        await self._create("RoleBinding", binding)
+
+    async def end_pod(self, name: str, uid: str) -> None:
+        await self._request("end Pod", lambda: self._end_pod(name, uid))
+
+    async def delete_job(self, name: str, uid: str) -> None:
+        await self._request("delete Job", lambda: _delete_job(self._cluster, name, uid))
+
+    async def events_of(self, uid: str, reason: str) -> list[Mapping[str, Any]]:  # noqa: ARG002
+        return []
+
+    async def _of(self, kind: str, task_id: str) -> list[Mapping[str, Any]]:
+        found = await self._request(
+            f"read {kind}s of a task",
+            lambda: [
+                copy.deepcopy(item)
+                for item in self._cluster.of_kind(kind)
+                if item["metadata"]["labels"][TASK_LABEL] == task_id
+            ],
+        )
+        return cast("list[Mapping[str, Any]]", found)
+
+    async def _create(self, kind: str, item: Mapping[str, Any]) -> None:
+        def create() -> None:
+            if self._cluster.get(kind, item["metadata"]["name"]) is None:
+                self._cluster.put(kind, dict(item))
+
+        await self._request(f"create {kind}", create)
+
+    def _end_pod(self, name: str, uid: str) -> None:
+        pod = self._cluster.get("Pod", name)
+        if pod is not None and pod["metadata"]["uid"] == uid:
+            self._cluster.put("Pod", {**pod, "spec": {**pod["spec"], "activeDeadlineSeconds": 1}})
+
+    async def _request(self, what: str, carry_out: Callable[[], Any]) -> Any:  # type: ignore[override]
+        return await self._process.scheduler.request(self._process, what, _later(carry_out), _kube_error)
+
+
+class PodFiles:
+    """The run directories of a Pod, as RunDirectories reads them."""
+
+    def __init__(self, pod: KubeletPod) -> None:
+        self._pod = pod
+
+    @property
+    def files(self) -> Mapping[str, Files]:
+        return {name: self._pod.files.get(name, NO_FILES) for name in self._pod.plan}
+
+    def refresh(self, *, everything: bool) -> None:
+        """They are always fresh."""
+
+    def outputs_told(self, name: str, told: Sequence[SentOutput]) -> None:
+        """There are none."""
+
+    def __getitem__(self, name: str) -> "ContainerFiles":
+        return ContainerFiles(self._pod, name)
+
+
+class ContainerFiles:
+    """The logs of one executor."""
+
+    outputs: tuple[SentOutput, ...] = ()
+
+    def __init__(self, pod: KubeletPod, name: str) -> None:
+        self._pod, self._name = pod, name
+
+    @property
+    def logs(self) -> dict[str, Signature]:
+        if self._pod.files.get(self._name, NO_FILES).started is None:
+            return {}
+        return {STDOUT: Signature(1, 1, 1)}
+
+    def log(self, stream: str) -> tuple[str, Signature]:  # noqa: ARG002
+        return stdout_of(self._pod.plan.executors.index(self._name)), Signature(1, 1, 1)
+
+
+class PodStatus:
+    """The Pod as the API server knows it, once the recorder may look."""
+
+    def __init__(self, pod: KubeletPod, cluster: Cluster) -> None:
+        self._pod, self._cluster = pod, cluster
+
+    @property
+    def view(self) -> PodView | None:
+        item = self._cluster.get("Pod", self._pod.name)
+        if item is None or self._cluster.get("RoleBinding", self._pod.name) is None:
+            return None
+        return PodView.from_json(item)
+
+    async def fetch(self) -> PodView:
+        view = self.view
+        if view is None:
+            raise PodUnknown("forbidden")
+        return view
+
+
+class PodRecorder:
+    """The recorder of one Pod, from its start to its death."""
+
+    def __init__(
+        self,
+        process: Process,
+        pod: KubeletPod,
+        cluster: Cluster,
+        connection: asyncpg.Connection,
+        folder: Path,
+    ) -> None:
+        self.process, self.pod = process, pod
+        self._connection, self._cluster = connection, cluster
+        self._changed, self._stop = asyncio.Event(), asyncio.Event()
+        self.config = Config(
+            task_id=pod.task_id,
+            plan=pod.plan,
+            pod=PodRef(name=pod.name, uid=pod.uid, namespace="tasks", node="node-1"),
+            token=base64.b64decode(pod.token).decode(),
+            dsn_file=folder / "dsn",
+            runs=folder,
+            ack_file=folder / pod.uid,
+            kubernetes=KubernetesApi(host="", port=1, token_file=folder, ca_file=folder),
+        )
+
+    def start(self) -> None:
+        self.process.spawn(self._run(), "recorder")
+
+    def look(self) -> None:
+        """Something may have happened in the Pod."""
+        if self.pod.told_trec:
+            self._stop.set()
+        self._changed.set()
+
+    async def _run(self) -> None:
+        """As `recorder.run`, over our own files, watch and connection."""
+        config = self.config
+        db = TasksDb(config.dsn_file, config.task_id, config.token)
+        db._connection = GatedConnection(self.process, self._connection)
+        recorder = Recorder(
+            config,
+            runs=cast("RunDirectories", PodFiles(self.pod)),
+            watch=cast("PodWatch", PodStatus(self.pod, self._cluster)),
+            db=_Reconnecting(db, self.process, self._connection),
+            changed=self._changed,
+            stop=self._stop,
+        )
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                asyncio.create_task(  # noqa: RUF006 (the process keeps it)
+                    _on_stop(self._stop, self._changed, limit, config), name="stop"
+                )
+                await recorder.record()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        await self._stop.wait()
+
+
+class _Reconnecting(TasksDb):
+    """Connects without a DSN."""
+
+    def __init__(self, db: TasksDb, process: Process, connection: asyncpg.Connection) -> None:
+        super().__init__(db._dsn_file, db._task_id, db._token)
+        self._process, self._shared = process, connection
+
+    async def _call(self, report: Any) -> Any:
+        self._connection = GatedConnection(self._process, self._shared)
+        return await super()._call(report)
+
+
+def _delete_job(cluster: Cluster, name: str, uid: str | None = None) -> None:
+    job = cluster.get("Job", name)
+    if job is not None and uid in {None, job["metadata"]["uid"]}:
+        cluster.remove("Job", name)
+
+
+def _later(carry_out: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    async def work() -> Any:
+        return carry_out()
+
+    return work
+
+
+def _kube_error(what: str) -> KubeError:
+    return KubeError(0, "ConnectionReset", what)
+
+
+def _kind(collection: str) -> str:
+    return _KINDS[collection.rsplit("/", 1)[-1]]
