@@ -63,8 +63,8 @@ async def _look(client: TesClient, kube: Kube, node: Node, there: Stage) -> Foot
         "outputs": [{"path": "/out/it", "url": there.bucket.url("out"), "type": "FILE"}],
     }
     task_id = await client.create(document)
-    container = await kube.running_container(task_id, "trec", seconds=120)
-    await kube.running_container(task_id, "executor-0", seconds=120)
+    container = await kube.running_container(task_id, "trec")
+    await kube.running_container(task_id, "executor-0")
     await asyncio.sleep(_LONG_ENOUGH_S / 2)
     pid = await node.pid_of(container)
     status, memory, began = await _process(node, pid)

@@ -151,7 +151,7 @@ def chart_values(
             }
         },
         "volume": {"defaultSizeGb": 1},
-        "executors": {"defaultResources": {"cpu": "100m", "memory": "64Mi"}},
+        "executors": {"defaultResources": {"cpu": "60m", "memory": "64Mi"}},
         "resources": {
             "filer": {
                 "requests": {"cpu": "20m", "memory": "64Mi"},

@@ -135,7 +135,7 @@ class Kube:
 
         return await eventually(look, f"the end of the Pod of task {task_id}", seconds=seconds)
 
-    async def running_container(self, task_id: str, container: str, *, seconds: float = 60) -> str:
+    async def running_container(self, task_id: str, container: str, *, seconds: float = 300) -> str:
         """The id of a container of the task's Pod once it runs."""
 
         async def look() -> str | None:

@@ -36,7 +36,7 @@ async def test_a_task_canceled_right_after_its_creation_never_completes(
 
     await client.cancel(task_id)
 
-    assert (await client.wait(task_id, timeout=120)).state == "CANCELED"
+    assert (await client.wait(task_id)).state == "CANCELED"
 
 
 async def test_canceled_is_said_only_when_a_process_that_ignores_sigterm_is_gone(
@@ -45,12 +45,12 @@ async def test_canceled_is_said_only_when_a_process_that_ignores_sigterm_is_gone
     marker = f"stubborn-{uuid.uuid4().hex}"
     stubborn = sh(images.busybox, "trap '' TERM; while :; do sleep 1; done", marker)
     task_id = await client.create({"executors": [stubborn, sh(images.busybox, "echo never")]})
-    await client.wait(task_id, until={"RUNNING"}, timeout=120)
+    await client.wait(task_id, until={"RUNNING"})
     assert await node.processes_with(marker)
 
     await client.cancel(task_id)
     await client.cancel(task_id)
-    history = await client.wait(task_id, timeout=120)
+    history = await client.wait(task_id)
     left = await node.processes_with(marker)
 
     assert history.states == ["CANCELING", "CANCELED"]
@@ -64,7 +64,7 @@ async def test_a_process_that_obeys_ends_the_task_at_once_and_not_with_code_zero
 ) -> None:
     polite = sh(images.busybox, "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done")
     task_id = await client.create({"executors": [polite]})
-    await client.wait(task_id, until={"RUNNING"}, timeout=120)
+    await client.wait(task_id, until={"RUNNING"})
 
     await client.cancel(task_id)
     history = await client.wait(task_id, timeout=60)

@@ -39,7 +39,7 @@ async def test_an_executor_sees_no_token_and_no_credential(
             ],
         }
     )
-    await client.wait(task_id, until={"RUNNING"}, timeout=120)
+    await client.wait(task_id, until={"RUNNING"})
     pod = await kube.pod(task_id)
     secrets = _secrets(await kube.find("secrets")) | {"storage": storage.secret_key.encode()}
     await client.wait(task_id)

@@ -40,4 +40,4 @@ def _round_trip(url: str, image: str) -> None:
     assert finished.logs[0].logs[0].stdout == "hello"
     assert finished.logs[0].logs[0].exit_code == 0
     assert {done, long} <= {one.id for one in client.list_tasks(view="BASIC").tasks}
-    assert client.wait(long, timeout=120).state in {"CANCELING", "CANCELED"}
+    assert client.wait(long, timeout=300).state in {"CANCELING", "CANCELED"}

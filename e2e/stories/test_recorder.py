@@ -24,9 +24,9 @@ async def test_a_recorder_killed_twice_loses_and_doubles_nothing(
         }
     )
     for index in (0, 1):
-        await kube.running_container(task_id, f"executor-{index}", seconds=120)
+        await kube.running_container(task_id, f"executor-{index}")
         await node.signal_container(await kube.running_container(task_id, "trec"), "SIGKILL")
-    await client.wait(task_id, timeout=180)
+    await client.wait(task_id)
     task = await client.get(task_id, "FULL")
 
     recorder = container_status(await kube.pod(task_id), "trec")
@@ -69,7 +69,7 @@ async def test_the_controller_tells_the_end_of_an_executor_whose_recorder_cannot
     )
     assert changed == "UPDATE 1"
 
-    await client.wait(task_id, timeout=180)
+    await client.wait(task_id)
     task = await client.get(task_id, "FULL")
 
     assert_ended(task, "EXECUTOR_ERROR")

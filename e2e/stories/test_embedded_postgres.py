@@ -1,0 +1,28 @@
+"""As somebody who tries Poiesis I install the chart with its own Postgres and the disk of the node."""
+
+import pytest
+
+from documents import assert_ended, sh
+from kube import Kube
+from lab.images import Images
+from storage import Bucket
+from tes_client import TesClient
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("second")]
+
+
+async def test_a_task_runs_on_the_embedded_postgres_and_on_the_nodes_disk(
+    second_client: TesClient, second_kube: Kube, images: Images, bucket: Bucket
+) -> None:
+    task = await second_client.run(
+        {
+            "executors": [sh(images.busybox_nonroot, "echo kept >/out/kept")],
+            "outputs": [{"path": "/out/kept", "url": bucket.url("kept")}],
+        }
+    )
+
+    assert_ended(task, "COMPLETE")
+    assert await bucket.text("kept") == "kept\n"
+    assert await second_kube.of_task("persistentvolumeclaims", task["id"]) == []
+    databases = await second_kube.find("statefulsets", "app.kubernetes.io/component=postgres")
+    assert [one["status"]["readyReplicas"] for one in databases] == [1]
