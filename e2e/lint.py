@@ -22,6 +22,7 @@ PACKAGES = [
     "migrations/poiesis_migrations",
     "e2e/lab",
     "e2e/demo",
+    "e2e/failures",
 ]
 IMPORTS = [str(ROOT / package.rpartition("/")[0]) for package in PACKAGES]
 CHART = "deployment/helm/poiesis"

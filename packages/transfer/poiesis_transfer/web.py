@@ -240,10 +240,19 @@ _CAUSES: tuple[tuple[type[Exception], type[Permanent] | type[Passing], str], ...
 def _ours(what: str, error: Exception) -> TransferError:
     for kind, ours, words in _CAUSES:
         if isinstance(error, kind):
-            number = getattr(error, "errno", None) or 0
-            detail = f" ({os.strerror(number).lower()})" if ours is Passing and number > 0 else ""
-            return ours(f"{what}: {words}{detail}")
+            said = _said(error, passing=ours is Passing)
+            return ours(f"{what}: {words}" + (f" ({said})" if said else ""))
     return Passing(f"{what}: {type(error).__name__}")
+
+
+def _said(error: Exception, *, passing: bool) -> str:
+    """OpenSSL's or the system's own words, which hold no URL."""
+    if isinstance(error, aiohttp.ClientSSLError):
+        cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
+        said = getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or ""
+        return str(said).replace("_", " ").lower()
+    number = getattr(error, "errno", None) or 0
+    return os.strerror(number).lower() if passing and number > 0 else ""
 
 
 def _is_date(value: str) -> bool:

@@ -1,9 +1,11 @@
 # ruff: noqa: ASYNC240, PLR0917  # fixtures are arguments; tests may block
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web as server
@@ -13,7 +15,7 @@ from poiesis_transfer.errors import NotFound, Passing, Permanent, TransferError
 from poiesis_transfer.files import Landing
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
-from poiesis_transfer.web import Limits, Web, retry_after, status_error
+from poiesis_transfer.web import Limits, Web, retry_after, status_error, translated
 
 Handler = Callable[[server.Request], Awaitable[server.StreamResponse]]
 BODY = bytes(range(256)) * 20_000  # 5 MB: several blocks
@@ -195,6 +197,22 @@ async def test_a_query_is_sent_as_it_was_given(unruly, get):
     handler.answers = [whole]
     await get(str(running.make_url("/")) + "a%2Fb%7E?sig=%2B%7e/&x")
     assert handler.requests[0].raw_path == "/a%2Fb%7E?sig=%2B%7e/&x"
+
+
+async def test_a_server_without_tls_is_told_of_in_the_words_of_openssl(unruly, get):
+    _, running = unruly
+    where = f"https://{running.host}:{running.port}/x"
+    with pytest.raises(Permanent) as failure:
+        await get(where)
+    expected = "TLS: the server's certificate or protocol is not accepted (wrong version number)"
+    assert str(failure.value) == f"cannot fetch {where}: {expected}"
+
+
+def test_a_certificate_that_is_not_accepted_is_told_of_in_the_words_of_openssl():
+    refused = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+    refused.verify_message = "self-signed certificate"
+    with pytest.raises(Permanent, match=r"not accepted \(self-signed certificate\)$"), translated("it"):
+        raise aiohttp.ClientConnectorCertificateError(None, refused)
 
 
 async def test_nobody_listening_is_a_passing_failure(get):

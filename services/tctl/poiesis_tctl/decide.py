@@ -254,8 +254,7 @@ def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) ->
     if is_deleted(pod) and _is_suspended(job) and not task.cancel_requested:
         return  # on its way out; another attempt follows
     if phase(pod) in ENDED_PHASES:
-        otherwise = Trouble(reason="PodFailed", message=f"Pod {_name(pod)} failed; {pause_note(pod)}")
-        yield _at_once("ended", _finish(task, pod, otherwise))
+        yield _at_once("ended", _finish(task, pod, _pod_trouble(pod, job)))
     elif is_deleted(pod):
         yield from _lingering(task, pod, limits)
     elif task.cancel_requested:
@@ -294,7 +293,7 @@ def _without_job(task: TaskRow, view: View, limits: Limits) -> Iterator[_Symptom
         if view.gone_pod is None and view.gone_job is None and view.job is None:
             otherwise = Trouble(reason="Lost", message="neither the Job nor the Pod of this task exists")
         else:
-            otherwise = Trouble(reason="JobDeleted", message="the Job was deleted")
+            otherwise = _job_deleted()
         yield _at_once("no job", _finish(task, view.gone_pod, otherwise))
     elif task.cancel_requested and task.claimed:
         yield _at_once("being made", Recheck(seconds=limits.leftover))
@@ -451,6 +450,17 @@ def _job_trouble(condition: Object, gone_pod: Object | None) -> Trouble:
         return _pod_deleted(gone_pod)
     reason = condition.get("reason") or "JobFailed"
     return Trouble(reason=reason, message=condition.get("message") or reason)
+
+
+def _pod_trouble(pod: Object, job: Object | None) -> Trouble:
+    """Of a Pod that has ended and is still there: for a moment also of one that was deleted."""
+    if not is_deleted(pod):
+        return Trouble(reason="PodFailed", message=f"Pod {_name(pod)} failed; {pause_note(pod)}")
+    return _job_deleted() if job is None or is_deleted(job) else _pod_deleted(pod)
+
+
+def _job_deleted() -> Trouble:
+    return Trouble(reason="JobDeleted", message="the Job was deleted")
 
 
 def _pod_deleted(pod: Object) -> Trouble:

@@ -549,6 +549,21 @@ def test_pod_that_is_gone_waits_for_the_verdict_of_its_job():
     assert ending(view, lasted=60).reason == "PodDeleted"
 
 
+@pytest.mark.parametrize(
+    ("job_now", "expected"),
+    [
+        pytest.param(job(), system_error("PodDeleted", f"Pod {POD} was deleted"), id="the Pod alone"),
+        pytest.param(job(deleted=True), system_error("JobDeleted", "the Job was deleted"), id="the Job, too"),
+        pytest.param(None, system_error("JobDeleted", "the Job was deleted"), id="the Job has gone"),
+    ],
+)
+def test_pod_that_ended_because_it_was_deleted_says_so_before_it_is_gone(job_now, expected):
+    """The kubelet sends the last status first; until the Job controller has counted it the object stays."""
+    view = View(task=row(), pod=gone(), job=job_now)
+    assert ending(view) == expected
+    assert view.rests_on_absence
+
+
 def test_pod_that_is_being_deleted_is_waited_for():
     for canceled in (False, True):
         view = View(task=row(cancel_requested=canceled), pod=pod(BEGUN, deleted=True), job=job(deleted=True))

@@ -23,6 +23,7 @@ from poiesis_models.states import ExecutorEnd, Facts, TesState, Trouble
 
 _OOM = "OOMKilled"
 _LOST = frozenset({"ContainerStatusUnknown", "Unknown"})  # the kubelet does not know how it ended
+_NEVER_STARTED = frozenset({"StartError", "ContainerCannotRun"})  # the runtime's words
 _HELPER_REFUSED = 70  # it did not run the process: this ran before, or its run directory is not usable
 _SIGKILL_EXIT = 137
 _EXIT_CODE_MAX = 255
@@ -241,6 +242,8 @@ def _told(told: ContainerEnd, files: Files, pod: PodView, *, hidden: bool) -> En
         return End(exit_code=code, end_ns=end_ns, by_platform=True)
     if told.reason in _LOST or files.started is None or code == _HELPER_REFUSED:
         message = told.message.strip() or f"{told.name} did not run (exit code {code})"
+        if told.reason in _NEVER_STARTED:  # the runtime's words do not say which container it was
+            message = f"{told.name} could not be started: {message}"
         trouble = Trouble(reason=told.reason or "Error", message=message, container=told.name)
         return End(exit_code=None, end_ns=end_ns, trouble=trouble)
     return End(exit_code=code, end_ns=end_ns)

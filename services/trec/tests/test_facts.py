@@ -199,7 +199,7 @@ def system_error(container, message, reason="Error"):
         ),
         (
             {"plan": ABORT, "pod": status(told("executor-0", 128, "StartError", "no such file"))},
-            system_error("executor-0", "no such file", "StartError"),
+            system_error("executor-0", "executor-0 could not be started: no such file", "StartError"),
         ),
         (
             {"plan": ABORT, "executor_0": RUNS, "pod": status(told("executor-0", 70))},

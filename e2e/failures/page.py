@@ -1,0 +1,90 @@
+"""`python -m failures.page`: write docs/failures.md. What it says is all from the list of cases."""
+
+import sys
+from pathlib import Path
+
+from failures.case import Case
+from failures.cases import CASES, SECTIONS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/failures.md"
+
+_HEAD = """\
+# Failures
+
+Each way in which a task ends otherwise than well: what brings it about, and what the client is told.
+This page is made from the list in `e2e/failures/cases.py` (`cd e2e && python -m failures.page`), and every row is a test
+on a real cluster (`e2e/stories/test_failures.py`): each column is what that test asserts.
+
+Where to look, in `GET /ga4gh/tes/v1/tasks/<id>?view=FULL`:
+
+| column | field |
+|---|---|
+| state | `state` |
+| reason, message | `logs[-1].metadata.reason` and `.message`; the same is a line of `logs[-1].system_logs`, once: `<time> <state>: <reason>: <message>`. Text in `<…>` differs each time |
+| container | `logs[-1].metadata.container`: what failed |
+| exit codes | `logs[-1].logs[*].exit_code`: of the executors that ran, in order |
+| told by | `logs[-1].metadata.reported_by`: `recorder`, in the task's Pod, or `controller`, where the Pod could not tell |
+| within | at most so long until a `GET` shows the end, by the client's clock |
+| the client sees | the states that it can see one after the other, and what else there is |
+
+The times hold for the chart's values as they are; a value that rules one is named with it:
+`tctl.thresholds.imagePullSeconds` 60 for images that cannot be pulled, `filerRetryAttempts` 5 for what may pass,
+`terminationGracePeriodSeconds` 30 for executors that ignore SIGTERM. The kubelet measures volumes once a minute.
+"""  # noqa: E501 (lines of a document)
+_COLUMNS = (
+    "case",
+    "what happens",
+    "state",
+    "reason",
+    "message",
+    "container",
+    "exit codes",
+    "told by",
+    "within",
+    "the client sees",
+)
+
+
+def page() -> str:
+    """The whole document."""
+    parts = [_HEAD]
+    for section in SECTIONS:
+        rows = [_row(case) for case in CASES if case.section == section]
+        header = [_line(_COLUMNS), "|" + "---|" * len(_COLUMNS)]
+        parts.append("\n".join([f"## {section}", "", *header, *rows, ""]))
+    return "\n".join(parts)
+
+
+def _row(case: Case) -> str:
+    states = (*case.states, case.state) if case.state not in case.states else case.states
+    cells = (
+        f"`{case.id}`",
+        case.title if case.meanwhile is None else f"{case.title}; {case.meanwhile.words}",
+        case.state,
+        " or ".join(f"`{reason}`" for reason in case.reasons) or "–",
+        case.message.strip() if case.message else "–",
+        f"`{case.container}`" if case.container else "–",
+        ", ".join(map(str, case.exit_codes)) or "–",
+        case.reporter,
+        f"{case.within:.0f} s {case.after.value}",
+        "; ".join((" → ".join(states), *(sight.words for sight in case.sees))),
+    )
+    return _line(tuple(_cell(text) for text in cells))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> int:
+    """Exit 0: it is written."""
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""What a client sees of a task beside its end."""
+
+from documents import executor_logs, only_log, system_logs
+from failures.case import Outcome, Sight
+from waiting import eventually
+
+_LOG_BYTES = 65536  # executors.logBytes of the chart
+_LEFT_OUT = "[poiesis: earlier output left out]\n"
+
+
+def printed(text: str, *, index: int = 0, stream: str = "stdout") -> Sight:
+    """An executor's stream is exactly this."""
+
+    async def check(outcome: Outcome) -> None:
+        assert executor_logs(outcome.task)[index].get(stream) == text
+
+    return Sight(words=f"`{stream}` of executor {index}: {_code(text)}", check=check)
+
+
+def complained(text: str, *, index: int = 0) -> Sight:
+    """An executor's stderr has this in it."""
+
+    async def check(outcome: Outcome) -> None:
+        assert text in executor_logs(outcome.task)[index].get("stderr", "")
+
+    return Sight(words=f"`stderr` of executor {index} names {_code(text)}", check=check)
+
+
+def kept_the_end(text: str) -> Sight:
+    """Of a flood the last bytes are kept."""
+
+    async def check(outcome: Outcome) -> None:
+        stdout = executor_logs(outcome.task)[0].get("stdout", "")
+        assert stdout.startswith(_LEFT_OUT)
+        assert stdout.endswith(text)
+        assert len(stdout) == len(_LEFT_OUT) + _LOG_BYTES
+
+    return Sight(words=f"the last 64 KiB of `stdout` (`executors.logBytes`), to {_code(text)}", check=check)
+
+
+def logged(text: str) -> Sight:
+    """The system logs say this, too."""
+
+    async def check(outcome: Outcome) -> None:
+        assert text in system_logs(outcome.task)
+
+    return Sight(words=f"`system_logs`: {_code(text)}", check=check)
+
+
+def stored(key: str, content: str) -> Sight:
+    """An output was sent, and the task's log says so."""
+
+    async def check(outcome: Outcome) -> None:
+        assert await outcome.world.bucket.text(key) == content
+        sent = [(log["url"], log["size_bytes"]) for log in only_log(outcome.task)["outputs"]]
+        assert sent == [(outcome.world.bucket.url(key), str(len(content)))]
+
+    return Sight(words=f"the output `{key}`, which was sent", check=check)
+
+
+def nothing_stored() -> Sight:
+    """No output was sent."""
+
+    async def check(outcome: Outcome) -> None:
+        assert await outcome.world.bucket.keys() == []
+        assert only_log(outcome.task)["outputs"] == []
+
+    return Sight(words="no output", check=check)
+
+
+def pod_failed() -> Sight:
+    """Kubernetes says the same."""
+
+    async def check(outcome: Outcome) -> None:
+        pod = await outcome.world.kube.ended_pod(outcome.task["id"])
+        assert pod["status"]["phase"] == "Failed"
+
+    return Sight(words="the Pod, too, is `Failed`", check=check)
+
+
+def no_process(marker: str) -> Sight:
+    """Nothing of the executor runs on. `marker` is in its processes' command lines."""
+
+    async def check(outcome: Outcome) -> None:
+        assert await outcome.world.node.processes_with(f"{marker}-{outcome.world.bucket.name}") == []
+
+    return Sight(words="no process of the executor is left", check=check)
+
+
+def no_object() -> Sight:
+    """Nothing of the task is left in Kubernetes."""
+
+    async def check(outcome: Outcome) -> None:
+        kube, task_id = outcome.world.kube, outcome.task["id"]
+
+        async def gone() -> bool:
+            return not await kube.of_task("jobs,pods,secrets,serviceaccounts", task_id)
+
+        await eventually(gone, f"no object of task {task_id}", seconds=60)
+
+    return Sight(words="no Kubernetes object is left", check=check)
+
+
+def _code(text: str) -> str:
+    return f"`{text.strip()}`"

@@ -1,0 +1,124 @@
+"""As a user whose task failed I am told what happened, truly, soon and where docs/failures.md says.
+
+Every row of that document is a case of this story; see failures/cases.py.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from documents import assert_ended, exit_codes, only_log
+from failures.case import Case, Outcome, World
+from failures.cases import CASES
+from install import Release
+from kube import Kube, Node
+from lab.images import Images
+from storage import Bucket, Endpoint
+from tes_client import State, TesClient
+
+pytestmark = pytest.mark.e2e
+
+_EVERY_SECONDS = 0.2
+
+
+def _cases(release: str) -> Callable[..., object]:
+    cases = [case for case in CASES if case.release == release]
+    return pytest.mark.parametrize("case", cases, ids=[case.id for case in cases])
+
+
+@_cases("first")
+async def test_a_failure_is_told_as_the_table_says(
+    *,
+    case: Case,
+    client: TesClient,
+    release: Release,
+    kube: Kube,
+    node: Node,
+    images: Images,
+    bucket: Bucket,
+    storage: Endpoint,
+    web_url: str,
+    record_property: Callable[[str, object], None],
+) -> None:
+    world = World(
+        client=client,
+        kube=kube,
+        node=node,
+        images=images,
+        bucket=bucket,
+        storage=storage,
+        web_url=web_url,
+        api_url=release.url,
+    )
+    await _prove(case, world, record_property)
+
+
+@pytest.mark.xdist_group("second")
+@_cases("second")
+async def test_a_failure_is_told_as_the_table_says_where_disks_are_the_nodes(
+    *,
+    case: Case,
+    second_client: TesClient,
+    second: Release,
+    second_kube: Kube,
+    node: Node,
+    images: Images,
+    bucket: Bucket,
+    storage: Endpoint,
+    web_url: str,
+    record_property: Callable[[str, object], None],
+) -> None:
+    world = World(
+        client=second_client,
+        kube=second_kube,
+        node=node,
+        images=images,
+        bucket=bucket,
+        storage=storage,
+        web_url=web_url,
+        api_url=second.url,
+    )
+    await _prove(case, world, record_property)
+
+
+async def _prove(case: Case, world: World, record: Callable[[str, object], None]) -> None:
+    """Every column of the row; how long the client waited for the end goes into the report."""
+    outcome = await _ended(case, world)
+    assert_ended(outcome.task, case.state)
+    waited = outcome.history.at(case.state) - case.after.moment(outcome)
+    record("seconds", f"{waited:.1f}")
+    metadata = only_log(outcome.task).get("metadata", {})
+    assert metadata.get("reason") in (case.reasons or (None,))
+    assert case.tells(metadata.get("message")), metadata
+    assert metadata.get("container") == case.container
+    assert metadata.get("reported_by") == case.reporter
+    assert tuple(exit_codes(outcome.task)) == case.exit_codes
+    told = [part for part in (case.state, metadata.get("reason"), metadata.get("message")) if part]
+    said = [line.partition(" ")[2] for line in only_log(outcome.task).get("system_logs", [])]
+    assert said.count(": ".join(told)) == 1, said
+    assert _in_order(outcome.history.states, (*case.states, case.state)), str(outcome.history)
+    for sight in case.sees:
+        await sight.check(outcome)
+    assert waited <= case.within, f"{waited:.1f} s {case.after.value}; {outcome.history}"
+
+
+async def _ended(case: Case, world: World) -> Outcome:
+    client = world.client
+    task_id = await client.create(await case.document(world))
+    async with asyncio.TaskGroup() as group:
+        wait = client.wait(task_id, timeout=case.wait_seconds, every=_EVERY_SECONDS)
+        watching = group.create_task(wait)
+        asked_at = None
+        if case.meanwhile is not None:
+            await case.meanwhile.act(world, task_id)
+            asked_at = time.time()
+    task = await client.get(task_id, "FULL")
+    return Outcome(world=world, task=task, history=watching.result(), asked_at=asked_at)
+
+
+def _in_order(seen: Sequence[State], possible: Sequence[State]) -> bool:
+    """Whether `seen` is what somebody sees who may miss some of `possible`."""
+    left = iter(possible)
+    return all(state in left for state in seen)
