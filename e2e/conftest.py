@@ -5,6 +5,7 @@ started the run takes it all down at the end. POIESIS_E2E_KEEP=1 (or --keep-clus
 run upgrades it in place. --kubeconfig or POIESIS_KUBECONFIG names a cluster to use instead of the lab's.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -57,8 +58,9 @@ _FILER = Path(__file__).parent / "filers"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the run; workers inherit the name by the environment."""
-    if _RUN not in os.environ:
-        os.environ[_RUN] = "kept" if _keep(config) else uuid.uuid4().hex[:6]
+    config.addinivalue_line("markers", "disruptive: takes parts of the second release away, so has it alone")
+    if not hasattr(config, "workerinput"):
+        os.environ.setdefault(_RUN, "kept" if _keep(config) else uuid.uuid4().hex[:6])
         os.environ[_OWNER] = str(os.getpid())
 
 
@@ -256,7 +258,7 @@ def filer_image(cluster: Cluster, images: Images) -> str:
 
 
 @pytest.fixture(scope="session")
-def second(
+def second_release(
     cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images, filer_image: str
 ) -> Release:
     """The chart otherwise: its own Postgres, disks on the node, and another filer for http:// and mem://."""
@@ -290,6 +292,18 @@ def second(
         )
 
     return Release(**once("second", make))
+
+
+@pytest.fixture
+def second(request: pytest.FixtureRequest, second_release: Release) -> Iterator[Release]:
+    """The other release: shared with other tests, or by the marker `disruptive` for this test alone.
+
+    Not by xdist's groups: pytest 9.2 keeps node ids where xdist 3.8 does not look, and groups are run apart.
+    """
+    alone = request.node.get_closest_marker("disruptive") is not None
+    with (_folder() / "second.turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield second_release
 
 
 # --- what a test works with ----------------------------------------------------------------------------

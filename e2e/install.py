@@ -140,7 +140,7 @@ def chart_values(
         "postgresql": {
             "image": database_image,
             "persistence": {"size": "1Gi"},
-            "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}},
+            "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},
         },
         "storage": {
             "s3": {
@@ -151,18 +151,19 @@ def chart_values(
             }
         },
         "volume": {"defaultSizeGb": 1},
-        "executors": {"defaultResources": {"cpu": "60m", "memory": "64Mi"}},
+        "executors": {"defaultResources": {"cpu": "50m", "memory": "64Mi"}},
         "resources": {
+            "trec": {"requests": {"cpu": "5m"}},
             "filer": {
-                "requests": {"cpu": "20m", "memory": "64Mi"},
+                "requests": {"cpu": "10m", "memory": "64Mi"},
                 "limits": {"cpu": "1", "memory": "512Mi"},
-            }
+            },
         },
         "api": {
-            "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}},
+            "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},
             "service": {"type": "NodePort"},
         },
-        "tctl": {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}}},
+        "tctl": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
         "serviceInfo": {"environment": "test"},
     }
     return merged(values, overrides or {})

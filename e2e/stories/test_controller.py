@@ -8,7 +8,7 @@ from lab.images import Images
 from tes_client import TERMINAL, TesClient
 from waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("second")]
+pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 
 
 async def test_when_the_leading_controller_dies_another_tells_the_end_once(

@@ -8,7 +8,7 @@ from lab.images import Images
 from storage import Bucket
 from tes_client import TesClient
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("second")]
+pytestmark = pytest.mark.e2e
 
 
 async def test_a_task_runs_on_the_embedded_postgres_and_on_the_nodes_disk(

@@ -55,7 +55,6 @@ async def test_a_failure_is_told_as_the_table_says(
     await _prove(case, world, record_property)
 
 
-@pytest.mark.xdist_group("second")
 @_cases("second")
 async def test_a_failure_is_told_as_the_table_says_where_disks_are_the_nodes(
     *,

@@ -1,5 +1,6 @@
 """As an operator I replace and lose services while tasks run, and neither tasks nor clients notice."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,7 @@ from storage import Bucket
 from tes_client import TesClient
 from waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("second")]
+pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 
 
 async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
@@ -44,6 +45,24 @@ async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
     assert_ended(task, "COMPLETE")
     assert [stdout(task, index) for index in (0, 1)] == ["first\n", "second\n"]
     assert [sent["size_bytes"] for sent in only_log(task)["outputs"]] == ["5"]
+
+
+async def test_no_request_fails_while_the_api_is_replaced(
+    second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    task_id = await second_client.create({"executors": [sh(images.busybox, "sleep 20")]})
+    deployment = await _name(second_kube, "deployments", "api")
+
+    await second_kube.run("rollout", "restart", deployment)
+    rollout = asyncio.create_task(second_kube.run("rollout", "status", deployment, "--timeout=180s"))
+    answers = 0
+    while not rollout.done():
+        assert (await second_client.get(task_id))["id"] == task_id
+        answers += 1
+
+    await rollout
+    assert answers > 50
+    assert (await second_client.wait(task_id)).state == "COMPLETE"
 
 
 async def _name(kube: Kube, kind: str, component: str) -> str:

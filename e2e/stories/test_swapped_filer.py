@@ -11,7 +11,7 @@ from lab.images import Images
 from storage import Bucket
 from tes_client import TesClient
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("second")]
+pytestmark = pytest.mark.e2e
 
 
 async def test_a_filer_of_another_make_serves_its_schemes(
