@@ -41,6 +41,7 @@ SECTIONS = (EXECUTORS, IMAGES, DATA, CANCEL, OUTSIDE)
 _QUEUED: tuple[State, ...] = ("QUEUED", "INITIALIZING")
 _RAN: tuple[State, ...] = (*_QUEUED, "RUNNING")
 _CANCELED: tuple[State, ...] = ("CANCELING", "CANCELED")
+_ASKED = "cancel requested by anonymous"
 
 _AT_ONCE = 5  # seconds: the recorder reads a file and writes a row
 _SOON = 10  # the kubelet, a watch and the controller besides
@@ -472,6 +473,20 @@ CASES: Sequence[Case] = (
         release="second",
     ),
     Case(
+        id="run-directory-full",
+        section=EXECUTORS,
+        title="It writes gigabytes into its run directory",
+        document=scripts(f"{_READY}; dd if=/dev/zero of=/poiesis/run/much bs=1M count=1100; {_WAIT}"),
+        state="SYSTEM_ERROR",
+        reasons=("Evicted",),
+        message='Usage of EmptyDir volume "run" exceeds the limit "<bytes>". ',
+        exit_codes=(143,),
+        reporter="controller",
+        within=_DISK,
+        after=After.POD,
+        states=_RAN,
+    ),
+    Case(
         id="image-missing",
         section=IMAGES,
         title="The registry does not have the image",
@@ -678,7 +693,7 @@ CASES: Sequence[Case] = (
         within=_SOON,
         after=After.ASKED,
         states=("QUEUED", *_CANCELED),
-        sees=(no_object(),),
+        sees=(logged(_ASKED), no_object()),
     ),
     Case(
         id="cancel-pulling",
@@ -693,6 +708,7 @@ CASES: Sequence[Case] = (
         within=_SOON,
         after=After.ASKED,
         states=(*_QUEUED, *_CANCELED),
+        sees=(logged(_ASKED),),
     ),
     Case(
         id="cancel-inputs",
@@ -707,6 +723,7 @@ CASES: Sequence[Case] = (
         within=_SOON,
         after=After.ASKED,
         states=(*_QUEUED, *_CANCELED),
+        sees=(logged(_ASKED),),
     ),
     Case(
         id="cancel-obedient",
@@ -722,7 +739,7 @@ CASES: Sequence[Case] = (
         within=_SOON,
         after=After.ASKED,
         states=(*_RAN, *_CANCELED),
-        sees=(printed("ready\n"),),
+        sees=(printed("ready\n"), logged(_ASKED)),
     ),
     Case(
         id="cancel-deaf",
@@ -739,7 +756,7 @@ CASES: Sequence[Case] = (
         within=_GRACE,
         after=After.ASKED,
         states=(*_RAN, *_CANCELED),
-        sees=(no_process("marked"),),
+        sees=(no_process("marked"), logged(_ASKED)),
     ),
     Case(
         id="cancel-outputs",
@@ -755,7 +772,7 @@ CASES: Sequence[Case] = (
         within=_START,
         after=After.ASKED,
         states=(*_RAN, *_CANCELED),
-        sees=(nothing_stored(),),
+        sees=(nothing_stored(), logged(_ASKED)),
     ),
     Case(
         id="pod-deleted",

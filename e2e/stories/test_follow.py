@@ -1,12 +1,15 @@
 """As a user I follow my task: each step is shown within two seconds of its happening."""
 
+import time
+
 import pytest
 
-from documents import executor_logs, seconds, sh
+from documents import executor_logs, only_log, seconds, sh
 from kube import Kube, container_status, exit_record
 from lab.images import Images
 from storage import Bucket
 from tes_client import TesClient
+from waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -38,3 +41,26 @@ async def test_each_step_is_shown_within_two_seconds(
     assert history.at("INITIALIZING") <= initialized + _KUBERNETES_CLOCK + _SHOWN_WITHIN
     assert history.at("RUNNING") <= running + _SHOWN_WITHIN
     assert sent <= history.at("COMPLETE") <= sent + _SHOWN_WITHIN
+
+
+async def test_what_an_executor_prints_is_shown_within_two_seconds_while_it_runs(
+    client: TesClient, images: Images
+) -> None:
+    printing = "date +%s >&2; printf 'a\\0b\\377\\n'; sleep 12; echo later"
+    task_id = await client.create({"executors": [sh(images.busybox, printing)]})
+
+    async def shown() -> dict[str, str] | None:
+        task = await client.get(task_id, "FULL")
+        metadata = task["logs"][-1].get("metadata", {}) if task.get("logs") else {}
+        return metadata if "executor-0.stdout" in metadata and "executor-0.stderr" in metadata else None
+
+    live = await eventually(shown, "the executor's first words", seconds=60)
+    shown_at = time.time()
+    assert live["executor-0.stdout"] == "a\ufffdb\ufffd\n"
+    assert shown_at - float(live["executor-0.stderr"]) <= _SHOWN_WITHIN + _KUBERNETES_CLOCK  # date's, too
+    assert (await client.get(task_id))["state"] == "RUNNING"
+
+    await client.wait(task_id)
+    task = await client.get(task_id, "FULL")
+    assert executor_logs(task)[0]["stdout"] == "a\ufffdb\ufffd\nlater\n"
+    assert not [key for key in only_log(task)["metadata"] if key.startswith("executor-")]

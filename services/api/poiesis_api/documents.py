@@ -79,15 +79,28 @@ def _executor_logs(*, full: bool) -> str:
     ), '[]')"""
 
 
+# What executors have printed of which no end is known: in `logs` TES wants an exit code of each.
+_LIVE = """coalesce((
+    SELECT jsonb_object_agg(format('executor-%s.%s', executor_index, stream), said)
+      FROM executor_log, LATERAL (VALUES ('stdout', stdout), ('stderr', stderr)) AS streams (stream, said)
+     WHERE task_id = t.id AND attempt = l.attempt AND exit_code IS NULL AND said <> ''
+), '{}')"""
+
+
+def _metadata(*, full: bool) -> str:
+    pod = "'pod', l.pod_name, 'node', l.node"
+    metadata = f"""CASE WHEN l.attempt = max(l.attempt) OVER ()
+                    THEN jsonb_build_object({pod}, {_ENDING}) ELSE jsonb_build_object({pod}) END"""
+    return f"{metadata} || {_LIVE}" if full else metadata
+
+
 def _task_logs(*, full: bool) -> str:
     of_attempt = _SYSTEM_LOGS % "attempt = l.attempt OR attempt IS NULL AND l.attempt = 0"
     system_logs = f", {of_attempt} AS system_logs" if full else ""
     return f"""(
     SELECT json_agg(x) FROM (
         SELECT {_executor_logs(full=full)} AS logs,
-               CASE WHEN l.attempt = max(l.attempt) OVER ()
-                    THEN json_build_object('pod', l.pod_name, 'node', l.node, {_ENDING})
-                    ELSE json_build_object('pod', l.pod_name, 'node', l.node) END AS metadata,
+               {_metadata(full=full)} AS metadata,
                {_time("l.start_time")} AS start_time, {_time("l.end_time")} AS end_time,
                coalesce((
                    SELECT json_agg(o) FROM (

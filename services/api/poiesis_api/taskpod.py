@@ -24,6 +24,7 @@ KUEUE_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 UID = 65532
 SECRET_BYTES = 700 * 1024  # of a Secret's 1 MiB, which counts names and metadata too
 WORK_LIST_BYTES = 400 * 1024
+RUN_BYTES = 2**30  # of the run directories together: executors can write there, and shall not fill the node
 ACK_TIMEOUT_SECONDS = 600
 TOKEN_SECONDS = 3600
 CA_DIRECTORY = "/poiesis/storage-ca"
@@ -539,6 +540,11 @@ def executor_resources(request: TesTaskRequest, default: Quantities) -> Manifest
     return {"requests": quantities, "limits": quantities}
 
 
+def run_bytes(request: TesTaskRequest, config: TaskPodConfig) -> int:
+    """A log may be there twice its size, and once more while it is rewritten; two streams an executor."""
+    return RUN_BYTES + len(request.executors) * 2 * 3 * config.executors.log_bytes
+
+
 def pause_container(layout: Layout, config: TaskPodConfig) -> Manifest:
     """Waits for the recorder's word, so that the Job ends as the task did."""
     resources = _resources(config.resources.pause)
@@ -651,8 +657,9 @@ def _spec_volume(run: FilerRun) -> str:
 
 
 def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) -> Iterator[Manifest]:
-    for name in ("bin", "run", "ack"):
-        yield {"name": name, "emptyDir": {}}
+    yield {"name": "bin", "emptyDir": {}}
+    yield {"name": "run", "emptyDir": {"sizeLimit": str(run_bytes(layout.task.request, config))}}
+    yield {"name": "ack", "emptyDir": {}}
     yield {"name": "recorder", "projected": {"sources": _recorder_sources(layout, config)}}
     if layout.volume:
         yield {"name": "task", **_task_volume(layout, config)}

@@ -186,10 +186,18 @@ def _conditions(wanted: Filter, before: int | None) -> Iterator[tuple[str, objec
 # Cancel
 
 _REQUEST_CANCEL = """
-UPDATE task SET state = 'CANCELING', cancel_requested_at = now(), cancel_requested_by = $2
- WHERE id = $1 AND owner = $2 AND ended_at IS NULL AND cancel_requested_at IS NULL
-RETURNING submit_attempts = 0 AS untouched -- no replica has claimed it: there is nothing in Kubernetes
-"""
+WITH requested AS (
+    UPDATE task SET state = 'CANCELING', cancel_requested_at = now(), cancel_requested_by = $2
+     WHERE id = $1 AND owner = $2 AND ended_at IS NULL AND cancel_requested_at IS NULL
+    RETURNING id, submit_attempts = 0 AS untouched -- no replica has claimed it: there is nothing in Kubernetes
+), said AS (
+    INSERT INTO system_log (task_id, attempt, source, key, message)
+    SELECT id, (SELECT max(attempt) FROM task_log WHERE task_id = id), 'api', 'cancel', 'cancel requested by ' || $2
+      FROM requested
+    ON CONFLICT DO NOTHING
+)
+SELECT untouched FROM requested
+"""  # noqa: E501
 _STATE = "SELECT state::text FROM task WHERE id = $1 AND owner = $2"
 
 

@@ -189,6 +189,14 @@ async def test_logs_of_a_running_and_of_an_ended_task(client, pool):
         "system_logs": ["1970-01-01T00:00:01.000000Z scheduled"],
     }
 
+    speaking = {**started, "stdout": "so far", "stderr": ""}
+    await report(pool, task_id, executors=[speaking])
+    (log,) = (await read(client, task_id))["logs"]
+    assert log["logs"] == [entry]
+    assert log["metadata"] == {"pod": "pod", "node": "node", "executor-1.stdout": "so far"}
+    (basic,) = (await read(client, task_id, "BASIC"))["logs"]
+    assert basic["metadata"] == {"pod": "pod", "node": "node"}
+
     outputs = [{"path": "/data/b", "url": "s3://bucket/b", "size_bytes": 2**40}]
     ending = {"state": "EXECUTOR_ERROR", "reason": "Error", "message": "exit 1", "container": "executor-1"}
     failed = {**started, "end_ns": 3 * second, "exit_code": 1}
@@ -337,6 +345,8 @@ async def test_a_queued_task_is_canceled_at_once(client, colon):
             "message": "canceled on request",
             "reported_by": "api",
         }
+        said = [line.split(" ", 1)[1] for line in task["logs"][0]["system_logs"]]
+        assert said == ["cancel requested by anonymous", "CANCELED: Canceled: canceled on request"]
 
 
 async def test_a_submitted_task_is_canceling_and_its_job_deleted(client, services, kubernetes):

@@ -204,7 +204,7 @@ def test_the_smallest_task_is_a_job_a_service_account_and_a_secret(config):
                     "containers": [pause],
                     "volumes": [
                         {"name": "bin", "emptyDir": {}},
-                        {"name": "run", "emptyDir": {}},
+                        {"name": "run", "emptyDir": {"sizeLimit": str(2**30 + 2 * 3 * 65536)}},
                         {"name": "ack", "emptyDir": {}},
                         {"name": "recorder", "projected": {"sources": recorder_sources}},
                     ],
