@@ -1,18 +1,13 @@
 """What to make of an API server that refuses an object: try again, or give the task up. Pure."""
 
-import re
 from enum import Enum
 
 from poiesis_api.kube import KubernetesError, Refused
+from poiesis_models.refusals import is_final, may_pass
 
 BACK_OFF_SECONDS = 1.0
 BACK_OFF_MAX_SECONDS = 60.0
 _DOUBLINGS = 10
-
-_TOO_LARGE = re.compile(r"request is too large|larger than max|Request entity too large", re.IGNORECASE)
-_QUOTA = re.compile(r"exceeded quota|quota exceeded|status unknown for quota|failed quota", re.IGNORECASE)
-_NO_RIGHT = re.compile(r"^.* is forbidden: User \S+ cannot ")
-_DENIED = re.compile(r"admission webhook \S+ denied|ValidatingAdmissionPolicy")
 
 
 class Verdict(Enum):
@@ -26,12 +21,12 @@ def judge(error: KubernetesError) -> Verdict:
     """Quota, throttling, outages, rights that are still missing pass; an object that is wrong does not."""
     if not isinstance(error, Refused):
         return Verdict.PASSING
-    if _TOO_LARGE.search(error.message) or _DENIED.search(error.message):
+    if is_final(error.message):
         return Verdict.FINAL
     match error.status:
         case 400 | 413 | 422:
             return Verdict.FINAL
-        case 403 if _QUOTA.search(error.message) or _NO_RIGHT.search(error.message):
+        case 403 if may_pass(error.message):
             return Verdict.PASSING
         case 403:
             return Verdict.FINAL

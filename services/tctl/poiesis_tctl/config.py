@@ -14,7 +14,8 @@
 | POIESIS_CONFIG_ERROR_SECONDS | 30 | the same for a container that cannot be made (CreateContainerError, …) |
 | POIESIS_START_SECONDS | 300 | the same for a recorder that crashes before the first container could start |
 | POIESIS_STALLED_SECONDS | 60 | how long a started Pod may sit with every container dead and no end |
-| POIESIS_NO_POD_SECONDS | 60 | how long a Job may have no Pod before the reason is looked for |
+| POIESIS_NO_POD_SECONDS | 60 | when a Pod without a node is told of; how often a refused one is looked at |
+| POIESIS_UNSCHEDULABLE_SECONDS | 0 | how long a Pod may be refused or find no node; 0 = for ever |
 | POIESIS_NODE_LOST_SECONDS | 300 | how long past its grace a deleted Pod may linger before its node is lost |
 | POIESIS_LEFTOVER_SECONDS | 30 | how long a Pod may outlive a task that the controller or the api has ended |
 | POIESIS_RECONCILE_SECONDS | 300 | between two comparisons of all unfinished tasks with the cluster |
@@ -55,6 +56,7 @@ class Limits:
     start: float = 300.0
     stalled: float = 60.0
     no_pod: float = 60.0
+    unschedulable: float = 0.0  # 0: for ever
     node_lost: float = 300.0
     leftover: float = 30.0
 
@@ -113,6 +115,7 @@ def _limits(env: Mapping[str, str]) -> Limits:
         start=_seconds(env, "POIESIS_START_SECONDS", 300),
         stalled=_seconds(env, "POIESIS_STALLED_SECONDS", 60),
         no_pod=_seconds(env, "POIESIS_NO_POD_SECONDS", 60),
+        unschedulable=_seconds_or_never(env, "POIESIS_UNSCHEDULABLE_SECONDS"),
         node_lost=_seconds(env, "POIESIS_NODE_LOST_SECONDS", 300),
         leftover=_seconds(env, "POIESIS_LEFTOVER_SECONDS", 30),
     )
@@ -134,6 +137,17 @@ def _dsn(env: Mapping[str, str], name: str) -> str:
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
     return _positive(env, name, default, float, "a positive number of seconds")
+
+
+def _seconds_or_never(env: Mapping[str, str], name: str) -> float:
+    """0, also by default, for never."""
+    text = env.get(name)
+    try:
+        if not text or float(text) == 0:
+            return 0.0
+    except ValueError as error:
+        raise ConfigError(f"{name} must be a number of seconds or 0, not {text!r}") from error
+    return _seconds(env, name, 0.0)
 
 
 def _whole(env: Mapping[str, str], name: str, default: int) -> int:

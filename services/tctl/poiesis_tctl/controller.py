@@ -1,9 +1,7 @@
 """The leader's work: two informers feed a queue of task ids, workers decide about each and act."""
 
 import asyncio
-import hashlib
 import logging
-import re
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -29,7 +27,6 @@ from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
 logger = logging.getLogger(__name__)
 
 _RECONCILE_AGAIN_SECONDS = 10.0
-_POD_SUFFIX = re.compile(r"(poiesis-[0-9a-f-]{36})-[a-z0-9]{5}\b")
 
 
 class Controller:
@@ -182,7 +179,7 @@ class Controller:
                 logger.info("deleting Job", extra={"task": key, "job": action.name, "why": action.why})
                 await self._kube.delete_job(action.name, action.uid)
             case ExplainNoPod():
-                await self._explain(task_id, action)
+                return await self._explain(key, task_id, action)
             case SystemLog():
                 await self._tasks.say(task_id, action)
             case Recheck():
@@ -201,10 +198,20 @@ class Controller:
         )
         return stored
 
-    async def _explain(self, task_id: UUID, action: ExplainNoPod) -> None:
-        events = await self._kube.events_of(action.job_uid, "FailedCreate")
-        if events:
-            await self._tasks.say(task_id, failed_create_log(max(events, key=_event_time)))
+    async def _explain(self, key: str, task_id: UUID, asked: ExplainNoPod) -> bool:
+        events = await self._kube.events_of(asked.job_uid, "FailedCreate")
+        if not events:
+            return True
+        message = max(events, key=_event_time).get("message") or "no message"
+        actions = decide.decide_refused(asked, message)
+        if any(isinstance(action, Finish) for action in actions):
+            view = await self._view_again(View(task=None), key, task_id)
+            if asked not in self._decision(key, view).actions:
+                return True  # there is a Pod now, or a cancel; the caches will tell
+        for action in actions:
+            if not await self._act(key, task_id, action):
+                return False
+        return True
 
     def _settle(self, key: str, view: View) -> None:
         """Forget what no later decision needs."""
@@ -213,13 +220,6 @@ class Controller:
             self._jobs.cache.forget_gone(key)
         if view.pod is None:
             self._roles.pop(key, None)
-
-
-def failed_create_log(event: Object) -> SystemLog:
-    """Once for each message, whatever name the Pod would have had."""
-    message = _POD_SUFFIX.sub(r"\1", event.get("message") or "no message")
-    digest = hashlib.sha256(message.encode()).hexdigest()[:12]
-    return SystemLog(key=f"FailedCreate-{digest}", message=f"FailedCreate: {message}")
 
 
 def _event_time(event: Object) -> str:

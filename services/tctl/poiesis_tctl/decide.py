@@ -5,14 +5,18 @@ carried from one decision to the next in `since`, on a clock that never jumps. A
 a limit of 0. How a task ended is `poiesis_models.states.terminal_state`'s word alone.
 """
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
 from poiesis_models.labels import TASK_LABEL, TREC_CONTAINER
 from poiesis_models.podstatus import ContainerWait, container_statuses, container_waits
+from poiesis_models.refusals import is_final
 from poiesis_models.states import Ending, Facts, TesState, Trouble, terminal_state
 from poiesis_tctl.config import Limits
 from poiesis_tctl.podfacts import (
@@ -54,6 +58,8 @@ _CONFIGURATION = frozenset(
 _RECORDER_ENDED_SECONDS = 900.0  # `pause` waits 600 s for an ack; then the Pod has its grace period
 _RESTARTS = 3
 _GRACE_SECONDS = 30.0  # Kubernetes' default
+_REFUSED_SECONDS = 5.0  # the Job controller makes a Pod within a second, or says why not
+_POD_SUFFIX = re.compile(r"(poiesis-[0-9a-f-]{36})-[a-z0-9]{5}\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +156,15 @@ class RequeueAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainNoPod:
-    """Look up in the Job's events why it has no Pod, and say so in the system logs."""
+    """Look up in the Job's events why it has no Pod; `decide_refused` tells what to do then.
 
+    `give_up`: it has lasted too long, whatever the reason.
+    """
+
+    task: TaskRow
+    job_name: str
     job_uid: str
+    give_up: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +198,9 @@ class _Symptom:
     key: str
     cure: tuple[Action, ...]
     limit: float = 0.0
+    again: float | None = (
+        None  # the cure is repeated: after as long as it has lasted, at most so many seconds
+    )
 
 
 def decide(view: View, since: Mapping[str, float], now: float, limits: Limits) -> Decision:
@@ -195,8 +210,23 @@ def decide(view: View, since: Mapping[str, float], now: float, limits: Limits) -
     left = {symptom.key: seen[symptom.key] + symptom.limit - now for symptom in symptoms}
     due = next((symptom for symptom in symptoms if left[symptom.key] <= 0), None)
     if due is not None:
-        return Decision(actions=due.cure, since=seen)
+        waits = [left[symptom.key] for symptom in takewhile(lambda one: one is not due, symptoms)]
+        if due.again is not None:
+            waits.append(min(max(now - seen[due.key], due.limit), due.again))
+        again = (Recheck(seconds=min(waits)),) if waits else ()
+        return Decision(actions=(*due.cure, *again), since=seen)
     return Decision(actions=(Recheck(seconds=min(left.values())),) if left else (), since=seen)
+
+
+def decide_refused(asked: ExplainNoPod, message: str) -> tuple[Action, ...]:
+    """About a Job whose Pod the API server refuses with these words: what can never pass ends the task."""
+    message = _POD_SUFFIX.sub(r"\1", message)
+    if is_final(message) or asked.give_up:
+        finish = _finish(asked.task, None, Trouble(reason="FailedCreate", message=message))
+        return finish, DeleteJob(name=asked.job_name, uid=asked.job_uid, why="its Pod is refused")
+    # Once for each message, whatever name the Pod would have had.
+    digest = hashlib.sha256(message.encode()).hexdigest()[:12]
+    return (SystemLog(key=f"FailedCreate-{digest}", message=f"FailedCreate: {message}"),)
 
 
 def decide_role(pod: Object) -> EnsureRole | None:
@@ -263,7 +293,7 @@ def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) ->
         yield from _waiting(task, pod, limits)
         yield from _recorder_down(task, pod, limits)
         yield from _stalled(task, pod, limits)
-        yield from _unschedulable(pod, limits)
+        yield from _unschedulable(task, pod, job, limits)
 
 
 def _without_pod(task: TaskRow, view: View, limits: Limits) -> Iterator[_Symptom]:
@@ -284,8 +314,19 @@ def _without_pod(task: TaskRow, view: View, limits: Limits) -> Iterator[_Symptom
         cure = (_finish(task, view.gone_pod, _pod_deleted(view.gone_pod)),)
         yield _Symptom(key="no verdict", limit=limits.no_pod, cure=cure)
     else:
-        explain = (ExplainNoPod(job_uid=_uid(job)), Recheck(seconds=limits.no_pod))
-        yield _Symptom(key="no pod", limit=limits.no_pod, cure=explain)
+        yield from _refused(task, job, limits)
+
+
+def _refused(task: TaskRow, job: Object, limits: Limits) -> Iterator[_Symptom]:
+    """Looked at soon, for what can never pass; then ever more seldom."""
+    explain = ExplainNoPod(task=task, job_name=_name(job), job_uid=_uid(job))
+    if limits.unschedulable:
+        give_up = (replace(explain, give_up=True),)
+        yield _Symptom(
+            key="no pod for too long", limit=limits.unschedulable, cure=give_up, again=limits.no_pod
+        )
+    soon = min(_REFUSED_SECONDS, limits.no_pod)
+    yield _Symptom(key="no pod", limit=soon, cure=(explain,), again=limits.no_pod)
 
 
 def _without_job(task: TaskRow, view: View, limits: Limits) -> Iterator[_Symptom]:
@@ -383,11 +424,24 @@ def _stalled(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
         yield _Symptom(key="stalled", limit=limits.stalled, cure=_stop(task, pod, trouble))
 
 
-def _unschedulable(pod: Object, limits: Limits) -> Iterator[_Symptom]:
+def _unschedulable(task: TaskRow, pod: Object, job: Object | None, limits: Limits) -> Iterator[_Symptom]:
     condition = _condition(pod, "PodScheduled", status="False")
+    if limits.unschedulable and not (pod.get("spec") or {}).get("nodeName") and not _is_gated(condition):
+        # Without a condition while the scheduler waits for a volume to be bound.
+        said = (condition or {}).get(
+            "message"
+        ) or "no node was found for it, and the scheduler does not say why"
+        finish = _finish(task, pod, Trouble(reason="Unschedulable", message=f"Pod {_name(pod)}: {said}"))
+        cure = (finish, _end(pod, job, "no node was found for it"))
+        yield _Symptom(key="unschedulable for too long", limit=limits.unschedulable, cure=cure)
     if condition is not None and condition.get("reason") == "Unschedulable":
         said = SystemLog(key="unschedulable", message=f"Unschedulable: {condition.get('message') or ''}")
         yield _Symptom(key="unschedulable", limit=limits.no_pod, cure=(said,))
+
+
+def _is_gated(condition: Object | None) -> bool:
+    """Somebody else (a queue) wants it to wait."""
+    return condition is not None and condition.get("reason") == "SchedulingGated"
 
 
 def _stop(task: TaskRow, pod: Object, trouble: Trouble) -> tuple[Action, ...]:

@@ -27,6 +27,7 @@ def test_everything_can_be_set():
         "POIESIS_START_SECONDS": "3",
         "POIESIS_STALLED_SECONDS": "4",
         "POIESIS_NO_POD_SECONDS": "5",
+        "POIESIS_UNSCHEDULABLE_SECONDS": "5.5",
         "POIESIS_NODE_LOST_SECONDS": "6",
         "POIESIS_LEFTOVER_SECONDS": "7",
         "POIESIS_RECONCILE_SECONDS": "8",
@@ -41,7 +42,16 @@ def test_everything_can_be_set():
         kubeconfig="/kube",
         lease_name="l",
         lease=LeaseTimes(lease=5, renew=3.5, retry=0.5),
-        limits=Limits(image_pull=1, config_error=2, start=3, stalled=4, no_pod=5, node_lost=6, leftover=7),
+        limits=Limits(
+            image_pull=1,
+            config_error=2,
+            start=3,
+            stalled=4,
+            no_pod=5,
+            unschedulable=5.5,
+            node_lost=6,
+            leftover=7,
+        ),
         reconcile_seconds=8,
         workers=9,
         health_port=10,
@@ -66,6 +76,8 @@ def test_what_is_missing_is_named(name, value):
         ("POIESIS_IMAGE_PULL_SECONDS", "soon"),
         ("POIESIS_IMAGE_PULL_SECONDS", "0"),
         ("POIESIS_CONFIG_ERROR_SECONDS", "-1"),
+        ("POIESIS_UNSCHEDULABLE_SECONDS", "-1"),
+        ("POIESIS_UNSCHEDULABLE_SECONDS", "never"),
         ("POIESIS_RECONCILE_SECONDS", "nan"),
         ("POIESIS_RECONCILE_SECONDS", "inf"),
         ("POIESIS_WORKERS", "1.5"),
@@ -79,6 +91,10 @@ def test_what_is_missing_is_named(name, value):
 def test_what_is_malformed_is_named(name, value):
     with pytest.raises(ConfigError, match=name):
         Config.from_env({**NEEDED, name: value})
+
+
+def test_only_the_wait_for_a_node_may_last_for_ever():
+    assert Config.from_env({**NEEDED, "POIESIS_UNSCHEDULABLE_SECONDS": "0"}).limits.unschedulable == 0
 
 
 def test_the_secret_is_told_by_nobody():

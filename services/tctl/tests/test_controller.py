@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from tctl_tasks import add_task, attempts_of, cancel, executors_of, logs_of, rep
 from poiesis_models.states import Ending, TesState
 from poiesis_tctl import tasks_db
 from poiesis_tctl.config import Config, LeaseTimes, Limits
-from poiesis_tctl.controller import Controller, failed_create_log
+from poiesis_tctl.controller import Controller
 from poiesis_tctl.informer import WatchTimes
 
 pytestmark = pytest.mark.integration
@@ -298,12 +299,47 @@ async def test_job_that_gets_no_pod_is_explained(world):
     assert (await task_of(world.db, task_id))["state"] == "QUEUED"
 
 
-def test_events_that_differ_in_the_pods_name_are_one():
-    prefix = "poiesis-0f8fad5b-d9cb-469f-a165-70867728950e"
-    logs = {
-        failed_create_log({"message": f'pods "{prefix}-{one}" is forbidden'}) for one in ("abcde", "fghij")
+def refusal(message: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "refusal", "labels": {}},
+        "involvedObject": {"uid": "job-uid-1"},
+        "reason": "FailedCreate",
+        "message": message,
+        "lastTimestamp": "2025-11-23T06:00:00Z",
     }
-    assert {log.message for log in logs} == {f'FailedCreate: pods "{prefix}" is forbidden'}
+
+
+async def test_pod_that_is_refused_for_good_ends_the_task_and_deletes_the_job(world):
+    task_id = await world.task()
+    said = (
+        f'Error creating: pods "poiesis-{task_id}%s" is forbidden: violates PodSecurity "restricted:latest"'
+    )
+    await world.api.put("events", refusal(said % "-abcde"))
+    async with world.leader():
+        found = await world.until(task_id, "SYSTEM_ERROR")
+        assert (found["reason"], found["message"]) == ("FailedCreate", said % "")
+        await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
+
+
+async def test_pod_that_is_refused_for_now_ends_the_task_only_at_its_limit(world):
+    task_id = await world.task()
+    await world.api.put("events", refusal("exceeded quota"))
+    async with world.leader(limits=replace(LIMITS, unschedulable=0.5)):
+        await world.until_said(task_id, "exceeded quota")
+        assert (await world.until(task_id, "SYSTEM_ERROR"))["message"] == "exceeded quota"
+        await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
+
+
+async def test_pod_that_was_made_while_its_refusal_was_read_goes_on(world):
+    """The cache does not know of it yet."""
+    task_id = await world.task()
+    await world.api.put("events", refusal('violates PodSecurity "restricted:latest"'))
+    stored = pod({"trec": RUNNING}, task=task_id, name=f"poiesis-{task_id}-abcde")
+    async with world.leader() as leader:
+        await world.api.until(lambda: leader.synced)
+        await world.api.put("pods", stored, silently=True)
+        await world.api.until(lambda: len(world.api.asked("GET", "events")) >= 2)
+    assert (await task_of(world.db, task_id))["state"] == "QUEUED"
 
 
 async def test_leftovers_of_ended_tasks_are_freed(world):

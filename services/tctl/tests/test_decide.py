@@ -38,6 +38,7 @@ from poiesis_tctl.decide import (
     SystemLog,
     View,
     decide,
+    decide_refused,
     decide_role,
     slim_job,
     slim_pod,
@@ -48,13 +49,14 @@ POD = f"poiesis-{TASK}-abcde"
 JOB = f"poiesis-{TASK}"
 CANCELED = Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
 COMPLETE = Ending(state=TesState.COMPLETE)
+DEFAULT = Limits()
 STARTED = datetime.fromtimestamp(START_NS / 1e9, UTC)
 
 
-def act(view: View, *, lasted: float = 0.0) -> tuple[Any, ...]:
+def act(view: View, *, lasted: float = 0.0, limits: Limits = DEFAULT) -> tuple[Any, ...]:
     """The actions when what is seen has lasted for so many seconds."""
-    first = decide(view, {}, 1000.0, Limits())
-    return decide(view, first.since, 1000.0 + lasted, Limits()).actions
+    first = decide(view, {}, 1000.0, limits)
+    return decide(view, first.since, 1000.0 + lasted, limits).actions
 
 
 def ending(view: View, *, lasted: float = 0.0) -> Ending:
@@ -480,6 +482,31 @@ def test_pod_that_finds_no_node_is_told_of():
     )
 
 
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        ([condition("PodScheduled", "Unschedulable", "0/3 nodes", "False")], "0/3 nodes"),
+        ([condition("PodScheduled", "SchedulerError", "binding volumes", "False")], "binding volumes"),
+        ([], "no node was found for it, and the scheduler does not say why"),
+    ],
+)
+def test_pod_that_finds_no_node_for_too_long_ends_the_task(conditions, said):
+    view, limits = (
+        View(task=row(), pod=pod(node=None, conditions=conditions), job=job()),
+        Limits(unschedulable=90),
+    )
+    assert act(view, lasted=80, limits=limits)[-1] == Recheck(seconds=10)
+    finish, delete = act(view, lasted=90, limits=limits)
+    assert finish.ending == system_error("Unschedulable", f"Pod {POD}: {said}")
+    assert delete == DeleteJob(name=JOB, uid="job-uid-1", why="no node was found for it")
+
+
+def test_pod_that_is_held_back_by_a_queue_may_wait():
+    gated = condition("PodScheduled", "SchedulingGated", "Scheduling is blocked", "False")
+    view = View(task=row(), pod=pod(node=None, conditions=[gated]), job=job())
+    assert act(view, lasted=1e6, limits=Limits(unschedulable=1)) == ()
+
+
 # A Pod on its way out, or gone
 
 
@@ -688,10 +715,40 @@ def test_task_that_is_not_submitted_has_nothing_to_lose():
     assert act(View(task=row(state=TesState.QUEUED, submitted=False)), lasted=1e6) == ()
 
 
-def test_job_without_a_pod_is_explained_and_not_ended():
+def refused(*, give_up: bool = False) -> ExplainNoPod:
+    return ExplainNoPod(task=row(state=TesState.QUEUED), job_name=JOB, job_uid="job-uid-1", give_up=give_up)
+
+
+def test_job_without_a_pod_is_explained_soon_and_then_ever_more_seldom():
     view = View(task=row(state=TesState.QUEUED), job=job())
-    assert act(view, lasted=59) == (Recheck(seconds=1),)
-    assert act(view, lasted=60) == (ExplainNoPod(job_uid="job-uid-1"), Recheck(seconds=60))
+    assert act(view, lasted=4) == (Recheck(seconds=1),)
+    assert act(view, lasted=5) == (refused(), Recheck(seconds=5))
+    assert act(view, lasted=20) == (refused(), Recheck(seconds=20))
+    assert act(view, lasted=1e6) == (refused(), Recheck(seconds=60))
+
+
+def test_job_without_a_pod_for_too_long_is_given_up():
+    view, limits = View(task=row(state=TesState.QUEUED), job=job()), Limits(unschedulable=30)
+    assert act(view, lasted=20, limits=limits) == (refused(), Recheck(seconds=10))
+    assert act(view, lasted=30, limits=limits) == (refused(give_up=True), Recheck(seconds=30))
+
+
+QUOTA = f'Error creating: pods "{POD}" is forbidden: exceeded quota: q'
+POLICY = f'Error creating: pods "{POD}" is forbidden: violates PodSecurity "restricted:latest"'
+
+
+@pytest.mark.parametrize(("asked", "message"), [(refused(), POLICY), (refused(give_up=True), QUOTA)])
+def test_pod_that_is_refused_for_good_ends_the_task(asked, message):
+    assert decide_refused(asked, message) == (
+        Finish(ending=system_error("FailedCreate", message.replace(POD, JOB)), cancel_seen=False),
+        DeleteJob(name=JOB, uid="job-uid-1", why="its Pod is refused"),
+    )
+
+
+def test_pod_that_is_refused_for_now_is_said_once_whatever_its_name():
+    said = decide_refused(refused(), QUOTA)
+    assert said == decide_refused(refused(), QUOTA.replace("-abcde", "-fghij"))
+    assert [one.message for one in said] == [f"FailedCreate: {QUOTA.replace(POD, JOB)}"]
 
 
 # After the end

@@ -1,0 +1,44 @@
+import pytest
+
+from poiesis_models.refusals import is_final, may_pass
+
+POD = 'pods "poiesis-a-bcdef" is forbidden'
+FINAL = [
+    f'Error creating: {POD}: violates PodSecurity "restricted:latest": runAsNonRoot != true',
+    f"Error creating: {POD}: maximum memory usage per Container is 1Gi, but limit is 2Gi",
+    f"Error creating: {POD}: [maximum cpu usage per Pod is 1, but limit is 2, maximum memory …]",
+    f"Error creating: {POD}: minimum cpu usage per Container is 1, but request is 100m",
+    f"Error creating: {POD}: memory max limit to request ratio per Container is 2, but provided ratio is 4.0",
+    f"Error creating: {POD}: ValidatingAdmissionPolicy 'a' with binding 'b' denied request: no",
+    'Error creating: admission webhook "a.example" denied the request: exceeded quota of patience',
+    'Error creating: Pod "poiesis-a-bcdef" is invalid: spec.x: Invalid value: "exceeded quota"',
+    "etcdserver: request is too large",
+]
+PASSING = [
+    f"Error creating: {POD}: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1",
+    f"Error creating: {POD}: status unknown for quota: q",
+    f'Error creating: {POD}: User "sa" cannot create resource "pods"',
+]
+UNTOLD = [
+    'Error creating: Internal error occurred: failed calling webhook "a": x509: it is invalid: expired',
+    f'Error creating: {POD}: error looking up service account tes/a: serviceaccount "a" not found',
+    "Error creating: the server has received too many requests and has asked us to try again later",
+    "",
+]
+
+
+@pytest.mark.parametrize("message", FINAL)
+def test_what_never_passes(message):
+    assert is_final(message)
+
+
+@pytest.mark.parametrize("message", PASSING)
+def test_what_may_pass(message):
+    assert may_pass(message)
+    assert not is_final(message)
+
+
+@pytest.mark.parametrize("message", UNTOLD)
+def test_other_words_tell_nothing(message):
+    assert not is_final(message)
+    assert not may_pass(message)
