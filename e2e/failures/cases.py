@@ -417,6 +417,27 @@ CASES: Sequence[Case] = (
         states=_RAN,
     ),
     Case(
+        id="forged",
+        section=EXECUTORS,
+        title="It writes an `exit.json` that says that it succeeded, runs on, then exits with 3",
+        document=scripts(
+            "cd /poiesis/run && cp started forged && mv forged started"
+            ' && echo \'{"exit_code":0,"signal":0,"oom":false,"term":false,"start_ns":1,"end_ns":2,'
+            '"max_rss_kb":1,"user_us":1,"sys_us":1}\' >.forged && mv .forged exit.json'
+            "; sleep 3; exit 3",
+            "echo never",
+        ),
+        state="EXECUTOR_ERROR",
+        reasons=("Error",),
+        message="executor 0 exited with code 3",
+        container="executor-0",
+        exit_codes=(3,),
+        reporter="recorder",
+        within=_AT_ONCE,
+        after=After.EXECUTOR,
+        states=_RAN,
+    ),
+    Case(
         id="in-the-way",
         section=EXECUTORS,
         title="It makes directories in `/poiesis/run` where the helper's `exit.json`, `stdout` and `failed` "

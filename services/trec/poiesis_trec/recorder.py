@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = (0.2, 10.0)  # first and longest pause while Postgres is away
 _REFUSED_SECONDS = 60.0  # between tries of what Postgres refuses
+_DOUBT_SECONDS = (
+    0.02,
+    0.5,
+)  # between two looks at a helper that has written its last word and is still there
 _SHUTDOWN_RETRY_SECONDS = 1.0
 _SHUTDOWN_RESCAN_SECONDS = 0.5
 _ROUND_SECONDS = 0.02  # between two rounds: a container that writes all the time must not cost a core
@@ -91,6 +95,7 @@ class Recorder:
         self._clock = asyncio.get_running_loop().time
         self._outbox = Outbox(config.pod, config.log_interval_seconds)
         self._backoff = Backoff(*_RETRY_SECONDS)
+        self._doubt = Backoff(*_DOUBT_SECONDS)
         self._scheduled = words.scheduled(config.pod, time.time_ns())
         self._cancel_requested = False
         self._round_at = self._rescan_at = self._retry_at = self._idle_at = float("-inf")
@@ -279,6 +284,10 @@ class Recorder:
             until.append(self._retry_at)
         elif (due_at := self._outbox.due_at(snapshot)) is not None:
             until.append(due_at)
+        if self._runs.doubtful:
+            until.append(now + self._doubt.next())
+        else:
+            self._doubt.reset()
         if self._db.is_open:
             until.append(self._idle_at)
         if self._stopped_at is not None and not self._past_waiting():

@@ -5,9 +5,7 @@ events and finds helpers that were killed, because a lock that becomes free wake
 """
 
 import asyncio
-import fcntl
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,8 +15,9 @@ from poiesis_models import runfiles
 from poiesis_models.plan import Plan
 from poiesis_models.runfiles import LOG_MARK, RECORD_BYTES, ExitRecord, MalformedFile, Started, log_text
 from poiesis_trec.facts import Files
+from poiesis_trec.helperlock import HelperLock
 from poiesis_trec.progress import ProgressFile
-from poiesis_trec.regular import Signature, open_regular, read_regular, signature
+from poiesis_trec.regular import Signature, read_regular, signature
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,11 @@ _PAUSE_SECONDS = 0.05
 
 
 class RunDirectory:
-    """What one container's directory says. `logs` are signatures: texts are read when they are sent."""
+    """What one container's directory says. `logs` are signatures: texts are read when they are sent.
+
+    An exit record counts only when the helper has gone: while that lives, the executor could have written it.
+    `doubtful`: there is one that does not count, so the helper is about to go, or the executor lies.
+    """
 
     def __init__(self, path: Path, *, plan: Plan, log_bytes: int) -> None:
         self._path = path
@@ -41,11 +44,13 @@ class RunDirectory:
             if path.name not in plan.executors
             else None
         )
+        self._lock = HelperLock(path / runfiles.STARTED, renewed=path.name not in plan.executors)
         self._started: Started | None = None
         self._started_seen: Signature | None = None
         self._exit: ExitRecord | None = None
         self._exit_seen: Signature | None = None
         self.files = Files()
+        self.doubtful = False
         self.logs: dict[str, Signature] = {}
 
     @property
@@ -61,10 +66,9 @@ class RunDirectory:
     def refresh(self, *, check_lock: bool) -> None:
         """Read what has changed. `check_lock`: also find out whether the helper is still there."""
         self._read_started()
+        self._lock.look()
         self._read_exit()
-        gone = self._exit is None and (
-            self._helper_is_gone() if check_lock and self._started else self.files.helper_gone
-        )
+        record, gone = self._exit_record(check_lock=check_lock)
         progress = self._progress
         if progress is not None:
             progress.refresh()
@@ -73,7 +77,7 @@ class RunDirectory:
             self.logs = {name: seen for name, seen in found.items() if seen is not None}
         self.files = Files(
             started=self._started,
-            exit=self._exit,
+            exit=record,
             failed=signature(self._path / runfiles.FAILED) is not None,
             skipped=signature(self._path / runfiles.SKIPPED) is not None,
             helper_gone=gone,
@@ -126,21 +130,16 @@ class RunDirectory:
             logger.warning("%s is not what the helper writes: %s", path, error)
             self._exit = None
 
-    def _helper_is_gone(self) -> bool:
-        fd = open_regular(self._path / runfiles.STARTED)
-        if fd is None:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:  # a file system without locks cannot tell
-            logger.debug("cannot lock %s: %s", self._path / runfiles.STARTED, error)
-            return False
-        finally:
-            os.close(fd)
-        self._read_exit()  # it may have been written between the first look and the lock
-        return self._exit is None
+    def _exit_record(self, *, check_lock: bool) -> tuple[ExitRecord | None, bool]:
+        """The record that counts, and whether the helper has gone without one."""
+        if self._exit is None and not check_lock:
+            self.doubtful = False
+            return None, self.files.helper_gone
+        held = self._lock.check()
+        if held is False and self._exit is None:
+            self._read_exit()  # it may have been written between the first look and the lock
+        self.doubtful = held is True and self._exit is not None
+        return None if held is True else self._exit, held is False and self._exit is None
 
 
 class RunDirectories:
@@ -161,9 +160,15 @@ class RunDirectories:
         """What they say, by container."""
         return {name: directory.files for name, directory in self._directories.items()}
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether to look again soon: a lock that becomes free wakes nobody."""
+        return any(directory.doubtful for directory in self._directories.values())
+
     def refresh(self, *, everything: bool) -> None:
-        """Read those that inotify named; `everything`: all, and look at the helpers' locks."""
-        names = set(self._directories) if everything else self._dirty
+        """Read those that inotify named or that are doubtful; `everything`: all, and the helpers' locks."""
+        doubtful = {name for name, directory in self._directories.items() if directory.doubtful}
+        names = set(self._directories) if everything else self._dirty | doubtful
         self._dirty = set()
         for name in names:
             self._directories[name].refresh(check_lock=everything)

@@ -70,6 +70,71 @@ def test_an_executor_that_overwrites_started_has_started_all_the_same(directory,
     assert directory.files.started is not None
 
 
+def _forge(one, exit_code=0):
+    """An executor writes what the helper would, and its helper lives on."""
+    lock, one.lock = one.lock, -1
+    one.end(exit_code)
+    one.lock = lock
+
+
+def test_an_exit_record_counts_only_when_the_helper_has_gone(directory, lab):
+    one = lab.helper("executor-0").start()
+    _forge(one)
+    for check_lock in (False, True):
+        directory.refresh(check_lock=check_lock)
+        assert directory.files == Files(started=Started(start_ns=one.start_ns))
+        assert directory.doubtful
+    one.end(3)
+    directory.refresh(check_lock=False)
+    assert directory.files.exit is not None
+    assert directory.files.exit.exit_code == 3
+    assert not directory.doubtful
+
+
+def test_an_executor_cannot_put_another_lock_in_the_place_of_its_helpers(directory, lab):
+    one = lab.helper("executor-0").start()
+    directory.refresh(check_lock=False)
+    (one.directory / "started").unlink()
+    one.put("started", b'{"start_ns":1}')
+    _forge(one)
+    directory.refresh(check_lock=True)
+    assert directory.files.exit is None
+    assert not directory.files.helper_gone
+    one.killed()
+    directory.refresh(check_lock=False)
+    assert directory.files.exit is not None
+
+
+def test_a_filer_that_runs_again_is_followed_to_its_new_end(lab):
+    directory = RunDirectory(lab.config.runs / "tof-0", plan=PLAN, log_bytes=100)
+    lab.helper("tof-0").start().end(75)
+    directory.refresh(check_lock=True)
+    assert directory.files.exit is not None
+    (lab.config.runs / "tof-0/exit.json").unlink()
+    again = lab.helper("tof-0").start()
+    directory.refresh(check_lock=True)
+    assert (directory.files.exit, directory.files.helper_gone) == (None, False)
+    _forge(again)
+    directory.refresh(check_lock=False)
+    assert directory.files.exit is None
+    again.end(0)
+    directory.refresh(check_lock=False)
+    assert directory.files.exit is not None
+    assert directory.files.exit.exit_code == 0
+
+
+def test_without_locks_an_exit_record_counts_at_once(directory, lab, monkeypatch):
+    def no_locks(*_):
+        raise OSError(38, "Function not implemented")
+
+    one = lab.helper("executor-0").start()
+    monkeypatch.setattr("poiesis_trec.helperlock.fcntl.flock", no_locks)
+    _forge(one, 4)
+    directory.refresh(check_lock=True)
+    assert directory.files.exit is not None
+    assert not directory.files.helper_gone
+
+
 def test_only_regular_files_are_read(tmp_path):
     (tmp_path / "secret").write_text("x")
     (tmp_path / "symlink").symlink_to(tmp_path / "secret")
