@@ -12,7 +12,7 @@ _HEAD = """\
 # Failures
 
 Each way in which a task ends otherwise than well: what brings it about, and what the client is told.
-This page is made from the list in `e2e/failures/cases.py` (`cd e2e && python -m failures.page`), and every row is a test
+This page is made from the list in `e2e/failures/cases` (`cd e2e && python -m failures.page`), and every row is a test
 on a real cluster (`e2e/stories/test_failures.py`): each column is what that test asserts.
 
 Where to look, in `GET /ga4gh/tes/v1/tasks/<id>?view=FULL`:

@@ -1,0 +1,14 @@
+"""The failure table: one case for each way in which a task ends otherwise than well, a module a section.
+
+docs/failures.md is rendered from this list, and stories/test_failures.py brings each case about on a cluster.
+"""
+
+from collections.abc import Sequence
+
+from failures.case import Case
+from failures.cases import cancel, data, executors, images, outside
+
+_SECTIONS = (executors, images, data, cancel, outside)
+
+SECTIONS = tuple(section.SECTION for section in _SECTIONS)
+CASES: Sequence[Case] = tuple(case for section in _SECTIONS for case in section.CASES)
