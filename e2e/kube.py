@@ -5,7 +5,8 @@ Everything works on one namespace. What only the node knows (processes, signals)
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,45 @@ class Kube:
     async def delete(self, kind: str, name: str) -> None:
         """Delete in the background, as a client that does not wait for dependents."""
         await self.run("delete", kind, name, "--cascade=background", "--wait=false")
+
+    async def of_component(self, kinds: str, *components: str) -> list[Object]:
+        """Objects of parts of the release."""
+        return await self.find(kinds, f"app.kubernetes.io/component in ({','.join(components)})")
+
+    @asynccontextmanager
+    async def without(self, *components: str) -> AsyncIterator[None]:
+        """None of the components' Pods exist meanwhile; afterwards all of them are ready again."""
+        before = {
+            f"{one['kind'].lower()}/{one['metadata']['name']}": one["spec"]["replicas"]
+            for one in await self.of_component("deployments,statefulsets", *components)
+        }
+        try:
+            await self.run("scale", *before, "--replicas=0")
+
+            async def gone() -> bool:
+                return not await self.of_component("pods", *components)
+
+            await eventually(gone, f"no Pods of {', '.join(components)}", seconds=90)
+            yield
+        finally:
+            for name, replicas in before.items():
+                await self.run("scale", name, f"--replicas={replicas}")
+            for name in before:
+                await self.run("rollout", "status", name, "--timeout=180s")
+
+    async def sql(self, *statements: str, database: str = "poiesis") -> str:
+        """What the release's own Postgres answers to its owner: unaligned rows. Each statement commits."""
+        (pod,) = await self.of_component("pods", "postgres")
+        psql = (
+            "psql",
+            "--username=poiesis",
+            f"--dbname={database}",
+            "--no-psqlrc",
+            "-qAt",
+            "-vON_ERROR_STOP=1",
+        )
+        commands = [f"--command={statement}" for statement in statements]
+        return (await self.run("exec", pod["metadata"]["name"], "--", *psql, *commands)).strip()
 
 
 def container_status(pod: Object, name: str) -> Object | None:

@@ -15,7 +15,7 @@ from lab.images import Images
 from storage import Bucket, Endpoint
 from tes_client import Document, History, State, Task, TesClient
 
-Reporter = Literal["recorder", "controller"]
+Reporter = Literal["recorder", "controller", "api"]
 _PLACEHOLDER = re.compile(r"<[a-z ]+>")
 
 
@@ -31,6 +31,11 @@ class World:
     storage: Endpoint
     web_url: str
     api_url: str
+
+    @property
+    def marker(self) -> str:
+        """A word in the command lines of this case's executors, and of nobody else's."""
+        return f"marked-{self.bucket.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +64,24 @@ class Disturbance:
     act: Callable[[World, str], Awaitable[None]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What holds before the task is created, and until it has ended: in words, and how it is brought about.
+
+    `begin` returns when it holds; `end` may be called again.
+    """
+
+    words: str
+    begin: Callable[[World], Awaitable[None]]
+    end: Callable[[World], Awaitable[None]]
+
+
 class After(Enum):
     """The moment from which the client counts."""
 
     EXECUTOR = "after the last executor had ended"
     POD = "after the first state that is not QUEUED"
+    CREATED = "after the creation"
     ASKED = "after that"
 
     def moment(self, outcome: Outcome) -> float:
@@ -72,6 +90,8 @@ class After(Enum):
             return max(seconds(log["end_time"]) for log in executor_logs(outcome.task))
         if self is After.POD:
             return next(seen.at for seen in outcome.history.seen if seen.state != "QUEUED")
+        if self is After.CREATED:
+            return outcome.history.seen[0].at
         assert outcome.asked_at is not None, "nothing was done to the task"
         return outcome.asked_at
 
@@ -83,7 +103,7 @@ class Case:
     `document`: what is submitted; it may put objects into the world's bucket before. `message`: the end's
     words, where `<…>` stands for what differs each time. `reasons`: one of them; none for a task that
     completes. `exit_codes`: those of the executors' logs, in order. `states`: all that a client can see; a
-    slow one misses some, but sees none besides.
+    slow one misses some, but sees none besides. `alone`: what it does concerns all of the second release.
     """
 
     id: str
@@ -99,9 +119,11 @@ class Case:
     message: str | None = None
     container: str | None = None
     exit_codes: tuple[int, ...] = ()
+    around: Surroundings | None = None
     meanwhile: Disturbance | None = None
     sees: tuple[Sight, ...] = ()
     release: Literal["first", "second"] = "first"
+    alone: bool = False
     wait_seconds: float = field(default=300)  # for the end, from the creation on
 
     def tells(self, message: str | None) -> bool:

@@ -1,9 +1,12 @@
 """What befalls a task from outside: its own cancel, or a stranger."""
 
+import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
-from failures.case import Disturbance, World
-from kube import Object, container_status
+from failures.case import Disturbance, Surroundings, World
+from kube import CommandRefused, Object, container_status
 from waiting import eventually
 
 Wait = Callable[[World, str], Awaitable[object]]
@@ -41,6 +44,104 @@ def deadline(after_seconds: int) -> Disturbance:
         await world.kube.run("patch", "pod", name, "--patch", patch)
 
     return Disturbance(words="`pod.activeDeadlineSeconds` passes while an executor runs", act=act)
+
+
+def recorder_killed(words: str, when: Wait) -> Disturbance:
+    """SIGKILL, as out of memory would do it."""
+
+    async def act(world: World, task_id: str) -> None:
+        recorder = await world.kube.running_container(task_id, "trec")
+        await when(world, task_id)
+        await world.node.signal_container(recorder, "SIGKILL")
+
+    return Disturbance(words=f"`trec` is killed (SIGKILL) {words}", act=act)
+
+
+def recorder_killed_again_and_again() -> Disturbance:
+    """Until the executor has ended."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        while not await ended("executor-0", at_once=True)(world, task_id):
+            status = container_status(await world.kube.pod(task_id), "trec")
+            if status is not None and status["state"].get("running"):
+                with suppress(CommandRefused):  # it has just died of the last one
+                    await world.node.signal_container(status["containerID"], "SIGKILL")
+
+    return Disturbance(words="`trec` is killed as often as it comes", act=act)
+
+
+def recorder_bereft(kinds: str, words: str) -> Disturbance:
+    """It loses a right or its identity while an executor runs, and has to begin anew without."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        recorder = await world.kube.running_container(task_id, "trec")
+        for found in await world.kube.of_task(kinds, task_id):
+            await world.kube.delete(found["kind"], found["metadata"]["name"])
+        await world.node.signal_container(recorder, "SIGKILL")
+
+    return Disturbance(words=f"{words}, then `trec` is killed", act=act)
+
+
+def evicted() -> Disturbance:
+    """By the eviction API, as `kubectl drain` does it."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        metadata = (await world.kube.pod(task_id))["metadata"]
+        name, namespace = metadata["name"], metadata["namespace"]
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+        await world.kube.run("create", "--raw", path, "-f", "-", input_text=json.dumps(eviction))
+
+    return Disturbance(words="`kubectl drain` while an executor runs", act=act)
+
+
+def canceled_by_many() -> Disturbance:
+    """Ten clients at the same moment, while an executor runs."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        await asyncio.gather(*(world.client.cancel(task_id) for _ in range(10)))
+
+    return Disturbance(words="canceled ten times at once while it runs", act=act)
+
+
+def passes(surroundings: Surroundings, word: str) -> Disturbance:
+    """What stood in the way is taken away when the task has said `word` of it."""
+
+    async def act(world: World, task_id: str) -> None:
+        await told(word)(world, task_id)
+        await surroundings.end(world)
+
+    return Disturbance(words="until somebody changes that", act=act)
+
+
+def told(word: str) -> Wait:
+    """The task's system logs have this in them."""
+
+    async def wait(world: World, task_id: str) -> None:
+        async def look() -> bool:
+            task = await world.client.get(task_id, "FULL")
+            return any(word in line for log in task.get("logs", ()) for line in log.get("system_logs", ()))
+
+        await eventually(look, f"{word!r} of task {task_id}")
+
+    return wait
+
+
+def ended(container: str, *, at_once: bool = False) -> Callable[[World, str], Awaitable[bool]]:
+    """The kubelet has said that this container ended; `at_once`: whether it has."""
+
+    async def wait(world: World, task_id: str) -> bool:
+        async def look() -> bool:
+            status = container_status(await world.kube.pod(task_id), container)
+            return bool(status and status["state"].get("terminated"))
+
+        return await look() if at_once else await eventually(look, f"the end of {container}", every=0.05)
+
+    return wait
 
 
 async def no_node_found(world: World, task_id: str) -> None:

@@ -23,7 +23,7 @@ Where to look, in `GET /ga4gh/tes/v1/tasks/<id>?view=FULL`:
 | reason, message | `logs[-1].metadata.reason` and `.message`; the same is a line of `logs[-1].system_logs`, once: `<time> <state>: <reason>: <message>`. Text in `<…>` differs each time |
 | container | `logs[-1].metadata.container`: what failed |
 | exit codes | `logs[-1].logs[*].exit_code`: of the executors that ran, in order |
-| told by | `logs[-1].metadata.reported_by`: `recorder`, in the task's Pod, or `controller`, where the Pod could not tell |
+| told by | `logs[-1].metadata.reported_by`: `recorder`, in the task's Pod; `controller`, where the Pod could not tell; `api`, where no Pod could be |
 | within | at most so long until a `GET` shows the end, by the client's clock |
 | the client sees | the states that it can see one after the other, and what else there is |
 
@@ -59,7 +59,7 @@ def _row(case: Case) -> str:
     states = (*case.states, case.state) if case.state not in case.states else case.states
     cells = (
         f"`{case.id}`",
-        case.title if case.meanwhile is None else f"{case.title}; {case.meanwhile.words}",
+        "; ".join((case.title, *(one.words for one in (case.around, case.meanwhile) if one is not None))),
         case.state,
         " or ".join(f"`{reason}`" for reason in case.reasons) or "–",
         case.message.strip() if case.message else "–",

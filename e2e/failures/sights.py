@@ -2,6 +2,7 @@
 
 from documents import executor_logs, only_log, system_logs
 from failures.case import Outcome, Sight
+from kube import container_status
 from waiting import eventually
 
 _LOG_BYTES = 65536  # executors.logBytes of the chart
@@ -42,9 +43,30 @@ def logged(text: str) -> Sight:
     """The system logs say this, too."""
 
     async def check(outcome: Outcome) -> None:
-        assert text in system_logs(outcome.task)
+        assert text in system_logs(outcome.task), system_logs(outcome.task)
 
     return Sight(words=f"`system_logs`: {_code(text)}", check=check)
+
+
+def restarted(container: str) -> Sight:
+    """Kubernetes has started this container again."""
+
+    async def check(outcome: Outcome) -> None:
+        status = container_status(await outcome.world.kube.pod(outcome.task["id"]), container)
+        assert status is not None
+        assert status["restartCount"] >= 1
+
+    return Sight(words=f"`{container}` was restarted", check=check)
+
+
+def told_once() -> Sight:
+    """Nothing is said twice."""
+
+    async def check(outcome: Outcome) -> None:
+        said = only_log(outcome.task).get("system_logs", [])
+        assert len(said) == len(set(said)), said
+
+    return Sight(words="each line once", check=check)
 
 
 def stored(key: str, content: str) -> Sight:
@@ -78,11 +100,11 @@ def pod_failed() -> Sight:
     return Sight(words="the Pod, too, is `Failed`", check=check)
 
 
-def no_process(marker: str) -> Sight:
-    """Nothing of the executor runs on. `marker` is in its processes' command lines."""
+def no_process() -> Sight:
+    """Nothing of the executors runs on."""
 
     async def check(outcome: Outcome) -> None:
-        assert await outcome.world.node.processes_with(f"{marker}-{outcome.world.bucket.name}") == []
+        assert await outcome.world.node.processes_with(outcome.world.marker) == []
 
     return Sight(words="no process of the executor is left", check=check)
 

@@ -24,8 +24,13 @@ _EVERY_SECONDS = 0.2
 
 
 def _cases(release: str) -> Callable[..., object]:
-    cases = [case for case in CASES if case.release == release]
-    return pytest.mark.parametrize("case", cases, ids=[case.id for case in cases])
+    alone = pytest.mark.disruptive
+    cases = [
+        pytest.param(case, id=case.id, marks=alone if case.alone else ())
+        for case in CASES
+        if case.release == release
+    ]
+    return pytest.mark.parametrize("case", cases)
 
 
 @_cases("first")
@@ -104,6 +109,16 @@ async def _prove(case: Case, world: World, record: Callable[[str, object], None]
 
 
 async def _ended(case: Case, world: World) -> Outcome:
+    if case.around is None:
+        return await _followed(case, world)
+    try:
+        await case.around.begin(world)
+        return await _followed(case, world)
+    finally:
+        await case.around.end(world)
+
+
+async def _followed(case: Case, world: World) -> Outcome:
     client = world.client
     task_id = await client.create(await case.document(world))
     async with asyncio.TaskGroup() as group:

@@ -1,8 +1,6 @@
 """As an operator I replace and lose services while tasks run, and neither tasks nor clients notice."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -30,7 +28,7 @@ async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
     )
     await second_client.wait(task_id, until={"RUNNING"})
 
-    async with _without(second_kube, "api", "tctl", "postgres"):
+    async with second_kube.without("api", "tctl", "postgres"):
 
         async def sent() -> bool:
             status = container_status(await second_kube.pod(task_id), "tof-0")
@@ -51,7 +49,8 @@ async def test_no_request_fails_while_the_api_is_replaced(
     second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
     task_id = await second_client.create({"executors": [sh(images.busybox, "sleep 20")]})
-    deployment = await _name(second_kube, "deployments", "api")
+    (found,) = await second_kube.of_component("deployments", "api")
+    deployment = f"deployment/{found['metadata']['name']}"
 
     await second_kube.run("rollout", "restart", deployment)
     rollout = asyncio.create_task(second_kube.run("rollout", "status", deployment, "--timeout=180s"))
@@ -63,30 +62,3 @@ async def test_no_request_fails_while_the_api_is_replaced(
     await rollout
     assert answers > 50
     assert (await second_client.wait(task_id)).state == "COMPLETE"
-
-
-async def _name(kube: Kube, kind: str, component: str) -> str:
-    return (
-        await kube.run("get", kind, "-l", f"app.kubernetes.io/component={component}", "-o", "name")
-    ).strip()
-
-
-@asynccontextmanager
-async def _without(kube: Kube, *components: str) -> AsyncIterator[None]:
-    """None of the components' Pods exist meanwhile; afterwards all of them are ready again."""
-    names = [await _name(kube, "deployments,statefulsets", component) for component in components]
-    before = [await kube.run("get", name, "-o", "jsonpath={.spec.replicas}") for name in names]
-    try:
-        await kube.run("scale", *names, "--replicas=0")
-
-        async def gone() -> bool:
-            selector = f"app.kubernetes.io/component in ({','.join(components)})"
-            return not await kube.find("pods", selector)
-
-        await eventually(gone, f"no Pods of {', '.join(components)}", seconds=90)
-        yield
-    finally:
-        for name, replicas in zip(names, before, strict=True):
-            await kube.run("scale", name, f"--replicas={replicas}")
-        for name in names:
-            await kube.run("rollout", "status", name, "--timeout=180s")

@@ -33,8 +33,7 @@ def scripts(*texts: str, **fields: object) -> Builder:
     """Shell scripts, one an executor; `fields` of the document beside them."""
 
     async def build(world: World) -> Document:
-        marked = f"marked-{world.bucket.name}"
-        document: Document = {"executors": [sh(world.images.busybox, text, marked) for text in texts]}
+        document: Document = {"executors": [sh(world.images.busybox, text, world.marker) for text in texts]}
         return {**document, **fields}  # type: ignore[typeddict-item]
 
     return build

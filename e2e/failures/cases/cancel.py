@@ -19,8 +19,18 @@ from failures.cases.builders import (
     scripts,
     sent,
 )
-from failures.disturbances import canceled, executor_runs, no_node_found, pull_failed, runs
-from failures.sights import logged, no_object, no_process, nothing_stored, printed
+from failures.disturbances import (
+    canceled,
+    canceled_by_many,
+    ended,
+    executor_runs,
+    no_node_found,
+    pull_failed,
+    runs,
+    told,
+)
+from failures.sights import logged, no_object, no_process, nothing_stored, printed, told_once
+from failures.surroundings import quota
 
 SECTION = "Cancel"
 
@@ -101,7 +111,7 @@ CASES: Sequence[Case] = (
         within=GRACE,
         after=After.ASKED,
         states=(*RAN, *CANCELED),
-        sees=(no_process("marked"), logged(ASKED)),
+        sees=(no_process(), logged(ASKED)),
     ),
     Case(
         id="cancel-outputs",
@@ -118,5 +128,55 @@ CASES: Sequence[Case] = (
         after=After.ASKED,
         states=(*RAN, *CANCELED),
         sees=(nothing_stored(), logged(ASKED)),
+    ),
+    Case(
+        id="cancel-between",
+        section=SECTION,
+        title="One executor has ended, and the next one's image cannot be pulled, yet",
+        document=image("registry.invalid/no/such:image", "echo kept"),
+        meanwhile=canceled("between two executors", ended("executor-0")),
+        state="CANCELED",
+        reasons=("Canceled",),
+        message="canceled on request",
+        exit_codes=(0,),
+        reporter="recorder",
+        within=SOON,
+        after=After.ASKED,
+        states=(*RAN, *CANCELED),
+        sees=(printed("kept\n"), logged(ASKED)),
+    ),
+    Case(
+        id="cancel-by-many",
+        section=SECTION,
+        title="Many want it to end",
+        document=scripts(f"{READY}; {WAIT}"),
+        meanwhile=canceled_by_many(),
+        state="CANCELED",
+        reasons=("Canceled",),
+        message="canceled on request",
+        exit_codes=(143,),
+        reporter="recorder",
+        within=SOON,
+        after=After.ASKED,
+        states=(*RAN, *CANCELED),
+        sees=(logged(ASKED), told_once()),
+    ),
+    Case(
+        id="cancel-refused",
+        section=SECTION,
+        title="Kubernetes does not take its Job, yet",
+        around=quota(count__jobs_batch="0"),
+        document=scripts("echo never"),
+        meanwhile=canceled("while the Job is tried again", told("exceeded quota")),
+        state="CANCELED",
+        reasons=("Canceled",),
+        message="canceled on request",
+        reporter="api",
+        within=SOON,
+        after=After.ASKED,
+        states=("QUEUED", *CANCELED),
+        sees=(logged(ASKED), no_object()),
+        release="second",
+        alone=True,
     ),
 )

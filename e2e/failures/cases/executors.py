@@ -345,7 +345,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(no_process("marked"),),
+        sees=(no_process(),),
     ),
     Case(
         id="disk",

@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 
 from failures.case import After, Case
-from failures.cases.builders import RAN, READY, SOON, WAIT, scripts
-from failures.disturbances import deadline, deleted
-from failures.sights import printed
+from failures.cases.builders import RAN, READY, SOON, START, WAIT, scripts, sent
+from failures.disturbances import deadline, deleted, evicted
+from failures.sights import printed, stored
+from tes_client import State
 
 SECTION = "What others do to it"
+
+_DRAINED: Sequence[tuple[str, str, bool, State]] = (
+    ("", "Its node is drained", False, "SYSTEM_ERROR"),
+    ("-preemptible", "Its node is drained, and the task has `preemptible`", True, "PREEMPTED"),
+)
 
 CASES: Sequence[Case] = (
     Case(
@@ -57,5 +63,38 @@ CASES: Sequence[Case] = (
         after=After.ASKED,
         states=RAN,
         sees=(printed("ready\n"),),
+    ),
+    *(
+        Case(
+            id=f"drained{suffix}",
+            section=SECTION,
+            title=title,
+            document=scripts(f"{READY}; {WAIT}", "echo never", resources={"preemptible": preemptible}),
+            meanwhile=evicted(),
+            state=state,
+            reasons=("EvictionByEvictionAPI",),
+            message="Eviction API: evicting",
+            exit_codes=(143,),
+            reporter="controller",
+            within=SOON,
+            after=After.ASKED,
+            states=RAN,
+            sees=(printed("ready\n"),),
+        )
+        for suffix, title, preemptible, state in _DRAINED
+    ),
+    Case(
+        id="claim-deleted",
+        section=SECTION,
+        title="Somebody deletes the PersistentVolumeClaim: Kubernetes keeps it while the Pod is there",
+        document=sent(f"{READY}; sleep 3; echo kept >/out/it"),
+        meanwhile=deleted("pvc"),
+        state="COMPLETE",
+        exit_codes=(0,),
+        reporter="recorder",
+        within=START,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=(stored("it", "kept\n"),),
     ),
 )

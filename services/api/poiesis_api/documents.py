@@ -53,7 +53,7 @@ _SYSTEM_LOGS = f"""(
      WHERE task_id = t.id AND (%s)
 )"""
 
-# How the task ended, told in the last log, which stands alone if the task never had a Pod.
+# How the task ended, told in the last log, which stands alone while, or if ever, the task has no Pod.
 _ENDING = (
     """'reason', t.reason, 'message', t.message, 'container', t.container, 'reported_by', t.reported_by"""
 )
@@ -114,9 +114,11 @@ def _task_logs(*, full: bool) -> str:
 )"""
 
 
-def _ended_without_a_pod(*, full: bool) -> str:
+def _without_a_pod(*, full: bool) -> str:
+    """How it ended, or why it waits."""
     system_logs = f", 'system_logs', {_SYSTEM_LOGS % 'true'}" if full else ""
-    return f"""CASE WHEN t.ended_at IS NOT NULL THEN json_build_array(json_build_object(
+    return f"""CASE WHEN t.ended_at IS NOT NULL OR EXISTS (SELECT FROM system_log WHERE task_id = t.id)
+THEN json_build_array(json_build_object(
     'logs', '[]'::json, 'outputs', '[]'::json, 'metadata', json_build_object({_ENDING}),
     'end_time', {_time("t.ended_at")}{system_logs}
 )) END"""
@@ -131,7 +133,7 @@ def _request_fields(*, full: bool) -> str:
 def _document(*, full: bool) -> str:
     return f"""json_strip_nulls(json_build_object(
     'id', t.id, 'state', t.state, 'creation_time', {_time("t.created_at")}, {_request_fields(full=full)},
-    'logs', coalesce({_task_logs(full=full)}, {_ended_without_a_pod(full=full)})
+    'logs', coalesce({_task_logs(full=full)}, {_without_a_pod(full=full)})
 ))::text"""
 
 

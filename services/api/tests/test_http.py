@@ -236,6 +236,19 @@ async def test_each_attempt_has_a_log_and_the_last_one_says_how_it_ended(client,
     assert [line.split(" ", 1)[1] for line in last["system_logs"]] == ["COMPLETE"]
 
 
+async def test_a_task_that_waits_for_a_pod_says_why(client, pool):
+    task_id = await create(client)
+    assert "logs" not in await read(client, task_id)
+    await pool.execute(
+        "INSERT INTO system_log (task_id, source, key, message) VALUES ($1, 'api', 'k', 'no quota')", task_id
+    )
+    (log,) = (await read(client, task_id))["logs"]
+    (line,) = log.pop("system_logs")
+    assert line.endswith("Z no quota")
+    assert log == {"logs": [], "outputs": [], "metadata": {}}
+    assert (await read(client, task_id, "BASIC"))["logs"] == [log]
+
+
 async def test_a_task_that_ended_without_a_pod_has_one_log(client, pool):
     task_id = await create(client)
     ending = Ending(state=TesState.SYSTEM_ERROR, reason="Invalid", message="no")

@@ -1,0 +1,119 @@
+"""What becomes of a task whose recorder is lost."""
+
+from collections.abc import Sequence
+
+from failures.case import After, Case
+from failures.cases.builders import AT_ONCE, RAN, READY, SOON, WAIT, scripts, sent
+from failures.disturbances import (
+    ended,
+    executor_runs,
+    recorder_bereft,
+    recorder_killed,
+    recorder_killed_again_and_again,
+    runs,
+)
+from failures.sights import printed, restarted, stored, told_once
+
+SECTION = "The recorder"
+
+_ONE = f"{READY}; sleep 6; echo one"
+_TWO = "echo two; sleep 3; echo three"
+_BOTH = (printed("ready\none\n"), printed("two\nthree\n", index=1), restarted("trec"), told_once())
+
+CASES: Sequence[Case] = (
+    *(
+        Case(
+            id=f"recorder-{name}",
+            section=SECTION,
+            title="It dies, and the next one goes on where it was",
+            document=scripts(_ONE, _TWO),
+            meanwhile=recorder_killed(words, when),
+            state="COMPLETE",
+            exit_codes=(0, 0),
+            reporter="recorder",
+            within=after,
+            after=After.EXECUTOR,
+            states=RAN,
+            sees=_BOTH,
+        )
+        for name, words, when, after in (
+            ("killed-at-first", "as soon as it runs", runs("trec"), AT_ONCE),
+            ("killed", "while an executor runs", executor_runs, AT_ONCE),
+            ("killed-between", "between two executors", ended("executor-0"), AT_ONCE),
+        )
+    ),
+    Case(
+        id="recorder-killed-before-outputs",
+        section=SECTION,
+        title="It dies, and the next one goes on where it was",
+        document=sent(f"{READY}; echo it >/out/it"),
+        meanwhile=recorder_killed("when the last executor has ended", ended("executor-0")),
+        state="COMPLETE",
+        exit_codes=(0,),
+        reporter="recorder",
+        within=SOON,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=(stored("it", "it\n"), told_once()),
+    ),
+    Case(
+        id="recorder-killed-for-good",
+        section=SECTION,
+        title="It dies whenever it has started, and an executor exits with 3",
+        document=scripts(f"{READY}; sleep 8; echo unheard; exit 3"),
+        meanwhile=recorder_killed_again_and_again(),
+        state="EXECUTOR_ERROR",
+        reasons=("Error",),
+        message="executor 0 exited with code 3",
+        container="executor-0",
+        exit_codes=(3,),
+        reporter="controller",
+        within=SOON,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=(told_once(),),
+    ),
+    Case(
+        id="recorder-without-role",
+        section=SECTION,
+        title="It may not look at its Pod any more",
+        document=scripts(_ONE, _TWO),
+        meanwhile=recorder_bereft("roles,rolebindings", "the Role and its binding are deleted"),
+        state="COMPLETE",
+        exit_codes=(0, 0),
+        reporter="recorder",
+        within=AT_ONCE,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=_BOTH,
+    ),
+    Case(
+        id="recorder-without-token",
+        section=SECTION,
+        title="Its token for the API server is not valid any more",
+        document=scripts(_ONE, _TWO),
+        meanwhile=recorder_bereft("serviceaccounts", "the task's ServiceAccount is deleted"),
+        state="COMPLETE",
+        exit_codes=(0, 0),
+        reporter="recorder",
+        within=AT_ONCE,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=_BOTH,
+    ),
+    Case(
+        id="recorder-killed-with-it",
+        section=SECTION,
+        title="It dies while an executor that is told to end runs on for a while",
+        document=scripts(f"trap 'sleep 2; exit 5' TERM; {READY}; {WAIT}"),
+        meanwhile=recorder_bereft("jobs", "the Job is deleted"),
+        state="SYSTEM_ERROR",
+        reasons=("JobDeleted",),
+        message="the Job was deleted",
+        exit_codes=(5,),
+        reporter="controller",
+        within=SOON,
+        after=After.ASKED,
+        states=RAN,
+    ),
+)

@@ -1,0 +1,89 @@
+"""What Kubernetes does not take."""
+
+from collections.abc import Sequence
+
+from failures.case import After, Case
+from failures.cases.builders import AT_ONCE, RAN, RETRIES, START, scripts
+from failures.disturbances import passes
+from failures.sights import logged, no_object, printed
+from failures.surroundings import MARKED_JOB, MARKED_POD, pod_security, policy, quota, webhook_down
+
+SECTION = "What Kubernetes refuses"
+
+_QUOTA_OF_JOBS = quota(count__jobs_batch="0")
+_QUOTA_OF_PODS = quota(pods="0")
+_WEBHOOK = webhook_down()
+
+CASES: Sequence[Case] = (
+    Case(
+        id="job-refused",
+        section=SECTION,
+        title="Its Job is refused for good",
+        around=policy("batch/jobs", f"!{MARKED_JOB}"),
+        document=scripts("echo never"),
+        state="SYSTEM_ERROR",
+        reasons=("Invalid", "Forbidden"),
+        message="Kubernetes refused the task: <the words of the API server>not on this site",
+        reporter="api",
+        within=AT_ONCE,
+        after=After.CREATED,
+        states=("QUEUED",),
+        sees=(no_object(),),
+    ),
+    Case(
+        id="pod-refused",
+        section=SECTION,
+        title="Its Pod is refused for good",
+        around=policy("/pods", f"!{MARKED_POD}"),
+        document=scripts("echo never"),
+        state="SYSTEM_ERROR",
+        reasons=("FailedCreate",),
+        message="<the words of the API server>not on this site",
+        reporter="controller",
+        within=START,
+        after=After.CREATED,
+        states=("QUEUED",),
+        sees=(no_object(),),
+    ),
+    Case(
+        id="pod-security",
+        section=SECTION,
+        title="Its executors may be root, and that is not allowed",
+        around=pod_security("restricted"),
+        document=scripts("echo never"),
+        state="SYSTEM_ERROR",
+        reasons=("FailedCreate",),
+        message='<the Pod>violates PodSecurity "restricted:latest": <what it violates>',
+        reporter="controller",
+        within=START,
+        after=After.CREATED,
+        states=("QUEUED",),
+        sees=(no_object(),),
+        release="second",
+        alone=True,
+    ),
+    *(
+        Case(
+            id=name,
+            section=SECTION,
+            title=title,
+            around=around,
+            document=scripts("echo at last"),
+            meanwhile=passes(around, word),
+            state="COMPLETE",
+            exit_codes=(0,),
+            reporter="recorder",
+            within=within,
+            after=After.ASKED,
+            states=RAN,
+            sees=(printed("at last\n"), logged(word)),
+            release="second",
+            alone=True,
+        )
+        for name, title, around, word, within in (
+            ("job-quota", "Its Job is more than the quota allows", _QUOTA_OF_JOBS, "exceeded quota", RETRIES),
+            ("pod-quota", "Its Pod is more than the quota allows", _QUOTA_OF_PODS, "exceeded quota", RETRIES),
+            ("job-webhook", "Its Job cannot be judged", _WEBHOOK, "failed calling webhook", RETRIES),
+        )
+    ),
+)

@@ -1,0 +1,141 @@
+"""What a cluster's administrator or a stranger has put in a task's way before it is created."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from failures.case import Surroundings, World
+from kube import CommandRefused, Object
+from waiting import eventually
+
+QUOTA = "poiesis-e2e-quota"
+_MARKED = ".?initContainers.orValue([]).exists(c, c.?command.orValue([]).exists(word, word == '<marker>'))"
+MARKED_JOB = f"object.spec.template.spec{_MARKED}"
+MARKED_POD = f"object.spec{_MARKED}"
+
+Manifests = Callable[[World], Sequence[Object]]
+
+
+def quota(**hard: str) -> Surroundings:
+    """A ResourceQuota of the release's namespace; `pods="0"`; `_` stands for what a name cannot have."""
+    limits = {name.replace("__", "/").replace("_", "."): value for name, value in hard.items()}
+
+    def manifests(_: World) -> Sequence[Object]:
+        return [_object("v1", "ResourceQuota", QUOTA, spec={"hard": limits})]
+
+    async def counts(world: World) -> bool:
+        found = await world.kube.get("resourcequota", QUOTA)
+        return found is not None and "hard" in found.get("status", {})
+
+    words = ", ".join(f"{name}={value}" for name, value in limits.items())
+    return _present(f"ResourceQuota `{words}`", manifests, counts)
+
+
+def policy(kind: str, expression: str) -> Surroundings:
+    """A ValidatingAdmissionPolicy on objects of the plural `kind` (with its group, if any).
+
+    `expression`: CEL that is true for what is admitted; `<marker>` in it is the case's own.
+    """
+    group, _, plural = kind.rpartition("/")
+
+    def manifests(world: World) -> Sequence[Object]:
+        rule = _creation(group, plural)
+        spec = {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": _of(world, expression), "message": "not on this site"}],
+        }
+        api, name = "admissionregistration.k8s.io/v1", f"poiesis-e2e-{world.marker}"
+        where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.kube.namespace}}}
+        binding = {"policyName": name, "validationActions": ["Deny"], "matchResources": where}
+        return [
+            _object(api, "ValidatingAdmissionPolicy", name, spec=spec),
+            _object(api, "ValidatingAdmissionPolicyBinding", name, spec=binding),
+        ]
+
+    async def holds(world: World) -> bool:
+        return await _is_refused(world, _probe(plural, world), "not on this site")
+
+    return _present(f"a ValidatingAdmissionPolicy does not admit its {plural}", manifests, holds)
+
+
+def webhook_down() -> Surroundings:
+    """A validating webhook whose server does not answer, for the case's own Job alone."""
+
+    def manifests(world: World) -> Sequence[Object]:
+        name = f"poiesis-e2e-{world.marker}.example.org"
+        hook = {
+            "name": name,
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": "Fail",
+            "timeoutSeconds": 1,
+            "clientConfig": {"url": "https://127.0.0.1:1/"},
+            "rules": [_creation("batch", "jobs")],
+            "matchConditions": [
+                {"name": "marked", "expression": MARKED_JOB.replace("<marker>", world.marker)}
+            ],
+        }
+        api = "admissionregistration.k8s.io/v1"
+        return [_object(api, "ValidatingWebhookConfiguration", name, webhooks=[hook])]
+
+    async def holds(world: World) -> bool:
+        return await _is_refused(world, _probe("jobs", world), "failed calling webhook")
+
+    return _present("an admission webhook for Jobs does not answer", manifests, holds)
+
+
+def pod_security(level: str) -> Surroundings:
+    """The namespace enforces a Pod Security level that executors do not pass."""
+    label = "pod-security.kubernetes.io/enforce"
+
+    async def set_label(world: World, change: str) -> None:
+        await world.kube.run("label", "namespace", world.kube.namespace, "--overwrite", change)
+
+    return Surroundings(
+        words=f"the namespace enforces Pod Security `{level}`",
+        begin=lambda world: set_label(world, f"{label}={level}"),
+        end=lambda world: set_label(world, f"{label}-"),
+    )
+
+
+def _present(words: str, manifests: Manifests, holds: Callable[[World], Awaitable[bool]]) -> Surroundings:
+    async def begin(world: World) -> None:
+        for one in manifests(world):
+            await world.kube.run("apply", "-f", "-", input_text=json.dumps(one))
+        await eventually(lambda: holds(world), words)
+
+    async def end(world: World) -> None:
+        for one in manifests(world):
+            await world.kube.run("delete", one["kind"], one["metadata"]["name"], "--ignore-not-found")
+
+    return Surroundings(words=words, begin=begin, end=end)
+
+
+def _of(world: World, expression: str) -> str:
+    return expression.replace("<marker>", world.marker)
+
+
+def _creation(group: str, plural: str) -> Object:
+    return {"apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [plural]}
+
+
+def _object(api: str, kind: str, name: str, **rest: Any) -> Object:
+    return {"apiVersion": api, "kind": kind, "metadata": {"name": name}, **rest}
+
+
+def _probe(plural: str, world: World) -> Mapping[str, Any]:
+    """What the API server shall refuse once the rule is known to it."""
+    container = {"name": "c", "image": "none", "command": [world.marker]}
+    pod = {"restartPolicy": "Never", "initContainers": [container], "containers": [container | {"name": "d"}]}
+    if plural == "jobs":
+        return _object("batch/v1", "Job", "poiesis-e2e-probe", spec={"template": {"spec": pod}})
+    return _object("v1", "Pod", "poiesis-e2e-probe", spec=pod)
+
+
+async def _is_refused(world: World, manifest: Mapping[str, Any], words: str) -> bool:
+    try:
+        await world.kube.run("create", "--dry-run=server", "-f", "-", input_text=json.dumps(manifest))
+    except CommandRefused as error:
+        return words in error.output
+    return False

@@ -1,0 +1,233 @@
+"""As an operator I have trouble with Postgres in many ways, and tasks end as if there had been none."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from documents import assert_ended, executor_logs, exit_codes, only_log, seconds, sh, stdout
+from kube import Kube, Object, container_status
+from lab.images import Images
+from tes_client import Document, Task, TesClient, TesRefused
+from waiting import eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
+
+_OBJECTS = "jobs,pods,secrets,serviceaccounts,persistentvolumeclaims"
+_CUT = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
+
+
+def _counting(image: str, count: int) -> Document:
+    """Prints a line a second, and at last the time."""
+    return {"executors": [sh(image, f"for i in $(seq {count}); do echo $i; sleep 1; done; date +%s")]}
+
+
+async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
+    second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    document: Document = {"executors": [sh(images.busybox, "echo made")]}
+    tasks = await _newest(second_client)
+    objects = await _objects(second_kube)
+
+    async with second_kube.without("postgres"):
+        assert await _refusal(second_client, document) == (
+            503,
+            '{"error": "the database does not answer; try again"}',
+        )
+    await _answers(second_client)
+
+    assert await _newest(second_client) == tasks
+    assert await _objects(second_kube) <= objects
+    task = await second_client.run(document)
+    assert_ended(task, "COMPLETE")
+    assert stdout(task) == "made\n"
+    assert (await _newest(second_client))[:2] == [task["id"], *tasks[:1]]
+
+
+async def test_an_executor_that_ends_while_postgres_is_away_is_told_with_its_true_time(
+    second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    task_id = await second_client.create(_counting(images.busybox, 8))
+    await second_client.wait(task_id, until={"RUNNING"})
+
+    async with second_kube.without("postgres"):
+        outage = asyncio.create_task(asyncio.sleep(30))
+        await _executor_ended(second_kube, task_id)
+        await outage
+    task = await _ended(second_client, task_id)
+
+    _assert_counted(task, 8)
+
+
+async def test_connections_cut_again_and_again_double_nothing(
+    second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    task_id = await second_client.create(_counting(images.busybox, 6))
+    await second_client.wait(task_id, until={"RUNNING"})
+
+    cut = 0
+    while (await second_client.get(task_id))["state"] == "RUNNING":
+        cut += len((await second_kube.sql(_CUT)).splitlines())
+    task = await _ended(second_client, task_id)
+
+    assert cut > 5
+    _assert_counted(task, 6)
+
+
+async def test_a_database_that_cannot_be_written_refuses_posts_and_delays_an_end(
+    second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    task_id = await second_client.create(_counting(images.busybox, 6))
+    await second_client.wait(task_id, until={"RUNNING"})
+    tasks = await _newest(second_client)
+    objects = await _objects(second_kube)
+
+    async with _changed(
+        second_kube,
+        "ALTER DATABASE poiesis SET default_transaction_read_only = on",
+        "ALTER DATABASE poiesis RESET default_transaction_read_only",
+    ):
+        await second_kube.sql(_CUT, database="postgres")
+        assert await _refusal(second_client, {"executors": [sh(images.busybox, "true")]}) == (
+            503,
+            '{"error": "the database does not answer; try again"}',
+        )
+        await _executor_ended(second_kube, task_id)
+        assert (await second_client.get(task_id))["state"] == "RUNNING"
+        assert await _newest(second_client) == tasks
+    # Sessions keep what they began with: a failover ends them, and so does this.
+    await second_kube.sql(_CUT, database="postgres")
+    task = await _ended(second_client, task_id)
+
+    _assert_counted(task, 6)
+    assert await _objects(second_kube) <= objects
+
+
+async def test_an_end_waits_for_a_free_connection(
+    second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    task_id = await second_client.create(_counting(images.busybox, 6))
+    await second_client.wait(task_id, until={"RUNNING"})
+
+    async with _changed(
+        second_kube,
+        "ALTER ROLE poiesis_recorder CONNECTION LIMIT 0",
+        "ALTER ROLE poiesis_recorder CONNECTION LIMIT -1",
+    ):
+        await second_kube.sql(f"{_CUT} AND usename = 'poiesis_recorder'")
+        await _executor_ended(second_kube, task_id)
+        await _refused_connection(second_kube, task_id)
+        assert (await second_client.get(task_id))["state"] == "RUNNING"
+    task = await _ended(second_client, task_id)
+
+    _assert_counted(task, 6)
+
+
+async def test_an_end_waits_for_a_locked_row(
+    second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    task_id = await second_client.create(_counting(images.busybox, 4))
+    await second_client.wait(task_id, until={"RUNNING"})
+
+    locked = asyncio.create_task(
+        second_kube.sql(
+            f"BEGIN; SELECT FROM task WHERE id = '{task_id}' FOR UPDATE; SELECT pg_sleep(10); COMMIT"
+        )
+    )
+    await _executor_ended(second_kube, task_id)
+
+    async def waits() -> str:
+        return await second_kube.sql(
+            "SELECT pid FROM pg_stat_activity WHERE usename = 'poiesis_recorder' AND wait_event_type = 'Lock'"
+        )
+
+    await eventually(waits, "a recorder that waits for the lock", seconds=10)
+    assert (await second_client.get(task_id))["state"] == "RUNNING"
+    assert not locked.done()
+    await locked
+    task = await _ended(second_client, task_id)
+
+    _assert_counted(task, 4)
+
+
+# --- what the stories share ----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _changed(kube: Kube, change: str, back: str) -> AsyncIterator[None]:
+    """From another database, whose sessions the change does not hold for."""
+    try:
+        await kube.sql(change, database="postgres")
+        yield
+    finally:
+        await kube.sql(back, database="postgres")
+
+
+async def _refusal(client: TesClient, document: Document) -> tuple[int, str]:
+    with pytest.raises(TesRefused) as refused:
+        await client.create(document)
+    return refused.value.status, refused.value.body
+
+
+async def _newest(client: TesClient) -> list[str]:
+    return [task["id"] for task in (await client.list_tasks(page_size=20))["tasks"]]
+
+
+async def _objects(kube: Kube) -> set[tuple[str, str]]:
+    """What tasks have in Kubernetes."""
+    return {
+        (found["kind"], found["metadata"]["name"]) for found in await kube.find(_OBJECTS, "poiesis.io/task")
+    }
+
+
+async def _answers(client: TesClient) -> None:
+    """Wait for the api, whose Pods leave the Service while they cannot reach Postgres."""
+
+    async def look() -> bool:
+        try:
+            await client.list_tasks(page_size=1)
+        except (TesRefused, aiohttp.ClientError):
+            return False
+        return True
+
+    await eventually(look, "an answer of the api")
+
+
+async def _ended(client: TesClient, task_id: str) -> Task:
+    await _answers(client)
+    await client.wait(task_id, timeout=90)
+    return await client.get(task_id, "FULL")
+
+
+async def _executor_ended(kube: Kube, task_id: str) -> None:
+    async def look() -> Object | None:
+        status = container_status(await kube.pod(task_id), "executor-0")
+        return status["state"].get("terminated") if status else None
+
+    await eventually(look, "the end of the executor")
+
+
+async def _refused_connection(kube: Kube, task_id: str) -> None:
+    """Wait for the recorder to have been told that there are too many connections (SQLSTATE 53300)."""
+
+    async def look() -> bool:
+        pod = (await kube.pod(task_id))["metadata"]["name"]
+        return "53300" in await kube.run("logs", pod, "--container=trec")
+
+    await eventually(look, "a recorder without a connection")
+
+
+def _assert_counted(task: Task, count: int) -> None:
+    """Every line once, one attempt, one log, and the end when it was, not when it could be told."""
+    assert_ended(task, "COMPLETE")
+    assert exit_codes(task) == [0]
+    *lines, end = stdout(task).splitlines()
+    assert lines == [str(number) for number in range(1, count + 1)]
+    told = seconds(executor_logs(task)[0]["end_time"])
+    assert int(end) <= told < int(end) + 2
+    said = only_log(task).get("system_logs", [])
+    assert len(said) == len(set(said))
