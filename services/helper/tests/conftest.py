@@ -13,22 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 SOURCE = Path(__file__).parents[1]
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 
 
 def _build(architecture: str) -> Path:
-    """Build once per state of the sources."""
+    """Build once per state of the sources, whichever worker comes first."""
     inputs = sorted(
         [*SOURCE.glob("src/*"), SOURCE / "cflags", SOURCE / "Makefile", SOURCE / "requirements.lock"]
     )
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in inputs)).hexdigest()[:16]
     build = Path(tempfile.gettempdir()) / f"poiesis-helper-{digest}"
     target = build / f"helper-{architecture}"
-    if not target.exists():
-        make = ["make", "-C", str(SOURCE), str(target), f"BUILD={build}", f"PYTHON={sys.executable}"]
-        subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
+    with FileLock(f"{build}-{architecture}.lock"):
+        if not target.exists():
+            make = ["make", "-C", str(SOURCE), str(target), f"BUILD={build}", f"PYTHON={sys.executable}"]
+            subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
     return target
 
 
