@@ -239,6 +239,14 @@ class TesClient:
         page: TaskPage = await self._call("GET", "/tasks", params=params)
         return page
 
+    async def answers(self) -> bool:
+        """Whether it does, eight times at once: also every replica behind the URL, and its database."""
+        try:
+            await asyncio.gather(*(self.list_tasks(page_size=1) for _ in range(8)))
+        except (TesRefused, aiohttp.ClientError):
+            return False
+        return True
+
     async def cancel(self, task_id: str) -> dict[str, Any]:
         """POST /tasks/{id}:cancel."""
         answer: dict[str, Any] = await self._call("POST", f"/tasks/{task_id}:cancel")

@@ -37,6 +37,7 @@ async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
         await eventually(sent, "the outputs sent while nothing of the release runs", seconds=120)
         assert await bucket.text("kept") == "kept\n"
 
+    await eventually(second_client.answers, "an answer of the api")
     await second_client.wait(task_id)
     task = await second_client.get(task_id, "FULL")
 

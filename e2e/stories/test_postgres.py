@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import aiohttp
 import pytest
 
 from documents import assert_ended, executor_logs, exit_codes, only_log, seconds, sh, stdout
@@ -38,7 +37,7 @@ async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
             503,
             '{"error": "the database does not answer; try again"}',
         )
-    await _answers(second_client)
+    await eventually(second_client.answers, "an answer of the api")
 
     assert await _newest(second_client) == tasks
     assert await _objects(second_kube) <= objects
@@ -184,21 +183,9 @@ async def _objects(kube: Kube) -> set[tuple[str, str]]:
     }
 
 
-async def _answers(client: TesClient) -> None:
-    """Wait for the api, whose Pods leave the Service while they cannot reach Postgres."""
-
-    async def look() -> bool:
-        try:
-            await client.list_tasks(page_size=1)
-        except (TesRefused, aiohttp.ClientError):
-            return False
-        return True
-
-    await eventually(look, "an answer of the api")
-
-
 async def _ended(client: TesClient, task_id: str) -> Task:
-    await _answers(client)
+    """By an api whose Pods leave the Service while they cannot reach Postgres."""
+    await eventually(client.answers, "an answer of the api")
     await client.wait(task_id, timeout=90)
     return await client.get(task_id, "FULL")
 

@@ -2,13 +2,12 @@
 
 import asyncio
 
-import aiohttp
 import pytest
 
 from documents import assert_ended, exit_codes, only_log, sh, stdout
 from kube import Kube, Node, Object, container_status
 from lab.images import Images
-from tes_client import TERMINAL, TesClient, TesRefused
+from tes_client import TERMINAL, TesClient
 from waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
@@ -99,15 +98,8 @@ async def _answers(kube: Kube, client: TesClient, *, gone: list[str]) -> None:
             and deployment["status"].get("readyReplicas", 0) == deployment["spec"]["replicas"]
         )
 
-    async def look() -> bool:
-        try:
-            await asyncio.gather(*(client.service_info() for _ in range(8)))
-        except (TesRefused, aiohttp.ClientError):
-            return False
-        return True
-
     await eventually(replaced, "new apis", seconds=90)
-    await eventually(look, "answers of the new apis")
+    await eventually(client.answers, "answers of the new apis")
 
 
 async def _image_missing(kube: Kube, task_id: str) -> None:
