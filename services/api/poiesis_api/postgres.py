@@ -21,6 +21,7 @@ _AWAY = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the driver met the server's farewell on an idle connection
     asyncpg.OperatorInterventionError,  # shutdown, crash
     asyncpg.TooManyConnectionsError,
     asyncpg.ReadOnlySQLTransactionError,  # a standby that is about to be promoted
@@ -29,6 +30,7 @@ _AWAY = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,  # not migrated yet
 )
+_REPLACED = 2  # connections that may break under one statement
 
 
 @asynccontextmanager
@@ -91,12 +93,17 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 
 async def fetch(pool: Pool, sql: str, *values: object) -> list[Any]:
-    """For statements that may run twice: a connection that breaks under one is replaced once."""
+    """For statements that may run twice: a connection that breaks under one is replaced, and so is the next.
+
+    After a failover every pooled connection is dead, and some of them do not know yet.
+    """
     with driver_errors():
-        try:
-            return list(await pool.fetch(sql, *values))
-        except (asyncpg.PostgresConnectionError, ConnectionError):
-            return list(await pool.fetch(sql, *values))
+        for _ in range(_REPLACED):
+            try:
+                return list(await pool.fetch(sql, *values))
+            except (asyncpg.PostgresConnectionError, asyncpg.InternalClientError, ConnectionError) as error:
+                logger.info("a connection broke", extra={"error": repr(error)})
+        return list(await pool.fetch(sql, *values))
 
 
 async def execute(pool: Pool, sql: str, *values: object) -> None:

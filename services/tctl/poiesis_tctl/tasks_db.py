@@ -193,5 +193,11 @@ ON CONFLICT (task_id, attempt, source, key) DO NOTHING
 def _errors() -> Iterator[None]:
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, OSError) as error:
+    except (
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,  # the driver met the server's farewell on an idle connection
+        TimeoutError,
+        OSError,
+    ) as error:
         raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
