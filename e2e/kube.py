@@ -64,6 +64,10 @@ class Node:
             "ctr", "--namespace", "k8s.io", "task", "kill", "--signal", signal, _bare(container_id)
         )
 
+    async def kill_children(self, container_id: str) -> None:
+        """SIGKILL to what a container's first process has started."""
+        await self.run("pkill", "-KILL", "-P", str(await self.pid_of(container_id)))
+
     async def processes_with(self, marker: str) -> list[int]:
         """Processes whose command line has `marker` (which the search's own does not hold in one piece)."""
         head, tail = marker[:1], marker[1:]

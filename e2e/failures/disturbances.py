@@ -84,6 +84,16 @@ def recorder_bereft(kinds: str, words: str) -> Disturbance:
     return Disturbance(words=f"{words}, then `trec` is killed", act=act)
 
 
+def process_killed(container: str) -> Disturbance:
+    """What the helper has started in a container dies (SIGKILL), once it runs."""
+
+    async def act(world: World, task_id: str) -> None:
+        found = await world.kube.running_container(task_id, container)
+        await world.node.kill_children(found)
+
+    return Disturbance(words=f"the process of `{container}` is killed (SIGKILL)", act=act)
+
+
 def evicted() -> Disturbance:
     """By the eviction API, as `kubectl drain` does it."""
 

@@ -85,6 +85,63 @@ def webhook_down() -> Surroundings:
     return _present("an admission webhook for Jobs does not answer", manifests, holds)
 
 
+def server(words: str, script: str) -> Surroundings:
+    """Something that answers every connection to port 80 with what a shell script prints."""
+
+    def manifests(world: World) -> Sequence[Object]:
+        command = ["nc", "-ll", "-p", "80", "-e", "sh", "-c", f"{script}; : {world.marker}"]
+        container = {"name": "server", "image": world.images.busybox, "command": command}
+        spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
+        return [_object("v1", "Pod", server_name(world), spec=spec)]
+
+    async def runs(world: World) -> bool:
+        pod = await world.kube.get("pod", server_name(world))
+        return pod is not None and pod["status"]["phase"] == "Running" and "podIP" in pod["status"]
+
+    return _present(words, manifests, runs)
+
+
+def server_name(world: World) -> str:
+    """The Pod of `server`."""
+    return f"server-{world.marker}"
+
+
+def tiny_volumes(size: int) -> Surroundings:
+    """A volume of so many bytes, for a claim of exactly that size: no other task's would fit."""
+
+    def manifests(world: World) -> Sequence[Object]:
+        spec = {
+            "capacity": {"storage": str(size)},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "standard",
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": _folder(world)},
+        }
+        return [_object("v1", "PersistentVolume", f"tiny-{world.marker}", spec=spec)]
+
+    async def available(world: World) -> bool:
+        volume = await world.kube.get("persistentvolume", f"tiny-{world.marker}")
+        return volume is not None and volume.get("status", {}).get("phase") == "Available"
+
+    present = _present(f"its volume has {size // 10**6} MB", manifests, available)
+
+    async def begin(world: World) -> None:
+        await world.node.run("mkdir", "-p", _folder(world))
+        await world.node.run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0777", "tmpfs", _folder(world))
+        await present.begin(world)
+
+    async def end(world: World) -> None:
+        await present.end(world)
+        await world.node.run("umount", "--lazy", _folder(world))
+        await world.node.run("rmdir", _folder(world))
+
+    return Surroundings(words=present.words, begin=begin, end=end)
+
+
+def _folder(world: World) -> str:
+    return f"/var/lib/{world.marker}"
+
+
 def pod_security(level: str) -> Surroundings:
     """The namespace enforces a Pod Security level that executors do not pass."""
     label = "pod-security.kubernetes.io/enforce"
@@ -107,7 +164,8 @@ def _present(words: str, manifests: Manifests, holds: Callable[[World], Awaitabl
 
     async def end(world: World) -> None:
         for one in manifests(world):
-            await world.kube.run("delete", one["kind"], one["metadata"]["name"], "--ignore-not-found")
+            name = one["metadata"]["name"]
+            await world.kube.run("delete", one["kind"], name, "--ignore-not-found", "--wait=false")
 
     return Surroundings(words=words, begin=begin, end=end)
 

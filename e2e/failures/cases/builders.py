@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from documents import sh
 from failures.case import World
+from failures.surroundings import server_name
 from tes_client import Document, Executor, Output, State
 
 Builder = Callable[[World], Awaitable[Document]]
@@ -124,3 +125,33 @@ def without_tls(world: World) -> str:
 
 def refused(world: World) -> str:
     return f"{world.web_url.rpartition(':')[0]}:1/it"
+
+
+def fetched_and_shown(script: str = "cat /in/it") -> Builder:
+    """An input from the surroundings' `server`, and an executor that shows it."""
+
+    async def build(world: World) -> Document:
+        pod = await world.kube.get("pod", server_name(world))
+        assert pod is not None
+        url = f"http://{pod['status']['podIP']}/it"
+        return {
+            "executors": [sh(world.images.busybox, script)],
+            "inputs": [{"path": "/in/it", "url": url, "type": "FILE"}],
+        }
+
+    return build
+
+
+def large_input(size: int, disk_gb: float) -> Builder:
+    """An object of so many bytes, for a volume that has less."""
+
+    async def build(world: World) -> Document:
+        return {
+            "executors": [sh(world.images.busybox, "echo never")],
+            "inputs": [
+                {"path": "/in/it", "url": await world.bucket.put("large", bytes(size)), "type": "FILE"}
+            ],
+            "resources": {"disk_gb": disk_gb},
+        }
+
+    return build

@@ -4,19 +4,27 @@ from collections.abc import Sequence
 
 from failures.case import After, Case
 from failures.cases.builders import (
+    AT_ONCE,
     QUEUED,
     RAN,
     RETRIES,
     START,
     fetched,
+    fetched_and_shown,
+    large_input,
     private_object,
     refused,
+    scripts,
     sent,
     without_tls,
 )
-from failures.sights import nothing_stored, printed
+from failures.disturbances import process_killed
+from failures.sights import complained, nothing_stored, printed
+from failures.surroundings import server, tiny_volumes
 
 SECTION = "Inputs and outputs"
+
+_TINY = 3 * 2**20
 
 CASES: Sequence[Case] = (
     Case(
@@ -154,5 +162,78 @@ CASES: Sequence[Case] = (
         after=After.EXECUTOR,
         states=RAN,
         sees=(nothing_stored(),),
+    ),
+    Case(
+        id="input-truncated",
+        section=SECTION,
+        title="An input ends before its length: it may pass, so it is tried again",
+        around=server(
+            "a web server that breaks off",
+            "printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 1000\\r\\n\\r\\nshort'",
+        ),
+        document=fetched_and_shown(),
+        state="SYSTEM_ERROR",
+        reasons=("Error",),
+        message="cannot fetch <url>: <what was missing>",
+        container="tif-0",
+        reporter="recorder",
+        within=RETRIES,
+        after=After.POD,
+        states=QUEUED,
+    ),
+    Case(
+        id="filer-killed",
+        section=SECTION,
+        title="A filer crashes: it is started again in place",
+        around=server(
+            "a slow web server",
+            "printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 6\\r\\n\\r\\n'; sleep 4; echo hello",
+        ),
+        document=fetched_and_shown(),
+        meanwhile=process_killed("tif-0"),
+        state="COMPLETE",
+        exit_codes=(0,),
+        reporter="recorder",
+        within=AT_ONCE,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=(printed("hello\n"),),
+    ),
+    Case(
+        id="volume-full-inputs",
+        section=SECTION,
+        title="The inputs are larger than the volume",
+        around=tiny_volumes(_TINY),
+        document=large_input(2 * _TINY, _TINY / 1e9),
+        state="SYSTEM_ERROR",
+        reasons=("Error",),
+        message="the task's volume is full: no space left to write /in/it; "
+        "ask for more with resources.disk_gb",
+        container="tif-0",
+        reporter="recorder",
+        within=START,
+        after=After.POD,
+        states=QUEUED,
+    ),
+    Case(
+        id="volume-full",
+        section=SECTION,
+        title="An executor fills the volume",
+        around=tiny_volumes(_TINY + 4096),
+        document=scripts(
+            "dd if=/dev/zero of=/data/much bs=1M count=20 || exit 28",
+            volumes=["/data"],
+            resources={"disk_gb": (_TINY + 4096) / 1e9},
+        ),
+        state="EXECUTOR_ERROR",
+        reasons=("Error",),
+        message="executor 0 exited with code 28",
+        container="executor-0",
+        exit_codes=(28,),
+        reporter="recorder",
+        within=AT_ONCE,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=(complained("No space left on device"),),
     ),
 )

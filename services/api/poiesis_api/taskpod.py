@@ -587,7 +587,7 @@ def _helper_run(config: TaskPodConfig) -> list[str]:
 def _retries(attempts: int) -> list[str]:
     if attempts == 0:
         return []
-    return ["--retry-exit-code", str(EXIT_PASSING), "--retry-attempts", str(attempts)]
+    return ["--retry-exit-code", str(EXIT_PASSING), "--retry-attempts", str(attempts), "--retry-killed"]
 
 
 def _redirections(executor: TesExecutor, collected: Sequence[str], *, first: bool) -> Iterator[str]:

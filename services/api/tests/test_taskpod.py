@@ -254,6 +254,7 @@ def test_inputs_and_outputs_bring_filers_a_volume_and_their_work(config):
             "75",
             "--retry-attempts",
             "5",
+            "--retry-killed",
             "--",
             "python3",
             "-m",

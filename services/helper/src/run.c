@@ -32,7 +32,7 @@ static struct {
     const char *run, *runs, *in, *out, *err, *on_failure, *termination_log, *cgroup_root;
     struct list after, collect, share;
     long log_bytes, grace, retry_exit_code, retry_attempts;
-    bool ignore_error, rerun;
+    bool ignore_error, rerun, retry_killed;
 } options = {
     .in = "/dev/null",
     .on_failure = "exit",
@@ -59,6 +59,7 @@ static struct option option_table[] = {
     {.name = "--ignore-error", .kind = FLAG, .value = &options.ignore_error},
     {.name = "--retry-exit-code", .kind = NUMBER, .value = &options.retry_exit_code, .min = 1, .max = 255},
     {.name = "--retry-attempts", .kind = NUMBER, .value = &options.retry_attempts, .min = 0, .max = 1000},
+    {.name = "--retry-killed", .kind = FLAG, .value = &options.retry_killed},
     {.name = "--rerun", .kind = FLAG, .value = &options.rerun},
     {.name = "--termination-log", .kind = TEXT, .value = &options.termination_log},
     {.name = "--cgroup-root", .kind = TEXT, .value = &options.cgroup_root},
@@ -82,6 +83,7 @@ static const struct verb verb = {
         "  --ignore-error          exit 0 whatever the process exits with (the true code is in exit.json)\n"
         "  --retry-exit-code CODE  start argv again, with back-off, when it exits with CODE ...\n"
         "  --retry-attempts N      ... at most N times more\n"
+        "  --retry-killed          also when a signal ended it, but for out of memory\n"
         "  --rerun                 run although DIR holds the files of an earlier run\n"
         "  --termination-log FILE  default /dev/termination-log\n"
         "  --cgroup-root DIR       default /sys/fs/cgroup\n"
@@ -124,6 +126,8 @@ static void check_options(void)
         usage_error(&verb, "--after", "needs --runs");
     if ((options.retry_exit_code >= 0) != (options.retry_attempts >= 0))
         usage_error(&verb, "--retry-exit-code", "goes with --retry-attempts");
+    if (options.retry_killed && options.retry_attempts < 0)
+        usage_error(&verb, "--retry-killed", "goes with --retry-attempts");
     for (size_t i = 0; i < options.after.count; i++)
         if (strchr(options.after.items[i], '/') || options.after.items[i][0] == '.')
             usage_error(&verb, "--after", "must be the name of a container");
@@ -399,12 +403,17 @@ static int64_t back_off_ms(long retry)
     return most / 2 + most / 2 * random / UINT16_MAX;
 }
 
+/* Whether the process asked for another try, or could not finish its own. */
+static bool may_pass(const struct result *result)
+{
+    return !result->oom && (result->exit_code == options.retry_exit_code || (options.retry_killed && result->signal != 0));
+}
+
 static void run_with_retries(char **argv, long kills_before, struct result *result)
 {
     for (long retry = 0;; retry++) {
         run_once(argv, kills_before, result);
-        if (result->oom || result->exit_code != options.retry_exit_code || retry >= options.retry_attempts
-            || signals_stop_at())
+        if (!may_pass(result) || retry >= options.retry_attempts || signals_stop_at())
             return;
         int64_t pause = back_off_ms(retry);
         say("exit code %d: starting again in %.1f s (retry %ld of %ld)", result->exit_code, (double)pause / 1000, retry + 1,

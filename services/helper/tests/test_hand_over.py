@@ -30,7 +30,7 @@ def counter(container, request):
 )
 @pytest.mark.parametrize("end", ["exit 0", "exit 7", "kill -9 $$", "exit 75"])
 def test_an_out_of_memory_kill_always_ends_in_137(container, counter, options, end):
-    retry = ["--retry-exit-code=75", "--retry-attempts=3"]
+    retry = ["--retry-exit-code=75", "--retry-attempts=3", "--retry-killed"]
     ended = container.sh(f"echo ran; {counter(4)}; {end}", options=[*options, *retry])
     assert (ended.code, ended.out) == (137, b"ran\n")
     assert container.exit["exit_code"] == 137

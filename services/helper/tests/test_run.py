@@ -312,6 +312,13 @@ def test_other_codes_are_not_retried(container, script, code):
     assert (ended.code, ended.out) == (code, b"try\n")
 
 
+def test_a_process_that_was_killed_is_retried_where_that_is_wanted(container, tmp_path):
+    script = f"echo try; test -e {tmp_path}/again && exit 0; touch {tmp_path}/again; kill -9 $$"
+    ended = container.sh(script, options=[*RETRY, "--retry-killed"])
+    assert (ended.code, ended.out, container.exit["signal"]) == (0, b"try\n" * 2, 0)
+    assert ended.err.startswith(b"poiesis: exit code 137: starting again in ")
+
+
 def test_a_stop_signal_ends_the_back_off(container, eventually):
     process = container.start(
         "sh", "-c", "exit 75", options=["--retry-exit-code=75", "--retry-attempts=1000"]
