@@ -5,11 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from failures.case import Surroundings, World
+from failures.webhook import StrippingWebhook
 from kube import CommandRefused, Object
 from waiting import eventually
 
 QUOTA = "poiesis-e2e-quota"
 _MARKED = ".?initContainers.orValue([]).exists(c, c.?command.orValue([]).exists(word, word == '<marker>'))"
+REFUSED_BYTES = 123456789  # of a claim: no other task asks for so much
 MARKED_JOB = f"object.spec.template.spec{_MARKED}"
 MARKED_POD = f"object.spec{_MARKED}"
 
@@ -63,21 +65,7 @@ def webhook_down() -> Surroundings:
     """A validating webhook whose server does not answer, for the case's own Job alone."""
 
     def manifests(world: World) -> Sequence[Object]:
-        name = f"poiesis-e2e-{world.marker}.example.org"
-        hook = {
-            "name": name,
-            "admissionReviewVersions": ["v1"],
-            "sideEffects": "None",
-            "failurePolicy": "Fail",
-            "timeoutSeconds": 1,
-            "clientConfig": {"url": "https://127.0.0.1:1/"},
-            "rules": [_creation("batch", "jobs")],
-            "matchConditions": [
-                {"name": "marked", "expression": MARKED_JOB.replace("<marker>", world.marker)}
-            ],
-        }
-        api = "admissionregistration.k8s.io/v1"
-        return [_object(api, "ValidatingWebhookConfiguration", name, webhooks=[hook])]
+        return [_webhook("ValidatingWebhookConfiguration", "jobs", world, {"url": "https://127.0.0.1:1/"})]
 
     async def holds(world: World) -> bool:
         return await _is_refused(world, _probe("jobs", world), "failed calling webhook")
@@ -85,13 +73,62 @@ def webhook_down() -> Surroundings:
     return _present("an admission webhook for Jobs does not answer", manifests, holds)
 
 
-def server(words: str, script: str) -> Surroundings:
-    """Something that answers every connection to port 80 with what a shell script prints."""
+def webhook_of_old(kind: str) -> Surroundings:
+    """A mutating webhook that does not know native sidecars, for the case's own Job or Pod alone."""
+    plural = f"{kind.lower()}s"
+    servers: dict[str, StrippingWebhook] = {}
+
+    async def begin(world: World) -> None:
+        route = await world.node.run("ip", "route", "show", "default")
+        server = servers[world.marker] = StrippingWebhook(route.split()[2])
+        where = {"url": await server.start(), "caBundle": server.ca_bundle}
+        configuration = _webhook("MutatingWebhookConfiguration", plural, world, where)
+        await world.kube.run("apply", "-f", "-", input_text=json.dumps(configuration))
+        await eventually(lambda: _is_stripped(world, plural), "a webhook that is called")
+
+    async def end(world: World) -> None:
+        name = _webhook("MutatingWebhookConfiguration", plural, world, {})["metadata"]["name"]
+        await world.kube.run("delete", "mutatingwebhookconfiguration", name, "--ignore-not-found")
+        await servers.pop(world.marker).stop()
+
+    words = f"an admission webhook drops `restartPolicy` of a {kind}'s init containers"
+    return Surroundings(words=words, begin=begin, end=end)
+
+
+async def _is_stripped(world: World, plural: str) -> bool:
+    probe = json.dumps(_probe(plural, world, restartPolicy="Always"))
+    made = await world.kube.run("create", "--dry-run=server", "-o", "json", "-f", "-", input_text=probe)
+    spec = json.loads(made)["spec"]
+    containers = spec.get("template", {"spec": spec})["spec"]["initContainers"]
+    return not any("restartPolicy" in container for container in containers)
+
+
+def _webhook(kind: str, plural: str, world: World, where: Mapping[str, str]) -> Object:
+    group, marked = ("batch", MARKED_JOB) if plural == "jobs" else ("", MARKED_POD)
+    name = f"poiesis-e2e-{world.marker}.example.org"
+    hook = {
+        "name": name,
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": "Fail",
+        "timeoutSeconds": 2,
+        "clientConfig": where,
+        "rules": [_creation(group, plural)],
+        "matchConditions": [{"name": "marked", "expression": _of(world, marked)}],
+    }
+    return _object("admissionregistration.k8s.io/v1", kind, name, webhooks=[hook])
+
+
+def server(words: str, script: str, *, port: int = 80, on_node: bool = False) -> Surroundings:
+    """Something that answers every connection to its port with what a shell script prints.
+
+    `on_node`: the port is the node's, where its kubelet finds it as localhost.
+    """
 
     def manifests(world: World) -> Sequence[Object]:
-        command = ["nc", "-ll", "-p", "80", "-e", "sh", "-c", f"{script}; : {world.marker}"]
+        command = ["nc", "-ll", "-p", str(port), "-e", "sh", "-c", f"{script}; : {world.marker}"]
         container = {"name": "server", "image": world.images.busybox, "command": command}
-        spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
+        spec = {"containers": [container], "terminationGracePeriodSeconds": 0, "hostNetwork": on_node}
         return [_object("v1", "Pod", server_name(world), spec=spec)]
 
     async def runs(world: World) -> bool:
@@ -104,6 +141,24 @@ def server(words: str, script: str) -> Surroundings:
 def server_name(world: World) -> str:
     """The Pod of `server`."""
     return f"server-{world.marker}"
+
+
+def without_secret(name: str) -> Surroundings:
+    """Somebody has deleted a Secret of the release."""
+    kept: dict[str, str] = {}
+
+    async def begin(world: World) -> None:
+        kept[world.marker] = await world.kube.run("get", "secret", name, "-o", "json")
+        await world.kube.run("delete", "secret", name)
+
+    async def end(world: World) -> None:
+        if world.marker in kept:
+            manifest: Object = json.loads(kept.pop(world.marker))
+            data = {"metadata": {"name": name}, "data": manifest["data"], "type": manifest["type"]}
+            text = json.dumps({"apiVersion": "v1", "kind": "Secret", **data})
+            await world.kube.run("apply", "-f", "-", input_text=text)
+
+    return Surroundings(words=f"the Secret `{name}` is gone", begin=begin, end=end)
 
 
 def tiny_volumes(size: int) -> Surroundings:
@@ -182,10 +237,17 @@ def _object(api: str, kind: str, name: str, **rest: Any) -> Object:
     return {"apiVersion": api, "kind": kind, "metadata": {"name": name}, **rest}
 
 
-def _probe(plural: str, world: World) -> Mapping[str, Any]:
-    """What the API server shall refuse once the rule is known to it."""
+def _probe(plural: str, world: World, **fields: str) -> Mapping[str, Any]:
+    """What the API server shall refuse or change once it knows the rule. `fields`: of the init container."""
     container = {"name": "c", "image": "none", "command": [world.marker]}
-    pod = {"restartPolicy": "Never", "initContainers": [container], "containers": [container | {"name": "d"}]}
+    pod = {
+        "restartPolicy": "Never",
+        "initContainers": [container | fields],
+        "containers": [container | {"name": "d"}],
+    }
+    if plural == "persistentvolumeclaims":
+        claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": str(REFUSED_BYTES)}}}
+        return _object("v1", "PersistentVolumeClaim", "poiesis-e2e-probe", spec=claim)
     if plural == "jobs":
         return _object("batch/v1", "Job", "poiesis-e2e-probe", spec={"template": {"spec": pod}})
     return _object("v1", "Pod", "poiesis-e2e-probe", spec=pod)

@@ -34,6 +34,7 @@ kubeadmConfigPatches:
     kind: KubeletConfiguration
     maxPods: 200
     serializeImagePulls: false
+    volumeStatsAggPeriod: 15s
 """
 
 

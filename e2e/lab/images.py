@@ -28,10 +28,11 @@ class Images:
     busybox: str
     busybox_nonroot: str  # USER 1000
     noshell: str  # one static program, /tool, and nothing else
+    foreign: str  # the same for another architecture
 
     def in_pods(self) -> list[str]:
         """Those that Pods run."""
-        return [self.postgres, self.minio, self.busybox, self.busybox_nonroot, self.noshell]
+        return [self.postgres, self.minio, self.busybox, self.busybox_nonroot, self.noshell, self.foreign]
 
 
 PYTHON_BASE = RootFs(
@@ -114,7 +115,12 @@ def _pulled() -> Images:
         if not docker.has_image(image):
             with step(f"pull {image}"):
                 docker.docker("pull", "--quiet", image)
-    return Images(**PULLED, busybox_nonroot=_nonroot(versions.BUSYBOX_IMAGE), noshell=_noshell())
+    return Images(
+        **PULLED,
+        busybox_nonroot=_nonroot(versions.BUSYBOX_IMAGE),
+        noshell=_noshell(host.architecture()),
+        foreign=_noshell(_foreign()),
+    )
 
 
 def _built() -> Images:
@@ -127,7 +133,8 @@ def _built() -> Images:
         minio=_minio(busybox),
         busybox=busybox,
         busybox_nonroot=_nonroot(busybox),
-        noshell=_noshell(),
+        noshell=_noshell(host.architecture()),
+        foreign=_noshell(_foreign()),
     )
 
 
@@ -180,12 +187,16 @@ def _nonroot(busybox: str) -> str:
     return from_dockerfile("busybox-nonroot", f"FROM {busybox}\nUSER 1000:1000\n")
 
 
-def _noshell() -> str:
+def _noshell(architecture: str) -> str:
     return from_dockerfile(
-        "noshell",
+        "noshell" if architecture == host.architecture() else "foreign",
         'FROM scratch\nCOPY tool /tool\nENTRYPOINT ["/tool"]\n',
-        {"tool": static_program(RECIPES / "tool.c")},
+        {"tool": static_program(RECIPES / "tool.c", architecture)},
     )
+
+
+def _foreign() -> str:
+    return next(name for name in _TARGETS if name != host.architecture())
 
 
 def _postgres() -> str:
@@ -227,9 +238,12 @@ CMD ["minio"]
 
 
 @once
-def static_program(source: Path) -> Path:
-    """`source` (C) as a static program for this machine, by the C compiler of the PyPI package ziglang."""
-    architecture = host.architecture()
+def static_program(source: Path, architecture: str | None = None) -> Path:
+    """`source` (C) as a static program, for this machine unless another architecture is named.
+
+    By the C compiler of the PyPI package ziglang.
+    """
+    architecture = architecture or host.architecture()
     target = cache.directory() / "bin" / f"{source.stem}-{cache.hash_of([architecture], [source])}"
     if target.exists():
         return target

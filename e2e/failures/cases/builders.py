@@ -18,9 +18,10 @@ AT_ONCE = 5  # seconds: the recorder reads a file and writes a row
 SOON = 10  # the kubelet, a watch and the controller besides
 START = 20  # a filer starts and tries once, or a container that cannot start is given up
 PULL = 90  # tctl.thresholds.imagePullSeconds is 60, counted from when the first try has failed
+CONFIGURATION = 45  # tctl.thresholds.configErrorSeconds is 30
 RETRIES = 120  # filerRetryAttempts is 5, with back-off
 GRACE = 35  # terminationGracePeriodSeconds is 30
-DISK = 90  # the kubelet measures volumes once a minute
+DISK = 150  # the kubelet measures a volume every one to two minutes (volumeStatsAggPeriod, with its jitter)
 
 RAM_GB = 0.064
 # busybox allocates the whole block and the kernel kills it while it is filled
@@ -112,6 +113,10 @@ async def ignored_out_of_memory(world: World) -> Document:
         "resources": {"ram_gb": RAM_GB},
         "outputs": [{"path": "/out/it", "url": world.bucket.url("it")}],
     }
+
+
+async def foreign_image(world: World) -> Document:
+    return {"executors": [{"image": world.images.foreign, "command": ["/tool"]}]}
 
 
 async def private_object(world: World) -> Document:

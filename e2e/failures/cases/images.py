@@ -3,10 +3,24 @@
 from collections.abc import Sequence
 
 from failures.case import After, Case
-from failures.cases.builders import PULL, QUEUED, RAN, START, image
-from failures.sights import printed
+from failures.cases.builders import (
+    AT_ONCE,
+    CONFIGURATION,
+    PULL,
+    QUEUED,
+    RAN,
+    START,
+    fetched,
+    foreign_image,
+    image,
+)
+from failures.sights import complained, printed
+from failures.surroundings import server, without_secret
+from install import STORAGE_SECRET
 
 SECTION = "Images"
+
+_REGISTRY = 5080
 
 CASES: Sequence[Case] = (
     Case(
@@ -66,5 +80,59 @@ CASES: Sequence[Case] = (
         within=START,
         after=After.POD,
         states=QUEUED,
+    ),
+    Case(
+        id="image-private",
+        section=SECTION,
+        title="The registry wants credentials that the site has not given (`imagePullSecrets`)",
+        around=server(
+            "a registry that answers 401",
+            "printf 'HTTP/1.1 401 Unauthorized\\r\\nWww-Authenticate: Basic realm=r\\r\\n"
+            "Content-Length: 0\\r\\n\\r\\n'",
+            port=_REGISTRY,
+            on_node=True,
+        ),
+        document=image(f"localhost:{_REGISTRY}/private/tool:1"),
+        state="SYSTEM_ERROR",
+        reasons=("ImagePullBackOff", "ErrImagePull"),
+        message="executor-0 (<image>) cannot start: <the words of the kubelet>401 Unauthorized",
+        container="executor-0",
+        reporter="controller",
+        within=PULL,
+        after=After.POD,
+        states=QUEUED,
+    ),
+    Case(
+        id="image-foreign",
+        section=SECTION,
+        title="The image is of another architecture",
+        document=foreign_image,
+        state="EXECUTOR_ERROR",
+        reasons=("Error",),
+        message="executor 0 exited with code 126",
+        container="executor-0",
+        exit_codes=(126,),
+        reporter="recorder",
+        within=AT_ONCE,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=(complained("/tool: Exec format error"),),
+    ),
+    Case(
+        id="configuration",
+        section=SECTION,
+        title="A container's configuration cannot be had",
+        around=without_secret(STORAGE_SECRET),
+        document=fetched(lambda world: world.bucket.url("it")),
+        state="SYSTEM_ERROR",
+        reasons=("CreateContainerConfigError",),
+        message=f'tif-0 (<image>) cannot start: secret "{STORAGE_SECRET}" not found',
+        container="tif-0",
+        reporter="controller",
+        within=CONFIGURATION,
+        after=After.POD,
+        states=QUEUED,
+        release="second",
+        alone=True,
     ),
 )

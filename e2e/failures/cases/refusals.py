@@ -2,17 +2,30 @@
 
 from collections.abc import Sequence
 
-from failures.case import After, Case
+from failures.case import After, Case, Reporter
 from failures.cases.builders import AT_ONCE, RAN, RETRIES, START, scripts
 from failures.disturbances import passes
 from failures.sights import logged, no_object, printed
-from failures.surroundings import MARKED_JOB, MARKED_POD, pod_security, policy, quota, webhook_down
+from failures.surroundings import (
+    MARKED_JOB,
+    MARKED_POD,
+    REFUSED_BYTES,
+    pod_security,
+    policy,
+    quota,
+    webhook_down,
+    webhook_of_old,
+)
 
 SECTION = "What Kubernetes refuses"
 
 _QUOTA_OF_JOBS = quota(count__jobs_batch="0")
 _QUOTA_OF_PODS = quota(pods="0")
 _WEBHOOK = webhook_down()
+_STRIPPED: Sequence[tuple[str, str, str, Reporter, int]] = (
+    ("Job", "Invalid", 'Kubernetes refused the task: Job.batch "<name>" is invalid', "api", AT_ONCE),
+    ("Pod", "FailedCreate", 'Error creating: Pod "<name>" is invalid', "controller", START),
+)
 
 CASES: Sequence[Case] = (
     Case(
@@ -30,6 +43,45 @@ CASES: Sequence[Case] = (
         after=After.CREATED,
         states=("QUEUED",),
         sees=(no_object(),),
+    ),
+    Case(
+        id="claim-refused",
+        section=SECTION,
+        title="Its PersistentVolumeClaim is refused for good",
+        around=policy(
+            "/persistentvolumeclaims",
+            f"string(object.spec.resources.requests['storage']) != '{REFUSED_BYTES}'",
+        ),
+        document=scripts("echo never", resources={"disk_gb": REFUSED_BYTES / 1e9}),
+        state="SYSTEM_ERROR",
+        reasons=("Invalid",),
+        message="Kubernetes refused the task: <the claim> is forbidden: "
+        "<the policy> denied request: not on this site",
+        reporter="api",
+        within=AT_ONCE,
+        after=After.CREATED,
+        states=("QUEUED",),
+        sees=(no_object(),),
+    ),
+    *(
+        Case(
+            id=f"webhook-of-old-{kind.lower()}",
+            section=SECTION,
+            title="Its recorder would not be a sidecar",
+            around=webhook_of_old(kind),
+            document=scripts("echo never"),
+            state="SYSTEM_ERROR",
+            reasons=(reason,),
+            message=f"{start}: <field>: Forbidden: may not be set for init containers without "
+            "restartPolicy=Always. That is, an admission webhook of this cluster does not know native "
+            "sidecars and has dropped restartPolicy",
+            reporter=reporter,
+            within=within,
+            after=After.CREATED,
+            states=("QUEUED",),
+            sees=(no_object(),),
+        )
+        for kind, reason, start, reporter, within in _STRIPPED
     ),
     Case(
         id="pod-refused",

@@ -14,6 +14,16 @@ _FINAL = re.compile(
 _QUOTA = re.compile(r"exceeded quota|quota exceeded|status unknown for quota|failed quota", re.IGNORECASE)
 _NO_RIGHT = re.compile(r"^.* is forbidden: User \S+ cannot ")
 
+_NOT_A_SIDECAR = "may not be set for init containers without restartPolicy=Always"
+OLD_WEBHOOK = (
+    "an admission webhook of this cluster does not know native sidecars and has dropped restartPolicy"
+)
+
+
+def explained(message: str) -> str:
+    """With what an operator has to know where the API server's own words do not lead to the cause."""
+    return f"{message}. That is, {OLD_WEBHOOK}" if _NOT_A_SIDECAR in message else message
+
 
 def is_final(message: str) -> bool:
     """The object itself is refused: by its size, by its values, by a policy, webhook or limit range."""

@@ -1,6 +1,6 @@
 import pytest
 
-from poiesis_models.refusals import is_final, may_pass
+from poiesis_models.refusals import OLD_WEBHOOK, explained, is_final, may_pass
 
 POD = 'pods "poiesis-a-bcdef" is forbidden'
 FINAL = [
@@ -42,3 +42,9 @@ def test_what_may_pass(message):
 def test_other_words_tell_nothing(message):
     assert not is_final(message)
     assert not may_pass(message)
+
+
+def test_what_an_old_webhook_has_broken_is_explained_and_other_words_are_left_alone():
+    words = 'Job.batch "a" is invalid: …: may not be set for init containers without restartPolicy=Always'
+    assert explained(words) == f"{words}. That is, {OLD_WEBHOOK}"
+    assert explained("exceeded quota") == "exceeded quota"

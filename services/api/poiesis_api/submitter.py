@@ -22,6 +22,7 @@ from poiesis_api.queue_db import Claim
 from poiesis_api.refusals import Verdict, back_off_seconds, judge, log_key
 from poiesis_api.taskpod import NoFiler, Task, TaskObjects, owned_by, task_objects
 from poiesis_models import labels
+from poiesis_models.refusals import OLD_WEBHOOK, explained
 from poiesis_models.states import Ending, TesState
 from poiesis_models.tes import TesTaskRequest
 
@@ -250,11 +251,7 @@ def check_job(job: Manifest) -> None:
     containers = job["spec"]["template"]["spec"].get("initContainers") or []
     policies = [one.get("restartPolicy") for one in containers if one["name"] == labels.TREC_CONTAINER]
     if policies != ["Always"]:
-        raise Broken(
-            "RecorderNotASidecar",
-            "the stored Job's container trec has lost restartPolicy Always: "
-            "an admission webhook of this cluster does not know native sidecars",
-        )
+        raise Broken("RecorderNotASidecar", f"container trec of the stored Job is no sidecar: {OLD_WEBHOOK}")
 
 
 def check_owner(stored: Manifest, job_uid: str) -> None:
@@ -271,5 +268,5 @@ def _passes(error: BaseException) -> bool:
 def _words(error: KubernetesError) -> tuple[str, str]:
     """Reason and message, the API server's own where there are any."""
     if isinstance(error, Refused):
-        return error.reason, f"Kubernetes refused the task: {error.message}"
+        return error.reason, f"Kubernetes refused the task: {explained(error.message)}"
     return "Unreachable", str(error)

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from poiesis_models.labels import TASK_LABEL, TREC_CONTAINER
 from poiesis_models.podstatus import ContainerWait, container_statuses, container_waits
-from poiesis_models.refusals import is_final
+from poiesis_models.refusals import explained, is_final
 from poiesis_models.states import Ending, Facts, TesState, Trouble, terminal_state
 from poiesis_tctl.config import Limits
 from poiesis_tctl.podfacts import (
@@ -220,7 +220,7 @@ def decide(view: View, since: Mapping[str, float], now: float, limits: Limits) -
 
 def decide_refused(asked: ExplainNoPod, message: str) -> tuple[Action, ...]:
     """About a Job whose Pod the API server refuses with these words: what can never pass ends the task."""
-    message = _POD_SUFFIX.sub(r"\1", message)
+    message = explained(_POD_SUFFIX.sub(r"\1", message))
     if is_final(message) or asked.give_up:
         finish = _finish(asked.task, None, Trouble(reason="FailedCreate", message=message))
         return finish, DeleteJob(name=asked.job_name, uid=asked.job_uid, why="its Pod is refused")
