@@ -12,6 +12,7 @@ import shutil
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ with warnings.catch_warnings():  # testcontainers moved its modules, and says so
 
 _RUN = "POIESIS_E2E_RUN"  # how this run is called
 _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
-_RELEASES = ("first", "second")
+_RELEASES = ("first", "second", "third")
 _CREATED = pytest.StashKey[list[str]]()
 _FILER = Path(__file__).parent / "filers"
 
@@ -58,7 +59,7 @@ _FILER = Path(__file__).parent / "filers"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the run; workers inherit the name by the environment."""
-    config.addinivalue_line("markers", "disruptive: takes parts of the second release away, so has it alone")
+    config.addinivalue_line("markers", "disruptive: takes parts of its release away, so has it alone")
     if not hasattr(config, "workerinput"):
         os.environ.setdefault(_RUN, "kept" if _keep(config) else uuid.uuid4().hex[:6])
         os.environ[_OWNER] = str(os.getpid())
@@ -277,7 +278,7 @@ def second_release(
                 "outputs": {"schemes": ["mem"], **side},
             },
         ],
-        "tctl": {"thresholds": {"imagePullSeconds": 30}},
+        "tctl": {"thresholds": {"imagePullSeconds": 30, "startSeconds": 30}},
     }
 
     def make() -> dict[str, Any]:
@@ -294,16 +295,46 @@ def second_release(
     return Release(**once("second", make))
 
 
+@pytest.fixture(scope="session")
+def third_release(cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images) -> Release:
+    """The chart with its own Postgres and few Jobs at a time, for stories in which services are lost."""
+    overrides: Values = {"queue": {"maxActiveTasks": 8, "claimSeconds": 10}}
+
+    def make() -> dict[str, Any]:
+        return asdict(
+            install(
+                cluster,
+                name="third",
+                namespace=_namespace("third", os.environ[_RUN]),
+                values=chart_values(built, storage, images.postgres, overrides),
+                secrets={STORAGE_SECRET: storage_secret(storage)},
+            )
+        )
+
+    return Release(**once("third", make))
+
+
 @pytest.fixture
 def second(request: pytest.FixtureRequest, second_release: Release) -> Iterator[Release]:
-    """The other release: shared with other tests, or by the marker `disruptive` for this test alone.
-
-    Not by xdist's groups: pytest 9.2 keeps node ids where xdist 3.8 does not look, and groups are run apart.
-    """
-    alone = request.node.get_closest_marker("disruptive") is not None
-    with (_folder() / "second.turn").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    """The other release: shared with other tests, or by the marker `disruptive` for this test alone."""
+    with _turn(request, second_release):
         yield second_release
+
+
+@pytest.fixture
+def third(request: pytest.FixtureRequest, third_release: Release) -> Iterator[Release]:
+    """The release that may lose its services, likewise."""
+    with _turn(request, third_release):
+        yield third_release
+
+
+@contextmanager
+def _turn(request: pytest.FixtureRequest, release: Release) -> Iterator[None]:
+    """Not by xdist's groups: pytest 9.2 keeps node ids where xdist 3.8 does not look, and they run apart."""
+    alone = request.node.get_closest_marker("disruptive") is not None
+    with (_folder() / f"{release.name}.turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
 
 
 # --- what a test works with ----------------------------------------------------------------------------
@@ -326,6 +357,14 @@ async def second_client(request: pytest.FixtureRequest, second: Release) -> Asyn
 
 
 @pytest.fixture
+async def third_client(request: pytest.FixtureRequest, third: Release) -> AsyncIterator[TesClient]:
+    """TES of the release that may lose its services."""
+    async with connect(third.url) as made:
+        request.node.stash[_CREATED] = made.created
+        yield made
+
+
+@pytest.fixture
 def run_task(client: TesClient) -> Callable[[Document], Awaitable[Task]]:
     """Create a task, wait for its end, and return it in FULL."""
     return client.run
@@ -341,6 +380,12 @@ def kube(cluster: Cluster, release: Release) -> Kube:
 def second_kube(cluster: Cluster, second: Release) -> Kube:
     """kubectl in the other release's namespace."""
     return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=second.namespace)
+
+
+@pytest.fixture
+def third_kube(cluster: Cluster, third: Release) -> Kube:
+    """kubectl in the namespace of the release that may lose its services."""
+    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=third.namespace)
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 from failures.case import Disturbance, Surroundings, World
 from kube import CommandRefused, Object, container_status
@@ -84,6 +84,45 @@ def recorder_bereft(kinds: str, words: str) -> Disturbance:
     return Disturbance(words=f"{words}, then `trec` is killed", act=act)
 
 
+def recorder_killed_at_the_end(words: str, *, heard: bool) -> Disturbance:
+    """It dies while Postgres has its last report, which a lock holds back; `heard`: which Postgres executes.
+
+    Its next report is the last once all that the executor has printed is told.
+    """
+
+    async def act(world: World, task_id: str) -> None:
+        await live("ready\n")(world, task_id)
+        recorder = await world.kube.running_container(task_id, "trec")
+        async with _row_locked(world, task_id) as blocked:
+            await ended("executor-0")(world, task_id)
+            await eventually(
+                lambda: world.kube.sql(f"SELECT pid {blocked}"), "a report that waits", seconds=20
+            )
+            await world.node.signal_container(recorder, "SIGKILL")
+            if not heard:
+                await world.kube.sql(f"SELECT pg_terminate_backend(pid) {blocked}")
+
+    return Disturbance(words=f"`trec` is killed (SIGKILL) {words}", act=act)
+
+
+@asynccontextmanager
+async def _row_locked(world: World, task_id: str) -> AsyncIterator[str]:
+    """Nobody can write the task's row meanwhile; FROM clause of the sessions that wait for it.
+
+    The release has its own Postgres.
+    """
+    lock = f"BEGIN; SELECT FROM task WHERE id = '{task_id}' FOR UPDATE; SELECT pg_sleep(300)"
+    holders = f"FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%{task_id}%'"
+    holding = asyncio.create_task(world.kube.sql(lock))
+    try:
+        await eventually(lambda: world.kube.sql(f"SELECT pid {holders}"), "a lock")
+        yield f"FROM pg_stat_activity WHERE pg_blocking_pids(pid) && ARRAY(SELECT pid {holders})"
+    finally:
+        await world.kube.sql(f"SELECT pg_terminate_backend(pid) {holders}")
+        with suppress(CommandRefused):  # so does psql hear of it
+            await holding
+
+
 def process_killed(container: str) -> Disturbance:
     """What the helper has started in a container dies (SIGKILL), once it runs."""
 
@@ -137,6 +176,21 @@ def told(word: str) -> Wait:
             return any(word in line for log in task.get("logs", ()) for line in log.get("system_logs", ()))
 
         await eventually(look, f"{word!r} of task {task_id}")
+
+    return wait
+
+
+def live(text: str) -> Wait:
+    """All that the first executor has printed so far is told: this."""
+
+    async def wait(world: World, task_id: str) -> None:
+        async def look() -> bool:
+            task = await world.client.get(task_id, "FULL")
+            return any(
+                log.get("metadata", {}).get("executor-0.stdout") == text for log in task.get("logs", ())
+            )
+
+        await eventually(look, f"{text!r} of task {task_id}")
 
     return wait
 

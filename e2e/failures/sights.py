@@ -1,5 +1,7 @@
 """What a client sees of a task beside its end."""
 
+from typing import Literal
+
 from documents import executor_logs, only_log, system_logs
 from failures.case import Outcome, Sight
 from kube import container_status
@@ -52,9 +54,11 @@ def restarted(container: str) -> Sight:
     """Kubernetes has started this container again."""
 
     async def check(outcome: Outcome) -> None:
-        status = container_status(await outcome.world.kube.pod(outcome.task["id"]), container)
-        assert status is not None
-        assert status["restartCount"] >= 1
+        async def look() -> bool:
+            status = container_status(await outcome.world.kube.pod(outcome.task["id"]), container)
+            return status is not None and status["restartCount"] >= 1
+
+        await eventually(look, f"a restart of {container}")
 
     return Sight(words=f"`{container}` was restarted", check=check)
 
@@ -90,14 +94,14 @@ def nothing_stored() -> Sight:
     return Sight(words="no output", check=check)
 
 
-def pod_failed() -> Sight:
+def pod_ended(phase: Literal["Succeeded", "Failed"]) -> Sight:
     """Kubernetes says the same."""
 
     async def check(outcome: Outcome) -> None:
         pod = await outcome.world.kube.ended_pod(outcome.task["id"])
-        assert pod["status"]["phase"] == "Failed"
+        assert pod["status"]["phase"] == phase
 
-    return Sight(words="the Pod, too, is `Failed`", check=check)
+    return Sight(words=f"the Pod, too, is `{phase}`", check=check)
 
 
 def no_process() -> Sight:

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 from failures.case import Surroundings, World
-from failures.webhook import StrippingWebhook
 from kube import CommandRefused, Object
 from waiting import eventually
+from webhook import PROBE, admission, pod_spec, rule
 
 QUOTA = "poiesis-e2e-quota"
 _MARKED = ".?initContainers.orValue([]).exists(c, c.?command.orValue([]).exists(word, word == '<marker>'))"
@@ -41,10 +42,9 @@ def policy(kind: str, expression: str) -> Surroundings:
     group, _, plural = kind.rpartition("/")
 
     def manifests(world: World) -> Sequence[Object]:
-        rule = _creation(group, plural)
         spec = {
             "failurePolicy": "Fail",
-            "matchConstraints": {"resourceRules": [rule]},
+            "matchConstraints": {"resourceRules": [rule("CREATE", group, plural)]},
             "validations": [{"expression": _of(world, expression), "message": "not on this site"}],
         }
         api, name = "admissionregistration.k8s.io/v1", f"poiesis-e2e-{world.marker}"
@@ -65,7 +65,7 @@ def webhook_down() -> Surroundings:
     """A validating webhook whose server does not answer, for the case's own Job alone."""
 
     def manifests(world: World) -> Sequence[Object]:
-        return [_webhook("ValidatingWebhookConfiguration", "jobs", world, {"url": "https://127.0.0.1:1/"})]
+        return [_webhook_down(world)]
 
     async def holds(world: World) -> bool:
         return await _is_refused(world, _probe("jobs", world), "failed calling webhook")
@@ -74,37 +74,59 @@ def webhook_down() -> Surroundings:
 
 
 def webhook_of_old(kind: str) -> Surroundings:
-    """A mutating webhook that does not know native sidecars, for the case's own Job or Pod alone."""
-    plural = f"{kind.lower()}s"
-    servers: dict[str, StrippingWebhook] = {}
+    """A mutating webhook that does not know native sidecars."""
+
+    def strip(path: str, spec: Object) -> Sequence[Object]:
+        return [
+            {"op": "remove", "path": f"{path}/initContainers/{number}/restartPolicy"}
+            for number, container in enumerate(spec["initContainers"])
+            if "restartPolicy" in container
+        ]
+
+    return changed(f"an admission webhook drops `restartPolicy` of a {kind}'s init containers", kind, strip)
+
+
+def recorder_with(words: str, field: str, value: object) -> Surroundings:
+    """The Job's `trec` container has something else in a field (a JSON pointer below the container)."""
+
+    def change(path: str, spec: Object) -> Sequence[Object]:
+        names = [container["name"] for container in spec["initContainers"]]
+        where = f"{path}/initContainers/{names.index('trec')}{field}"
+        return [{"op": "replace", "path": where, "value": value}]
+
+    return changed(words, "Job", change)
+
+
+def changed(words: str, kind: str, change: Callable[[str, Object], Sequence[Object]]) -> Surroundings:
+    """The case's own Job, or its Pod, is stored otherwise than it was written.
+
+    `change`: where the Pod's spec is (a JSON pointer) and what it is, to a JSON patch.
+    """
+    group, plural, marked = ("batch", "jobs", MARKED_JOB) if kind == "Job" else ("", "pods", MARKED_POD)
+    held: dict[str, AsyncExitStack] = {}
+
+    async def review(asked: Object) -> Sequence[Object]:
+        return change(*pod_spec(asked["object"]))
 
     async def begin(world: World) -> None:
-        route = await world.node.run("ip", "route", "show", "default")
-        server = servers[world.marker] = StrippingWebhook(route.split()[2])
-        where = {"url": await server.start(), "caBundle": server.ca_bundle}
-        configuration = _webhook("MutatingWebhookConfiguration", plural, world, where)
-        await world.kube.run("apply", "-f", "-", input_text=json.dumps(configuration))
-        await eventually(lambda: _is_stripped(world, plural), "a webhook that is called")
+        stack = held[world.marker] = AsyncExitStack()
+        hook = admission(
+            world.kube,
+            world.node,
+            review,
+            rules=[rule("CREATE", group, plural)],
+            probe=_probe(plural, world),
+            condition=_of(world, marked),
+        )
+        await stack.enter_async_context(hook)
 
     async def end(world: World) -> None:
-        name = _webhook("MutatingWebhookConfiguration", plural, world, {})["metadata"]["name"]
-        await world.kube.run("delete", "mutatingwebhookconfiguration", name, "--ignore-not-found")
-        await servers.pop(world.marker).stop()
+        await held.pop(world.marker).aclose()
 
-    words = f"an admission webhook drops `restartPolicy` of a {kind}'s init containers"
     return Surroundings(words=words, begin=begin, end=end)
 
 
-async def _is_stripped(world: World, plural: str) -> bool:
-    probe = json.dumps(_probe(plural, world, restartPolicy="Always"))
-    made = await world.kube.run("create", "--dry-run=server", "-o", "json", "-f", "-", input_text=probe)
-    spec = json.loads(made)["spec"]
-    containers = spec.get("template", {"spec": spec})["spec"]["initContainers"]
-    return not any("restartPolicy" in container for container in containers)
-
-
-def _webhook(kind: str, plural: str, world: World, where: Mapping[str, str]) -> Object:
-    group, marked = ("batch", MARKED_JOB) if plural == "jobs" else ("", MARKED_POD)
+def _webhook_down(world: World) -> Object:
     name = f"poiesis-e2e-{world.marker}.example.org"
     hook = {
         "name": name,
@@ -112,11 +134,12 @@ def _webhook(kind: str, plural: str, world: World, where: Mapping[str, str]) -> 
         "sideEffects": "None",
         "failurePolicy": "Fail",
         "timeoutSeconds": 2,
-        "clientConfig": where,
-        "rules": [_creation(group, plural)],
-        "matchConditions": [{"name": "marked", "expression": _of(world, marked)}],
+        "clientConfig": {"url": "https://127.0.0.1:1/"},
+        "rules": [rule("CREATE", "batch", "jobs")],
+        "matchConditions": [{"name": "marked", "expression": _of(world, MARKED_JOB)}],
     }
-    return _object("admissionregistration.k8s.io/v1", kind, name, webhooks=[hook])
+    api = "admissionregistration.k8s.io/v1"
+    return _object(api, "ValidatingWebhookConfiguration", name, webhooks=[hook])
 
 
 def server(words: str, script: str, *, port: int = 80, on_node: bool = False) -> Surroundings:
@@ -229,28 +252,20 @@ def _of(world: World, expression: str) -> str:
     return expression.replace("<marker>", world.marker)
 
 
-def _creation(group: str, plural: str) -> Object:
-    return {"apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [plural]}
-
-
 def _object(api: str, kind: str, name: str, **rest: Any) -> Object:
     return {"apiVersion": api, "kind": kind, "metadata": {"name": name}, **rest}
 
 
-def _probe(plural: str, world: World, **fields: str) -> Mapping[str, Any]:
-    """What the API server shall refuse or change once it knows the rule. `fields`: of the init container."""
+def _probe(plural: str, world: World) -> Object:
+    """What the API server shall refuse or change once it knows the rule."""
     container = {"name": "c", "image": "none", "command": [world.marker]}
-    pod = {
-        "restartPolicy": "Never",
-        "initContainers": [container | fields],
-        "containers": [container | {"name": "d"}],
-    }
+    pod = {"restartPolicy": "Never", "initContainers": [container], "containers": [container | {"name": "d"}]}
     if plural == "persistentvolumeclaims":
         claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": str(REFUSED_BYTES)}}}
-        return _object("v1", "PersistentVolumeClaim", "poiesis-e2e-probe", spec=claim)
+        return _object("v1", "PersistentVolumeClaim", PROBE, spec=claim)
     if plural == "jobs":
-        return _object("batch/v1", "Job", "poiesis-e2e-probe", spec={"template": {"spec": pod}})
-    return _object("v1", "Pod", "poiesis-e2e-probe", spec=pod)
+        return _object("batch/v1", "Job", PROBE, spec={"template": {"spec": pod}})
+    return _object("v1", "Pod", PROBE, spec=pod)
 
 
 async def _is_refused(world: World, manifest: Mapping[str, Any], words: str) -> bool:

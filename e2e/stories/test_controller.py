@@ -1,41 +1,101 @@
-"""As an operator I lose the leading controller, and every end is still told, once."""
+"""As an operator I lose controllers in every way, and every end is still told, once."""
+
+import asyncio
 
 import pytest
 
-from documents import assert_ended, only_log, seconds, sh
-from kube import Kube, Object
+from documents import assert_ended, only_log, reason, seconds, sh, stdout
+from kube import Kube, Node, Object, container_status
 from lab.images import Images
-from tes_client import TERMINAL, TesClient
+from tes_client import TERMINAL, Document, TesClient
 from waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 
+_MISSING: Document = {"executors": [sh("registry.invalid/no/such:image", "true")]}
+_OUTAGE_SECONDS = 300
+
 
 async def test_when_the_leading_controller_dies_another_tells_the_end_once(
-    second_client: TesClient, second_kube: Kube, images: Images
+    third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
-    before = await _leader(second_kube)
-    doomed = await second_client.create({"executors": [sh("registry.invalid/no/such:image", "true")]})
-    await second_kube.pod(doomed)
+    before = await _leader(third_kube)
+    doomed = await third_client.create(_MISSING)
+    await third_kube.pod(doomed)
 
-    killed = (await second_kube.run("get", "pod", before, "-o", "name")).strip()
-    await second_kube.run("delete", killed, "--grace-period=0", "--force")
-    happy = await second_client.run({"executors": [sh(images.busybox, "echo without a leader")]})
+    await third_kube.run("delete", "pod", before, "--grace-period=0", "--force")
+    happy = await third_client.run({"executors": [sh(images.busybox, "echo without a leader")]})
     assert_ended(happy, "COMPLETE")
+    await _taken_over(third_kube, before)
+    lease = await _lease(third_kube)
+    history = await third_client.wait(doomed)
 
-    async def taken_over() -> Object | None:
-        lease = await _lease(second_kube)
-        return lease if lease["spec"]["holderIdentity"] != before else None
-
-    lease = await eventually(taken_over, "another leader", seconds=60)
-    history = await second_client.wait(doomed)
-    task = await second_client.get(doomed, "FULL")
-
-    assert_ended(task, "SYSTEM_ERROR")
     assert sum(state in TERMINAL for state in history.states) == 1
-    told = [line for line in only_log(task).get("system_logs", []) if "SYSTEM_ERROR" in line]
-    assert len(told) == 1
+    await _assert_told_once(third_client, doomed)
+    task = await third_client.get(doomed, "FULL")
     assert seconds(lease["spec"]["acquireTime"]) <= seconds(only_log(task)["end_time"])
+
+
+async def test_a_leader_that_was_paused_past_its_lease_does_not_tell_an_end_again(
+    third_client: TesClient, third_kube: Kube, node: Node
+) -> None:
+    before = await _leader(third_kube)
+    status = await _status(third_kube, before)
+    doomed = await third_client.create(_MISSING)
+    await _image_missing(third_kube, doomed)
+
+    try:
+        await node.signal_container(status["containerID"], "SIGSTOP")
+        await _taken_over(third_kube, before)
+    finally:
+        await node.signal_container(status["containerID"], "SIGCONT")
+    after = await _leader(third_kube)
+    await third_client.wait(doomed, timeout=120)
+
+    await _assert_told_once(third_client, doomed)
+    assert await _leader(third_kube) == after
+    assert (await _status(third_kube, before))["restartCount"] == status["restartCount"]
+
+
+async def test_five_minutes_without_controllers_delay_the_ends_that_only_they_can_tell(
+    third_client: TesClient, third_kube: Kube, images: Images
+) -> None:
+    """Tasks that go well have neither Role nor controller all the while, and do not notice."""
+    document: Document = {"executors": [sh(images.busybox, "echo alone; sleep 40; echo still")]}
+    without_image = await third_client.create(_MISSING)
+    without_job, without_pod = [
+        await third_client.create({"executors": [sh(images.busybox, "sleep 600")]}) for _ in range(2)
+    ]
+    doomed = [without_image, without_job, without_pod]
+    await _image_missing(third_kube, without_image)
+    for task_id in (without_job, without_pod):
+        await third_client.wait(task_id, until={"RUNNING"})
+
+    async with third_kube.without("tctl"):
+        outage = asyncio.create_task(asyncio.sleep(_OUTAGE_SECONDS))
+        for kind, task_id in (("job", without_job), ("pod", without_pod)):
+            (found,) = await third_kube.of_task(kind, task_id)
+            await third_kube.delete(kind, found["metadata"]["name"])
+        happy = await third_client.run(document)
+        await outage
+        states = [(await third_client.get(task_id))["state"] for task_id in doomed]
+    await asyncio.gather(*(third_client.wait(task_id, timeout=90) for task_id in doomed))
+
+    assert_ended(happy, "COMPLETE")
+    assert stdout(happy) == "alone\nstill\n"
+    assert not TERMINAL.intersection(states)
+    for task_id in doomed:
+        await _assert_told_once(third_client, task_id)
+    tasks = [await third_client.get(task_id, "FULL") for task_id in doomed]
+    assert reason(tasks[0]) in {"ErrImagePull", "ImagePullBackOff"}
+    assert reason(tasks[1]) == "Lost"
+
+
+async def _taken_over(kube: Kube, before: str) -> None:
+    async def look() -> bool:
+        return await _leader(kube) != before
+
+    await eventually(look, "another leader", seconds=60)
 
 
 async def _lease(kube: Kube) -> Object:
@@ -44,11 +104,33 @@ async def _lease(kube: Kube) -> Object:
 
 
 async def _leader(kube: Kube) -> str:
+    """The Pod that holds the Lease."""
+
     async def look() -> str | None:
-        pods = {
-            one["metadata"]["name"] for one in await kube.find("pods", "app.kubernetes.io/component=tctl")
-        }
         holder = (await _lease(kube))["spec"].get("holderIdentity", "")
-        return next((pod for pod in pods if holder.startswith(pod)), None)
+        names = (one["metadata"]["name"] for one in await kube.of_component("pods", "tctl"))
+        return next((name for name in names if holder.startswith(name)), None)
 
     return await eventually(look, "a leading controller", seconds=60)
+
+
+async def _status(kube: Kube, pod: str) -> Object:
+    found = await kube.get("pod", pod)
+    status = container_status(found, "tctl") if found else None
+    assert status is not None
+    return status
+
+
+async def _image_missing(kube: Kube, task_id: str) -> None:
+    async def look() -> bool:
+        status = container_status(await kube.pod(task_id), "executor-0")
+        waiting: Object = status["state"].get("waiting", {}) if status else {}
+        return waiting.get("reason") in {"ErrImagePull", "ImagePullBackOff"}
+
+    await eventually(look, f"an image that task {task_id} cannot have")
+
+
+async def _assert_told_once(client: TesClient, task_id: str) -> None:
+    task = await client.get(task_id, "FULL")
+    assert_ended(task, "SYSTEM_ERROR")
+    assert sum("SYSTEM_ERROR" in line for line in only_log(task).get("system_logs", [])) == 1

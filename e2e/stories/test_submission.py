@@ -1,90 +1,237 @@
-"""As an operator I lose apis and controllers at the worst moment, and every task still ends, once."""
+"""As an operator I lose apis at the worst moment, and every task still ends, once, and is made once."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
+import aiohttp
 import pytest
 
-from documents import assert_ended, exit_codes, only_log, sh, stdout
+from documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
 from kube import Kube, Node, Object, container_status
 from lab.images import Images
-from tes_client import TERMINAL, TesClient
+from tes_client import Document, Task, TesClient, TesRefused
 from waiting import eventually
+from webhook import PROBE, Refusal, admission, rule
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 
+_MADE = ("Job", "Secret", "ServiceAccount", "PersistentVolumeClaim")
+_BY_POD = "authentication.kubernetes.io/pod-name"
+_OF_TASKS = "has(object.metadata.labels) && 'poiesis.io/task' in object.metadata.labels"
+_RULES = [
+    rule("CREATE", "batch", "jobs"),
+    rule("CREATE", "", "secrets", "serviceaccounts", "persistentvolumeclaims"),
+]
+_PROBE: Object = {
+    "apiVersion": "v1",
+    "kind": "Secret",
+    "metadata": {"name": PROBE, "labels": {"poiesis.io/task": "none"}},
+}
+
 
 async def test_tasks_of_apis_that_die_right_after_the_posts_run_once(
-    second_client: TesClient, second_kube: Kube, images: Images
+    third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
-    pods = [one["metadata"]["name"] for one in await second_kube.of_component("pods", "api")]
+    pods = [one["metadata"]["name"] for one in await third_kube.of_component("pods", "api")]
     task_ids = [
-        await second_client.create({"executors": [sh(images.busybox, 'echo "$0"', str(number))]})
+        await third_client.create({"executors": [sh(images.busybox, 'echo "$0"', str(number))]})
         for number in range(6)
     ]
-    await second_kube.run("delete", "pods", *pods, "--grace-period=0", "--force")
-    await _answers(second_kube, second_client, gone=pods)
+    await third_kube.run("delete", "pods", *pods, "--grace-period=0", "--force")
+    await _answers(third_kube, third_client, gone=pods)
 
-    await asyncio.gather(*(second_client.wait(task_id, timeout=120) for task_id in task_ids))
+    await asyncio.gather(*(third_client.wait(task_id, timeout=120) for task_id in task_ids))
     for number, task_id in enumerate(task_ids):
-        task = await second_client.get(task_id, "FULL")
-        assert_ended(task, "COMPLETE")
-        assert exit_codes(task) == [0]
-        assert stdout(task) == f"{number}\n"
-        assert len(only_log(task)["logs"]) == 1
-        assert [len(await second_kube.of_task(kind, task_id)) for kind in ("jobs", "pods")] == [1, 1]
+        await _assert_ran_once(third_client, third_kube, task_id, f"{number}\n")
 
 
-async def test_without_controllers_tasks_complete_and_what_failed_is_told_afterwards(
-    second_client: TesClient, second_kube: Kube, images: Images
+@pytest.mark.parametrize("kind", _MADE)
+async def test_a_task_whose_apis_die_while_they_make_an_object_runs_once(
+    kind: str, third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
-    doomed = await second_client.create({"executors": [sh("registry.invalid/no/such:image", "true")]})
-    await _image_missing(second_kube, doomed)
+    seen: list[str] = []
 
-    async with second_kube.without("tctl"):
-        outage = asyncio.create_task(asyncio.sleep(30))
-        happy = await second_client.run({"executors": [sh(images.busybox, "echo alone")]})
-        assert_ended(happy, "COMPLETE")
-        assert stdout(happy) == "alone\n"
-        await outage
-        assert (await second_client.get(doomed))["state"] not in TERMINAL
-    await second_client.wait(doomed, timeout=120)
+    async def review(asked: Object) -> Sequence[Object]:
+        if asked["kind"]["kind"] == kind and not seen:
+            seen.append(asked["name"])
+            await _kill_apis(third_kube, node)
+        return ()
 
-    await _assert_told_once(second_client, doomed)
+    async with admission(third_kube, node, review, rules=_RULES, probe=_PROBE, condition=_OF_TASKS):
+        task_id = await third_client.create(_with_volume(images))
+        await eventually(lambda: _is_true(seen), f"a {kind} of the task", seconds=30)
+        await eventually(third_client.answers, "an answer of the apis", seconds=90)
+        await third_client.wait(task_id, timeout=120)
+
+    assert task_id in seen[0]
+    await _assert_ran_once(third_client, third_kube, task_id, "made\n")
 
 
-async def test_a_leader_that_was_paused_past_its_lease_does_not_tell_an_end_again(
-    second_client: TesClient, second_kube: Kube, node: Node
+async def test_a_task_that_two_apis_make_at_once_runs_once(
+    third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
-    before = await _leader(second_kube)
-    pod = await second_kube.get("pod", before)
-    assert pod is not None
-    status = container_status(pod, "tctl")
-    assert status is not None
-    doomed = await second_client.create({"executors": [sh("registry.invalid/no/such:image", "true")]})
-    await _image_missing(second_kube, doomed)
+    """The first is paused while the API server has its Job, and goes on when the other has taken over."""
+    makers: list[str] = []
+
+    async def review(asked: Object) -> Sequence[Object]:
+        (maker,) = asked["userInfo"]["extra"][_BY_POD]
+        if not makers:
+            await _signal(third_kube, node, maker, "SIGSTOP")
+        makers.append(maker)
+        return ()
 
     try:
-        await node.signal_container(status["containerID"], "SIGSTOP")
+        async with admission(third_kube, node, review, rules=_RULES, probe=_PROBE, condition=_OF_TASKS):
+            task_id = await third_client.create(_with_volume(images))
 
-        async def taken_over() -> bool:
-            return await _leader(second_kube) != before
+            async def runs() -> bool:
+                return bool(await third_kube.of_task("pods", task_id))
 
-        await eventually(taken_over, "another leader", seconds=45)
+            await eventually(runs, "a Pod made by the other api", seconds=60)
     finally:
-        await node.signal_container(status["containerID"], "SIGCONT")
-    after = await _leader(second_kube)
-    await second_client.wait(doomed, timeout=120)
+        await _signal(third_kube, node, makers[0], "SIGCONT")
+    await eventually(third_client.answers, "an answer of both apis")
+    await third_client.wait(task_id, timeout=120)
 
-    await _assert_told_once(second_client, doomed)
-    assert await _leader(second_kube) == after
-    pod = await second_kube.get("pod", before)
-    assert pod is not None
-    now = container_status(pod, "tctl")
-    assert now is not None
-    assert now["restartCount"] == status["restartCount"]
+    assert len(set(makers)) == 2
+    await _assert_ran_once(third_client, third_kube, task_id, "made\n")
+
+
+async def test_a_cancel_while_the_objects_are_made_leaves_nothing(
+    third_client: TesClient, third_kube: Kube, node: Node, images: Images
+) -> None:
+    canceled: list[str] = []
+
+    async def review(asked: Object) -> Sequence[Object]:
+        task_id = asked["object"]["metadata"]["labels"]["poiesis.io/task"]
+        if asked["kind"]["kind"] == "Secret" and not canceled:
+            canceled.append(task_id)
+            await third_client.cancel(task_id)
+        return ()
+
+    async with admission(third_kube, node, review, rules=_RULES, probe=_PROBE, condition=_OF_TASKS):
+        task_id = await third_client.create(_with_volume(images))
+        await third_client.wait(task_id, timeout=60)
+
+    assert canceled == [task_id]
+    await _assert_canceled_before_anything_ran(third_client, third_kube, task_id)
+
+
+async def test_a_cancel_whose_apis_die_before_they_delete_the_job_is_carried_out(
+    third_client: TesClient, third_kube: Kube, node: Node, images: Images
+) -> None:
+    task_id = await third_client.create({"executors": [sh(images.busybox, "echo ready; sleep 600")]})
+    await third_client.wait(task_id, until={"RUNNING"})
+    tried: list[str] = []
+
+    async def review(asked: Object) -> Sequence[Object]:
+        """Nobody can delete the Job before an api has tried to, and has died of it."""
+        if asked["operation"] == "DELETE" and not tried:
+            (pod,) = asked["userInfo"]["extra"][_BY_POD]
+            if pod in await _api_containers(third_kube):
+                tried.append(asked["name"])
+                await _kill_apis(third_kube, node)
+            raise Refusal("the api has died, or will")
+        return ()
+
+    rules = [rule("DELETE", "batch", "jobs"), rule("CREATE", "", "secrets")]
+    async with admission(third_kube, node, review, rules=rules, probe=_PROBE):
+        with suppress(aiohttp.ClientError, TesRefused):  # it dies before or after its answer
+            await third_client.cancel(task_id)
+        await eventually(lambda: _is_true(tried), "an api that deletes the Job", seconds=30)
+        await eventually(third_client.answers, "an answer of the apis", seconds=90)
+        history = await third_client.wait(task_id, timeout=60)
+
+    assert task_id in tried[0]
+    assert history.state == "CANCELED"
+    task = await third_client.get(task_id, "FULL")
+    assert exit_codes(task) == [143]
+    assert system_logs(task).count("cancel requested by anonymous") == 1
+
+
+async def test_a_task_that_waits_for_its_turn_is_canceled_at_once(
+    third_client: TesClient, third_kube: Kube, images: Images
+) -> None:
+    """`queue.maxActiveTasks` is 8."""
+
+    async def active() -> bool:
+        tasks = (await third_client.list_tasks(state=["INITIALIZING", "RUNNING"]))["tasks"]
+        return len(tasks) == 8
+
+    busy = [await third_client.create({"executors": [sh(images.busybox, "sleep 600")]}) for _ in range(8)]
+    try:
+        await eventually(active, "as many tasks as may be active", seconds=120)
+        waiting = await third_client.create({"executors": [sh(images.busybox, "echo never")]})
+        assert (await third_client.get(waiting))["state"] == "QUEUED"
+        await third_client.cancel(waiting)
+        await third_client.wait(waiting, timeout=5)
+    finally:
+        await asyncio.gather(*map(third_client.cancel, busy))
+
+    await _assert_canceled_before_anything_ran(third_client, third_kube, waiting)
+    await asyncio.gather(*(third_client.wait(task_id, timeout=120) for task_id in busy))
+
+
+async def test_of_a_cancel_and_an_end_that_race_one_wins(third_client: TesClient, images: Images) -> None:
+    """Each task is canceled a bit later than the one before, around the moment in which it ends."""
+    document: Document = {"executors": [sh(images.busybox, "echo done")]}
+
+    async def race(number: int) -> Task:
+        task_id = await third_client.create(document)
+        await third_client.wait(task_id, until={"RUNNING"}, every=0.02)
+        await asyncio.sleep(number * 0.05)
+        await third_client.cancel(task_id)
+        await third_client.wait(task_id, timeout=60)
+        return await third_client.get(task_id, "FULL")
+
+    tasks = [task for turn in range(3) for task in await asyncio.gather(*map(race, range(turn, 24, 3)))]
+
+    for task in tasks:
+        assert task["state"] in {"COMPLETE", "CANCELED"}
+        assert (await third_client.get(task["id"], "FULL")) == task
+        ends = [line for line in only_log(task).get("system_logs", []) if _tells_an_end(line)]
+        assert len(ends) <= 1, ends
+        if task["state"] == "COMPLETE":
+            assert exit_codes(task) == [0]
 
 
 # --- what the stories share ----------------------------------------------------------------------------
+
+
+def _with_volume(images: Images) -> Document:
+    return {"executors": [sh(images.busybox, "echo made")], "volumes": ["/data"]}
+
+
+def _tells_an_end(line: str) -> bool:
+    return any(f" {state}" in line for state in ("COMPLETE", "CANCELED", "SYSTEM_ERROR", "EXECUTOR_ERROR"))
+
+
+async def _is_true(value: Any) -> bool:
+    return bool(value)
+
+
+async def _api_containers(kube: Kube) -> dict[str, str]:
+    """Running containers of the apis: Pod to container."""
+    statuses = {
+        one["metadata"]["name"]: container_status(one, "api")
+        for one in await kube.of_component("pods", "api")
+    }
+    return {
+        name: found["containerID"]
+        for name, found in statuses.items()
+        if found and found["state"].get("running")
+    }
+
+
+async def _kill_apis(kube: Kube, node: Node) -> None:
+    for container in (await _api_containers(kube)).values():
+        await node.signal_container(container, "SIGKILL")
+
+
+async def _signal(kube: Kube, node: Node, pod: str, signal: str) -> None:
+    await node.signal_container((await _api_containers(kube))[pod], signal)
 
 
 async def _answers(kube: Kube, client: TesClient, *, gone: list[str]) -> None:
@@ -102,28 +249,21 @@ async def _answers(kube: Kube, client: TesClient, *, gone: list[str]) -> None:
     await eventually(client.answers, "answers of the new apis")
 
 
-async def _image_missing(kube: Kube, task_id: str) -> None:
-    async def look() -> bool:
-        status = container_status(await kube.pod(task_id), "executor-0")
-        waiting: Object = status["state"].get("waiting", {}) if status else {}
-        return waiting.get("reason") in {"ErrImagePull", "ImagePullBackOff"}
-
-    await eventually(look, f"an image that task {task_id} cannot have")
-
-
-async def _assert_told_once(client: TesClient, task_id: str) -> None:
+async def _assert_ran_once(client: TesClient, kube: Kube, task_id: str, text: str) -> None:
     task = await client.get(task_id, "FULL")
-    assert_ended(task, "SYSTEM_ERROR")
-    assert sum("SYSTEM_ERROR" in line for line in only_log(task).get("system_logs", [])) == 1
+    assert_ended(task, "COMPLETE")
+    assert exit_codes(task) == [0]
+    assert stdout(task) == text
+    assert len(only_log(task)["logs"]) == 1
+    assert [len(await kube.of_task(kind, task_id)) for kind in ("jobs", "pods")] == [1, 1]
 
 
-async def _leader(kube: Kube) -> str:
-    """The Pod that holds the Lease."""
+async def _assert_canceled_before_anything_ran(client: TesClient, kube: Kube, task_id: str) -> None:
+    task = await client.get(task_id, "FULL")
+    assert_ended(task, "CANCELED")
+    assert not any(log.get("logs") for log in task.get("logs", ()))
 
-    async def look() -> str | None:
-        (lease,) = await kube.find("leases")
-        holder = lease["spec"].get("holderIdentity", "")
-        names = (one["metadata"]["name"] for one in await kube.of_component("pods", "tctl"))
-        return next((name for name in names if holder.startswith(name)), None)
+    async def gone() -> bool:
+        return not await kube.of_task("jobs,pods,secrets,serviceaccounts,persistentvolumeclaims", task_id)
 
-    return await eventually(look, "a leading controller", seconds=60)
+    await eventually(gone, f"no object of task {task_id}")

@@ -28,7 +28,7 @@ from failures.sights import (
     logged,
     no_process,
     nothing_stored,
-    pod_failed,
+    pod_ended,
     printed,
     stored,
 )
@@ -50,7 +50,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(printed("two\n", index=1), pod_failed()),
+        sees=(printed("two\n", index=1), pod_ended("Failed")),
     ),
     Case(
         id="exit-code-ignored",
@@ -191,7 +191,7 @@ CASES: Sequence[Case] = (
             within=START,
             after=After.POD,
             states=QUEUED,
-            sees=(pod_failed(),),
+            sees=(pod_ended("Failed"),),
         )
         for name, title, document in (
             ("workdir", "Its `workdir` is a file of the image", redirected(workdir="/etc/passwd")),
@@ -217,7 +217,7 @@ CASES: Sequence[Case] = (
             within=AT_ONCE,
             after=After.EXECUTOR,
             states=RAN,
-            sees=(pod_failed(),),
+            sees=(pod_ended("Failed"),),
         )
         for name, title, document in (
             (
@@ -251,7 +251,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(printed("before\n"), nothing_stored(), pod_failed()),
+        sees=(printed("before\n"), nothing_stored(), pod_ended("Failed")),
     ),
     Case(
         id="flood",

@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 
 from failures.case import After, Case
-from failures.cases.builders import AT_ONCE, RAN, READY, SOON, WAIT, scripts, sent
+from failures.cases.builders import AT_ONCE, PULL, QUEUED, RAN, READY, SOON, WAIT, scripts, sent
 from failures.disturbances import (
     ended,
     executor_runs,
     recorder_bereft,
     recorder_killed,
     recorder_killed_again_and_again,
+    recorder_killed_at_the_end,
     runs,
 )
-from failures.sights import printed, restarted, stored, told_once
+from failures.sights import pod_ended, printed, restarted, stored, told_once
+from failures.surroundings import recorder_with
 
 SECTION = "The recorder"
 
@@ -55,6 +57,60 @@ CASES: Sequence[Case] = (
         after=After.EXECUTOR,
         states=RAN,
         sees=(stored("it", "it\n"), told_once()),
+    ),
+    *(
+        Case(
+            id=f"recorder-killed-{name}",
+            section=SECTION,
+            title="It dies, and the next one goes on where it was",
+            document=scripts(f"{READY}; sleep 6; echo one"),
+            meanwhile=recorder_killed_at_the_end(words, heard=heard),
+            state="COMPLETE",
+            exit_codes=(0,),
+            reporter="recorder",
+            within=SOON,
+            after=After.ASKED,
+            states=RAN,
+            sees=(printed("ready\none\n"), restarted("trec"), told_once(), pod_ended("Succeeded")),
+            release="second",
+        )
+        for name, words, heard in (
+            ("before-the-end", "before Postgres has the task's end", False),
+            ("before-the-ack", "when Postgres has the task's end, before it lets the Pod end", True),
+        )
+    ),
+    Case(
+        id="recorder-missing",
+        section=SECTION,
+        title="Its image cannot be had",
+        around=recorder_with("its image is another", "/image", "registry.invalid/no/such:image"),
+        document=scripts("echo never"),
+        state="SYSTEM_ERROR",
+        reasons=("ImagePullBackOff", "ErrImagePull"),
+        message="trec (<image>) cannot start: <the words of kubelet and registry>no such host",
+        container="trec",
+        reporter="controller",
+        within=PULL,
+        after=After.POD,
+        states=QUEUED,
+    ),
+    Case(
+        id="recorder-never-starts",
+        section=SECTION,
+        title="Its image is not what it should be, and Kubernetes tries again and again "
+        "(`tctl.thresholds.startSeconds`, here 30)",
+        around=recorder_with("its program is not in its image", "/command", ["/no/such/program"]),
+        document=scripts("echo never"),
+        state="SYSTEM_ERROR",
+        reasons=("StartError",),
+        message="the recorder was restarted <number> times and could not start: <the words of the kubelet>"
+        "no such file or directory: unknown",
+        container="trec",
+        reporter="controller",
+        within=PULL,
+        after=After.POD,
+        states=QUEUED,
+        release="second",
     ),
     Case(
         id="recorder-killed-for-good",

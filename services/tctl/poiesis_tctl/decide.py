@@ -405,16 +405,22 @@ def _recorder_down(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symp
     status = next((item for item in container_statuses(pod) if item["name"] == TREC_CONTAINER), None)
     if status is None or int(status.get("restartCount") or 0) < _RESTARTS or gate_is_open(pod):
         return
-    last = (status.get("lastState") or {}).get("terminated") or {}
     wait = container_waits(pod).get(TREC_CONTAINER)
-    said = (wait.message if wait else "") or last.get("message") or f"exit code {last.get('exitCode')}"
-    message = f"the recorder was restarted {status['restartCount']} times and could not start: {said}"
-    trouble = Trouble(
-        reason=wait.reason if wait else last.get("reason") or "Error",
-        message=message,
-        container=TREC_CONTAINER,
+    reason, said = _last_end(status) or (wait and (wait.reason, wait.message)) or ("Error", "")
+    message = (
+        f"the recorder was restarted {status['restartCount']} times and could not start: {said or reason}"
     )
+    trouble = Trouble(reason=reason, message=message, container=TREC_CONTAINER)
     yield _Symptom(key="recorder", limit=limits.start, cure=_stop(task, pod, trouble))
+
+
+def _last_end(status: Object) -> tuple[str, str]:
+    """Reason and words of a restarted container's newest end: CrashLoopBackOff says neither."""
+    for key in ("state", "lastState"):
+        ended = (status.get(key) or {}).get("terminated")
+        if ended:
+            return ended["reason"], ended.get("message") or f"exit code {ended['exitCode']}"
+    return "Error", "nobody says why"
 
 
 def _stalled(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:

@@ -410,13 +410,37 @@ def test_recorder_that_was_restarted_twice_may_wait_for_a_large_image():
     assert act(view, lasted=1e6) == ()
 
 
-@pytest.mark.parametrize("state", [RUNNING, waiting("CrashLoopBackOff", "back-off 5m0s")])
-def test_recorder_that_never_opens_the_gate_ends_the_task(state):
-    view = View(task=row(), pod=pod({"trec": state}, restarts=4), job=job())
+@pytest.mark.parametrize(
+    ("state", "last", "reason", "words"),
+    [
+        pytest.param(RUNNING, terminated(137, "OOMKilled"), "OOMKilled", "exit code 137", id="it runs again"),
+        pytest.param(
+            waiting("CrashLoopBackOff", "back-off 5m0s"),
+            terminated(128, "StartError", "no such file"),
+            "StartError",
+            "no such file",
+            id="it waits for its turn",
+        ),
+        pytest.param(
+            terminated(128, "StartError", "no such file"),
+            terminated(137, "OOMKilled"),
+            "StartError",
+            "no such file",
+            id="it has just ended",
+        ),
+        pytest.param(RUNNING, {}, "Error", "nobody says why", id="nothing is known"),
+    ],
+)
+def test_recorder_that_never_opens_the_gate_ends_the_task(state, last, reason, words):
+    broken = pod({"trec": state}, restarts=4)
+    broken["status"]["initContainerStatuses"][0]["lastState"] = last
+    view = View(task=row(), pod=broken, job=job())
     assert act(view, lasted=299) == (Recheck(seconds=1),)
     finish, end = act(view, lasted=300)
-    assert (finish.ending.state, finish.ending.container) == (TesState.SYSTEM_ERROR, "trec")
-    assert "4 times" in finish.ending.message
+    message = f"the recorder was restarted 4 times and could not start: {words}"
+    assert finish.ending == Ending(
+        state=TesState.SYSTEM_ERROR, reason=reason, message=message, container="trec"
+    )
     assert isinstance(end, EndPod)
 
 
