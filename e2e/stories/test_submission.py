@@ -55,8 +55,8 @@ async def test_a_task_whose_apis_die_while_they_make_an_object_runs_once(
 
     async def review(asked: Object) -> Sequence[Object]:
         if asked["kind"]["kind"] == kind and not seen:
-            seen.append(asked["name"])
             await _kill_apis(third_kube, node)
+            seen.append(asked["name"])
         return ()
 
     async with admission(third_kube, node, review, rules=_RULES, probe=_PROBE, condition=_OF_TASKS):
@@ -131,8 +131,8 @@ async def test_a_cancel_whose_apis_die_before_they_delete_the_job_is_carried_out
         if asked["operation"] == "DELETE" and not tried:
             (pod,) = asked["userInfo"]["extra"][_BY_POD]
             if pod in await _api_containers(third_kube):
-                tried.append(asked["name"])
                 await _kill_apis(third_kube, node)
+                tried.append(asked["name"])
             raise Refusal("the api has died, or will")
         return ()
 
