@@ -266,6 +266,7 @@ def second_release(
     side = {"image": filer_image, "command": ["/filer"]}
     overrides: Values = {
         "volume": {"type": "emptyDir"},
+        "executors": {"rootDiskGb": 0.05},
         "filers": [
             {
                 "name": "default",

@@ -34,6 +34,19 @@ def quota(**hard: str) -> Surroundings:
     return _present(f"ResourceQuota `{words}`", manifests, counts)
 
 
+def limit_range(memory: str) -> Surroundings:
+    """A LimitRange of the release's namespace: no container may have more memory."""
+
+    def manifests(_: World) -> Sequence[Object]:
+        limits = [{"type": "Container", "max": {"memory": memory}}]
+        return [_object("v1", "LimitRange", QUOTA, spec={"limits": limits})]
+
+    async def holds(world: World) -> bool:
+        return await world.kube.get("limitrange", QUOTA) is not None
+
+    return _present(f"LimitRange `max.memory={memory}`", manifests, holds)
+
+
 def policy(kind: str, expression: str) -> Surroundings:
     """A ValidatingAdmissionPolicy on objects of the plural `kind` (with its group, if any).
 

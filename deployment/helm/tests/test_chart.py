@@ -356,7 +356,7 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
         render(
             *("volume.type=ephemeral", "volume.storageClass=fast", "volume.defaultSizeGb=2.5"),
             *("executors.onExecutorError=skip", "executors.logBytes=1024", "executors.imagePullPolicy=Never"),
-            *("executors.securityContext.runAsUser=1000", "ttlSecondsAfterFinished=5"),
+            *("executors.securityContext.runAsUser=1000", "executors.rootDiskGb=20", "ttlSecondsAfterFinished=5"),
             *("terminationGracePeriodSeconds=7", "queue.maxActiveTasks=3", "queue.giveUpSeconds=60"),
             *("queue.kueueQueueName=lq", "pod.priorityClassName=low", "pod.activeDeadlineSeconds=99"),
             *("api.bodyBytes=1000", "serviceInfo.contactUrl=https://example.org", "filerRetryAttempts=0"),
@@ -372,6 +372,7 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
         "defaultResources": {"cpu": "1", "memory": "2Gi"},
         "securityContext": {"runAsUser": 1000},
         "imagePullPolicy": "Never",
+        "rootDiskGb": 20,
         "logBytes": 1024,
         "onError": "skip",
     }

@@ -113,6 +113,12 @@ class Executors(Section):
     default_resources: Quantities = Field(
         default=Quantities(cpu="1", memory="2Gi"), description="where a task has no cpu_cores or no ram_gb"
     )
+    root_disk_gb: float = Field(
+        default=0,
+        ge=0,
+        allow_inf_nan=False,
+        description="what a task's executors may write outside its volumes, GB = 10**9 bytes; 0: no limit",
+    )
     security_context: dict[str, Any] = Field(
         default={},
         description="securityContext of executors, over allowPrivilegeEscalation: false",

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-from poiesis_api.config import Filer, FilerSide, Quantities, Requests, TaskPodConfig
+from poiesis_api.config import Filer, FilerSide, Requests, TaskPodConfig
 from poiesis_api.mounts import MountPlan, needs_volume, normal, plan_mounts
 from poiesis_api.validation import url_scheme
 from poiesis_models import labels, paths
@@ -493,7 +493,7 @@ def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Man
         "image": executor.image,
         "command": executor_command(index, layout, config),
         "env": [_env(key, value) for key, value in (executor.env or {}).items()],
-        "resources": executor_resources(layout.task.request, config.executors.default_resources),
+        "resources": executor_resources(layout, config),
         "securityContext": {"allowPrivilegeEscalation": False, **config.executors.security_context},
         "volumeMounts": [
             *_run_mounts(name),
@@ -530,13 +530,22 @@ def executor_command(index: int, layout: Layout, config: TaskPodConfig) -> list[
     ]
 
 
-def executor_resources(request: TesTaskRequest, default: Quantities) -> Manifest:
-    """What the task asks for; ram_gb in units of 10**9 bytes. Requests = limits."""
+def executor_resources(layout: Layout, config: TaskPodConfig) -> Manifest:
+    """What the task asks for; ram_gb in units of 10**9 bytes. Requests = limits.
+
+    The kubelet holds what the Pod uses of its node's disk, emptyDirs too, against the largest limit of any
+    container: `ephemeral-storage` has to have room for them.
+    """
+    request, default = layout.task.request, config.executors.default_resources
     asked = request.resources
     quantities = {
         "cpu": default.cpu if asked is None or asked.cpu_cores is None else str(asked.cpu_cores),
         "memory": default.memory if asked is None or asked.ram_gb is None else str(gb_to_bytes(asked.ram_gb)),
     }
+    if config.executors.root_disk_gb:
+        on_node = disk_bytes(request, config) if layout.volume and config.volume.type == "emptyDir" else 0
+        size = gb_to_bytes(config.executors.root_disk_gb) + run_bytes(request, config) + on_node
+        quantities["ephemeral-storage"] = str(size)
     return {"requests": quantities, "limits": quantities}
 
 

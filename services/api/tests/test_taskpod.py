@@ -518,6 +518,24 @@ def test_an_empty_dir_is_known_to_the_scheduler(config):
     assert container(objects, "pause")["resources"]["requests"]["ephemeral-storage"] == "10000000000"
 
 
+@pytest.mark.parametrize(
+    ("volume_type", "size"),
+    [
+        pytest.param("pvc", 5_000_000_000 + 2**30 + 6 * 65536, id="with the run directories"),
+        pytest.param("emptyDir", 15_000_000_000 + 2**30 + 6 * 65536, id="and a volume on the node"),
+    ],
+)
+def test_what_executors_write_to_the_node_is_limited(config, volume_type, size):
+    changed = change(config, volume={"type": volume_type}, executors={"rootDiskGb": 5})
+    resources = container(task_objects(task(volumes=["/s"]), changed), "executor-0")["resources"]
+    assert resources["limits"]["ephemeral-storage"] == resources["requests"]["ephemeral-storage"] == str(size)
+
+
+def test_no_limit_of_the_nodes_disk_is_the_default(config):
+    resources = container(task_objects(task(volumes=["/s"]), config), "executor-0")["resources"]
+    assert set(resources["limits"]) == {"cpu", "memory"}
+
+
 def test_settings_of_the_cluster_reach_the_pod(config):
     pod = {
         "labels": {"team": "a", "poiesis.io/task": "never"},

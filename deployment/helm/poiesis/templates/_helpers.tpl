@@ -159,6 +159,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- include "poiesis.setIfAny" (list $volume "storageClass" $values.volume.storageClass) -}}
 {{- $executors := pick $values.executors "securityContext" "logBytes" -}}
 {{- $_ := set $executors "defaultResources" (include "poiesis.quantities" $values.executors.defaultResources | fromJson) -}}
+{{- $_ := set $executors "rootDiskGb" (float64 $values.executors.rootDiskGb) -}}
 {{- $_ := set $executors "onError" $values.executors.onExecutorError -}}
 {{- include "poiesis.setIfAny" (list $executors "imagePullPolicy" $values.executors.imagePullPolicy) -}}
 {{- $resources := dict -}}
