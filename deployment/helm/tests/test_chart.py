@@ -356,7 +356,11 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
         render(
             *("volume.type=ephemeral", "volume.storageClass=fast", "volume.defaultSizeGb=2.5"),
             *("executors.onExecutorError=skip", "executors.logBytes=1024", "executors.imagePullPolicy=Never"),
-            *("executors.securityContext.runAsUser=1000", "executors.rootDiskGb=20", "ttlSecondsAfterFinished=5"),
+            *(
+                "executors.securityContext.runAsUser=1000",
+                "executors.rootDiskGb=20",
+                "ttlSecondsAfterFinished=5",
+            ),
             *("terminationGracePeriodSeconds=7", "queue.maxActiveTasks=3", "queue.giveUpSeconds=60"),
             *("queue.kueueQueueName=lq", "pod.priorityClassName=low", "pod.activeDeadlineSeconds=99"),
             *("api.bodyBytes=1000", "serviceInfo.contactUrl=https://example.org", "filerRetryAttempts=0"),
