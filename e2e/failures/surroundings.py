@@ -99,12 +99,12 @@ def webhook_of_old(kind: str) -> Surroundings:
     return changed(f"an admission webhook drops `restartPolicy` of a {kind}'s init containers", kind, strip)
 
 
-def recorder_with(words: str, field: str, value: object) -> Surroundings:
-    """The Job's `trec` container has something else in a field (a JSON pointer below the container)."""
+def container_with(words: str, name: str, field: str, value: object) -> Surroundings:
+    """An init container of the Job has something else in a field (a JSON pointer below the container)."""
 
     def change(path: str, spec: Object) -> Sequence[Object]:
         names = [container["name"] for container in spec["initContainers"]]
-        where = f"{path}/initContainers/{names.index('trec')}{field}"
+        where = f"{path}/initContainers/{names.index(name)}{field}"
         return [{"op": "replace", "path": where, "value": value}]
 
     return changed(words, "Job", change)

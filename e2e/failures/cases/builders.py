@@ -28,7 +28,6 @@ RAM_GB = 0.064
 GREEDY = "dd if=/dev/zero of=/dev/null bs=512M count=1"
 READY = "echo ready"
 WAIT = "while :; do sleep 0.1; done"
-FORTY = "a line of exactly forty bytes, newline:"
 
 
 def scripts(*texts: str, **fields: object) -> Builder:

@@ -6,7 +6,6 @@ from failures.case import After, Case
 from failures.cases.builders import (
     AT_ONCE,
     DISK,
-    FORTY,
     GREEDY,
     QUEUED,
     RAM_GB,
@@ -32,6 +31,7 @@ from failures.sights import (
     printed,
     stored,
 )
+from failures.surroundings import container_with
 
 SECTION = "What an executor does"
 
@@ -257,10 +257,8 @@ CASES: Sequence[Case] = (
         id="flood",
         section=SECTION,
         title="It prints 5 GB, then exits with 3",
-        document=scripts(
-            f"yes $(yes '{FORTY}' | head -n 200 | tr -d '\\n') | head -c 5000000000; echo last words; exit 3",
-            resources={"cpu_cores": 1},
-        ),
+        around=container_with("it may use a whole CPU", "executor-0", "/resources/limits/cpu", "1"),
+        document=scripts("head -c 5000000000 /dev/zero; echo last words; exit 3"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
         message="executor 0 exited with code 3",

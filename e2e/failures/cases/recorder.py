@@ -14,7 +14,7 @@ from failures.disturbances import (
     runs,
 )
 from failures.sights import pod_ended, printed, restarted, stored, told_once
-from failures.surroundings import recorder_with
+from failures.surroundings import container_with
 
 SECTION = "The recorder"
 
@@ -83,7 +83,7 @@ CASES: Sequence[Case] = (
         id="recorder-missing",
         section=SECTION,
         title="Its image cannot be had",
-        around=recorder_with("its image is another", "/image", "registry.invalid/no/such:image"),
+        around=container_with("its image is another", "trec", "/image", "registry.invalid/no/such:image"),
         document=scripts("echo never"),
         state="SYSTEM_ERROR",
         reasons=("ImagePullBackOff", "ErrImagePull"),
@@ -99,7 +99,7 @@ CASES: Sequence[Case] = (
         section=SECTION,
         title="Its image is not what it should be, and Kubernetes tries again and again "
         "(`tctl.thresholds.startSeconds`, here 30)",
-        around=recorder_with("its program is not in its image", "/command", ["/no/such/program"]),
+        around=container_with("its program is not in its image", "trec", "/command", ["/no/such/program"]),
         document=scripts("echo never"),
         state="SYSTEM_ERROR",
         reasons=("StartError",),
