@@ -20,8 +20,10 @@ from poiesis_tctl.decide import (
     SystemLog,
     View,
 )
+from poiesis_tctl.eventlog import EventLog
 from poiesis_tctl.informer import Informer, WatchTimes, WorkQueue, newest
 from poiesis_tctl.kube import Kube, KubeError, Object
+from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Controller:
         self._jobs = Informer(
             kube, kube.jobs_path, changed=self._queue.add, slim=decide.slim_job, times=watch_times
         )
+        self._events = EventLog(kube, tasks, watch_times=watch_times)
         self._since: dict[str, Mapping[str, float]] = {}  # symptoms of a task, and when they were first seen
         self._roles: dict[str, str] = {}  # task -> uid of the Pod whose Role exists
 
@@ -58,6 +61,7 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pods.run(), name="pods")
                 group.create_task(self._jobs.run(), name="jobs")
+                group.create_task(self._events.run(), name="events")
                 await self._pods.synced.wait()
                 await self._jobs.synced.wait()
                 group.create_task(self._reconcile(), name="reconcile")
@@ -182,6 +186,8 @@ class Controller:
                 return await self._explain(key, task_id, action)
             case SystemLog():
                 await self._tasks.say(task_id, action)
+            case PodLine():
+                await self._tasks.tell(task_id, action.pod_uid, [action])
             case Recheck():
                 self._queue.add_after(key, action.seconds)
             case EnsureRole():

@@ -18,7 +18,9 @@ from poiesis_models.labels import TASK_LABEL, TREC_CONTAINER
 from poiesis_models.podstatus import ContainerWait, container_statuses, container_waits
 from poiesis_models.refusals import explained, is_final
 from poiesis_models.states import Ending, Facts, TesState, Trouble, terminal_state
+from poiesis_tctl import podevents
 from poiesis_tctl.config import Limits
+from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.podfacts import (
     ENDED_PHASES,
     ExecutorRow,
@@ -169,7 +171,7 @@ class ExplainNoPod:
 
 @dataclass(frozen=True, kw_only=True)
 class SystemLog:
-    """Say it once."""
+    """Say it once, of a task that has no Pod yet."""
 
     key: str
     message: str
@@ -182,7 +184,9 @@ class Recheck:
     seconds: float
 
 
-Action = EnsureRole | Finish | EndPod | DeleteJob | RequeueAttempt | ExplainNoPod | SystemLog | Recheck
+Action = (
+    EnsureRole | Finish | EndPod | DeleteJob | RequeueAttempt | ExplainNoPod | SystemLog | PodLine | Recheck
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -441,8 +445,10 @@ def _unschedulable(task: TaskRow, pod: Object, job: Object | None, limits: Limit
         cure = (finish, _end(pod, job, "no node was found for it"))
         yield _Symptom(key="unschedulable for too long", limit=limits.unschedulable, cure=cure)
     if condition is not None and condition.get("reason") == "Unschedulable":
-        said = SystemLog(key="unschedulable", message=f"Unschedulable: {condition.get('message') or ''}")
-        yield _Symptom(key="unschedulable", limit=limits.no_pod, cure=(said,))
+        # Its event says the same, sooner, and is told once with this: but events may be lost.
+        reason, message = podevents.FAILED_SCHEDULING, condition.get("message") or ""
+        told = podevents.line(_uid(pod), reason, message)
+        yield _Symptom(key="unschedulable", limit=limits.no_pod, cure=(told,))
 
 
 def _is_gated(condition: Object | None) -> bool:

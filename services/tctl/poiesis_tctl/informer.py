@@ -1,4 +1,4 @@
-"""A cache of the Pods and the Jobs of all tasks, by one list and one watch each, and the queue it feeds.
+"""A cache of the Pods, Jobs or events of all tasks, by one list and one watch, and the queue it feeds.
 
 LIST in pages, then WATCH from the list's resourceVersion. A watch that ends as it should, or falls silent, is
 resumed from the last resourceVersion; after everything else (410 Gone, refusals, broken connections, an event
@@ -11,9 +11,10 @@ import json
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 from poiesis_models.labels import TASK_LABEL
@@ -22,6 +23,7 @@ from poiesis_tctl.kube import KubeError, Object
 logger = logging.getLogger(__name__)
 
 _Key = TypeVar("_Key")
+OF_TASKS: Mapping[str, str] = MappingProxyType({"labelSelector": TASK_LABEL})
 
 
 class WatchApi(Protocol):
@@ -60,6 +62,10 @@ class Cache:
     def current(self, task_id: str) -> Object | None:
         """The newest object of the task: after a requeue there may be an old one on its way out."""
         return newest(self._tasks.get(task_id, {}).values())
+
+    def of(self, task_id: str) -> Sequence[Object]:
+        """All objects of the task, in no order."""
+        return tuple(self._tasks.get(task_id, {}).values())
 
     def gone(self, task_id: str) -> Object | None:
         """The object of the task that vanished last, as it was last known."""
@@ -113,7 +119,8 @@ class Cache:
 class Informer:
     """Keeps a Cache like the collection, and calls `changed` with the id of a task whose objects changed.
 
-    `slim` makes of an object what is worth its memory; it must keep the metadata.
+    `slim` makes of an object what is worth its memory; it must keep the metadata, or at least its name,
+    resourceVersion and (if it does not add that itself) the label of the task.
     """
 
     def __init__(
@@ -123,14 +130,17 @@ class Informer:
         *,
         changed: Callable[[str], None],
         slim: Callable[[Object], Object] = lambda item: item,
+        selector: Mapping[str, str] = OF_TASKS,
         times: WatchTimes | None = None,
     ) -> None:
         self._api = api
         self._collection = collection
         self._changed = changed
         self._slim = slim
+        self._selector = selector
         self._times = times or WatchTimes()
         self._failures = 0  # since the last sign of life
+        self._said = ""  # of the last of them
         self.cache = Cache()
         self.synced = asyncio.Event()
 
@@ -140,14 +150,20 @@ class Informer:
             try:
                 await self._follow(await self._list())
             except (KubeError, TimeoutError, ListAgain) as error:
-                self._failures += 1
-                logger.warning("listing again", extra={"collection": self._collection, "error": str(error)})
+                self._failed(str(error))
             await asyncio.sleep(self._backoff())
+
+    def _failed(self, error: str) -> None:
+        """What lasts, as a right that is missing does, is said aloud once."""
+        again = self._failures > 0 and error == self._said
+        self._failures, self._said = self._failures + 1, error
+        level = logging.DEBUG if again else logging.WARNING
+        logger.log(level, "listing again", extra={"collection": self._collection, "error": error})
 
     async def _list(self) -> str:
         """Read everything and compare it with the cache; the resourceVersion to watch from."""
         items: dict[str, Object] = {}
-        params = {"labelSelector": TASK_LABEL, "limit": str(self._times.page)}
+        params = {**self._selector, "limit": str(self._times.page)}
         while True:
             page = await self._api.list_page(self._collection, params)
             metadata = _list_metadata(page)
@@ -169,7 +185,7 @@ class Informer:
         while True:
             began, before = loop.time(), version
             params = {
-                "labelSelector": TASK_LABEL,
+                **self._selector,
                 "resourceVersion": version,
                 "allowWatchBookmarks": "true",
                 "timeoutSeconds": str(self._times.watch),

@@ -13,6 +13,7 @@ from tctl_builders import (
     TREC_KILLED,
     condition,
     disrupted,
+    event,
     job,
     pod,
     recorded,
@@ -35,7 +36,6 @@ from poiesis_tctl.decide import (
     Finish,
     Recheck,
     RequeueAttempt,
-    SystemLog,
     View,
     decide,
     decide_refused,
@@ -43,6 +43,7 @@ from poiesis_tctl.decide import (
     slim_job,
     slim_pod,
 )
+from poiesis_tctl.podevents import event_line, line
 from poiesis_tctl.podfacts import ExecutorRow, executor_rows, is_stalled, pod_facts
 
 POD = f"poiesis-{TASK}-abcde"
@@ -501,9 +502,10 @@ def test_pod_that_finds_no_node_is_told_of():
     unscheduled = condition("PodScheduled", "Unschedulable", "0/3 nodes: Insufficient memory", "False")
     view = View(task=row(), pod=pod(node=None, conditions=[unscheduled]), job=job())
     assert act(view, lasted=59) == (Recheck(seconds=1),)
-    assert act(view, lasted=60) == (
-        SystemLog(key="unschedulable", message="Unschedulable: 0/3 nodes: Insufficient memory"),
-    )
+    assert act(view, lasted=60) == (line("pod-uid-1", "FailedScheduling", "0/3 nodes: Insufficient memory"),)
+    told = event_line(event("FailedScheduling", "0/3 nodes: Insufficient memory"))
+    assert told is not None
+    assert told.key == act(view, lasted=60)[0].key  # so the two are one line
 
 
 @pytest.mark.parametrize(
