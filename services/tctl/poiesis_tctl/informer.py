@@ -2,8 +2,8 @@
 
 LIST in pages, then WATCH from the list's resourceVersion. A watch that ends as it should, or falls silent, is
 resumed from the last resourceVersion; after everything else (410 Gone, refusals, broken connections, an event
-that nobody can read) the collection is listed again and compared with the cache, so that a change is never
-missed for good: what vanished meanwhile is kept as it was last known.
+that nobody can read), and every few minutes in any case, the collection is listed again and compared with the
+cache, so that a change is never missed for good: what vanished meanwhile is kept as it was last known.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from math import ceil
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -39,7 +40,8 @@ class WatchApi(Protocol):
 class WatchTimes:
     """Seconds. `silence` is longer than the API server's minute between bookmarks."""
 
-    watch: int = 290
+    watch: float = 290.0
+    relist: float = 300.0
     silence: float = 100.0
     backoff: float = 1.0
     max_backoff: float = 30.0
@@ -119,6 +121,7 @@ class Cache:
 class Informer:
     """Keeps a Cache like the collection, and calls `changed` with the id of a task whose objects changed.
 
+    `found` is called instead if a list shows what no watch had told; by default it is the same.
     `slim` makes of an object what is worth its memory; it must keep the metadata, or at least its name,
     resourceVersion and (if it does not add that itself) the label of the task.
     """
@@ -129,6 +132,7 @@ class Informer:
         collection: str,
         *,
         changed: Callable[[str], None],
+        found: Callable[[str], None] | None = None,
         slim: Callable[[Object], Object] = lambda item: item,
         selector: Mapping[str, str] = OF_TASKS,
         times: WatchTimes | None = None,
@@ -136,6 +140,7 @@ class Informer:
         self._api = api
         self._collection = collection
         self._changed = changed
+        self._found = found or changed
         self._slim = slim
         self._selector = selector
         self._times = times or WatchTimes()
@@ -151,7 +156,7 @@ class Informer:
                 await self._follow(await self._list())
             except (KubeError, TimeoutError, ListAgain) as error:
                 self._failed(str(error))
-            await asyncio.sleep(self._backoff())
+                await asyncio.sleep(self._backoff())
 
     def _failed(self, error: str) -> None:
         """What lasts, as a right that is missing does, is said aloud once."""
@@ -172,23 +177,27 @@ class Informer:
                 break
             params = {**params, "continue": metadata["continue"]}
         for name in self.cache.names() - items.keys():
-            self._tell(self.cache.remove(name))
+            _tell(self._found, self.cache.remove(name))
         for item in items.values():
-            self._tell(self.cache.put(self._slim(item)))
+            _tell(self._found, self.cache.put(self._slim(item)))
         self.synced.set()
         logger.info("listed", extra={"collection": self._collection, "objects": len(items)})
         return str(metadata["resourceVersion"])
 
     async def _follow(self, version: str) -> None:
-        """Watch from `version` on, again and again. Raise ListAgain, KubeError or TimeoutError."""
+        """Watch from `version` on, again and again, until it is time for a list.
+
+        Raise ListAgain, KubeError or TimeoutError.
+        """
         loop = asyncio.get_running_loop()
-        while True:
-            began, before = loop.time(), version
+        until = loop.time() + self._times.relist
+        while (began := loop.time()) < until:
+            before = version
             params = {
                 **self._selector,
                 "resourceVersion": version,
                 "allowWatchBookmarks": "true",
-                "timeoutSeconds": str(self._times.watch),
+                "timeoutSeconds": str(ceil(min(self._times.watch, until - began))),
             }
             async with self._api.watch(self._collection, params, silence=self._times.silence) as lines:
                 try:
@@ -217,18 +226,14 @@ class Informer:
         version = str(item["metadata"]["resourceVersion"])
         match kind:
             case "ADDED" | "MODIFIED":
-                self._tell(self.cache.put(self._slim(item)))
+                _tell(self._changed, self.cache.put(self._slim(item)))
             case "DELETED":
-                self._tell(self.cache.remove(item["metadata"]["name"], self._slim(item)))
+                _tell(self._changed, self.cache.remove(item["metadata"]["name"], self._slim(item)))
             case "BOOKMARK":
                 pass
             case _:
                 raise ValueError(f"event of type {kind!r}")
         return version
-
-    def _tell(self, task_id: str | None) -> None:
-        if task_id is not None:
-            self._changed(task_id)
 
     def _backoff(self) -> float:
         return _jittered(self._failures, self._times.backoff, self._times.max_backoff)
@@ -250,6 +255,9 @@ class WorkQueue(Generic[_Key]):
 
     def __len__(self) -> int:
         return len(self._ready)
+
+    def __contains__(self, key: _Key) -> bool:
+        return key in self._waiting
 
     def add(self, key: _Key) -> None:
         if key in self._waiting:
@@ -306,6 +314,11 @@ class WorkQueue(Generic[_Key]):
     def _push(self, key: _Key) -> None:
         self._ready.append(key)
         self._some.release()
+
+
+def _tell(whom: Callable[[str], None], task_id: str | None) -> None:
+    if task_id is not None:
+        whom(task_id)
 
 
 def newest(items: Iterable[Object]) -> Object | None:
