@@ -100,6 +100,15 @@ def stored(key: str, content: str) -> Sight:
     return Sight(words=f"the output `{key}`, which was sent", check=check)
 
 
+def in_the_bucket(key: str, content: str) -> Sight:
+    """An output was sent; nobody was there to say so."""
+
+    async def check(outcome: Outcome) -> None:
+        assert await outcome.world.bucket.text(key) == content
+
+    return Sight(words=f"the output `{key}` was sent", check=check)
+
+
 def nothing_stored() -> Sight:
     """No output was sent."""
 
