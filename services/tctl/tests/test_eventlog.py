@@ -103,9 +103,8 @@ async def test_event_that_has_expired_is_not_remembered(world):
         await world.until_told(task_id, "FailedMount: x", "FailedMount: y")
         for one in (name, other):
             await world.api.delete("events", one)
-        await world.api.until(lambda: not events._told)
-        cache = events._events.cache
-        assert (list(cache.tasks()), cache.gone(str(task_id))) == ([], None)
+        cache, key = events._events.cache, str(task_id)
+        await world.api.until(lambda: (list(cache.tasks()), cache.gone(key), events._told) == ([], None, {}))
 
 
 @pytest.mark.parametrize("fault", ["410", "410 in the stream", "hang up", "500", "garbage"])
