@@ -5,7 +5,7 @@ The Role that tctl needs, in the namespace of the tasks (a Role may only grant w
 | group | resource | verbs | why |
 |---|---|---|---|
 | "" | pods | get, list, watch, patch | the cache; what it grants to recorders; activeDeadlineSeconds=1 |
-| "" | events | get, list, watch | why a Job has no Pod; what befell the Pods |
+| "" | events | list, watch | why a Job has no Pod; what befell the Pods |
 | batch | jobs | get, list, watch, delete | the cache; cancels and leftovers |
 | rbac.authorization.k8s.io | roles, rolebindings | create | the recorder may watch its own Pod |
 | coordination.k8s.io | leases | get, create, update | leader election (create cannot be tied to a name) |

@@ -2,8 +2,8 @@
 
 Events tell what neither the recorder nor the Pod's status does: how a node was found or why not, volumes,
 what was pulled and in what time, and what keeps the recorder itself from starting. They are no more than
-that: a kubelet drops those of a Pod beyond the first 25 or so, so nothing is ever decided by them. What keeps
-another container from starting is therefore the recorder's to tell, by the Pod's status.
+that: a kubelet drops what exceeds 25 of a Pod (client-go, tools/record), and they expire, so nothing is ever
+decided by them. What keeps another container from starting is the recorder's to tell, by the Pod's status.
 """
 
 import hashlib
