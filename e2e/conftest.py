@@ -225,7 +225,10 @@ def release(
     cluster: Cluster, built: dict[str, str], storage: Endpoint, postgres: backends.Postgres, images: Images
 ) -> Release:
     """The chart as most sites would have it: Postgres and object storage from outside, claims for disks."""
-    overrides: Values = {"postgresql": {"embedded": False, "existingSecret": DATABASE_SECRET}}
+    overrides: Values = {
+        "postgresql": {"embedded": False, "existingSecret": DATABASE_SECRET},
+        "tctl": {"reconcileSeconds": 15},
+    }
 
     def make() -> dict[str, Any]:
         return asdict(

@@ -71,6 +71,21 @@ def recorder_killed_again_and_again() -> Disturbance:
     return Disturbance(words="`trec` is killed as often as it comes", act=act)
 
 
+def recorder_lost() -> Disturbance:
+    """It dies while an executor runs, and its image is then one that cannot be had: it never comes back."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        recorder = await world.kube.running_container(task_id, "trec")
+        name = (await world.kube.pod(task_id))["metadata"]["name"]
+        other = [{"name": "trec", "image": "registry.invalid/no/such:recorder"}]
+        await world.kube.run("patch", "pod", name, "--patch", json.dumps({"spec": {"initContainers": other}}))
+        with suppress(CommandRefused):  # the kubelet may have ended it for that
+            await world.node.signal_container(recorder, "SIGKILL")
+
+    return Disturbance(words="`trec` is killed, and its image cannot be had any more", act=act)
+
+
 def recorder_bereft(kinds: str, words: str) -> Disturbance:
     """It loses a right or its identity while an executor runs, and has to begin anew without."""
 

@@ -50,6 +50,22 @@ def logged(text: str) -> Sight:
     return Sight(words=f"`system_logs`: {_code(text)}", check=check)
 
 
+def explained(text: str) -> Sight:
+    """One line of the system logs says this, beside the end's. It may come when the task has ended."""
+
+    async def check(outcome: Outcome) -> None:
+        async def look() -> bool:
+            task = await outcome.world.client.get(outcome.task["id"], "FULL")
+            said = [line.partition(" ")[2] for line in only_log(task).get("system_logs", [])]
+            lines = [line for line in said if text in line and not line.startswith(outcome.task["state"])]
+            assert len(lines) <= 1, lines
+            return len(lines) == 1
+
+        await eventually(look, f"{text!r} in the system logs", seconds=10)
+
+    return Sight(words=f"`system_logs`, once: {_code(text)}", check=check)
+
+
 def restarted(container: str) -> Sight:
     """Kubernetes has started this container again."""
 
@@ -82,6 +98,15 @@ def stored(key: str, content: str) -> Sight:
         assert sent == [(outcome.world.bucket.url(key), str(len(content)))]
 
     return Sight(words=f"the output `{key}`, which was sent", check=check)
+
+
+def in_the_bucket(key: str, content: str) -> Sight:
+    """An output was sent; nobody was there to say so."""
+
+    async def check(outcome: Outcome) -> None:
+        assert await outcome.world.bucket.text(key) == content
+
+    return Sight(words=f"the output `{key}` was sent", check=check)
 
 
 def nothing_stored() -> Sight:

@@ -26,7 +26,7 @@ from poiesis_trec.regular import Signature
 from poiesis_trec.rundir import RunDirectories
 from poiesis_trec.tasks_db import TasksDb
 
-_KINDS = {"pods": "Pod", "jobs": "Job"}
+_KINDS = {"pods": "Pod", "jobs": "Job", "events": "Event"}  # nothing ever tells an Event
 _HTTP_NOT_FOUND = 404
 
 

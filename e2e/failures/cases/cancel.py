@@ -29,7 +29,7 @@ from failures.disturbances import (
     runs,
     told,
 )
-from failures.sights import logged, no_object, no_process, nothing_stored, printed, told_once
+from failures.sights import explained, logged, no_object, no_process, nothing_stored, printed, told_once
 from failures.surroundings import quota
 
 SECTION = "Cancel"
@@ -48,7 +48,7 @@ CASES: Sequence[Case] = (
         within=SOON,
         after=After.ASKED,
         states=("QUEUED", *CANCELED),
-        sees=(logged(ASKED), no_object()),
+        sees=(logged(ASKED), explained("FailedScheduling: 0/"), no_object()),
     ),
     Case(
         id="cancel-pulling",

@@ -14,7 +14,7 @@ from failures.cases.builders import (
     foreign_image,
     image,
 )
-from failures.sights import complained, printed
+from failures.sights import complained, explained, printed
 from failures.surroundings import server, without_secret
 from install import STORAGE_SECRET
 
@@ -36,6 +36,7 @@ CASES: Sequence[Case] = (
         within=PULL,
         after=After.POD,
         states=QUEUED,
+        sees=(explained("executor-0: ErrImagePull: "), explained('executor-0: Pulling: Pulling image "')),
     ),
     Case(
         id="registry-missing",
@@ -65,7 +66,7 @@ CASES: Sequence[Case] = (
         within=PULL,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(printed("kept\n"),),
+        sees=(printed("kept\n"), explained("executor-1: ErrImagePull: ")),
     ),
     Case(
         id="image-malformed",

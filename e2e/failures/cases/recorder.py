@@ -11,16 +11,20 @@ from failures.disturbances import (
     recorder_killed,
     recorder_killed_again_and_again,
     recorder_killed_at_the_end,
+    recorder_lost,
     runs,
 )
-from failures.sights import pod_ended, printed, restarted, stored, told_once
+from failures.sights import explained, in_the_bucket, pod_ended, printed, restarted, stored, told_once
 from failures.surroundings import container_with
+from tes_client import State
 
 SECTION = "The recorder"
 
 _ONE = f"{READY}; sleep 6; echo one"
 _TWO = "echo two; sleep 3; echo three"
 _BOTH = (printed("ready\none\n"), printed("two\nthree\n", index=1), restarted("trec"), told_once())
+
+_LOST: Sequence[tuple[str, State, int]] = (("", "COMPLETE", 0), ("-failed", "EXECUTOR_ERROR", 3))
 
 CASES: Sequence[Case] = (
     *(
@@ -93,6 +97,7 @@ CASES: Sequence[Case] = (
         within=PULL,
         after=After.POD,
         states=QUEUED,
+        sees=(explained("trec: Failed: Failed to pull image "),),
     ),
     Case(
         id="recorder-never-starts",
@@ -128,6 +133,27 @@ CASES: Sequence[Case] = (
         after=After.EXECUTOR,
         states=RAN,
         sees=(told_once(),),
+    ),
+    *(
+        Case(
+            id=f"recorder-lost{suffix}",
+            section=SECTION,
+            title="It is gone for good, and all else is done: `pause` would wait ten minutes for it "
+            "(`tctl.thresholds.stalledSeconds`)",
+            document=sent(f"{READY}; sleep 12; echo it >/out/it; exit {code}"),
+            meanwhile=recorder_lost(),
+            state=state,
+            reasons=("Error",) if code else (),
+            message=f"executor 0 exited with code {code}" if code else None,
+            container="executor-0" if code else None,
+            exit_codes=(code,),
+            reporter="controller",
+            within=PULL,
+            after=After.EXECUTOR,
+            states=RAN,
+            sees=(in_the_bucket("it", "it\n"), told_once()),
+        )
+        for suffix, state, code in _LOST
     ),
     Case(
         id="recorder-without-role",

@@ -95,7 +95,13 @@ def _metadata(*, full: bool) -> str:
 
 
 def _task_logs(*, full: bool) -> str:
-    of_attempt = _SYSTEM_LOGS % "attempt = l.attempt OR attempt IS NULL AND l.attempt = 0"
+    # What befalls the next attempt before it has a log of its own stands in the last one.
+    of_attempt = (
+        _SYSTEM_LOGS
+        % """attempt = l.attempt OR attempt IS NULL AND l.attempt = 0
+             OR attempt > l.attempt
+                AND NOT EXISTS (SELECT FROM task_log n WHERE n.task_id = t.id AND n.attempt > l.attempt)"""
+    )
     system_logs = f", {of_attempt} AS system_logs" if full else ""
     return f"""(
     SELECT json_agg(x) FROM (

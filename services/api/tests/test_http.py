@@ -236,6 +236,25 @@ async def test_each_attempt_has_a_log_and_the_last_one_says_how_it_ended(client,
     assert [line.split(" ", 1)[1] for line in last["system_logs"]] == ["COMPLETE"]
 
 
+async def test_why_the_next_attempt_waits_stands_in_the_last_log_until_it_has_its_own(client, pool):
+    task_id = await create(client)
+    await report(pool, task_id)
+    await report(pool, task_id, pod_uid="v")
+    await pool.execute(
+        "INSERT INTO system_log (task_id, attempt, source, key, message)"
+        " VALUES ($1, 2, 'controller', 'k', 'no node')",
+        task_id,
+    )
+
+    async def said() -> list[list[str]]:
+        logs = (await read(client, task_id))["logs"]
+        return [[line.split(" ", 1)[1] for line in log.get("system_logs", ())] for log in logs]
+
+    assert await said() == [[], ["no node"]]
+    await report(pool, task_id, pod_uid="w")
+    assert await said() == [[], [], ["no node"]]
+
+
 async def test_a_task_that_waits_for_a_pod_says_why(client, pool):
     task_id = await create(client)
     assert "logs" not in await read(client, task_id)

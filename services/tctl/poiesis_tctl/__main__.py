@@ -32,7 +32,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
 
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(kube.connect(config.kubeconfig, config.namespace))
-        tasks = await stack.enter_async_context(tasks_db.connect(config.dsn, connections=config.workers))
+        tasks = await stack.enter_async_context(tasks_db.connect(config.dsn, connections=config.workers + 1))
         elector = Elector(api, name=config.lease_name, identity=config.pod_name, times=config.lease)
 
         async def lead() -> None:

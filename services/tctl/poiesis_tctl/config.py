@@ -13,8 +13,8 @@
 | POIESIS_IMAGE_PULL_SECONDS | 60 | how long an image may fail to be pulled before the task ends |
 | POIESIS_CONFIG_ERROR_SECONDS | 30 | the same for a container that cannot be made (CreateContainerError, …) |
 | POIESIS_START_SECONDS | 300 | the same for a recorder that crashes before the first container could start |
-| POIESIS_STALLED_SECONDS | 60 | how long a started Pod may sit with every container dead and no end |
-| POIESIS_NO_POD_SECONDS | 60 | when a Pod without a node is told of; how often a refused one is looked at |
+| POIESIS_STALLED_SECONDS | 60 | how long a Pod may sit with all work done, or all dead, and its end untold |
+| POIESIS_NO_POD_SECONDS | 60 | after which a Pod without a node is told of; between looks at a refused one |
 | POIESIS_UNSCHEDULABLE_SECONDS | 0 | how long a Pod may be refused or find no node; 0 = for ever |
 | POIESIS_NODE_LOST_SECONDS | 300 | how long past its grace a deleted Pod may linger before its node is lost |
 | POIESIS_LEFTOVER_SECONDS | 30 | how long a Pod may outlive a task that the controller or the api has ended |

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from poiesis_tctl import decide, roles
@@ -20,13 +20,17 @@ from poiesis_tctl.decide import (
     SystemLog,
     View,
 )
+from poiesis_tctl.eventlog import EventLog
 from poiesis_tctl.informer import Informer, WatchTimes, WorkQueue, newest
 from poiesis_tctl.kube import Kube, KubeError, Object
+from poiesis_tctl.podevents import PodLine
+from poiesis_tctl.reconciliation import Reconciliation
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
 
 logger = logging.getLogger(__name__)
 
 _RECONCILE_AGAIN_SECONDS = 10.0
+_MENDING = (Finish, RequeueAttempt, EndPod, DeleteJob)
 
 
 class Controller:
@@ -39,14 +43,26 @@ class Controller:
         self._tasks = tasks
         self._config = config
         self._queue: WorkQueue[str] = WorkQueue()
-        self._pods = Informer(
-            kube, kube.pods_path, changed=self._queue.add, slim=decide.slim_pod, times=watch_times
-        )
-        self._jobs = Informer(
-            kube, kube.jobs_path, changed=self._queue.add, slim=decide.slim_job, times=watch_times
-        )
+        times = watch_times or WatchTimes(relist=config.reconcile_seconds)
+        self._rounds = Reconciliation()
+        self._pods = self._informer(kube.pods_path, decide.slim_pod, times)
+        self._jobs = self._informer(kube.jobs_path, decide.slim_job, times)
+        self._events = EventLog(kube, tasks, watch_times=times)
         self._since: dict[str, Mapping[str, float]] = {}  # symptoms of a task, and when they were first seen
         self._roles: dict[str, str] = {}  # task -> uid of the Pod whose Role exists
+
+    def _informer(self, collection: str, slim: Callable[[Object], Object], times: WatchTimes) -> Informer:
+        changed, found = self._changed, self._found
+        return Informer(self._kube, collection, changed=changed, found=found, slim=slim, times=times)
+
+    def _changed(self, key: str) -> None:
+        self._rounds.told(key)
+        self._queue.add(key)
+
+    def _found(self, key: str) -> None:
+        if key not in self._queue:
+            self._rounds.found(key)
+        self._queue.add(key)
 
     @property
     def synced(self) -> bool:
@@ -58,6 +74,7 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pods.run(), name="pods")
                 group.create_task(self._jobs.run(), name="jobs")
+                group.create_task(self._events.run(), name="events")
                 await self._pods.synced.wait()
                 await self._jobs.synced.wait()
                 group.create_task(self._reconcile(), name="reconcile")
@@ -67,46 +84,66 @@ class Controller:
             self._queue.close()
 
     async def _reconcile(self) -> None:
-        """Look at everything now and then: what was missed, and what never had an event."""
+        """Look at everything now and then: what was missed, and what never had an event. As often, the
+        informers list anew, so that this is a comparison with the cluster."""
         while True:
-            for key in (*self._pods.cache.tasks(), *self._jobs.cache.tasks()):
-                self._queue.add(key)
             try:
-                for task_id in await self._tasks.unfinished():
-                    self._queue.add(str(task_id))
+                unfinished = await self._tasks.unfinished()
             except DatabaseUnavailable as error:
                 logger.warning("cannot reconcile yet", extra={"error": str(error)})
                 await asyncio.sleep(min(_RECONCILE_AGAIN_SECONDS, self._config.reconcile_seconds))
-            else:
-                await asyncio.sleep(self._config.reconcile_seconds)
+                continue
+            keys = {*self._pods.cache.tasks(), *self._jobs.cache.tasks(), *map(str, unfinished)}
+            for key in keys:
+                self._found(key)
+            mended = await self._rounds.round(keys)
+            logger.info("reconciled", extra={"tasks": len(keys), "mended": mended})
+            await asyncio.sleep(self._config.reconcile_seconds)
 
     async def _work(self) -> None:
         while True:
             key = await self._queue.get()
+            only_found = self._rounds.take(key)
             try:
-                await self._process(key)
+                done = await self._process(key)
             except (KubeError, DatabaseUnavailable) as error:
-                seconds = self._queue.failed(key)
+                seconds = self._failed(key, only_found=only_found)
                 logger.warning("again later", extra={"task": key, "error": str(error), "seconds": seconds})
             except Exception:  # one task that cannot be understood must not stop the others
-                seconds = self._queue.failed(key)
+                seconds = self._failed(key, only_found=only_found)
                 logger.exception("cannot decide", extra={"task": key, "seconds": seconds})
             else:
+                mends = [type(action).__name__ for action in done if isinstance(action, _MENDING)]
+                mended = only_found and bool(mends)
+                if mended:
+                    logger.warning("mended what no event had told", extra={"task": key, "actions": mends})
+                self._rounds.looked(key, mended=mended)
                 self._queue.done(key)
 
-    async def _process(self, key: str) -> None:
+    def _failed(self, key: str, *, only_found: bool) -> float:
+        """The seconds until it is tried again."""
+        if only_found:
+            self._rounds.found(key)
+        self._rounds.looked(key)
+        return self._queue.failed(key)
+
+    async def _process(self, key: str) -> Sequence[Action]:
+        """What was done about the task."""
         task_id = _task_id(key)
         if task_id is None:
             logger.debug("not a task's label", extra={"task": key})
-            return
+            return ()
         role_error = await self._ensure_role(key)
         view, decision = await self._decide(key, task_id)
+        done = []
         for action in decision.actions:
             if not await self._act(key, task_id, action):
                 break
+            done.append(action)
         self._settle(key, view)
         if role_error is not None:
             raise role_error
+        return done
 
     async def _ensure_role(self, key: str) -> KubeError | None:
         """Before anything else, for the recorder waits for it; but its failure must not hold up an ending."""
@@ -182,6 +219,8 @@ class Controller:
                 return await self._explain(key, task_id, action)
             case SystemLog():
                 await self._tasks.say(task_id, action)
+            case PodLine():
+                await self._tasks.tell(task_id, action.pod_uid, [action])
             case Recheck():
                 self._queue.add_after(key, action.seconds)
             case EnsureRole():

@@ -18,8 +18,11 @@ from poiesis_models.labels import TASK_LABEL, TREC_CONTAINER
 from poiesis_models.podstatus import ContainerWait, container_statuses, container_waits
 from poiesis_models.refusals import explained, is_final
 from poiesis_models.states import Ending, Facts, TesState, Trouble, terminal_state
+from poiesis_tctl import podevents
 from poiesis_tctl.config import Limits
+from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.podfacts import (
+    CRASHES,
     ENDED_PHASES,
     ExecutorRow,
     executor_rows,
@@ -30,7 +33,9 @@ from poiesis_tctl.podfacts import (
     pause_note,
     phase,
     pod_facts,
+    restarts_of_recorder,
     time_of,
+    waits_for_a_lost_recorder,
 )
 
 Object = Mapping[str, Any]
@@ -56,7 +61,6 @@ _CONFIGURATION = frozenset(
     }
 )
 _RECORDER_ENDED_SECONDS = 900.0  # `pause` waits 600 s for an ack; then the Pod has its grace period
-_RESTARTS = 3
 _GRACE_SECONDS = 30.0  # Kubernetes' default
 _REFUSED_SECONDS = 5.0  # the Job controller makes a Pod within a second, or says why not
 _POD_SUFFIX = re.compile(r"(poiesis-[0-9a-f-]{36})-[a-z0-9]{5}\b")
@@ -169,7 +173,7 @@ class ExplainNoPod:
 
 @dataclass(frozen=True, kw_only=True)
 class SystemLog:
-    """Say it once."""
+    """Say it once, of a task that has no Pod yet."""
 
     key: str
     message: str
@@ -182,7 +186,9 @@ class Recheck:
     seconds: float
 
 
-Action = EnsureRole | Finish | EndPod | DeleteJob | RequeueAttempt | ExplainNoPod | SystemLog | Recheck
+Action = (
+    EnsureRole | Finish | EndPod | DeleteJob | RequeueAttempt | ExplainNoPod | SystemLog | PodLine | Recheck
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +298,7 @@ def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) ->
     else:
         yield from _waiting(task, pod, limits)
         yield from _recorder_down(task, pod, limits)
+        yield from _untold(task, pod, limits)
         yield from _stalled(task, pod, limits)
         yield from _unschedulable(task, pod, job, limits)
 
@@ -401,9 +408,9 @@ def _limit(reason: str, limits: Limits) -> float | None:
 
 
 def _recorder_down(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
-    """It crashes before it has let anything start; once or twice is nothing, the first image may be large."""
+    """It crashes before it has let anything start."""
     status = next((item for item in container_statuses(pod) if item["name"] == TREC_CONTAINER), None)
-    if status is None or int(status.get("restartCount") or 0) < _RESTARTS or gate_is_open(pod):
+    if status is None or restarts_of_recorder(pod) < CRASHES or gate_is_open(pod):
         return
     wait = container_waits(pod).get(TREC_CONTAINER)
     reason, said = _last_end(status) or (wait and (wait.reason, wait.message)) or ("Error", "")
@@ -421,6 +428,12 @@ def _last_end(status: Object) -> tuple[str, str]:
         if ended:
             return ended["reason"], ended.get("message") or f"exit code {ended['exitCode']}"
     return "Error", "nobody says why"
+
+
+def _untold(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
+    """All is over and nobody says so. The Pod is left alone: a recorder that does come back adds the logs."""
+    if waits_for_a_lost_recorder(pod) and terminal_state(pod_facts(pod, cancel_requested=False)) is not None:
+        yield _Symptom(key="untold", limit=limits.stalled, cure=(_finish(task, pod, None),))
 
 
 def _stalled(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
@@ -441,8 +454,10 @@ def _unschedulable(task: TaskRow, pod: Object, job: Object | None, limits: Limit
         cure = (finish, _end(pod, job, "no node was found for it"))
         yield _Symptom(key="unschedulable for too long", limit=limits.unschedulable, cure=cure)
     if condition is not None and condition.get("reason") == "Unschedulable":
-        said = SystemLog(key="unschedulable", message=f"Unschedulable: {condition.get('message') or ''}")
-        yield _Symptom(key="unschedulable", limit=limits.no_pod, cure=(said,))
+        # Its event says the same, sooner, and is told once with this: but events may be lost.
+        reason, message = podevents.FAILED_SCHEDULING, condition.get("message") or ""
+        told = podevents.line(_uid(pod), reason, message)
+        yield _Symptom(key="unschedulable", limit=limits.no_pod, cure=(told,))
 
 
 def _is_gated(condition: Object | None) -> bool:

@@ -1,9 +1,9 @@
-"""A cache of the Pods and the Jobs of all tasks, by one list and one watch each, and the queue it feeds.
+"""A cache of the Pods, Jobs or events of all tasks, by one list and one watch, and the queue it feeds.
 
 LIST in pages, then WATCH from the list's resourceVersion. A watch that ends as it should, or falls silent, is
 resumed from the last resourceVersion; after everything else (410 Gone, refusals, broken connections, an event
-that nobody can read) the collection is listed again and compared with the cache, so that a change is never
-missed for good: what vanished meanwhile is kept as it was last known.
+that nobody can read), and every few minutes in any case, the collection is listed again and compared with the
+cache, so that a change is never missed for good: what vanished meanwhile is kept as it was last known.
 """
 
 import asyncio
@@ -11,9 +11,11 @@ import json
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from math import ceil
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 from poiesis_models.labels import TASK_LABEL
@@ -22,6 +24,7 @@ from poiesis_tctl.kube import KubeError, Object
 logger = logging.getLogger(__name__)
 
 _Key = TypeVar("_Key")
+OF_TASKS: Mapping[str, str] = MappingProxyType({"labelSelector": TASK_LABEL})
 
 
 class WatchApi(Protocol):
@@ -37,7 +40,8 @@ class WatchApi(Protocol):
 class WatchTimes:
     """Seconds. `silence` is longer than the API server's minute between bookmarks."""
 
-    watch: int = 290
+    watch: float = 290.0
+    relist: float = 300.0
     silence: float = 100.0
     backoff: float = 1.0
     max_backoff: float = 30.0
@@ -60,6 +64,10 @@ class Cache:
     def current(self, task_id: str) -> Object | None:
         """The newest object of the task: after a requeue there may be an old one on its way out."""
         return newest(self._tasks.get(task_id, {}).values())
+
+    def of(self, task_id: str) -> Sequence[Object]:
+        """All objects of the task, in no order."""
+        return tuple(self._tasks.get(task_id, {}).values())
 
     def gone(self, task_id: str) -> Object | None:
         """The object of the task that vanished last, as it was last known."""
@@ -113,7 +121,9 @@ class Cache:
 class Informer:
     """Keeps a Cache like the collection, and calls `changed` with the id of a task whose objects changed.
 
-    `slim` makes of an object what is worth its memory; it must keep the metadata.
+    `found` is called instead if a list shows what no watch had told; by default it is the same.
+    `slim` makes of an object what is worth its memory; it must keep the metadata, or at least its name,
+    resourceVersion and (if it does not add that itself) the label of the task.
     """
 
     def __init__(
@@ -122,15 +132,20 @@ class Informer:
         collection: str,
         *,
         changed: Callable[[str], None],
+        found: Callable[[str], None] | None = None,
         slim: Callable[[Object], Object] = lambda item: item,
+        selector: Mapping[str, str] = OF_TASKS,
         times: WatchTimes | None = None,
     ) -> None:
         self._api = api
         self._collection = collection
         self._changed = changed
+        self._found = found or changed
         self._slim = slim
+        self._selector = selector
         self._times = times or WatchTimes()
         self._failures = 0  # since the last sign of life
+        self._said = ""  # of the last of them
         self.cache = Cache()
         self.synced = asyncio.Event()
 
@@ -140,14 +155,20 @@ class Informer:
             try:
                 await self._follow(await self._list())
             except (KubeError, TimeoutError, ListAgain) as error:
-                self._failures += 1
-                logger.warning("listing again", extra={"collection": self._collection, "error": str(error)})
-            await asyncio.sleep(self._backoff())
+                self._failed(str(error))
+                await asyncio.sleep(self._backoff())
+
+    def _failed(self, error: str) -> None:
+        """What lasts, as a right that is missing does, is said aloud once."""
+        again = self._failures > 0 and error == self._said
+        self._failures, self._said = self._failures + 1, error
+        level = logging.DEBUG if again else logging.WARNING
+        logger.log(level, "listing again", extra={"collection": self._collection, "error": error})
 
     async def _list(self) -> str:
         """Read everything and compare it with the cache; the resourceVersion to watch from."""
         items: dict[str, Object] = {}
-        params = {"labelSelector": TASK_LABEL, "limit": str(self._times.page)}
+        params = {**self._selector, "limit": str(self._times.page)}
         while True:
             page = await self._api.list_page(self._collection, params)
             metadata = _list_metadata(page)
@@ -156,23 +177,27 @@ class Informer:
                 break
             params = {**params, "continue": metadata["continue"]}
         for name in self.cache.names() - items.keys():
-            self._tell(self.cache.remove(name))
+            _tell(self._found, self.cache.remove(name))
         for item in items.values():
-            self._tell(self.cache.put(self._slim(item)))
+            _tell(self._found, self.cache.put(self._slim(item)))
         self.synced.set()
         logger.info("listed", extra={"collection": self._collection, "objects": len(items)})
         return str(metadata["resourceVersion"])
 
     async def _follow(self, version: str) -> None:
-        """Watch from `version` on, again and again. Raise ListAgain, KubeError or TimeoutError."""
+        """Watch from `version` on, again and again, until it is time for a list.
+
+        Raise ListAgain, KubeError or TimeoutError.
+        """
         loop = asyncio.get_running_loop()
-        while True:
-            began, before = loop.time(), version
+        until = loop.time() + self._times.relist
+        while (began := loop.time()) < until:
+            before = version
             params = {
-                "labelSelector": TASK_LABEL,
+                **self._selector,
                 "resourceVersion": version,
                 "allowWatchBookmarks": "true",
-                "timeoutSeconds": str(self._times.watch),
+                "timeoutSeconds": str(ceil(min(self._times.watch, until - began))),
             }
             async with self._api.watch(self._collection, params, silence=self._times.silence) as lines:
                 try:
@@ -201,18 +226,14 @@ class Informer:
         version = str(item["metadata"]["resourceVersion"])
         match kind:
             case "ADDED" | "MODIFIED":
-                self._tell(self.cache.put(self._slim(item)))
+                _tell(self._changed, self.cache.put(self._slim(item)))
             case "DELETED":
-                self._tell(self.cache.remove(item["metadata"]["name"], self._slim(item)))
+                _tell(self._changed, self.cache.remove(item["metadata"]["name"], self._slim(item)))
             case "BOOKMARK":
                 pass
             case _:
                 raise ValueError(f"event of type {kind!r}")
         return version
-
-    def _tell(self, task_id: str | None) -> None:
-        if task_id is not None:
-            self._changed(task_id)
 
     def _backoff(self) -> float:
         return _jittered(self._failures, self._times.backoff, self._times.max_backoff)
@@ -234,6 +255,9 @@ class WorkQueue(Generic[_Key]):
 
     def __len__(self) -> int:
         return len(self._ready)
+
+    def __contains__(self, key: _Key) -> bool:
+        return key in self._waiting
 
     def add(self, key: _Key) -> None:
         if key in self._waiting:
@@ -290,6 +314,11 @@ class WorkQueue(Generic[_Key]):
     def _push(self, key: _Key) -> None:
         self._ready.append(key)
         self._some.release()
+
+
+def _tell(whom: Callable[[str], None], task_id: str | None) -> None:
+    if task_id is not None:
+        whom(task_id)
 
 
 def newest(items: Iterable[Object]) -> Object | None:

@@ -5,7 +5,7 @@ The Role that tctl needs, in the namespace of the tasks (a Role may only grant w
 | group | resource | verbs | why |
 |---|---|---|---|
 | "" | pods | get, list, watch, patch | the cache; what it grants to recorders; activeDeadlineSeconds=1 |
-| "" | events | list | why a Job has no Pod |
+| "" | events | list, watch | why a Job has no Pod; what befell the Pods |
 | batch | jobs | get, list, watch, delete | the cache; cancels and leftovers |
 | rbac.authorization.k8s.io | roles, rolebindings | create | the recorder may watch its own Pod |
 | coordination.k8s.io | leases | get, create, update | leader election (create cannot be tied to a name) |
@@ -158,7 +158,7 @@ class Kube:
     async def events_of(self, uid: str, reason: str) -> list[Object]:
         """Events about the object with this uid, in no order."""
         selector = f"involvedObject.uid={uid},reason={reason}"
-        answer = await self._request("GET", f"{self._core}/events", params={"fieldSelector": selector})
+        answer = await self._request("GET", self.events_path, params={"fieldSelector": selector})
         return list(answer.get("items") or ())
 
     async def get_lease(self, name: str) -> Object:
@@ -175,6 +175,10 @@ class Kube:
     @property
     def pods_path(self) -> str:
         return f"{self._core}/pods"
+
+    @property
+    def events_path(self) -> str:
+        return f"{self._core}/events"
 
     @property
     def jobs_path(self) -> str:

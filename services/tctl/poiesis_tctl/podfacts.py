@@ -16,6 +16,7 @@ ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 NEVER_STARTED = frozenset({"StartError", "ContainerCannotRun"})  # the runtime's words
 _NODE_LOST = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})  # reasons of DisruptionTarget
 _DISRUPTIONS = frozenset({"Preempting", "Terminated", "NodeShutdown", "Shutdown"})  # of the Pod's status
+CRASHES = 3  # of a recorder, and it is not expected to come back; once or twice is nothing
 _OOM = "OOMKilled"
 _OOM_EXIT = 137
 _KILLED = frozenset({137, 143})
@@ -121,6 +122,25 @@ def is_stalled(pod: Object) -> bool:
     return gate_is_open(pod) and (out_of_memory or TREC_CONTAINER in ends)
 
 
+def waits_for_a_lost_recorder(pod: Object) -> bool:
+    """All work is over, each executor that ran has left its record, and `pause` waits for an acknowledgement
+    that a recorder would have to give that is dead, or dies whenever it is restarted."""
+    running, ends = running_containers(pod), container_ends(pod)
+    ran = [name for name, _ in _executors(pod, plan_of(pod), ends)]
+    return (
+        PAUSE_CONTAINER in running
+        and (TREC_CONTAINER not in running or restarts_of_recorder(pod) >= CRASHES)
+        and bool(ran)
+        and all(ends[name].record is not None for name in ran)
+    )
+
+
+def restarts_of_recorder(pod: Object) -> int:
+    """As far as the kubelet has said."""
+    counts = {status["name"]: status.get("restartCount") for status in container_statuses(pod)}
+    return int(counts.get(TREC_CONTAINER) or 0)
+
+
 def pause_note(pod: Object) -> str:
     """What `pause` has to say: it exits 1 if it got no ack, or one of a task that failed."""
     end = container_ends(pod).get(PAUSE_CONTAINER)
@@ -157,7 +177,7 @@ def _executor(index: int, end: ContainerEnd, *, ignore_error: bool, taken: bool)
 
 def _is_done(plan: Plan, ends: Mapping[str, ContainerEnd], executors: Sequence[ExecutorEnd]) -> bool:
     return (
-        len(executors) == len(plan.executors)
+        len(executors) == len(plan.executors) > 0  # what ran nothing is no task's Pod
         and not any(end.failed or end.by_platform for end in executors)
         and all(name in ends and _filer_code(ends[name]) == 0 for name in (*plan.inputs, *plan.outputs))
     )

@@ -1,6 +1,6 @@
 """What the controller reads and writes in Postgres. Every write is conditional: two leaders do no harm."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from uuid import UUID
 
@@ -8,8 +8,10 @@ import asyncpg
 
 from poiesis_models.states import TesState
 from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
+from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.podfacts import ExecutorRow
 
+LINES_OF_A_POD = 50
 _STATEMENT_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 
@@ -175,6 +177,46 @@ class TasksDb:
         """A system log from before there was a Pod; once for each key."""
         async with self._connection() as connection:
             await connection.execute(_SAY, task_id, None, log.key, log.message)
+
+    # A Pod that has no attempt yet will have the next. What is told again is counted once.
+    _TELL = """
+    WITH pod AS (
+        SELECT coalesce((SELECT attempt FROM task_log WHERE task_id = $1 AND pod_uid = $2),
+                        (SELECT max(attempt) + 1 FROM task_log WHERE task_id = $1), 0) AS attempt
+          FROM task WHERE id = $1
+    ), known AS (
+        SELECT key FROM system_log JOIN pod USING (attempt)
+         WHERE task_id = $1 AND source = 'controller' AND starts_with(key, 'event/')
+    ), said AS (
+        SELECT *, row_number() OVER (ORDER BY at) + (SELECT count(*) FROM known) AS number
+          FROM (SELECT DISTINCT ON (key) *
+                  FROM unnest($3::timestamptz[], $4::text[], $5::text[]) AS said (at, key, message)
+                 ORDER BY key, at) AS said
+         WHERE key NOT IN (SELECT key FROM known)
+    )
+    INSERT INTO system_log (task_id, attempt, at, source, key, message)
+    SELECT $1, attempt, coalesce(at, now()), 'controller',
+           CASE WHEN number < $6 THEN key ELSE 'event/more' END,
+           CASE WHEN number < $6 THEN message ELSE 'more happened to the Pod than is told here' END
+      FROM said, pod WHERE number <= $6
+    ON CONFLICT (task_id, attempt, source, key) DO NOTHING
+    """
+
+    async def tell(self, task_id: UUID, pod_uid: str, lines: Sequence[PodLine]) -> None:
+        """Lines of a Pod's attempt, whatever the task's state: each key once, at most LINES_OF_A_POD of them.
+
+        Nothing if there is no such task.
+        """
+        async with self._connection() as connection:
+            await connection.execute(
+                self._TELL,
+                task_id,
+                pod_uid,
+                [line.at for line in lines],
+                [line.key for line in lines],
+                [line.message for line in lines],
+                LINES_OF_A_POD,
+            )
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:

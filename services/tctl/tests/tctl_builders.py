@@ -178,6 +178,41 @@ def disrupted(reason: str, message: str = "") -> list[dict[str, Any]]:
     return [condition("DisruptionTarget", reason, message)]
 
 
+def event(
+    reason: str,
+    message: str,
+    *,
+    kind: str = "Warning",
+    container: str | None = None,
+    name: str = "e1",
+    task: UUID = TASK,
+    suffix: str = "abcde",
+    uid: str = "pod-uid-1",
+    first: str | None = "2025-11-23T06:00:00Z",
+    time: str | None = None,
+    count: int = 1,
+) -> dict[str, Any]:
+    """About a TaskPod, or its container."""
+    pod_name = f"poiesis-{task}-{suffix}"
+    about = {"kind": "Pod", "namespace": "tes", "name": pod_name, "uid": uid}
+    if container is not None:
+        field = "containers" if container == "pause" else "initContainers"
+        about["fieldPath"] = f"spec.{field}{{{container}}}"
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{pod_name}.{name}", "namespace": "tes", "uid": f"uid-of-{name}"},
+        "involvedObject": about,
+        "type": kind,
+        "reason": reason,
+        "message": message,
+        "firstTimestamp": first,
+        "lastTimestamp": first,
+        "eventTime": time,
+        "count": count,
+    }
+
+
 TREC_KILLED = terminated(143, "Error")
 ALL_DONE: dict[str, Any] = {
     "trec": TREC_KILLED,

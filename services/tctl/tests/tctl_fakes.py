@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import re
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -24,7 +25,7 @@ def status(code: int, reason: str) -> dict[str, Any]:
 
 
 class FakeApi:
-    """`watch_faults` and `list_faults` are used up one a request; without one all goes well."""
+    """`watch_faults` and `list_faults` are used up one a request for what is `faulty`; else all goes well."""
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
@@ -33,6 +34,7 @@ class FakeApi:
         self.history: list[tuple[int, str, str, dict[str, Any]]] = []
         self.watch_faults: deque[str] = deque()
         self.list_faults: deque[str] = deque()
+        self.faulty: frozenset[str] = frozenset({"pods", "jobs"})
         self.refuse: Callable[[web.Request], int | None] = lambda _: None
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.watches = 0  # that are open
@@ -141,18 +143,20 @@ class FakeApi:
 
     def _selected(self, request: web.Request, items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         label = request.query.get("labelSelector", "")
-        fields = dict(one.split("=") for one in request.query.get("fieldSelector", "").split(",") if one)
+        fields = [one for one in request.query.get("fieldSelector", "").split(",") if one]
         key, _, value = label.partition("=")
         return [
             item
             for item in items
             if (not label or (item["metadata"].get("labels") or {}).get(key, "") == value or (not value))
-            and (not fields or item["involvedObject"]["uid"] == fields["involvedObject.uid"])
-            and (not fields or item["reason"] == fields["reason"])
+            and all(_has_field(item, field) for field in fields)
         ]
 
+    def _fault(self, faults: deque[str], kind: str) -> str | None:
+        return faults.popleft() if faults and kind in self.faulty else None
+
     async def _list(self, request: web.Request, kind: str) -> web.Response:
-        fault = self.list_faults.popleft() if self.list_faults else None
+        fault = self._fault(self.list_faults, kind)
         if fault == "garbage":
             return web.json_response({"metadata": {}, "items": [{"metadata": {}}]})
         if fault is not None:
@@ -204,7 +208,7 @@ class FakeApi:
         return web.json_response(known)
 
     async def _watch(self, request: web.Request, kind: str) -> web.StreamResponse:
-        fault = self.watch_faults.popleft() if self.watch_faults else None
+        fault = self._fault(self.watch_faults, kind)
         if fault in {"403", "500", "410"}:
             return web.json_response(status(int(fault), "Refused"), status=int(fault))
         version = int(request.query["resourceVersion"])
@@ -256,6 +260,14 @@ class FakeApi:
         line = json.dumps({"type": event, "object": item}).encode() + b"\n"
         await response.write(line[:7])
         await response.write(line[7:])
+
+
+def _has_field(item: dict[str, Any], selector: str) -> bool:
+    path, operator, value = re.split("(!?=)", selector, maxsplit=1)
+    found: Any = item
+    for name in path.split("."):
+        found = found[name]
+    return (found == value) is (operator == "=")
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """The whole controller between a fake API server and a real Postgres: two replicas, of which one leads."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -98,12 +99,13 @@ class World:
     @asynccontextmanager
     async def leader(self, **values: Any) -> AsyncIterator[Controller]:
         """One controller, without an election."""
+        times = values.pop("watch_times", WATCH)
         config = self.config(**values)
         async with (
             client(self.api) as kube,
             tasks_db.connect(self.dsn, connections=config.workers) as tasks,
         ):
-            controller = Controller(kube, tasks, config, watch_times=WATCH)
+            controller = Controller(kube, tasks, config, watch_times=times)
             task = asyncio.create_task(controller.run())
             try:
                 yield controller
@@ -268,6 +270,63 @@ async def test_pod_that_was_deleted_during_a_fault_is_missed_by_the_list(world):
         await world.api.delete("pods", stored["metadata"]["name"], silently=True)
         await world.api.put("jobs", job(task=task_id, conditions=[condition("Failed", "Backoff")]))
         assert (await world.until(task_id, "SYSTEM_ERROR"))["reason"] == "PodDeleted"
+
+
+def reconciled(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int]]:
+    """Tasks and mended ones of each round so far."""
+    return [(one.tasks, one.mended) for one in caplog.records if one.message == "reconciled"]
+
+
+async def test_deletion_that_no_watch_told_is_mended_and_counted(world, caplog):
+    caplog.set_level(logging.INFO)
+    task_id = await world.task(state="RUNNING")
+    stored = await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING})
+    async with world.leader(reconcile_seconds=0.3, watch_times=replace(WATCH, relist=0.3)):
+        await world.api.until(lambda: len(reconciled(caplog)) >= 3)
+        assert set(reconciled(caplog)) == {(1, 0)}
+        for kind, name in (("pods", stored["metadata"]["name"]), ("jobs", f"poiesis-{task_id}")):
+            await world.api.delete(kind, name, silently=True)
+        assert (await world.until(task_id, "SYSTEM_ERROR"))["reason"] == "JobDeleted"
+        await world.api.until(lambda: sum(mended for _, mended in reconciled(caplog)) == 1)
+        before = len(reconciled(caplog))
+        await world.api.until(lambda: len(reconciled(caplog)) >= before + 2)
+        assert set(reconciled(caplog)[before:]) == {(0, 0)}
+    (warning,) = [one for one in caplog.records if one.message == "mended what no event had told"]
+    assert (warning.task, warning.actions) == (str(task_id), ["Finish"])
+
+
+async def test_ordinary_ends_leave_nothing_to_mend(world, caplog):
+    """Told by the watch, however often everything is compared meanwhile."""
+    caplog.set_level(logging.INFO)
+    tasks = [await world.task(state="RUNNING") for _ in range(10)]
+    async with world.leader(reconcile_seconds=0.1):
+        await world.api.until(lambda: (10, 0) in reconciled(caplog))
+        for number, task_id in enumerate(tasks):
+            states = {**ALL_DONE, "pause": terminated(1)}
+            await world.pod(task_id, states, phase="Failed", uid=f"u-{number}")
+            await world.until(task_id, "COMPLETE")
+        before = len(reconciled(caplog))
+        await world.api.until(lambda: len(reconciled(caplog)) >= before + 2)
+    assert sum(mended for _, mended in reconciled(caplog)) == 0
+
+
+async def test_end_that_was_missed_by_all_is_counted_when_postgres_is_back(world, caplog, monkeypatch):
+    """The leader has just begun: what ended before was told to nobody."""
+    caplog.set_level(logging.INFO)
+    load = tasks_db.TasksDb.load
+    failures = iter(range(2))
+
+    async def flaky(self: tasks_db.TasksDb, task: UUID) -> Any:
+        if next(failures, None) is not None:
+            raise tasks_db.DatabaseUnavailable("away")
+        return await load(self, task)
+
+    monkeypatch.setattr(tasks_db.TasksDb, "load", flaky)
+    task_id = await world.task()
+    await world.pod(task_id, {**ALL_DONE, "pause": terminated(1)}, phase="Failed")
+    async with world.leader(reconcile_seconds=0.1):
+        await world.until(task_id, "COMPLETE")
+        await world.api.until(lambda: sum(mended for _, mended in reconciled(caplog)) == 1)
 
 
 async def test_task_without_objects_is_lost_and_a_job_deleted_by_a_stranger_is_told(world):

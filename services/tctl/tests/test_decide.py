@@ -13,6 +13,7 @@ from tctl_builders import (
     TREC_KILLED,
     condition,
     disrupted,
+    event,
     job,
     pod,
     recorded,
@@ -35,7 +36,6 @@ from poiesis_tctl.decide import (
     Finish,
     Recheck,
     RequeueAttempt,
-    SystemLog,
     View,
     decide,
     decide_refused,
@@ -43,6 +43,7 @@ from poiesis_tctl.decide import (
     slim_job,
     slim_pod,
 )
+from poiesis_tctl.podevents import event_line, line
 from poiesis_tctl.podfacts import ExecutorRow, executor_rows, is_stalled, pod_facts
 
 POD = f"poiesis-{TASK}-abcde"
@@ -67,6 +68,14 @@ def ending(view: View, *, lasted: float = 0.0) -> Ending:
 
 def ended_pod(states: dict[str, Any] | None = None, **values: Any) -> dict[str, Any]:
     return pod({**ALL_DONE, "pause": terminated(1), **(states or {})}, phase="Failed", **values)
+
+
+def without_containers(**values: Any) -> dict[str, Any]:
+    """Nobody knows what it is: it has the label of a task and nothing of a TaskPod."""
+    stranger = pod(plan=None, **values)
+    stranger["spec"]["initContainers"] = []
+    stranger["status"]["initContainerStatuses"] = []
+    return stranger
 
 
 def failure(state: TesState, reason: str, message: str, container: str | None = None) -> Ending:
@@ -253,6 +262,11 @@ ENDED = [
         ended_pod({"trec": terminated(1), "executor-0": recorded(7)}, plan=None),
         executor_error("Error", "executor 0 exited with code 7", "executor-0"),
         id="failed, the plan was lost",
+    ),
+    pytest.param(
+        without_containers(phase="Succeeded"),
+        system_error("PodFailed", f"Pod {POD} failed; pause had not ended"),
+        id="there was nothing to do in it",
     ),
 ]
 
@@ -497,13 +511,59 @@ def test_pod_that_goes_its_way_is_left_alone(states):
     assert decide(view, {}, 0.0, Limits()) == Decision()
 
 
+UNTOLD = {**ALL_DONE, "pause": RUNNING}
+UNTOLD_FAILED = {**UNTOLD, "executor-1": recorded(3, 0)}
+
+
+@pytest.mark.parametrize(
+    ("states", "restarts", "expected"),
+    [
+        ({**UNTOLD, "trec": terminated(1)}, 1, COMPLETE),
+        ({**UNTOLD, "trec": waiting("CrashLoopBackOff", "back-off 40s")}, 4, COMPLETE),
+        ({**UNTOLD, "trec": RUNNING}, 3, COMPLETE),
+        (
+            {**UNTOLD_FAILED, "trec": waiting("CrashLoopBackOff", "back-off 40s")},
+            4,
+            executor_error("Error", "executor 1 exited with code 3", "executor-1"),
+        ),
+        (
+            {**UNTOLD, "executor-0": recorded(3, 0), "executor-1": terminated(0), "trec": terminated(1)},
+            1,
+            executor_error("Error", "executor 0 exited with code 3", "executor-0"),
+        ),
+    ],
+    ids=["dead", "crash looping", "dies again and again", "failed, outputs sent", "failed, the next skipped"],
+)
+def test_end_that_a_lost_recorder_cannot_tell_is_told_before_pause_gives_up(states, restarts, expected):
+    view = View(task=row(), pod=pod(states, phase="Running", restarts=restarts), job=job())
+    assert act(view, lasted=59) == (Recheck(seconds=1),)
+    (finish,) = act(view, lasted=60)  # and the Pod stays, for the recorder may come back with the logs
+    assert finish.ending == expected
+
+
+@pytest.mark.parametrize(
+    ("states", "restarts"),
+    [
+        ({**UNTOLD, "trec": RUNNING}, 2),
+        ({**ALL_DONE, "trec": terminated(1), "tof-0": RUNNING}, 4),
+        ({**UNTOLD, "trec": terminated(1), "executor-1": terminated(0)}, 4),
+        ({**UNTOLD, "trec": terminated(1), "executor-0": terminated(0), "executor-1": terminated(0)}, 4),
+    ],
+    ids=["the recorder lives", "outputs are sent", "no record", "no record at all"],
+)
+def test_end_that_is_not_certain_is_left_to_the_recorder(states, restarts):
+    view = View(task=row(), pod=pod(states, phase="Running", restarts=restarts), job=job())
+    assert act(view, lasted=1e6) == ()
+
+
 def test_pod_that_finds_no_node_is_told_of():
     unscheduled = condition("PodScheduled", "Unschedulable", "0/3 nodes: Insufficient memory", "False")
     view = View(task=row(), pod=pod(node=None, conditions=[unscheduled]), job=job())
     assert act(view, lasted=59) == (Recheck(seconds=1),)
-    assert act(view, lasted=60) == (
-        SystemLog(key="unschedulable", message="Unschedulable: 0/3 nodes: Insufficient memory"),
-    )
+    assert act(view, lasted=60) == (line("pod-uid-1", "FailedScheduling", "0/3 nodes: Insufficient memory"),)
+    told = event_line(event("FailedScheduling", "0/3 nodes: Insufficient memory"))
+    assert told is not None
+    assert told.key == act(view, lasted=60)[0].key  # so the two are one line
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,27 @@ async def test_forgotten_history_is_listed_again(fake_api):
         await w.until(lambda: w.told == [KEY])
 
 
+async def test_list_is_had_again_now_and_then_and_shows_what_no_watch_has_told(fake_api):
+    await fake_api.put("pods", pod())
+    told: list[str] = []
+    found: list[str] = []
+    times = WatchTimes(watch=5, relist=1.0, silence=3.0, shortest=0.05, backoff=0.01)
+    async with client(fake_api) as kube:
+        informer = Informer(kube, kube.pods_path, changed=told.append, found=found.append, times=times)
+        task = asyncio.create_task(informer.run())
+        await fake_api.until(lambda: fake_api.watches == 1)
+        assert (found, told) == ([KEY], [])
+        await fake_api.put("pods", pod(phase="Running"))
+        await fake_api.until(lambda: told == [KEY])
+        await fake_api.delete("pods", pod()["metadata"]["name"], silently=True)
+        await fake_api.until(lambda: found == [KEY, KEY])
+        await fake_api.until(lambda: len(fake_api.asked("GET", "pods")) >= 3)
+        assert (informer.cache.current(KEY), told) == (None, [KEY])
+        assert {query["timeoutSeconds"] for query in fake_api.asked("WATCH", "pods")} == {"1"}
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_watch_that_ends_at_once_does_not_spin(fake_api):
     fake_api.watch_faults.extend(["end"] * 1000)
     times = WatchTimes(watch=5, silence=3.0, backoff=0.2, max_backoff=0.2, shortest=0.05)
@@ -234,6 +255,17 @@ async def test_key_waits_once_and_is_worked_on_by_one():
     assert await queue.get() == "a"
     queue.done("a")
     assert len(queue) == 0
+
+
+async def test_queue_knows_what_waits():
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    assert "a" in queue
+    assert await queue.get() == "a"
+    assert "a" not in queue
+    queue.add("a")
+    assert "a" in queue
+    queue.done("a")
 
 
 async def test_key_comes_again_later_the_earlier_time_counts():

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from tctl_tasks import (
     add_task,
@@ -20,6 +21,7 @@ from poiesis_models.report import ExecutorReport
 from poiesis_models.states import Ending, TesState
 from poiesis_tctl import tasks_db
 from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
+from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.podfacts import ExecutorRow
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
 
@@ -211,3 +213,79 @@ async def test_refused_statement_is_an_error_of_ours(tasks, superuser):
     task_id = await add_task(superuser)
     with pytest.raises(DatabaseUnavailable):
         await tasks.finish(task_id, Finish(ending=Ending(state=TesState.PAUSED), cancel_seen=False))
+
+
+# Events of Pods
+
+
+def lines(*numbers: int, pod_uid: str = "pod-uid-1") -> list[PodLine]:
+    return [
+        PodLine(
+            pod_uid=pod_uid, key=f"event/{number}", message=f"m{number}", at=START + timedelta(seconds=number)
+        )
+        for number in numbers
+    ]
+
+
+async def told(connection: asyncpg.Connection, task_id: UUID) -> list[tuple[int, str, datetime]]:
+    rows = await connection.fetch(
+        "SELECT attempt, message, at FROM system_log WHERE task_id = $1 ORDER BY at, id", task_id
+    )
+    return [tuple(row) for row in rows]
+
+
+async def test_lines_stand_at_their_time_and_once(tasks, superuser):
+    task_id = await add_task(superuser)
+    for numbers in ((2, 1, 2), (1, 3), (3,)):
+        await tasks.tell(task_id, "pod-uid-1", lines(*numbers))
+    assert await told(superuser, task_id) == [
+        (0, f"m{number}", START + timedelta(seconds=number)) for number in (1, 2, 3)
+    ]
+    await tasks.tell(task_id, "pod-uid-1", [PodLine(pod_uid="pod-uid-1", key="event/now", message="now")])
+    ((_, _, at),) = [one for one in await told(superuser, task_id) if one[1] == "now"]
+    assert timedelta() <= datetime.now(UTC) - at < timedelta(minutes=1)
+
+
+async def test_lines_belong_to_the_attempt_of_their_pod_also_before_and_after_it(tasks, superuser):
+    task_id = await add_task(superuser)
+    await tasks.tell(task_id, "pod-uid-1", lines(1))
+    await report(superuser, task_id, pod_uid="pod-uid-1")
+    await tasks.tell(task_id, "pod-uid-1", lines(2))
+    await tasks.requeue(task_id, RequeueAttempt(pod_uid="pod-uid-1", message="suspended"))
+    await tasks.tell(task_id, "pod-uid-2", lines(3))
+    await report(superuser, task_id, pod_uid="pod-uid-2")
+    await tasks.tell(task_id, "pod-uid-2", lines(4))
+    await tasks.tell(task_id, "pod-uid-1", lines(5))
+    found = [(attempt, text) for attempt, text, _ in await told(superuser, task_id) if text[0] == "m"]
+    assert found == [(0, "m1"), (0, "m2"), (1, "m3"), (1, "m4"), (0, "m5")]
+    assert [one[:2] for one in await attempts_of(superuser, task_id)] == [(0, "pod-uid-1"), (1, "pod-uid-2")]
+
+
+async def test_storm_of_different_events_is_bounded_in_each_attempt(tasks, superuser):
+    task_id = await add_task(superuser)
+    await report(superuser, task_id)
+    await tasks.say(task_id, SystemLog(key="FailedCreate-1", message="not an event"))
+    await tasks.tell(task_id, "pod-uid-1", lines(*range(30)))
+    for _ in range(2):
+        await tasks.tell(task_id, "pod-uid-1", lines(*range(200)))
+    await tasks.tell(task_id, "pod-uid-1", lines(300))
+    found = [text for attempt, text, _ in await told(superuser, task_id) if attempt == 0]
+    assert found == [*(f"m{number}" for number in range(49)), "more happened to the Pod than is told here"]
+    await report(superuser, task_id, pod_uid="pod-uid-2")
+    await tasks.tell(task_id, "pod-uid-2", lines(1))
+    assert [one[:2] for one in await told(superuser, task_id) if one[0] == 1] == [(1, "m1")]
+
+
+async def test_late_line_changes_nothing_else(tasks, superuser):
+    task_id = await add_task(superuser)
+    await report(superuser, task_id, ending=Ending(state=TesState.COMPLETE))
+    before = await superuser.fetchrow("SELECT * FROM task WHERE id = $1", task_id)
+    await tasks.tell(task_id, "pod-uid-1", lines(1))
+    assert await superuser.fetchrow("SELECT * FROM task WHERE id = $1", task_id) == before
+    assert (0, "m1") in [one[:2] for one in await told(superuser, task_id)]
+
+
+async def test_line_of_a_task_that_is_not_ours_is_dropped(tasks, superuser):
+    stranger = uuid4()
+    await tasks.tell(stranger, "pod-uid-1", lines(1))
+    assert await told(superuser, stranger) == []

@@ -11,6 +11,7 @@ from poiesis_trec.config import PodRef
 from poiesis_trec.facts import Container, End, PodView
 
 _MESSAGE_CHARACTERS = 2048
+_PULL = frozenset({"ErrImagePull", "ImagePullBackOff"})  # in turns; the second repeats the words of the first
 _QUIET = frozenset({"", "Completed", "Error"})  # reasons that an "ended" line tells better
 
 
@@ -70,7 +71,8 @@ def _count(number: int, thing: str) -> str:
 def _pod_lines(pod: PodView, now_ns: int) -> Iterator[SystemLogReport]:
     for wait in pod.waits.values():
         if wait.name != TREC_CONTAINER:
-            yield _line(f"{wait.name}/{wait.reason}", now_ns, _told(wait.name, wait.reason, wait.message))
+            what = "pull" if wait.reason in _PULL else wait.reason
+            yield _line(f"{wait.name}/{what}", now_ns, _told(wait.name, wait.reason, wait.message))
     for end in pod.ends.values():
         if end.name != TREC_CONTAINER and end.reason not in _QUIET:
             message = "" if end.record is not None else end.message

@@ -190,23 +190,21 @@ async def test_a_server_that_we_do_not_know_is_not_given_the_token(certificate, 
 
 @pytest.mark.integration
 async def test_what_the_kubelet_waits_for_is_told_once(certificate, tmp_path, lab, task):
-    forever = asyncio.Event()
-    first = pod(waiting("executor-0", "ImagePullBackOff", "Back-off pulling image a"))
-    again = pod(waiting("executor-0", "ImagePullBackOff", "Back-off pulling image a, 2nd time"))
-    api = FakeApi(events(added(first), {"type": "MODIFIED", "object": again}, then=forever))
+    forever, first_told = asyncio.Event(), asyncio.Event()
+    first = pod(waiting("executor-0", "ErrImagePull", "a: not found"))
+    again = waiting("executor-0", "ImagePullBackOff", "Back-off pulling image a: a: not found")
+    later = pod(again, waiting("pause", "CreateContainerError", "last"))
+    api = FakeApi(events(added(first), then=first_told), events(added(later), then=forever))
     async with api.serve(certificate, tmp_path) as where, lab.recording(plan=ONE, kubernetes=where):
-        line = "executor-0: ImagePullBackOff: Back-off pulling image a"
 
         async def told():
-            return [text for text in await task.system_logs() if "ImagePull" in text]
+            lines = [text.partition(": ") for text in await task.system_logs()]
+            return [said for name, _, said in lines if name in {"executor-0", "pause"}]
 
-        await lab.eventually(lambda: told_or_line(told, line), True)
+        await lab.eventually(told, ["ErrImagePull: a: not found"])
+        first_told.set()
+        await lab.eventually(told, ["ErrImagePull: a: not found", "CreateContainerError: last"])
         forever.set()
-
-
-async def told_or_line(told, line):
-    lines = await told()
-    return len(lines) == 1 and lines[0].startswith(line)
 
 
 @pytest.mark.integration

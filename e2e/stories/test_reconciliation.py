@@ -1,0 +1,55 @@
+"""As an operator I read in the controller's log that nothing amiss was found in the cluster."""
+
+import json
+
+import pytest
+
+from documents import assert_ended, sh
+from kube import Kube, Object
+from lab.images import Images
+from storage import Bucket
+from tes_client import State, TesClient
+from waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+_ROUND_SECONDS = 15  # tctl.reconcileSeconds of the first release
+
+
+async def test_an_ordinary_run_leaves_nothing_to_mend(
+    client: TesClient, kube: Kube, images: Images, bucket: Bucket
+) -> None:
+    done = await client.create(
+        {
+            "executors": [sh(images.busybox, "echo it >/out/it"), sh(images.busybox, "sleep 15")],
+            "outputs": [{"path": "/out/it", "url": bucket.url("it")}],
+        }
+    )
+    failed = await client.create({"executors": [sh(images.busybox, "exit 3")]})
+    canceled = await client.create({"executors": [sh(images.busybox, "sleep 600")]})
+    await kube.running_container(canceled, "executor-0")
+    await client.cancel(canceled)
+    ours: dict[str, State] = {done: "COMPLETE", failed: "EXECUTOR_ERROR", canceled: "CANCELED"}
+    for task_id in ours:
+        await client.wait(task_id)
+    before = len(await _said(kube, "reconciled"))
+
+    async def compared() -> bool:
+        return len(await _said(kube, "reconciled")) >= before + 2  # one of which began after the ends
+
+    await eventually(compared, "two comparisons", seconds=4 * _ROUND_SECONDS)
+    for task_id, state in ours.items():
+        assert_ended(await client.get(task_id), state)
+    rounds = await _said(kube, "reconciled")
+    assert rounds[-1]["tasks"] >= len(ours)  # their Pods and Jobs are still there
+    # Stories beside this one may disturb their tasks.
+    mended = {line["task"] for line in await _said(kube, "mended what no event had told")}
+    assert not mended & ours.keys()
+
+
+async def _said(kube: Kube, event: str) -> list[Object]:
+    """Lines of the controllers' logs about this event, in the order of their time."""
+    selector = "--selector=app.kubernetes.io/component=tctl"
+    text = await kube.run("logs", selector, "--tail=-1")
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return sorted((line for line in lines if line["event"] == event), key=lambda line: line["time"])

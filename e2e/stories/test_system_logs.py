@@ -1,0 +1,177 @@
+"""As a user I read in a task's system_logs what happened to it, in order, without kubectl."""
+
+import hashlib
+import json
+import re
+import tarfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from documents import assert_ended, only_log, seconds, sh
+from kube import Kube, Node
+from lab import docker
+from lab.images import Images
+from storage import Bucket
+from tes_client import Task, TesClient
+from waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+_PORT = 5081  # of the node; to its kubelet a registry on localhost may speak plain HTTP
+# What a registry answers to those who pull; the file server behind it knows no media types.
+_ANSWER = """
+read -r method path version
+while read -r line && [ "${line%?}" ]; do :; done
+type=application/octet-stream
+case "$path" in
+    /v2/) file=/tmp/empty; : >$file ;;
+    */manifests/*) file=/tmp/manifest; type=application/vnd.oci.image.manifest.v1+json ;;
+    *) file="/tmp/${path##*:}" ;;
+esac
+[ -f "$file" ] || wget -q -O "$file" "$0/${file##*/}" || exit 1
+printf 'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Type: %s\\r\\n' "$type"
+printf 'Content-Length: %s\\r\\n\\r\\n' "$(wc -c <"$file")"
+[ "$method" = HEAD ] || cat "$file"
+"""
+
+
+async def test_the_lines_tell_the_story_in_order(client: TesClient, images: Images, bucket: Bucket) -> None:
+    await bucket.put("in", b"12345")
+    task_id = await client.create(
+        {
+            "inputs": [{"path": "/data/in", "url": bucket.url("in")}],
+            "executors": [sh(images.busybox, "cat /data/in"), sh(images.busybox, "echo it >/data/out")],
+            "outputs": [{"path": "/data/out", "url": bucket.url("out")}],
+        }
+    )
+    said = await _story(client, task_id)
+    _assert_in_order(
+        said,
+        r"Scheduled: Successfully assigned \S+ to \S+",
+        r"Pod \S+ started on node \S+",
+        r"tif-0 staged 1 file, 5 bytes",
+        r"executor 0 started",
+        r"executor 0 exited with code 0",
+        r"executor 1 started",
+        r"executor 1 exited with code 0",
+        r"tof-0 sent 1 file, 3 bytes",
+        r"COMPLETE",
+    )
+    assert not [line for line in said if "Pull" in line], said  # every image was there
+    assert len(said) == len(set(said))
+
+
+async def test_an_image_that_was_pulled_is_told_with_its_size_and_the_time_it_took(
+    client: TesClient, images: Images, registry: str
+) -> None:
+    task_id = await client.create(
+        {"executors": [sh(images.busybox, "echo first"), sh(registry, "echo second")]}
+    )
+    said = await _story(client, task_id)
+    image = re.escape(f'"{registry}"')
+    _assert_in_order(
+        said,
+        r"Scheduled: .*",
+        r"executor 0 exited with code 0",
+        f"executor-1: Pulling: Pulling image {image}",
+        f"executor-1: Pulled: Successfully pulled image {image} in .*s.*bytes.*",
+        r"executor 1 started",
+        r"executor 1 exited with code 0",
+        r"COMPLETE",
+    )
+
+
+async def test_a_task_that_no_node_can_run_says_so_while_it_waits(client: TesClient, images: Images) -> None:
+    task_id = await client.create(
+        {"executors": [sh(images.busybox, "true")], "resources": {"cpu_cores": 1000}}
+    )
+
+    async def told() -> bool:
+        task = await client.get(task_id, "FULL")
+        assert task["state"] == "QUEUED"
+        return any("FailedScheduling: 0/" in line for line in _lines(task))
+
+    await eventually(told, "why it waits", seconds=20)
+    await client.cancel(task_id)
+    await client.wait(task_id)
+
+
+async def _story(client: TesClient, task_id: str) -> list[str]:
+    """Without the times. Events come by another way than the end, so perhaps after it."""
+    await client.wait(task_id)
+
+    async def whole() -> Task | None:
+        task = await client.get(task_id, "FULL")
+        return task if any(": Successfully assigned " in line for line in _lines(task)) else None
+
+    task = await eventually(whole, "what the scheduler has said", seconds=20)
+    assert_ended(task, "COMPLETE")
+    times = [seconds(line.partition(" ")[0]) for line in _lines(task)]
+    assert times == sorted(times)
+    return [line.partition(" ")[2] for line in _lines(task)]
+
+
+def _lines(task: Task) -> Sequence[str]:
+    return only_log(task).get("system_logs", []) if task.get("logs") else []
+
+
+def _assert_in_order(said: Sequence[str], *patterns: str) -> None:
+    rest = iter(said)
+    for pattern in patterns:
+        assert any(re.fullmatch(pattern, line) for line in rest), (pattern, said)
+
+
+@pytest.fixture
+async def registry(
+    kube: Kube, node: Node, images: Images, serve: Callable[[str, bytes], str], tmp_path: Path
+) -> AsyncIterator[str]:
+    """An image that the node does not have, and a registry on the node that has it."""
+    (where,) = {
+        serve(name, content).rpartition("/")[0]
+        for name, content in _in_a_registry(images.busybox, tmp_path / "image.tar").items()
+    }
+    name = f"registry-{uuid.uuid4().hex[:8]}"
+    command = ["nc", "-ll", "-p", str(_PORT), "-e", "sh", "-c", _ANSWER, where]
+    server = {"name": "registry", "image": images.busybox, "command": command}
+    spec = {"containers": [server], "terminationGracePeriodSeconds": 0, "hostNetwork": True}
+    await kube.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+
+    async def runs() -> bool:
+        pod = await kube.get("pod", name)
+        return pod is not None and pod["status"]["phase"] == "Running"
+
+    await eventually(runs, "a registry", seconds=60)
+    image = f"localhost:{_PORT}/tool:{name}"
+    yield image
+    await kube.delete("pod", name)
+    await node.run("ctr", "--namespace", "k8s.io", "images", "rm", image)
+
+
+def _in_a_registry(image: str, archive: Path) -> Mapping[str, bytes]:
+    """Its OCI manifest, and its configuration and layers by the SHA-256 of each."""
+    docker.docker("save", "--output", archive, image)
+    with tarfile.open(archive) as tar:
+
+        def content(name: str) -> bytes:
+            file = tar.extractfile(name)
+            assert file is not None
+            return file.read()
+
+        (saved,) = json.loads(content("manifest.json"))
+        config, layers = content(saved["Config"]), [content(layer) for layer in saved["Layers"]]
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": _blob("config.v1+json", config),
+        "layers": [_blob("layer.v1.tar", layer) for layer in layers],
+    }
+    blobs = {hashlib.sha256(blob).hexdigest(): blob for blob in (config, *layers)}
+    return {**blobs, "manifest": json.dumps(manifest).encode()}
+
+
+def _blob(kind: str, content: bytes) -> Mapping[str, object]:
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": digest, "size": len(content)}

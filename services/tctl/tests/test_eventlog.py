@@ -1,0 +1,245 @@
+"""What befell the Pods of tasks, from a fake API server to a real Postgres."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from tctl_builders import ALL_DONE, condition, event, job, pod, terminated
+from tctl_fakes import FakeApi, client
+from tctl_tasks import add_task, logs_of, report, task_of
+
+from poiesis_models.states import Ending, TesState
+from poiesis_tctl import tasks_db
+from poiesis_tctl.config import Config, Limits
+from poiesis_tctl.controller import Controller
+from poiesis_tctl.eventlog import EventLog
+from poiesis_tctl.informer import WatchTimes
+
+pytestmark = pytest.mark.integration
+
+WATCH = WatchTimes(watch=5, silence=3.0, backoff=0.02, max_backoff=0.1, shortest=0.05)
+
+
+class World:
+    """Events in the cluster, lines in the database."""
+
+    def __init__(self, api: FakeApi, db: asyncpg.Connection, dsn: str) -> None:
+        api.faulty = frozenset({"events"})
+        self.api = api
+        self.db = db
+        self.dsn = dsn
+
+    async def event(self, *words: str, silently: bool = False, **values: Any) -> str:
+        """Its name."""
+        stored = await self.api.put("events", event(*words, **values), silently=silently)
+        return str(stored["metadata"]["name"])
+
+    async def until_told(self, task_id: UUID, *messages: str) -> None:
+        """The task's lines are these, in whatever order."""
+        try:
+            async with asyncio.timeout(10):
+                while await self.told(task_id) != sorted(messages):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            assert await self.told(task_id) == sorted(messages)
+
+    async def told(self, task_id: UUID) -> list[str]:
+        return sorted(message for _, _, message in await logs_of(self.db, task_id))
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[EventLog]:
+        async with client(self.api) as kube, tasks_db.connect(self.dsn, connections=1) as tasks:
+            events = EventLog(kube, tasks, watch_times=WATCH)
+            task = asyncio.create_task(events.run())
+            try:
+                yield events
+                assert not task.done()
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def world(fake_api: FakeApi, superuser: asyncpg.Connection, controller_dsn: str) -> World:
+    return World(fake_api, superuser, controller_dsn)
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[Any]]:
+    """The warnings about events."""
+    caplog.set_level(logging.WARNING)
+    return lambda: [record for record in caplog.records if "events" in getattr(record, "collection", "")]
+
+
+async def test_events_are_told_before_and_after_the_watch_began_and_once(world):
+    task_id = await add_task(world.db)
+    name = await world.event("FailedMount", "no secret", task=task_id)
+    await world.event("Created", "Created container: trec", kind="Normal", task=task_id, name="e2")
+    async with world.followed():
+        await world.until_told(task_id, "FailedMount: no secret")
+        await world.event("FailedMount", "no secret", task=task_id, count=7)
+        await world.event("FailedScheduling", "0/1 nodes", task=task_id, name="e3")
+        await world.until_told(task_id, "FailedMount: no secret", "FailedScheduling: 0/1 nodes")
+        await world.api.delete("events", name)
+    async with world.followed():  # another leader
+        await world.event("Evicted", "low on memory", task=task_id, name="e4")
+        await world.until_told(
+            task_id, "Evicted: low on memory", "FailedMount: no secret", "FailedScheduling: 0/1 nodes"
+        )
+    (query,) = [one for one in world.api.asked("GET", "events") if one][:1]
+    assert query["fieldSelector"].startswith("involvedObject.kind=Pod,")
+
+
+async def test_event_that_has_expired_is_not_remembered(world):
+    task_id = await add_task(world.db)
+    name = await world.event("FailedMount", "x", task=task_id)
+    other = await world.event("FailedMount", "y", task=task_id, name="e2")
+    async with world.followed() as events:
+        await world.until_told(task_id, "FailedMount: x", "FailedMount: y")
+        for one in (name, other):
+            await world.api.delete("events", one)
+        cache, key = events._events.cache, str(task_id)
+        await world.api.until(lambda: (list(cache.tasks()), cache.gone(key), events._told) == ([], None, {}))
+
+
+@pytest.mark.parametrize("fault", ["410", "410 in the stream", "hang up", "500", "garbage"])
+async def test_after_a_fault_the_list_tells_what_was_missed(world, fault):
+    task_id = await add_task(world.db)
+    world.api.watch_faults.extend([fault] * 2)
+    async with world.followed():
+        await world.api.until(lambda: bool(world.api.asked("WATCH", "events")))
+        await world.event("FailedMount", "x", task=task_id, silently=True)
+        await world.until_told(task_id, "FailedMount: x")
+        await world.api.until(lambda: world.api.watches == 1)
+        await world.event("Evicted", "y", task=task_id, name="e2")
+        await world.until_told(task_id, "FailedMount: x", "Evicted: y")
+
+
+@pytest.mark.parametrize("verb", ["GET", "WATCH"])
+async def test_right_that_is_missing_is_said_once_and_tried_for(world, warned, verb):
+    task_id = await add_task(world.db)
+    await world.event("FailedMount", "x", task=task_id)
+    forbidden = True
+
+    def refuse(request: Any) -> int | None:
+        watch = bool(request.query.get("watch"))
+        return 403 if forbidden and "/events" in request.path and watch is (verb == "WATCH") else None
+
+    world.api.refuse = refuse
+    async with world.followed():
+        await world.api.until(lambda: len(world.api.asked(verb, "events")) >= 5)
+        (warning,) = warned()
+        assert "403" in warning.error
+        forbidden = False
+        await world.api.until(lambda: world.api.watches == 1)
+        await world.until_told(task_id, "FailedMount: x")
+
+
+async def test_events_of_pods_that_are_nobodys_task_are_ignored(world):
+    task_id, stranger = await add_task(world.db), UUID(int=7)
+    await world.event("FailedMount", "x", task=stranger)
+    other = event("FailedMount", "x", name="e2")
+    other["involvedObject"]["name"] = "postgres-0"
+    await world.api.put("events", other)
+    async with world.followed():
+        await world.event("Evicted", "y", task=task_id, name="e3")
+        await world.until_told(task_id, "Evicted: y")
+    assert await world.told(stranger) == []
+
+
+async def test_outage_of_postgres_delays_lines_and_loses_none(world, monkeypatch):
+    tell = tasks_db.TasksDb.tell
+    failures = iter([tasks_db.DatabaseUnavailable("away"), ValueError("who would have thought")])
+
+    async def flaky(self: tasks_db.TasksDb, *words: Any) -> None:
+        if (error := next(failures, None)) is not None:
+            raise error
+        await tell(self, *words)
+
+    monkeypatch.setattr(tasks_db.TasksDb, "tell", flaky)
+    task_id = await add_task(world.db)
+    async with world.followed():
+        await world.event("FailedMount", "x", task=task_id)
+        await world.until_told(task_id, "FailedMount: x")
+
+
+@asynccontextmanager
+async def leader(world: World) -> AsyncIterator[None]:
+    limits = Limits(no_pod=0.1)
+    config = Config(dsn=world.dsn, pod_name="tctl-0", namespace="tes", limits=limits, workers=1)
+    async with client(world.api) as kube, tasks_db.connect(world.dsn, connections=2) as tasks:
+        task = asyncio.create_task(Controller(kube, tasks, config, watch_times=WATCH).run())
+        try:
+            yield
+            assert not task.done()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_events_hold_up_no_decision(world, monkeypatch):
+    """Neither those that cannot be told nor those that cannot be had."""
+    stuck = asyncio.Event()
+
+    async def never(*_: Any) -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(tasks_db.TasksDb, "tell", never)
+    told, untold = await add_task(world.db, state="RUNNING"), await add_task(world.db, state="RUNNING")
+    for number in range(1000):
+        await world.event("FailedMount", f"reason {number}", task=told, name=f"e{number}", silently=True)
+    async with leader(world):
+        await stuck.wait()
+        await world.api.put("jobs", job(task=told))
+        states = {**ALL_DONE, "pause": terminated(1)}
+        await world.api.put("pods", pod(states, phase="Failed", task=told, name=f"poiesis-{told}-abcde"))
+        await _complete(world, told)
+    world.api.refuse = lambda request: 403 if "/events" in request.path else None
+    async with leader(world):
+        await world.api.put("jobs", job(task=untold))
+        await world.api.put("pods", pod(states, phase="Failed", task=untold, name=f"poiesis-{untold}-abcde"))
+        await _complete(world, untold)
+
+
+async def _complete(world: World, task_id: UUID) -> None:
+    async with asyncio.timeout(10):
+        while (await task_of(world.db, task_id))["state"] != "COMPLETE":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("forbidden", [False, True], ids=["event and condition", "condition alone"])
+async def test_why_a_pod_finds_no_node_is_one_line_whoever_says_so(world, forbidden):
+    message = "0/1 nodes are available: 1 Insufficient cpu."
+    if forbidden:
+        world.api.refuse = lambda request: 403 if "/events" in request.path else None
+    task_id = await add_task(world.db)
+    await world.event("FailedScheduling", message, task=task_id)
+    await world.api.put("jobs", job(task=task_id))
+    unscheduled = condition("PodScheduled", "Unschedulable", message, "False")
+    waiting = pod(node=None, conditions=[unscheduled], task=task_id, name=f"poiesis-{task_id}-abcde")
+    await world.api.put("pods", waiting)
+    async with leader(world):
+        await world.until_told(task_id, f"FailedScheduling: {message}")
+        await world.api.put("pods", {**waiting, "status": {**waiting["status"], "message": "changed"}})
+        await world.api.put("events", event("FailedScheduling", message, task=task_id, count=9))
+        end = await add_task(world.db, state="RUNNING")
+        await world.api.put("jobs", job(task=end))
+        states = {**ALL_DONE, "pause": terminated(1)}
+        await world.api.put("pods", pod(states, phase="Failed", task=end, name=f"poiesis-{end}-abcde"))
+        await _complete(world, end)  # by the same worker, so after the change
+    assert await world.told(task_id) == [f"FailedScheduling: {message}"]
+
+
+async def test_line_after_the_end_is_told_and_the_end_stands(world):
+    task_id = await add_task(world.db)
+    await report(world.db, task_id, ending=Ending(state=TesState.COMPLETE))
+    async with world.followed():
+        await world.event("FailedMount", "late", task=task_id)
+        await world.until_told(task_id, "COMPLETE", "FailedMount: late")
+    assert (await task_of(world.db, task_id))["state"] == "COMPLETE"
