@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PLATFORM ?=
+KUBERNETES ?= $(POIESIS_KUBERNETES)
+export POIESIS_KUBERNETES := $(KUBERNETES)
 LAB = cd e2e && ../$(BIN)/python -m lab
 
 
@@ -26,7 +28,7 @@ unit: $(READY) ## Tests that need no container
 integration: $(READY) ## Tests on a real Postgres and a real MinIO
 	@$(BIN)/python e2e/run_tests.py integration
 
-e2e: $(READY) ## Stories on the kind cluster
+e2e: $(READY) ## Stories on the kind cluster (KUBERNETES=1.29 or 1.37: on another Kubernetes, in a cluster of its own)
 	@$(BIN)/python e2e/run_tests.py e2e
 
 lint: $(READY) ## Formatting, style, types, import directions, dead code, the chart

@@ -33,7 +33,7 @@ from install import (
     uninstall,
 )
 from kube import TASK_LABEL, Kube, Node
-from lab import cache, docker, services
+from lab import cache, docker, services, versions
 from lab import cluster as lab_cluster
 from lab import images as lab_images
 from lab.cluster import Cluster
@@ -83,8 +83,8 @@ def _keep(config: pytest.Config) -> bool:
 
 
 def _folder() -> Path:
-    """What is known of this run."""
-    return cache.directory() / "e2e" / os.environ[_RUN]
+    """What is known of this run; those on another Kubernetes are apart."""
+    return cache.directory() / versions.own_name("e2e", versions.RELEASE) / os.environ[_RUN]
 
 
 def _namespace(release: str, run: str) -> str:
@@ -186,7 +186,7 @@ def storage(cluster: Cluster) -> Endpoint:
 @pytest.fixture(scope="session")
 def postgres(cluster: Cluster) -> backends.Postgres:
     """A Postgres of this run's own."""
-    name = f"poiesis-e2e-postgres-{os.environ[_RUN]}"
+    name = versions.own_name(f"poiesis-e2e-postgres-{os.environ[_RUN]}", versions.RELEASE)
     return backends.Postgres(**once("postgres", lambda: asdict(backends.start_postgres(name))))
 
 

@@ -17,6 +17,7 @@ environment:
   POIESIS_CACHE      where everything made is kept (default ~/.cache/poiesis)
   POIESIS_REGISTRY   yes | no: whether images can be pulled, instead of trying
   POIESIS_BOOTSTRAP  never: install no package and start no docker daemon, say what to do instead
+  POIESIS_KUBERNETES the cluster's Kubernetes: 1.29, 1.34 (default) or 1.37; one of each can run at a time
 """
 
 

@@ -34,12 +34,12 @@ class GoProgram:
     version: str
     module: Path | None = None
     ldflags: str = "-s -w"
+    tags: tuple[str, ...] = ()
 
     def key(self) -> str:
         files = cache.files_under(self.module) if self.module else []
-        return cache.hash_of(
-            [self.name, self.package, self.version, self.ldflags, host.architecture()], files
-        )
+        facts = [self.name, self.package, self.version, self.ldflags, host.architecture(), *self.tags]
+        return cache.hash_of(facts, files)
 
 
 def _kubernetes_ldflags() -> str:
@@ -62,8 +62,9 @@ def _kubernetes(name: str) -> GoProgram:
         name=name,
         package=f"k8s.io/kubernetes/cmd/{name}",
         version=versions.KUBERNETES,
-        module=_GO / "kubernetes",
+        module=_GO / versions.RELEASE.module,
         ldflags=_kubernetes_ldflags(),
+        tags=versions.RELEASE.tags,
     )
 
 
@@ -116,7 +117,7 @@ def compiled(name: str) -> Path:
         return target
     with step(f"compile {name} {program.version}"), cache.aside(target) as path:
         env = {"CGO_ENABLED": "0"}
-        flags = ["-trimpath", "-ldflags", program.ldflags]
+        flags = ["-trimpath", f"-tags={','.join(program.tags)}", "-ldflags", program.ldflags]
         if program.module is not None:
             run([go(), "build", "-C", program.module, *flags, "-o", path, program.package], env=env)
         else:
@@ -171,7 +172,7 @@ def _tool(name: str, command: list[str], suits: Callable[[Version], bool]) -> Pa
 
 def link_tools() -> Path:
     """`kind`, `kubectl` and `helm` under their own names in one directory, for people and scripts."""
-    folder = cache.directory() / "tools"
+    folder = cache.directory() / versions.own_name("tools", versions.RELEASE)
     folder.mkdir(exist_ok=True)
     for name, path in (("kind", kind()), ("kubectl", kubectl()), ("helm", helm())):
         link = folder / name

@@ -10,16 +10,16 @@ from typing import Any
 
 from pytest_kind import KindCluster
 
-from lab import binaries, cache, daemon, docker, images, node
+from lab import binaries, cache, daemon, docker, images, node, versions
 from lab.errors import LabError
 from lab.shell import run, say, step, succeeds, wait_until
 
-NAME = "poiesis"
+NAME = versions.own_name("poiesis", versions.RELEASE)
 NODE = f"{NAME}-control-plane"
 NETWORK = "kind"
 LABEL = "poiesis.lab"  # on every container the lab starts beside the cluster
 
-_STATE = "cluster"
+_STATE = versions.own_name("cluster", versions.RELEASE)
 _API_ANSWERS_S = 20
 _PROBE_POD_S = 40
 _FIRST_PROBE_POD_S = 90  # in a new cluster, which still starts
@@ -36,6 +36,7 @@ kubeadmConfigPatches:
     serializeImagePulls: false
     volumeStatsAggPeriod: 15s
 """
+CONFIG += "".join(f"    {name}: {json.dumps(value)}\n" for name, value in versions.RELEASE.kubelet.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,7 @@ def _images_in_node() -> set[str]:
 
 def kubeconfig_path() -> Path:
     """Where the kubeconfig of the lab's own cluster is written."""
-    return cache.directory() / "kubeconfig"
+    return cache.directory() / versions.own_name("kubeconfig", versions.RELEASE)
 
 
 def up(kubeconfig: Path | None = None) -> Cluster:
@@ -266,7 +267,7 @@ def _create() -> Cluster:
     cluster = _own(image)
     kind = cluster.kind
     assert kind is not None
-    config = cache.directory() / "kind.yaml"
+    config = cache.directory() / f"{versions.own_name('kind', versions.RELEASE)}.yaml"
     config.write_text(CONFIG)
     with step("create the cluster"):
         command = [str(binaries.kind()), "create", "cluster", "--name", NAME, "--image", image, "--retain"]
@@ -298,14 +299,17 @@ def node_ip() -> str:
 
 
 def down() -> None:
-    """Remove cluster, containers and networks that the lab made; caches and the docker daemon stay."""
+    """Remove cluster, containers and networks that the lab made; caches and the docker daemon stay.
+
+    Containers stay while another cluster of the lab, of another Kubernetes, may need them.
+    """
     with cache.lock():
         state = cache.read_state(_STATE)
         if not docker.answers():
             say("lab: no docker daemon answers, so nothing of the lab runs")
         else:
             ours = docker.docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}").split()
-            if ours:
+            if ours and not _others_running():
                 with step(f"remove {len(ours)} containers"):
                     docker.docker("rm", "--force", "--volumes", *ours)
             _delete_cluster()
@@ -313,6 +317,12 @@ def down() -> None:
                 _remove_network()
         cache.forget_state(_STATE)
         kubeconfig_path().unlink(missing_ok=True)
+
+
+def _others_running() -> bool:
+    """Whether there is a cluster of the lab of another Kubernetes."""
+    names = {versions.own_name("poiesis", release) for release in versions.RELEASES.values()} - {NAME}
+    return any(docker.container_facts(f"{name}-control-plane") is not None for name in names)
 
 
 def _remove_network() -> None:

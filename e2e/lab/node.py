@@ -34,7 +34,8 @@ KUBE_PROXY_ROOTFS = RootFs(
 def image() -> str:
     """The node image's reference; made or pulled now if docker does not have it."""
     if not docker.registry_answers():
-        return images.remembered("_node", lambda: {"node": _built()})["node"]
+        name = versions.own_name("_node", versions.RELEASE)
+        return images.remembered(name, lambda: {"node": _built()})["node"]
     if not docker.has_image(versions.KIND_NODE_IMAGE):
         with step(f"pull {versions.KIND_NODE_IMAGE.partition('@')[0]}"):
             docker.docker("pull", "--quiet", versions.KIND_NODE_IMAGE)

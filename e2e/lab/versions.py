@@ -1,10 +1,86 @@
-"""Every version the lab pins. Change one here and the images that depend on it are made anew."""
+"""Every version the lab pins. Change one here and the images that depend on it are made anew.
 
+POIESIS_KUBERNETES chooses the Kubernetes of the lab's cluster: a minor release of `RELEASES`.
+"""
+
+import os
 import re
-from typing import NamedTuple, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
 
-KUBERNETES = "1.34.4"
-KIND = "0.31.0"
+from lab.errors import LabError
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesRelease:
+    """One Kubernetes, and what boots it.
+
+    `image`: the node where an image registry answers; kind publishes some patch releases only. Elsewhere
+    `version` is compiled from the Go module `module` (a directory below go/) with the build `tags`; kubeadm
+    says which images of which tags it needs then. `kubelet`: KubeletConfiguration that only this one needs.
+    """
+
+    version: str
+    kind: str
+    image: str
+    module: str
+    tags: tuple[str, ...] = ()
+    kubelet: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def minor(self) -> str:
+        return self.version.rpartition(".")[0]
+
+
+RELEASES: Mapping[str, KubernetesRelease] = {
+    release.minor: release
+    for release in (
+        KubernetesRelease(
+            version="1.29.6",
+            kind="0.31.0",
+            image="kindest/node:v1.29.14@sha256:"
+            "8703bd94ee24e51b778d5556ae310c6c0fa67d761fae6379c8e0bb480e6fea29",
+            module="kubernetes-1.29",
+            tags=("providerless",),
+        ),
+        KubernetesRelease(
+            version="1.34.4",
+            kind="0.31.0",
+            image="kindest/node:v1.34.3@sha256:"
+            "08497ee19eace7b4b5348db5c6a1591d7752b164530a36f855cb0f2bdcbadd48",
+            module="kubernetes",
+        ),
+        KubernetesRelease(
+            version="1.37.2",
+            kind="0.33.0",  # kubeadm 1.37 no longer reads the v1beta3 that kind 0.31 writes
+            image="kindest/node:v1.37.0@sha256:"
+            "a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5",
+            module="kubernetes-1.37",
+            kubelet={"failCgroupV1": False},  # true by default since 1.35
+        ),
+    )
+}
+DEFAULT_KUBERNETES = "1.34"
+
+
+def chosen(environment: Mapping[str, str]) -> KubernetesRelease:
+    """By POIESIS_KUBERNETES, a minor release; LabError for one that the lab does not know."""
+    minor = environment.get("POIESIS_KUBERNETES") or DEFAULT_KUBERNETES
+    if minor not in RELEASES:
+        raise LabError(f"POIESIS_KUBERNETES is {minor!r}; the lab knows {', '.join(RELEASES)}")
+    return RELEASES[minor]
+
+
+def own_name(name: str, release: KubernetesRelease) -> str:
+    """`name`, and for another than the default Kubernetes a name beside it, so that both can be there."""
+    return name if release.minor == DEFAULT_KUBERNETES else f"{name}-{release.minor.replace('.', '-')}"
+
+
+RELEASE = chosen(os.environ)
+KUBERNETES = RELEASE.version
+KIND = RELEASE.kind
+KIND_NODE_IMAGE = RELEASE.image
 ETCD = "3.6.5"  # also in go/etcd/go.mod; a test compares the two
 COREDNS = "1.12.1"
 LOCAL_PATH_PROVISIONER = "0.0.30"
@@ -17,10 +93,7 @@ POSTGRES = "17"
 DEBIAN = "trixie"
 NODE_DEBIAN = "bookworm"  # systemd there still boots on cgroup v1
 
-# Where an image registry answers. kind publishes node images for some patch releases only.
-KIND_NODE_IMAGE = (
-    "kindest/node:v1.34.3@sha256:08497ee19eace7b4b5348db5c6a1591d7752b164530a36f855cb0f2bdcbadd48"
-)
+# Where an image registry answers.
 PYTHON_IMAGE = f"python:{PYTHON}-slim"
 DEBIAN_IMAGE = f"debian:{DEBIAN}-slim"
 POSTGRES_IMAGE = f"postgres:{POSTGRES}"

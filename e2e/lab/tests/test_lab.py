@@ -9,7 +9,7 @@ import pytest
 
 from lab import binaries, cache, cluster, host, node, services, shell, versions
 from lab.errors import LabError
-from lab.versions import Version
+from lab.versions import KubernetesRelease, Version
 
 STATUS = "Name:\tpython3\nCapInh:\t0000000000000000\nCapBnd:\t{}\nSeccomp:\t0\n"
 
@@ -49,12 +49,11 @@ def test_text_without_a_version_is_refused() -> None:
         Version.parse("unknown")
 
 
-@pytest.mark.parametrize(
-    ("found", "suits"),
-    [("1.33.1", True), ("1.34.9", True), ("1.35.0", True), ("1.32.4", False), ("2.34.0", False)],
-)
-def test_kubectl_may_be_one_minor_release_away_from_the_cluster(found: str, suits: bool) -> None:
-    assert versions.kubectl_suits(Version.parse(found)) is suits
+def test_kubectl_may_be_one_minor_release_away_from_the_cluster() -> None:
+    major, minor, _ = Version.parse(versions.KUBERNETES)
+    found = [Version(major, minor + away, 9) for away in (-2, -1, 0, 1, 2)]
+    assert [versions.kubectl_suits(one) for one in found] == [False, True, True, True, False]
+    assert not versions.kubectl_suits(Version(major + 1, minor, 0))
 
 
 def test_helm_may_be_newer_but_not_of_another_major_release() -> None:
@@ -67,15 +66,29 @@ def test_helm_may_be_newer_but_not_of_another_major_release() -> None:
 
 
 def test_kind_must_be_the_release_that_the_node_image_is_made_for() -> None:
-    assert [versions.kind_suits(Version.parse(text)) for text in ("0.31.0", "0.30.0")] == [True, False]
+    assert [versions.kind_suits(Version.parse(text)) for text in (versions.KIND, "0.30.0")] == [True, False]
 
 
-def test_the_go_modules_pin_the_versions_of_the_version_file() -> None:
-    kubernetes = (cache.HERE / "go/kubernetes/go.mod").read_text()
-    assert f"k8s.io/kubernetes v{versions.KUBERNETES}\n" in kubernetes
-    staging = versions.KUBERNETES.removeprefix("1.")
-    assert set(re.findall(r"=> \S+ v0\.(\S+)", kubernetes)) == {staging}
+@pytest.mark.parametrize("release", versions.RELEASES.values(), ids=versions.RELEASES)
+def test_the_go_modules_pin_the_versions_of_the_version_file(release: KubernetesRelease) -> None:
+    kubernetes = (cache.HERE / "go" / release.module / "go.mod").read_text()
+    assert f"k8s.io/kubernetes v{release.version}\n" in kubernetes
+    staging = set(re.findall(r"=> \S+ v0\.(\S+)", kubernetes))
+    other_patch = {"29.15"} if release.minor == "1.29" else set()  # all that the module proxy has of some
+    assert staging == {release.version.removeprefix("1."), *other_patch}
     assert f"go.etcd.io/etcd/server/v3 v{versions.ETCD}\n" in (cache.HERE / "go/etcd/go.mod").read_text()
+
+
+def test_the_environment_chooses_the_kubernetes_of_the_cluster() -> None:
+    assert versions.chosen({}) == versions.chosen({"POIESIS_KUBERNETES": ""}) == versions.RELEASES["1.34"]
+    assert versions.chosen({"POIESIS_KUBERNETES": "1.29"}).version == "1.29.6"
+    with pytest.raises(LabError, match=r"POIESIS_KUBERNETES is '1\.30'; the lab knows 1\.29, 1\.34, 1\.37"):
+        versions.chosen({"POIESIS_KUBERNETES": "1.30"})
+
+
+def test_clusters_of_two_kubernetes_can_be_there_at_once() -> None:
+    names = [versions.own_name("poiesis", release) for release in versions.RELEASES.values()]
+    assert names == ["poiesis-1-29", "poiesis", "poiesis-1-37"]
 
 
 def test_a_hash_changes_with_values_names_contents_and_modes(tmp_path: Path) -> None:
