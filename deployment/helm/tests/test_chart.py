@@ -119,6 +119,15 @@ def test_nothing_is_cluster_wide(values):
     }
 
 
+def test_the_controller_follows_kueue_only_where_there_is_a_queue():
+    kueue = ("kueue.x-k8s.io", "workloads")
+    manifests = render("queue.kueueQueueName=lq", "volume.type=ephemeral")
+    assert rules(manifests, "poiesis-tctl")[kueue] == ["list", "watch"]
+    assert environment(dict(pods(manifests))["Deployment/poiesis-tctl"])["POIESIS_KUEUE"] == "true"
+    assert kueue not in rules(render(), "poiesis-tctl")
+    assert environment(dict(pods(render()))["Deployment/poiesis-tctl"])["POIESIS_KUEUE"] == "false"
+
+
 def test_the_api_has_the_rights_it_uses():
     assert rules(render(), "poiesis-api") == {
         ("batch", "jobs"): ["create", "get", "patch", "delete"],
@@ -262,6 +271,7 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
             "storage.s3.accessKey and storage.s3.secretKey must be empty",
         ),
         (("volume.type=nfs",), "'/volume/type': value must be one of 'pvc', 'ephemeral', 'emptyDir'"),
+        (("queue.kueueQueueName=lq",), "queue.kueueQueueName needs volume.type ephemeral or emptyDir"),
         (("queue.maxActiveTask=1",), "'/queue': additional properties 'maxActiveTask' not allowed"),
         (("queue.maxActiveTasks=0",), "'/queue/maxActiveTasks': minimum: got 0, want 1"),
         (("executors.onExecutorError=retry",), "'/executors/onExecutorError': value must be one of"),
@@ -425,7 +435,8 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
             *("storage.s3.endpoint=https://s3", "storage.s3.region=r", "storage.s3.caSecret.name=ca"),
             *("volume.storageClass=fast", "executors.imagePullPolicy=Never", "pod.priorityClassName=low"),
             *("pod.runtimeClassName=kata", "pod.activeDeadlineSeconds=9", "queue.giveUpSeconds=9"),
-            *("queue.kueueQueueName=lq", "serviceInfo.contactUrl=https://c", "serviceInfo.createdAt=x"),
+            *("queue.kueueQueueName=lq", "volume.type=ephemeral"),
+            *("serviceInfo.contactUrl=https://c", "serviceInfo.createdAt=x"),
             *("serviceInfo.updatedAt=x", "serviceInfo.environment=x"),
         )
     )

@@ -20,7 +20,7 @@ from poiesis_api.kube import Kubernetes, KubernetesError, Manifest, Refused
 from poiesis_api.postgres import Pool
 from poiesis_api.queue_db import Claim
 from poiesis_api.refusals import Verdict, back_off_seconds, judge, log_key
-from poiesis_api.taskpod import NoFiler, Task, TaskObjects, owned_by, task_objects
+from poiesis_api.taskpod import KUEUE_QUEUE_LABEL, NoFiler, Task, TaskObjects, owned_by, task_objects
 from poiesis_models import labels
 from poiesis_models.refusals import OLD_WEBHOOK, explained
 from poiesis_models.states import Ending, TesState
@@ -144,7 +144,8 @@ class Submitter:
         job = await self._ensure(objects.job)
         check_job(job)
         await self._ensure_owned(objects, job["metadata"]["uid"])
-        ours = self._config.queue.kueue_queue_name is None
+        # By what is stored: another replica may have made it, or Kueue itself put it into a default queue.
+        ours = KUEUE_QUEUE_LABEL not in (job["metadata"].get("labels") or {})
         if not await queue_db.mark_submitted(self._pool, claim.id, keep_claim=ours):
             await self._kubernetes.delete_job(labels.object_name(claim.id))
             await queue_db.finish_canceled(self._pool, claim.id)

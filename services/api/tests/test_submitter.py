@@ -340,6 +340,22 @@ async def test_with_kueue_nobody_else_unsuspends(pool, kubernetes, config):
     assert (task["submitted_at"] is not None, task["claimed_until"]) == (True, None)
 
 
+async def test_a_job_that_is_in_a_queue_of_kueue_is_not_unsuspended_whoever_put_it_there(
+    pool, kubernetes, submitter
+):
+    def put_into_default_queue(manifest):
+        if manifest["kind"] == "Job":
+            manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "default"
+        return manifest
+
+    kubernetes.store = put_into_default_queue
+    task_id = await create(pool)
+    await submit(submitter)
+    (job,) = kubernetes.of_kind("Job")
+    assert job["spec"]["suspend"] is True
+    assert (await row(pool, task_id))["claimed_until"] is None
+
+
 async def test_no_more_tasks_are_active_than_allowed(pool, kubernetes, config):
     queue = config.queue.model_copy(update={"max_active_tasks": 3, "max_submissions": 2})
     submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"queue": queue}))

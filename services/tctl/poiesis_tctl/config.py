@@ -19,6 +19,7 @@
 | POIESIS_NODE_LOST_SECONDS | 300 | how long past its grace a deleted Pod may linger before its node is lost |
 | POIESIS_LEFTOVER_SECONDS | 30 | how long a Pod may outlive a task that the controller or the api has ended |
 | POIESIS_RECONCILE_SECONDS | 300 | between two comparisons of all unfinished tasks with the cluster |
+| POIESIS_KUEUE | false | true: Jobs go to a queue of Kueue, so its Workloads are watched, too |
 | POIESIS_WORKERS | 8 | tasks looked at concurrently; also the size of the Postgres pool |
 | POIESIS_HEALTH_PORT | 8080 | /healthz and /readyz |
 | POIESIS_LOG_LEVEL | INFO | DEBUG, INFO, WARNING, ERROR |
@@ -73,6 +74,7 @@ class Config:
     lease: LeaseTimes = LeaseTimes()
     limits: Limits = Limits()
     reconcile_seconds: float = 300.0
+    kueue: bool = False
     workers: int = 8
     health_port: int = 8080
     log_level: str = "INFO"
@@ -89,6 +91,7 @@ class Config:
             lease=_lease_times(env),
             limits=_limits(env),
             reconcile_seconds=_seconds(env, "POIESIS_RECONCILE_SECONDS", 300),
+            kueue=_flag(env, "POIESIS_KUEUE"),
             workers=_whole(env, "POIESIS_WORKERS", 8),
             health_port=_port(env, "POIESIS_HEALTH_PORT", 8080),
             log_level=_log_level(env, "POIESIS_LOG_LEVEL", "INFO"),
@@ -167,6 +170,14 @@ def _positive(
     if not (isfinite(value) and value > 0):
         raise ConfigError(f"{name} must be {what}, not {text!r}")
     return value
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    """False by default."""
+    text = env.get(name) or "false"
+    if text not in {"true", "false"}:
+        raise ConfigError(f"{name} must be true or false, not {text!r}")
+    return text == "true"
 
 
 def _port(env: Mapping[str, str], name: str, default: int) -> int:

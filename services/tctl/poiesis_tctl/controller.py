@@ -22,10 +22,11 @@ from poiesis_tctl.decide import (
 )
 from poiesis_tctl.eventlog import EventLog
 from poiesis_tctl.informer import Informer, WatchTimes, WorkQueue, newest
-from poiesis_tctl.kube import Kube, KubeError, Object
+from poiesis_tctl.kube import Kube, KubeError, KueueWorkloads, Object
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.reconciliation import Reconciliation
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
+from poiesis_tctl.workloads import slim_workload
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,17 @@ class Controller:
         self._rounds = Reconciliation()
         self._pods = self._informer(kube.pods_path, decide.slim_pod, times)
         self._jobs = self._informer(kube.jobs_path, decide.slim_job, times)
+        self._workloads: Informer | None = None
+        if config.kueue:
+            self._workloads = Informer(
+                KueueWorkloads(kube),
+                "workloads",
+                changed=self._changed,
+                found=self._found,
+                slim=slim_workload,
+                selector={},  # they do not carry their Job's labels
+                times=times,
+            )
         self._events = EventLog(kube, tasks, watch_times=times)
         self._since: dict[str, Mapping[str, float]] = {}  # symptoms of a task, and when they were first seen
         self._roles: dict[str, str] = {}  # task -> uid of the Pod whose Role exists
@@ -75,6 +87,8 @@ class Controller:
                 group.create_task(self._pods.run(), name="pods")
                 group.create_task(self._jobs.run(), name="jobs")
                 group.create_task(self._events.run(), name="events")
+                if self._workloads is not None:  # nothing waits for it: Kueue may be away
+                    group.create_task(self._workloads.run(), name="workloads")
                 await self._pods.synced.wait()
                 await self._jobs.synced.wait()
                 group.create_task(self._reconcile(), name="reconcile")
@@ -183,7 +197,11 @@ class Controller:
         pods, jobs = self._pods.cache, self._jobs.cache
         pod, job, gone_pod, gone_job = pods.current(key), jobs.current(key), pods.gone(key), jobs.gone(key)
         task = await self._tasks.load(task_id)
-        return View(task=task, pod=pod, job=job, gone_pod=gone_pod, gone_job=gone_job)
+        workload = self._workload(key)
+        return View(task=task, pod=pod, job=job, gone_pod=gone_pod, gone_job=gone_job, workload=workload)
+
+    def _workload(self, key: str) -> Object | None:
+        return None if self._workloads is None else self._workloads.cache.current(key)
 
     async def _view_again(self, cached: View, key: str, task_id: UUID) -> View:
         """The row first: a task that is submitted in it had its Job before."""
@@ -196,6 +214,7 @@ class Controller:
             job=job,
             gone_pod=_vanished(cached.pod, pod) or cached.gone_pod,
             gone_job=_vanished(cached.job, job) or cached.gone_job,
+            workload=self._workload(key),
         )
 
     async def _act(self, key: str, task_id: UUID, action: Action) -> bool:
@@ -257,6 +276,8 @@ class Controller:
         if view.task is None or view.task.ended:
             self._pods.cache.forget_gone(key)
             self._jobs.cache.forget_gone(key)
+            if self._workloads is not None:
+                self._workloads.cache.forget_gone(key)
         if view.pod is None:
             self._roles.pop(key, None)
 

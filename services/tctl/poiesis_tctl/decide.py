@@ -18,7 +18,7 @@ from poiesis_models.labels import TASK_LABEL, TREC_CONTAINER
 from poiesis_models.podstatus import ContainerWait, container_statuses, container_waits
 from poiesis_models.refusals import explained, is_final
 from poiesis_models.states import Ending, Facts, TesState, Trouble, terminal_state
-from poiesis_tctl import podevents
+from poiesis_tctl import podevents, workloads
 from poiesis_tctl.config import Limits
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.podfacts import (
@@ -63,6 +63,8 @@ _CONFIGURATION = frozenset(
 _RECORDER_ENDED_SECONDS = 900.0  # `pause` waits 600 s for an ack; then the Pod has its grace period
 _GRACE_SECONDS = 30.0  # Kubernetes' default
 _REFUSED_SECONDS = 5.0  # the Job controller makes a Pod within a second, or says why not
+_KUEUE_SAYS_SECONDS = 10.0  # between spec.active and the condition that says why
+_QUANTITY = re.compile(r"\b\d[\w.]*")
 _POD_SUFFIX = re.compile(r"(poiesis-[0-9a-f-]{36})-[a-z0-9]{5}\b")
 
 
@@ -81,13 +83,17 @@ class TaskRow:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A task and its objects. `gone_pod`, `gone_job`: those that vanished last, as they were last known."""
+    """A task and its objects. `gone_pod`, `gone_job`: those that vanished last, as they were last known.
+
+    `workload`: what Kueue makes of the Job, as `workloads.slim_workload` has it.
+    """
 
     task: TaskRow | None
     pod: Object | None = None
     job: Object | None = None
     gone_pod: Object | None = None
     gone_job: Object | None = None
+    workload: Object | None = None
 
     @property
     def rests_on_absence(self) -> bool:
@@ -310,8 +316,7 @@ def _without_pod(task: TaskRow, view: View, limits: Limits) -> Iterator[_Symptom
     elif task.cancel_requested:
         yield _at_once("canceled", _delete(job, "canceled"))
     elif _is_suspended(job):
-        if view.gone_pod is not None or task.state in {TesState.INITIALIZING, TesState.RUNNING}:
-            yield _requeue(view.gone_pod, "the Job was suspended; another attempt follows")
+        yield from _suspended(task, job, view)
     elif (failed := _condition(job, "Failed")) is not None:
         yield _at_once("job failed", _finish(task, view.gone_pod, _job_trouble(failed, view.gone_pod)))
     elif _condition(job, "Complete") is not None:  # only `pause` with the ack of a COMPLETE task ends so
@@ -322,6 +327,26 @@ def _without_pod(task: TaskRow, view: View, limits: Limits) -> Iterator[_Symptom
         yield _Symptom(key="no verdict", limit=limits.no_pod, cure=cure)
     else:
         yield from _refused(task, job, limits)
+
+
+def _suspended(task: TaskRow, job: Object, view: View) -> Iterator[_Symptom]:
+    """It waits for its turn, which is Kueue's to give, or has lost it."""
+    workload = view.workload
+    if workload is not None and not workloads.is_of(workload, _uid(job)):
+        workload = None
+    if workload is not None and task.submitted and (why := workloads.deactivation(workload)) is not None:
+        message = why.message or "the Workload of its Job is not active"
+        finish = _finish(task, view.gone_pod, Trouble(reason=why.reason, message=f"Kueue: {message}"))
+        cure = (finish, _delete(job, "its Workload is not active"))
+        yield _Symptom(key="deactivated", limit=0.0 if why.message else _KUEUE_SAYS_SECONDS, cure=cure)
+    if view.gone_pod is not None or task.state in {TesState.INITIALIZING, TesState.RUNNING}:
+        said = None if workload is None else workloads.eviction(workload)
+        by = "" if said is None else f" by Kueue ({said})"
+        yield _requeue(view.gone_pod, f"the Job was suspended{by}; another attempt follows")
+    elif workload is not None and (wait := workloads.waits_for(workload)) is not None:
+        # Once for each reason, whatever the quantities.
+        digest = hashlib.sha256(_QUANTITY.sub("", str(wait)).encode()).hexdigest()[:12]
+        yield _at_once("queued", SystemLog(key=f"Kueue-{digest}", message=f"Kueue: {wait}"))
 
 
 def _refused(task: TaskRow, job: Object, limits: Limits) -> Iterator[_Symptom]:

@@ -7,6 +7,7 @@ The Role that tctl needs, in the namespace of the tasks (a Role may only grant w
 | "" | pods | get, list, watch, patch | the cache; what it grants to recorders; activeDeadlineSeconds=1 |
 | "" | events | list, watch | why a Job has no Pod; what befell the Pods |
 | batch | jobs | get, list, watch, delete | the cache; cancels and leftovers |
+| kueue.x-k8s.io | workloads | list, watch | with Kueue: why a Job waits, or never will run |
 | rbac.authorization.k8s.io | roles, rolebindings | create | the recorder may watch its own Pod |
 | coordination.k8s.io | leases | get, create, update | leader election (create cannot be tied to a name) |
 """
@@ -14,7 +15,7 @@ The Role that tctl needs, in the namespace of the tasks (a Role may only grant w
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -32,6 +33,7 @@ _REQUEST_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 _EVENT_BYTES = 8 * 1024 * 1024  # an object has at most 1.5 MiB in etcd; JSON is larger than protobuf
 _MERGE_PATCH = "application/merge-patch+json"
+_KUEUE = "kueue.x-k8s.io"
 _NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -155,6 +157,11 @@ class Kube:
             if error.status not in {NOT_FOUND, CONFLICT}:
                 raise
 
+    async def served_version(self, group: str) -> str:
+        """Of an API group: the one that the API server prefers. Refused with 404 if there is none."""
+        answer = await self._request("GET", f"/apis/{group}")
+        return str(answer["preferredVersion"]["version"])
+
     async def events_of(self, uid: str, reason: str) -> list[Object]:
         """Events about the object with this uid, in no order."""
         selector = f"involvedObject.uid={uid},reason={reason}"
@@ -236,6 +243,26 @@ class Kube:
         if token is not None and token["value"]:
             headers["Authorization"] = token["value"].strip()
         return headers
+
+
+class KueueWorkloads:
+    """What an informer needs to follow the Workloads of a namespace, by whichever version of its API Kueue
+    serves at the time."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._path = ""
+
+    async def list_page(self, collection: str, params: Mapping[str, str]) -> Object:
+        if "continue" not in params:
+            version = await self._kube.served_version(_KUEUE)
+            self._path = f"/apis/{_KUEUE}/{version}/namespaces/{self._kube.namespace}/{collection}"
+        return await self._kube.list_page(self._path, params)
+
+    def watch(
+        self, _: str, params: Mapping[str, str], *, silence: float
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return self._kube.watch(self._path, params, silence=silence)
 
 
 @asynccontextmanager

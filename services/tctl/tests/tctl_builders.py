@@ -170,6 +170,34 @@ def job(
     }
 
 
+def workload(
+    *conditions: dict[str, Any],
+    active: bool | None = None,
+    task: UUID = TASK,
+    job_uid: str = "job-uid-1",
+    owner: str = "Job",
+) -> dict[str, Any]:
+    """Kueue's, of the task's Job; `active` None: not said, which is true."""
+    owners = [{"apiVersion": "batch/v1", "kind": owner, "name": object_name(task), "uid": job_uid}]
+    return {
+        "apiVersion": "kueue.x-k8s.io/v1beta1",
+        "kind": "Workload",
+        "metadata": {
+            "name": f"job-{object_name(task)}-1a2b3",
+            "namespace": "tes",
+            "uid": "workload-uid-1",
+            "resourceVersion": "1",
+            "creationTimestamp": "2025-11-23T05:59:59Z",
+            "labels": {"kueue.x-k8s.io/job-uid": job_uid},
+            "ownerReferences": owners,
+            "managedFields": [{"manager": "kueue"}],
+        },
+        "spec": {"queueName": "lq", "podSets": [{"name": "main"}]}
+        | ({} if active is None else {"active": active}),
+        "status": {"conditions": list(conditions)},
+    }
+
+
 def condition(kind: str, reason: str = "", message: str = "", status: str = "True") -> dict[str, Any]:
     return {"type": kind, "status": status, "reason": reason, "message": message}
 

@@ -17,7 +17,7 @@ from kubernetes.aio.client import Configuration
 from poiesis_tctl.kube import Kube
 
 TASK_LABEL = "poiesis.io/task"
-KINDS = ("pods", "jobs", "leases", "roles", "rolebindings", "events")
+KINDS = ("pods", "jobs", "leases", "roles", "rolebindings", "events", "workloads")
 
 
 def status(code: int, reason: str) -> dict[str, Any]:
@@ -38,6 +38,7 @@ class FakeApi:
         self.refuse: Callable[[web.Request], int | None] = lambda _: None
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.watches = 0  # that are open
+        self.kueue: str | None = "v1beta1"  # the version of its API; None: there is no Kueue
         self._changed = asyncio.Condition()
         self._snapshots: dict[str, tuple[int, list[dict[str, Any]]]] = {}
         self._closing = asyncio.Event()
@@ -109,8 +110,10 @@ class FakeApi:
 
     # What the client sees
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911 - a routing table
+    async def _handle(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911, C901 - a routing table
         parts = request.path.strip("/").split("/")
+        if "namespaces" not in parts:
+            return self._group(parts)
         place = parts.index("namespaces")
         assert parts[place + 1] == "tes"
         kind, name = parts[place + 2], parts[place + 3] if len(parts) > place + 3 else None
@@ -119,6 +122,8 @@ class FakeApi:
         async with self._changed:
             self._changed.notify_all()
         code = self.refuse(request)
+        if code is None and kind == "workloads" and parts[2] != self.kueue:
+            code = 404
         if code is not None:
             return web.json_response(status(code, "Refused"), status=code)
         match method, name:
@@ -137,6 +142,10 @@ class FakeApi:
             case "DELETE", _:
                 return await self._delete(request, kind, str(name))
         raise AssertionError(request)
+
+    def _group(self, parts: list[str]) -> web.Response:
+        assert parts == ["apis", "kueue.x-k8s.io"]
+        return self._answer({"preferredVersion": {"version": self.kueue}} if self.kueue else None)
 
     def _answer(self, item: dict[str, Any] | None) -> web.Response:
         return web.json_response(item) if item else web.json_response(status(404, "NotFound"), status=404)

@@ -23,6 +23,7 @@ from tctl_builders import (
     recorded,
     terminated,
     waiting,
+    workload,
 )
 from tctl_fakes import FakeApi, client, free_port
 from tctl_tasks import add_task, attempts_of, cancel, executors_of, logs_of, report, task_of
@@ -225,6 +226,40 @@ async def test_cancel_that_comes_while_the_end_is_decided_wins(world, monkeypatc
         await world.pod(task_id, {**ALL_DONE, "executor-0": recorded(7)}, phase="Failed")
         await world.until(task_id, "CANCELED")
     assert asked == [TesState.EXECUTOR_ERROR, TesState.CANCELED]
+
+
+async def test_kueue_is_followed_and_its_words_are_told(world):
+    task_id = await add_task(world.db)
+    await world.api.put("jobs", job(task=task_id, suspended=True))
+    full = condition("QuotaReserved", "Pending", "insufficient unused quota", status="False")
+    await world.api.put("workloads", workload(full, task=task_id))
+    async with world.leader(kueue=True):
+        said = await world.until_said(task_id, "Kueue: Pending: insufficient unused quota")
+        assert said[0] is None
+        deactivated = condition("Evicted", "Deactivated", "The workload is deactivated")
+        await world.api.put("workloads", workload(deactivated, task=task_id, active=False))
+        found = await world.until(task_id, "SYSTEM_ERROR")
+        assert (found["reason"], found["message"]) == ("Deactivated", "Kueue: The workload is deactivated")
+        await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
+
+
+async def test_kueue_of_another_version_is_followed_after_its_upgrade(world):
+    task_id = await add_task(world.db)
+    await world.api.put("jobs", job(task=task_id, suspended=True))
+    async with world.leader(kueue=True):
+        await world.api.until(lambda: bool(world.api.asked("WATCH", "workloads")))
+        world.api.kueue = "v1beta2"
+        full = condition("QuotaReserved", "Pending", "insufficient unused quota", status="False")
+        await world.api.put("workloads", workload(full, task=task_id), silently=True)
+        await world.until_said(task_id, "insufficient unused quota")
+
+
+async def test_kueue_that_is_away_holds_up_nothing(world):
+    world.api.kueue = None
+    task_id = await world.task()
+    await world.pod(task_id, {**ALL_DONE, "executor-0": recorded(7)}, phase="Failed")
+    async with world.leader(kueue=True):
+        await world.until(task_id, "EXECUTOR_ERROR")
 
 
 async def test_suspended_job_begins_a_new_attempt(world):

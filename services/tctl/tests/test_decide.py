@@ -21,6 +21,7 @@ from tctl_builders import (
     row,
     terminated,
     waiting,
+    workload,
 )
 
 from poiesis_models.plan import Plan
@@ -45,6 +46,7 @@ from poiesis_tctl.decide import (
 )
 from poiesis_tctl.podevents import event_line, line
 from poiesis_tctl.podfacts import ExecutorRow, executor_rows, is_stalled, pod_facts
+from poiesis_tctl.workloads import slim_workload
 
 POD = f"poiesis-{TASK}-abcde"
 JOB = f"poiesis-{TASK}"
@@ -710,6 +712,158 @@ def test_suspended_job_that_waits_for_its_turn_is_left_alone():
     assert act(View(task=row(state=TesState.QUEUED), job=job(suspended=True)), lasted=1e6) == ()
     unsubmitted = row(state=TesState.QUEUED, submitted=False)
     assert act(View(task=unsubmitted, job=job(suspended=True)), lasted=1e6) == ()
+
+
+FULL = (
+    "couldn't assign flavors to pod set main: insufficient unused quota for cpu in flavor f, %s more needed"
+)
+PREEMPTED = condition("Evicted", "Preempted", "Preempted to accommodate a workload")
+DEACTIVATED = condition("Evicted", "Deactivated", "The workload is deactivated")
+SUSPENDED = job(suspended=True)
+DELETE_INACTIVE = DeleteJob(name=JOB, uid="job-uid-1", why="its Workload is not active")
+
+
+def kueue(*conditions: dict[str, Any], **values: Any) -> dict[str, Any]:
+    return slim_workload(workload(*conditions, **values))
+
+
+def waits(message: str, reason: str = "Pending") -> dict[str, Any]:
+    return kueue(condition("QuotaReserved", reason, message, status="False"))
+
+
+def test_queue_says_why_a_job_waits_once_whatever_the_quantities():
+    task = row(state=TesState.QUEUED)
+    (said,) = act(View(task=task, job=SUSPENDED, workload=waits(FULL % "500m")))
+    assert said.message == f"Kueue: Pending: {FULL % '500m'}"
+    (again,) = act(View(task=task, job=SUSPENDED, workload=waits(FULL % "1250m")))
+    (other,) = act(
+        View(task=task, job=SUSPENDED, workload=waits("LocalQueue lq doesn't exist", "Inadmissible"))
+    )
+    assert said.key == again.key != other.key
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(
+            View(task=row(state=TesState.QUEUED), job=job(), workload=waits(FULL)),
+            id="the Job is not suspended",
+        ),
+        pytest.param(
+            View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue()), id="nothing is said"
+        ),
+        pytest.param(
+            View(task=row(state=TesState.QUEUED), job=job(suspended=True, uid="other"), workload=waits(FULL)),
+            id="of a former Job",
+        ),
+        pytest.param(
+            View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(condition("QuotaReserved"))),
+            id="it has its quota",
+        ),
+    ],
+)
+def test_queue_has_nothing_to_say(view):
+    assert not [action for action in act(view) if isinstance(action, SystemLog | Finish)]
+
+
+def test_attempt_that_kueue_stopped_ends_with_its_words():
+    view = View(task=row(), job=SUSPENDED, gone_pod=gone(), workload=kueue(PREEMPTED))
+    message = (
+        "the Job was suspended by Kueue (Preempted: Preempted to accommodate a workload); "
+        "another attempt follows"
+    )
+    assert act(view) == (RequeueAttempt(pod_uid="pod-uid-1", message=message),)
+
+
+@pytest.mark.parametrize(
+    ("view", "executors"),
+    [
+        pytest.param(
+            View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(DEACTIVATED, active=False)),
+            0,
+            id="it never ran",
+        ),
+        pytest.param(
+            View(
+                task=row(), job=SUSPENDED, gone_pod=gone(STOPPED), workload=kueue(DEACTIVATED, active=False)
+            ),
+            1,
+            id="it ran",
+        ),
+    ],
+)
+def test_task_whose_workload_is_deactivated_ends(view, executors):
+    expected = system_error("Deactivated", "Kueue: The workload is deactivated")
+    finish, delete = act(view)
+    assert (finish.ending, len(finish.executors), delete) == (expected, executors, DELETE_INACTIVE)
+    assert view.rests_on_absence
+
+
+def test_deactivated_workload_is_given_time_to_say_why():
+    view = View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(PREEMPTED, active=False))
+    assert not [action for action in act(view) if isinstance(action, Finish)]
+    assert ending(view, lasted=10) == system_error(
+        "Deactivated", "Kueue: the Workload of its Job is not active"
+    )
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(
+            View(task=row(), pod=pod(BEGUN), job=job(), workload=kueue(DEACTIVATED, active=False)),
+            id="the Pod still runs",
+        ),
+        pytest.param(
+            View(
+                task=row(),
+                pod=pod(STOPPED, deleted=True),
+                job=SUSPENDED,
+                workload=kueue(DEACTIVATED, active=False),
+            ),
+            id="the Pod is on its way out",
+        ),
+        pytest.param(
+            View(
+                task=row(state=TesState.QUEUED, submitted=False),
+                job=SUSPENDED,
+                workload=kueue(DEACTIVATED, active=False),
+            ),
+            id="it is not submitted",
+        ),
+    ],
+)
+def test_deactivated_workload_does_not_end_a_task_before_its_time(view):
+    assert not [action for action in act(view, lasted=59) if isinstance(action, Finish)]
+
+
+def test_cancel_goes_before_what_kueue_says():
+    view = View(task=CANCELING, job=SUSPENDED, workload=kueue(DEACTIVATED, active=False))
+    assert act(view) == (DELETE,)
+
+
+def test_workload_is_kept_with_its_tasks_label_alone():
+    said = condition("QuotaReserved", "Pending", "no", status="False")
+    assert slim_workload(workload(said)) == {
+        "metadata": {
+            "name": f"job-{JOB}-1a2b3",
+            "uid": "workload-uid-1",
+            "resourceVersion": "1",
+            "creationTimestamp": "2025-11-23T05:59:59Z",
+            "labels": {"poiesis.io/task": str(TASK)},
+        },
+        "job_uid": "job-uid-1",
+        "active": True,
+        "conditions": [said],
+    }
+
+
+def test_workload_of_somebody_else_is_no_tasks():
+    stranger = workload(owner="JobSet")
+    nobody = {"metadata": {"name": "w", "uid": "u", "resourceVersion": "1"}}
+    for one in (stranger, nobody):
+        slim = slim_workload(one)
+        assert (slim["metadata"]["labels"], slim["job_uid"], slim["active"]) == ({}, None, True)
 
 
 def test_new_pod_closes_the_attempt_of_the_old_one():

@@ -128,6 +128,9 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{/* The api's configuration document. Its keys are those of poiesis_api.config. */}}
 {{- define "poiesis.config" -}}
 {{- $values := .Values -}}
+{{- if and $values.queue.kueueQueueName (eq $values.volume.type "pvc") -}}
+{{- fail "queue.kueueQueueName needs volume.type ephemeral or emptyDir: a task that Kueue stops begins anew, and the claim of a Job would still hold what its first attempt left" -}}
+{{- end -}}
 {{- $images := dict
     "trec" (include "poiesis.image" (dict "root" . "service" "trec"))
     "helper" (include "poiesis.image" (dict "root" . "service" "helper"))
