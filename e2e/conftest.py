@@ -36,6 +36,7 @@ from kube import TASK_LABEL, Kube, Node
 from lab import cache, docker, services, versions
 from lab import cluster as lab_cluster
 from lab import images as lab_images
+from lab import kueue as lab_kueue
 from lab.cluster import Cluster
 from lab.errors import LabError
 from lab.images import Images
@@ -49,7 +50,7 @@ with warnings.catch_warnings():  # testcontainers moved its modules, and says so
 
 _RUN = "POIESIS_E2E_RUN"  # how this run is called
 _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
-_RELEASES = ("first", "second", "third")
+_RELEASES = ("first", "second", "third", "queued")
 _CREATED = pytest.StashKey[list[str]]()
 _FILER = Path(__file__).parent / "filers"
 
@@ -91,6 +92,10 @@ def _namespace(release: str, run: str) -> str:
     return f"poiesis-e2e-{run}-{release}"
 
 
+def _kueue_user(run: str) -> str:
+    return f"poiesis-e2e-{run}"
+
+
 def _take_down_dead_runs() -> None:
     """What a run left whose process was killed."""
     for folder in _folder().parent.iterdir():
@@ -107,6 +112,8 @@ def _take_down(folder: Path) -> None:
     cluster = lab_cluster.current()
     for name in _RELEASES:
         uninstall(cluster, name, _namespace(name, folder.name))
+    if (folder / "queued.json").exists() or (folder / "queued.failed").exists():
+        lab_kueue.uninstall(cluster, _kueue_user(folder.name))
     if "postgres" in made and docker.container_facts(made["postgres"]["container"]) is not None:
         docker.docker("rm", "--force", "--volumes", made["postgres"]["container"])
     if made["cluster"]["made"] and folder == _folder():
@@ -318,6 +325,36 @@ def third_release(cluster: Cluster, built: dict[str, str], storage: Endpoint, im
     return Release(**once("third", make))
 
 
+@pytest.fixture(scope="session")
+def queued_release(cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images) -> Release:
+    """The chart where Kueue admits the Jobs: to a queue of one CPU."""
+    run = os.environ[_RUN]
+    namespace = _namespace("queued", run)
+    overrides: Values = {"volume": {"type": "ephemeral"}, "queue": {"kueueQueueName": "queue"}}
+
+    def make() -> dict[str, Any]:
+        lab_kueue.install(cluster, _kueue_user(run))
+        installed = install(
+            cluster,
+            name="queued",
+            namespace=namespace,
+            values=chart_values(built, storage, images.postgres, overrides),
+            secrets={STORAGE_SECRET: storage_secret(storage)},
+        )
+        lab_kueue.add_queue(cluster, _kueue_user(run), namespace, {"cpu": "1", "memory": "4Gi"})
+        return asdict(installed)
+
+    return Release(**once("queued", make))
+
+
+@pytest.fixture
+def queued(queued_release: Release) -> Iterator[Release]:
+    """The release whose queue is this test's alone."""
+    with (_folder() / "queued.turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield queued_release
+
+
 @pytest.fixture
 def second(request: pytest.FixtureRequest, second_release: Release) -> Iterator[Release]:
     """The other release: shared with other tests, or by the marker `disruptive` for this test alone."""
@@ -369,6 +406,14 @@ async def third_client(request: pytest.FixtureRequest, third: Release) -> AsyncI
 
 
 @pytest.fixture
+async def queued_client(request: pytest.FixtureRequest, queued: Release) -> AsyncIterator[TesClient]:
+    """TES of the release with a queue."""
+    async with connect(queued.url) as made:
+        request.node.stash[_CREATED] = made.created
+        yield made
+
+
+@pytest.fixture
 def run_task(client: TesClient) -> Callable[[Document], Awaitable[Task]]:
     """Create a task, wait for its end, and return it in FULL."""
     return client.run
@@ -390,6 +435,12 @@ def second_kube(cluster: Cluster, second: Release) -> Kube:
 def third_kube(cluster: Cluster, third: Release) -> Kube:
     """kubectl in the namespace of the release that may lose its services."""
     return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=third.namespace)
+
+
+@pytest.fixture
+def queued_kube(cluster: Cluster, queued: Release) -> Kube:
+    """kubectl in the namespace of the release with a queue."""
+    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=queued.namespace)
 
 
 @pytest.fixture

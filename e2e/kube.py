@@ -149,6 +149,14 @@ class Kube:
 
         return await eventually(look, f"container {container} of task {task_id} running", seconds=seconds)
 
+    async def workload(self, task_id: str) -> Object | None:
+        """What Kueue has made of the task's Job; it does not carry the Job's labels."""
+        for found in await self.find("workloads.kueue.x-k8s.io"):
+            owners = found["metadata"].get("ownerReferences", ())
+            if any(owner["name"] == f"poiesis-{task_id}" for owner in owners):
+                return found
+        return None
+
     async def create(self, manifest: Mapping[str, Any]) -> Object:
         """Make an object and return it."""
         created: Object = json.loads(

@@ -103,7 +103,8 @@ class Case:
     `document`: what is submitted; it may put objects into the world's bucket before. `message`: the end's
     words, where `<…>` stands for what differs each time. `reasons`: one of them; none for a task that
     completes. `exit_codes`: those of the executors' logs, in order. `states`: all that a client can see; a
-    slow one misses some, but sees none besides. `alone`: what it does concerns all of the second release.
+    slow one misses some, but sees none besides. `attempts`: task logs, of which the last one is told of here.
+    `alone`: what it does concerns all of the second release.
     """
 
     id: str
@@ -119,10 +120,11 @@ class Case:
     message: str | None = None
     container: str | None = None
     exit_codes: tuple[int, ...] = ()
+    attempts: int = 1
     around: Surroundings | None = None
     meanwhile: Disturbance | None = None
     sees: tuple[Sight, ...] = ()
-    release: Literal["first", "second"] = "first"
+    release: Literal["first", "second", "queued"] = "first"
     alone: bool = False
     wait_seconds: float = field(default=300)  # for the end, from the creation on
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from failures.case import Disturbance, Surroundings, World
+from failures.surroundings import job_in_queue
 from kube import CommandRefused, Object, container_status
 from waiting import eventually
 
@@ -180,6 +181,50 @@ def passes(surroundings: Surroundings, word: str) -> Disturbance:
         await surroundings.end(world)
 
     return Disturbance(words="until somebody changes that", act=act)
+
+
+def preempted() -> Disturbance:
+    """A Job of a higher WorkloadPriorityClass takes the queue for two seconds."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        job = job_in_queue(world, "sleep 2", priority_class="poiesis-e2e-high")
+        await world.kube.create({**job, "spec": {**job["spec"], "ttlSecondsAfterFinished": 0}})
+        await told("Preempted")(world, task_id)
+
+    return Disturbance(words="a Job of a higher priority takes the queue while an executor runs", act=act)
+
+
+def queue_stopped() -> Disturbance:
+    """And opened again when the task has said so."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        queue = await world.kube.get("localqueue", "queue")
+        assert queue is not None
+        where = ("patch", "clusterqueue", queue["spec"]["clusterQueue"], "--type=merge", "--patch")
+        await world.kube.run(*where, '{"spec":{"stopPolicy":"HoldAndDrain"}}')
+        try:
+            await told("ClusterQueueStopped")(world, task_id)
+        finally:
+            await world.kube.run(*where, '{"spec":{"stopPolicy":"None"}}')
+
+    return Disturbance(words="the ClusterQueue is drained while an executor runs, and opened again", act=act)
+
+
+def deactivated(words: str, when: Wait) -> Disturbance:
+    """An administrator sets `spec.active` of its Workload to false."""
+
+    async def act(world: World, task_id: str) -> None:
+        await when(world, task_id)
+        workload = await world.kube.workload(task_id)
+        assert workload is not None
+        name = workload["metadata"]["name"]
+        await world.kube.run(
+            "patch", "workload", name, "--type=merge", "--patch", '{"spec":{"active":false}}'
+        )
+
+    return Disturbance(words=f"its Workload is deactivated {words}", act=act)
 
 
 def told(word: str) -> Wait:

@@ -152,5 +152,32 @@ def no_object() -> Sight:
     return Sight(words="no Kubernetes object is left", check=check)
 
 
+def no_workload() -> Sight:
+    """Nor of its Job in Kueue."""
+
+    async def check(outcome: Outcome) -> None:
+        kube, task_id = outcome.world.kube, outcome.task["id"]
+
+        async def gone() -> bool:
+            return await kube.workload(task_id) is None
+
+        await eventually(gone, f"no Workload of task {task_id}")
+
+    return Sight(words="no Workload is left", check=check)
+
+
+def first_attempt(text: str, *, exit_code: int) -> Sight:
+    """The log before the last one, which ended so."""
+
+    async def check(outcome: Outcome) -> None:
+        first = outcome.task["logs"][0]
+        assert [log["exit_code"] for log in first["logs"]] == [exit_code]
+        assert any(text in line for line in first.get("system_logs", ())), first
+        assert "end_time" in first
+
+    words = f"a first log with exit code {exit_code} and {_code(text)} in its `system_logs`"
+    return Sight(words=words, check=check)
+
+
 def _code(text: str) -> str:
     return f"`{text.strip()}`"

@@ -247,6 +247,41 @@ def pod_security(level: str) -> Surroundings:
     )
 
 
+def full_queue() -> Surroundings:
+    """Somebody else's Job has all that the queue has to give."""
+
+    def manifests(world: World) -> Sequence[Object]:
+        return [job_in_queue(world, "while :; do sleep 0.1; done")]
+
+    async def admitted(world: World) -> bool:
+        return await runs_in_queue(world)
+
+    return _present("the queue's quota is used up", manifests, admitted)
+
+
+def job_in_queue(world: World, script: str, **labels: str) -> Object:
+    """Another Job that takes the whole queue; `labels` are Kueue's."""
+    container = {
+        "name": "c",
+        "image": world.images.busybox,
+        "command": ["sh", "-c", script],
+        "resources": {"requests": {"cpu": "1"}},
+    }
+    pod = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [container]}
+    job = _object("batch/v1", "Job", f"other-{world.marker}", spec={"template": {"spec": pod}})
+    job["metadata"]["labels"] = {
+        f"kueue.x-k8s.io/{name.replace('_', '-')}": value
+        for name, value in {"queue_name": "queue", **labels}.items()
+    }
+    return job
+
+
+async def runs_in_queue(world: World) -> bool:
+    """Whether that Job has been admitted."""
+    job = await world.kube.get("job", f"other-{world.marker}")
+    return job is not None and bool(job.get("status", {}).get("active"))
+
+
 def _present(words: str, manifests: Manifests, holds: Callable[[World], Awaitable[bool]]) -> Surroundings:
     async def begin(world: World) -> None:
         for one in manifests(world):

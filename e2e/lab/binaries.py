@@ -93,6 +93,12 @@ PROGRAMS: Mapping[str, GoProgram] = {
             package="github.com/rancher/local-path-provisioner",
             version=f"v{versions.LOCAL_PATH_PROVISIONER}",
         ),
+        GoProgram(
+            name="kueue",
+            package="sigs.k8s.io/kueue/cmd/kueue",
+            version=f"v{versions.KUEUE}",
+            module=_GO / "kueue",
+        ),
         GoProgram(name="minio", package="github.com/minio/minio", version=versions.MINIO),
     )
 }

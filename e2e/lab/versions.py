@@ -84,6 +84,7 @@ KIND_NODE_IMAGE = RELEASE.image
 ETCD = "3.6.5"  # also in go/etcd/go.mod; a test compares the two
 COREDNS = "1.12.1"
 LOCAL_PATH_PROVISIONER = "0.0.30"
+KUEUE = "0.14.8"  # also in go/kueue/go.mod
 HELM = "3.21.4"
 MINIO = (
     "v0.0.0-20260212201848-7aac2a2c5b7c"  # a Go pseudo-version: MinIO's releases are not semantic versions
@@ -99,6 +100,7 @@ DEBIAN_IMAGE = f"debian:{DEBIAN}-slim"
 POSTGRES_IMAGE = f"postgres:{POSTGRES}"
 MINIO_IMAGE = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
 BUSYBOX_IMAGE = "busybox:1.37"
+KUEUE_IMAGE = f"registry.k8s.io/kueue/kueue:v{KUEUE}"
 
 # Tools found on the PATH are used if they are as new as this (kubectl: within one minor release of the
 # cluster).

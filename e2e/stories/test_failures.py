@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from documents import assert_ended, exit_codes, only_log
+from documents import assert_ended, last_log
 from failures.case import Case, Outcome, World
 from failures.cases import CASES
 from install import Release
@@ -87,20 +87,48 @@ async def test_a_failure_is_told_as_the_table_says_where_disks_are_the_nodes(
     await _prove(case, world, record_property)
 
 
+@_cases("queued")
+async def test_a_failure_is_told_as_the_table_says_where_kueue_admits(
+    *,
+    case: Case,
+    queued_client: TesClient,
+    queued: Release,
+    queued_kube: Kube,
+    node: Node,
+    images: Images,
+    bucket: Bucket,
+    storage: Endpoint,
+    web_url: str,
+    record_property: Callable[[str, object], None],
+) -> None:
+    world = World(
+        client=queued_client,
+        kube=queued_kube,
+        node=node,
+        images=images,
+        bucket=bucket,
+        storage=storage,
+        web_url=web_url,
+        api_url=queued.url,
+    )
+    await _prove(case, world, record_property)
+
+
 async def _prove(case: Case, world: World, record: Callable[[str, object], None]) -> None:
     """Every column of the row; how long the client waited for the end goes into the report."""
     outcome = await _ended(case, world)
     assert_ended(outcome.task, case.state)
     waited = outcome.history.at(case.state) - case.after.moment(outcome)
     record("seconds", f"{waited:.1f}")
-    metadata = only_log(outcome.task).get("metadata", {})
+    log = last_log(outcome.task, attempts=case.attempts)
+    metadata = log.get("metadata", {})
     assert metadata.get("reason") in (case.reasons or (None,))
     assert case.tells(metadata.get("message")), metadata
     assert metadata.get("container") == case.container
     assert metadata.get("reported_by") == case.reporter
-    assert tuple(exit_codes(outcome.task)) == case.exit_codes
+    assert tuple(executor["exit_code"] for executor in log["logs"]) == case.exit_codes
     told = [part for part in (case.state, metadata.get("reason"), metadata.get("message")) if part]
-    said = [line.partition(" ")[2] for line in only_log(outcome.task).get("system_logs", [])]
+    said = [line.partition(" ")[2] for line in log.get("system_logs", [])]
     assert said.count(": ".join(told)) == 1, said
     assert _in_order(outcome.history.states, (*case.states, case.state)), str(outcome.history)
     for sight in case.sees:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import binaries, cache, cluster, host, node, services, shell, versions
+from lab import binaries, cache, cluster, host, kueue, node, services, shell, versions
 from lab.errors import LabError
 from lab.versions import KubernetesRelease, Version
 
@@ -77,6 +77,7 @@ def test_the_go_modules_pin_the_versions_of_the_version_file(release: Kubernetes
     other_patch = {"29.15"} if release.minor == "1.29" else set()  # all that the module proxy has of some
     assert staging == {release.version.removeprefix("1."), *other_patch}
     assert f"go.etcd.io/etcd/server/v3 v{versions.ETCD}\n" in (cache.HERE / "go/etcd/go.mod").read_text()
+    assert f"sigs.k8s.io/kueue v{versions.KUEUE}\n" in (cache.HERE / "go/kueue/go.mod").read_text()
 
 
 def test_the_environment_chooses_the_kubernetes_of_the_cluster() -> None:
@@ -269,3 +270,22 @@ def test_a_failed_command_shows_the_end_of_its_output(
 def test_a_missing_program_is_named() -> None:
     with pytest.raises(LabError, match="no-such-program is not installed"):
         shell.run(["no-such-program"])
+
+
+def test_kueue_sees_only_the_namespaces_that_are_labelled_for_it() -> None:
+    hook = {"name": "mjob.kb.io", "namespaceSelector": {"matchExpressions": []}}
+    container = {"name": "manager", "image": "controller", "imagePullPolicy": "Always", "resources": {"a": 1}}
+    deployment = {"kind": "Deployment", "spec": {"template": {"spec": {"containers": [container]}}}}
+    given = [
+        {"kind": "ValidatingWebhookConfiguration", "webhooks": [hook, {"name": "vjob.kb.io"}]},
+        deployment,
+        {"kind": "APIService"},
+        {"kind": "Namespace"},
+    ]
+    hooks, manager, namespace = kueue.adapted(given, "kueue:1")
+    selectors = [one["namespaceSelector"] for one in hooks["webhooks"]]
+    assert selectors == [{"matchLabels": {"poiesis.lab/kueue": "true"}}] * 2
+    (changed,) = manager["spec"]["template"]["spec"]["containers"]
+    assert (changed["image"], changed["imagePullPolicy"]) == ("kueue:1", "IfNotPresent")
+    assert namespace == {"kind": "Namespace"}
+    assert container["image"] == "controller"
