@@ -276,7 +276,7 @@ def test_kueue_sees_only_the_namespaces_that_are_labelled_for_it() -> None:
     hook = {"name": "mjob.kb.io", "namespaceSelector": {"matchExpressions": []}}
     container = {"name": "manager", "image": "controller", "imagePullPolicy": "Always", "resources": {"a": 1}}
     deployment = {"kind": "Deployment", "spec": {"template": {"spec": {"containers": [container]}}}}
-    given = [
+    given: list[kueue.Manifest] = [
         {"kind": "ValidatingWebhookConfiguration", "webhooks": [hook, {"name": "vjob.kb.io"}]},
         deployment,
         {"kind": "APIService"},
