@@ -7,6 +7,7 @@ from typing import Any
 
 from failures.case import Surroundings, World
 from kube import CommandRefused, Object
+from lab import versions
 from waiting import eventually
 from webhook import PROBE, admission, pod_spec, rule
 
@@ -60,7 +61,8 @@ def policy(kind: str, expression: str) -> Surroundings:
             "matchConstraints": {"resourceRules": [rule("CREATE", group, plural)]},
             "validations": [{"expression": _of(world, expression), "message": "not on this site"}],
         }
-        api, name = "admissionregistration.k8s.io/v1", f"poiesis-e2e-{world.marker}"
+        api = f"admissionregistration.k8s.io/{versions.RELEASE.policies}"
+        name = f"poiesis-e2e-{world.marker}"
         where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.kube.namespace}}}
         binding = {"policyName": name, "validationActions": ["Deny"], "matchResources": where}
         return [

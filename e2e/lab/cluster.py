@@ -37,6 +37,11 @@ kubeadmConfigPatches:
     volumeStatsAggPeriod: 15s
 """
 CONFIG += "".join(f"    {name}: {json.dumps(value)}\n" for name, value in versions.RELEASE.kubelet.items())
+if versions.RELEASE.policies != "v1":
+    CONFIG += f"""\
+featureGates: {{ValidatingAdmissionPolicy: true}}
+runtimeConfig: {{admissionregistration.k8s.io/{versions.RELEASE.policies}: "true"}}
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

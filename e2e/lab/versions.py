@@ -19,6 +19,7 @@ class KubernetesRelease:
     `image`: the node where an image registry answers; kind publishes some patch releases only. Elsewhere
     `version` is compiled from the Go module `module` (a directory below go/) with the build `tags`; kubeadm
     says which images of which tags it needs then. `kubelet`: KubeletConfiguration that only this one needs.
+    `policies`: the version of ValidatingAdmissionPolicy; a beta is switched on.
     """
 
     version: str
@@ -27,6 +28,7 @@ class KubernetesRelease:
     module: str
     tags: tuple[str, ...] = ()
     kubelet: Mapping[str, Any] = field(default_factory=dict)
+    policies: str = "v1"
 
     @property
     def minor(self) -> str:
@@ -43,6 +45,7 @@ RELEASES: Mapping[str, KubernetesRelease] = {
             "8703bd94ee24e51b778d5556ae310c6c0fa67d761fae6379c8e0bb480e6fea29",
             module="kubernetes-1.29",
             tags=("providerless",),
+            policies="v1beta1",
         ),
         KubernetesRelease(
             version="1.34.4",
