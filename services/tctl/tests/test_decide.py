@@ -37,6 +37,7 @@ from poiesis_tctl.decide import (
     Finish,
     Recheck,
     RequeueAttempt,
+    SystemLog,
     View,
     decide,
     decide_refused,
