@@ -416,12 +416,18 @@ def _waiting(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
     """The kubelet tries again for ever; restarts of a recorder whose gate was open are its own affair."""
     for wait in container_waits(pod).values():
         limit = _limit(wait.reason, limits)
-        if limit is None or (wait.name == TREC_CONTAINER and gate_is_open(pod)):
+        if limit is None or (wait.name == TREC_CONTAINER and (_is_crash(wait) or gate_is_open(pod))):
             continue
         message = f"{wait.name} ({_image(pod, wait)}) cannot start: {wait.message or wait.reason}"
         trouble = Trouble(reason=wait.reason, message=message, container=wait.name)
         kind = "configuration" if wait.reason in _CONFIGURATION else "image"
         yield _Symptom(key=f"{kind} of {wait.name}", limit=limit, cure=_stop(task, pod, trouble))
+
+
+def _is_crash(wait: ContainerWait) -> bool:
+    """It could not be run and is tried again: the kubelet of 1.34 says CrashLoopBackOff after ten seconds,
+    that of 1.37 looks again only at the next try, and says this until then."""
+    return wait.reason == "RunContainerError"
 
 
 def _limit(reason: str, limits: Limits) -> float | None:

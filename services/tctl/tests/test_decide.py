@@ -439,6 +439,13 @@ def test_recorder_that_was_restarted_twice_may_wait_for_a_large_image():
             id="it waits for its turn",
         ),
         pytest.param(
+            waiting("RunContainerError", "no such file"),
+            terminated(128, "StartError", "no such file"),
+            "StartError",
+            "no such file",
+            id="it waits for its turn, as Kubernetes 1.37 has it",
+        ),
+        pytest.param(
             terminated(128, "StartError", "no such file"),
             terminated(137, "OOMKilled"),
             "StartError",
