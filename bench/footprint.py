@@ -45,7 +45,7 @@ async def measure(there: Stage) -> Footprint:
         kubeconfig=there.cluster.kubeconfig,
         namespace=there.release.namespace,
     )
-    node = Node(docker=docker.binary(), container=cluster.NODE)
+    node = Node(docker=docker.binary(), container=cluster.ONE_NODE.control_plane)
     async with connect(there.release.url) as client:
         return await _look(client, kube, node, there)
 

@@ -20,9 +20,13 @@ from typing import Any
 import asyncpg
 import pytest
 from filelock import FileLock
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
+from failures.node_disturbances import well_again
 from install import (
     DATABASE_SECRET,
+    SERVICES,
     STORAGE_SECRET,
     Release,
     Values,
@@ -43,6 +47,7 @@ from lab.images import Images
 from lab.shell import say
 from storage import Bucket, Endpoint, make_bucket
 from tes_client import Document, Task, TesClient, connect
+from waiting import eventually
 
 with warnings.catch_warnings():  # testcontainers moved its modules, and says so where they are imported
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -51,7 +56,11 @@ with warnings.catch_warnings():  # testcontainers moved its modules, and says so
 _RUN = "POIESIS_E2E_RUN"  # how this run is called
 _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
 _RELEASES = ("first", "second", "third", "queued")
+_NODES = "where_nodes_fail"  # in the names of tests on the cluster of two nodes
 _CREATED = pytest.StashKey[list[str]]()
+_CLUSTER = pytest.StashKey[Cluster]()
+_PASSING = pytest.StashKey[bool]()  # whether the cluster of two nodes goes when this process does
+_SHORT = {"unschedulableSeconds": 20, "nodeLostSeconds": 10, "stalledSeconds": 15}  # the document names them
 _FILER = Path(__file__).parent / "filers"
 
 
@@ -64,6 +73,22 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         os.environ.setdefault(_RUN, "kept" if _keep(config) else uuid.uuid4().hex[:6])
         os.environ[_OWNER] = str(os.getpid())
+
+
+class _ByCluster(LoadScopeScheduling):  # type: ignore[misc]
+    """Each test to the next free worker, but all on the cluster of two nodes, first of all, to one of them.
+
+    That cluster is made by its tests and has one of them at a time, while the others work on the first one.
+    xdist's own groups would not do: pytest 9.2 keeps node ids where xdist 3.8 does not look for groups.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _NODES if _NODES in nodeid else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByCluster:
+    """Whatever --dist says: most of these tests share something."""
+    return _ByCluster(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -154,7 +179,7 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     named = request.config.getoption("kubeconfig") or os.environ.get("POIESIS_KUBECONFIG")
 
     def up() -> dict[str, Any]:
-        before = docker.answers() and docker.container_facts(lab_cluster.NODE) is not None
+        before = docker.answers() and lab_cluster.exists()
         lab_cluster.up(Path(named) if named else None)
         _take_down_dead_runs()
         return {"made": not before and not named}
@@ -371,11 +396,94 @@ def third(request: pytest.FixtureRequest, third_release: Release) -> Iterator[Re
 
 @contextmanager
 def _turn(request: pytest.FixtureRequest, release: Release) -> Iterator[None]:
-    """Not by xdist's groups: pytest 9.2 keeps node ids where xdist 3.8 does not look, and they run apart."""
+    """Not by giving these tests to one worker: many of them may run at once, unless one is disruptive."""
     alone = request.node.get_closest_marker("disruptive") is not None
     with (_folder() / f"{release.name}.turn").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
+
+
+# --- the cluster of two nodes ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def two_nodes(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster whose nodes fail, for this process alone; removed at its end if it was made for it."""
+    assert not cluster.external, "this story takes nodes away: run it on the lab's own cluster"
+    with cache.lock("e2e-nodes"):
+        passing = not lab_cluster.exists(lab_cluster.TWO_NODES) and not _keep(request.config)
+        request.config.stash[_PASSING] = passing
+        yield lab_cluster.up(spec=lab_cluster.TWO_NODES)
+        if passing:
+            lab_cluster.remove(lab_cluster.TWO_NODES)
+
+
+@pytest.fixture(scope="session")
+def nodes_release(
+    request: pytest.FixtureRequest, two_nodes: Cluster, storage: Endpoint, images: Images
+) -> Iterator[Release]:
+    """The chart on two nodes: TaskPods on the worker, and all else on the control plane.
+
+    What rules when a task is given up is short. Its name and its Postgres are those of whichever run has this
+    cluster, so that what a run left that was killed is upgraded.
+    """
+    assert two_nodes.spec is not None
+    built = services.build(SERVICES)
+    two_nodes.load(built.values())
+    postgres = backends.start_postgres("poiesis-e2e-postgres-nodes")
+    above: Values = {"nodeSelector": {"node-role.kubernetes.io/control-plane": ""}}
+    overrides: Values = {
+        "postgresql": {"embedded": False, "existingSecret": DATABASE_SECRET},
+        "api": above,
+        "tctl": {**above, "thresholds": _SHORT},
+        "migrations": above,
+        "terminationGracePeriodSeconds": 10,
+        "pod": {"nodeSelector": {"kubernetes.io/hostname": two_nodes.spec.nodes[-1]}},
+    }
+    release = install(
+        two_nodes,
+        name="nodes",
+        namespace="poiesis-e2e-nodes",
+        values=chart_values(built, storage, images.postgres, overrides),
+        secrets={
+            STORAGE_SECRET: storage_secret(storage),
+            DATABASE_SECRET: database_secret(postgres.pod_dsn),
+        },
+    )
+    yield release
+    if not _keep(request.config):
+        if not request.config.stash[_PASSING]:
+            uninstall(two_nodes, release.name, release.namespace)
+        docker.docker("rm", "--force", "--volumes", postgres.container)
+
+
+@pytest.fixture
+async def nodes_client(
+    request: pytest.FixtureRequest, two_nodes: Cluster, nodes_release: Release
+) -> AsyncIterator[TesClient]:
+    """TES of the release on two nodes."""
+    async with connect(nodes_release.url) as made:
+        request.node.stash[_CREATED] = made.created
+        request.node.stash[_CLUSTER] = two_nodes
+        yield made
+
+
+@pytest.fixture
+def nodes_kube(two_nodes: Cluster, nodes_release: Release) -> Kube:
+    """kubectl in the namespace of the release on two nodes."""
+    return Kube(
+        kubectl=two_nodes.kubectl_path, kubeconfig=two_nodes.kubeconfig, namespace=nodes_release.namespace
+    )
+
+
+@pytest.fixture
+async def worker(two_nodes: Cluster, nodes_kube: Kube, nodes_client: TesClient) -> Node:
+    """The node that TaskPods run on, well again after whatever has befallen it before."""
+    assert two_nodes.spec is not None
+    node = Node(docker=docker.binary(), container=two_nodes.spec.nodes[-1])
+    await well_again(nodes_kube, node)
+    await eventually(nodes_client.answers, "an answer of TES on two nodes")
+    return node
 
 
 # --- what a test works with ----------------------------------------------------------------------------
@@ -447,7 +555,7 @@ def queued_kube(cluster: Cluster, queued: Release) -> Kube:
 def node(cluster: Cluster) -> Node:
     """The machine that Pods run on."""
     assert not cluster.external, "this story has to reach into the node: run it on the lab's own cluster"
-    return Node(docker=docker.binary(), container=lab_cluster.NODE)
+    return Node(docker=docker.binary(), container=lab_cluster.ONE_NODE.control_plane)
 
 
 @pytest.fixture
@@ -468,14 +576,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     created = item.stash.get(_CREATED, [])
     if report.when == "call" and report.failed and created:
         for task_id in created[:3]:
-            report.sections.append((f"Kubernetes on task {task_id}", _looks(task_id)))
+            looks = _looks(task_id, item.stash.get(_CLUSTER, None))
+            report.sections.append((f"Kubernetes on task {task_id}", looks))
     return report
 
 
-def _looks(task_id: str) -> str:
+def _looks(task_id: str, cluster: Cluster | None) -> str:
     selector = f"--selector={TASK_LABEL}={task_id}"
     try:
-        cluster = lab_cluster.current()
+        cluster = cluster or lab_cluster.current()
         looks = [
             cluster.kubectl("get", "jobs,pods", "--all-namespaces", "-o", "wide", selector),
             cluster.kubectl("describe", "pods", "--all-namespaces", selector)[-6000:],

@@ -10,7 +10,6 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
-from lab import cluster as lab_cluster
 from lab.cluster import Cluster
 from lab.shell import CommandFailed, step, wait_until
 from storage import Endpoint
@@ -107,7 +106,7 @@ def api_url(cluster: Cluster, name: str, namespace: str) -> str:
 
 def _node_address(cluster: Cluster) -> str:
     if not cluster.external:
-        return lab_cluster.node_ip()
+        return cluster.address()
     (node, *_) = json.loads(cluster.kubectl("get", "nodes", "-o", "json"))["items"]
     addresses = {address["type"]: address["address"] for address in node["status"]["addresses"]}
     found: str = addresses.get("ExternalIP") or addresses["InternalIP"]

@@ -58,15 +58,27 @@ class Node:
         """Run a program on the node."""
         return await run(self.docker, "exec", self.container, *argv)
 
+    async def itself(self, verb: str) -> None:
+        """What docker can do to the machine: `kill` (its power is gone), `start`, `pause`, `unpause`."""
+        await run(self.docker, verb, self.container)
+
+    async def condition(self) -> Object:
+        """Docker's word: `Running` and `Paused` are in it."""
+        form = "{{json .State}}"
+        state: Object = json.loads(
+            await run(self.docker, "container", "inspect", "--format", form, self.container)
+        )
+        return state
+
     async def signal_container(self, container_id: str, signal: str) -> None:
         """Send a signal to a container's first process; `container_id` as Pod statuses have it."""
         await self.run(
             "ctr", "--namespace", "k8s.io", "task", "kill", "--signal", signal, _bare(container_id)
         )
 
-    async def kill_children(self, container_id: str) -> None:
-        """SIGKILL to what a container's first process has started."""
-        await self.run("pkill", "-KILL", "-P", str(await self.pid_of(container_id)))
+    async def kill_children(self, container_id: str, signal: str = "KILL") -> None:
+        """A signal to what a container's first process has started."""
+        await self.run("pkill", f"-{signal}", "-P", str(await self.pid_of(container_id)))
 
     async def processes_with(self, marker: str) -> list[int]:
         """Processes whose command line has `marker` (which the search's own does not hold in one piece)."""

@@ -104,7 +104,8 @@ class Case:
     words, where `<…>` stands for what differs each time. `reasons`: one of them; none for a task that
     completes. `exit_codes`: those of the executors' logs, in order. `states`: all that a client can see; a
     slow one misses some, but sees none besides. `attempts`: task logs, of which the last one is told of here.
-    `alone`: what it does concerns all of the second release.
+    `alone`: what it does concerns all of the second release. `together`: cases of one name are brought about
+    at the same time.
     """
 
     id: str
@@ -124,8 +125,9 @@ class Case:
     around: Surroundings | None = None
     meanwhile: Disturbance | None = None
     sees: tuple[Sight, ...] = ()
-    release: Literal["first", "second", "queued"] = "first"
+    release: Literal["first", "second", "queued", "nodes"] = "first"
     alone: bool = False
+    together: str = ""
     wait_seconds: float = field(default=300)  # for the end, from the creation on
 
     def tells(self, message: str | None) -> bool:

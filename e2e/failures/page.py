@@ -30,6 +30,8 @@ Where to look, in `GET /ga4gh/tes/v1/tasks/<id>?view=FULL`:
 The times hold for the chart's values as they are; a value that rules one is named with it:
 `tctl.thresholds.imagePullSeconds` 60 for images that cannot be pulled, `filerRetryAttempts` 5 for what may pass,
 `terminationGracePeriodSeconds` 30 for executors that ignore SIGTERM. The kubelet measures volumes once a minute.
+"What nodes do" is seen on a second cluster, of two nodes, that loses patience sooner: there Kubernetes takes a node that
+is silent for 12 s for lost (by default 50 s), deletes its Pods after another 10 s (by default 300 s), and a Pod's grace is 10 s.
 """  # noqa: E501 (lines of a document)
 _COLUMNS = (
     "case",

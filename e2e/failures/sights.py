@@ -2,9 +2,11 @@
 
 from typing import Literal
 
-from documents import executor_logs, only_log, system_logs
+from documents import executor_logs, only_log, seconds, system_logs
 from failures.case import Outcome, Sight
+from failures.node_disturbances import well_again
 from kube import container_status
+from tes_client import Task
 from waiting import eventually
 
 _LOG_BYTES = 65536  # executors.logBytes of the chart
@@ -138,6 +140,41 @@ def no_process() -> Sight:
     return Sight(words="no process of the executor is left", check=check)
 
 
+def nothing_runs_when_its_node_is_back() -> Sight:
+    """What was cut off is ended, and its word comes too late."""
+
+    async def check(outcome: Outcome) -> None:
+        world = outcome.world
+        await well_again(world.kube, world.node)
+
+        async def ended() -> bool:
+            return not await world.node.processes_with(world.marker)
+
+        await eventually(ended, "the end of what had been cut off")
+        task = await world.client.get(outcome.task["id"], "FULL")
+        assert _end(task) == _end(outcome.task)
+
+    return Sight(
+        words="when its node is back no process of the executor is left, and the end stays the same",
+        check=check,
+    )
+
+
+def _end(task: Task) -> tuple[str, ...]:
+    metadata = only_log(task).get("metadata", {})
+    return task["state"], *(metadata.get(key, "") for key in ("reason", "message", "reported_by"))
+
+
+def ended_meanwhile() -> Sight:
+    """The executors did not wait for what had been taken away."""
+
+    async def check(outcome: Outcome) -> None:
+        assert outcome.asked_at is not None
+        assert all(seconds(log["end_time"]) < outcome.asked_at for log in executor_logs(outcome.task))
+
+    return Sight(words="all executors ended meanwhile", check=check)
+
+
 def no_object() -> Sight:
     """Nothing of the task is left in Kubernetes."""
 
@@ -180,4 +217,5 @@ def first_attempt(text: str, *, exit_code: int) -> Sight:
 
 
 def _code(text: str) -> str:
-    return f"`{text.strip()}`"
+    """A line of a table has no line breaks."""
+    return ", ".join(f"`{line}`" for line in text.strip().splitlines())

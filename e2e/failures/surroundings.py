@@ -160,13 +160,15 @@ def _webhook_down(world: World) -> Object:
 def server(words: str, script: str, *, port: int = 80, on_node: bool = False) -> Surroundings:
     """Something that answers every connection to its port with what a shell script prints.
 
-    `on_node`: the port is the node's, where its kubelet finds it as localhost.
+    `on_node`: the port is that of the node the tasks run on, where its kubelet finds it as localhost.
     """
 
     def manifests(world: World) -> Sequence[Object]:
         command = ["nc", "-ll", "-p", str(port), "-e", "sh", "-c", f"{script}; : {world.marker}"]
         container = {"name": "server", "image": world.images.busybox, "command": command}
-        spec = {"containers": [container], "terminationGracePeriodSeconds": 0, "hostNetwork": on_node}
+        spec: Object = {"containers": [container], "terminationGracePeriodSeconds": 0}
+        if on_node:
+            spec |= {"hostNetwork": True, "nodeName": world.node.container}
         return [_object("v1", "Pod", server_name(world), spec=spec)]
 
     async def runs(world: World) -> bool:
@@ -233,6 +235,34 @@ def tiny_volumes(size: int) -> Surroundings:
 
 def _folder(world: World) -> str:
     return f"/var/lib/{world.marker}"
+
+
+def no_volumes() -> Surroundings:
+    """The default StorageClass is another meanwhile: one for volumes that somebody makes by hand."""
+    name, mark = "poiesis-e2e-by-hand", "storageclass.kubernetes.io/is-default-class"
+
+    def manifests(_: World) -> Sequence[Object]:
+        by_hand = _object("storage.k8s.io/v1", "StorageClass", name)
+        by_hand["metadata"]["annotations"] = {mark: "true"}
+        fields = {"provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"}
+        return [by_hand | fields]
+
+    async def alone(world: World) -> bool:
+        classes = await world.kube.find("storageclasses")
+        marks = {one["metadata"]["name"]: one["metadata"].get("annotations", {}) for one in classes}
+        return [found for found, marked in marks.items() if marked.get(mark) == "true"] == [name]
+
+    present = _present("nobody makes volumes of the default StorageClass", manifests, alone)
+
+    async def begin(world: World) -> None:
+        await world.kube.run("annotate", "storageclass", "standard", "--overwrite", f"{mark}=false")
+        await present.begin(world)
+
+    async def end(world: World) -> None:
+        await present.end(world)
+        await world.kube.run("annotate", "storageclass", "standard", "--overwrite", f"{mark}=true")
+
+    return Surroundings(words=present.words, begin=begin, end=end)
 
 
 def pod_security(level: str) -> Surroundings:

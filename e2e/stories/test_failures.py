@@ -6,6 +6,7 @@ Every row of that document is a case of this story; see failures/cases.py.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import pytest
 
@@ -15,7 +16,7 @@ from failures.cases import CASES
 from install import Release
 from kube import Kube, Node
 from lab.images import Images
-from storage import Bucket, Endpoint
+from storage import Bucket, Endpoint, make_bucket
 from tes_client import State, TesClient
 
 pytestmark = pytest.mark.e2e
@@ -31,6 +32,15 @@ def _cases(release: str) -> Callable[..., object]:
         if case.release == release
     ]
     return pytest.mark.parametrize("case", cases)
+
+
+def _together(release: str) -> list[object]:
+    """The release's cases, each with those that are brought about at the same time."""
+    groups: dict[str, list[Case]] = {}
+    for case in CASES:
+        if case.release == release:
+            groups.setdefault(case.together or case.id, []).append(case)
+    return [pytest.param(group, id="+".join(case.id for case in group)) for group in groups.values()]
 
 
 @_cases("first")
@@ -112,6 +122,37 @@ async def test_a_failure_is_told_as_the_table_says_where_kueue_admits(
         api_url=queued.url,
     )
     await _prove(case, world, record_property)
+
+
+@pytest.mark.parametrize("cases", _together("nodes"))
+async def test_a_failure_is_told_as_the_table_says_where_nodes_fail(
+    *,
+    cases: Sequence[Case],
+    nodes_client: TesClient,
+    nodes_release: Release,
+    nodes_kube: Kube,
+    worker: Node,
+    images: Images,
+    storage: Endpoint,
+    web_url: str,
+    record_property: Callable[[str, object], None],
+) -> None:
+    with ExitStack() as afterwards:
+        async with asyncio.TaskGroup() as group:
+            for case in cases:
+                bucket = make_bucket(storage)
+                afterwards.callback(bucket.remove)
+                world = World(
+                    client=nodes_client,
+                    kube=nodes_kube,
+                    node=worker,
+                    images=images,
+                    bucket=bucket,
+                    storage=storage,
+                    web_url=web_url,
+                    api_url=nodes_release.url,
+                )
+                group.create_task(_prove(case, world, record_property))
 
 
 async def _prove(case: Case, world: World, record: Callable[[str, object], None]) -> None:

@@ -6,9 +6,9 @@ docs/failures.md is rendered from this list, and stories/test_failures.py brings
 from collections.abc import Sequence
 
 from failures.case import Case
-from failures.cases import cancel, data, executors, images, kueue, outside, recorder, refusals
+from failures.cases import cancel, data, executors, images, kueue, nodes, outside, recorder, refusals
 
-_SECTIONS = (executors, images, data, recorder, refusals, cancel, outside, kueue)
+_SECTIONS = (executors, images, data, recorder, refusals, cancel, outside, nodes, kueue)
 
 SECTIONS = tuple(section.SECTION for section in _SECTIONS)
 CASES: Sequence[Case] = tuple(case for section in _SECTIONS for case in section.CASES)

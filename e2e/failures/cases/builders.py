@@ -84,13 +84,14 @@ def fetched(url: Callable[[World], str]) -> Builder:
     return build
 
 
-def sent(script: str, *, bucket: str | None = None, **fields: object) -> Builder:
-    """An output `/out/it`; to the world's bucket unless another is named."""
+def sent(*texts: str, bucket: str | None = None, **fields: object) -> Builder:
+    """An output `/out/it`, of one of the executors; to the world's bucket unless another is named."""
 
     async def build(world: World) -> Document:
         url = world.bucket.url("it") if bucket is None else f"s3://{bucket}/it"
         outputs: list[Output] = [{"path": "/out/it", "url": url}]
-        document: Document = {"executors": [sh(world.images.busybox, script)], "outputs": outputs}
+        executors = [sh(world.images.busybox, text, world.marker) for text in texts]
+        document: Document = {"executors": executors, "outputs": outputs}
         return {**document, **fields}  # type: ignore[typeddict-item]
 
     return build

@@ -207,6 +207,24 @@ def test_containerd_spells_image_names_out(reference: str, name: str) -> None:
     assert cluster.in_containerd(reference) == name
 
 
+def test_each_cluster_is_made_and_known_apart_from_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
+    one, two = cluster.ONE_NODE, cluster.TWO_NODES
+    assert one.nodes == ("poiesis-control-plane",)
+    assert two.nodes == ("poiesis-nodes-control-plane", "poiesis-nodes-worker")
+    assert [spec.config.count("role: worker") for spec in (one, two)] == [one.workers, two.workers]
+    assert [spec.kubeconfig.name for spec in (one, two)] == ["kubeconfig", "kubeconfig-nodes"]
+    assert (one.state, one.lock) == ("cluster", "lab")
+    assert (two.state, two.lock) == ("cluster-nodes", "lab-nodes")
+
+
+def test_workers_are_numbered_from_the_second_on_as_kind_does() -> None:
+    three = cluster.ClusterSpec(name="c", config="", workers=3)
+    assert three.nodes == ("c-control-plane", "c-worker", "c-worker2", "c-worker3")
+
+
 def test_the_files_of_an_image_are_those_its_dockerfile_copies() -> None:
     assert services.copied(DOCKERFILE) == [
         "services/tif/requirements.lock",

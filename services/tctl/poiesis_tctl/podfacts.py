@@ -111,15 +111,15 @@ def is_stalled(pod: Object) -> bool:
     """Nothing runs, nothing is waited for, and yet the Pod does not end.
 
     Two known ways: an init container that has ended 0 with reason OOMKilled (the kubelet kills the Pod for
-    its reason and keeps its phase for its exit code), and a sandbox lost between two init containers. In any
-    other Pod the next container may be pulling its image, which no status tells; so the recorder must be
-    dead and not merely about to be restarted.
+    its reason and keeps its phase for its exit code), and a sandbox lost (its node was rebooted) between two
+    init containers, the recorder being the first. In any other Pod the next container may be pulling its
+    image, which no status tells; so the recorder must be dead and not merely about to be restarted.
     """
     if running_containers(pod):
         return False
     ends = container_ends(pod)
     out_of_memory = any(end.reason == _OOM for name, end in ends.items() if name != TREC_CONTAINER)
-    return gate_is_open(pod) and (out_of_memory or TREC_CONTAINER in ends)
+    return out_of_memory or TREC_CONTAINER in ends
 
 
 def waits_for_a_lost_recorder(pod: Object) -> bool:

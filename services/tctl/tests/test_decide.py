@@ -487,6 +487,11 @@ def test_recorder_that_never_opens_the_gate_ends_the_task(state, last, reason, w
             id="the sandbox was lost while an image was pulled",
         ),
         pytest.param(
+            {"trec": terminated(255, "Unknown")},
+            system_error("PodStalled", f"every container of Pod {POD} is dead and the Pod does not end"),
+            id="the sandbox was lost while the first image was pulled",
+        ),
+        pytest.param(
             {"trec": terminated(255, "Unknown"), "tif-0": recorded(0), "executor-0": recorded(7, 0)},
             executor_error("Error", "executor 0 exited with code 7", "executor-0"),
             id="the sandbox was lost after an executor had failed",
@@ -511,7 +516,9 @@ def test_pod_that_can_never_end_is_ended(states, expected):
         pytest.param(
             {"trec": RUNNING, "tif-0": terminated(0, "OOMKilled")}, id="OOMKilled, the recorder reports"
         ),
-        pytest.param({"trec": TREC_KILLED}, id="the recorder is restarted before anything began"),
+        pytest.param(
+            {"trec": waiting("CrashLoopBackOff")}, id="the recorder is restarted before anything began"
+        ),
         pytest.param({**ALL_DONE, "trec": RUNNING, "pause": RUNNING}, id="pause waits for the ack"),
     ],
 )
