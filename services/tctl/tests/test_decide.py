@@ -459,8 +459,9 @@ def test_recorder_that_never_opens_the_gate_ends_the_task(state, last, reason, w
     broken = pod({"trec": state}, restarts=4)
     broken["status"]["initContainerStatuses"][0]["lastState"] = last
     view = View(task=row(), pod=broken, job=job())
-    assert act(view, lasted=299) == (Recheck(seconds=1),)
-    finish, end = act(view, lasted=300)
+    limits = Limits(start=30)  # a container stays in none of these states for long
+    assert act(view, lasted=29, limits=limits) == (Recheck(seconds=1),)
+    finish, end, *_ = act(view, lasted=30, limits=limits)
     message = f"the recorder was restarted 4 times and could not start: {words}"
     assert finish.ending == Ending(
         state=TesState.SYSTEM_ERROR, reason=reason, message=message, container="trec"
