@@ -153,4 +153,5 @@ def no_object() -> Sight:
 
 
 def _code(text: str) -> str:
-    return f"`{text.strip()}`"
+    one_line = text.strip().replace("\n", "\\n")
+    return f"`{one_line}`"
