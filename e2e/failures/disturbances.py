@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from failures.case import Disturbance, Surroundings, World
-from kube import Object, container_status
+from kube import CommandRefused, Object, container_status
 from waiting import eventually
 
 Wait = Callable[[World, str], Awaitable[object]]
