@@ -37,7 +37,9 @@ def test_an_existing_file_is_truncated(container, tmp_path):
 def test_stdout_and_stderr_may_share_a_file(container, tmp_path, other):
     (tmp_path / "link").symlink_to("both")
     options = ["--stdout", tmp_path / "both", "--stderr", f"{tmp_path}/{other}"]
-    container.sh("echo out; sleep 0.1; echo err >&2; sleep 0.1; echo out", options=options)
+    written = f'until grep -q "$1" {tmp_path}/both; do sleep 0.01; done'
+    script = f"w() {{ {written}; }}; echo out; w out; echo err >&2; w err; echo out"
+    container.sh(script, options=options)
     assert (tmp_path / "both").read_bytes() == b"out\nerr\nout\n"
 
 
