@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 
 
 async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
-    third_client: TesClient, third_kube: Kube, images: Images, bucket: Bucket
+    second_client: TesClient, second_kube: Kube, images: Images, bucket: Bucket
 ) -> None:
-    task_id = await third_client.create(
+    task_id = await second_client.create(
         {
             "executors": [
                 sh(images.busybox, "echo first; sleep 8; echo kept >/out/kept"),
@@ -26,20 +26,20 @@ async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
             "outputs": [{"path": "/out/kept", "url": bucket.url("kept")}],
         }
     )
-    await third_client.wait(task_id, until={"RUNNING"})
+    await second_client.wait(task_id, until={"RUNNING"})
 
-    async with third_kube.without("api", "tctl", "postgres"):
+    async with second_kube.without("api", "tctl", "postgres"):
 
         async def sent() -> bool:
-            status = container_status(await third_kube.pod(task_id), "tof-0")
+            status = container_status(await second_kube.pod(task_id), "tof-0")
             return bool(status and status["state"].get("terminated"))
 
         await eventually(sent, "the outputs sent while nothing of the release runs", seconds=120)
         assert await bucket.text("kept") == "kept\n"
 
-    await eventually(third_client.answers, "an answer of the api")
-    await third_client.wait(task_id)
-    task = await third_client.get(task_id, "FULL")
+    await eventually(second_client.answers, "an answer of the api")
+    await second_client.wait(task_id)
+    task = await second_client.get(task_id, "FULL")
 
     assert_ended(task, "COMPLETE")
     assert [stdout(task, index) for index in (0, 1)] == ["first\n", "second\n"]
@@ -47,19 +47,19 @@ async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
 
 
 async def test_no_request_fails_while_the_api_is_replaced(
-    third_client: TesClient, third_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
-    task_id = await third_client.create({"executors": [sh(images.busybox, "sleep 20")]})
-    (found,) = await third_kube.of_component("deployments", "api")
+    task_id = await second_client.create({"executors": [sh(images.busybox, "sleep 20")]})
+    (found,) = await second_kube.of_component("deployments", "api")
     deployment = f"deployment/{found['metadata']['name']}"
 
-    await third_kube.run("rollout", "restart", deployment)
-    rollout = asyncio.create_task(third_kube.run("rollout", "status", deployment, "--timeout=180s"))
+    await second_kube.run("rollout", "restart", deployment)
+    rollout = asyncio.create_task(second_kube.run("rollout", "status", deployment, "--timeout=180s"))
     answers = 0
     while not rollout.done():
-        assert (await third_client.get(task_id))["id"] == task_id
+        assert (await second_client.get(task_id))["id"] == task_id
         answers += 1
 
     await rollout
     assert answers > 50
-    assert (await third_client.wait(task_id)).state == "COMPLETE"
+    assert (await second_client.wait(task_id)).state == "COMPLETE"

@@ -26,129 +26,129 @@ def _counting(image: str, count: int) -> Document:
 
 
 async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
-    third_client: TesClient, third_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
     document: Document = {"executors": [sh(images.busybox, "echo made")]}
-    tasks = await _newest(third_client)
-    objects = await _objects(third_kube)
+    tasks = await _newest(second_client)
+    objects = await _objects(second_kube)
 
-    async with third_kube.without("postgres"):
-        assert await _refusal(third_client, document) == (
+    async with second_kube.without("postgres"):
+        assert await _refusal(second_client, document) == (
             503,
             '{"error": "the database does not answer; try again"}',
         )
-    await eventually(third_client.answers, "an answer of the api")
+    await eventually(second_client.answers, "an answer of the api")
 
-    assert await _newest(third_client) == tasks
-    assert await _objects(third_kube) <= objects
-    task = await third_client.run(document)
+    assert await _newest(second_client) == tasks
+    assert await _objects(second_kube) <= objects
+    task = await second_client.run(document)
     assert_ended(task, "COMPLETE")
     assert stdout(task) == "made\n"
-    assert (await _newest(third_client))[:2] == [task["id"], *tasks[:1]]
+    assert (await _newest(second_client))[:2] == [task["id"], *tasks[:1]]
 
 
 async def test_an_end_in_two_minutes_without_postgres_is_told_with_its_true_time(
-    third_client: TesClient, third_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
-    task_id = await third_client.create(_counting(images.busybox, 8))
-    await third_client.wait(task_id, until={"RUNNING"})
+    task_id = await second_client.create(_counting(images.busybox, 8))
+    await second_client.wait(task_id, until={"RUNNING"})
 
-    async with third_kube.without("postgres"):
+    async with second_kube.without("postgres"):
         outage = asyncio.create_task(asyncio.sleep(120))
-        await _executor_ended(third_kube, task_id)
+        await _executor_ended(second_kube, task_id)
         await outage
-    task = await _ended(third_client, task_id)
+    task = await _ended(second_client, task_id)
 
     _assert_counted(task, 8)
 
 
 async def test_connections_cut_again_and_again_double_nothing(
-    third_client: TesClient, third_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
-    task_id = await third_client.create(_counting(images.busybox, 6))
-    await third_client.wait(task_id, until={"RUNNING"})
+    task_id = await second_client.create(_counting(images.busybox, 6))
+    await second_client.wait(task_id, until={"RUNNING"})
 
     cut = 0
-    while (await third_client.get(task_id))["state"] == "RUNNING":
-        cut += len((await third_kube.sql(_CUT)).splitlines())
-    task = await _ended(third_client, task_id)
+    while (await second_client.get(task_id))["state"] == "RUNNING":
+        cut += len((await second_kube.sql(_CUT)).splitlines())
+    task = await _ended(second_client, task_id)
 
     assert cut > 5
     _assert_counted(task, 6)
 
 
 async def test_a_database_that_cannot_be_written_refuses_posts_and_delays_an_end(
-    third_client: TesClient, third_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
-    task_id = await third_client.create(_counting(images.busybox, 6))
-    await third_client.wait(task_id, until={"RUNNING"})
-    tasks = await _newest(third_client)
-    objects = await _objects(third_kube)
+    task_id = await second_client.create(_counting(images.busybox, 6))
+    await second_client.wait(task_id, until={"RUNNING"})
+    tasks = await _newest(second_client)
+    objects = await _objects(second_kube)
 
     async with _changed(
-        third_kube,
+        second_kube,
         "ALTER DATABASE poiesis SET default_transaction_read_only = on",
         "ALTER DATABASE poiesis RESET default_transaction_read_only",
     ):
-        await third_kube.sql(_CUT, database="postgres")
-        assert await _refusal(third_client, {"executors": [sh(images.busybox, "true")]}) == (
+        await second_kube.sql(_CUT, database="postgres")
+        assert await _refusal(second_client, {"executors": [sh(images.busybox, "true")]}) == (
             503,
             '{"error": "the database does not answer; try again"}',
         )
-        await _executor_ended(third_kube, task_id)
-        assert (await third_client.get(task_id))["state"] == "RUNNING"
-        assert await _newest(third_client) == tasks
+        await _executor_ended(second_kube, task_id)
+        assert (await second_client.get(task_id))["state"] == "RUNNING"
+        assert await _newest(second_client) == tasks
     # Sessions keep what they began with: a failover ends them, and so does this.
-    await third_kube.sql(_CUT, database="postgres")
-    task = await _ended(third_client, task_id)
+    await second_kube.sql(_CUT, database="postgres")
+    task = await _ended(second_client, task_id)
 
     _assert_counted(task, 6)
-    assert await _objects(third_kube) <= objects
+    assert await _objects(second_kube) <= objects
 
 
 async def test_an_end_waits_for_a_free_connection(
-    third_client: TesClient, third_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
-    task_id = await third_client.create(_counting(images.busybox, 6))
-    await third_client.wait(task_id, until={"RUNNING"})
+    task_id = await second_client.create(_counting(images.busybox, 6))
+    await second_client.wait(task_id, until={"RUNNING"})
 
     async with _changed(
-        third_kube,
+        second_kube,
         "ALTER ROLE poiesis_recorder CONNECTION LIMIT 0",
         "ALTER ROLE poiesis_recorder CONNECTION LIMIT -1",
     ):
-        await third_kube.sql(f"{_CUT} AND usename = 'poiesis_recorder'")
-        await _executor_ended(third_kube, task_id)
-        await _refused_connection(third_kube, task_id)
-        assert (await third_client.get(task_id))["state"] == "RUNNING"
-    task = await _ended(third_client, task_id)
+        await second_kube.sql(f"{_CUT} AND usename = 'poiesis_recorder'")
+        await _executor_ended(second_kube, task_id)
+        await _refused_connection(second_kube, task_id)
+        assert (await second_client.get(task_id))["state"] == "RUNNING"
+    task = await _ended(second_client, task_id)
 
     _assert_counted(task, 6)
 
 
 async def test_an_end_waits_for_a_locked_row(
-    third_client: TesClient, third_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
-    task_id = await third_client.create(_counting(images.busybox, 4))
-    await third_client.wait(task_id, until={"RUNNING"})
+    task_id = await second_client.create(_counting(images.busybox, 4))
+    await second_client.wait(task_id, until={"RUNNING"})
 
     locked = asyncio.create_task(
-        third_kube.sql(
+        second_kube.sql(
             f"BEGIN; SELECT FROM task WHERE id = '{task_id}' FOR UPDATE; SELECT pg_sleep(10); COMMIT"
         )
     )
-    await _executor_ended(third_kube, task_id)
+    await _executor_ended(second_kube, task_id)
 
     async def waits() -> str:
-        return await third_kube.sql(
+        return await second_kube.sql(
             "SELECT pid FROM pg_stat_activity WHERE usename = 'poiesis_recorder' AND wait_event_type = 'Lock'"
         )
 
     await eventually(waits, "a recorder that waits for the lock", seconds=10)
-    assert (await third_client.get(task_id))["state"] == "RUNNING"
+    assert (await second_client.get(task_id))["state"] == "RUNNING"
     assert not locked.done()
     await locked
-    task = await _ended(third_client, task_id)
+    task = await _ended(second_client, task_id)
 
     _assert_counted(task, 4)
 
