@@ -56,7 +56,11 @@ with warnings.catch_warnings():  # testcontainers moved its modules, and says so
 _RUN = "POIESIS_E2E_RUN"  # how this run is called
 _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
 _RELEASES = ("first", "second", "third", "queued")
-_NODES = "where_nodes_fail"  # in the names of tests on the cluster of two nodes
+_SCOPES = {  # by words of their names, tests that have something for themselves, one after the other
+    "the cluster of two nodes": ("where_nodes_fail",),
+    "the second release": ("test_postgres.py", "test_outages.py"),
+    "the third release": ("test_controller.py", "test_submission.py"),
+}
 _CREATED = pytest.StashKey[list[str]]()
 _CLUSTER = pytest.StashKey[Cluster]()
 _PASSING = pytest.StashKey[bool]()  # whether the cluster of two nodes goes when this process does
@@ -75,20 +79,23 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[_OWNER] = str(os.getpid())
 
 
-class _ByCluster(LoadScopeScheduling):  # type: ignore[misc]
-    """Each test to the next free worker, but all on the cluster of two nodes, first of all, to one of them.
+class _OneAtATime(LoadScopeScheduling):  # type: ignore[misc]
+    """Each test to the next free worker, but those that would wait for each other, first of all, to one.
 
-    That cluster is made by its tests and has one of them at a time, while the others work on the first one.
-    xdist's own groups would not do: pytest 9.2 keeps node ids where xdist 3.8 does not look for groups.
+    So it is with all on the cluster of two nodes, which is made by its tests and has one of them at a time,
+    and with stories that take parts of a release away. xdist's own groups would not do: pytest 9.2 keeps node
+    ids where xdist 3.8 does not look for groups.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return _NODES if _NODES in nodeid else nodeid
+        return next(
+            (scope for scope, names in _SCOPES.items() if any(one in nodeid for one in names)), nodeid
+        )
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByCluster:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _OneAtATime:
     """Whatever --dist says: most of these tests share something."""
-    return _ByCluster(config, log)
+    return _OneAtATime(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -61,7 +61,7 @@ class Level:
 LEVELS = {
     "unit": Level(_helm, ["-m", "not integration and not e2e", "-n", "2", *CODE]),
     "integration": Level(_backends, ["-m", "integration", "-n", "2", *CODE]),
-    "e2e": Level(_cluster, ["-m", "e2e", "-n", "4", "--dist", "loadgroup", "e2e/stories"]),
+    "e2e": Level(_cluster, ["-m", "e2e", "-n", "6", "--dist", "loadgroup", "e2e/stories"]),
 }
 
 
