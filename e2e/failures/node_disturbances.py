@@ -4,7 +4,7 @@ import asyncio
 import json
 from dataclasses import replace
 
-from failures.case import Disturbance, World
+from failures.case import Disturbance, Surroundings, World
 from failures.disturbances import Wait, executor_runs
 from kube import CommandRefused, Kube, Node, Object
 from lab.cluster import TWO_NODES
@@ -150,34 +150,31 @@ def pulls(image: str) -> Wait:
     return wait
 
 
+_URGENT = "poiesis-e2e-urgent"
+
+
+def urgent_work() -> Surroundings:
+    """There is a PriorityClass above that of tasks."""
+
+    async def begin(world: World) -> None:
+        meta = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": _URGENT}}
+        await world.kube.run("apply", "-f", "-", input_text=json.dumps({**meta, "value": 1000}))
+
+    async def end(world: World) -> None:
+        await world.kube.run("delete", "pod", world.marker, "--ignore-not-found", "--wait=false")
+        await world.kube.run("delete", "priorityclass", _URGENT, "--ignore-not-found")
+
+    return Surroundings(words="others' Pods have a higher PriorityClass", begin=begin, end=end)
+
+
 def preempted() -> Disturbance:
-    """A Pod of a higher priority needs what the task has."""
+    """`urgent_work` needs what the task has."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
-        task = _cpu(await world.kube.pod(task_id))
-        await world.kube.run("apply", "-f", "-", input_text=json.dumps(_PRIORITY))
-        await world.kube.create(_urgent(world, task))
-        try:
+        await world.kube.create(_urgent(world, _cpu(await world.kube.pod(task_id))))
 
-            async def runs() -> bool:
-                pod = await world.kube.get("pod", world.marker)
-                return pod is not None and pod["status"]["phase"] in {"Running", "Succeeded"}
-
-            await eventually(runs, "the Pod of the higher priority")
-        finally:
-            await world.kube.delete("pod", world.marker)
-            await world.kube.delete("priorityclass", _PRIORITY["metadata"]["name"])
-
-    return Disturbance(words="a Pod of a higher PriorityClass needs its node", act=act)
-
-
-_PRIORITY: Object = {
-    "apiVersion": "scheduling.k8s.io/v1",
-    "kind": "PriorityClass",
-    "metadata": {"name": "poiesis-e2e-urgent"},
-    "value": 1000,
-}
+    return Disturbance(words="one of them needs its node", act=act)
 
 
 def _cpu(pod: Object) -> str:
@@ -195,7 +192,7 @@ def _urgent(world: World, cpu: str) -> Object:
         "resources": {"requests": {"cpu": cpu}},
     }
     spec = {
-        "priorityClassName": _PRIORITY["metadata"]["name"],
+        "priorityClassName": _URGENT,
         "nodeSelector": {"kubernetes.io/hostname": world.node.container},
         "restartPolicy": "Never",
         "containers": [container],

@@ -15,6 +15,7 @@ from failures.node_disturbances import (
     kubelet_restarted,
     preempted,
     pulls,
+    urgent_work,
 )
 from failures.sights import (
     ended_meanwhile,
@@ -183,6 +184,7 @@ CASES: Sequence[Case] = (
             section=SECTION,
             title=title,
             document=document,
+            around=urgent_work(),
             meanwhile=preempted(),
             state=state,
             reasons=("PreemptionByScheduler",),
