@@ -14,7 +14,7 @@ from failures.cases.builders import (
     foreign_image,
     image,
 )
-from failures.sights import complained, explained, printed
+from failures.sights import complained, explained, logged, printed
 from failures.surroundings import server, without_secret
 from install import STORAGE_SECRET
 
@@ -30,13 +30,17 @@ CASES: Sequence[Case] = (
         document=image("localhost:{port}/no/such:image"),
         state="SYSTEM_ERROR",
         reasons=("ImagePullBackOff", "ErrImagePull"),
-        message="executor-0 (<image>) cannot start: <the words of kubelet and registry> not found",
+        message="executor-0 (<image>) cannot start: <the words of the kubelet>",
         container="executor-0",
         reporter="controller",
         within=PULL,
         after=After.POD,
         states=QUEUED,
-        sees=(explained("executor-0: ErrImagePull: "), explained('executor-0: Pulling: Pulling image "')),
+        sees=(
+            explained("executor-0: ErrImagePull: "),
+            logged("not found"),
+            explained('executor-0: Pulling: Pulling image "'),
+        ),
     ),
     Case(
         id="registry-missing",
@@ -96,12 +100,13 @@ CASES: Sequence[Case] = (
         document=image(f"localhost:{_REGISTRY}/private/tool:1"),
         state="SYSTEM_ERROR",
         reasons=("ImagePullBackOff", "ErrImagePull"),
-        message="executor-0 (<image>) cannot start: <the words of the kubelet>401 Unauthorized",
+        message="executor-0 (<image>) cannot start: <the words of the kubelet>",
         container="executor-0",
         reporter="controller",
         within=PULL,
         after=After.POD,
         states=QUEUED,
+        sees=(logged("401 Unauthorized"),),
     ),
     Case(
         id="image-foreign",
