@@ -23,6 +23,7 @@ PACKAGES = [
     "e2e/lab",
     "e2e/demo",
     "e2e/failures",
+    "e2e/chaos",
 ]
 IMPORTS = [str(ROOT / package.rpartition("/")[0]) for package in PACKAGES]
 CHART = "deployment/helm/poiesis"

@@ -291,9 +291,9 @@ class TesClient:
 
 
 @asynccontextmanager
-async def connect(url: str, *, token: str | None = None) -> AsyncIterator[TesClient]:
-    """A client for the server at `url`; requests have 30 s."""
+async def connect(url: str, *, token: str | None = None, seconds: float = 30) -> AsyncIterator[TesClient]:
+    """A client for the server at `url`; a request has so many seconds."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    timeout = aiohttp.ClientTimeout(total=30)
+    timeout = aiohttp.ClientTimeout(total=seconds)
     async with aiohttp.ClientSession(timeout=timeout, headers=headers) as http:
         yield TesClient(url, http)

@@ -1,0 +1,1 @@
+"""The chaos test: tasks of mixed shape while parts of Poiesis and of the node are killed; docs/chaos.md."""

@@ -1,0 +1,59 @@
+"""`python -m chaos`: parse the command line, run, report."""
+
+import argparse
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.shell import say
+
+_TTL_SECONDS = 60
+
+
+def main() -> int:
+    """Exit 0 if nothing was violated, 1 if something was or the run could not be had."""
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=None, help="default: the time of day")
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--tasks", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=None, help="folder for the report and for evidence")
+    chosen = parser.parse_args()
+    seed = int(time.time()) if chosen.seed is None else chosen.seed
+    try:
+        return _run(seed, chosen.seconds, chosen.tasks, chosen.out)
+    except LabError as error:
+        say(f"chaos: {error}")
+        return 1
+
+
+def _run(seed: int, seconds: float, tasks: int, out: Path | None) -> int:
+    from chaos.judge import violations  # late: --help needs none of what they import
+    from chaos.plan import plan
+    from chaos.report import report
+    from chaos.run import carry_out
+    from chaos.stage import stage
+    from lab import backends, cache, cluster, images, services
+    from storage import Endpoint
+
+    folder = (out or cache.directory() / "chaos" / str(seed)).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    running = cluster.up()
+    minio = backends.start_minio()
+    endpoint = Endpoint(
+        url=minio.url, pod_url=minio.pod_url, access_key=minio.access_key, secret_key=minio.secret_key
+    )
+    built = services.build_and_load()
+    with stage(running, built, endpoint, images.images(), ttl=_TTL_SECONDS) as there:
+        record = asyncio.run(carry_out(plan(seed, seconds=seconds, tasks=tasks), there, folder))
+    found = violations(record)
+    text = report(record, found)
+    (folder / "report.txt").write_text(text)
+    print(text, end="")
+    say(f"chaos: this and evidence of violations: {folder}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
