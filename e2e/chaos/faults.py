@@ -1,5 +1,6 @@
 """How each kind of fault is done to the cluster."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,8 @@ class _Container:
 
 async def inject(fault: Fault, stage: Stage) -> Injected:
     """Do it. Who has gone by himself meanwhile is no victim."""
-    return Injected(fault=fault, victims=tuple(await _HOW[fault.kind](fault, stage)))
+    at = time.time()
+    return Injected(fault=fault, at=at, victims=tuple(await _HOW[fault.kind](fault, stage)))
 
 
 async def _kill_recorders(fault: Fault, stage: Stage) -> list[str]:

@@ -1,7 +1,9 @@
 """What must hold of every task, whatever was killed: observations in, violations out. Pure.
 
-None of the faults justifies an end of its own: recorder, api, controller, kubelet and connections may die at
-any moment, and a task still ends as its executors do.
+Recorder, api, controller and connections may die at any moment, and a task still ends as its executors do.
+So it does when the kubelet is restarted, but for one case: a container that is being started at that very
+moment. The runtime gives its start up with the kubelet's request (`StartError`, "context canceled"), and
+Kubernetes fails a Pod with restartPolicy Never for that. The container never ran; nothing may run after it.
 """
 
 from collections import Counter
@@ -20,6 +22,8 @@ _ORDER: Mapping[State, int] = {
     "CANCELING": 3,
     **dict.fromkeys(TERMINAL, 4),
 }
+_CUT_OFF = "context canceled"
+_RESTART_SECONDS = 60.0  # within which the kubelet finds out, and the Pod has been ended
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 
@@ -44,8 +48,10 @@ def task_violations(one: Observed) -> list[Violation]:
     if one.first is not None and _kept(one.first) != _kept(one.last):
         words = f"then {_kept(one.first)}, later {_kept(one.last)}"
         found.append(_violation(one, "an end is never changed", words))
-    if one.last["state"] != "CANCELED" and one.stored != one.submission.shape.output:
-        words = f"{one.submission.shape.output!r} expected, {one.stored!r} stored"
+    content = one.submission.shape.output
+    cut = one.last["state"] == "CANCELED" or lost_start(one, one.last) is not None
+    if one.stored != content and not (cut and one.stored is None):
+        words = f"{_size(content)} expected, {_size(one.stored)} stored"
         found.append(_violation(one, "outputs are stored whole, once", words))
     return found
 
@@ -55,11 +61,26 @@ def document_violations(one: Observed, task: Task) -> list[Violation]:
     state = task["state"]
     if state not in TERMINAL:
         return [_violation(one, "every task ends", f"{state}; seen: {_seen(one)}")]
-    if state not in (possible := _possible_ends(one)):
+    if lost_start(one, task) is None and state not in (possible := _possible_ends(one)):
         why = [log.get("metadata") for log in task["logs"]]
         words = f"{state}, not {' or '.join(sorted(possible))}: {why}"
         return [_violation(one, "a task ends as its executors do", words)]
     return [*_told(one, task), *_logs(one, task), *_outputs(one, task)]
+
+
+def lost_start(one: Observed, task: Task) -> str | None:
+    """The container whose start the kubelet's restart cut off, if that is why the task ended."""
+    told = task["logs"][-1].get("metadata", {}) if task["logs"] else {}
+    ended_at = _ended_at(one)
+    if (
+        task["state"] != "SYSTEM_ERROR"
+        or told.get("reason") != "StartError"
+        or _CUT_OFF not in told.get("message", "")
+        or ended_at is None
+        or not any(ended_at - _RESTART_SECONDS < restart < ended_at for restart in one.restarts)
+    ):
+        return None
+    return told.get("container")
 
 
 # --- one task ------------------------------------------------------------------------------------------
@@ -68,12 +89,16 @@ def document_violations(one: Observed, task: Task) -> list[Violation]:
 def _possible_ends(one: Observed) -> set[State]:
     """CANCELED if that was asked for in time; its natural end if all of its work had been done by then."""
     shape = one.submission.shape
-    ended_at = next((seen.at for seen in one.states if seen.state in TERMINAL), None)
+    ended_at = _ended_at(one)
     if one.cancel_at is None or (ended_at is not None and ended_at < one.cancel_at):
         return {shape.natural_end}
     last = len(shape.running) - 1
     all_done = any(entry.executor == last and entry.word == "ended" for entry in one.entries)
     return {"CANCELED", shape.natural_end} if all_done else {"CANCELED"}
+
+
+def _ended_at(one: Observed) -> float | None:
+    return next((seen.at for seen in one.states if seen.state in TERMINAL), None)
 
 
 def _states(one: Observed) -> Iterator[Violation]:
@@ -99,7 +124,7 @@ def _executions(one: Observed) -> Iterator[Violation]:
 
 
 def _after_the_end(one: Observed) -> Iterator[Violation]:
-    ended_at = next((seen.at for seen in one.states if seen.state in TERMINAL), None)
+    ended_at = _ended_at(one)
     for entry in one.entries:
         if ended_at is not None and entry.at > ended_at:
             words = f"executor {entry.executor} {entry.word} {entry.at - ended_at:.1f} s later"
@@ -128,6 +153,11 @@ def _logs(one: Observed, task: Task) -> Iterator[Violation]:
     if task["state"] == "CANCELED":
         yield from _cut_logs(one, logs, steps)
         return
+    if (lost := lost_start(one, task)) is not None:
+        done = {entry.executor for entry in one.entries}
+        steps = steps[: len(done)]
+        if lost in {f"executor-{number}" for number in done}:
+            yield _violation(one, "a container whose start was lost has not run", lost)
     codes, expected = [log["exit_code"] for log in logs], [step.exit_code for step in steps]
     if codes != expected:
         yield _violation(one, "exit codes are the executors' own", f"{codes}, not {expected}")
@@ -155,7 +185,7 @@ def _cut_logs(one: Observed, logs: list[ExecutorLog], steps: tuple[Step, ...]) -
 
 def _outputs(one: Observed, task: Task) -> Iterator[Violation]:
     content = one.submission.shape.output
-    if task["state"] == "CANCELED":
+    if task["state"] == "CANCELED" or lost_start(one, task) is not None:
         return
     listed = [
         (log["url"].partition("//")[2].partition("/")[2], log["size_bytes"])
@@ -209,6 +239,10 @@ def _violation(one: Observed, rule: str, words: str) -> Violation:
 
 def _seen(one: Observed) -> str:
     return " > ".join(seen.state for seen in one.states)
+
+
+def _size(content: str | None) -> str:
+    return "nothing" if content is None else f"{len(content)} bytes"
 
 
 def _difference(told: str, expected: str) -> str:

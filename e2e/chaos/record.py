@@ -10,9 +10,10 @@ from tes_client import Seen, Task
 
 @dataclass(frozen=True, kw_only=True)
 class Injected:
-    """A fault and whom it hit; nobody if there was nobody at that moment."""
+    """A fault, when (Unix time) it was done, and whom it hit; nobody if there was nobody at that moment."""
 
     fault: Fault
+    at: float
     victims: tuple[str, ...]
 
 
@@ -23,7 +24,8 @@ class Observed:
     `name` is that of the one POST that made it. `states`: those that polls saw, each once in a row. `first`
     and `last`: the FULL view when an end had just been seen, and after everything; `first` is None if no end
     was seen. `cancel_at`: when (Unix time) its client asked for its cancel first. `stored`: its output in the
-    bucket. `left`: kind and name of its objects that Kubernetes still has.
+    bucket. `left`: kind and name of its objects that Kubernetes still has. `restarts`: when (Unix time) the
+    kubelet was restarted in this run.
     """
 
     submission: Submission
@@ -36,6 +38,7 @@ class Observed:
     cancel_at: float | None = None
     stored: str | None = None
     left: tuple[str, ...] = ()
+    restarts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from chaos import evidence, faults, judge
 from chaos.client import Patient
 from chaos.ledger import Ledger, of_task
-from chaos.plan import Plan, Submission
+from chaos.plan import Kind, Plan, Submission
 from chaos.record import Injected, Observed, Record
 from chaos.shapes import document, input_key, output_key
 from chaos.stage import Site, Stage
@@ -186,6 +186,7 @@ class _Run:
             cancel_at=self._cancel_at.get(task_id),
             stored=stored,
             left=tuple(left),
+            restarts=tuple(one.at for one in self._injected if one.fault.kind is Kind.KUBELET),
         )
 
     async def _left(self) -> dict[str, list[str]]:
