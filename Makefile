@@ -11,7 +11,7 @@ export POIESIS_KUBERNETES := $(KUBERNETES)
 LAB = cd e2e && ../$(BIN)/python -m lab
 
 
-.PHONY: help demo test lint format unit integration e2e up down status images locks bench clean
+.PHONY: help demo test lint format unit integration e2e chaos up down status images locks bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ lint: $(READY) ## Formatting, style, types, import directions, dead code, the ch
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format .
+
+chaos: $(READY) ## Kill parts at random while tasks run (SEED=… SECONDS=600 TASKS=60); see docs/chaos.md
+	@cd e2e && ../$(BIN)/python -m chaos \
+		$(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TASKS),--tasks $(TASKS))
 
 up: $(READY) ## Bring the lab's cluster up (or reuse it)
 	@$(LAB) up

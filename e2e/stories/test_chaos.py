@@ -1,0 +1,33 @@
+"""As an operator I lose parts of the system at any moment, and every task ends as its executors do, once.
+
+A short run; `make chaos` is the long one, which restarts the kubelet, too: here other stories need it.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from chaos.judge import violations
+from chaos.plan import Kind, plan
+from chaos.report import report
+from chaos.run import carry_out
+from chaos.stage import stage
+from lab.cluster import Cluster
+from lab.images import Images
+from storage import Endpoint
+
+pytestmark = pytest.mark.e2e
+
+_SEED = 7
+_KINDS = frozenset(Kind) - {Kind.KUBELET}
+
+
+async def test_tasks_of_every_shape_end_as_they_should_whatever_is_killed(
+    *, cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images, tmp_path: Path
+) -> None:
+    with stage(cluster, built, storage, images, ttl=20) as there:
+        record = await carry_out(plan(_SEED, seconds=60, tasks=12, kinds=_KINDS), there, tmp_path)
+
+    found = violations(record)
+    assert found == [], f"{report(record, found)}evidence is in {tmp_path}"
+    assert {one.fault.kind for one in record.injected if one.victims} == _KINDS
