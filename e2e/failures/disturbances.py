@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from failures.case import Disturbance, Surroundings, World
 from failures.surroundings import job_in_queue
@@ -59,15 +60,20 @@ def recorder_killed(words: str, when: Wait) -> Disturbance:
 
 
 def recorder_killed_again_and_again() -> Disturbance:
-    """Until the executor has ended."""
+    """Before it can tell anything, until the executor's container has ended."""
+    found = "$(grep -ls POIESIS_TASK_ID=$0 /proc/[0-9]*/environ | cut -d/ -f3)"
+    script = f"until [ -e $1 ]; do kill -KILL {found}; sleep 0.05; done 2>/dev/null; rm $1"
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
-        while not await ended("executor-0", at_once=True)(world, task_id):
-            status = container_status(await world.kube.pod(task_id), "trec")
-            if status is not None and status["state"].get("running"):
-                with suppress(CommandRefused):  # it has just died of the last one
-                    await world.node.signal_container(status["containerID"], "SIGKILL")
+        stop = f"/tmp/{task_id}"  # on the node
+        over = partial(ended("executor-0", at_once=True), world, task_id)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(world.node.run("sh", "-c", script, task_id, stop))
+            try:
+                await eventually(over, "the end of executor-0", seconds=150)
+            finally:
+                await world.node.run("touch", stop)
 
     return Disturbance(words="`trec` is killed as often as it comes", act=act)
 
@@ -85,6 +91,23 @@ def recorder_lost() -> Disturbance:
             await world.node.signal_container(recorder, "SIGKILL")
 
     return Disturbance(words="`trec` is killed, and its image cannot be had any more", act=act)
+
+
+def recorder_killed_twice() -> Disturbance:
+    """While an executor runs: after the second time the kubelet waits before it starts it again."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        first = await world.kube.running_container(task_id, "trec")
+        await world.node.signal_container(first, "SIGKILL")
+
+        async def back() -> str | None:
+            second = await world.kube.running_container(task_id, "trec")
+            return second if second != first else None
+
+        await world.node.signal_container(await eventually(back, "another trec"), "SIGKILL")
+
+    return Disturbance(words="`trec` is killed (SIGKILL) twice while an executor runs", act=act)
 
 
 def recorder_bereft(kinds: str, words: str) -> Disturbance:

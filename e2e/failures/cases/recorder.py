@@ -11,6 +11,7 @@ from failures.disturbances import (
     recorder_killed,
     recorder_killed_again_and_again,
     recorder_killed_at_the_end,
+    recorder_killed_twice,
     recorder_lost,
     runs,
 )
@@ -19,6 +20,9 @@ from failures.surroundings import container_with
 from tes_client import State
 
 SECTION = "The recorder"
+
+_FIRST_BACK_OFF = 10  # seconds, of the kubelet
+_FAILED_ACK = 60  # that a failed container waits for a recorder that is down
 
 _ONE = f"{READY}; sleep 6; echo one"
 _TWO = "echo two; sleep 3; echo three"
@@ -118,6 +122,23 @@ CASES: Sequence[Case] = (
         release="second",
     ),
     Case(
+        id="recorder-down-at-a-failure",
+        section=SECTION,
+        title="It is down when an executor exits with 3, and the container waits for it",
+        document=scripts(f"{READY}; sleep 8; echo heard; exit 3"),
+        meanwhile=recorder_killed_twice(),
+        state="EXECUTOR_ERROR",
+        reasons=("Error",),
+        message="executor 0 exited with code 3",
+        container="executor-0",
+        exit_codes=(3,),
+        reporter="recorder",
+        within=SOON + _FIRST_BACK_OFF,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=(printed("ready\nheard\n"), restarted("trec"), told_once()),
+    ),
+    Case(
         id="recorder-killed-for-good",
         section=SECTION,
         title="It dies whenever it has started, and an executor exits with 3",
@@ -129,7 +150,7 @@ CASES: Sequence[Case] = (
         container="executor-0",
         exit_codes=(3,),
         reporter="controller",
-        within=SOON,
+        within=SOON + _FAILED_ACK,
         after=After.EXECUTOR,
         states=RAN,
         sees=(told_once(),),

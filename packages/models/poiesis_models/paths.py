@@ -11,7 +11,7 @@ BIN = "/poiesis/bin"  # emptyDir: the helper; trec rw, others ro
 HELPER = "/poiesis/bin/helper"
 RUN = "/poiesis/run"  # the container's own directory in the run volume, rw
 RUNS = "/poiesis/runs"  # the whole run volume: one directory a container; trec rw, others ro
-ACK = "/poiesis/ack"  # trec rw, pause ro
+ACK = "/poiesis/ack"  # trec rw, others ro
 ACK_FILE = "/poiesis/ack/done"  # content: 0 = the task is COMPLETE, 1 = it ended otherwise
 SPEC = "/poiesis/spec"  # filers only: work.json and the contents of literal inputs
 WORK_LIST = "/poiesis/spec/work.json"

@@ -26,6 +26,7 @@ SECRET_BYTES = 700 * 1024  # of a Secret's 1 MiB, which counts names and metadat
 WORK_LIST_BYTES = 400 * 1024
 RUN_BYTES = 2**30  # of the run directories together: executors can write there, and shall not fill the node
 ACK_TIMEOUT_SECONDS = 600
+FAILED_ACK_SECONDS = 60  # a failed container stays so long for a recorder that is down: three restarts
 TOKEN_SECONDS = 3600
 CA_DIRECTORY = "/poiesis/storage-ca"
 
@@ -590,6 +591,8 @@ def _helper_run(config: TaskPodConfig) -> list[str]:
         *_options("--runs", [paths.RUNS]),
         *_options("--log-bytes", [str(config.executors.log_bytes)]),
         *_options("--grace", [str(config.termination_grace_period_seconds)]),
+        *_options("--ack", [paths.ACK_FILE]),
+        *_options("--ack-timeout", [str(FAILED_ACK_SECONDS)]),
     ]
 
 
@@ -658,6 +661,7 @@ def _run_mounts(container: str) -> list[Manifest]:
         _mount("bin", paths.BIN, read_only=True),
         _mount("run", paths.RUN, sub_path=container),
         _mount("run", paths.RUNS, read_only=True),
+        _mount("ack", paths.ACK, read_only=True),
     ]
 
 

@@ -50,7 +50,7 @@ TREC_IMAGE = "ghcr.io/jaeaeich/poiesis-trec:0.2.0"
 HELPER_IMAGE = "ghcr.io/jaeaeich/poiesis-helper:0.2.0"
 EXECUTOR = {"image": "busybox", "command": ["true"]}
 RUN = ["/poiesis/bin/helper", "run", "--run", "/poiesis/run", "--runs", "/poiesis/runs"]
-RUN += ["--log-bytes", "65536", "--grace", "30"]
+RUN += ["--log-bytes", "65536", "--grace", "30", "--ack", "/poiesis/ack/done", "--ack-timeout", "60"]
 
 
 def task(**fields):
@@ -90,6 +90,7 @@ def run_mounts(name):
         {"name": "bin", "mountPath": "/poiesis/bin", "readOnly": True},
         {"name": "run", "mountPath": "/poiesis/run", "subPath": name},
         {"name": "run", "mountPath": "/poiesis/runs", "readOnly": True},
+        {"name": "ack", "mountPath": "/poiesis/ack", "readOnly": True},
     ]
 
 

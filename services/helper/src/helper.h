@@ -25,6 +25,11 @@ int install_main(int argc, char **argv);
 int run_main(int argc, char **argv);
 int wait_main(int argc, char **argv);
 
+/* wait.c */
+enum { ACK_NOT_IN_TIME = -1, ACK_NOT_AWAITED = -2 };
+
+int await_ack(const char *ack, int64_t milliseconds, int signals);
+
 /* options.c */
 enum option_kind { FLAG, TEXT, LIST, NUMBER };
 
@@ -72,7 +77,7 @@ int64_t realtime_ns(void);
 /* signals.c */
 int signals_open(void);
 void signals_restore(void);
-void signals_take(pid_t group);
+bool signals_take(pid_t group);
 int64_t signals_stop_at(void);
 
 /* processes.c */

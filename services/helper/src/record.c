@@ -18,7 +18,10 @@ bool exists(int dir, const char *name)
     return fstatat(dir, name, &found, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(found.st_mode);
 }
 
-/* `started` is locked before it gets its name. The fd stays open: lock free and no exit.json means that the helper was killed. */
+/*
+ * `started` is locked before it gets its name: lock free and no exit.json means that the helper was killed. The fd that holds
+ * the lock, or -1.
+ */
 int put_started(int dir, int64_t start_ns)
 {
     static const char aside[] = ".started.part";
@@ -29,7 +32,7 @@ int put_started(int dir, int64_t start_ns)
         return -1;
     flock(fd, LOCK_EX | LOCK_NB); /* some network file systems cannot */
     if (write_all(fd, text, (size_t)size) == 0 && renameat(dir, aside, dir, "started") == 0)
-        return 0;
+        return fd;
     int error = errno;
     close(fd);
     unlinkat(dir, aside, 0);

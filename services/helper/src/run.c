@@ -29,9 +29,9 @@ enum {
 };
 
 static struct {
-    const char *run, *runs, *in, *out, *err, *on_failure, *termination_log, *cgroup_root;
+    const char *run, *runs, *in, *out, *err, *on_failure, *termination_log, *cgroup_root, *ack;
     struct list after, collect, share;
-    long log_bytes, grace, retry_exit_code, retry_attempts;
+    long log_bytes, grace, ack_timeout, retry_exit_code, retry_attempts;
     bool ignore_error, rerun, retry_killed;
 } options = {
     .in = "/dev/null",
@@ -40,6 +40,7 @@ static struct {
     .cgroup_root = "/sys/fs/cgroup",
     .log_bytes = 65536,
     .grace = 30,
+    .ack_timeout = 60,
     .retry_exit_code = -1,
     .retry_attempts = -1,
 };
@@ -57,6 +58,8 @@ static struct option option_table[] = {
     {.name = "--grace", .kind = NUMBER, .value = &options.grace, .min = 1, .max = 366L * 24 * 3600},
     {.name = "--on-failure", .kind = TEXT, .value = &options.on_failure},
     {.name = "--ignore-error", .kind = FLAG, .value = &options.ignore_error},
+    {.name = "--ack", .kind = TEXT, .value = &options.ack},
+    {.name = "--ack-timeout", .kind = NUMBER, .value = &options.ack_timeout, .min = 1, .max = 366L * 24 * 3600},
     {.name = "--retry-exit-code", .kind = NUMBER, .value = &options.retry_exit_code, .min = 1, .max = 255},
     {.name = "--retry-attempts", .kind = NUMBER, .value = &options.retry_attempts, .min = 0, .max = 1000},
     {.name = "--retry-killed", .kind = FLAG, .value = &options.retry_killed},
@@ -81,6 +84,8 @@ static const struct verb verb = {
         "  --grace SECONDS         SIGKILL what is left SECONDS-3 after a stop signal (default 30)\n"
         "  --on-failure exit|continue   continue: record the failure in DIR/failed and exit 0\n"
         "  --ignore-error          exit 0 whatever the process exits with (the true code is in exit.json)\n"
+        "  --ack FILE              before another exit code than 0 wait until FILE exists and has content ...\n"
+        "  --ack-timeout SECONDS   ... for so long at most (default 60), or until a stop signal\n"
         "  --retry-exit-code CODE  start argv again, with back-off, when it exits with CODE ...\n"
         "  --retry-attempts N      ... at most N times more\n"
         "  --retry-killed          also when a signal ended it, but for out of memory\n"
@@ -179,6 +184,16 @@ static int decide(const struct result *result)
     return code;
 }
 
+/*
+ * The Pod ends with the first container that fails, and a recorder that is down at that moment does not come back: then
+ * nobody could read the logs any more. So this container stays until the recorder has told what became of the task.
+ */
+static void await_recorder(void)
+{
+    if (options.ack && !signals_stop_at())
+        await_ack(options.ack, options.ack_timeout * 1000, signal_queue);
+}
+
 /* A container may be started twice (its record lost by the runtime). The process must not be. */
 static bool ran_before(int *code)
 {
@@ -193,6 +208,8 @@ static bool ran_before(int *code)
         }
         put_termination_message(options.termination_log, text, size);
         *code = decide(&result);
+        if (*code != 0)
+            await_recorder();
         return true;
     }
     if (exists(run_dir, "started")) {
@@ -448,7 +465,8 @@ static bool collect(void)
     return all;
 }
 
-static void record(const struct result *result)
+/* False if there is no exit.json. */
+static bool record(const struct result *result)
 {
     char text[RESULT_SIZE];
     size_t size = result_json(result, text);
@@ -458,6 +476,7 @@ static void record(const struct result *result)
     else
         close(fd);
     put_termination_message(options.termination_log, text, size);
+    return fd >= 0;
 }
 
 /* Not after a stop signal: the Pod is going away, nobody will read the files, and exit.json must be written in time. */
@@ -498,7 +517,8 @@ int run_main(int argc, char **argv)
     long kills_before = oom_kills(options.cgroup_root);
     open_outputs();
     struct result result = {.start_ns = realtime_ns()};
-    if (put_started(run_dir, result.start_ns) != 0) {
+    int lock = put_started(run_dir, result.start_ns);
+    if (lock < 0) {
         /* Without it a second start could not be told from the first. */
         say("cannot write %s/started: %s; not running", options.run, strerror(errno));
         return EXIT_REFUSED;
@@ -513,6 +533,9 @@ int run_main(int argc, char **argv)
     log_close(&out.log);
     log_close(&err.log);
     int code = decide(&result);
-    record(&result); /* last: whoever sees exit.json finds the other files final */
+    bool recorded = record(&result); /* whoever sees exit.json finds the other files final ... */
+    close(lock);                     /* ... and believes it now */
+    if (code != 0 && recorded)
+        await_recorder();
     return code;
 }

@@ -38,18 +38,21 @@ static bool is_stop(const struct signalfd_siginfo *info)
     return info->ssi_signo == SIGTERM || (getpid() == 1 && info->ssi_code == SI_USER && info->ssi_pid == 0);
 }
 
-/* Take what has arrived and forward it to the process group (0: to nobody). */
-void signals_take(pid_t group)
+/* Take what has arrived and forward it to the process group (0: to nobody). True if there was more than the end of a child. */
+bool signals_take(pid_t group)
 {
     struct signalfd_siginfo info;
+    bool any = false;
     while (read(queue, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo == SIGCHLD)
             continue;
+        any = true;
         if (!stop_at && is_stop(&info))
             stop_at = monotonic_ms();
         if (group > 0)
             kill(-group, (int)info.ssi_signo);
     }
+    return any;
 }
 
 /* When the container was first asked to stop (monotonic_ms), or 0. */

@@ -33,6 +33,28 @@ static int watch_directory_of(const char *path)
     return inotify; /* without it the safety poll remains */
 }
 
+/* The first character of `ack` as soon as it has one; ACK_NOT_IN_TIME; ACK_NOT_AWAITED after a signal. */
+int await_ack(const char *ack, int64_t milliseconds, int signals)
+{
+    int inotify = watch_directory_of(ack);
+    int64_t deadline = monotonic_ms() + milliseconds;
+    for (;;) {
+        int first = first_character(ack);
+        if (first >= 0)
+            return first;
+        int64_t left = deadline - monotonic_ms();
+        if (left <= 0)
+            return ACK_NOT_IN_TIME;
+        struct pollfd events[] = {{.fd = signals, .events = POLLIN}, {.fd = inotify, .events = POLLIN}};
+        poll(events, 2, left < SAFETY_POLL_MS ? (int)left : SAFETY_POLL_MS);
+        if (signals_take(0))
+            return ACK_NOT_AWAITED;
+        char ignored[4096];
+        if (events[1].revents)
+            (void)!read(inotify, ignored, sizeof ignored);
+    }
+}
+
 int wait_main(int argc, char **argv)
 {
     const char *ack = NULL;
@@ -55,23 +77,8 @@ int wait_main(int argc, char **argv)
     signal(SIGCHLD, SIG_IGN); /* whatever is adopted by PID 1 reaps itself */
     parse_options(&verb, argc, argv);
 
-    int inotify = watch_directory_of(ack);
-    int64_t deadline = monotonic_ms() + timeout * 1000;
-    for (;;) {
-        int first = first_character(ack);
-        if (first >= 0)
-            return first == '0' ? 0 : 1;
-        int64_t left = deadline - monotonic_ms();
-        if (left <= 0) {
-            say("nobody acknowledged the end of the task in %s within %ld s", ack, timeout);
-            return 1;
-        }
-        struct pollfd events[] = {{.fd = signals, .events = POLLIN}, {.fd = inotify, .events = POLLIN}};
-        poll(events, 2, left < SAFETY_POLL_MS ? (int)left : SAFETY_POLL_MS);
-        if (events[0].revents)
-            return 1;
-        char ignored[4096];
-        if (events[1].revents)
-            (void)!read(inotify, ignored, sizeof ignored);
-    }
+    int first = await_ack(ack, timeout * 1000, signals);
+    if (first == ACK_NOT_IN_TIME)
+        say("nobody acknowledged the end of the task in %s within %ld s", ack, timeout);
+    return first == '0' ? 0 : 1;
 }
