@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
-from chaos.judge import Violation, lost_start
+from chaos.judge import Violation, lost_recorder, lost_start
 from chaos.plan import Kind
 from chaos.record import Observed, Record
 from documents import seconds
@@ -42,6 +42,8 @@ def _tasks(record: Record) -> Iterator[str]:
     yield f"tasks: {_counted(Counter(one.last['state'] for one in record.observed))}"
     if lost := [found for one in record.observed if (found := lost_start(one, one.last)) is not None]:
         yield f"  SYSTEM_ERROR because the kubelet was restarted while it started a container: {len(lost)}"
+    if count := sum(lost_recorder(one, one.last) for one in record.observed):
+        yield f"  whose Pod ended so while its recorder was down: {count}"
     for shape in shapes:
         of_shape = [one for one in record.observed if one.submission.shape.name == shape]
         took = sorted(filter(None, map(_took, of_shape)))

@@ -330,6 +330,47 @@ def test_nothing_else_is_excused_by_it(rule: str, one: Observed) -> None:
     assert rule in _rules(_record(one))
 
 
+def _lost_pause(*, reporter: str = "controller", restart: float = 101.0, code: int = 128) -> Observed:
+    """All was done; the recorder was down and had told half of the first executor's log."""
+    task: Any = _task(TWO, "COMPLETE")
+    log = task["logs"][0]
+    log["metadata"] = {"reported_by": reporter}
+    log["system_logs"].insert(
+        0, f"2026-01-01T00:00:00Z the controller did (phase Failed, pause exited with code {code})"
+    )
+    log["logs"][0]["stdout"] = "line 1\n"
+    log["logs"][1]["stdout"] = log["logs"][1]["stderr"] = ""
+    log["outputs"] = []
+    return replace(_observed(TWO), first=task, last=task, restarts=(restart,))
+
+
+def test_with_a_lost_start_goes_what_a_recorder_that_was_down_had_not_told() -> None:
+    one = _lost_pause()
+    assert violations(_record(one)) == []
+    assert "while its recorder was down: 1\n" in report(_record(one), [])
+
+
+@pytest.mark.parametrize(
+    "one",
+    [_lost_pause(reporter="recorder"), _lost_pause(restart=20.0), _lost_pause(code=1)],
+    ids=["the recorder was there", "no restart", "pause ran"],
+)
+def test_without_one_nothing_goes(one: Observed) -> None:
+    assert _rules(_record(one)) == {"logs are complete and not doubled", "outputs are listed once"}
+
+
+def test_even_then_the_rest_is_as_ever() -> None:
+    one = _lost_pause()
+    wrong: Any = deepcopy(one.last)
+    wrong["logs"][0]["logs"][0].update(exit_code=1, stdout="line 2\n")
+    found = _rules(_record(replace(one, first=wrong, last=wrong, stored=None)))
+    assert found == {
+        "exit codes are the executors' own",
+        "logs are complete and not doubled",
+        "outputs are stored whole, once",
+    }
+
+
 # --- the run ---------------------------------------------------------------------------------------------
 
 

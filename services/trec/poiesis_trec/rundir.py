@@ -136,8 +136,8 @@ class RunDirectory:
             self.doubtful = False
             return None, self.files.helper_gone
         held = self._lock.check()
-        if held is False and self._exit is None:
-            self._read_exit()  # it may have been written between the first look and the lock
+        if held is False:
+            self._read_exit()  # the helper may have written it between the first look and the lock
         self.doubtful = held is True and self._exit is not None
         return None if held is True else self._exit, held is False and self._exit is None
 

@@ -91,6 +91,21 @@ def test_an_exit_record_counts_only_when_the_helper_has_gone(directory, lab):
     assert not directory.doubtful
 
 
+def test_what_was_read_before_the_helper_had_gone_does_not_count(directory, lab, monkeypatch):
+    one = lab.helper("executor-0").start()
+    _forge(one)
+    check = directory._lock.check
+
+    def the_helper_ends_first():
+        one.end(3)
+        return check()
+
+    monkeypatch.setattr(directory._lock, "check", the_helper_ends_first)
+    directory.refresh(check_lock=False)
+    assert directory.files.exit is not None
+    assert directory.files.exit.exit_code == 3
+
+
 def test_an_executor_cannot_put_another_lock_in_the_place_of_its_helpers(directory, lab):
     one = lab.helper("executor-0").start()
     directory.refresh(check_lock=False)
