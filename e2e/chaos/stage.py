@@ -85,7 +85,7 @@ def stage(
         yield Stage(
             run=f"chaos-{process}",
             sites=sites,
-            node=Node(docker=docker.binary(), container=lab_cluster.NODE),
+            node=Node(docker=docker.binary(), container=lab_cluster.ONE_NODE.control_plane),
             dsn=postgres.dsn,
             bucket=bucket,
             busybox=images.busybox,
