@@ -11,9 +11,10 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from filelock import FileLock
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from failures.case import World
 from failures.node_disturbances import well_again
 from install import (
     DATABASE_SECRET,
@@ -60,6 +62,7 @@ _SCOPES = {  # by words of their names, tests that have something for themselves
     "the cluster of two nodes": ("where_nodes_fail",),
     "the second release": ("test_postgres.py", "test_outages.py"),
     "the third release": ("test_controller.py", "test_submission.py"),
+    "the queue": ("where_kueue_admits",),
 }
 _CREATED = pytest.StashKey[list[str]]()
 _CLUSTER = pytest.StashKey[Cluster]()
@@ -260,30 +263,36 @@ def bucket(storage: Endpoint) -> Iterator[Bucket]:
 
 
 @pytest.fixture(scope="session")
-def release(
-    cluster: Cluster, built: dict[str, str], storage: Endpoint, postgres: backends.Postgres, images: Images
-) -> Release:
+def released(
+    cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images
+) -> Callable[..., Release]:
+    """Have the chart installed by a name: these values laid over the common ones, and these Secrets."""
+
+    def have(name: str, overrides: Values, secrets: Mapping[str, Mapping[str, str]]) -> Release:
+        def make() -> dict[str, Any]:
+            return asdict(
+                install(
+                    cluster,
+                    name=name,
+                    namespace=_namespace(name, os.environ[_RUN]),
+                    values=chart_values(built, storage, images.postgres, overrides),
+                    secrets={STORAGE_SECRET: storage_secret(storage), **secrets},
+                )
+            )
+
+        return Release(**once(name, make))
+
+    return have
+
+
+@pytest.fixture(scope="session")
+def release(released: Callable[..., Release], postgres: backends.Postgres) -> Release:
     """The chart as most sites would have it: Postgres and object storage from outside, claims for disks."""
     overrides: Values = {
         "postgresql": {"embedded": False, "existingSecret": DATABASE_SECRET},
         "tctl": {"reconcileSeconds": 15},
     }
-
-    def make() -> dict[str, Any]:
-        return asdict(
-            install(
-                cluster,
-                name="first",
-                namespace=_namespace("first", os.environ[_RUN]),
-                values=chart_values(built, storage, images.postgres, overrides),
-                secrets={
-                    STORAGE_SECRET: storage_secret(storage),
-                    DATABASE_SECRET: database_secret(postgres.pod_dsn),
-                },
-            )
-        )
-
-    return Release(**once("release", make))
+    return released("first", overrides, {DATABASE_SECRET: database_secret(postgres.pod_dsn)})
 
 
 @pytest.fixture(scope="session")
@@ -301,9 +310,7 @@ def filer_image(cluster: Cluster, images: Images) -> str:
 
 
 @pytest.fixture(scope="session")
-def second_release(
-    cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images, filer_image: str
-) -> Release:
+def second_release(released: Callable[..., Release], filer_image: str) -> Release:
     """The chart otherwise: its own Postgres, disks on the node, and another filer for http:// and mem://."""
     side = {"image": filer_image, "command": ["/filer"]}
     overrides: Values = {
@@ -323,60 +330,34 @@ def second_release(
         ],
         "tctl": {"thresholds": {"imagePullSeconds": 30, "startSeconds": 30}},
     }
-
-    def make() -> dict[str, Any]:
-        return asdict(
-            install(
-                cluster,
-                name="second",
-                namespace=_namespace("second", os.environ[_RUN]),
-                values=chart_values(built, storage, images.postgres, overrides),
-                secrets={STORAGE_SECRET: storage_secret(storage)},
-            )
-        )
-
-    return Release(**once("second", make))
+    return released("second", overrides, {})
 
 
 @pytest.fixture(scope="session")
-def third_release(cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images) -> Release:
+def third_release(released: Callable[..., Release]) -> Release:
     """The chart with its own Postgres and few Jobs at a time, for stories in which services are lost."""
-    overrides: Values = {"queue": {"maxActiveTasks": 8, "claimSeconds": 10}}
-
-    def make() -> dict[str, Any]:
-        return asdict(
-            install(
-                cluster,
-                name="third",
-                namespace=_namespace("third", os.environ[_RUN]),
-                values=chart_values(built, storage, images.postgres, overrides),
-                secrets={STORAGE_SECRET: storage_secret(storage)},
-            )
-        )
-
-    return Release(**once("third", make))
+    return released("third", {"queue": {"maxActiveTasks": 8, "claimSeconds": 10}}, {})
 
 
 @pytest.fixture(scope="session")
-def queued_release(cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images) -> Release:
+def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Release:
     """The chart where Kueue admits the Jobs: to a queue of one CPU."""
     run = os.environ[_RUN]
-    namespace = _namespace("queued", run)
-    overrides: Values = {"volume": {"type": "ephemeral"}, "queue": {"kueueQueueName": "queue"}}
 
-    def make() -> dict[str, Any]:
+    def install_kueue() -> dict[str, Any]:
         lab_kueue.install(cluster, _kueue_user(run))
-        installed = install(
-            cluster,
-            name="queued",
-            namespace=namespace,
-            values=chart_values(built, storage, images.postgres, overrides),
-            secrets={STORAGE_SECRET: storage_secret(storage)},
-        )
-        lab_kueue.add_queue(cluster, _kueue_user(run), namespace, {"cpu": "1", "memory": "4Gi"})
-        return asdict(installed)
+        return {}
 
-    return Release(**once("queued", make))
+    def add_queue() -> dict[str, Any]:
+        quota = {"cpu": "1", "memory": "4Gi"}
+        lab_kueue.add_queue(cluster, _kueue_user(run), _namespace("queued", run), quota)
+        return {}
+
+    once("kueue", install_kueue)
+    overrides: Values = {"volume": {"type": "ephemeral"}, "queue": {"kueueQueueName": "queue"}}
+    release = released("queued", overrides, {})
+    once("queue", add_queue)
+    return release
 
 
 @pytest.fixture
@@ -563,6 +544,12 @@ def node(cluster: Cluster) -> Node:
     """The machine that Pods run on."""
     assert not cluster.external, "this story has to reach into the node: run it on the lab's own cluster"
     return Node(docker=docker.binary(), container=lab_cluster.ONE_NODE.control_plane)
+
+
+@pytest.fixture
+def beside(images: Images, bucket: Bucket, storage: Endpoint, web_url: str) -> Callable[..., World]:
+    """A row's world but for the release: `client`, `kube`, `node` and `api_url` are left to say."""
+    return partial(World, images=images, bucket=bucket, storage=storage, web_url=web_url)
 
 
 @pytest.fixture

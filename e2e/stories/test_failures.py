@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -15,13 +16,13 @@ from failures.case import Case, Outcome, World
 from failures.cases import CASES
 from install import Release
 from kube import Kube, Node
-from lab.images import Images
-from storage import Bucket, Endpoint, make_bucket
+from storage import Endpoint, make_bucket
 from tes_client import State, TesClient
 
 pytestmark = pytest.mark.e2e
 
 _EVERY_SECONDS = 0.2
+Record = Callable[[str, object], None]
 
 
 def _cases(release: str) -> Callable[..., object]:
@@ -51,22 +52,10 @@ async def test_a_failure_is_told_as_the_table_says(
     release: Release,
     kube: Kube,
     node: Node,
-    images: Images,
-    bucket: Bucket,
-    storage: Endpoint,
-    web_url: str,
-    record_property: Callable[[str, object], None],
+    beside: Callable[..., World],
+    record_property: Record,
 ) -> None:
-    world = World(
-        client=client,
-        kube=kube,
-        node=node,
-        images=images,
-        bucket=bucket,
-        storage=storage,
-        web_url=web_url,
-        api_url=release.url,
-    )
+    world = beside(client=client, kube=kube, node=node, api_url=release.url)
     await _prove(case, world, record_property)
 
 
@@ -78,22 +67,10 @@ async def test_a_failure_is_told_as_the_table_says_where_disks_are_the_nodes(
     second: Release,
     second_kube: Kube,
     node: Node,
-    images: Images,
-    bucket: Bucket,
-    storage: Endpoint,
-    web_url: str,
-    record_property: Callable[[str, object], None],
+    beside: Callable[..., World],
+    record_property: Record,
 ) -> None:
-    world = World(
-        client=second_client,
-        kube=second_kube,
-        node=node,
-        images=images,
-        bucket=bucket,
-        storage=storage,
-        web_url=web_url,
-        api_url=second.url,
-    )
+    world = beside(client=second_client, kube=second_kube, node=node, api_url=second.url)
     await _prove(case, world, record_property)
 
 
@@ -105,22 +82,10 @@ async def test_a_failure_is_told_as_the_table_says_where_kueue_admits(
     queued: Release,
     queued_kube: Kube,
     node: Node,
-    images: Images,
-    bucket: Bucket,
-    storage: Endpoint,
-    web_url: str,
-    record_property: Callable[[str, object], None],
+    beside: Callable[..., World],
+    record_property: Record,
 ) -> None:
-    world = World(
-        client=queued_client,
-        kube=queued_kube,
-        node=node,
-        images=images,
-        bucket=bucket,
-        storage=storage,
-        web_url=web_url,
-        api_url=queued.url,
-    )
+    world = beside(client=queued_client, kube=queued_kube, node=node, api_url=queued.url)
     await _prove(case, world, record_property)
 
 
@@ -132,30 +97,20 @@ async def test_a_failure_is_told_as_the_table_says_where_nodes_fail(
     nodes_release: Release,
     nodes_kube: Kube,
     worker: Node,
-    images: Images,
     storage: Endpoint,
-    web_url: str,
-    record_property: Callable[[str, object], None],
+    beside: Callable[..., World],
+    record_property: Record,
 ) -> None:
+    world = partial(beside, client=nodes_client, kube=nodes_kube, node=worker, api_url=nodes_release.url)
     with ExitStack() as afterwards:
         async with asyncio.TaskGroup() as group:
             for case in cases:
                 bucket = make_bucket(storage)
                 afterwards.callback(bucket.remove)
-                world = World(
-                    client=nodes_client,
-                    kube=nodes_kube,
-                    node=worker,
-                    images=images,
-                    bucket=bucket,
-                    storage=storage,
-                    web_url=web_url,
-                    api_url=nodes_release.url,
-                )
-                group.create_task(_prove(case, world, record_property))
+                group.create_task(_prove(case, world(bucket=bucket), record_property))
 
 
-async def _prove(case: Case, world: World, record: Callable[[str, object], None]) -> None:
+async def _prove(case: Case, world: World, record: Record) -> None:
     """Every column of the row; how long the client waited for the end goes into the report."""
     outcome = await _ended(case, world)
     assert_ended(outcome.task, case.state)
