@@ -407,7 +407,10 @@ def pod_template(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, st
 
 
 def recorder_container(layout: Layout, config: TaskPodConfig) -> Manifest:
-    """The native sidecar. Its hook makes what the others need; they start when it has returned."""
+    """The native sidecar. Its hook makes what the others need; they start when it has returned.
+
+    The sidecar does the same: a kubelet that is restarted before it has run the hook does not run it later.
+    """
     mounts = [
         _mount("bin", paths.BIN),
         _mount("run", paths.RUNS),
@@ -428,6 +431,7 @@ def recorder_container(layout: Layout, config: TaskPodConfig) -> Manifest:
             _env_from_pod("POD_UID", "metadata.uid"),
             _env_from_pod("POD_NAMESPACE", "metadata.namespace"),
             _env_from_pod("NODE_NAME", "spec.nodeName"),
+            _env("POIESIS_INSTALL", json.dumps(install_command(layout))),
             _env("POIESIS_LOG_BYTES", str(config.executors.log_bytes)),
             _env("POIESIS_GRACE_SECONDS", str(config.termination_grace_period_seconds)),
         ],

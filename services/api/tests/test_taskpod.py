@@ -51,6 +51,7 @@ HELPER_IMAGE = "ghcr.io/jaeaeich/poiesis-helper:0.2.0"
 EXECUTOR = {"image": "busybox", "command": ["true"]}
 RUN = ["/poiesis/bin/helper", "run", "--run", "/poiesis/run", "--runs", "/poiesis/runs"]
 RUN += ["--log-bytes", "65536", "--grace", "30", "--ack", "/poiesis/ack/done", "--ack-timeout", "60"]
+INSTALL = ["/helper", "install", "--bin", "/poiesis/bin", "--dir", "/poiesis/runs/executor-0"]
 
 
 def task(**fields):
@@ -115,23 +116,11 @@ def test_the_smallest_task_is_a_job_a_service_account_and_a_secret(config):
                 {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
                 for name, path in from_pod.items()
             ),
+            {"name": "POIESIS_INSTALL", "value": json.dumps(INSTALL)},
             {"name": "POIESIS_LOG_BYTES", "value": "65536"},
             {"name": "POIESIS_GRACE_SECONDS", "value": "30"},
         ],
-        "lifecycle": {
-            "postStart": {
-                "exec": {
-                    "command": [
-                        "/helper",
-                        "install",
-                        "--bin",
-                        "/poiesis/bin",
-                        "--dir",
-                        "/poiesis/runs/executor-0",
-                    ]
-                }
-            }
-        },
+        "lifecycle": {"postStart": {"exec": {"command": INSTALL}}},
         "resources": {
             "requests": {"cpu": "10m", "memory": "64Mi"},
             "limits": {"cpu": "1", "memory": "128Mi"},

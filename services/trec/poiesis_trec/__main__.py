@@ -38,6 +38,8 @@ def main() -> int:
     except ConfigError as error:
         logger.error("cannot start: %s", error)  # noqa: TRY400 (no stack: the message says all)
         return 2
+    if config.install and (code := os.spawnv(os.P_WAIT, config.install[0], config.install)) != 0:  # noqa: S606
+        logger.error("%s ended with %d", " ".join(config.install[:2]), code)  # so does the hook, which counts
     logger.info("recording task %s in Pod %s", config.task_id, config.pod.name)
     asyncio.run(until_signal(run, config))
     return 0

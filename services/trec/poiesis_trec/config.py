@@ -1,5 +1,6 @@
 """What the recorder is told: environment, and files in its own volume. Nothing else reads the environment."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,7 @@ class Config:
     runs: Path
     ack_file: Path
     kubernetes: KubernetesApi | None = None
+    install: tuple[str, ...] = ()  # the postStart hook's command
     log_bytes: int = 64 * 1024  # kept per stream and executor
     grace_seconds: float = 30
     log_interval_seconds: float = 1.0  # between two reports of one stream
@@ -72,6 +74,7 @@ class Config:
             runs=_below(root, paths.RUNS),
             ack_file=_below(root, paths.ACK_FILE),
             kubernetes=_kubernetes(env, root),
+            install=_command(env, "POIESIS_INSTALL"),
             log_bytes=_number(env, "POIESIS_LOG_BYTES", 64 * 1024, 0, 2**26),
             grace_seconds=_number(env, "POIESIS_GRACE_SECONDS", 30, 1, 2**31),
         )
@@ -117,6 +120,16 @@ def _plan(env: Mapping[str, str], name: str) -> Plan:
     if any("/" in container or container in {"", ".", ".."} for container in plan):
         raise ConfigError(f"{name} has a container whose name cannot be a directory's")
     return plan
+
+
+def _command(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    try:
+        words = json.loads(env.get(name) or "[]")
+    except ValueError as error:
+        raise ConfigError(f"{name} is not JSON: {error}") from error
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ConfigError(f"{name} is not a list of words")
+    return tuple(words)
 
 
 def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

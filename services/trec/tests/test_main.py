@@ -1,5 +1,6 @@
 """The process: exit codes, signals, and what it does not load."""
 
+import json
 import os
 import signal
 import subprocess
@@ -68,6 +69,38 @@ def test_sigterm_is_exit_0_even_before_there_is_a_handler(env, root):
     assert "told to end" in rest
     assert "s3cret" not in first + rest
     assert "passw0rd" not in first + rest
+
+
+def test_what_the_hook_installs_is_there_when_it_records(env, root, tmp_path):
+    """A kubelet that is restarted before it has run the hook does not run it later."""
+    made = tmp_path / "made"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(root)],
+        env=env | {"POIESIS_INSTALL": json.dumps(["/bin/sh", "-c", f"mkdir {made}"])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "recording task" in process.stderr.readline()
+    assert made.is_dir()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=9)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("command", [["/no/such/program"], ["/bin/sh", "-c", "exit 3"]])
+def test_it_records_also_if_that_fails(env, root, command):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(root)],
+        env=env | {"POIESIS_INSTALL": json.dumps(command)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert command[0] in process.stderr.readline()
+    assert "recording task" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=9)
 
 
 def test_only_what_is_needed_is_loaded(env):
