@@ -4,10 +4,11 @@ Recorder, api, controller and connections may die at any moment, and a task stil
 So it does when the kubelet is restarted, but for one case: a container that is being started at that very
 moment. The runtime gives its start up with the kubelet's request (`StartError`, "context canceled"), and
 Kubernetes fails a Pod with restartPolicy Never for that. The container never ran; nothing may run after it.
-If that is `pause`, all work was done and the end is the executors' own. A recorder that is down when a Pod
-ends so is not started again: what it had not told by then is lost.
+If that is `pause`, or `tof` after a failure, the end is the executors' own. A recorder that is down when a
+Pod ends so is not started again: what it had not told by then is lost.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ _ORDER: Mapping[State, int] = {
     "CANCELING": 3,
     **dict.fromkeys(TERMINAL, 4),
 }
-_CUT_OFF = "context canceled"
+_CUT_OFF = re.compile("([a-z]+-[0-9]+) could not be started: .*context canceled")
 _PAUSE_LOST = "pause exited with code 128"  # the controller's words; 128: the runtime could not start it
 _RESTART_SECONDS = 60.0  # within which the kubelet finds out, and the Pod has been ended
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
@@ -64,7 +65,8 @@ def document_violations(one: Observed, task: Task) -> list[Violation]:
     state = task["state"]
     if state not in TERMINAL:
         return [_violation(one, "every task ends", f"{state}; seen: {_seen(one)}")]
-    if lost_start(one, task) is None and state not in (possible := _possible_ends(one)):
+    excused = state == "SYSTEM_ERROR" and lost_start(one, task) is not None
+    if not excused and state not in (possible := _possible_ends(one)):
         why = [log.get("metadata") for log in task["logs"]]
         words = f"{state}, not {' or '.join(sorted(possible))}: {why}"
         return [_violation(one, "a task ends as its executors do", words)]
@@ -72,16 +74,9 @@ def document_violations(one: Observed, task: Task) -> list[Violation]:
 
 
 def lost_start(one: Observed, task: Task) -> str | None:
-    """The container whose start the kubelet's restart cut off, if that is why the task ended."""
-    told = _metadata(task)
-    if (
-        task["state"] != "SYSTEM_ERROR"
-        or told.get("reason") != "StartError"
-        or _CUT_OFF not in told.get("message", "")
-        or not _restarted_before(one)
-    ):
-        return None
-    return told.get("container")
+    """The container whose start the kubelet's restart cut off, if that is what ended the task's Pod."""
+    found = _CUT_OFF.search(_metadata(task).get("message", ""))
+    return found[1] if found is not None and _restarted_before(one) else None
 
 
 def lost_recorder(one: Observed, task: Task) -> bool:

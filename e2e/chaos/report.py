@@ -41,7 +41,7 @@ def _tasks(record: Record) -> Iterator[str]:
     shapes = sorted({one.submission.shape.name for one in record.observed})
     yield f"tasks: {_counted(Counter(one.last['state'] for one in record.observed))}"
     if lost := [found for one in record.observed if (found := lost_start(one, one.last)) is not None]:
-        yield f"  SYSTEM_ERROR because the kubelet was restarted while it started a container: {len(lost)}"
+        yield f"  ended because the kubelet was restarted while it started a container: {len(lost)}"
     if count := sum(lost_recorder(one, one.last) for one in record.observed):
         yield f"  whose Pod ended so while its recorder was down: {count}"
     for shape in shapes:

@@ -309,6 +309,21 @@ def test_a_restarted_kubelet_may_cost_the_container_that_it_was_starting() -> No
     assert "while it started a container: 1\n" in report(_record(one), [])
 
 
+def test_outputs_of_a_failed_task_go_with_a_lost_start_of_their_filer() -> None:
+    failing = replace(FAILING, output="as far as it got")
+    task: Any = _task(failing, "EXECUTOR_ERROR")
+    cut = "tof-0 could not be started: failed to create shim task: context canceled: unknown"
+    task["logs"][0]["metadata"] = {"message": f"executor 0 exited with code 7; then: {cut}"}
+    task["logs"][0]["outputs"] = []
+    one = replace(_observed(failing), first=task, last=task, stored=None, restarts=(102.5,))
+
+    assert violations(_record(one)) == []
+    assert _rules(_record(replace(one, restarts=()))) == {
+        "outputs are listed once",
+        "outputs are stored whole, once",
+    }
+
+
 @pytest.mark.parametrize(
     ("rule", "one"),
     [
