@@ -20,7 +20,7 @@ from xml.etree import ElementTree as ET
 from failures.mutation import Edit, Mutation, Verdict, edited, edits_by_file, grouped, judged
 from failures.mutations import MUTATIONS
 from failures.verdict import row_of
-from lab import binaries
+from lab import binaries, cache
 
 ROOT = Path(__file__).resolve().parents[2]
 STORY = "e2e/stories/test_failures.py"
@@ -46,7 +46,11 @@ def run(group: Sequence[Mutation], workers: int) -> Mapping[str, tuple[Verdict, 
             *("-p", "failures.verdict", f"--rows={rows}", f"--junitxml={report}", "-n", str(workers), STORY),
         ]
         environment = os.environ | {"PYTHONPATH": str(root / "e2e"), "POIESIS_HELM": str(binaries.helm())}
-        subprocess.run(command, cwd=root, env=environment, check=False)
+        log = cache.directory() / "log" / f"mutants-{group[0].name}.log"
+        log.parent.mkdir(exist_ok=True)
+        print(f"pytest writes to {log}", flush=True)
+        with log.open("w") as output:
+            subprocess.run(command, cwd=root, env=environment, stdout=output, stderr=output, check=False)
         return results(report.read_text(encoding="utf-8") if report.exists() else "<testsuites/>")
 
 
