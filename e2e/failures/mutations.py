@@ -68,7 +68,12 @@ _EXECUTORS = (
         'go_on = strcmp(options.on_failure, "continue") == 0;',
         "go_on = true;",
         rows=("exit-code",),
-        spoils=("exit-code-ignored", "failed-with-outputs", "recorder-killed-for-good"),
+        spoils=(
+            "exit-code-ignored",
+            "failed-with-outputs",
+            "recorder-down-at-a-failure",
+            "recorder-killed-for-good",
+        ),
     ),
     _one(
         "ignore-error-ignored",
@@ -376,6 +381,7 @@ _THE_RECORDER = (
             "recorder-killed-before-the-end",
             "recorder-killed-for-good",
             "recorder-killed-with-it",
+            "recorder-down-at-a-failure",
             "recorder-without-role",
             "recorder-without-token",
         ),
@@ -436,6 +442,14 @@ _THE_RECORDER = (
         "        yield from _untold(task, pod, limits)\n",
         "",
         rows=("recorder-lost", "recorder-lost-failed"),
+    ),
+    _one(
+        "recorder-not-awaited",
+        "A container that failed does not wait for a recorder that is down.",
+        _RUN_C,
+        "    if (code != 0 && recorded)\n        await_recorder();\n",
+        "    (void)recorded;\n",
+        rows=("recorder-down-at-a-failure",),
     ),
     _one(
         "executors-untold",
