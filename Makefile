@@ -11,7 +11,7 @@ export POIESIS_KUBERNETES := $(KUBERNETES)
 LAB = cd e2e && ../$(BIN)/python -m lab
 
 
-.PHONY: help demo test lint format unit integration e2e chaos up down status images locks bench clean
+.PHONY: help demo test lint format unit integration e2e chaos mutants up down status images locks bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ integration: $(READY) ## Tests on a real Postgres and a real MinIO
 
 e2e: $(READY) ## Stories on the kind cluster (KUBERNETES=1.29 or 1.37: on another Kubernetes, in a cluster of its own)
 	@$(BIN)/python e2e/run_tests.py e2e
+
+mutants: $(READY) ## See each row of docs/failures.md fail when what makes it right is taken away (NAMES="…" for some)
+	@cd e2e && ../$(BIN)/python -m failures.mutants $(NAMES)
 
 lint: $(READY) ## Formatting, style, types, import directions, dead code, the chart
 	@$(BIN)/python e2e/lint.py

@@ -81,6 +81,28 @@ def restarted(container: str) -> Sight:
     return Sight(words=f"`{container}` was restarted", check=check)
 
 
+def never_started(container: str) -> Sight:
+    """Kubernetes did not go on to this container; known when the Pod has ended."""
+
+    async def check(outcome: Outcome) -> None:
+        pod = await outcome.world.kube.ended_pod(outcome.task["id"])
+        status = container_status(pod, container)
+        assert status is None or "waiting" in status["state"], status
+
+    return Sight(words=f"`{container}` was never started", check=check)
+
+
+def tried_again(container: str, times: int) -> Sight:
+    """The helper has started the filer again, as often as it may."""
+
+    async def check(outcome: Outcome) -> None:
+        name = (await outcome.world.kube.pod(outcome.task["id"]))["metadata"]["name"]
+        said = await outcome.world.kube.run("logs", name, f"--container={container}")
+        assert f"(retry {times} of {times})" in said, said[-1000:]
+
+    return Sight(words=f"`{container}` was started again {times} times", check=check)
+
+
 def told_once() -> Sight:
     """Nothing is said twice."""
 

@@ -19,7 +19,7 @@ from failures.cases.builders import (
     without_tls,
 )
 from failures.disturbances import process_killed
-from failures.sights import complained, nothing_stored, printed
+from failures.sights import complained, nothing_stored, printed, tried_again
 from failures.surroundings import server, tiny_volumes
 
 SECTION = "Inputs and outputs"
@@ -98,6 +98,7 @@ CASES: Sequence[Case] = (
         within=RETRIES,
         after=After.POD,
         states=QUEUED,
+        sees=(tried_again("tif-0", 5),),
     ),
     Case(
         id="input-unknown-host",
@@ -113,6 +114,7 @@ CASES: Sequence[Case] = (
         within=RETRIES,
         after=After.POD,
         states=QUEUED,
+        sees=(tried_again("tif-0", 5),),
     ),
     Case(
         id="input-tls",
@@ -180,6 +182,7 @@ CASES: Sequence[Case] = (
         within=RETRIES,
         after=After.POD,
         states=QUEUED,
+        sees=(tried_again("tif-0", 5),),
     ),
     Case(
         id="filer-killed",

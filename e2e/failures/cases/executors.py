@@ -25,6 +25,7 @@ from failures.sights import (
     complained,
     kept_the_end,
     logged,
+    never_started,
     no_process,
     nothing_stored,
     pod_ended,
@@ -50,7 +51,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(printed("two\n", index=1), pod_ended("Failed")),
+        sees=(printed("two\n", index=1), never_started("executor-2"), pod_ended("Failed")),
     ),
     Case(
         id="exit-code-ignored",
