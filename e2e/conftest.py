@@ -336,12 +336,12 @@ def second_release(released: Callable[..., Release], filer_image: str) -> Releas
 @pytest.fixture(scope="session")
 def third_release(released: Callable[..., Release]) -> Release:
     """The chart with its own Postgres and few Jobs at a time, for stories in which services are lost."""
-    return released("third", {"queue": {"maxActiveTasks": 8, "claimSeconds": 10}}, {})
+    return released("third", {"queue": {"maxActiveTasks": 4, "claimSeconds": 10}}, {})
 
 
 @pytest.fixture(scope="session")
 def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Release:
-    """The chart where Kueue admits the Jobs: to a queue of one CPU."""
+    """The chart where Kueue admits the Jobs: to a queue of a fifth of a CPU."""
     run = os.environ[_RUN]
 
     def install_kueue() -> dict[str, Any]:
@@ -349,7 +349,7 @@ def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Releas
         return {}
 
     def add_queue() -> dict[str, Any]:
-        quota = {"cpu": "1", "memory": "4Gi"}
+        quota = {"cpu": "200m", "memory": "4Gi"}
         lab_kueue.add_queue(cluster, _kueue_user(run), _namespace("queued", run), quota)
         return {}
 

@@ -297,7 +297,7 @@ def job_in_queue(world: World, script: str, **labels: str) -> Object:
         "name": "c",
         "image": world.images.busybox,
         "command": ["sh", "-c", script],
-        "resources": {"requests": {"cpu": "1"}},
+        "resources": {"requests": {"cpu": "200m"}},
     }
     pod = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [container]}
     job = _object("batch/v1", "Job", f"other-{world.marker}", spec={"template": {"spec": pod}})

@@ -113,13 +113,15 @@ def is_stalled(pod: Object) -> bool:
     Two known ways: an init container that has ended 0 with reason OOMKilled (the kubelet kills the Pod for
     its reason and keeps its phase for its exit code), and a sandbox lost (its node was rebooted) between two
     init containers, the recorder being the first. In any other Pod the next container may be pulling its
-    image, which no status tells; so the recorder must be dead and not merely about to be restarted.
+    image, which no status tells; so the recorder must be dead and not merely about to be restarted. Before
+    it has let anything start, that is so if the kubelet has lost it: one that could not start is tried again.
     """
     if running_containers(pod):
         return False
     ends = container_ends(pod)
     out_of_memory = any(end.reason == _OOM for name, end in ends.items() if name != TREC_CONTAINER)
-    return out_of_memory or TREC_CONTAINER in ends
+    recorder = ends.get(TREC_CONTAINER)
+    return out_of_memory or (recorder is not None and (gate_is_open(pod) or _is_unknown(recorder)))
 
 
 def waits_for_a_lost_recorder(pod: Object) -> bool:

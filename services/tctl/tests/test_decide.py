@@ -520,6 +520,8 @@ def test_pod_that_can_never_end_is_ended(states, expected):
         pytest.param(
             {"trec": waiting("CrashLoopBackOff")}, id="the recorder is restarted before anything began"
         ),
+        pytest.param({"trec": TREC_KILLED}, id="the recorder has ended before anything began"),
+        pytest.param({"trec": terminated(128, "StartError")}, id="the recorder could not start"),
         pytest.param({**ALL_DONE, "trec": RUNNING, "pause": RUNNING}, id="pause waits for the ack"),
     ],
 )
