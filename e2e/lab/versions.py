@@ -60,7 +60,12 @@ RELEASES: Mapping[str, KubernetesRelease] = {
             image="kindest/node:v1.37.0@sha256:"
             "a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5",
             module="kubernetes-1.37",
-            kubelet={"failCgroupV1": False},  # true by default since 1.35
+            kubelet={
+                "failCgroupV1": False,  # true by default since 1.35
+                # Else an image that was copied into the node is pulled, once a registry has given the same
+                # one under another name.
+                "imagePullCredentialsVerificationPolicy": "NeverVerify",
+            },
         ),
     )
 }
