@@ -363,7 +363,6 @@ _DATA = (
 )
 
 _LOST_RECORDERS = (
-    "recorder-killed-at-first",
     "recorder-killed",
     "recorder-killed-between",
     "recorder-killed-before-outputs",
@@ -378,10 +377,29 @@ _THE_RECORDER = (
         "    ;",
         rows=_LOST_RECORDERS,
         spoils=(
+            "recorder-killed-at-first",
             "recorder-killed-before-the-end",
             "recorder-killed-for-good",
             "recorder-killed-with-it",
             "recorder-down-at-a-failure",
+            "recorder-without-role",
+            "recorder-without-token",
+        ),
+    ),
+    _one(
+        "gate-once",
+        "The hook that lets the other containers start fails when it is run again.",
+        "services/helper/src/install.c",
+        "if (!is_installed(target) && copy_file(SELF, target, 0755) != 0) {",
+        "if (is_installed(target) || copy_file(SELF, target, 0755) != 0) {",
+        rows=("recorder-killed-at-first",),
+        spoils=(
+            *_LOST_RECORDERS,
+            "recorder-killed-before-the-end",
+            "recorder-killed-for-good",
+            "recorder-killed-with-it",
+            "recorder-down-at-a-failure",
+            "recorder-never-starts",
             "recorder-without-role",
             "recorder-without-token",
         ),
