@@ -19,7 +19,7 @@ from xml.etree import ElementTree as ET
 
 from failures.mutation import Edit, Mutation, Verdict, edited, edits_by_file, grouped, judged
 from failures.mutations import MUTATIONS
-from failures.verdict import row_of
+from failures.verdict import rows_of
 from lab import binaries, cache
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,18 +59,21 @@ def _edit(path: Path, edits: Sequence[Edit]) -> None:
 
 
 def results(report: str) -> Mapping[str, tuple[Verdict, str]]:
-    """Of a JUnit report: what the plugin has noted of each row; a row without a note has passed."""
-    found = {}
-    for case in ET.fromstring(report).iter("testcase"):  # noqa: S314  # our own file
-        noted: dict[str, str] = {}
-        for one in case.iter("property"):  # the first is the cause, what the teardown adds is not
-            noted.setdefault(one.get("name", ""), one.get("value", ""))
-        verdict = noted.get("verdict") or (
-            Verdict.SURVIVED
-            if case.find("error") is None and case.find("failure") is None
-            else Verdict.BROKEN
-        )
-        found[row_of(case.get("name", ""))] = Verdict(verdict), noted.get("words", "")
+    """Of a JUnit report: what the plugin has noted of each row; without a note it has passed.
+
+    A test that has not passed and of which nothing is noted was not judged.
+    """
+    found: dict[str, tuple[Verdict, str]] = {}
+    for test in ET.fromstring(report).iter("testcase"):  # noqa: S314  # our own file
+        rows = rows_of(test.get("name", ""))
+        for one in test.iter("property"):  # the first is the cause, what the teardown adds is not
+            if (row := one.get("name", "")) in rows:
+                verdict, _, words = one.get("value", "").partition(" ")
+                found.setdefault(row, (Verdict(verdict), words))
+        unexplained = any(test.find(what) is not None for what in ("failure", "error", "skipped"))
+        otherwise = Verdict.BROKEN if unexplained and not found.keys() & set(rows) else Verdict.SURVIVED
+        for row in rows:
+            found.setdefault(row, (otherwise, ""))
     return found
 
 
