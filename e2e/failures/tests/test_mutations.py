@@ -51,6 +51,11 @@ def test_every_row_of_the_table_is_killed_by_a_mutation_or_excused_for_a_reason(
     assert uncovered(ROWS, MUTATIONS, EXEMPT) == (set(), set())
 
 
+@pytest.mark.parametrize("group", grouped(MUTATIONS), ids=lambda group: group[0].name)
+def test_a_group_leaves_a_row_alone_that_shows_that_nothing_else_is_broken(group: list[Mutation]) -> None:
+    assert mutants.control(group) in ROWS - {row for one in group for row in (*one.rows, *one.spoils)}
+
+
 def mutation(
     name: str, *rows: str, spoils: tuple[str, ...] = (), old: str = "", late: bool = False
 ) -> Mutation:
