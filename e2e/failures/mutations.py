@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from failures.mutation import Edit, Mutation
 
-NOT_YET = frozenset({"What nodes do", "Kueue"})  # sections on clusters of their own
 EXEMPT: Mapping[str, str] = {
     "claim-deleted": "Kubernetes alone keeps a claim that a Pod uses (kubernetes.io/pvc-protection)",
+    "kubelet-restarted": "Kubernetes alone leaves containers running while a kubelet restarts",
+    "kubelet-away": "Kubernetes alone goes on where it was when a kubelet comes back",
+    "api-server-down": "nothing in a Pod needs the API server to go on: there is no code to take away",
 }
 
 _RUN_C = "services/helper/src/run.c"
@@ -32,6 +34,11 @@ _TOLD_TO_END = (
     "disk",
     "root-disk",
     "run-directory-full",
+    "preempted",
+    "preempted-preemptible",
+    "kueue-preempted",
+    "kueue-stopped",
+    "kueue-deactivated-running",
 )
 _CANCELED_IN_A_POD = (
     "cancel-pulling",
@@ -363,7 +370,6 @@ _DATA = (
 )
 
 _LOST_RECORDERS = (
-    "recorder-killed-at-first",
     "recorder-killed",
     "recorder-killed-between",
     "recorder-killed-before-outputs",
@@ -378,10 +384,29 @@ _THE_RECORDER = (
         "    ;",
         rows=_LOST_RECORDERS,
         spoils=(
+            "recorder-killed-at-first",
             "recorder-killed-before-the-end",
             "recorder-killed-for-good",
             "recorder-killed-with-it",
             "recorder-down-at-a-failure",
+            "recorder-without-role",
+            "recorder-without-token",
+        ),
+    ),
+    _one(
+        "gate-once",
+        "The hook that lets the other containers start fails when it is run again.",
+        "services/helper/src/install.c",
+        "if (!is_installed(target) && copy_file(SELF, target, 0755) != 0) {",
+        "if (is_installed(target) || copy_file(SELF, target, 0755) != 0) {",
+        rows=("recorder-killed-at-first",),
+        spoils=(
+            *_LOST_RECORDERS,
+            "recorder-killed-before-the-end",
+            "recorder-killed-for-good",
+            "recorder-killed-with-it",
+            "recorder-down-at-a-failure",
+            "recorder-never-starts",
             "recorder-without-role",
             "recorder-without-token",
         ),
@@ -433,6 +458,10 @@ _THE_RECORDER = (
             "root-disk",
             "run-directory-full",
             "recorder-killed-with-it",
+            "rebooted",
+            "node-deleted",
+            "preempted",
+            "preempted-preemptible",
         ),
     ),
     _one(
@@ -516,7 +545,7 @@ _CANCELED = (
                 new='"propagationPolicy": "Orphan",',
             ),
         ),
-        rows=("cancel-unscheduled",),
+        rows=("cancel-unscheduled", "kueue-canceled"),
         spoils=(
             *_CANCELED_IN_A_POD,
             "claim-refused",
@@ -525,6 +554,10 @@ _CANCELED = (
             "pod-refused",
             "pod-security",
             "limit-range",
+            "kueue-deactivated-waiting",
+            "kueue-deactivated-running",
+            "unschedulable",
+            "claim-unbound",
         ),
     ),
     _one(
@@ -624,6 +657,87 @@ _OUTSIDE = (
     ),
 )
 
+_NODES = (
+    _one(
+        "lost-unexplained",
+        "The controller does not see that a kubelet has lost a container.",
+        "services/tctl/poiesis_tctl/podfacts.py",
+        "        or next((_lost_sight(end) for end in planned if _is_unknown(end)), None)\n",
+        "",
+        rows=("rebooted",),
+    ),
+    _one(
+        "stalled-for-ever",
+        "The controller waits for ever for a Pod in which everything is dead.",
+        _DECIDE,
+        "        yield from _stalled(task, pod, limits)\n",
+        "",
+        rows=("rebooted-pulling-first", "rebooted-pulling-second"),
+    ),
+    _one(
+        "silence-for-ever",
+        "The controller waits for ever for a node's word on a Pod that was deleted.",
+        _DECIDE,
+        "    elif is_deleted(pod):\n        yield from _lingering(task, pod, limits)\n",
+        "    elif is_deleted(pod):\n        return\n",
+        rows=("node-gone",),
+    ),
+    _one(
+        "collected-is-evicted",
+        "The controller takes the loss of a node for an eviction.",
+        "services/tctl/poiesis_tctl/podfacts.py",
+        '_NODE_LOST = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})',
+        '_NODE_LOST = frozenset({"DeletionByTaintManager"})',
+        rows=("node-deleted",),
+    ),
+    _one(
+        "unschedulable-for-ever",
+        "The controller waits for a node for ever.",
+        _DECIDE,
+        "    if limits.unschedulable and not (pod",
+        "    if False and not (pod",
+        rows=("unschedulable", "claim-unbound"),
+    ),
+    _one(
+        "preemption-unseen",
+        "The controller does not see that a Pod had to make room.",
+        "services/tctl/poiesis_tctl/podfacts.py",
+        "disruption=None if done else _disruption(pod),",
+        "disruption=None,",
+        rows=("preempted", "preempted-preemptible"),
+        spoils=("drained", "drained-preemptible"),
+    ),
+)
+
+_KUEUE = (
+    _one(
+        "queue-untold",
+        "The controller does not tell what Kueue says of a task that waits.",
+        _DECIDE,
+        "elif workload is not None and (wait := workloads.waits_for(workload)) is not None:",
+        "elif (wait := None) is not None:",
+        rows=("kueue-full",),
+        spoils=("kueue-deactivated-waiting", "kueue-canceled"),
+    ),
+    _one(
+        "suspension-unseen",
+        "The controller does not close the attempt of a Job that was suspended.",
+        _DECIDE,
+        "    if view.gone_pod is not None or task.state in {TesState.INITIALIZING, TesState.RUNNING}:\n"
+        "        said =",
+        "    if False:\n        said =",
+        rows=("kueue-preempted", "kueue-stopped"),
+    ),
+    _one(
+        "deactivation-unseen",
+        "The controller does not see that a Workload is not to run.",
+        _DECIDE,
+        "    if workload is not None and task.submitted and (why :=",
+        "    if False and workload is not None and (why :=",
+        rows=("kueue-deactivated-waiting", "kueue-deactivated-running"),
+    ),
+)
+
 MUTATIONS: Sequence[Mutation] = (
     *_EXECUTORS,
     *_IMAGES,
@@ -632,4 +746,6 @@ MUTATIONS: Sequence[Mutation] = (
     *_REFUSED,
     *_CANCELED,
     *_OUTSIDE,
+    *_NODES,
+    *_KUEUE,
 )

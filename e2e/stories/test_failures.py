@@ -103,11 +103,14 @@ async def test_a_failure_is_told_as_the_table_says_where_nodes_fail(
 ) -> None:
     world = partial(beside, client=nodes_client, kube=nodes_kube, node=worker, api_url=nodes_release.url)
     with ExitStack() as afterwards:
-        async with asyncio.TaskGroup() as group:
-            for case in cases:
-                bucket = make_bucket(storage)
-                afterwards.callback(bucket.remove)
-                group.create_task(_prove(case, world(bucket=bucket), record_property))
+        proofs = []
+        for case in cases:
+            bucket = make_bucket(storage)
+            afterwards.callback(bucket.remove)
+            proofs.append(_prove(case, world(bucket=bucket), record_property))
+        ends = await asyncio.gather(*proofs, return_exceptions=True)  # each row has a verdict of its own
+    if failures := [end for end in ends if isinstance(end, Exception)]:
+        raise failures[0] if len(failures) == 1 else ExceptionGroup("rows failed", failures)
 
 
 async def _prove(case: Case, world: World, record: Record) -> None:

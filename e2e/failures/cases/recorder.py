@@ -6,7 +6,7 @@ from failures.case import After, Case
 from failures.cases.builders import AT_ONCE, PULL, QUEUED, RAN, READY, SOON, WAIT, scripts, sent
 from failures.disturbances import (
     ended,
-    executor_runs,
+    live,
     recorder_bereft,
     recorder_killed,
     recorder_killed_again_and_again,
@@ -48,7 +48,7 @@ CASES: Sequence[Case] = (
         )
         for name, words, when, after in (
             ("killed-at-first", "as soon as it runs", runs("trec"), AT_ONCE),
-            ("killed", "while an executor runs", executor_runs, AT_ONCE),
+            ("killed", "when it has told what an executor has printed so far", live("ready\n"), AT_ONCE),
             ("killed-between", "between two executors", ended("executor-0"), AT_ONCE),
         )
     ),

@@ -1,10 +1,9 @@
 """The mutations fit the tree and the failure table, and their verdicts are drawn with care."""
 
-from pathlib import Path
-
 import pytest
 
 from failures import mutants, verdict
+from failures.case import Case
 from failures.cases import CASES
 from failures.mutation import (
     Edit,
@@ -17,7 +16,7 @@ from failures.mutation import (
     judged,
     uncovered,
 )
-from failures.mutations import EXEMPT, MUTATIONS, NOT_YET
+from failures.mutations import EXEMPT, MUTATIONS
 from tes_client import StillWaiting
 from waiting import NotInTime
 
@@ -49,8 +48,12 @@ def test_every_mutation_has_a_name_of_its_own_and_rows_of_the_table() -> None:
 
 
 def test_every_row_of_the_table_is_killed_by_a_mutation_or_excused_for_a_reason() -> None:
-    wanted = {case.id for case in CASES if case.section not in NOT_YET}
-    assert uncovered(wanted, MUTATIONS, EXEMPT) == (set(), set())
+    assert uncovered(ROWS, MUTATIONS, EXEMPT) == (set(), set())
+
+
+@pytest.mark.parametrize("group", grouped(MUTATIONS), ids=lambda group: group[0].name)
+def test_a_group_leaves_a_row_alone_that_shows_that_nothing_else_is_broken(group: list[Mutation]) -> None:
+    assert mutants.control(group) in ROWS - {row for one in group for row in (*one.rows, *one.spoils)}
 
 
 def mutation(
@@ -91,54 +94,79 @@ def raised(error: Exception) -> Exception:
     return caught.value
 
 
+def of_one_row(error: Exception, *, in_test: bool = True) -> Verdict:
+    ((found, _),) = verdict.judge(error, ["row"], in_test=in_test).values()
+    return found
+
+
+def run_as(file: str, source: str) -> Exception:
+    """What a module of this name raises."""
+    scope: dict[str, object] = {"NotInTime": NotInTime}
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        exec(compile(source, f"/somewhere/{file}", "exec"), scope)  # noqa: S102
+    return caught.value
+
+
 def test_only_what_a_row_asserts_kills() -> None:
     waiting = StillWaiting.__new__(StillWaiting)
     own = raised(AssertionError("x"))
-    assert verdict.judge(own, in_test=True)[0] is Verdict.KILLED
-    assert verdict.judge(own, in_test=False)[0] is Verdict.BROKEN
-    assert verdict.judge(raised(NotInTime("x")), in_test=True)[0] is Verdict.KILLED
-    assert verdict.judge(raised(RuntimeError("x")), in_test=True)[0] is Verdict.BROKEN
-    group = raised(ExceptionGroup("in a TaskGroup", [raised(waiting)]))
-    assert verdict.judge(group, in_test=True)[0] is Verdict.KILLED
-    mixed = raised(ExceptionGroup("in a TaskGroup", [own, raised(RuntimeError("x"))]))
-    assert verdict.judge(mixed, in_test=True)[0] is Verdict.BROKEN
+    assert of_one_row(own) is Verdict.KILLED
+    assert of_one_row(own, in_test=False) is Verdict.BROKEN
+    assert of_one_row(raised(NotInTime("x"))) is Verdict.KILLED
+    assert of_one_row(raised(RuntimeError("x"))) is Verdict.BROKEN
+    assert of_one_row(raised(ExceptionGroup("in a TaskGroup", [raised(waiting)]))) is Verdict.KILLED
+    mixed = ExceptionGroup("in a TaskGroup", [own, raised(RuntimeError("x"))])
+    assert of_one_row(raised(mixed)) is Verdict.BROKEN
 
 
 def test_lateness_is_told_from_what_is_wrong() -> None:
-    class Case:
+    class Row:
         within = 1
 
-    def look(case: Case) -> None:
+    def look(case: Row) -> None:
         assert case.within > 2
 
     with pytest.raises(AssertionError) as caught:
-        look(Case())
-    assert verdict.judge(caught.value, in_test=True)[0] is Verdict.LATE
+        look(Row())
+    assert of_one_row(caught.value) is Verdict.LATE
 
 
-def test_a_failure_to_bring_the_case_about_kills_nothing(tmp_path: Path) -> None:
-    source = "def act():\n    raise AssertionError('no Pod')\n"
-    scope: dict[str, object] = {}
-    exec(compile(source, str(tmp_path / "disturbances.py"), "exec"), scope)  # noqa: S102
-    act = scope["act"]
-    assert callable(act)
-    with pytest.raises(AssertionError) as caught:
-        act()
-    assert verdict.judge(caught.value, in_test=True)[0] is Verdict.BROKEN
+def test_a_failure_to_bring_the_case_about_kills_nothing_but_one_to_be_told_does() -> None:
+    assert of_one_row(run_as("disturbances.py", "raise AssertionError('no Pod')")) is Verdict.BROKEN
+    untold = "def told():\n  def wait():\n    raise NotInTime('x')\n  wait()\ntold()"
+    assert of_one_row(run_as("disturbances.py", untold)) is Verdict.KILLED
+    assert of_one_row(run_as("disturbances.py", untold.replace("told", "runs"))) is Verdict.BROKEN
+
+
+def test_rows_of_one_test_have_verdicts_of_their_own() -> None:
+    one, two, *_ = CASES
+
+    def prove(case: Case, error: Exception) -> Exception:
+        with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
+            assert case
+            raise error
+        return caught.value
+
+    errors = [prove(one, AssertionError("x")), prove(two, RuntimeError("y"))]
+    found = verdict.judge(raised(ExceptionGroup("rows", errors)), [one.id, two.id, "three"], in_test=True)
+    assert {row: what for row, (what, _) in found.items()} == {one.id: Verdict.KILLED, two.id: Verdict.BROKEN}
+    found = verdict.judge(raised(RuntimeError("no cluster")), ["one", "two"], in_test=False)
+    assert {row: what for row, (what, _) in found.items()} == {"one": Verdict.BROKEN, "two": Verdict.BROKEN}
 
 
 def test_the_report_tells_killed_survived_and_broken_apart() -> None:
     report = """<testsuites><testsuite>
-      <testcase name="test[one]"><properties><property name="verdict" value="killed"/>
-        <property name="words" value="said"/></properties><failure/></testcase>
+      <testcase name="test[one]"><properties><property name="seconds" value="1"/>
+        <property name="one" value="killed it said so"/></properties><failure/></testcase>
       <testcase name="test[two]"/>
-      <testcase name="test[three]"><failure/></testcase>
-      <testcase name="test[four]"><properties><property name="verdict" value="killed"/><property name="words"
-        value="said"/><property name="verdict" value="broken"/></properties><failure/><error/></testcase>
+      <testcase name="test[three+four]"><properties><property name="three" value="killed said"/>
+        <property name="three" value="broken teardown"/></properties><failure/><error/></testcase>
+      <testcase name="test[five]"><failure/></testcase>
     </testsuite></testsuites>"""
     assert mutants.results(report) == {
-        "one": (Verdict.KILLED, "said"),
+        "one": (Verdict.KILLED, "it said so"),
         "two": (Verdict.SURVIVED, ""),
-        "three": (Verdict.BROKEN, ""),
-        "four": (Verdict.KILLED, "said"),
+        "three": (Verdict.KILLED, "said"),
+        "four": (Verdict.SURVIVED, ""),
+        "five": (Verdict.BROKEN, ""),
     }
