@@ -25,7 +25,7 @@ API = "kueue.x-k8s.io/v1beta1"
 PREEMPTS = "poiesis-e2e-high"  # a WorkloadPriorityClass above those that name none
 
 _USER = "user.poiesis.lab/"  # and the name of a run: a label of Kueue's namespace
-_ANSWERS_S = 120
+_ANSWERS_S = 300  # it makes its certificate itself, and a kubelet takes up to two minutes to hand that on
 _RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
 
 
