@@ -7,6 +7,9 @@ PLAN_ANNOTATION = "poiesis.io/plan"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 
+OBJECT_NAME = r"poiesis-(?P<task>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"  # as `object_name` makes it
+POD_SUFFIX = "-[a-z0-9]{5}"  # what the Job controller makes a Pod's name of
+
 TREC_CONTAINER = "trec"
 PAUSE_CONTAINER = "pause"
 

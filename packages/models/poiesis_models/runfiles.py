@@ -139,6 +139,14 @@ def log_text(data: bytes, cap: int) -> str:
     return LOG_MARK.decode() + text if marked else text
 
 
+def storable(text: str) -> str:
+    """As Postgres and JSON can hold it: NUL becomes U+FFFD, half a surrogate pair a question mark.
+
+    "\\udcff" in JSON (of a file name that is not UTF-8) is no character: no UTF-8 and no jsonb can hold it.
+    """
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
 def _record(data: bytes) -> dict[str, Any]:
     return _object(data, RECORD_BYTES)
 
@@ -173,5 +181,4 @@ def _str(record: dict[str, Any], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str):
         raise MalformedFile(f"{key} is not a string")
-    # "\udcff" in JSON (of a file name that is not UTF-8) is no character: no UTF-8 and no jsonb can hold it.
-    return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    return storable(value)

@@ -23,6 +23,7 @@ from poiesis_api.refusals import Verdict, back_off_seconds, judge, log_key
 from poiesis_api.taskpod import KUEUE_QUEUE_LABEL, NoFiler, Task, TaskObjects, owned_by, task_objects
 from poiesis_models import labels
 from poiesis_models.refusals import OLD_WEBHOOK, explained
+from poiesis_models.runfiles import storable
 from poiesis_models.states import Ending, TesState
 from poiesis_models.tes import TesTaskRequest
 
@@ -210,7 +211,7 @@ class Submitter:
         logger.warning("postponed", extra={"task": str(task_id), "error": str(error), "seconds": seconds})
         message = f"Kubernetes does not take the task yet and will be asked again: {error}"
         await queue_db.postpone(
-            self._pool, task_id, seconds=seconds, key=log_key(error), message=message.replace("\0", "\ufffd")
+            self._pool, task_id, seconds=seconds, key=log_key(error), message=storable(message)
         )
         asyncio.get_running_loop().call_later(seconds, self.wake)
 
@@ -222,7 +223,7 @@ class Submitter:
         except KubernetesError as error:
             await self._postpone(task_id, error, attempts=1)
             return
-        ending = Ending(state=TesState.SYSTEM_ERROR, reason=reason, message=message.replace("\0", "\ufffd"))
+        ending = Ending(state=TesState.SYSTEM_ERROR, reason=reason, message=storable(message))
         await queue_db.finish_refused(self._pool, task_id, ending)
 
     # What others have left

@@ -334,6 +334,11 @@ def disk_bytes(request: TesTaskRequest, config: TaskPodConfig) -> int:
     return gb_to_bytes(config.volume.default_size_gb if asked is None else asked)
 
 
+def volume_on_node(layout: Layout, config: TaskPodConfig) -> bool:
+    """Whether the task has a volume and that is its node's disk."""
+    return layout.volume and config.volume.type == "emptyDir"
+
+
 def gb_to_bytes(gigabytes: float) -> int:
     """GB = 10**9 bytes, rounded up."""
     return math.ceil(round(gigabytes * 10**9, 3))
@@ -548,7 +553,7 @@ def executor_resources(layout: Layout, config: TaskPodConfig) -> Manifest:
         "memory": default.memory if asked is None or asked.ram_gb is None else str(gb_to_bytes(asked.ram_gb)),
     }
     if config.executors.root_disk_gb:
-        on_node = disk_bytes(request, config) if layout.volume and config.volume.type == "emptyDir" else 0
+        on_node = disk_bytes(request, config) if volume_on_node(layout, config) else 0
         size = gb_to_bytes(config.executors.root_disk_gb) + run_bytes(request, config) + on_node
         quantities["ephemeral-storage"] = str(size)
     return {"requests": quantities, "limits": quantities}
@@ -562,7 +567,7 @@ def run_bytes(request: TesTaskRequest, config: TaskPodConfig) -> int:
 def pause_container(layout: Layout, config: TaskPodConfig) -> Manifest:
     """Waits for the recorder's word, so that the Job ends as the task did."""
     resources = _resources(config.resources.pause)
-    if layout.volume and config.volume.type == "emptyDir":
+    if volume_on_node(layout, config):
         # The scheduler knows of an emptyDir by this request alone.
         size = str(disk_bytes(layout.task.request, config))
         resources["requests"] = {**resources["requests"], "ephemeral-storage": size}

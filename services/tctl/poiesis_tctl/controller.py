@@ -21,7 +21,7 @@ from poiesis_tctl.decide import (
     View,
 )
 from poiesis_tctl.eventlog import EventLog
-from poiesis_tctl.informer import Informer, WatchTimes, WorkQueue, newest
+from poiesis_tctl.informer import OF_TASKS, Informer, WatchApi, WatchTimes, WorkQueue, newest
 from poiesis_tctl.kube import Kube, KubeError, KueueWorkloads, Object
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.reconciliation import Reconciliation
@@ -46,26 +46,35 @@ class Controller:
         self._queue: WorkQueue[str] = WorkQueue()
         times = watch_times or WatchTimes(relist=config.reconcile_seconds)
         self._rounds = Reconciliation()
-        self._pods = self._informer(kube.pods_path, decide.slim_pod, times)
-        self._jobs = self._informer(kube.jobs_path, decide.slim_job, times)
+        self._pods = self._informer(kube, kube.pods_path, decide.slim_pod, times)
+        self._jobs = self._informer(kube, kube.jobs_path, decide.slim_job, times)
         self._workloads: Informer | None = None
         if config.kueue:
-            self._workloads = Informer(
-                KueueWorkloads(kube),
-                "workloads",
-                changed=self._changed,
-                found=self._found,
-                slim=slim_workload,
-                selector={},  # they do not carry their Job's labels
-                times=times,
-            )
+            # Without a selector: they do not carry their Job's labels.
+            api = KueueWorkloads(kube)
+            self._workloads = self._informer(api, "workloads", slim_workload, times, selector={})
         self._events = EventLog(kube, tasks, watch_times=times)
         self._since: dict[str, Mapping[str, float]] = {}  # symptoms of a task, and when they were first seen
         self._roles: dict[str, str] = {}  # task -> uid of the Pod whose Role exists
 
-    def _informer(self, collection: str, slim: Callable[[Object], Object], times: WatchTimes) -> Informer:
-        changed, found = self._changed, self._found
-        return Informer(self._kube, collection, changed=changed, found=found, slim=slim, times=times)
+    def _informer(
+        self,
+        api: WatchApi,
+        collection: str,
+        slim: Callable[[Object], Object],
+        times: WatchTimes,
+        *,
+        selector: Mapping[str, str] = OF_TASKS,
+    ) -> Informer:
+        return Informer(
+            api,
+            collection,
+            changed=self._changed,
+            found=self._found,
+            slim=slim,
+            selector=selector,
+            times=times,
+        )
 
     def _changed(self, key: str) -> None:
         self._rounds.told(key)

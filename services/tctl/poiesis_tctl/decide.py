@@ -5,7 +5,6 @@ carried from one decision to the next in `since`, on a clock that never jumps. A
 a limit of 0. How a task ended is `poiesis_models.states.terminal_state`'s word alone.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
-from poiesis_models.labels import TASK_LABEL, TREC_CONTAINER
+from poiesis_models.labels import OBJECT_NAME, POD_SUFFIX, TASK_LABEL, TREC_CONTAINER
 from poiesis_models.podstatus import ContainerWait, container_statuses, container_waits
 from poiesis_models.refusals import explained, is_final
 from poiesis_models.states import Ending, Facts, TesState, Trouble, terminal_state
@@ -65,7 +64,7 @@ _GRACE_SECONDS = 30.0  # Kubernetes' default
 _REFUSED_SECONDS = 5.0  # the Job controller makes a Pod within a second, or says why not
 _KUEUE_SAYS_SECONDS = 10.0  # between spec.active and the condition that says why
 _QUANTITY = re.compile(r"\b\d[\w.]*")
-_POD_SUFFIX = re.compile(r"(poiesis-[0-9a-f-]{36})-[a-z0-9]{5}\b")
+_POD_NAME = re.compile(rf"({OBJECT_NAME}){POD_SUFFIX}\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,13 +231,13 @@ def decide(view: View, since: Mapping[str, float], now: float, limits: Limits) -
 
 def decide_refused(asked: ExplainNoPod, message: str) -> tuple[Action, ...]:
     """About a Job whose Pod the API server refuses with these words: what can never pass ends the task."""
-    message = explained(_POD_SUFFIX.sub(r"\1", message))
+    message = explained(_POD_NAME.sub(r"\1", message))
     if is_final(message) or asked.give_up:
         finish = _finish(asked.task, None, Trouble(reason="FailedCreate", message=message))
         return finish, DeleteJob(name=asked.job_name, uid=asked.job_uid, why="its Pod is refused")
     # Once for each message, whatever name the Pod would have had.
-    digest = hashlib.sha256(message.encode()).hexdigest()[:12]
-    return (SystemLog(key=f"FailedCreate-{digest}", message=f"FailedCreate: {message}"),)
+    key = podevents.key_of("FailedCreate", message)
+    return (SystemLog(key=key, message=f"FailedCreate: {message}"),)
 
 
 def decide_role(pod: Object) -> EnsureRole | None:
@@ -345,8 +344,8 @@ def _suspended(task: TaskRow, job: Object, view: View) -> Iterator[_Symptom]:
         yield _requeue(view.gone_pod, f"the Job was suspended{by}; another attempt follows")
     elif workload is not None and (wait := workloads.waits_for(workload)) is not None:
         # Once for each reason, whatever the quantities.
-        digest = hashlib.sha256(_QUANTITY.sub("", str(wait)).encode()).hexdigest()[:12]
-        yield _at_once("queued", SystemLog(key=f"Kueue-{digest}", message=f"Kueue: {wait}"))
+        key = podevents.key_of("Kueue", _QUANTITY.sub("", str(wait)))
+        yield _at_once("queued", SystemLog(key=key, message=f"Kueue: {wait}"))
 
 
 def _refused(task: TaskRow, job: Object, limits: Limits) -> Iterator[_Symptom]:
@@ -443,11 +442,8 @@ def _recorder_down(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symp
     status = next((item for item in container_statuses(pod) if item["name"] == TREC_CONTAINER), None)
     if status is None or restarts_of_recorder(pod) < CRASHES or gate_is_open(pod):
         return
-    wait = container_waits(pod).get(TREC_CONTAINER)
-    reason, said = _last_end(status) or (wait and (wait.reason, wait.message)) or ("Error", "")
-    message = (
-        f"the recorder was restarted {status['restartCount']} times and could not start: {said or reason}"
-    )
+    reason, said = _last_end(status)
+    message = f"the recorder was restarted {status['restartCount']} times and could not start: {said}"
     trouble = Trouble(reason=reason, message=message, container=TREC_CONTAINER)
     yield _Symptom(key="recorder", limit=limits.start, cure=_stop(task, pod, trouble))
 

@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from poiesis_models.labels import TASK_LABEL, TREC_CONTAINER
+from poiesis_models.labels import OBJECT_NAME, POD_SUFFIX, TASK_LABEL, TREC_CONTAINER
+from poiesis_models.runfiles import storable
 
 Object = Mapping[str, Any]
 
@@ -40,7 +41,7 @@ _QUIET = frozenset({"DNSConfigForming"})  # of the node, with every Pod
 _PULLED = "Successfully pulled"  # there is no such event's reason: it is the same for an image that was there
 _BARE = re.compile(r"Error: \w+")  # a waiting reason; another event says why
 
-_POD = re.compile(r"poiesis-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-[a-z0-9]{5}")
+_POD = re.compile(OBJECT_NAME + POD_SUFFIX)
 _CONTAINER = re.compile(r"spec\.(?:initContainers|containers)\{(.+)\}")
 _VARIABLE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{12,}|[0-9]+(?:\.[0-9]+)?")
 _MESSAGE_CHARACTERS = 2048
@@ -64,7 +65,7 @@ def slim_event(event: Object) -> Object:
     line = None if match is None else event_line(event)
     if match is None or line is None:
         return {"metadata": metadata}
-    return {"metadata": {**metadata, "labels": {TASK_LABEL: str(UUID(match[1]))}}, "line": line}
+    return {"metadata": {**metadata, "labels": {TASK_LABEL: str(UUID(match["task"]))}}, "line": line}
 
 
 def event_line(event: Object) -> PodLine | None:
@@ -82,11 +83,16 @@ def line(
     pod_uid: str, reason: str, message: str, *, container: str | None = None, at: datetime | None = None
 ) -> PodLine:
     """In Kubernetes' words. Two that differ in no more than numbers and names made up for them are one."""
-    said = f"{reason}: {_clean(message)}"
+    said = f"{reason}: {storable(message).strip()}"
     text = said if container is None else f"{container}: {said}"
     constant = _VARIABLE.sub("#", _POD.sub("#", text[:_TELLING_CHARACTERS]))
-    digest = hashlib.sha256(constant.encode()).hexdigest()[:12]
-    return PodLine(pod_uid=pod_uid, key=f"event/{reason}-{digest}", message=text[:_MESSAGE_CHARACTERS], at=at)
+    key = key_of(f"event/{reason}", constant)
+    return PodLine(pod_uid=pod_uid, key=key, message=text[:_MESSAGE_CHARACTERS], at=at)
+
+
+def key_of(kind: str, constant: str) -> str:
+    """The key of a line of system_logs: one for all lines of this kind that have this in common."""
+    return f"{kind}-{hashlib.sha256(constant.encode()).hexdigest()[:12]}"
 
 
 def _is_worth_a_line(kind: str, reason: str, message: str, container: str | None) -> bool:
@@ -103,11 +109,6 @@ def _about(event: Object) -> Object:
 def _container(event: Object) -> str | None:
     match = _CONTAINER.fullmatch(_about(event).get("fieldPath") or "")
     return None if match is None else match[1]
-
-
-def _clean(text: str) -> str:
-    """As Postgres takes it."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd").strip()
 
 
 def _time(event: Object) -> datetime | None:

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from poiesis_models.labels import TASK_LABEL
+from poiesis_models.labels import OBJECT_NAME, TASK_LABEL
 
 Object = Mapping[str, Any]
 
-_JOB_OF_TASK = re.compile(r"poiesis-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_JOB_OF_TASK = re.compile(OBJECT_NAME)
 _DEACTIVATED = "Deactivated"  # also the beginning of Kueue's own: DeactivatedDueTo…
 
 
@@ -46,7 +46,7 @@ def _owner(metadata: Object) -> Object | None:
 
 def _task_of(owner: Object) -> str | None:
     found = _JOB_OF_TASK.fullmatch(str(owner.get("name")))
-    return None if found is None else found[1]
+    return None if found is None else found["task"]
 
 
 def is_of(workload: Object, job_uid: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from poiesis_models.labels import TREC_CONTAINER
 from poiesis_models.report import SystemLogReport
+from poiesis_models.runfiles import storable
 from poiesis_trec.config import PodRef
 from poiesis_trec.facts import Container, End, PodView
 
@@ -84,5 +85,5 @@ def _told(name: str, reason: str, message: str) -> str:
 
 
 def _line(key: str, at_ns: int, message: str) -> SystemLogReport:
-    text = message.encode("utf-8", "replace").decode().replace("\0", "\ufffd").strip()
+    text = storable(message).strip()
     return SystemLogReport(key=key, at_ns=at_ns, message=text[:_MESSAGE_CHARACTERS])
