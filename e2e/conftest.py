@@ -147,7 +147,7 @@ def _take_down(folder: Path) -> None:
     cluster = lab_cluster.current()
     for name in _RELEASES:
         uninstall(cluster, name, _namespace(name, folder.name))
-    if (folder / "queued.json").exists() or (folder / "queued.failed").exists():
+    if (folder / "kueue.json").exists() or (folder / "kueue.failed").exists():
         lab_kueue.uninstall(cluster, _kueue_user(folder.name))
     if "postgres" in made and docker.container_facts(made["postgres"]["container"]) is not None:
         docker.docker("rm", "--force", "--volumes", made["postgres"]["container"])
