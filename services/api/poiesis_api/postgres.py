@@ -30,6 +30,13 @@ _AWAY = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,  # not migrated yet
 )
+_BROKEN = (  # the connection under a statement, and not Postgres as a whole
+    ConnectionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,
+    asyncpg.AdminShutdownError,  # pg_terminate_backend, and the farewell of a server that is replaced
+    asyncpg.CrashShutdownError,
+)
 _REPLACED = 2  # connections that may break under one statement
 
 
@@ -95,14 +102,16 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 async def fetch(pool: Pool, sql: str, *values: object) -> list[Any]:
     """For statements that may run twice: a connection that breaks under one is replaced, and so is the next.
 
-    After a failover every pooled connection is dead, and some of them do not know yet.
+    After a failover every pooled connection is dead, and some of them do not know yet: where one broke,
+    none of those that were open with it is trusted.
     """
     with driver_errors():
         for _ in range(_REPLACED):
             try:
                 return list(await pool.fetch(sql, *values))
-            except (asyncpg.PostgresConnectionError, asyncpg.InternalClientError, ConnectionError) as error:
+            except _BROKEN as error:
                 logger.info("a connection broke", extra={"error": repr(error)})
+                await pool.expire_connections()
         return list(await pool.fetch(sql, *values))
 
 

@@ -9,6 +9,7 @@ import pytest
 from poiesis_api import tasks_db
 from poiesis_api.documents import View
 from poiesis_api.errors import StorageUnavailable
+from poiesis_api.postgres import Pool, fetch
 from poiesis_models.tes import TesTaskRequest
 
 pytestmark = pytest.mark.integration
@@ -17,6 +18,12 @@ CUT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE application_name = 'poiesis-api' AND datname = current_database() AND pid <> pg_backend_pid()
 """
+UNDER = """
+SELECT pid FROM pg_stat_activity
+ WHERE state = 'active' AND query LIKE $1 AND pid <> ALL($2::int[]) AND pid <> pg_backend_pid()
+   AND pg_terminate_backend(pid)
+"""
+SLOW = "SELECT pg_sleep(1)"
 TASK = TesTaskRequest.model_validate({"executors": [{"image": "busybox", "command": ["true"]}]})
 
 
@@ -46,3 +53,51 @@ async def test_connections_that_are_cut_at_any_moment_are_a_database_that_is_awa
 
     assert outcomes["away"] > 0
     assert outcomes["well"] > 0
+
+
+async def test_a_read_is_answered_although_its_connection_is_cut_and_then_the_next(pool, postgres_dsn):
+    reading = asyncio.create_task(fetch(pool, f"{SLOW}, 'answered' AS word"))
+    await _cut_under(postgres_dsn, SLOW, times=2)
+
+    assert [row["word"] for row in await reading] == ["answered"]
+
+
+async def test_a_read_that_is_cut_three_times_is_of_a_database_that_is_away(pool, postgres_dsn):
+    reading = asyncio.create_task(fetch(pool, SLOW))
+    await _cut_under(postgres_dsn, SLOW, times=3)
+
+    with pytest.raises(StorageUnavailable):
+        await reading
+
+
+async def test_one_broken_connection_is_reason_to_open_all_of_them_anew(pool, postgres_dsn):
+    old = await _backends(pool, 4)
+    reading = asyncio.create_task(fetch(pool, SLOW))
+    await _cut_under(postgres_dsn, SLOW, times=1)
+    await reading
+
+    new = await _backends(pool, 4)
+
+    assert len(old) == len(new) == 4
+    assert not old & new
+
+
+async def _cut_under(dsn: str, statement: str, *, times: int) -> None:
+    """End the backend that runs the statement, and the next that does."""
+    owner = await asyncpg.connect(dsn)
+    cut: set[int] = set()
+    async with asyncio.timeout(20):
+        while len(cut) < times:
+            pids = await owner.fetch(UNDER, f"{statement}%", list(cut))
+            cut.update(row["pid"] for row in pids)
+            await asyncio.sleep(0.01)
+    await owner.close()
+
+
+async def _backends(pool: Pool, count: int) -> set[int]:
+    """Of that many connections, open at once."""
+    connections = [await pool.acquire() for _ in range(count)]
+    pids = {connection.get_server_pid() for connection in connections}
+    for connection in connections:
+        await pool.release(connection)
+    return pids
