@@ -201,8 +201,8 @@ _EXECUTORS = (
         "forgery-believed",
         "The recorder believes an exit.json while the helper lives.",
         "services/trec/poiesis_trec/rundir.py",
-        "return None if held is True else self._exit, held is False and self._exit is None",
-        "return self._exit, held is False and self._exit is None",
+        "return None if held is True else self._exit, gone",
+        "return self._exit, gone",
         rows=("forged",),
     ),
     _one(

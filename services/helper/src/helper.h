@@ -153,7 +153,8 @@ enum { RESULT_SIZE = 200 };
 size_t result_json(const struct result *result, char text[RESULT_SIZE]);
 int result_read(int dir, struct result *result, char text[RESULT_SIZE], size_t *size);
 bool exists(int dir, const char *name);
-int put_started(int dir, int64_t start_ns);
+void lock_run(int dir);
+void unlock_run(int dir);
 void put_termination_message(const char *path, const char *text, size_t size);
 
 #endif

@@ -19,25 +19,18 @@ bool exists(int dir, const char *name)
 }
 
 /*
- * `started` is locked before it gets its name: lock free and no exit.json means that the helper was killed. The fd that holds
- * the lock, or -1.
+ * Locked: the helper lives, and what is written in the directory may be the executor's. On the directory itself, which is a
+ * mount there: the executor can replace every file in it. The recorder looks by a shared lock, so this may wait for an instant.
  */
-int put_started(int dir, int64_t start_ns)
+void lock_run(int dir)
 {
-    static const char aside[] = ".started.part";
-    char text[64];
-    int size = snprintf(text, sizeof text, "{\"start_ns\":%" PRId64 "}\n", start_ns);
-    int fd = open_aside(dir, aside);
-    if (fd < 0)
-        return -1;
-    flock(fd, LOCK_EX | LOCK_NB); /* some network file systems cannot */
-    if (write_all(fd, text, (size_t)size) == 0 && renameat(dir, aside, dir, "started") == 0)
-        return fd;
-    int error = errno;
-    close(fd);
-    unlinkat(dir, aside, 0);
-    errno = error;
-    return -1;
+    while (flock(dir, LOCK_EX) != 0 && errno == EINTR) /* some network file systems cannot lock */
+        ;
+}
+
+void unlock_run(int dir)
+{
+    flock(dir, LOCK_UN);
 }
 
 static int64_t microseconds(struct timeval time)

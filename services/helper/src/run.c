@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,13 +154,14 @@ static const char *failed_before(void)
     return NULL;
 }
 
-static void put_empty(const char *name)
+static bool put(const char *name, const void *data, size_t size)
 {
-    int fd = put_file(run_dir, name, "", 0);
+    int fd = put_file(run_dir, name, data, size);
     if (fd < 0)
         say("cannot write %s/%s: %s", options.run, name, strerror(errno));
     else
         close(fd);
+    return fd >= 0;
 }
 
 /* The one place that turns what happened into the helper's exit code, and has the last word on `failed`. */
@@ -175,7 +177,7 @@ static int decide(const struct result *result)
         go_on = strcmp(options.on_failure, "continue") == 0;
 
     if (go_on) {
-        put_empty("failed");
+        put("failed", "", 0);
         if (exists(run_dir, "failed"))
             return 0; /* else later containers would not see it, so Kubernetes must */
     } else {
@@ -465,18 +467,21 @@ static bool collect(void)
     return all;
 }
 
+static bool put_started(int64_t start_ns)
+{
+    char text[64];
+    int size = snprintf(text, sizeof text, "{\"start_ns\":%" PRId64 "}\n", start_ns);
+    return put("started", text, (size_t)size);
+}
+
 /* False if there is no exit.json. */
 static bool record(const struct result *result)
 {
     char text[RESULT_SIZE];
     size_t size = result_json(result, text);
-    int fd = put_file(run_dir, "exit.json", text, size);
-    if (fd < 0)
-        say("cannot write %s/exit.json: %s", options.run, strerror(errno));
-    else
-        close(fd);
+    bool recorded = put("exit.json", text, size);
     put_termination_message(options.termination_log, text, size);
-    return fd >= 0;
+    return recorded;
 }
 
 /* Not after a stop signal: the Pod is going away, nobody will read the files, and exit.json must be written in time. */
@@ -506,21 +511,21 @@ int run_main(int argc, char **argv)
     const char *failed = failed_before();
     if (failed) {
         say("not running: %s has failed", failed);
-        put_empty("skipped");
+        put("skipped", "", 0);
         return 0;
     }
     int earlier_code;
     if (!options.rerun && ran_before(&earlier_code))
         return earlier_code;
+    lock_run(run_dir); /* before `started`: lock free, `started` and no exit.json mean that the helper was killed */
     remove_leftovers();
 
     long kills_before = oom_kills(options.cgroup_root);
     open_outputs();
     struct result result = {.start_ns = realtime_ns()};
-    int lock = put_started(run_dir, result.start_ns);
-    if (lock < 0) {
+    if (!put_started(result.start_ns)) {
         /* Without it a second start could not be told from the first. */
-        say("cannot write %s/started: %s; not running", options.run, strerror(errno));
+        say("not running");
         return EXIT_REFUSED;
     }
     run_with_retries(process_argv, kills_before, &result);
@@ -534,7 +539,7 @@ int run_main(int argc, char **argv)
     log_close(&err.log);
     int code = decide(&result);
     bool recorded = record(&result); /* whoever sees exit.json finds the other files final ... */
-    close(lock);                     /* ... and believes it now */
+    unlock_run(run_dir);             /* ... and believes it now */
     if (code != 0 && recorded)
         await_recorder();
     return code;

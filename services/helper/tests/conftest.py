@@ -1,5 +1,6 @@
 """The helper built for this machine, and a container's view of it: a run directory, no Kubernetes."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -93,6 +94,18 @@ class Container:
 
     def has(self, name: str) -> bool:
         return (self.dir / name).exists()
+
+    @property
+    def locked(self) -> bool:
+        """Whether the helper holds its run directory."""
+        fd = os.open(self.dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
     @property
     def exit(self) -> dict:

@@ -1,6 +1,5 @@
 """A container that failed stays until the recorder has told: its Pod would end with it."""
 
-import fcntl
 import signal
 import time
 
@@ -44,15 +43,7 @@ def test_meanwhile_its_files_are_complete_and_its_record_counts(container, faili
     assert container.read("stdout") == b"last words\n"
     assert container.message.read_bytes() == container.read("exit.json")
 
-    def unlocked():
-        with (container.dir / "started").open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
-
-    eventually(unlocked)
+    eventually(lambda: not container.locked)
 
 
 def test_it_does_not_wait_for_ever(failing):

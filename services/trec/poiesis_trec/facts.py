@@ -33,8 +33,8 @@ _EXIT_CODE_MAX = 255
 class Files:
     """What the run directory of one container says.
 
-    `helper_gone`: the lock on `started` is free and there is no exit record. `caught_up`: progress.jsonl has
-    been read to its end, so `moved_files`, `moved_bytes`, `warnings` and `error` are a filer's last word.
+    `helper_gone`: it has started, its lock is free, and there is no exit record. `caught_up`: progress.jsonl
+    has been read to its end, so `moved_files`, `moved_bytes`, `warnings` and `error` are a filer's last word.
     """
 
     started: Started | None = None

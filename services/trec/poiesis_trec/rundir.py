@@ -15,7 +15,7 @@ from poiesis_models import runfiles
 from poiesis_models.plan import Plan
 from poiesis_models.runfiles import LOG_MARK, RECORD_BYTES, ExitRecord, MalformedFile, Started, log_text
 from poiesis_trec.facts import Files
-from poiesis_trec.helperlock import HelperLock
+from poiesis_trec.helperlock import is_held
 from poiesis_trec.progress import ProgressFile
 from poiesis_trec.regular import Signature, read_regular, signature
 
@@ -44,7 +44,6 @@ class RunDirectory:
             if path.name not in plan.executors
             else None
         )
-        self._lock = HelperLock(path / runfiles.STARTED, renewed=path.name not in plan.executors)
         self._started: Started | None = None
         self._started_seen: Signature | None = None
         self._exit: ExitRecord | None = None
@@ -66,7 +65,6 @@ class RunDirectory:
     def refresh(self, *, check_lock: bool) -> None:
         """Read what has changed. `check_lock`: also find out whether the helper is still there."""
         self._read_started()
-        self._lock.look()
         self._read_exit()
         record, gone = self._exit_record(check_lock=check_lock)
         progress = self._progress
@@ -135,11 +133,12 @@ class RunDirectory:
         if self._exit is None and not check_lock:
             self.doubtful = False
             return None, self.files.helper_gone
-        held = self._lock.check()
+        held = is_held(self._path)
         if held is False:
             self._read_exit()  # the helper may have written it between the first look and the lock
         self.doubtful = held is True and self._exit is not None
-        return None if held is True else self._exit, held is False and self._exit is None
+        gone = held is False and self._started is not None and self._exit is None
+        return None if held is True else self._exit, gone
 
 
 class RunDirectories:

@@ -40,13 +40,11 @@ class FakeHelper:
 
     def start(self) -> "FakeHelper":
         self.directory.mkdir(parents=True, exist_ok=True)
-        aside = self.directory / ".started.part"
-        aside.write_text(f'{{"start_ns":{self.start_ns}}}\n')
-        self.lock = os.open(aside, os.O_RDONLY)
+        self.lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         self.put("stdout", b"")
         self.put("stderr", b"")
-        aside.rename(self.directory / "started")
+        self.put("started", f'{{"start_ns":{self.start_ns}}}\n'.encode())
         return self
 
     def put(self, name: str, data: bytes) -> None:

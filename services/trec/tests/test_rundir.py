@@ -9,6 +9,7 @@ import pytest
 from poiesis_models.plan import Plan
 from poiesis_models.runfiles import SentOutput, Started
 from poiesis_trec.facts import Files
+from poiesis_trec.helperlock import is_held
 from poiesis_trec.progress import ProgressFile
 from poiesis_trec.regular import open_regular, read_regular, signature
 from poiesis_trec.rundir import RunDirectories, RunDirectory
@@ -94,23 +95,26 @@ def test_an_exit_record_counts_only_when_the_helper_has_gone(directory, lab):
 def test_what_was_read_before_the_helper_had_gone_does_not_count(directory, lab, monkeypatch):
     one = lab.helper("executor-0").start()
     _forge(one)
-    check = directory._lock.check
 
-    def the_helper_ends_first():
+    def the_helper_ends_first(path):
         one.end(3)
-        return check()
+        return is_held(path)
 
-    monkeypatch.setattr(directory._lock, "check", the_helper_ends_first)
+    monkeypatch.setattr("poiesis_trec.rundir.is_held", the_helper_ends_first)
     directory.refresh(check_lock=False)
     assert directory.files.exit is not None
     assert directory.files.exit.exit_code == 3
 
 
-def test_an_executor_cannot_put_another_lock_in_the_place_of_its_helpers(directory, lab):
+@pytest.mark.parametrize("seen_first", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+def test_an_executor_that_replaces_or_removes_started_gains_nothing(directory, lab, seen_first, there):
     one = lab.helper("executor-0").start()
-    directory.refresh(check_lock=False)
+    if seen_first:
+        directory.refresh(check_lock=False)
     (one.directory / "started").unlink()
-    one.put("started", b'{"start_ns":1}')
+    if there:
+        one.put("started", b'{"start_ns":1}')
     _forge(one)
     directory.refresh(check_lock=True)
     assert directory.files.exit is None
@@ -118,6 +122,20 @@ def test_an_executor_cannot_put_another_lock_in_the_place_of_its_helpers(directo
     one.killed()
     directory.refresh(check_lock=False)
     assert directory.files.exit is not None
+
+
+def test_what_an_executor_says_in_a_directory_that_it_has_closed_does_not_count(directory, lab, monkeypatch):
+    def closed(*_):
+        raise PermissionError(13, "Permission denied")
+
+    one = lab.helper("executor-0").start()
+    _forge(one)
+    monkeypatch.setattr("poiesis_trec.helperlock.os.open", closed)
+    assert is_held(one.directory)
+    monkeypatch.undo()
+    monkeypatch.setattr("poiesis_trec.rundir.is_held", lambda _: True)
+    directory.refresh(check_lock=True)
+    assert directory.files.exit is None
 
 
 def test_a_filer_that_runs_again_is_followed_to_its_new_end(lab):
