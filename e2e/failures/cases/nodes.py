@@ -19,6 +19,7 @@ from failures.node_disturbances import (
 )
 from failures.sights import (
     ended_meanwhile,
+    explained,
     no_object,
     nothing_runs_when_its_node_is_back,
     printed,
@@ -228,7 +229,7 @@ CASES: Sequence[Case] = (
         within=_UNSCHEDULABLE,
         after=After.CREATED,
         states=("QUEUED",),
-        sees=(no_object(),),
+        sees=(no_object(), explained("ProvisioningFailed: no volume plugin matched")),
         release="nodes",
         together="unschedulable",
     ),

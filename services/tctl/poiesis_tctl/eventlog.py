@@ -1,4 +1,4 @@
-"""Tell in system_logs what befell a task's Pods, from their events.
+"""Tell in system_logs what befell a task's Pods and its claim, from their events.
 
 This holds nothing up: it has a queue and a worker of its own, changes no state, and without the right to
 watch events, or with lines that Postgres will not have, the controller does everything else as ever.
@@ -71,8 +71,8 @@ class EventLog:
             self._told.pop(key, None)
 
 
-def _by_pod(lines: frozenset[PodLine]) -> dict[str, list[PodLine]]:
-    pods: dict[str, list[PodLine]] = defaultdict(list)
+def _by_pod(lines: frozenset[PodLine]) -> dict[str | None, list[PodLine]]:
+    pods: dict[str | None, list[PodLine]] = defaultdict(list)
     for line in lines:
         pods[line.pod_uid].append(line)
     return pods

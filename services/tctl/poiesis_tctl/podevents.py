@@ -1,9 +1,9 @@
-"""Which events of a TaskPod are worth a line of system_logs, and what the line says. Pure.
+"""Which events of a TaskPod and its claim are worth a line of system_logs, and what the line says. Pure.
 
-Events tell what neither the recorder nor the Pod's status does: how a node was found or why not, volumes,
-what was pulled and in what time, and what keeps the recorder itself from starting. They are no more than
-that: a kubelet drops what exceeds 25 of a Pod (client-go, tools/record), and they expire, so nothing is ever
-decided by them. What keeps another container from starting is the recorder's to tell, by the Pod's status.
+Events tell what neither the recorder nor the Pod's status does: how a node was found or why not, why there
+is no volume, what was pulled and in what time, and what keeps the recorder itself from starting. They are no
+more than that: a kubelet drops what exceeds 25 of a Pod (client-go, tools/record), and they expire. So they
+decide nothing. What keeps another container from starting the recorder tells, by the Pod's status.
 """
 
 import hashlib
@@ -22,7 +22,10 @@ Object = Mapping[str, Any]
 
 # What nobody wants to know of need not be sent.
 SELECTOR: Mapping[str, str] = MappingProxyType(
-    {"fieldSelector": "involvedObject.kind=Pod,reason!=Created,reason!=Started,reason!=Killing"}
+    {
+        "fieldSelector": "involvedObject.kind!=Job,involvedObject.kind!=Workload,"
+        "reason!=Created,reason!=Started,reason!=Killing"
+    }
 )
 
 FAILED_SCHEDULING = "FailedScheduling"
@@ -30,6 +33,7 @@ _NORMAL = frozenset(
     {
         "Scheduled",
         "Preempted",  # the scheduler's, about the victim
+        "FailedBinding",  # of a claim
         "TaintManagerEviction",
         "SandboxChanged",
         "TriggeredScaleUp",  # the cluster autoscaler's
@@ -41,7 +45,8 @@ _QUIET = frozenset({"DNSConfigForming"})  # of the node, with every Pod
 _PULLED = "Successfully pulled"  # there is no such event's reason: it is the same for an image that was there
 _BARE = re.compile(r"Error: \w+")  # a waiting reason; another event says why
 
-_POD = re.compile(OBJECT_NAME + POD_SUFFIX)
+_POD, _CLAIM = "Pod", "PersistentVolumeClaim"
+_NAMES = {_POD: re.compile(OBJECT_NAME + POD_SUFFIX), _CLAIM: re.compile(OBJECT_NAME)}
 _CONTAINER = re.compile(r"spec\.(?:initContainers|containers)\{(.+)\}")
 _VARIABLE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{12,}|[0-9]+(?:\.[0-9]+)?")
 _MESSAGE_CHARACTERS = 2048
@@ -50,18 +55,20 @@ _TELLING_CHARACTERS = 1000  # a scheduler cuts its event's message, and not its 
 
 @dataclass(frozen=True, kw_only=True)
 class PodLine:
-    """A line about a Pod; once for each `key` in an attempt. `at` None: now."""
+    """A line about a Pod, or a claim (`pod_uid` None); once for each `key` in an attempt. `at` None: now."""
 
-    pod_uid: str
+    pod_uid: str | None
     key: str
     message: str
     at: datetime | None = None
 
 
 def slim_event(event: Object) -> Object:
-    """The line alone, labelled with its task. What is no TaskPod's or says nothing gets no label."""
+    """The line alone, labelled with its task. What is no task's or says nothing gets no label."""
     metadata = {key: event["metadata"].get(key) for key in ("name", "uid", "resourceVersion")}
-    match = _POD.fullmatch(_about(event).get("name") or "")
+    about = _about(event)
+    name = _NAMES.get(about.get("kind") or "")
+    match = None if name is None else name.fullmatch(about.get("name") or "")
     line = None if match is None else event_line(event)
     if match is None or line is None:
         return {"metadata": metadata}
@@ -70,22 +77,29 @@ def slim_event(event: Object) -> Object:
 
 def event_line(event: Object) -> PodLine | None:
     """None if it is not worth one."""
-    uid, reason, message = _about(event).get("uid"), event.get("reason"), event.get("message")
+    about, reason, message = _about(event), event.get("reason"), event.get("message")
+    uid = about.get("uid")
     if not uid or not reason or not message:
         return None
     container = _container(event)
     if not _is_worth_a_line(event.get("type") or "", reason, message, container):
         return None
-    return line(uid, reason, message, container=container, at=_time(event))
+    pod_uid = uid if about.get("kind") == _POD else None
+    return line(pod_uid, reason, message, container=container, at=_time(event))
 
 
 def line(
-    pod_uid: str, reason: str, message: str, *, container: str | None = None, at: datetime | None = None
+    pod_uid: str | None,
+    reason: str,
+    message: str,
+    *,
+    container: str | None = None,
+    at: datetime | None = None,
 ) -> PodLine:
     """In Kubernetes' words. Two that differ in no more than numbers and names made up for them are one."""
     said = f"{reason}: {storable(message).strip()}"
     text = said if container is None else f"{container}: {said}"
-    constant = _VARIABLE.sub("#", _POD.sub("#", text[:_TELLING_CHARACTERS]))
+    constant = _VARIABLE.sub("#", _NAMES[_POD].sub("#", text[:_TELLING_CHARACTERS]))
     key = key_of(f"event/{reason}", constant)
     return PodLine(pod_uid=pod_uid, key=key, message=text[:_MESSAGE_CHARACTERS], at=at)
 

@@ -178,11 +178,12 @@ class TasksDb:
         async with self._connection() as connection:
             await connection.execute(_SAY, task_id, None, log.key, log.message)
 
-    # A Pod that has no attempt yet will have the next. What is told again is counted once.
+    # A Pod that has no attempt yet will have the next; a claim has the last. Told again, a line counts once.
     _TELL = """
     WITH pod AS (
         SELECT coalesce((SELECT attempt FROM task_log WHERE task_id = $1 AND pod_uid = $2),
-                        (SELECT max(attempt) + 1 FROM task_log WHERE task_id = $1), 0) AS attempt
+                        (SELECT max(attempt) + ($2::text IS NOT NULL)::int FROM task_log WHERE task_id = $1),
+                        0) AS attempt
           FROM task WHERE id = $1
     ), known AS (
         SELECT key FROM system_log JOIN pod USING (attempt)
@@ -202,8 +203,10 @@ class TasksDb:
     ON CONFLICT (task_id, attempt, source, key) DO NOTHING
     """
 
-    async def tell(self, task_id: UUID, pod_uid: str, lines: Sequence[PodLine]) -> None:
-        """Lines of a Pod's attempt, whatever the task's state: each key once, at most LINES_OF_A_POD of them.
+    async def tell(self, task_id: UUID, pod_uid: str | None, lines: Sequence[PodLine]) -> None:
+        """Lines of a Pod's attempt, or the last (`pod_uid` None), whatever the task's state.
+
+        Each key once, at most LINES_OF_A_POD of them.
 
         Nothing if there is no such task.
         """

@@ -214,23 +214,24 @@ def event(
     container: str | None = None,
     name: str = "e1",
     task: UUID = TASK,
-    suffix: str = "abcde",
+    suffix: str = "-abcde",
     uid: str = "pod-uid-1",
+    about: str = "Pod",
     first: str | None = "2025-11-23T06:00:00Z",
     time: str | None = None,
     count: int = 1,
 ) -> dict[str, Any]:
-    """About a TaskPod, or its container."""
-    pod_name = f"poiesis-{task}-{suffix}"
-    about = {"kind": "Pod", "namespace": "tes", "name": pod_name, "uid": uid}
+    """About a TaskPod, its container, or another object of the task (which has no `suffix`)."""
+    object_name = f"poiesis-{task}{suffix}"
+    involved = {"kind": about, "namespace": "tes", "name": object_name, "uid": uid}
     if container is not None:
         field = "containers" if container == "pause" else "initContainers"
-        about["fieldPath"] = f"spec.{field}{{{container}}}"
+        involved["fieldPath"] = f"spec.{field}{{{container}}}"
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{pod_name}.{name}", "namespace": "tes", "uid": f"uid-of-{name}"},
-        "involvedObject": about,
+        "metadata": {"name": f"{object_name}.{name}", "namespace": "tes", "uid": f"uid-of-{name}"},
+        "involvedObject": involved,
         "type": kind,
         "reason": reason,
         "message": message,

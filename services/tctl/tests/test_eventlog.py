@@ -92,7 +92,16 @@ async def test_events_are_told_before_and_after_the_watch_began_and_once(world):
             task_id, "Evicted: low on memory", "FailedMount: no secret", "FailedScheduling: 0/1 nodes"
         )
     (query,) = [one for one in world.api.asked("GET", "events") if one][:1]
-    assert query["fieldSelector"].startswith("involvedObject.kind=Pod,")
+    assert "involvedObject.kind!=Job" in query["fieldSelector"]
+
+
+async def test_what_keeps_a_claim_without_volume_is_told(world):
+    task_id = await add_task(world.db)
+    async with world.followed():
+        await world.event(
+            "ProvisioningFailed", "no such class", task=task_id, about="PersistentVolumeClaim", suffix=""
+        )
+        await world.until_told(task_id, "ProvisioningFailed: no such class")
 
 
 async def test_event_that_has_expired_is_not_remembered(world):

@@ -69,9 +69,41 @@ def test_events_that_are_worth_a_line(about, said):
     assert told.pod_uid == "pod-uid-1"
 
 
+MISSING = 'storageclass.storage.k8s.io "fast" not found'
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "kind"),
+    [
+        ("ProvisioningFailed", MISSING, "Warning"),
+        ("FailedBinding", "no persistent volumes available for this claim", "Normal"),
+    ],
+)
+def test_what_a_claim_wants_is_told_and_belongs_to_no_pod(reason, message, kind):
+    claim = event(reason, message, kind=kind, about="PersistentVolumeClaim", suffix="", uid="claim-uid-1")
+    told = event_line(claim)
+    assert told is not None
+    assert (told.pod_uid, told.message) == (None, f"{reason}: {message}")
+    assert slim_event(claim)["metadata"]["labels"] == {TASK_LABEL: str(TASK)}
+
+
 @pytest.mark.parametrize(
     "about",
     [
+        event("SuccessfulCreate", "Created pod", about="Job", suffix=""),
+        event("FailedCreate", "no quota", about="Job", suffix=""),
+        event("ProvisioningFailed", "x", about="PersistentVolumeClaim"),
+    ],
+    ids=["Job", "also a warning", "another's claim"],
+)
+def test_events_of_other_objects_are_left_out(about):
+    assert "labels" not in slim_event(about)["metadata"]
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        event("ProvisioningSucceeded", "x", kind="Normal", about="PersistentVolumeClaim", suffix=""),
         event("Created", "Created container: trec", kind="Normal", container="trec"),
         event("Started", "Started container trec", kind="Normal", container="trec"),
         event("Killing", "Stopping container trec", kind="Normal", container="trec"),
@@ -120,7 +152,7 @@ def test_events_that_are_not(about):
                 "BackOff",
                 f"Back-off restarting poiesis-{TASK}-zzzzz_tes(00000000-34ea-4a79-b53d-a2049f9f1c5c)",
                 container="trec",
-                suffix="zzzzz",
+                suffix="-zzzzz",
             ),
             True,
         ),

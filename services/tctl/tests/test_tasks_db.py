@@ -261,6 +261,18 @@ async def test_lines_belong_to_the_attempt_of_their_pod_also_before_and_after_it
     assert [one[:2] for one in await attempts_of(superuser, task_id)] == [(0, "pod-uid-1"), (1, "pod-uid-2")]
 
 
+async def test_lines_of_a_claim_belong_to_the_last_attempt(tasks, superuser):
+    task_id = await add_task(superuser)
+    await tasks.tell(task_id, None, lines(1))
+    await report(superuser, task_id, pod_uid="pod-uid-1")
+    await tasks.tell(task_id, None, lines(2))
+    await tasks.requeue(task_id, RequeueAttempt(pod_uid="pod-uid-1", message="suspended"))
+    await report(superuser, task_id, pod_uid="pod-uid-2")
+    await tasks.tell(task_id, None, lines(3))
+    found = [(attempt, text) for attempt, text, _ in await told(superuser, task_id) if text[0] == "m"]
+    assert found == [(0, "m1"), (0, "m2"), (1, "m3")]
+
+
 async def test_storm_of_different_events_is_bounded_in_each_attempt(tasks, superuser):
     task_id = await add_task(superuser)
     await report(superuser, task_id)
