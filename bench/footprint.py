@@ -8,6 +8,7 @@ from datetime import datetime
 
 from stage import Stage, parser, stage, table
 
+from install import kube_of
 from kube import Kube, Node, containers, exit_record
 from lab import cluster, docker
 from tes_client import Document, TesClient, connect
@@ -40,11 +41,7 @@ class Footprint:
 
 async def measure(there: Stage) -> Footprint:
     """One task with S3 in and out, looked at while it runs."""
-    kube = Kube(
-        kubectl=there.cluster.kubectl_path,
-        kubeconfig=there.cluster.kubeconfig,
-        namespace=there.release.namespace,
-    )
+    kube = kube_of(there.cluster, there.release)
     node = Node(docker=docker.binary(), container=cluster.ONE_NODE.control_plane)
     async with connect(there.release.url) as client:
         return await _look(client, kube, node, there)

@@ -13,6 +13,7 @@ from install import (
     STORAGE_SECRET,
     Release,
     chart_values,
+    endpoint_of,
     install,
     storage_secret,
     uninstall,
@@ -20,7 +21,7 @@ from install import (
 from lab import backends, cluster, images, services
 from lab.cluster import Cluster
 from lab.images import Images
-from storage import Bucket, Endpoint, make_bucket
+from storage import Bucket, make_bucket
 
 NAME = "poiesis-bench"
 CPU = "30m"  # of an executor, in a task and in a Job: twenty at once fit on the node
@@ -60,9 +61,7 @@ def stage(volume: str, *, keep: bool) -> Iterator[Stage]:
     bases = images.images()
     built = services.build_and_load()
     minio = backends.start_minio()
-    endpoint = Endpoint(
-        url=minio.url, pod_url=minio.pod_url, access_key=minio.access_key, secret_key=minio.secret_key
-    )
+    endpoint = endpoint_of(minio)
     bucket = make_bucket(endpoint)
     release = install(
         running,

@@ -12,7 +12,7 @@ import shutil
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,9 @@ from install import (
     Values,
     chart_values,
     database_secret,
+    endpoint_of,
     install,
+    kube_of,
     storage_secret,
     uninstall,
 )
@@ -220,9 +222,7 @@ def demo_image(built: dict[str, str]) -> str:
 def storage(cluster: Cluster) -> Endpoint:
     """MinIO."""
     minio = backends.Minio(**once("minio", lambda: asdict(backends.start_minio())))
-    return Endpoint(
-        url=minio.url, pod_url=minio.pod_url, access_key=minio.access_key, secret_key=minio.secret_key
-    )
+    return endpoint_of(minio)
 
 
 @pytest.fixture(scope="session")
@@ -363,29 +363,31 @@ def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Releas
 @pytest.fixture
 def queued(queued_release: Release) -> Iterator[Release]:
     """The release whose queue is this test's alone."""
-    with (_folder() / "queued.turn").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with _turn(queued_release, alone=True):
         yield queued_release
 
 
 @pytest.fixture
 def second(request: pytest.FixtureRequest, second_release: Release) -> Iterator[Release]:
     """The other release: shared with other tests, or by the marker `disruptive` for this test alone."""
-    with _turn(request, second_release):
+    with _turn(second_release, alone=_is_disruptive(request)):
         yield second_release
 
 
 @pytest.fixture
 def third(request: pytest.FixtureRequest, third_release: Release) -> Iterator[Release]:
     """The release that may lose its services, likewise."""
-    with _turn(request, third_release):
+    with _turn(third_release, alone=_is_disruptive(request)):
         yield third_release
 
 
+def _is_disruptive(request: pytest.FixtureRequest) -> bool:
+    return request.node.get_closest_marker("disruptive") is not None
+
+
 @contextmanager
-def _turn(request: pytest.FixtureRequest, release: Release) -> Iterator[None]:
+def _turn(release: Release, *, alone: bool) -> Iterator[None]:
     """Not by giving these tests to one worker: many of them may run at once, unless one is disruptive."""
-    alone = request.node.get_closest_marker("disruptive") is not None
     with (_folder() / f"{release.name}.turn").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
@@ -450,18 +452,15 @@ async def nodes_client(
     request: pytest.FixtureRequest, two_nodes: Cluster, nodes_release: Release
 ) -> AsyncIterator[TesClient]:
     """TES of the release on two nodes."""
-    async with connect(nodes_release.url) as made:
-        request.node.stash[_CREATED] = made.created
-        request.node.stash[_CLUSTER] = two_nodes
+    request.node.stash[_CLUSTER] = two_nodes
+    async with _client(request, nodes_release) as made:
         yield made
 
 
 @pytest.fixture
 def nodes_kube(two_nodes: Cluster, nodes_release: Release) -> Kube:
     """kubectl in the namespace of the release on two nodes."""
-    return Kube(
-        kubectl=two_nodes.kubectl_path, kubeconfig=two_nodes.kubeconfig, namespace=nodes_release.namespace
-    )
+    return kube_of(two_nodes, nodes_release)
 
 
 @pytest.fixture
@@ -477,35 +476,39 @@ async def worker(two_nodes: Cluster, nodes_kube: Kube, nodes_client: TesClient) 
 # --- what a test works with ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def client(request: pytest.FixtureRequest, release: Release) -> AsyncIterator[TesClient]:
-    """TES of the release."""
+@asynccontextmanager
+async def _client(request: pytest.FixtureRequest, release: Release) -> AsyncIterator[TesClient]:
+    """The test's report looks at the tasks that it creates."""
     async with connect(release.url) as made:
         request.node.stash[_CREATED] = made.created
         yield made
 
 
 @pytest.fixture
+async def client(request: pytest.FixtureRequest, release: Release) -> AsyncIterator[TesClient]:
+    """TES of the release."""
+    async with _client(request, release) as made:
+        yield made
+
+
+@pytest.fixture
 async def second_client(request: pytest.FixtureRequest, second: Release) -> AsyncIterator[TesClient]:
     """TES of the other release."""
-    async with connect(second.url) as made:
-        request.node.stash[_CREATED] = made.created
+    async with _client(request, second) as made:
         yield made
 
 
 @pytest.fixture
 async def third_client(request: pytest.FixtureRequest, third: Release) -> AsyncIterator[TesClient]:
     """TES of the release that may lose its services."""
-    async with connect(third.url) as made:
-        request.node.stash[_CREATED] = made.created
+    async with _client(request, third) as made:
         yield made
 
 
 @pytest.fixture
 async def queued_client(request: pytest.FixtureRequest, queued: Release) -> AsyncIterator[TesClient]:
     """TES of the release with a queue."""
-    async with connect(queued.url) as made:
-        request.node.stash[_CREATED] = made.created
+    async with _client(request, queued) as made:
         yield made
 
 
@@ -518,25 +521,25 @@ def run_task(client: TesClient) -> Callable[[Document], Awaitable[Task]]:
 @pytest.fixture
 def kube(cluster: Cluster, release: Release) -> Kube:
     """kubectl in the release's namespace."""
-    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
+    return kube_of(cluster, release)
 
 
 @pytest.fixture
 def second_kube(cluster: Cluster, second: Release) -> Kube:
     """kubectl in the other release's namespace."""
-    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=second.namespace)
+    return kube_of(cluster, second)
 
 
 @pytest.fixture
 def third_kube(cluster: Cluster, third: Release) -> Kube:
     """kubectl in the namespace of the release that may lose its services."""
-    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=third.namespace)
+    return kube_of(cluster, third)
 
 
 @pytest.fixture
 def queued_kube(cluster: Cluster, queued: Release) -> Kube:
     """kubectl in the namespace of the release with a queue."""
-    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=queued.namespace)
+    return kube_of(cluster, queued)
 
 
 @pytest.fixture

@@ -5,14 +5,18 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
+from kube import Kube
 from lab.cluster import Cluster
 from lab.shell import CommandFailed, step, wait_until
 from storage import Endpoint
+
+if TYPE_CHECKING:  # it imports testcontainers, which warns
+    from lab.backends import Minio
 
 CHART = Path(__file__).resolve().parent.parent / "deployment/helm/poiesis"
 SERVICES = ("api", "tctl", "trec", "helper", "tif", "tof", "migrations")
@@ -102,6 +106,18 @@ def api_url(cluster: Cluster, name: str, namespace: str) -> str:
     (service,) = json.loads(listed)["items"]
     (port,) = (port["nodePort"] for port in service["spec"]["ports"] if port["name"] == "http")
     return f"http://{_node_address(cluster)}:{port}"
+
+
+def kube_of(cluster: Cluster, release: Release) -> Kube:
+    """kubectl in the release's namespace."""
+    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
+
+
+def endpoint_of(minio: "Minio") -> Endpoint:
+    """The lab's MinIO as an S3 service."""
+    return Endpoint(
+        url=minio.url, pod_url=minio.pod_url, access_key=minio.access_key, secret_key=minio.secret_key
+    )
 
 
 def _node_address(cluster: Cluster) -> str:

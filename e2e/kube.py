@@ -15,6 +15,7 @@ from waiting import eventually
 
 Object = dict[str, Any]
 TASK_LABEL = "poiesis.io/task"
+COMPONENT_LABEL = "app.kubernetes.io/component"
 
 
 class CommandRefused(RuntimeError):
@@ -61,6 +62,11 @@ class Node:
     async def itself(self, verb: str) -> None:
         """What docker can do to the machine: `kill` (its power is gone), `start`, `pause`, `unpause`."""
         await run(self.docker, verb, self.container)
+
+    async def host_address(self) -> str:
+        """This machine's, in docker's network: the node's way out."""
+        route = await self.run("ip", "route", "show", "default")
+        return route.split()[2]
 
     async def condition(self) -> Object:
         """Docker's word: `Running` and `Paused` are in it."""
@@ -161,6 +167,28 @@ class Kube:
 
         return await eventually(look, f"container {container} of task {task_id} running", seconds=seconds)
 
+    async def running_containers(self, selector: str, container: str) -> dict[str, str]:
+        """Ids of a container, where it runs, by Pod."""
+        statuses = {
+            pod["metadata"]["name"]: container_status(pod, container)
+            for pod in await self.find("pods", selector)
+        }
+        return {
+            name: status["containerID"]
+            for name, status in statuses.items()
+            if status is not None and status["state"].get("running")
+        }
+
+    async def pull_failed(self, task_id: str) -> None:
+        """Wait until the kubelet has tried to pull the first executor's image, and tries again."""
+
+        async def look() -> bool:
+            status = container_status(await self.pod(task_id), "executor-0")
+            reason = status and (status["state"].get("waiting") or {}).get("reason")
+            return reason in {"ErrImagePull", "ImagePullBackOff"}
+
+        await eventually(look, f"a pull of task {task_id} that failed", seconds=120)
+
     async def workload(self, task_id: str) -> Object | None:
         """What Kueue has made of the task's Job; it does not carry the Job's labels."""
         for found in await self.find("workloads.kueue.x-k8s.io"):
@@ -182,7 +210,7 @@ class Kube:
 
     async def of_component(self, kinds: str, *components: str) -> list[Object]:
         """Objects of parts of the release."""
-        return await self.find(kinds, f"app.kubernetes.io/component in ({','.join(components)})")
+        return await self.find(kinds, f"{COMPONENT_LABEL} in ({','.join(components)})")
 
     @asynccontextmanager
     async def without(self, *components: str) -> AsyncIterator[None]:

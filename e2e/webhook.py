@@ -10,7 +10,7 @@ import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import trustme
 from aiohttp import web
@@ -38,11 +38,19 @@ async def admission(
     `rules` as in a MutatingWebhookConfiguration; `condition`: CEL that must hold; `probe`: an object that is
     named PROBE and that the rules and the condition are about; it is never stored.
     """
-    route = await node.run("ip", "route", "show", "default")
-    server = _Server(route.split()[2], review)
+    server = _Server(await node.host_address(), review)
     name = f"poiesis-e2e-{uuid.uuid4().hex[:8]}.example.org"
     try:
-        await kube.create(_configuration(name, await server.start(), kube.namespace, rules, condition))
+        made = configuration(
+            "Mutating",
+            name,
+            where=await server.start(),
+            namespace=kube.namespace,
+            rules=rules,
+            condition=condition,
+            seconds=SECONDS,
+        )
+        await kube.create(made)
 
         async def asked() -> bool:
             await kube.run("create", "--dry-run=server", "-f", "-", input_text=json.dumps(probe))
@@ -67,15 +75,23 @@ def pod_spec(manifest: Object) -> tuple[str, Object]:
     return "/spec", manifest["spec"]
 
 
-def _configuration(
-    name: str, where: Mapping[str, str], namespace: str, rules: Sequence[Object], condition: str
+def configuration(
+    kind: Literal["Mutating", "Validating"],
+    name: str,
+    *,
+    where: Mapping[str, str],
+    namespace: str,
+    rules: Sequence[Object],
+    condition: str,
+    seconds: int,
 ) -> Object:
+    """A webhook configuration's manifest. `where`: its clientConfig; `seconds`: for an answer."""
     hook = {
         "name": name,
         "admissionReviewVersions": ["v1"],
         "sideEffects": "None",
         "failurePolicy": "Fail",
-        "timeoutSeconds": SECONDS,
+        "timeoutSeconds": seconds,
         "clientConfig": where,
         "rules": rules,
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
@@ -83,7 +99,7 @@ def _configuration(
     }
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
+        "kind": f"{kind}WebhookConfiguration",
         "metadata": {"name": name},
         "webhooks": [hook],
     }

@@ -34,16 +34,14 @@ def _run(seed: int, seconds: float, tasks: int, out: Path | None) -> int:
     from chaos.report import report
     from chaos.run import carry_out
     from chaos.stage import stage
+    from install import endpoint_of
     from lab import backends, cache, cluster, images, services
-    from storage import Endpoint
 
     folder = (out or cache.directory() / "chaos" / str(seed)).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     running = cluster.up()
     minio = backends.start_minio()
-    endpoint = Endpoint(
-        url=minio.url, pod_url=minio.pod_url, access_key=minio.access_key, secret_key=minio.secret_key
-    )
+    endpoint = endpoint_of(minio)
     built = services.build_and_load()
     with stage(running, built, endpoint, images.images(), ttl=_TTL_SECONDS) as there:
         record = asyncio.run(carry_out(plan(seed, seconds=seconds, tasks=tasks), there, folder))

@@ -1,7 +1,7 @@
 """How each kind of fault is done to the cluster."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,7 @@ import asyncpg
 from chaos.plan import Fault, Kind
 from chaos.record import Injected
 from chaos.stage import Site, Stage
-from kube import TASK_LABEL, CommandRefused, container_status
+from kube import COMPONENT_LABEL, TASK_LABEL, CommandRefused
 
 _CONNECTIONS = """
 SELECT pid, usename || ' of ' || datname FROM pg_stat_activity
@@ -35,14 +35,14 @@ async def inject(fault: Fault, stage: Stage) -> Injected:
 
 async def _kill_recorders(fault: Fault, stage: Stage) -> list[str]:
     running = [
-        found for site in stage.sites.values() async for found in _containers(site, TASK_LABEL, "trec")
+        found for site in stage.sites.values() for found in await _containers(site, TASK_LABEL, "trec")
     ]
     return await _killed(fault.victims(running), stage)
 
 
 async def _kill(component: str, fault: Fault, stage: Stage) -> list[str]:
-    selector = f"app.kubernetes.io/component={component}"
-    running = [one async for one in _containers(stage.sites[fault.site], selector, component)]
+    selector = f"{COMPONENT_LABEL}={component}"
+    running = await _containers(stage.sites[fault.site], selector, component)
     return await _killed(fault.victims(running), stage)
 
 
@@ -71,11 +71,9 @@ async def _cut_connections(fault: Fault, stage: Stage) -> list[str]:
         await connection.close()
 
 
-async def _containers(site: Site, selector: str, name: str) -> AsyncIterator[_Container]:
-    for pod in await site.kube.find("pods", selector):
-        status = container_status(pod, name)
-        if status is not None and status["state"].get("running"):
-            yield _Container(name=f"{name} of {pod['metadata']['name']}", id=status["containerID"])
+async def _containers(site: Site, selector: str, name: str) -> list[_Container]:
+    running = await site.kube.running_containers(selector, name)
+    return [_Container(name=f"{name} of {pod}", id=container) for pod, container in running.items()]
 
 
 async def _killed(containers: list[_Container], stage: Stage) -> list[str]:

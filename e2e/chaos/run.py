@@ -222,9 +222,8 @@ class _Run:
 
 @asynccontextmanager
 async def _ledger(stage: Stage) -> AsyncIterator[tuple[Ledger, str]]:
-    """And its URL. The node's way out is this machine."""
-    route = await stage.node.run("ip", "route", "show", "default")
-    ledger = Ledger(route.split()[2])
+    """And its URL."""
+    ledger = Ledger(await stage.node.host_address())
     try:
         yield ledger, await ledger.start()
     finally:

@@ -20,6 +20,7 @@ from install import (
     chart_values,
     database_secret,
     install,
+    kube_of,
     storage_secret,
     uninstall,
 )
@@ -78,10 +79,7 @@ def stage(
                 values=chart_values(built, storage, images.postgres, _values(name, ttl)),
                 secrets={STORAGE_SECRET: storage_secret(storage), DATABASE_SECRET: database_secret(dsn)},
             )
-            kube = Kube(
-                kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace
-            )
-            sites[name] = Site(name=name, url=release.url, kube=kube)
+            sites[name] = Site(name=name, url=release.url, kube=kube_of(cluster, release))
         yield Stage(
             run=f"chaos-{process}",
             sites=sites,

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from demo import data, show, task
 from demo.data import ExampleFiles
-from install import STORAGE_SECRET, Release, chart_values, install, storage_secret
+from install import STORAGE_SECRET, Release, chart_values, endpoint_of, install, storage_secret
 from lab import backends, cluster, images, services
 from lab.cluster import Cluster
 from storage import Bucket, Endpoint, make_bucket
@@ -62,9 +62,7 @@ def set_up() -> Stage:
         files = data.example_files()
         web = backends.start_file_server(task.served(files))
         minio = backends.start_minio()
-        endpoint = Endpoint(
-            url=minio.url, pod_url=minio.pod_url, access_key=minio.access_key, secret_key=minio.secret_key
-        )
+        endpoint = endpoint_of(minio)
         bucket = make_bucket(endpoint, BUCKET)
     with show.step("Poiesis, by its chart, with the Postgres that comes with it"):
         bases = images.images()

@@ -303,13 +303,7 @@ async def no_node_found(world: World, task_id: str) -> None:
 
 async def pull_failed(world: World, task_id: str) -> None:
     """The kubelet has tried to pull the first executor's image, and tries again."""
-
-    async def look() -> bool:
-        status = container_status(await world.kube.pod(task_id), "executor-0")
-        reason = status and (status["state"].get("waiting") or {}).get("reason")
-        return reason in {"ErrImagePull", "ImagePullBackOff"}
-
-    await eventually(look, f"a pull of task {task_id} that failed", seconds=120)
+    await world.kube.pull_failed(task_id)
 
 
 def runs(container: str) -> Wait:

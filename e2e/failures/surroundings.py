@@ -9,7 +9,7 @@ from failures.case import Surroundings, World
 from kube import CommandRefused, Object
 from lab import versions
 from waiting import eventually
-from webhook import PROBE, admission, pod_spec, rule
+from webhook import PROBE, admission, configuration, pod_spec, rule
 
 QUOTA = "poiesis-e2e-quota"
 _MARKED = ".?initContainers.orValue([]).exists(c, c.?command.orValue([]).exists(word, word == '<marker>'))"
@@ -80,7 +80,16 @@ def webhook_down() -> Surroundings:
     """A validating webhook whose server does not answer, for the case's own Job alone."""
 
     def manifests(world: World) -> Sequence[Object]:
-        return [_webhook_down(world)]
+        silent = configuration(
+            "Validating",
+            f"poiesis-e2e-{world.marker}.example.org",
+            where={"url": "https://127.0.0.1:1/"},
+            namespace=world.kube.namespace,
+            rules=[rule("CREATE", "batch", "jobs")],
+            condition=_of(world, MARKED_JOB),
+            seconds=2,
+        )
+        return [silent]
 
     async def holds(world: World) -> bool:
         return await _is_refused(world, _probe("jobs", world), "failed calling webhook")
@@ -139,22 +148,6 @@ def changed(words: str, kind: str, change: Callable[[str, Object], Sequence[Obje
         await held.pop(world.marker).aclose()
 
     return Surroundings(words=words, begin=begin, end=end)
-
-
-def _webhook_down(world: World) -> Object:
-    name = f"poiesis-e2e-{world.marker}.example.org"
-    hook = {
-        "name": name,
-        "admissionReviewVersions": ["v1"],
-        "sideEffects": "None",
-        "failurePolicy": "Fail",
-        "timeoutSeconds": 2,
-        "clientConfig": {"url": "https://127.0.0.1:1/"},
-        "rules": [rule("CREATE", "batch", "jobs")],
-        "matchConditions": [{"name": "marked", "expression": _of(world, MARKED_JOB)}],
-    }
-    api = "admissionregistration.k8s.io/v1"
-    return _object(api, "ValidatingWebhookConfiguration", name, webhooks=[hook])
 
 
 def server(words: str, script: str, *, port: int = 80, on_node: bool = False) -> Surroundings:
@@ -238,13 +231,13 @@ def _folder(world: World) -> str:
 
 
 def no_volumes() -> Surroundings:
-    """The default StorageClass is another meanwhile: one for volumes that somebody makes by hand."""
+    """The default StorageClass is another meanwhile, of which nothing makes volumes."""
     name, mark = "poiesis-e2e-by-hand", "storageclass.kubernetes.io/is-default-class"
 
     def manifests(_: World) -> Sequence[Object]:
         by_hand = _object("storage.k8s.io/v1", "StorageClass", name)
         by_hand["metadata"]["annotations"] = {mark: "true"}
-        fields = {"provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"}
+        fields = {"provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "Immediate"}
         return [by_hand | fields]
 
     async def alone(world: World) -> bool:
@@ -286,7 +279,8 @@ def full_queue() -> Surroundings:
         return [job_in_queue(world, "while :; do sleep 0.1; done")]
 
     async def admitted(world: World) -> bool:
-        return await runs_in_queue(world)
+        job = await world.kube.get("job", f"other-{world.marker}")
+        return job is not None and bool(job.get("status", {}).get("active"))
 
     return _present("the queue's quota is used up", manifests, admitted)
 
@@ -306,12 +300,6 @@ def job_in_queue(world: World, script: str, **labels: str) -> Object:
         for name, value in {"queue_name": "queue", **labels}.items()
     }
     return job
-
-
-async def runs_in_queue(world: World) -> bool:
-    """Whether that Job has been admitted."""
-    job = await world.kube.get("job", f"other-{world.marker}")
-    return job is not None and bool(job.get("status", {}).get("active"))
 
 
 def _present(words: str, manifests: Manifests, holds: Callable[[World], Awaitable[bool]]) -> Surroundings:

@@ -42,7 +42,7 @@ async def test_a_leader_that_was_paused_past_its_lease_does_not_tell_an_end_agai
     before = await _leader(third_kube)
     status = await _status(third_kube, before)
     doomed = await third_client.create(_MISSING)
-    await _image_missing(third_kube, doomed)
+    await third_kube.pull_failed(doomed)
 
     try:
         await node.signal_container(status["containerID"], "SIGSTOP")
@@ -67,7 +67,7 @@ async def test_five_minutes_without_controllers_delay_the_ends_that_only_they_ca
         await third_client.create({"executors": [sh(images.busybox, "sleep 600")]}) for _ in range(2)
     ]
     doomed = [without_image, without_job, without_pod]
-    await _image_missing(third_kube, without_image)
+    await third_kube.pull_failed(without_image)
     for task_id in (without_job, without_pod):
         await third_client.wait(task_id, until={"RUNNING"})
 
@@ -119,15 +119,6 @@ async def _status(kube: Kube, pod: str) -> Object:
     status = container_status(found, "tctl") if found else None
     assert status is not None
     return status
-
-
-async def _image_missing(kube: Kube, task_id: str) -> None:
-    async def look() -> bool:
-        status = container_status(await kube.pod(task_id), "executor-0")
-        waiting: Object = status["state"].get("waiting", {}) if status else {}
-        return waiting.get("reason") in {"ErrImagePull", "ImagePullBackOff"}
-
-    await eventually(look, f"an image that task {task_id} cannot have")
 
 
 async def _assert_told_once(client: TesClient, task_id: str) -> None:

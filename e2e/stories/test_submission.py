@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import aiohttp
 import pytest
 
 from documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
-from kube import Kube, Node, Object, container_status
+from kube import COMPONENT_LABEL, Kube, Node, Object
 from lab.images import Images
 from tes_client import Document, Task, TesClient, TesRefused
 from waiting import eventually
@@ -51,21 +50,21 @@ async def test_tasks_of_apis_that_die_right_after_the_posts_run_once(
 async def test_a_task_whose_apis_die_while_they_make_an_object_runs_once(
     kind: str, third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
-    seen: list[str] = []
+    made: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def review(asked: Object) -> Sequence[Object]:
-        if asked["kind"]["kind"] == kind and not seen:
+        if asked["kind"]["kind"] == kind and not made.done():
             await _kill_apis(third_kube, node)
-            seen.append(asked["name"])
+            made.set_result(asked["name"])
         return ()
 
     async with admission(third_kube, node, review, rules=_RULES, probe=_PROBE, condition=_OF_TASKS):
         task_id = await third_client.create(_with_volume(images))
-        await eventually(lambda: _is_true(seen), f"a {kind} of the task", seconds=30)
+        name = await asyncio.wait_for(made, 30)
         await eventually(third_client.answers, "an answer of the apis", seconds=90)
         await third_client.wait(task_id, timeout=120)
 
-    assert task_id in seen[0]
+    assert task_id in name
     await _assert_ran_once(third_client, third_kube, task_id, "made\n")
 
 
@@ -124,15 +123,16 @@ async def test_a_cancel_whose_apis_die_before_they_delete_the_job_is_carried_out
 ) -> None:
     task_id = await third_client.create({"executors": [sh(images.busybox, "echo ready; sleep 600")]})
     await third_client.wait(task_id, until={"RUNNING"})
-    tried: list[str] = []
+    tried: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def review(asked: Object) -> Sequence[Object]:
         """Nobody can delete the Job before an api has tried to, and has died of it."""
-        if asked["operation"] == "DELETE" and not tried:
+        if asked["operation"] == "DELETE" and not tried.done():
             (pod,) = asked["userInfo"]["extra"][_BY_POD]
             if pod in await _api_containers(third_kube):
                 await _kill_apis(third_kube, node)
-                tried.append(asked["name"])
+                if not tried.done():  # by the other api, meanwhile
+                    tried.set_result(asked["name"])
             raise Refusal("the api has died, or will")
         return ()
 
@@ -140,11 +140,11 @@ async def test_a_cancel_whose_apis_die_before_they_delete_the_job_is_carried_out
     async with admission(third_kube, node, review, rules=rules, probe=_PROBE):
         with suppress(aiohttp.ClientError, TesRefused):  # it dies before or after its answer
             await third_client.cancel(task_id)
-        await eventually(lambda: _is_true(tried), "an api that deletes the Job", seconds=30)
+        name = await asyncio.wait_for(tried, 30)
         await eventually(third_client.answers, "an answer of the apis", seconds=90)
         history = await third_client.wait(task_id, timeout=60)
 
-    assert task_id in tried[0]
+    assert task_id in name
     assert history.state == "CANCELED"
     task = await third_client.get(task_id, "FULL")
     assert exit_codes(task) == [143]
@@ -209,21 +209,9 @@ def _tells_an_end(line: str) -> bool:
     return any(f" {state}" in line for state in ("COMPLETE", "CANCELED", "SYSTEM_ERROR", "EXECUTOR_ERROR"))
 
 
-async def _is_true(value: Any) -> bool:
-    return bool(value)
-
-
 async def _api_containers(kube: Kube) -> dict[str, str]:
-    """Running containers of the apis: Pod to container."""
-    statuses = {
-        one["metadata"]["name"]: container_status(one, "api")
-        for one in await kube.of_component("pods", "api")
-    }
-    return {
-        name: found["containerID"]
-        for name, found in statuses.items()
-        if found and found["state"].get("running")
-    }
+    """Running containers of the apis, by Pod."""
+    return await kube.running_containers(f"{COMPONENT_LABEL}=api", "api")
 
 
 async def _kill_apis(kube: Kube, node: Node) -> None:
