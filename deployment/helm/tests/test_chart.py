@@ -121,9 +121,10 @@ def test_nothing_is_cluster_wide(values):
 
 def test_the_controller_follows_kueue_only_where_there_is_a_queue():
     kueue = ("kueue.x-k8s.io", "workloads")
-    manifests = render("queue.kueueQueueName=lq", "volume.type=ephemeral")
-    assert rules(manifests, "poiesis-tctl")[kueue] == ["list", "watch"]
-    assert environment(dict(pods(manifests))["Deployment/poiesis-tctl"])["POIESIS_KUEUE"] == "true"
+    for values in (("queue.kueueQueueName=lq", "volume.type=ephemeral"), ("backendParameters.queue={lab}",)):
+        manifests = render(*values)
+        assert rules(manifests, "poiesis-tctl")[kueue] == ["list", "watch"]
+        assert environment(dict(pods(manifests))["Deployment/poiesis-tctl"])["POIESIS_KUEUE"] == "true"
     assert kueue not in rules(render(), "poiesis-tctl")
     assert environment(dict(pods(render()))["Deployment/poiesis-tctl"])["POIESIS_KUEUE"] == "false"
 
@@ -270,6 +271,8 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
             ("storage.s3.existingSecret=s", *INLINE_KEYS),
             "storage.s3.accessKey and storage.s3.secretKey must be empty",
         ),
+        (("backendParameters.tolerations={spot:Never}",), "'/backendParameters/tolerations/0'"),
+        (("backendParameters.gpus=1",), "gpus"),
         (("volume.type=nfs",), "'/volume/type': value must be one of 'pvc', 'ephemeral', 'emptyDir'"),
         (("queue.kueueQueueName=lq",), "queue.kueueQueueName needs volume.type ephemeral or emptyDir"),
         (("queue.maxActiveTask=1",), "'/queue': additional properties 'maxActiveTask' not allowed"),
@@ -369,6 +372,7 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
             *(
                 "executors.securityContext.runAsUser=1000",
                 "executors.rootDiskGb=20",
+                r"executors.extendedResources.example\.org/fuse=1",
                 "ttlSecondsAfterFinished=5",
             ),
             *("terminationGracePeriodSeconds=7", "queue.maxActiveTasks=3", "queue.giveUpSeconds=60"),
@@ -384,6 +388,7 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
     }
     assert document["executors"] == {
         "defaultResources": {"cpu": "1", "memory": "2Gi"},
+        "extendedResources": {"example.org/fuse": "1"},
         "securityContext": {"runAsUser": 1000},
         "imagePullPolicy": "Never",
         "rootDiskGb": 20,
@@ -435,7 +440,7 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
             *("storage.s3.endpoint=https://s3", "storage.s3.region=r", "storage.s3.caSecret.name=ca"),
             *("volume.storageClass=fast", "executors.imagePullPolicy=Never", "pod.priorityClassName=low"),
             *("pod.runtimeClassName=kata", "pod.activeDeadlineSeconds=9", "queue.giveUpSeconds=9"),
-            *("queue.kueueQueueName=lq", "volume.type=ephemeral"),
+            *("queue.kueueQueueName=lq", "queue.kueuePriorityClass=urgent", "volume.type=ephemeral"),
             *("serviceInfo.contactUrl=https://c", "serviceInfo.createdAt=x"),
             *("serviceInfo.updatedAt=x", "serviceInfo.environment=x"),
         )

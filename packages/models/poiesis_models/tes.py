@@ -156,6 +156,13 @@ class TesOutput(TesModel):
         return has_wildcard(self.path)
 
     @property
+    def prefix(self) -> str | None:
+        """What `url` stands for if `path` is a pattern: `path_prefix`, or else the directory before it."""
+        if not self.wildcard:
+            return None
+        return self.path_prefix if self.path_prefix is not None else self.directory
+
+    @property
     def directory(self) -> str:
         """The deepest directory that certainly holds whatever this output names."""
         return literal_directory(self.path) if self.wildcard else posixpath.dirname(self.path.rstrip("/"))

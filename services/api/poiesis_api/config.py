@@ -119,6 +119,9 @@ class Executors(Section):
         allow_inf_nan=False,
         description="what a task's executors may write outside its volumes, GB = 10**9 bytes; 0: no limit",
     )
+    extended_resources: dict[NonEmpty, NonEmpty] = Field(
+        default={}, description="of every executor, by name: devices of the node, as in {nvidia.com/gpu: 1}"
+    )
     security_context: dict[str, Any] = Field(
         default={},
         description="securityContext of executors, over allowPrivilegeEscalation: false",
@@ -183,6 +186,41 @@ class Queue(Section):
     kueue_queue_name: NonEmpty | None = Field(
         default=None, description="LocalQueue; Jobs are then unsuspended by Kueue alone"
     )
+    kueue_priority_class: NonEmpty | None = Field(
+        default=None, description="WorkloadPriorityClass of tasks in a LocalQueue"
+    )
+
+
+class BackendParameters(Section):
+    """What clients may ask for in resources.backend_parameters, each off until there are values for it.
+
+    The keys of clients are these names in snake case, whatever their case.
+    """
+
+    queue: list[NonEmpty] = Field(default=[], description="LocalQueues of Kueue")
+    queue_priority: list[NonEmpty] = Field(default=[], description="WorkloadPriorityClasses of Kueue")
+    priority_class: list[NonEmpty] = Field(default=[], description="PriorityClasses")
+    node_selector: list[Annotated[str, Field(pattern=r"^[^=,]+=[^=,]*$")]] = Field(
+        default=[], description="label=value; a client may name several, with commas between"
+    )
+    tolerations: list[
+        Annotated[str, Field(pattern=r"^[^=:,]+(=[^:,]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?$")]
+    ] = Field(default=[], description="key[=value][:effect]; a client may name several, with commas between")
+    runtime_class: list[NonEmpty] = Field(default=[], description="RuntimeClasses")
+    gpu_resource: list[NonEmpty] = Field(
+        default=[], description="extended resources; the first one is meant where only gpu_count is given"
+    )
+    gpu_count: int = Field(default=0, ge=0, description="of one executor at most; needs gpuResource")
+    image_pull_secret: list[NonEmpty] = Field(default=[], description="Secrets in the tasks' namespace")
+    wall_time_seconds: int = Field(default=0, ge=0, description="at most, of a task's Pod")
+    volume_type: list[Literal["pvc", "ephemeral", "emptyDir"]] = Field(default=[], description="task volumes")
+    storage_class: list[NonEmpty] = Field(default=[], description="StorageClasses of task volumes")
+
+    @model_validator(mode="after")
+    def _gpus_have_a_kind(self) -> Self:
+        if self.gpu_count and not self.gpu_resource:
+            raise ValueError("gpuCount needs gpuResource: which extended resources are GPUs?")
+        return self
 
 
 class TaskPodConfig(Section):
@@ -204,6 +242,7 @@ class TaskPodConfig(Section):
     )
     termination_grace_period_seconds: Seconds = 30
     queue: Queue = Queue()
+    backend_parameters: BackendParameters = BackendParameters()
 
     @property
     def input_filers(self) -> dict[str, Filer]:

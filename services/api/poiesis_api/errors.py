@@ -38,6 +38,15 @@ class StorageUnavailable(TesError):
     """Postgres does not answer."""
 
 
+SHOWN_CHARACTERS = 200
+
+
+def shown(value: object) -> str:
+    """A client's value as messages show it."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+
+
 HTTP_STATUS: Mapping[type[TesError], int] = {
     InvalidTask: 400,
     InvalidQuery: 400,

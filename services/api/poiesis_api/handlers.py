@@ -1,5 +1,6 @@
 """The operations of TES 1.1, one function each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,11 +10,12 @@ from aiohttp import ClientPayloadError, web
 from poiesis_api import tasks_db
 from poiesis_api.config import Document, ServiceInfo
 from poiesis_api.errors import BodyTooLarge, MalformedBody, TaskNotFound
+from poiesis_api.parameters import supported
 from poiesis_api.postgres import Pool
 from poiesis_api.queries import parse_list_query, parse_view
 from poiesis_api.submitter import Submitter
 from poiesis_api.tasks_db import Cancel
-from poiesis_api.validation import BACKEND_PARAMETERS, parse_task, validate
+from poiesis_api.validation import parse_task, validate
 
 CANCEL_SUFFIX = ":cancel"
 JSON = "application/json"
@@ -40,8 +42,7 @@ def request_owner(request: web.Request) -> str:  # noqa: ARG001
 async def create_task(request: web.Request) -> web.Response:
     """POST /tasks."""
     services = request.app[SERVICES]
-    task = parse_task(await _body(request))
-    warnings = validate(task, services.config)
+    task, warnings = validate(parse_task(await _body(request)), services.config)
     task_id = await tasks_db.create_task(services.pool, request_owner(request), task, warnings)
     services.submitter.wake()
     return web.json_response({"id": str(task_id)})
@@ -81,7 +82,8 @@ async def cancel_task(request: web.Request) -> web.Response:
 
 async def service_info(request: web.Request) -> web.Response:
     """GET /service-info."""
-    return web.json_response(service_info_document(request.app[SERVICES].config.service_info))
+    config = request.app[SERVICES].config
+    return web.json_response(service_info_document(config.service_info, supported(config.backend_parameters)))
 
 
 async def short_service_info(request: web.Request) -> web.Response:
@@ -107,7 +109,7 @@ async def readyz(request: web.Request) -> web.Response:
     return web.json_response({"status": "ready"})
 
 
-def service_info_document(info: ServiceInfo) -> dict[str, Any]:
+def service_info_document(info: ServiceInfo, backend_parameters: Sequence[str]) -> dict[str, Any]:
     """GA4GH service-info 1.0 with what TES adds to it."""
     optional = {
         "description": info.description,
@@ -124,7 +126,7 @@ def service_info_document(info: ServiceInfo) -> dict[str, Any]:
         "organization": info.organization.model_dump(),
         "version": info.version,
         "storage": info.storage,
-        "tesResources_backend_parameters": sorted(BACKEND_PARAMETERS),
+        "tesResources_backend_parameters": backend_parameters,
         **{key: value for key, value in optional.items() if value is not None},
     }
 

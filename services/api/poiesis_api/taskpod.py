@@ -10,6 +10,7 @@ from uuid import UUID
 
 from poiesis_api.config import Filer, FilerSide, Requests, TaskPodConfig
 from poiesis_api.mounts import MountPlan, needs_volume, normal, plan_mounts
+from poiesis_api.parameters import configured
 from poiesis_api.validation import url_scheme
 from poiesis_models import labels, paths
 from poiesis_models.plan import Plan
@@ -21,6 +22,7 @@ _Item = TypeVar("_Item", InputItem, OutputItem)
 
 COMPONENT = "taskpod"
 KUEUE_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+KUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 UID = 65532
 SECRET_BYTES = 700 * 1024  # of a Secret's 1 MiB, which counts names and metadata too
 WORK_LIST_BYTES = 400 * 1024
@@ -96,6 +98,8 @@ class Layout:
 
 def task_objects(task: Task, config: TaskPodConfig) -> TaskObjects:
     """Everything that is created for a task. Raise NoFiler."""
+    resources = task.request.resources
+    config = configured(config, resources.backend_parameters or {} if resources else {})
     layout = layout_of(task, config)
     secrets = pack_secrets(task.id, secret_entries(layout))
     owned = [service_account(layout), *(secret(task.id, name, data) for name, data in secrets.items())]
@@ -229,7 +233,7 @@ def _output_item(output: TesOutput) -> OutputItem:
         local=paths.data_path(path),
         type="DIRECTORY" if output.path.endswith("/") else _file_type(output.type),
         wildcard=output.wildcard,
-        path_prefix=output.path_prefix if output.wildcard else None,
+        path_prefix=output.prefix,
     )
 
 
@@ -360,6 +364,8 @@ def job(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) -> Ma
     metadata = _metadata(layout.task.id, layout.name)
     if config.queue.kueue_queue_name is not None:
         metadata["labels"][KUEUE_QUEUE_LABEL] = config.queue.kueue_queue_name
+        if config.queue.kueue_priority_class is not None:
+            metadata["labels"][KUEUE_PRIORITY_LABEL] = config.queue.kueue_priority_class
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -551,6 +557,7 @@ def executor_resources(layout: Layout, config: TaskPodConfig) -> Manifest:
     quantities = {
         "cpu": default.cpu if asked is None or asked.cpu_cores is None else str(asked.cpu_cores),
         "memory": default.memory if asked is None or asked.ram_gb is None else str(gb_to_bytes(asked.ram_gb)),
+        **config.executors.extended_resources,
     }
     if config.executors.root_disk_gb:
         on_node = disk_bytes(request, config) if volume_on_node(layout, config) else 0

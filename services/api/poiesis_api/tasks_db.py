@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 from uuid import UUID, uuid4
@@ -59,6 +59,9 @@ SELECT $1, r.* FROM jsonb_to_recordset($%d::jsonb) AS r (index integer, path tex
     "task_tag": """
 INSERT INTO task_tag (task_id, key, value)
 SELECT $1, r.* FROM jsonb_to_recordset($%d::jsonb) AS r (key text, value text)""",
+    "backend_parameter": """
+INSERT INTO backend_parameter (task_id, key, value)
+SELECT $1, r.* FROM jsonb_to_recordset($%d::jsonb) AS r (key text, value text)""",
     "system_log": """
 INSERT INTO system_log (task_id, source, key, message)
 SELECT $1, 'api', r.* FROM jsonb_to_recordset($%d::jsonb) AS r (key text, message text)""",
@@ -111,11 +114,16 @@ def _records(task: TesTaskRequest, warnings: Sequence[str]) -> dict[str, list[di
         "input": _numbered([one.model_dump(exclude_none=True) for one in task.inputs or ()]),
         "output": _numbered([one.model_dump(exclude_none=True) for one in task.outputs or ()]),
         "volume": _numbered([{"path": path} for path in task.volumes or ()]),
-        "task_tag": [{"key": key, "value": value} for key, value in (task.tags or {}).items()],
+        "task_tag": _pairs(task.tags),
+        "backend_parameter": _pairs(task.resources.backend_parameters if task.resources else None),
         "system_log": [
             {"key": f"create-{number}", "message": message} for number, message in enumerate(warnings)
         ],
     }
+
+
+def _pairs(mapping: Mapping[str, str] | None) -> list[dict[str, Any]]:
+    return [{"key": key, "value": value} for key, value in (mapping or {}).items()]
 
 
 def _numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from poiesis_api import parameters
 from poiesis_api.config import TaskPodConfig
-from poiesis_api.errors import InvalidTask, MalformedBody
+from poiesis_api.errors import InvalidTask, MalformedBody, shown
 from poiesis_api.mounts import (
     RESERVED,
     ancestors,
@@ -25,8 +26,6 @@ from poiesis_api.mounts import (
 )
 from poiesis_models.tes import TesTaskRequest
 
-BACKEND_PARAMETERS: frozenset[str] = frozenset()  # supported keys, lower case
-
 # Kept within what an index row of Postgres holds; no file system has longer paths in practice.
 PATH_BYTES = 1024
 OUTPUT_URL_BYTES = 1536
@@ -35,7 +34,6 @@ TAG_KEY_BYTES = 512
 TAG_VALUE_BYTES = 2048
 ENV_NAME_BYTES = 1024
 NAME_BYTES = 255  # of one segment of a path: Linux
-SHOWN_CHARACTERS = 200
 SHOWN_PROBLEMS = 5
 
 _ENV_NAME = re.compile(r"[ -<>-~]+")
@@ -68,16 +66,16 @@ def field_path(location: tuple[int | str, ...]) -> str:
     return path.rstrip(".")
 
 
-def validate(task: TesTaskRequest, config: TaskPodConfig) -> list[str]:
-    """Return warnings for the task's system_logs. Raise InvalidTask."""
+def validate(task: TesTaskRequest, config: TaskPodConfig) -> tuple[TesTaskRequest, list[str]]:
+    """The task as it will run, and warnings for its system_logs. Raise InvalidTask."""
     _check_sizes(task)
     _check_executors(task)
     _check_reserved(task)
-    _check_wildcards(task)
     _check_directories(task)
     _check_files(task)
     _check_urls(task, config)
-    return _check_backend_parameters(task)
+    task, ignored = _with_backend_parameters(task, config)
+    return task, [*_inferred_prefixes(task), *ignored]
 
 
 def container_paths(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
@@ -102,12 +100,7 @@ def _sentence(problem: ErrorDetails) -> str:
     told = problem["type"] == "missing" or (repr(value) in message and problem["type"] == "value_error")
     if told or not isinstance(value, str | int | float):
         return f"{field}: {message}"
-    return f"{field}: {message}, got {_shown(value)}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+    return f"{field}: {message}, got {shown(value)}"
 
 
 def _check_sizes(task: TesTaskRequest) -> None:
@@ -128,19 +121,19 @@ def _check_sizes(task: TesTaskRequest) -> None:
 def _at_most(field: str, value: str, limit: int) -> None:
     size = len(value.encode())
     if size > limit:
-        raise InvalidTask(f"{field}: {_shown(value)} has {size} bytes; at most {limit} are possible", field)
+        raise InvalidTask(f"{field}: {shown(value)} has {size} bytes; at most {limit} are possible", field)
 
 
 def _check_executors(task: TesTaskRequest) -> None:
     for index, executor in enumerate(task.executors):
         field = f"executors[{index}].image"
         if not _IMAGE.fullmatch(executor.image):
-            raise InvalidTask(f"{field}: {_shown(executor.image)} is not an image reference", field)
+            raise InvalidTask(f"{field}: {shown(executor.image)} is not an image reference", field)
         for name in executor.env or ():
             field = f"executors[{index}].env"
             _at_most(field, name, ENV_NAME_BYTES)
             if not _ENV_NAME.fullmatch(name):
-                raise InvalidTask(f"{field}: {_shown(name)} is not the name of a variable", field)
+                raise InvalidTask(f"{field}: {shown(name)} is not the name of a variable", field)
 
 
 def _check_reserved(task: TesTaskRequest) -> None:
@@ -148,15 +141,6 @@ def _check_reserved(task: TesTaskRequest) -> None:
         for directory in RESERVED:
             if is_inside(path, directory):
                 raise InvalidTask(f"{field}: {path!r} lies in {directory}, which Poiesis uses itself", field)
-
-
-def _check_wildcards(task: TesTaskRequest) -> None:
-    for index, output in enumerate(task.outputs or ()):
-        if output.wildcard and output.path_prefix is None:
-            raise InvalidTask(
-                f"outputs[{index}].path_prefix: is required, because path {output.path!r} has wildcards",
-                f"outputs[{index}].path_prefix",
-            )
 
 
 def _check_directories(task: TesTaskRequest) -> None:
@@ -222,7 +206,7 @@ def _check_urls(task: TesTaskRequest, config: TaskPodConfig) -> None:
 def _check_scheme(field: str, url: str, supported: list[str]) -> None:
     if url_scheme(url) not in supported:
         raise InvalidTask(
-            f"{field}: {_shown(url)} cannot be served; schemes that can: {', '.join(supported) or 'none'}",
+            f"{field}: {shown(url)} cannot be served; schemes that can: {', '.join(supported) or 'none'}",
             field,
         )
 
@@ -235,15 +219,21 @@ def url_scheme(url: str) -> str:
         return ""
 
 
-def _check_backend_parameters(task: TesTaskRequest) -> list[str]:
+def _inferred_prefixes(task: TesTaskRequest) -> Iterator[str]:
+    for index, output in enumerate(task.outputs or ()):
+        if output.wildcard and output.path_prefix is None:
+            yield (
+                f"outputs[{index}].path_prefix is missing, though path {shown(output.path)} has wildcards:"
+                f" {shown(output.prefix)} is taken for it"
+            )
+
+
+def _with_backend_parameters(task: TesTaskRequest, config: TaskPodConfig) -> tuple[TesTaskRequest, list[str]]:
+    """Without those that are not supported: they are neither stored nor returned (TES 1.1, tesResources)."""
     resources = task.resources
-    if resources is None:
-        return []
-    unknown = [key for key in resources.backend_parameters or () if key.lower() not in BACKEND_PARAMETERS]
-    if unknown and resources.backend_parameters_strict:
-        raise InvalidTask(
-            f"resources.backend_parameters: {', '.join(map(_shown, unknown))} not supported; "
-            f"supported: {', '.join(sorted(BACKEND_PARAMETERS)) or 'none'}",
-            "resources.backend_parameters",
-        )
-    return [f"backend parameter {_shown(key)} is not supported and has been ignored" for key in unknown]
+    if resources is None or not resources.backend_parameters:
+        return task, []
+    counting, warnings = parameters.settle(resources, config.backend_parameters)
+    parameters.check_together(config, counting)
+    settled = resources.model_copy(update={"backend_parameters": counting or None})
+    return task.model_copy(update={"resources": settled}), warnings

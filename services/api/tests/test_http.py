@@ -288,7 +288,7 @@ async def test_unknown_backend_parameters_are_dropped_with_a_warning(client, poo
     task_id = await create(client, {**SMALL, "resources": parameters})
     assert (await read(client, task_id))["resources"] == {}
     assert await pool.fetchval("SELECT message FROM system_log") == (
-        "backend parameter 'VmSize' is not supported and has been ignored"
+        "'VmSize' is not supported; supported: none; it has been ignored"
     )
     strict = {**SMALL, "resources": {**parameters, "backend_parameters_strict": True}}
     error = await refused(

@@ -80,7 +80,6 @@ REFUSED = [
         "outputs[0].path",
         "'/usr/share/x'",
     ),
-    ("a pattern without prefix", task(outputs=[source("/a/*")]), "outputs[0].path_prefix", "'/a/*'"),
     (
         "an input scheme",
         task(inputs=[source("/a/b", url="gs://b/k")]),
@@ -132,16 +131,28 @@ ACCEPTED = [
 
 @pytest.mark.parametrize("request_", ACCEPTED)
 def test_what_works_is_accepted_without_warnings(config, request_):
-    assert validate(request_, config) == []
+    assert validate(request_, config) == (request_, [])
+
+
+def test_a_pattern_without_prefix_is_taken_from_the_directory_before_it(config):
+    request_ = task(outputs=[source("/a/b/*/c?.txt"), source("/a/*", path_prefix="/a")])
+    accepted, warnings = validate(request_, config)
+    assert accepted == request_
+    assert warnings == [
+        "outputs[0].path_prefix is missing, though path '/a/b/*/c?.txt' has wildcards: '/a/b' is taken for it"
+    ]
 
 
 def test_unknown_backend_parameters_are_warned_about_unless_strict(config):
-    resources = {"backend_parameters": {"A": "1", "b": "2"}}
-    assert validate(task(resources=resources), config) == [
-        "backend parameter 'A' is not supported and has been ignored",
-        "backend parameter 'b' is not supported and has been ignored",
-    ]
-    with pytest.raises(InvalidTask, match="'A', 'b' not supported; supported: none"):
+    resources = {"cpu_cores": 1, "backend_parameters": {"A": "1", "b": "2"}}
+    assert validate(task(resources=resources), config) == (
+        task(resources={"cpu_cores": 1}),
+        [
+            "'A' is not supported; supported: none; it has been ignored",
+            "'b' is not supported; supported: none; it has been ignored",
+        ],
+    )
+    with pytest.raises(InvalidTask, match="'A' is not supported; supported: none; 'b' is not"):
         validate(task(resources=resources | {"backend_parameters_strict": True}), config)
 
 

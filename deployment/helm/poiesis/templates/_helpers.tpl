@@ -125,6 +125,11 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- dict "cpu" (toString .cpu) "memory" (toString .memory) | toJson -}}
 {{- end -}}
 
+{{/* Whether Jobs can come into a queue of Kueue. */}}
+{{- define "poiesis.kueue" -}}
+{{- if or .Values.queue.kueueQueueName .Values.backendParameters.queue }}true{{ else }}false{{ end -}}
+{{- end -}}
+
 {{/* The api's configuration document. Its keys are those of poiesis_api.config. */}}
 {{- define "poiesis.config" -}}
 {{- $values := .Values -}}
@@ -161,6 +166,11 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- $_ := set $volume "defaultSizeGb" (float64 $values.volume.defaultSizeGb) -}}
 {{- include "poiesis.setIfAny" (list $volume "storageClass" $values.volume.storageClass) -}}
 {{- $executors := pick $values.executors "securityContext" "logBytes" -}}
+{{- $extended := dict -}}
+{{- range $name, $quantity := $values.executors.extendedResources -}}
+{{- $_ := set $extended $name (toString $quantity) -}}
+{{- end -}}
+{{- $_ := set $executors "extendedResources" $extended -}}
 {{- $_ := set $executors "defaultResources" (include "poiesis.quantities" $values.executors.defaultResources | fromJson) -}}
 {{- $_ := set $executors "rootDiskGb" (float64 $values.executors.rootDiskGb) -}}
 {{- $_ := set $executors "onError" $values.executors.onExecutorError -}}
@@ -177,7 +187,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- end -}}
 {{- $queue := pick $values.queue "maxActiveTasks" "maxSubmissions" "claimSeconds" -}}
 {{- $_ := set $queue "pollSeconds" (float64 $values.queue.pollSeconds) -}}
-{{- range list "giveUpSeconds" "kueueQueueName" -}}
+{{- range list "giveUpSeconds" "kueueQueueName" "kueuePriorityClass" -}}
 {{- include "poiesis.setIfAny" (list $queue . (index $values.queue .)) -}}
 {{- end -}}
 {{- $info := dict "version" .Chart.AppVersion -}}
@@ -197,6 +207,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
     "ttlSecondsAfterFinished" $values.ttlSecondsAfterFinished
     "terminationGracePeriodSeconds" $values.terminationGracePeriodSeconds
     "queue" $queue
+    "backendParameters" $values.backendParameters
     "serviceInfo" $info
     "limits" (dict "bodyBytes" $values.api.bodyBytes)
     "http" (dict "host" "0.0.0.0" "port" 8000 "drainSeconds" (float64 $values.api.drainSeconds))

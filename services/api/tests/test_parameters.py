@@ -1,0 +1,269 @@
+"""Backend parameters: what is allowed, what is said about the rest, and what they change of a TaskPod."""
+
+from uuid import UUID
+
+import pytest
+
+from poiesis_api.config import BackendParameters, Document
+from poiesis_api.errors import InvalidTask
+from poiesis_api.parameters import check_together, configured, settle, supported, toleration
+from poiesis_api.taskpod import Task, task_objects
+from poiesis_models.tes import TesResources, TesTaskRequest
+
+ALLOWED = BackendParameters(
+    queue=["lab", "night"],
+    queue_priority=["urgent"],
+    priority_class=["high"],
+    node_selector=["disk=ssd", "pool=big"],
+    tolerations=["pool=big:NoSchedule", "spot"],
+    runtime_class=["gvisor"],
+    gpu_resource=["nvidia.com/gpu", "amd.com/gpu"],
+    gpu_count=4,
+    image_pull_secret=["registry"],
+    wall_time_seconds=3600,
+    volume_type=["ephemeral", "emptyDir"],
+    storage_class=["fast"],
+)
+
+
+def resources(strict=None, **parameters):
+    return TesResources(backend_parameters=parameters, backend_parameters_strict=strict)
+
+
+def job_of(config, parameters, **fields):
+    request = TesTaskRequest.model_validate(
+        {
+            "executors": [{"image": "tool", "command": ["true"]}],
+            "volumes": ["/data"],
+            "resources": {"backend_parameters": parameters},
+            **fields,
+        }
+    )
+    task = Task(id=UUID(int=1), request=request, recorder_token="t")
+    return task_objects(task, config.model_copy(update={"backend_parameters": ALLOWED})).job
+
+
+def test_nothing_exists_that_the_operator_has_not_allowed():
+    assert supported(BackendParameters()) == []
+    assert supported(BackendParameters(gpu_resource=["x/gpu"], wall_time_seconds=1)) == [
+        "gpu_resource",
+        "wall_time_seconds",
+    ]
+    assert supported(ALLOWED) == sorted(BackendParameters.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("queue", "lab"),
+        ("QUEUE", "night"),
+        ("queue_priority", "urgent"),
+        ("Priority_Class", "high"),
+        ("node_selector", "disk=ssd"),
+        ("node_selector", "pool=big, disk=ssd"),
+        ("tolerations", "spot,pool=big:NoSchedule"),
+        ("gpu_resource", "amd.com/gpu"),
+        ("gpu_count", "1"),
+        ("gpu_count", "4"),
+        ("wall_time_seconds", "0060"),
+        ("wall_time_seconds", "3600"),
+        ("volume_type", "emptyDir"),
+    ],
+)
+def test_what_is_allowed_counts_and_keeps_its_spelling(key, value):
+    assert settle(resources(**{key: value}), ALLOWED) == ({key: value}, [])
+    assert settle(resources(strict=True, **{key: value}), ALLOWED) == ({key: value}, [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        (
+            "VmSize",
+            "big",
+            "'VmSize' is not supported; supported: gpu_count, gpu_resource, image_pull_secret, ",
+        ),
+        ("queue", "other", "'queue' must be one of lab, night, not 'other'"),
+        ("queue", "lab,night", "not 'lab,night'"),
+        ("queue", "Lab", "not 'Lab'"),
+        ("queue", "", "not ''"),
+        (
+            "node_selector",
+            "disk=ssd,disk=hdd",
+            "'node_selector' must be one of disk=ssd, pool=big, not 'disk=ssd,",
+        ),
+        ("tolerations", "spot,", "not 'spot,'"),
+        ("gpu_count", "5", "'gpu_count' must be a number from 1 to 4, not '5'"),
+        ("gpu_count", "0", "not '0'"),
+        ("gpu_count", "-1", "not '-1'"),
+        ("gpu_count", "1.5", "not '1.5'"),
+        ("gpu_count", "\u0661", "must be a number"),
+        ("wall_time_seconds", "9" * 5000, "must be a number from 1 to 3600"),
+        ("volume_type", "pvc", "'volume_type' must be one of ephemeral, emptyDir, not 'pvc'"),
+    ],
+)
+def test_what_is_not_is_left_out_with_a_warning_or_refuses_a_strict_task(key, value, words):
+    counting, warnings = settle(resources(queue_priority="urgent", **{key: value}), ALLOWED)
+    assert counting == {"queue_priority": "urgent"}
+    (warning,) = warnings
+    assert words in warning
+    assert warning.endswith("; it has been ignored")
+    with pytest.raises(InvalidTask) as raised:
+        settle(resources(strict=True, **{key: value}), ALLOWED)
+    assert raised.value.field == "resources.backend_parameters"
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("strict", [None, False, True])
+def test_a_key_in_two_spellings_is_refused(strict):
+    with pytest.raises(InvalidTask, match="'queue' and 'Queue' differ in case alone"):
+        settle(resources(strict=strict, queue="lab", Queue="night"), ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ("spot", {"key": "spot", "operator": "Exists"}),
+        ("spot:NoExecute", {"key": "spot", "operator": "Exists", "effect": "NoExecute"}),
+        ("pool=big", {"key": "pool", "operator": "Equal", "value": "big"}),
+        ("pool=:NoSchedule", {"key": "pool", "operator": "Equal", "value": "", "effect": "NoSchedule"}),
+    ],
+)
+def test_a_toleration_is_written_as_kubectl_writes_a_taint(given, made):
+    assert toleration(given) == made
+
+
+def _pod(job):
+    return job["spec"]["template"]["spec"]
+
+
+def _executor(job):
+    return next(one for one in _pod(job)["initContainers"] if one["name"] == "executor-0")
+
+
+def test_a_task_without_parameters_is_made_as_the_operator_says(config):
+    assert job_of(config, {}) == job_of(config, None)
+    assert configured(config, {}) == config
+
+
+@pytest.mark.parametrize(
+    ("parameters", "look", "expected"),
+    [
+        ({"queue": "lab"}, lambda job: job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"], "lab"),
+        (
+            {"queue": "lab", "Queue_Priority": "urgent"},
+            lambda job: job["metadata"]["labels"]["kueue.x-k8s.io/priority-class"],
+            "urgent",
+        ),
+        ({"priority_class": "high"}, lambda job: _pod(job)["priorityClassName"], "high"),
+        (
+            {"node_selector": "disk=ssd,pool=big"},
+            lambda job: _pod(job)["nodeSelector"],
+            {"disk": "ssd", "pool": "big"},
+        ),
+        (
+            {"tolerations": "spot"},
+            lambda job: _pod(job)["tolerations"],
+            [{"key": "spot", "operator": "Exists"}],
+        ),
+        ({"runtime_class": "gvisor"}, lambda job: _pod(job)["runtimeClassName"], "gvisor"),
+        (
+            {"gpu_count": "2"},
+            lambda job: _executor(job)["resources"]["limits"]["nvidia.com/gpu"],
+            "2",
+        ),
+        (
+            {"gpu_resource": "amd.com/gpu"},
+            lambda job: _executor(job)["resources"]["requests"]["amd.com/gpu"],
+            "1",
+        ),
+        (
+            {"gpu_resource": "amd.com/gpu", "gpu_count": "3"},
+            lambda job: [key for key in _executor(job)["resources"]["limits"] if "gpu" in key],
+            ["amd.com/gpu"],
+        ),
+        (
+            {"image_pull_secret": "registry"},
+            lambda job: _pod(job)["imagePullSecrets"],
+            [{"name": "registry"}],
+        ),
+        ({"wall_time_seconds": "60"}, lambda job: _pod(job)["activeDeadlineSeconds"], 60),
+        (
+            {"volume_type": "emptyDir"},
+            lambda job: [one.keys() for one in _pod(job)["volumes"] if one["name"] == "task"],
+            [{"name", "emptyDir"}],
+        ),
+        (
+            {"volume_type": "ephemeral", "storage_class": "fast"},
+            lambda job: [
+                one["ephemeral"]["volumeClaimTemplate"]["spec"]["storageClassName"]
+                for one in _pod(job)["volumes"]
+                if one["name"] == "task"
+            ],
+            ["fast"],
+        ),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_a_parameter_changes_the_objects_of_its_task(config, parameters, look, expected):
+    assert look(job_of(config, parameters)) == expected
+
+
+def test_what_the_operator_gives_to_every_task_stays(config):
+    pod = config.pod.model_copy(
+        update={
+            "node_selector": {"disk": "hdd", "zone": "a"},
+            "tolerations": [{"key": "tes", "operator": "Exists"}],
+            "active_deadline_seconds": 30,
+        }
+    )
+    images = config.images.model_copy(update={"pull_secrets": ["ours"]})
+    executors = config.executors.model_copy(update={"extended_resources": {"example.org/fuse": "1"}})
+    every = config.model_copy(update={"pod": pod, "images": images, "executors": executors})
+    job = job_of(
+        every,
+        {
+            "node_selector": "disk=ssd",
+            "tolerations": "spot",
+            "wall_time_seconds": "60",
+            "image_pull_secret": "registry",
+            "gpu_count": "1",
+        },
+    )
+    assert _pod(job)["nodeSelector"] == {"disk": "ssd", "zone": "a"}
+    assert [one["key"] for one in _pod(job)["tolerations"]] == ["tes", "spot"]
+    assert _pod(job)["activeDeadlineSeconds"] == 30
+    assert _pod(job)["imagePullSecrets"] == [{"name": "ours"}, {"name": "registry"}]
+    assert (
+        _executor(job)["resources"]["limits"].items()
+        >= {"example.org/fuse": "1", "nvidia.com/gpu": "1"}.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"queue": "lab"}, "a task in a queue needs volume_type ephemeral or emptyDir"),
+        ({"queue_priority": "urgent"}, "queue_priority needs queue"),
+    ],
+)
+def test_parameters_that_do_not_go_together_are_refused(config, parameters, words):
+    with pytest.raises(InvalidTask, match=words):
+        check_together(config, parameters)
+    check_together(config, {"queue": "lab", "volume_type": "emptyDir", **parameters})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"gpuCount": 1}, "gpuCount needs gpuResource"),
+        ({"nodeSelector": ["ssd"]}, "nodeSelector"),
+        ({"tolerations": ["spot:Never"]}, "tolerations"),
+        ({"volumeType": ["nfs"]}, "volumeType"),
+        ({"other": []}, "other"),
+    ],
+)
+def test_allowed_values_that_mean_nothing_stop_the_api_from_starting(config, values, words):
+    document = config.model_dump(by_alias=True) | {"backendParameters": values}
+    with pytest.raises(ValueError, match=words):
+        Document.model_validate(document)
