@@ -19,6 +19,14 @@ class InvalidQuery(TesError):
     """A parameter of the URL cannot be understood."""
 
 
+class InvalidHeader(TesError):
+    """A header cannot be understood."""
+
+
+class IdempotencyKeyReused(TesError):
+    """It came before, with another task (draft-ietf-httpapi-idempotency-key-header, 2.7)."""
+
+
 class MalformedBody(TesError):
     """The body is not JSON in UTF-8."""
 
@@ -50,6 +58,8 @@ def shown(value: object) -> str:
 HTTP_STATUS: Mapping[type[TesError], int] = {
     InvalidTask: 400,
     InvalidQuery: 400,
+    InvalidHeader: 400,
+    IdempotencyKeyReused: 422,
     MalformedBody: 400,
     TaskNotFound: 404,
     BodyTooLarge: 413,

@@ -1,5 +1,7 @@
 """The operations of TES 1.1, one function each."""
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,16 +11,19 @@ from aiohttp import ClientPayloadError, web
 
 from poiesis_api import tasks_db
 from poiesis_api.config import Document, ServiceInfo
-from poiesis_api.errors import BodyTooLarge, MalformedBody, TaskNotFound
+from poiesis_api.errors import BodyTooLarge, InvalidHeader, MalformedBody, TaskNotFound, shown
 from poiesis_api.parameters import supported
 from poiesis_api.postgres import Pool
 from poiesis_api.queries import parse_list_query, parse_view
 from poiesis_api.submitter import Submitter
-from poiesis_api.tasks_db import Cancel
+from poiesis_api.tasks_db import Cancel, Idempotency
 from poiesis_api.validation import parse_task, validate
+from poiesis_models.tes import TesTaskRequest
 
 CANCEL_SUFFIX = ":cancel"
+IDEMPOTENCY_KEY = "Idempotency-Key"
 JSON = "application/json"
+_KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
 @dataclass(kw_only=True)
@@ -42,8 +47,11 @@ def request_owner(request: web.Request) -> str:  # noqa: ARG001
 async def create_task(request: web.Request) -> web.Response:
     """POST /tasks."""
     services = request.app[SERVICES]
-    task, warnings = validate(parse_task(await _body(request)), services.config)
-    task_id = await tasks_db.create_task(services.pool, request_owner(request), task, warnings)
+    sent = parse_task(await _body(request))
+    task, warnings = validate(sent, services.config)
+    task_id = await tasks_db.create_task(
+        services.pool, request_owner(request), task, warnings, _idempotency(request, sent)
+    )
     services.submitter.wake()
     return web.json_response({"id": str(task_id)})
 
@@ -129,6 +137,21 @@ def service_info_document(info: ServiceInfo, backend_parameters: Sequence[str]) 
         "tesResources_backend_parameters": backend_parameters,
         **{key: value for key, value in optional.items() if value is not None},
     }
+
+
+def _idempotency(request: web.Request, task: TesTaskRequest) -> Idempotency | None:
+    """By the header of draft-ietf-httpapi-idempotency-key-header. Raise InvalidHeader."""
+    keys = request.headers.getall(IDEMPOTENCY_KEY, [])
+    if not keys:
+        return None
+    if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
+        said = ", ".join(map(shown, keys))
+        raise InvalidHeader(
+            f"{IDEMPOTENCY_KEY}: one of 1 to 255 printable ASCII characters is possible, not {said}",
+            IDEMPOTENCY_KEY,
+        )
+    digest = hashlib.sha256(task.model_dump_json(exclude_none=True).encode()).digest()
+    return Idempotency(key=keys[0], digest=digest)
 
 
 async def _body(request: web.Request) -> bytes:

@@ -4,12 +4,14 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 from uuid import UUID, uuid4
 
 from poiesis_api.documents import DOCUMENT, View
-from poiesis_api.postgres import Connection, Pool, execute, fetch, transaction
+from poiesis_api.errors import IdempotencyKeyReused, shown
+from poiesis_api.postgres import Connection, Pool, fetch, transaction
 from poiesis_api.queries import Filter, ListQuery, page_token
 from poiesis_models.states import Ending, TesState
 from poiesis_models.tes import TesTaskRequest
@@ -27,49 +29,73 @@ async def is_ready(pool: Pool) -> bool:
 
 # Create
 
+# Nothing if it is there already: the statement may be sent again, and so may the request, with its key.
 _INSERT_TASK = """
 INSERT INTO task (id, owner, name, description, has_resources, cpu_cores, preemptible, ram_gb, disk_gb, zones,
-                  backend_parameters_strict, recorder_token, recorder_token_hash)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                  backend_parameters_strict, recorder_token, recorder_token_hash, idempotency_key,
+                  request_digest)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+ON CONFLICT DO NOTHING RETURNING id
 """
-_TASK_VALUES = 13
+
+_THERE_ALREADY = """
+SELECT id, request_digest FROM task WHERE id = $1 OR (owner = $2 AND idempotency_key = $3)
+"""
 
 # One statement with a part for each kind of thing that the task has; %d is the number of its JSON array.
 _INSERT_PARTS = {
     "executor": """
 INSERT INTO executor (task_id, index, image, command, workdir, stdin, stdout, stderr, ignore_error, has_env)
-SELECT $1, r.* FROM jsonb_to_recordset($%d::jsonb) AS r (
+SELECT made.id, r.* FROM made, jsonb_to_recordset($%d::jsonb) AS r (
     index integer, image text, command text[], workdir text, stdin text, stdout text, stderr text,
     ignore_error boolean, has_env boolean)""",
     "executor_env": """
 INSERT INTO executor_env (task_id, executor_index, name, value)
-SELECT $1, r.* FROM jsonb_to_recordset($%d::jsonb) AS r (executor_index integer, name text, value text)""",
+SELECT made.id, r.* FROM made, jsonb_to_recordset($%d::jsonb) AS r (
+    executor_index integer, name text, value text)""",
     "input": """
 INSERT INTO input (task_id, index, name, description, url, path, type, content, streamable)
-SELECT $1, r.* FROM jsonb_to_recordset($%d::jsonb) AS r (
+SELECT made.id, r.* FROM made, jsonb_to_recordset($%d::jsonb) AS r (
     index integer, name text, description text, url text, path text, type tes_file_type, content text,
     streamable boolean)""",
     "output": """
 INSERT INTO output (task_id, index, name, description, url, path, path_prefix, type)
-SELECT $1, r.* FROM jsonb_to_recordset($%d::jsonb) AS r (
+SELECT made.id, r.* FROM made, jsonb_to_recordset($%d::jsonb) AS r (
     index integer, name text, description text, url text, path text, path_prefix text, type tes_file_type)""",
     "volume": """
 INSERT INTO volume (task_id, index, path)
-SELECT $1, r.* FROM jsonb_to_recordset($%d::jsonb) AS r (index integer, path text)""",
+SELECT made.id, r.* FROM made, jsonb_to_recordset($%d::jsonb) AS r (index integer, path text)""",
     "task_tag": """
 INSERT INTO task_tag (task_id, key, value)
-SELECT $1, r.* FROM jsonb_to_recordset($%d::jsonb) AS r (key text, value text)""",
+SELECT made.id, r.* FROM made, jsonb_to_recordset($%d::jsonb) AS r (key text, value text)""",
     "backend_parameter": """
 INSERT INTO backend_parameter (task_id, key, value)
-SELECT $1, r.* FROM jsonb_to_recordset($%d::jsonb) AS r (key text, value text)""",
+SELECT made.id, r.* FROM made, jsonb_to_recordset($%d::jsonb) AS r (key text, value text)""",
     "system_log": """
 INSERT INTO system_log (task_id, source, key, message)
-SELECT $1, 'api', r.* FROM jsonb_to_recordset($%d::jsonb) AS r (key text, message text)""",
+SELECT made.id, 'api', r.* FROM made, jsonb_to_recordset($%d::jsonb) AS r (key text, message text)""",
 }
 
 
-async def create_task(pool: Pool, owner: str, task: TesTaskRequest, warnings: Sequence[str]) -> UUID:
-    """Store a validated task; from then on it is safe. Raise StorageUnavailable."""
+@dataclass(frozen=True, kw_only=True)
+class Idempotency:
+    """What tells a create that is sent again from a new one: the client's key, and the digest of its task."""
+
+    key: str
+    digest: bytes
+
+
+async def create_task(
+    pool: Pool,
+    owner: str,
+    task: TesTaskRequest,
+    warnings: Sequence[str] = (),
+    idempotency: Idempotency | None = None,
+) -> UUID:
+    """Store a validated task; from then on it is safe. The id is that of the first create with this key.
+
+    Raise StorageUnavailable or IdempotencyKeyReused.
+    """
     task_id = uuid4()
     token = secrets.token_urlsafe(32)
     resources = task.resources
@@ -87,14 +113,30 @@ async def create_task(pool: Pool, owner: str, task: TesTaskRequest, warnings: Se
         resources and resources.backend_parameters_strict,
         token,
         hashlib.sha256(token.encode()).digest(),
+        idempotency and idempotency.key,
+        idempotency and idempotency.digest,
     ]
     parts = []
     for name, records in _records(task, warnings).items():
         if records:
             values.append(json.dumps(records, ensure_ascii=False, separators=(",", ":")))
             parts.append(f"{name}_rows AS ({_INSERT_PARTS[name] % len(values)})")
-    await execute(pool, f"WITH {', '.join(parts)} {_INSERT_TASK}", *values)
+    sql = f"WITH made AS ({_INSERT_TASK}), {', '.join(parts)} SELECT id FROM made"  # noqa: S608
+    if not await fetch(pool, sql, *values):
+        return await _there_already(pool, owner, task_id, idempotency)
     return task_id
+
+
+async def _there_already(pool: Pool, owner: str, task_id: UUID, idempotency: Idempotency | None) -> UUID:
+    key, digest = (idempotency.key, idempotency.digest) if idempotency else (None, None)
+    ((found, digest_found),) = await fetch(pool, _THERE_ALREADY, task_id, owner, key)
+    if digest_found != digest:
+        raise IdempotencyKeyReused(
+            f"Idempotency-Key: {shown(key)} came before with another task, which became {found};"
+            " send a new key with a new task",
+            "Idempotency-Key",
+        )
+    return UUID(str(found))
 
 
 def _records(task: TesTaskRequest, warnings: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

@@ -16,7 +16,7 @@ from poiesis_api.handlers import Services
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
 from poiesis_models.states import Ending, TesState
-from poiesis_models.tes import TesTask
+from poiesis_models.tes import TesTask, TesTaskRequest
 
 pytestmark = pytest.mark.integration
 
@@ -295,6 +295,53 @@ async def test_unknown_backend_parameters_are_dropped_with_a_warning(client, poo
         await client.post(f"{BASE}/tasks", json=strict), 400, "resources.backend_parameters"
     )
     assert "VmSize" in error
+
+
+async def send(client, key, task=SMALL):
+    return await client.post(f"{BASE}/tasks", json=task, headers={"Idempotency-Key": key})
+
+
+async def test_a_create_that_is_sent_again_with_its_key_makes_no_second_task(client, pool):
+    first = await (await send(client, "k-1")).json()
+    reordered = dict(reversed(WHOLE.items()))
+    other = await (await send(client, "k 2", WHOLE)).json()
+    answers = await asyncio.gather(*(send(client, "k-1") for _ in range(8)))
+    assert [await one.json() for one in answers] == [first] * 8
+    assert await (await send(client, "k 2", reordered)).json() == other
+    assert first != other
+    assert await pool.fetchval("SELECT count(*) FROM task") == 2
+    assert await pool.fetchval("SELECT count(*) FROM executor") == 1 + len(WHOLE["executors"])
+
+
+async def test_creates_at_once_with_one_key_make_one_task(client, pool):
+    answers = await asyncio.gather(*(send(client, "k", WHOLE) for _ in range(12)))
+    assert len({(await one.json())["id"] for one in answers}) == 1
+    assert await pool.fetchval("SELECT count(*) FROM task") == 1
+
+
+async def test_a_key_with_another_task_is_refused_and_changes_nothing(client, pool):
+    task_id = (await (await send(client, "k")).json())["id"]
+    error = await refused(await send(client, "k", {**SMALL, "name": "other"}), 422, "Idempotency-Key")
+    assert f"'k' came before with another task, which became {task_id}; send a new key" in error
+    assert await pool.fetchval("SELECT count(*) FROM task") == 1
+
+
+async def test_a_key_is_its_owners(pool):
+    task, key = TesTaskRequest.model_validate(SMALL), tasks_db.Idempotency(key="k", digest=b"d")
+    mine, yours = [await tasks_db.create_task(pool, owner, task, idempotency=key) for owner in ("me", "you")]
+    assert mine != yours
+    assert await tasks_db.create_task(pool, "me", task, idempotency=key) == mine
+
+
+@pytest.mark.parametrize("key", ["", " ", "k" * 256, "\u00e4", "a\tb"])
+async def test_a_key_that_is_none_is_refused(client, key):
+    assert "1 to 255 printable" in await refused(await send(client, key), 400, "Idempotency-Key")
+
+
+async def test_two_keys_are_refused(client):
+    headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    answer = await client.post(f"{BASE}/tasks", json=SMALL, headers=headers)
+    assert "'a', 'b'" in await refused(answer, 400, "Idempotency-Key")
 
 
 @pytest.mark.parametrize(

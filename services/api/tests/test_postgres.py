@@ -62,6 +62,24 @@ async def test_a_read_is_answered_although_its_connection_is_cut_and_then_the_ne
     assert [row["word"] for row in await reading] == ["answered"]
 
 
+async def test_a_create_is_stored_once_although_its_connection_is_cut_before_and_after(pool, monkeypatch):
+    fetches = []
+
+    async def cut_after(*arguments):
+        """The statement is carried out, and its answer is lost."""
+        fetches.append(await asyncpg.Pool.fetch(pool, *arguments))
+        if len(fetches) == 1:
+            raise asyncpg.ConnectionDoesNotExistError("cut")
+        return fetches[-1]
+
+    monkeypatch.setattr(pool, "fetch", cut_after)
+    task_id = await tasks_db.create_task(pool, "me", TASK)
+
+    ((stored,),) = await asyncpg.Pool.fetch(pool, "SELECT id FROM task")
+    assert (stored, len(fetches)) == (task_id, 3)
+    assert await pool.fetchval("SELECT count(*) FROM executor") == 1
+
+
 async def test_a_read_that_is_cut_three_times_is_of_a_database_that_is_away(pool, postgres_dsn):
     reading = asyncio.create_task(fetch(pool, SLOW))
     await _cut_under(postgres_dsn, SLOW, times=3)
