@@ -310,9 +310,24 @@ def filer_image(cluster: Cluster, images: Images) -> str:
 
 
 @pytest.fixture(scope="session")
-def second_release(released: Callable[..., Release], filer_image: str) -> Release:
-    """The chart otherwise: its own Postgres, disks on the node, and another filer for http:// and mem://."""
+def ftp_filer_image(cluster: Cluster, images: Images) -> str:
+    """The filer for the files of cwl-tes."""
+
+    def make() -> dict[str, Any]:
+        dockerfile = (_FILER / "Dockerfile.ftp").read_text().replace("python:3.13-slim", images.python_base)
+        image = lab_images.from_dockerfile("ftp-filer", dockerfile, {"ftp.py": _FILER / "ftp.py"})
+        cluster.load([image])
+        return {"image": image}
+
+    image: str = once("ftp-filer", make)["image"]
+    return image
+
+
+@pytest.fixture(scope="session")
+def second_release(released: Callable[..., Release], filer_image: str, ftp_filer_image: str) -> Release:
+    """The chart otherwise: its own Postgres, disks on the node, other filers for http://, mem:// and ftp://."""
     side = {"image": filer_image, "command": ["/filer"]}
+    ftp = {"schemes": ["ftp"], "image": ftp_filer_image, "command": ["python3", "/ftp.py"]}
     overrides: Values = {
         "volume": {"type": "emptyDir"},
         "executors": {"rootDiskGb": 0.05},
@@ -327,6 +342,7 @@ def second_release(released: Callable[..., Release], filer_image: str) -> Releas
                 "inputs": {"schemes": ["http", "mem"], **side},
                 "outputs": {"schemes": ["mem"], **side},
             },
+            {"name": "ftp", "inputs": ftp, "outputs": ftp},
         ],
         "tctl": {"thresholds": {"imagePullSeconds": 30, "startSeconds": 30}},
     }

@@ -1,17 +1,24 @@
 """As an operator I replace and lose services while tasks run, and neither tasks nor clients notice."""
 
 import asyncio
+import time
+from collections import Counter
 
+import aiohttp
 import pytest
 
 from documents import assert_ended, only_log, sh, stdout
+from install import CHART, Release
 from kube import Kube, container_status
+from lab.cluster import Cluster
 from lab.images import Images
 from storage import Bucket
 from tes_client import TesClient
 from waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
+
+_POLL_SECONDS = 0.01  # between two
 
 
 async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
@@ -46,20 +53,42 @@ async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
     assert [sent["size_bytes"] for sent in only_log(task)["outputs"]] == ["5"]
 
 
-async def test_no_request_fails_while_the_api_is_replaced(
-    second_client: TesClient, second_kube: Kube, images: Images
+async def test_a_hundred_polls_a_second_see_nothing_of_an_upgrade(
+    cluster: Cluster, second: Release, second_client: TesClient, images: Images
 ) -> None:
     task_id = await second_client.create({"executors": [sh(images.busybox, "sleep 20")]})
-    (found,) = await second_kube.of_component("deployments", "api")
-    deployment = f"deployment/{found['metadata']['name']}"
+    upgrade = asyncio.create_task(asyncio.to_thread(_upgrade, cluster, second))
+    url = f"{second_client.base}/tasks/{task_id}"
+    begun = time.monotonic()
 
-    await second_kube.run("rollout", "restart", deployment)
-    rollout = asyncio.create_task(second_kube.run("rollout", "status", deployment, "--timeout=180s"))
-    answers = 0
-    while not rollout.done():
-        assert (await second_client.get(task_id))["id"] == task_id
-        answers += 1
+    async with _session(force_close=True) as new_each_time, _session(force_close=False) as kept:
+        polls: list[asyncio.Task[int]] = []
+        while not upgrade.done():
+            polls.append(asyncio.create_task(_status(kept if len(polls) % 2 else new_each_time, url)))
+            await asyncio.sleep(begun + len(polls) * _POLL_SECONDS - time.monotonic())
+        answers = Counter(await asyncio.gather(*polls))
 
-    await rollout
-    assert answers > 50
+    await upgrade
+    assert answers == {200: len(polls)}
+    assert len(polls) > 1000
     assert (await second_client.wait(task_id)).state == "COMPLETE"
+
+
+def _upgrade(cluster: Cluster, release: Release) -> None:
+    """All of the chart, its migrations too; what changes is in the Pods of the api."""
+    cluster.helm(
+        *("upgrade", release.name, str(CHART), "--namespace", release.namespace, "--reuse-values"),
+        *("--set", f"api.podAnnotations.upgraded=at-{time.time_ns()}", "--wait", "--timeout", "4m"),
+    )
+
+
+def _session(*, force_close: bool) -> aiohttp.ClientSession:
+    """With a connection a request, or with connections that are kept: of both kinds are clients."""
+    connector = aiohttp.TCPConnector(force_close=force_close)
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=10))
+
+
+async def _status(http: aiohttp.ClientSession, url: str) -> int:
+    async with http.get(url) as answer:
+        await answer.read()
+        return answer.status

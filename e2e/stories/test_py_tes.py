@@ -8,6 +8,7 @@ import pytest
 import tes  # type: ignore[import-untyped]
 
 from install import Release
+from lab import clients
 from lab.images import Images
 
 pytestmark = pytest.mark.e2e
@@ -41,3 +42,40 @@ def _round_trip(url: str, image: str) -> None:
     assert finished.logs[0].logs[0].exit_code == 0
     assert {done, long} <= {one.id for one in client.list_tasks(view="BASIC").tasks}
     assert client.wait(long, timeout=300).state in {"CANCELING", "CANCELED"}
+
+
+_OLD = """
+import sys, tes
+url, image = sys.argv[1:]
+client = tes.HTTPClient(url, timeout=30)
+info = client.get_service_info()
+assert info.name, info
+task = tes.Task(
+    name="py-tes",
+    executors=[tes.Executor(image=image, command=["sh", "-c", "cat /in/word; exit 3"])],
+    inputs=[tes.Input(path="/in/word", content="hello")],
+)
+task_id = client.create_task(task)
+client.wait(task_id, timeout=300)
+for view in ("MINIMAL", "BASIC", "FULL"):
+    found = client.get_task(task_id, view)
+    assert found.state == "EXECUTOR_ERROR", found
+assert found.logs[0].logs[0].stdout == "hello", found
+assert found.logs[0].logs[0].exit_code == 3, found
+assert task_id in [one.id for one in client.list_tasks(view="FULL", page_size=10).tasks]
+client.cancel_task(task_id)
+print("well")
+"""
+
+
+async def test_py_tes_0_4_2_which_snakemake_and_toil_use_reads_every_answer(
+    release: Release, images: Images
+) -> None:
+    python = await asyncio.to_thread(clients.environment, "py-tes-0.4.2") / "python"
+    process = await asyncio.create_subprocess_exec(
+        *(python, "-c", _OLD, f"{release.url}/ga4gh/tes", images.busybox),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 300)
+    assert (process.returncode, out.decode()) == (0, "well\n")

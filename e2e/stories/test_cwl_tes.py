@@ -1,0 +1,127 @@
+"""As a user of cwl-tes I run CWL tools and workflows, with my files on an FTP server."""
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from install import Release
+from kube import Node
+from lab import clients
+from lab.images import Images
+from waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cwl:
+    """cwl-tes 0.3.0 in a directory, with a server and an FTP server."""
+
+    program: Path
+    folder: Path
+    options: tuple[str, ...]
+
+    async def run(self, document: object, job: object) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr."""
+        for name, content in (("tool.json", document), ("job.json", job)):
+            (self.folder / name).write_text(json.dumps(content))
+        process = await asyncio.create_subprocess_exec(
+            self.program,
+            *self.options,
+            "tool.json",
+            "job.json",
+            cwd=self.folder,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 300)
+        return process.returncode or 0, out.decode(), err.decode()
+
+
+@pytest.fixture
+async def cwl(second: Release, node: Node, tmp_path: Path) -> AsyncIterator[Cwl]:
+    """With an FTP server of its own, which Pods reach by this machine's address in docker's network."""
+    program = await asyncio.to_thread(clients.environment, "cwl-tes-0.3.0") / "cwl-tes"
+    address, stored = await node.host_address(), tmp_path / "ftp"
+    stored.mkdir()
+    with closing(socket.create_server((address, 0))) as free:
+        port = free.getsockname()[1]
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pyftpdlib", "--write", "--interface", address),
+        *("--port", str(port), "--directory", str(stored)),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+    async def answers() -> bool:
+        try:
+            _, writer = await asyncio.open_connection(address, port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    try:
+        await eventually(answers, "an FTP server", every=0.05)
+        yield Cwl(
+            program=program,
+            folder=tmp_path,
+            options=("--tes", f"{second.url}/ga4gh/tes", "--remote-storage-url", f"ftp://{address}:{port}"),
+        )
+    finally:
+        server.terminate()
+        await server.wait()
+
+
+def _tool(image: str, *command: str, output: str) -> dict[str, object]:
+    return {
+        "cwlVersion": "v1.0",
+        "class": "CommandLineTool",
+        "requirements": {"DockerRequirement": {"dockerPull": image}},
+        "baseCommand": list(command),
+        "inputs": {"given": {"type": "File", "inputBinding": {"position": 1}}},
+        "outputs": {"made": {"type": "stdout"}},
+        "stdout": output,
+    }
+
+
+def _file(folder: Path, content: str) -> dict[str, object]:
+    (folder / "words.txt").write_text(content)
+    return {"given": {"class": "File", "path": "words.txt"}}
+
+
+async def test_a_workflow_of_two_tools_gives_its_file(cwl: Cwl, images: Images) -> None:
+    sort = _tool(images.busybox, "sort", output="sorted.txt")
+    first = _tool(images.busybox, "head", "-n", "2", output="first.txt")
+    workflow = {
+        "cwlVersion": "v1.0",
+        "class": "Workflow",
+        "inputs": {"given": "File"},
+        "outputs": {"made": {"type": "File", "outputSource": "first/made"}},
+        "steps": {
+            "sort": {"run": sort, "in": {"given": "given"}, "out": ["made"]},
+            "first": {"run": first, "in": {"given": "sort/made"}, "out": ["made"]},
+        },
+    }
+
+    code, out, err = await cwl.run(workflow, _file(cwl.folder, "pear\napple\nfig\n"))
+
+    assert code == 0, err
+    assert json.loads(out)["made"]["basename"] == "first.txt"
+    assert (cwl.folder / "first.txt").read_text() == "apple\nfig\n"
+
+
+async def test_a_tool_that_fails_is_a_permanent_failure(cwl: Cwl, images: Images) -> None:
+    tool = _tool(images.busybox, "sh", "-c", "echo gone wrong >&2; exit 3", output="o.txt")
+
+    code, _, err = await cwl.run(tool, _file(cwl.folder, ""))
+
+    assert code == 1
+    assert "EXECUTOR_ERROR" in err
+    assert "permanentFail" in err
