@@ -62,22 +62,31 @@ async def test_a_read_is_answered_although_its_connection_is_cut_and_then_the_ne
     assert [row["word"] for row in await reading] == ["answered"]
 
 
-async def test_a_create_is_stored_once_although_its_connection_is_cut_before_and_after(pool, monkeypatch):
-    fetches = []
+class AnswerLost:
+    """A pool whose first statement is carried out, and its connection cut before the answer."""
 
-    async def cut_after(*arguments):
-        """The statement is carried out, and its answer is lost."""
-        fetches.append(await asyncpg.Pool.fetch(pool, *arguments))
-        if len(fetches) == 1:
+    def __init__(self, pool):
+        self.pool = pool
+        self.statements = 0
+
+    async def fetch(self, *arguments):
+        rows = await self.pool.fetch(*arguments)
+        self.statements += 1
+        if self.statements == 1:
             raise asyncpg.ConnectionDoesNotExistError("cut")
-        return fetches[-1]
+        return rows
 
-    monkeypatch.setattr(pool, "fetch", cut_after)
-    task_id = await tasks_db.create_task(pool, "me", TASK)
+    async def expire_connections(self):
+        await self.pool.expire_connections()
 
-    ((stored,),) = await asyncpg.Pool.fetch(pool, "SELECT id FROM task")
-    assert (stored, len(fetches)) == (task_id, 3)
+
+async def test_a_create_whose_answer_was_lost_is_stored_once(pool):
+    cut = AnswerLost(pool)
+    task_id = await tasks_db.create_task(cut, "me", TASK)
+
+    assert [row["id"] for row in await pool.fetch("SELECT id FROM task")] == [task_id]
     assert await pool.fetchval("SELECT count(*) FROM executor") == 1
+    assert cut.statements == 3
 
 
 async def test_a_read_that_is_cut_three_times_is_of_a_database_that_is_away(pool, postgres_dsn):
