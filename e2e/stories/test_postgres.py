@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from documents import assert_ended, executor_logs, exit_codes, only_log, seconds, sh, stdout
-from kube import Kube, Object, container_status
+from kube import Kube, Node, Object, container_status
 from lab.images import Images
 from tes_client import Document, Task, TesClient, TesRefused
 from waiting import eventually
@@ -15,14 +15,16 @@ from waiting import eventually
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 
 _OBJECTS = "jobs,pods,secrets,serviceaccounts,persistentvolumeclaims"
+_WAITING = "FROM pg_stat_activity WHERE usename = 'poiesis_recorder' AND wait_event_type = 'Lock'"
 _CUT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
 
 
-def _counting(image: str, count: int) -> Document:
-    """Prints a line a second, and at last the time."""
-    return {"executors": [sh(image, f"for i in $(seq {count}); do echo $i; sleep 1; done; date +%s")]}
+def _counting(image: str) -> Document:
+    """Prints numbers until it is told to end, and at last the time."""
+    script = "trap 'date +%s; exit 0' USR1; i=0; while :; do i=$((i + 1)); echo $i; sleep 0.5; done"
+    return {"executors": [sh(image, script)]}
 
 
 async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
@@ -48,39 +50,43 @@ async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
 
 
 async def test_an_end_in_two_minutes_without_postgres_is_told_with_its_true_time(
-    second_client: TesClient, second_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
-    task_id = await second_client.create(_counting(images.busybox, 8))
+    task_id = await second_client.create(_counting(images.busybox))
     await second_client.wait(task_id, until={"RUNNING"})
 
     async with second_kube.without("postgres"):
         outage = asyncio.create_task(asyncio.sleep(120))
-        await _executor_ended(second_kube, task_id)
+        await _end_executor(second_kube, node, task_id)
         await outage
     task = await _ended(second_client, task_id)
 
-    _assert_counted(task, 8)
+    _assert_counted(task)
 
 
 async def test_connections_cut_again_and_again_double_nothing(
-    second_client: TesClient, second_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
-    task_id = await second_client.create(_counting(images.busybox, 6))
+    task_id = await second_client.create(_counting(images.busybox))
     await second_client.wait(task_id, until={"RUNNING"})
 
     cut = 0
-    while (await second_client.get(task_id))["state"] == "RUNNING":
+    for _ in range(20):
+        cut += len((await second_kube.sql(_CUT)).splitlines())
+        assert (await second_client.get(task_id))["state"] == "RUNNING"
+    await _end_executor(second_kube, node, task_id)
+    for _ in range(5):
         cut += len((await second_kube.sql(_CUT)).splitlines())
     task = await _ended(second_client, task_id)
 
-    assert cut > 5
-    _assert_counted(task, 6)
+    assert cut > 20
+    _assert_counted(task)
 
 
 async def test_a_database_that_cannot_be_written_refuses_posts_and_delays_an_end(
-    second_client: TesClient, second_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
-    task_id = await second_client.create(_counting(images.busybox, 6))
+    task_id = await second_client.create(_counting(images.busybox))
     await second_client.wait(task_id, until={"RUNNING"})
     tasks = await _newest(second_client)
     objects = await _objects(second_kube)
@@ -95,21 +101,19 @@ async def test_a_database_that_cannot_be_written_refuses_posts_and_delays_an_end
             503,
             '{"error": "the database does not answer; try again"}',
         )
-        await _executor_ended(second_kube, task_id)
+        await _end_executor(second_kube, node, task_id)
         assert (await second_client.get(task_id))["state"] == "RUNNING"
         assert await _newest(second_client) == tasks
-    # Sessions keep what they began with: a failover ends them, and so does this.
-    await second_kube.sql(_CUT, database="postgres")
     task = await _ended(second_client, task_id)
 
-    _assert_counted(task, 6)
+    _assert_counted(task)
     assert await _objects(second_kube) <= objects
 
 
 async def test_an_end_waits_for_a_free_connection(
-    second_client: TesClient, second_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
-    task_id = await second_client.create(_counting(images.busybox, 6))
+    task_id = await second_client.create(_counting(images.busybox))
     await second_client.wait(task_id, until={"RUNNING"})
 
     async with _changed(
@@ -118,39 +122,31 @@ async def test_an_end_waits_for_a_free_connection(
         "ALTER ROLE poiesis_recorder CONNECTION LIMIT -1",
     ):
         await second_kube.sql(f"{_CUT} AND usename = 'poiesis_recorder'")
-        await _executor_ended(second_kube, task_id)
+        await _end_executor(second_kube, node, task_id)
         await _refused_connection(second_kube, task_id)
         assert (await second_client.get(task_id))["state"] == "RUNNING"
     task = await _ended(second_client, task_id)
 
-    _assert_counted(task, 6)
+    _assert_counted(task)
 
 
 async def test_an_end_waits_for_a_locked_row(
-    second_client: TesClient, second_kube: Kube, images: Images
+    second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
-    task_id = await second_client.create(_counting(images.busybox, 4))
+    task_id = await second_client.create(_counting(images.busybox))
     await second_client.wait(task_id, until={"RUNNING"})
 
-    locked = asyncio.create_task(
-        second_kube.sql(
-            f"BEGIN; SELECT FROM task WHERE id = '{task_id}' FOR UPDATE; SELECT pg_sleep(10); COMMIT"
-        )
-    )
-    await _executor_ended(second_kube, task_id)
+    async with _locked(second_kube, task_id):
+        await _end_executor(second_kube, node, task_id)
 
-    async def waits() -> str:
-        return await second_kube.sql(
-            "SELECT pid FROM pg_stat_activity WHERE usename = 'poiesis_recorder' AND wait_event_type = 'Lock'"
-        )
+        async def waits() -> str:
+            return await second_kube.sql(f"SELECT pid {_WAITING}")
 
-    await eventually(waits, "a recorder that waits for the lock", seconds=10)
-    assert (await second_client.get(task_id))["state"] == "RUNNING"
-    assert not locked.done()
-    await locked
+        await eventually(waits, "a recorder that waits for the lock")
+        assert (await second_client.get(task_id))["state"] == "RUNNING"
     task = await _ended(second_client, task_id)
 
-    _assert_counted(task, 4)
+    _assert_counted(task)
 
 
 # --- what the stories share ----------------------------------------------------------------------------
@@ -164,6 +160,26 @@ async def _changed(kube: Kube, change: str, back: str) -> AsyncIterator[None]:
         yield
     finally:
         await kube.sql(back, database="postgres")
+        # Sessions keep what they began with: a failover ends them, and so does this.
+        await kube.sql(_CUT, database="postgres")
+
+
+@asynccontextmanager
+async def _locked(kube: Kube, task_id: str) -> AsyncIterator[None]:
+    """Somebody else's transaction holds the task's row."""
+    held = f"BEGIN; SELECT FROM task WHERE id = '{task_id}' FOR UPDATE; SELECT pg_sleep(600)"
+    holder = asyncio.create_task(kube.sql(held))
+    session = "FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+    async def holds() -> str:
+        return await kube.sql(f"SELECT pid {session}")
+
+    try:
+        await eventually(holds, "a lock")
+        yield
+    finally:
+        await kube.sql(f"SELECT pg_terminate_backend(pid) {session}")
+        await asyncio.wait({holder})
 
 
 async def _refusal(client: TesClient, document: Document) -> tuple[int, str]:
@@ -190,7 +206,9 @@ async def _ended(client: TesClient, task_id: str) -> Task:
     return await client.get(task_id, "FULL")
 
 
-async def _executor_ended(kube: Kube, task_id: str) -> None:
+async def _end_executor(kube: Kube, node: Node, task_id: str) -> None:
+    await node.kill_children(await kube.running_container(task_id, "executor-0"), "USR1")
+
     async def look() -> Object | None:
         status = container_status(await kube.pod(task_id), "executor-0")
         return status["state"].get("terminated") if status else None
@@ -208,12 +226,12 @@ async def _refused_connection(kube: Kube, task_id: str) -> None:
     await eventually(look, "a recorder without a connection")
 
 
-def _assert_counted(task: Task, count: int) -> None:
+def _assert_counted(task: Task) -> None:
     """Every line once, one attempt, one log, and the end when it was, not when it could be told."""
     assert_ended(task, "COMPLETE")
     assert exit_codes(task) == [0]
     *lines, end = stdout(task).splitlines()
-    assert lines == [str(number) for number in range(1, count + 1)]
+    assert lines == [str(number + 1) for number in range(len(lines))]
     told = seconds(executor_logs(task)[0]["end_time"])
     assert int(end) <= told < int(end) + 2
     said = only_log(task).get("system_logs", [])

@@ -44,6 +44,9 @@ class GatedPool:
     async def execute(self, sql: str, *values: object) -> Any:
         return await self._request("execute", sql, values)
 
+    async def expire_connections(self) -> None:
+        """The shared one is as good as a new one."""
+
     @asynccontextmanager
     async def acquire(self, *, timeout: float | None = None) -> AsyncIterator[asyncpg.Connection]:  # noqa: ASYNC109, ARG002
         scheduler = self._process.scheduler
