@@ -181,7 +181,7 @@ def create(call: Invocation, /, file: BinaryIO) -> int:
     poiesis create task.json
     poiesis run --dry-run busybox -- date | jq '.executors += .executors' | poiesis create -
     """
-    document = parse_document(file.read(), file.name)
+    document = parse_document(file.read(), "FILE")
     _write_id(call, call.run(_create(call, document)))
     return Exit.OK
 
@@ -482,7 +482,9 @@ async def _login(call: Invocation, /, config: Config, issuer: str, client_id: st
         say(f"Open {code.verification_uri} and enter the code {code.user_code}")
         if code.verification_uri_complete:
             say(f"or open {code.verification_uri_complete}")
-        login = await oidc.wait_for_login(session, found, code, client_id=client_id, scope=scope)
+        login = await oidc.wait_for_login(
+            session, found, code, client_id=client_id, scope=scope, timing=call.timing
+        )
     with kept.locked():
         kept.write(str(config.base), login)
 

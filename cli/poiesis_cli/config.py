@@ -53,7 +53,8 @@ class Config:
 def read_config(environ: Mapping[str, str], *, server: str | None = None, file: str | None = None) -> Config:
     """`server`: a URL or a section's name, of the command line. Raise BadUsage naming the key or variable."""
     document = _document(environ, file)
-    chosen = server or environ.get("POIESIS_SERVER") or _string(document, "server", "server")
+    default = _string(document, "server", "server")
+    chosen = server or environ.get("POIESIS_SERVER") or default
     if not chosen:
         raise BadUsage(
             "no server is named",
@@ -66,7 +67,7 @@ def read_config(environ: Mapping[str, str], *, server: str | None = None, file: 
     withheld = bool(server and named) and _resolve(named or "", sections)[0].origin() != base.origin()
     token, user, password = (None, None, None) if withheld else _of_environment(environ)
     if token is None and user is None:
-        token, user, password = _of_section(section)
+        token, user, password = _of_section(section, environ)
     return Config(
         base=base,
         identity=_identity(environ, section),
@@ -80,7 +81,7 @@ def read_config(environ: Mapping[str, str], *, server: str | None = None, file: 
 def config_file(environ: Mapping[str, str], option: str | None = None) -> Path:
     """`--config`, POIESIS_CONFIG, or `poiesis/config.toml` in the XDG configuration directory."""
     given = option or environ.get("POIESIS_CONFIG")
-    return Path(given).expanduser() if given else _xdg(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
+    return _path(given, environ) if given else _xdg(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
 
 
 def logins_file(environ: Mapping[str, str]) -> Path:
@@ -91,8 +92,13 @@ def logins_file(environ: Mapping[str, str]) -> Path:
 def _xdg(environ: Mapping[str, str], variable: str, default: str) -> Path:
     given = environ.get(variable, "")
     # XDG Base Directory Specification: a relative path is invalid and has to be ignored.
-    root = Path(given) if given.startswith("/") else Path(environ.get("HOME") or Path.home()) / default
+    root = Path(given) if given.startswith("/") else _path(f"~/{default}", environ)
     return root / "poiesis"
+
+
+def _path(text: str, environ: Mapping[str, str]) -> Path:
+    home = environ.get("HOME")
+    return Path(home) / text[2:] if home and text.startswith("~/") else Path(text).expanduser()
 
 
 def _document(environ: Mapping[str, str], option: str | None) -> Mapping[str, Any]:
@@ -144,12 +150,14 @@ def _identity(environ: Mapping[str, str], section: Mapping[str, Any]) -> Identit
 
 
 def _of_environment(environ: Mapping[str, str]) -> tuple[str | None, str | None, str | None]:
-    token = environ.get("POIESIS_TOKEN") or _secret(environ.get("POIESIS_TOKEN_FILE"), "POIESIS_TOKEN_FILE")
+    token = environ.get("POIESIS_TOKEN") or _secret(
+        environ.get("POIESIS_TOKEN_FILE"), "POIESIS_TOKEN_FILE", environ
+    )
     user = environ.get("POIESIS_USER") or None
     if token or user is None:
         return (_header_safe(token, "POIESIS_TOKEN"), None, None) if token else (None, None, None)
     password = environ.get("POIESIS_PASSWORD") or _secret(
-        environ.get("POIESIS_PASSWORD_FILE"), "POIESIS_PASSWORD_FILE"
+        environ.get("POIESIS_PASSWORD_FILE"), "POIESIS_PASSWORD_FILE", environ
     )
     if password is None:
         raise BadUsage(
@@ -158,23 +166,25 @@ def _of_environment(environ: Mapping[str, str]) -> tuple[str | None, str | None,
     return None, _user(user, "POIESIS_USER"), password
 
 
-def _of_section(section: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
-    token = _secret(section.get("token_file"), "token_file")
+def _of_section(
+    section: Mapping[str, Any], environ: Mapping[str, str]
+) -> tuple[str | None, str | None, str | None]:
+    token = _secret(section.get("token_file"), "token_file", environ)
     user = section.get("user")
     if token or user is None:
         return _header_safe(token, "token_file") if token else None, None, None
-    password = _secret(section.get("password_file"), "password_file")
+    password = _secret(section.get("password_file"), "password_file", environ)
     if password is None:
         raise BadUsage("configuration: user is set without password_file")
     return None, _user(user, "user"), password
 
 
-def _secret(file: str | None, what: str) -> str | None:
+def _secret(file: str | None, what: str, environ: Mapping[str, str]) -> str | None:
     """A file's text without the white space around it; the text never reaches a message."""
     if not file:
         return None
     try:
-        text = Path(file).expanduser().read_text(encoding="utf-8").strip()
+        text = _path(file, environ).read_text(encoding="utf-8").strip()
     except UnicodeDecodeError:
         raise BadUsage(f"{what}: {file!r} is not text in UTF-8") from None
     except OSError as error:

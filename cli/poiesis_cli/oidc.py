@@ -18,7 +18,6 @@ from poiesis_cli.web import Answer, printable, send
 _DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _OK = 200
 _SERVER_ERROR = 500
-_SLOW_DOWN_SECONDS = 5  # RFC 8628 section 3.5
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -89,7 +88,13 @@ async def ask_for_code(
 
 
 async def wait_for_login(
-    session: aiohttp.ClientSession, issuer: Issuer, code: DeviceCode, *, client_id: str, scope: str
+    session: aiohttp.ClientSession,
+    issuer: Issuer,
+    code: DeviceCode,
+    *,
+    client_id: str,
+    scope: str,
+    timing: Timing,
 ) -> Login:
     """Ask until the user has decided (RFC 8628 sections 3.4 and 3.5). Raise AuthFailed."""
     data = {"grant_type": _DEVICE_GRANT, "device_code": code.device_code, "client_id": client_id}
@@ -108,7 +113,7 @@ async def wait_for_login(
             case "authorization_pending":
                 continue
             case "slow_down":
-                interval += _SLOW_DOWN_SECONDS
+                interval += timing.slow_down
             case _:
                 raise _refusal(answer, issuer.name)
     raise AuthFailed("nobody has entered the code in time", "run poiesis login again")

@@ -18,6 +18,7 @@ class Timing:
     poll: float = 1.0
     longest_poll: float = 5.0
     device_interval: float = 5.0  # RFC 8628 section 3.2, where the server says none
+    slow_down: float = 5.0  # RFC 8628 section 3.5
     early: float = 30.0  # a token that expires so soon is renewed first
 
 
