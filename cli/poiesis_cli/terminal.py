@@ -64,8 +64,10 @@ def write_json(document: Any) -> None:
 
 def write_tasks(tasks: Iterable[Task]) -> None:
     """A line a task."""
-    table = Table("ID", "STATE", "CREATED", "NAME", box=None, pad_edge=False, header_style="bold")
-    table.columns[0].no_wrap = table.columns[1].no_wrap = table.columns[2].no_wrap = True
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("ID", "STATE", "CREATED"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("NAME", overflow="fold")
     for task in tasks:
         table.add_row(_cell(task.id), _state(task.state), _cell(task.creation_time[:19]), _cell(task.name))
     _print(table)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -508,6 +509,48 @@ def test_ctrl_c_while_a_poll_hangs_ends_at_once(server):
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=10)  # of the 30 s that a request has
     assert process.returncode == 130
+
+
+def _on_a_terminal(server, *words):
+    """Everything that the command writes to a terminal, and its exit code."""
+    parent, child = pty.openpty()
+    environment = {"PYTHONPATH": str(PACKAGE), "POIESIS_SERVER": server.url, "HOME": "/nonexistent"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "poiesis_cli", *words],
+        env=environment | {"TERM": "xterm", "COLUMNS": "100"},
+        stdin=child,
+        stdout=child,
+        stderr=child,
+    ) as process:
+        os.close(child)
+        written = b""
+        while True:
+            try:
+                block = os.read(parent, 65536)
+            except OSError:  # EIO: nobody holds the other side any more
+                break
+            if not block:
+                break
+            written += block
+    os.close(parent)
+    return process.returncode, written.decode()
+
+
+def test_on_a_terminal_tables_are_the_default_and_have_colours(server):
+    server.reply("GET /tasks", {"tasks": [task(name="\x1b[5mx")]})
+    code, written = _on_a_terminal(server, "list")
+    assert code == 0
+    assert "\x1b[32mCOMPLETE" in written
+    assert "\x1b[5m" not in written
+
+
+def test_on_a_terminal_a_clock_runs_while_a_task_is_waited_for(server):
+    server.reply("GET /tasks/t1", task("RUNNING"), task("COMPLETE"))
+    code, written = _on_a_terminal(server, "wait", "t1")
+    assert code == 0
+    assert "\x1b[?25l" in written  # the cursor is hidden ...
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")  # ... and shown again
+    assert "RUNNING        executor 0 (1 of 1): true" in written
 
 
 def test_a_reader_that_goes_away_is_no_crash(server):
