@@ -510,7 +510,7 @@ def _until_end(call: Invocation, /, task_id: str, *, logs: bool, timeout: float 
         say(f"poiesis: stopped looking at task {task_id}, which may go on: {goes_on(task_id)}")
         raise
     if not call.quiet:
-        say_verdict(task)
+        say_verdict(task, output=not logs)
     if result:
         _write_task(call, task)
     return task.exit_code

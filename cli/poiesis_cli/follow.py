@@ -109,9 +109,9 @@ def show(piece: Piece) -> None:
     write_raw(sys.stdout if piece.stream == "stdout" else sys.stderr, piece.text)
 
 
-def say_verdict(task: Task) -> None:
-    """Why it did not end well; nothing if it did."""
-    for line in verdict(task):
+def say_verdict(task: Task, *, output: bool) -> None:
+    """Why it did not end well; nothing if it did. `output`: with the last lines of what failed."""
+    for line in verdict(task, output=output):
         say(f"  {line}")
 
 

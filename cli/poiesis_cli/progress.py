@@ -9,6 +9,7 @@ from poiesis_cli.tes import Attempt, Task
 # Poiesis' own lines; those of other servers do not match, and then there is less to say.
 _MOVED = re.compile(r"\b(staged|sent) (\d{1,12}) files?, (\d{1,18}) bytes?$")
 _TAIL_LINES = 10
+_LINE_CHARACTERS = 160
 _KIND = 1000.0
 
 
@@ -21,14 +22,17 @@ def activity(task: Task) -> str:
         case "RUNNING":
             return "; ".join(filter(None, [_executor(task, attempt), _moved(attempt, "staged")]))
         case "QUEUED" | "PAUSED" | "CANCELING" | "PREEMPTED":
-            return _without_time(attempt.system_logs[-1]) if attempt.system_logs else ""
+            return _in_short(attempt.system_logs[-1]) if attempt.system_logs else ""
         case "COMPLETE":
             return _moved(attempt, "sent")
     return ""
 
 
-def verdict(task: Task) -> Iterator[str]:
-    """Why a task did not end well, as far as the server knows; nothing for one that did."""
+def verdict(task: Task, *, output: bool = True) -> Iterator[str]:
+    """Why a task did not end well, as far as the server knows; nothing for one that did.
+
+    `output`: with the last lines of the executor that failed.
+    """
     if task.state == "COMPLETE":
         return
     attempt = task.last_attempt
@@ -38,7 +42,7 @@ def verdict(task: Task) -> Iterator[str]:
         yield ": ".join(filter(None, [reason, message]))
     elif failed is not None:
         yield f"executor {failed[0]} exited with code {failed[1]}"
-    if failed is not None and task.state == "EXECUTOR_ERROR":
+    if failed is not None and output and task.state == "EXECUTOR_ERROR":
         yield from _tail(attempt.executors[failed[0]].stderr or attempt.executors[failed[0]].stdout)
     elif task.state == "SYSTEM_ERROR" and not message:
         yield from attempt.system_logs[-_TAIL_LINES:]
@@ -74,8 +78,9 @@ def _moved(attempt: Attempt, verb: str) -> str:
     return f"{verb} {files} {'file' if files == 1 else 'files'}, {size_text(size)}"
 
 
-def _without_time(line: str) -> str:
-    return re.sub(r"^\d{4}-\d\d-\d\dT\S+ ", "", line)
+def _in_short(line: str) -> str:
+    text = re.sub(r"^\d{4}-\d\d-\d\dT\S+ ", "", line)
+    return text if len(text) <= _LINE_CHARACTERS else f"{text[: _LINE_CHARACTERS - 1]}…"
 
 
 def _tail(text: str) -> Sequence[str]:

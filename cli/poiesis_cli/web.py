@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from yarl import URL
 from poiesis_cli import __version__
 from poiesis_cli.errors import CliError, NotTes, Unreachable
 from poiesis_cli.timing import Timing
+
+_REACH = "is the URL right, and does the server run?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +72,9 @@ async def send(
             "if it is signed by your site's own authority, set SSL_CERT_FILE to that certificate",
         ) from error
     except aiohttp.ClientConnectorError as error:
-        raise NoConnection(f"{where} cannot be reached: {_reason(error)}") from error
+        raise NoConnection(f"{where} cannot be reached: {_reason(error)}", _REACH) from error
     except aiohttp.ConnectionTimeoutError as error:
-        raise NoConnection(f"{where} cannot be reached: no connection in time") from error
+        raise NoConnection(f"{where} cannot be reached: no connection in time", _REACH) from error
     except TimeoutError as error:
         raise Unreachable(f"{where} did not answer in time") from error
     except aiohttp.ClientError as error:
@@ -91,7 +94,9 @@ def printable(text: str) -> str:
 
 
 def _reason(error: aiohttp.ClientConnectorError) -> str:
-    return printable(error.os_error.strerror or str(error.os_error))
+    """The system's word for it: asyncio's own texts name addresses. A resolver's codes are negative."""
+    code = error.os_error.errno or 0
+    return printable(os.strerror(code) if code > 0 else error.os_error.strerror or str(error.os_error))
 
 
 def _proxy(url: URL) -> str | None:

@@ -462,6 +462,7 @@ _STAGED = "2026-11-23T08:03:54.880354Z tif-0 staged 3 files, 2455495 bytes"
             task("QUEUED", logs=[attempt(system_logs=["2026-11-23T08:03:53Z no node has room"])]),
             "no node has room",
         ),
+        (task("QUEUED", logs=[attempt(system_logs=["x" * 161])]), "x" * 159 + "…"),
         (task("INITIALIZING", logs=[attempt(system_logs=[_STAGED])]), "staged 3 files, 2.5 MB"),
         (
             task("INITIALIZING", logs=[attempt(system_logs=[_STAGED, "x tif-1 staged 1 file, 5 bytes"])]),
@@ -496,6 +497,7 @@ def test_the_verdict_has_the_servers_reason_and_the_last_lines_of_the_failed_exe
     lines = list(verdict(read_task(task("EXECUTOR_ERROR", executors=_TWO, logs=[log]))))
     assert lines[0] == "Error: executor 1 exited with code 2"
     assert lines[1:] == [f"line {number}" for number in range(10, 20)]
+    assert list(verdict(read_task(task("EXECUTOR_ERROR", logs=[log])), output=False)) == lines[:1]
 
 
 @pytest.mark.parametrize(

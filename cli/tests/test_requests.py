@@ -85,7 +85,7 @@ def test_a_create_is_tried_again_when_no_connection_could_be_made(poiesis):
     poiesis.env["POIESIS_SERVER"] = f"http://127.0.0.1:{port}"
     ended = poiesis("run", "--detach", "i", "--", "x")
     assert ended.code == 69
-    assert "cannot be reached: " in ended.err
+    assert "cannot be reached: Connection refused" in ended.err
     assert "trying again" in ended.err
     assert "not known" not in ended.err
 
