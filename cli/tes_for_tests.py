@@ -12,7 +12,21 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from poiesis_cli.timing import Timing
+
 BASE = "/ga4gh/tes/v1"
+FAST = Timing(
+    connect=2.0,
+    request=20.0,
+    first_delay=0.01,
+    longest_delay=0.05,
+    patience=1.0,
+    patience_while_waiting=5.0,
+    poll=0.01,
+    longest_poll=0.02,
+    device_interval=0.01,
+    slow_down=0.2,
+)
 
 
 @dataclass(frozen=True)

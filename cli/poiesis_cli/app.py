@@ -158,7 +158,7 @@ def run(
     if dry_run:
         terminal.write_json(document)
         return Exit.OK
-    task_id = call.run(_create(call, document))
+    task_id = _create(call, document)
     if not wait:
         _write_id(call, task_id)
         return Exit.OK
@@ -182,7 +182,7 @@ def create(call: Invocation, /, file: BinaryIO) -> int:
     poiesis run --dry-run busybox -- date | jq '.executors += .executors' | poiesis create -
     """
     document = parse_document(file.read(), "FILE")
-    _write_id(call, call.run(_create(call, document)))
+    _write_id(call, _create(call, document))
     return Exit.OK
 
 
@@ -417,8 +417,12 @@ def login(call: Invocation, /, issuer: str | None, client_id: str | None, scope:
 def logout(call: Invocation) -> int:
     """Forget the token for this server. The issuer is not told: it stays good there until it expires."""
     base, kept = call.settings().base, call.logins()
-    with kept.locked():
-        kept.write(str(base), None)
+
+    async def work() -> None:
+        async with kept.locked():
+            kept.write(str(base), None)
+
+    call.run(work())
     say(f"no login is kept for {base}")
     return Exit.OK
 
@@ -469,12 +473,20 @@ def main(
     return int(code or Exit.OK)
 
 
-async def _create(call: Invocation, /, document: Mapping[str, Any]) -> str:
-    async with call.client() as client:
-        return await client.create(document)
+def _create(call: Invocation, document: Mapping[str, Any]) -> str:
+    async def work() -> str:
+        async with call.client() as client:
+            return await client.create(document)
+
+    try:
+        return call.run(work())
+    except Interrupted:
+        raise Interrupted(
+            "interrupted: whether there is a task now is not known", "look for it: poiesis list --limit 10"
+        ) from None
 
 
-async def _login(call: Invocation, /, config: Config, issuer: str, client_id: str, scope: str) -> None:
+async def _login(call: Invocation, config: Config, issuer: str, client_id: str, scope: str) -> None:
     kept = call.logins()
     async with open_session(call.timing) as session:
         found = await oidc.discover(session, issuer)
@@ -485,7 +497,7 @@ async def _login(call: Invocation, /, config: Config, issuer: str, client_id: st
         login = await oidc.wait_for_login(
             session, found, code, client_id=client_id, scope=scope, timing=call.timing
         )
-    with kept.locked():
+    async with kept.locked():
         kept.write(str(config.base), login)
 
 
@@ -497,7 +509,7 @@ async def _outcome(work: Awaitable[None]) -> CliError | None:
     return None
 
 
-def _until_end(call: Invocation, /, task_id: str, *, logs: bool, timeout: float | None, result: bool) -> int:
+def _until_end(call: Invocation, task_id: str, *, logs: bool, timeout: float | None, result: bool) -> int:
     async def work() -> Task:
         async with call.client(patient=True) as client:
             return await wait_for_end(client, task_id, quiet=call.quiet, logs=logs, timeout=timeout)
@@ -516,7 +528,7 @@ def _until_end(call: Invocation, /, task_id: str, *, logs: bool, timeout: float 
     return task.exit_code
 
 
-def _write_id(call: Invocation, /, task_id: str) -> None:
+def _write_id(call: Invocation, task_id: str) -> None:
     """The id alone, also into a pipe, unless JSON was asked for: `id=$(poiesis create ...)`."""
     if call.output == "json":
         terminal.write_json({"id": task_id})
@@ -524,7 +536,7 @@ def _write_id(call: Invocation, /, task_id: str) -> None:
         terminal.write(f"{task_id}\n")
 
 
-def _write_task(call: Invocation, /, task: Task) -> None:
+def _write_task(call: Invocation, task: Task) -> None:
     if call.as_json:
         terminal.write_json(task.document)
     else:

@@ -1,6 +1,5 @@
 """What goes into the Authorization header of requests to one server."""
 
-import asyncio
 import base64
 import time
 from dataclasses import dataclass, field
@@ -98,17 +97,13 @@ class Device:
 
     async def _renewed(self) -> None:
         """Another command may have renewed it meanwhile: then that one's token is taken."""
-        lock = self.logins.locked()
-        await asyncio.to_thread(lock.__enter__)
-        try:
+        async with self.logins.locked():
             stored = self.logins.read(self.server)
             if stored is not None and stored.access_token != self.login.access_token:
                 self.login = stored
             else:
                 self.login = await self._refreshed()
                 self.logins.write(self.server, self.login)
-        finally:
-            lock.__exit__(None, None, None)
 
     async def _refreshed(self) -> Login:
         try:

@@ -1,6 +1,7 @@
 """Look at a task until it has ended, and tell what is new."""
 
 import asyncio
+import shlex
 import sys
 import time
 from dataclasses import dataclass, field
@@ -117,4 +118,5 @@ def say_verdict(task: Task, *, output: bool) -> None:
 
 def goes_on(task_id: str) -> str:
     """What a user can do with a task that was left."""
-    return f"follow it: poiesis wait {task_id}    cancel it: poiesis cancel {task_id}"
+    word = shlex.quote(task_id)
+    return f"follow it: poiesis wait {word}    cancel it: poiesis cancel {word}"

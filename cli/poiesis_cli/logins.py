@@ -1,16 +1,19 @@
 """Tokens that `poiesis login` got, by server: one JSON file, mode 0600, in a directory of mode 0700."""
 
+import asyncio
 import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from poiesis_cli.errors import BadUsage
+
+_LOCK_POLL = 0.05  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +68,18 @@ class Logins:
             temporary.unlink(missing_ok=True)
             raise self._unusable(error) from error
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Alone among the commands of this user on this machine. Blocks."""
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[None]:
+        """Alone among the commands of this user on this machine."""
         try:
             self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(self.file.with_name(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise self._unusable(error) from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            # Asked again and again: a thread that waits in flock could not be interrupted.
+            while not _taken(handle):  # noqa: ASYNC110
+                await asyncio.sleep(_LOCK_POLL)
             yield
         finally:
             os.close(handle)
@@ -97,3 +102,11 @@ class Logins:
 
     def _unusable(self, error: OSError) -> BadUsage:
         return BadUsage(f"{self.file}: cannot be used: {os.strerror(error.errno or 0)}")
+
+
+def _taken(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

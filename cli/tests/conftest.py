@@ -10,20 +10,7 @@ import pytest
 
 from poiesis_cli.app import main
 from poiesis_cli.timing import Timing
-from tes_for_tests import FakeServer, serving
-
-FAST = Timing(
-    connect=2.0,
-    request=0.4,
-    first_delay=0.01,
-    longest_delay=0.05,
-    patience=0.25,
-    patience_while_waiting=3.0,
-    poll=0.01,
-    longest_poll=0.02,
-    device_interval=0.01,
-    slow_down=0.2,
-)
+from tes_for_tests import FAST, FakeServer, serving
 
 
 @dataclass(frozen=True)

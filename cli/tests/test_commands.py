@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tes_for_tests import Reply, attempt, task
+from tes_for_tests import FAST, Reply, attempt, task
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -288,11 +289,11 @@ def test_wait_exits_as_the_task_ended(server, poiesis, document, code, quiet):
 
 def test_wait_gives_up_after_its_timeout_and_leaves_the_task(server, poiesis):
     server.reply("GET /tasks/t1", task("RUNNING"))
-    ended = poiesis("wait", "t1", "--timeout", "0.1")
+    ended = poiesis("wait", "t1", "--timeout", "0.5")
     assert ended.code == 124
     assert "it goes on" in ended.err
     assert "poiesis cancel t1" in ended.err
-    assert {asked.method for asked in server.asked} == {"GET"}
+    assert {asked.method for asked in server.asked} <= {"GET"}
 
 
 def test_wait_outlives_a_server_that_hangs_fails_or_is_cut_off(server, poiesis):
@@ -305,7 +306,7 @@ def test_wait_outlives_a_server_that_hangs_fails_or_is_cut_off(server, poiesis):
         Reply(b"<html>bad gateway", 502),
         task("COMPLETE"),
     )
-    ended = poiesis("wait", "t1")
+    ended = poiesis("wait", "t1", timing=replace(FAST, request=0.4))
     assert ended.code == 0
     assert "did not answer in time; trying again" in ended.err
 
@@ -488,9 +489,9 @@ def test_ctrl_c_leaves_the_task_running_and_says_how_to_go_on(server, words):
     server.reply("POST /tasks", {"id": "t1"})
     server.reply("GET /tasks/t1", task("RUNNING"))
     with _process(server, *words) as process:
-        assert seen.wait(20)
+        assert seen.wait(60)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
     assert err.splitlines()[-2:] == [
@@ -505,10 +506,26 @@ def test_ctrl_c_while_a_poll_hangs_ends_at_once(server):
     server.on_request = lambda _: seen.set()
     server.reply("GET /tasks/t1", Reply(hang=True))
     with _process(server, "wait", "t1") as process:
-        assert seen.wait(20)
+        assert seen.wait(60)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)  # of the 30 s that a request has
+        process.communicate(timeout=25)  # of the 30 s that a request has
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("words", [["run", "busybox", "--", "x"], ["create", "-"]])
+def test_ctrl_c_while_a_task_is_sent_says_that_there_may_be_one(server, words):
+    seen = threading.Event()
+    server.on_request = lambda _: seen.set()
+    server.reply("POST /tasks", Reply(hang=True))
+    with _process(server, *words, stdin=subprocess.PIPE) as process:
+        process.stdin.write('{"executors": []}')
+        process.stdin.close()
+        assert seen.wait(60)
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
+    assert process.returncode == 130
+    assert "whether there is a task now is not known" in err
+    assert "poiesis list" in err
 
 
 def _on_a_terminal(server, *words):
@@ -565,7 +582,7 @@ def test_a_reader_that_goes_away_is_no_crash(server):
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=20,
+        timeout=60,
     )
     os.close(write)
     assert ended.returncode == 141

@@ -4,12 +4,13 @@ import json
 import stat
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from poiesis_cli.app import main
-from tes_for_tests import Reply, task
+from tes_for_tests import FAST, Reply, task
 
 ACCESS, REFRESH = "access-geheim-1", "refresh-geheim-1"
 CONFIGURATION = "GET //realm/.well-known/openid-configuration"
@@ -58,7 +59,10 @@ def issuer(elsewhere):
 
 @pytest.fixture
 def login(poiesis, issuer):
-    return lambda *words: poiesis("login", "--issuer", issuer.name, "--client-id", "cli", *words)
+    def call(*words, timing=FAST):
+        return poiesis("login", "--issuer", issuer.name, "--client-id", "cli", *words, timing=timing)
+
+    return call
 
 
 def logins_file(poiesis):
@@ -134,7 +138,7 @@ def test_an_issuer_that_wants_it_slower_gets_it_slower(issuer, login):
 def test_a_token_endpoint_that_hangs_or_breaks_off_is_asked_again(issuer, login):
     issuer.offers_a_code()
     issuer.answers(Reply(hang=True), Reply(cut=True), tokens())
-    assert login().code == 0
+    assert login(timing=replace(FAST, request=0.4)).code == 0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poiesis_cli.address import tes_base, unencrypted
@@ -380,6 +380,7 @@ def test_only_what_is_new_of_a_capped_tail_is_shown(old, new, news, gap):
     assert added(old, new) == (news, gap)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab\n", max_size=300), st.lists(st.integers(1, 40), max_size=20))
 def test_a_text_that_is_followed_closely_is_shown_once_and_whole(text, steps):
     """A cap of 100 characters and never more than 40 new ones: nothing is lost, unless the text repeats."""

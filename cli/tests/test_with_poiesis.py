@@ -159,6 +159,6 @@ def test_who_waits_is_told_what_was_staged(real, reports):
     task_id = real("run", "--detach", "busybox", "--", "x").out.strip()
     log = {"key": "tif-0/ended", "at_ns": time.time_ns(), "message": "tif-0 staged 3 files, 2455495 bytes"}
     reports(task_id, state="RUNNING", system_logs=[log])
-    ended = real("wait", task_id, "--timeout", "0.5")
+    ended = real("wait", task_id, "--timeout", "3")
     assert ended.code == 124
     assert "RUNNING        executor 0 (1 of 1): x; staged 3 files, 2.5 MB" in ended.err
