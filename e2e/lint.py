@@ -20,6 +20,7 @@ PACKAGES = [
     "services/trec/poiesis_trec",
     "services/tctl/poiesis_tctl",
     "migrations/poiesis_migrations",
+    "cli/poiesis_cli",
     "e2e/lab",
     "e2e/demo",
     "e2e/failures",

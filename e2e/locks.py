@@ -45,10 +45,9 @@ def lock(source: Path) -> None:
 
 
 def main() -> int:
-    """Lock every service and the development environment."""
-    for source in sorted(
-        [*ROOT.glob("services/*/requirements.in"), *ROOT.glob("migrations/requirements.in")]
-    ):
+    """Lock every service, the command and the development environment."""
+    patterns = ("services/*/requirements.in", "migrations/requirements.in", "cli/requirements.in")
+    for source in sorted(found for pattern in patterns for found in ROOT.glob(pattern)):
         lock(source)
     lock(ROOT / "requirements-dev.in")
     return 0

@@ -20,7 +20,17 @@ from lab.errors import LabError
 from lab.shell import say
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ["packages", "services", "migrations", "deployment", "e2e/lab", "e2e/failures", "e2e/chaos", "tests"]
+CODE = [
+    "packages",
+    "services",
+    "migrations",
+    "cli",
+    "deployment",
+    "e2e/lab",
+    "e2e/failures",
+    "e2e/chaos",
+    "tests",
+]
 
 
 def _helm() -> dict[str, str]:

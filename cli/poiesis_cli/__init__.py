@@ -1,0 +1,6 @@
+"""The `poiesis` command: a client of any GA4GH TES 1.1 server.
+
+It knows HTTP and the specification, and no service of this project.
+"""
+
+__version__ = "0.2.0"

@@ -1,0 +1,64 @@
+"""URLs of servers. Pure."""
+
+from ipaddress import ip_address
+
+from yarl import URL
+
+from poiesis_cli.errors import BadUsage
+
+TES_PATH = "/ga4gh/tes/v1"
+_VERSIONED = ("/v1", "/v1.0", "/v1.1")
+_BELOW_THE_BASE = ("/service-info", "/tasks")
+
+
+def tes_base(text: str) -> URL:
+    """Where a server's TES begins, from what a user writes: with `/ga4gh/tes/v1` or without.
+
+    A path that ends with a version is taken as it is. Raise BadUsage.
+    """
+    url = web_url(text, "server")
+    path = url.path.rstrip("/")
+    for suffix in _BELOW_THE_BASE:
+        path = path.removesuffix(suffix)
+    if path.endswith("/ga4gh/tes"):
+        path += "/v1"
+    elif not path.endswith(_VERSIONED):
+        path += TES_PATH
+    return url.with_path(path)
+
+
+def web_url(text: str, what: str) -> URL:
+    """An absolute http or https URL without credentials, query or fragment. Raise BadUsage naming `what`."""
+    try:
+        url = URL(text.strip())
+        known = url.scheme in {"http", "https"} and bool(url.host) and url.port is not None
+    except ValueError:
+        known = False
+    if not known:
+        raise BadUsage(
+            f"{what}: not a URL of a web server: {_without_user(text)!r}",
+            "write it with its scheme, for example https://tes.example.org or http://localhost:8080",
+        )
+    if url.user is not None or url.password is not None:
+        raise BadUsage(
+            f"{what}: the URL must not hold a user or a password",
+            "set POIESIS_USER and POIESIS_PASSWORD, or user and password_file in the configuration",
+        )
+    if url.query_string or url.fragment:
+        raise BadUsage(f"{what}: the URL must end with its path: {text!r}")
+    return url
+
+
+def unencrypted(url: URL) -> bool:
+    """Whether whoever stands between could read what is sent there (RFC 6750 section 5.3)."""
+    if url.scheme == "https":
+        return False
+    host = url.host or ""
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost" and not host.endswith(".localhost")
+
+
+def _without_user(text: str) -> str:
+    return text.rpartition("@")[2]

@@ -1,0 +1,164 @@
+"""The command against this project's own api and a real Postgres; the test says what a recorder would."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "services/api/config.example.json"
+NOWHERE = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "clusters": [{"name": "none", "cluster": {"server": "http://127.0.0.1:9"}}],
+    "contexts": [{"name": "none", "context": {"cluster": "none", "user": "none"}}],
+    "users": [{"name": "none", "user": {}}],
+    "current-context": "none",
+}
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory, postgres_dsn):
+    """URL of an api whose Kubernetes answers nothing, so that its tasks wait for ever."""
+    folder = tmp_path_factory.mktemp("api")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    document = json.loads(CONFIG.read_text())
+    document["http"] = {"host": "127.0.0.1", "port": port, "drainSeconds": 0}
+    (folder / "config.json").write_text(json.dumps(document))
+    (folder / "kubeconfig").write_text(json.dumps(NOWHERE))
+    paths = os.pathsep.join(str(ROOT / path) for path in ("packages/models", "services/api"))
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": paths,
+        "POIESIS_DSN": postgres_dsn,
+        "POD_NAMESPACE": "tasks",
+        "POIESIS_CONFIG": str(folder / "config.json"),
+        "KUBECONFIG": str(folder / "kubeconfig"),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "poiesis_api"], env=environment, stderr=subprocess.DEVNULL
+    ) as api:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            api.terminate()
+
+
+@pytest.fixture
+def real(poiesis, api):
+    poiesis.env["POIESIS_SERVER"] = api
+    deadline = time.monotonic() + 30
+    while poiesis("info").code != 0:  # each of which tries again for a while
+        assert time.monotonic() < deadline, "the api does not serve"
+    return poiesis
+
+
+@pytest.fixture
+def reports(postgres_dsn):
+    """`reports(task_id, **report)`: what the recorder of this task would tell Postgres."""
+
+    async def record(task_id, report):
+        connection = await asyncpg.connect(postgres_dsn)
+        try:
+            await connection.execute(
+                "UPDATE task SET recorder_token_hash = sha256('token'::bytea) WHERE id = $1", task_id
+            )
+            pod = {"pod_uid": "u", "pod_name": "p", "node": "n"}
+            await connection.fetch(
+                "SELECT * FROM record_report($1, 'token', $2)", task_id, json.dumps(pod | report)
+            )
+        finally:
+            await connection.close()
+
+    return lambda task_id, **report: asyncio.run(record(task_id, report))
+
+
+def executor(index, stdout, *, exit_code=None, stderr=""):
+    now = time.time_ns()
+    return {
+        "index": index,
+        "start_ns": now,
+        "end_ns": None if exit_code is None else now,
+        "exit_code": exit_code,
+        "stdout": stdout,
+        "stderr": stderr,
+    }
+
+
+def test_a_task_is_created_found_and_canceled(real, tmp_path):
+    (tmp_path / "x.sh").write_text("true\n")
+    ended = real(
+        "run", "--detach", "-i", f"{tmp_path}/x.sh:/w/x.sh", "-i", "s3://b/k/:/data/k", "-o", "/out/*.txt:s3://b/o",
+        "--tag", "k=v", "--name", "cli-1", "--cpu", "1", "busybox", "--", "sh", "/w/x.sh",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    task_id = ended.out.strip()
+    for words in (["--tag", "k=v"], ["--tag", "k"], ["--name-prefix", "cli-"]):
+        found = json.loads(real("list", *words).out)["tasks"]
+        assert [one["id"] for one in found] == [task_id]
+    assert json.loads(real("list", "--tag", "k=v", "--state", "RUNNING").out) == {"tasks": []}
+    got = json.loads(real("get", task_id).out)
+    assert got["inputs"][1] == {"url": "s3://b/k/", "path": "/data/k", "type": "DIRECTORY"}
+    assert got["outputs"][0]["path_prefix"] == "/out"
+    assert real("cancel", task_id).out == f"{task_id}\n"
+    assert json.loads(real("get", task_id, "--view", "MINIMAL").out)["state"] in {"CANCELING", "CANCELED"}
+
+
+def test_lists_of_several_pages_are_whole(real):
+    document = json.dumps({"executors": [{"image": "i", "command": ["x"]}], "tags": {"many": "yes"}}).encode()
+    ids = [real("create", "-", stdin=document).out.strip() for _ in range(5)]
+    shown = json.loads(real("list", "--tag", "many=yes", "--limit", "0").out)["tasks"]
+    assert [one["id"] for one in shown] == ids[::-1]
+
+
+def test_a_refusal_names_the_field(real):
+    ended = real("run", "--workdir", "relative", "busybox", "--", "x")
+    assert ended.code == 65
+    assert "executors[0].workdir" in ended.err or "executors.0.workdir" in ended.err
+
+
+def test_a_task_is_followed_from_its_first_words_to_its_end(real, reports):
+    task_id = real("run", "--detach", "busybox", "--", "x").out.strip()
+
+    def life():
+        lines = [f"line {number}\n" for number in range(9)]
+        for count in (1, 4, 7):
+            reports(task_id, state="RUNNING", executors=[executor(0, "".join(lines[:count]))])
+            time.sleep(0.1)  # the client is to see some of these, whichever
+        ending = {"state": "EXECUTOR_ERROR", "reason": "Error", "message": "executor 0 exited with code 3"}
+        last = executor(0, "".join(lines), exit_code=3, stderr="oops\n")
+        reports(task_id, executors=[last], ending=ending)
+
+    recorder = threading.Thread(target=life)
+    recorder.start()
+    logs = real("logs", "-f", task_id)
+    recorder.join()
+    assert (logs.code, logs.out, logs.err) == (
+        0,
+        "".join(f"line {number}\n" for number in range(9)),
+        "oops\n",
+    )
+    waited = real("wait", task_id)
+    assert waited.code == 3
+    assert waited.err.splitlines()[1:] == ["  Error: executor 0 exited with code 3", "  oops"]
+
+
+def test_who_waits_is_told_what_was_staged(real, reports):
+    task_id = real("run", "--detach", "busybox", "--", "x").out.strip()
+    log = {"key": "tif-0/ended", "at_ns": time.time_ns(), "message": "tif-0 staged 3 files, 2455495 bytes"}
+    reports(task_id, state="RUNNING", system_logs=[log])
+    ended = real("wait", task_id, "--timeout", "3")
+    assert ended.code == 124
+    assert "RUNNING        executor 0 (1 of 1): x; staged 3 files, 2.5 MB" in ended.err
