@@ -5,13 +5,12 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from poiesis_api import handlers
+from poiesis_api import documentation, handlers, openapi
 from poiesis_api.errors import HTTP_STATUS, StorageUnavailable, TesError
 from poiesis_api.handlers import SERVICES, Services
+from poiesis_api.openapi import BASE
 
 logger = logging.getLogger(__name__)
-
-BASE = "/ga4gh/tes/v1"
 
 
 def make_app(services: Services) -> web.Application:
@@ -26,6 +25,7 @@ def make_app(services: Services) -> web.Application:
             web.get(f"{BASE}/tasks/service-info", handlers.short_service_info),
             web.get(f"{BASE}/tasks/{{id:[^/]+}}", handlers.get_task),
             web.post(f"{BASE}/tasks/{{id:[^/]+}}", handlers.cancel_task),
+            *documentation.routes(openapi.document(services.config.service_info)),
             web.get("/healthz", handlers.healthz),
             web.get("/readyz", handlers.readyz),
         ]
