@@ -7,6 +7,7 @@ Sizes are GB = 10**9 bytes.
 Descriptions, and what `json_schema_extra` adds, are for the OpenAPI document.
 """
 
+import math
 import posixpath
 from typing import Annotated, Any, Literal
 
@@ -226,7 +227,12 @@ class TesResources(TesModel):
     @field_validator("ram_gb", "disk_gb", mode="before")
     @classmethod
     def _whole_numbers_are_numbers(cls, value: Any) -> Any:
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(value, int) or isinstance(value, bool):
+            return value
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf  # which is refused
 
 
 class TesTaskRequest(TesModel):

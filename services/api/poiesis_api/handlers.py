@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from aiohttp import ClientPayloadError, web
+from aiohttp import web
 
 from poiesis_api import tasks_db
+from poiesis_api.bodies import read_json
 from poiesis_api.config import Document, ServiceInfo
-from poiesis_api.errors import BodyTooLarge, MalformedBody, TaskNotFound
+from poiesis_api.errors import TaskNotFound
 from poiesis_api.postgres import Pool
 from poiesis_api.queries import parse_list_query, parse_view
 from poiesis_api.submitter import Submitter
@@ -40,7 +41,7 @@ def request_owner(request: web.Request) -> str:  # noqa: ARG001
 async def create_task(request: web.Request) -> web.Response:
     """POST /tasks."""
     services = request.app[SERVICES]
-    task = parse_task(await _body(request))
+    task = parse_task(await read_json(request, services.config.limits.body_bytes))
     warnings = validate(task, services.config)
     task_id = await tasks_db.create_task(services.pool, request_owner(request), task, warnings)
     services.submitter.wake()
@@ -127,16 +128,6 @@ def service_info_document(info: ServiceInfo) -> dict[str, Any]:
         "tesResources_backend_parameters": sorted(BACKEND_PARAMETERS),
         **{key: value for key, value in optional.items() if value is not None},
     }
-
-
-async def _body(request: web.Request) -> bytes:
-    limit = request.app[SERVICES].config.limits.body_bytes
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise BodyTooLarge(f"the body is longer than {limit} bytes") from error
-    except (ClientPayloadError, web.RequestPayloadError) as error:
-        raise MalformedBody(f"the body cannot be read: {error}") from error
 
 
 def _task_id(name: str) -> UUID:

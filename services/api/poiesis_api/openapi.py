@@ -106,7 +106,7 @@ def _paths() -> dict[str, Any]:
                 "Submit a task",
                 body={"required": True, "content": {"application/json": _TASK}},
                 answer=_ref("tesCreateTaskResponse"),
-                refusals=(400, 413, 503),
+                refusals=(400, 413, 415, 503),
             ),
         },
         "/tasks/{id}": {
