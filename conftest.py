@@ -26,9 +26,9 @@ settings.register_profile(
     derandomize=False,
     deadline=None,
     print_blob=True,
-    max_examples=int(os.environ.get("POIESIS_FUZZ_EXAMPLES", "1000")),
+    max_examples=int(os.environ.get("POIESIS_FUZZ_EXAMPLES") or 1000),
 )
-settings.load_profile("new" if "POIESIS_FUZZ_EXAMPLES" in os.environ else "same")
+settings.load_profile("new" if os.environ.get("POIESIS_FUZZ_EXAMPLES") else "same")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
