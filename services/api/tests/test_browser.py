@@ -19,6 +19,7 @@ from poiesis_api.submitter import Submitter
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("error")]
 
 BASE = "/ga4gh/tes/v1"
+expect.set_options(timeout=30_000)
 OPERATIONS = ["GetServiceInfo", "ListTasks", "CreateTask", "GetTask", "CancelTask"]
 
 

@@ -85,7 +85,7 @@ def url(postgres_dsn: str, config: Any) -> Iterator[str]:
 @schema.parametrize()
 @settings(suppress_health_check=list(HealthCheck))
 def test_every_answer_to_whatever_request_is_one_that_the_document_promises(case, url):
-    response = case.call(base_url=url, timeout=30)
+    response = case.call(base_url=url, timeout=120)
     case.validate_response(response, checks=CHECKS)
 
 
