@@ -11,7 +11,7 @@ export POIESIS_KUBERNETES := $(KUBERNETES)
 LAB = cd e2e && ../$(BIN)/python -m lab
 
 
-.PHONY: help demo test lint format unit integration e2e chaos mutants up down status images locks bench clean
+.PHONY: help demo test lint format unit integration browser fuzz e2e chaos mutants up down status images locks bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ help: ## List the targets
 demo: $(READY) ## A cluster, the chart and a real task: align reads, with its result and the URL to try next
 	@cd e2e && ../$(BIN)/python -m demo
 
-test: $(READY) ## Everything: unit, integration (Postgres, MinIO) and end-to-end on a kind cluster
+test: $(READY) ## Everything: unit, integration (Postgres, MinIO), browser and end-to-end on a kind cluster
 	@$(BIN)/python e2e/run_tests.py
 
 unit: $(READY) ## Tests that need no container
@@ -27,6 +27,12 @@ unit: $(READY) ## Tests that need no container
 
 integration: $(READY) ## Tests on a real Postgres and a real MinIO
 	@$(BIN)/python e2e/run_tests.py integration
+
+browser: $(READY) ## The page of the API in Chromium, which is installed where there is none
+	@$(BIN)/python e2e/run_tests.py browser
+
+fuzz: $(READY) ## New random requests and tasks, EXAMPLES=1000 of each test that makes some
+	@POIESIS_FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python e2e/run_tests.py integration -- -k fuzz
 
 e2e: $(READY) ## Stories on the kind cluster (KUBERNETES=1.29 or 1.37: on another Kubernetes, in a cluster of its own)
 	@$(BIN)/python e2e/run_tests.py e2e

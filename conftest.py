@@ -1,7 +1,10 @@
-"""A real Postgres and a real S3 for every test that asks for one.
+"""A real Postgres and a real S3 for every test that asks for one; how many examples hypothesis makes.
 
 `make test` starts them once and says where they are (POIESIS_TEST_DSN, POIESIS_TEST_S3); a test that is run
 by hand starts the lab's own, which stay until `make down`.
+
+The examples are the same in every run, so that no change fails for another's mistake; POIESIS_FUZZ_EXAMPLES
+(`make fuzz`) makes so many of each test, and new ones.
 """
 
 import asyncio
@@ -15,6 +18,17 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from hypothesis import settings
+
+settings.register_profile("same", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile(
+    "new",
+    derandomize=False,
+    deadline=None,
+    print_blob=True,
+    max_examples=int(os.environ.get("POIESIS_FUZZ_EXAMPLES") or 1000),
+)
+settings.load_profile("new" if os.environ.get("POIESIS_FUZZ_EXAMPLES") else "same")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

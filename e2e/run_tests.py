@@ -1,9 +1,9 @@
 """`make test`: unit, integration and end-to-end tests, and a summary of what ran.
 
-    run_tests.py [unit] [integration] [e2e] [-- pytest arguments]
+    run_tests.py [unit] [integration] [browser] [e2e] [-- pytest arguments]
 
-Integration tests get a Postgres and a MinIO of the lab, end-to-end tests its kind cluster; neither skips when
-they cannot be had.
+Integration tests get a Postgres and a MinIO of the lab, browser tests Chromium as well, end-to-end tests its
+kind cluster; none skips when they cannot be had.
 """
 
 import os
@@ -52,6 +52,12 @@ def _backends() -> dict[str, str]:
     }
 
 
+def _browser() -> dict[str, str]:
+    from lab import host
+
+    return _backends() | {"POIESIS_TEST_BROWSER": host.browser()}
+
+
 def _cluster() -> dict[str, str]:
     from lab import cluster, services
 
@@ -69,8 +75,9 @@ class Level:
 
 
 LEVELS = {
-    "unit": Level(_helm, ["-m", "not integration and not e2e", "-n", "2", *CODE]),
+    "unit": Level(_helm, ["-m", "not integration and not browser and not e2e", "-n", "2", *CODE]),
     "integration": Level(_backends, ["-m", "integration", "-n", "2", *CODE]),
+    "browser": Level(_browser, ["-m", "browser", "services/api"]),
     "e2e": Level(_cluster, ["-m", "e2e", "-n", "6", "--dist", "loadgroup", "e2e/stories"]),
 }
 

@@ -17,7 +17,9 @@ CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "dockerd": ("docker.io", "containerd", "runc", "iptables", "ca-certificates"),
     "mmdebstrap": ("mmdebstrap", "debian-archive-keyring"),
+    "chromium": ("chromium",),
 }
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # what newer releases of Debian have split off docker.io
 IF_APT_KNOWS = {"dockerd": ("docker-cli", "docker-buildx")}
 
@@ -68,6 +70,17 @@ def may_bootstrap() -> str | None:
     if os.geteuid() != 0:
         return "this user is not root"
     return None
+
+
+def browser() -> str:
+    """The path of a browser of Chromium's kind; Debian's is installed where there is none."""
+    for program in BROWSERS:
+        if (path := find(program)) is not None:
+            return path
+    need_programs("chromium")
+    if (path := find("chromium")) is None:
+        raise LabError("the package chromium has brought no program of that name")
+    return path
 
 
 def need_programs(*programs: str) -> None:

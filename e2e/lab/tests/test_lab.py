@@ -175,6 +175,17 @@ def test_nothing_is_installed_where_it_is_forbidden(monkeypatch: pytest.MonkeyPa
         host.need_programs("mmdebstrap")
 
 
+def test_a_browser_that_is_there_is_used_and_else_debians_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = {"google-chrome": "/opt/google-chrome"}
+    monkeypatch.setattr(host, "find", there.get)
+    assert host.browser() == "/opt/google-chrome"
+    there.clear()
+    monkeypatch.setattr(host, "need_programs", lambda name: there.update({name: f"/usr/bin/{name}"}))
+    assert host.browser() == "/usr/bin/chromium"
+
+
 def test_a_compiled_program_is_named_by_how_it_was_made() -> None:
     program = binaries.PROGRAMS["kind"]
     other = binaries.GoProgram(name=program.name, package=program.package, version="v0.30.0")

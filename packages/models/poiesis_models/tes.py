@@ -3,10 +3,13 @@
 Unknown fields are ignored and not stored; so are the read-only ones (id, state, logs, creation_time) in a
 create. A field that was not sent stays unset and is not returned: dump with `exclude_none=True`.
 Sizes are GB = 10**9 bytes.
+
+Descriptions, and what `json_schema_extra` adds, are for the OpenAPI document.
 """
 
+import math
 import posixpath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +20,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.alias_generators import to_camel
+from typing_extensions import TypeAliasType
 
 from poiesis_models.globs import has_wildcard, literal_directory
 from poiesis_models.states import TesState
@@ -49,7 +54,16 @@ def _text(value: str) -> str:
 
 Text = Annotated[str, AfterValidator(_text)]
 NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(_text)]
-ContainerPath = Annotated[str, AfterValidator(_container_path)]
+ContainerPath = Annotated[
+    str,
+    AfterValidator(_container_path),
+    Field(json_schema_extra={"pattern": r"^/$|^(/[^/\u0000]+)+/?$"}),
+]
+TesFileType = TypeAliasType("TesFileType", Literal["FILE", "DIRECTORY"])
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]  # RFC 3339
+Url = Annotated[str, Field(json_schema_extra={"format": "uri"})]
+Int32 = Annotated[int, Field(json_schema_extra={"format": "int32"})]
+Double = Annotated[float, Field(json_schema_extra={"format": "double"})]
 
 
 class TesModel(BaseModel):
@@ -61,14 +75,23 @@ class TesModel(BaseModel):
 class TesExecutor(TesModel):
     """`command` is argv, no shell; stdin, stdout, stderr are container paths."""
 
-    image: NonEmpty
-    command: list[Text] = Field(min_length=1)
-    workdir: ContainerPath | None = None
-    stdin: ContainerPath | None = None
-    stdout: ContainerPath | None = None
-    stderr: ContainerPath | None = None
-    env: dict[NonEmpty, Text] | None = None
-    ignore_error: bool | None = None
+    image: NonEmpty = Field(description="Container image, as Kubernetes pulls it", examples=["busybox:1.37"])
+    command: list[Text] = Field(
+        min_length=1,
+        description="argv: the program and its arguments; no shell, and ENTRYPOINT is not used",
+        examples=[["echo", "hello"]],
+    )
+    workdir: ContainerPath | None = Field(default=None, description="Working directory; absent: the image's")
+    stdin: ContainerPath | None = Field(default=None, description="File that the program reads as its stdin")
+    stdout: ContainerPath | None = Field(default=None, description="File that gets the program's stdout")
+    stderr: ContainerPath | None = Field(default=None, description="File that gets the program's stderr")
+    env: dict[NonEmpty, Text] | None = Field(
+        default=None,
+        description="Variables of the environment, over the image's; nothing is expanded",
+    )
+    ignore_error: bool | None = Field(
+        default=None, description="Record a non-zero exit code and go on with the next executor"
+    )
 
     @field_validator("command")
     @classmethod
@@ -89,18 +112,25 @@ class TesExecutor(TesModel):
 class TesInput(TesModel):
     """Staged before the first executor. `content`, if there is one, wins over `url`."""
 
-    name: Text | None = None
-    description: Text | None = None
-    url: Text | None = None
-    path: ContainerPath
-    type: str | None = None
-    content: str | None = None
-    streamable: bool | None = None
-
-    @field_validator("type")
-    @classmethod
-    def _known_type(cls, value: str | None) -> str | None:
-        return _file_type(value)
+    name: Text | None = Field(default=None, description="For people")
+    description: Text | None = Field(default=None, description="For people")
+    url: Text | None = Field(
+        default=None,
+        description="Where the data are; required unless content is set. service-info names the schemes.",
+        examples=["s3://bucket/reads.fq"],
+    )
+    path: ContainerPath = Field(
+        description="Where executors find the file or directory", examples=["/data/reads.fq"]
+    )
+    type: TesFileType | None = Field(default=None, description="Absent: what lies at url decides")
+    content: str | None = Field(
+        default=None,
+        description=f"What the file holds, at most {CONTENT_BYTES} bytes of UTF-8. If it is not empty, "
+        "url is ignored.",
+    )
+    streamable: bool | None = Field(
+        default=None, description="Accepted and returned; inputs are always copied"
+    )
 
     @field_validator("content")
     @classmethod
@@ -130,17 +160,23 @@ class TesInput(TesModel):
 class TesOutput(TesModel):
     """Sent after the last executor. `path` may be a POSIX pattern; `url` then stands for `path_prefix`."""
 
-    name: Text | None = None
-    description: Text | None = None
-    url: NonEmpty
-    path: ContainerPath
-    path_prefix: ContainerPath | None = None
-    type: str | None = None
-
-    @field_validator("type")
-    @classmethod
-    def _known_type(cls, value: str | None) -> str | None:
-        return _file_type(value)
+    name: Text | None = Field(default=None, description="For people")
+    description: Text | None = Field(default=None, description="For people")
+    url: NonEmpty = Field(
+        description="Where the data go; for a pattern, the directory that path_prefix stands for",
+        examples=["s3://bucket/results"],
+    )
+    path: ContainerPath = Field(
+        description="File, directory or POSIX pattern (`*`, `?`, `[…]`) in the container",
+        examples=["/data/result.bam"],
+    )
+    path_prefix: ContainerPath | None = Field(
+        default=None, description="Taken off the paths that match a pattern; required for patterns"
+    )
+    type: TesFileType | None = Field(
+        default=None,
+        description="A directory is sent with all it holds, also where this says FILE",
+    )
 
     @model_validator(mode="after")
     def _names_something(self) -> "TesOutput":
@@ -171,80 +207,181 @@ class TesOutput(TesModel):
 class TesResources(TesModel):
     """What the task asks for; `ram_gb` and `disk_gb` in units of 10**9 bytes."""
 
-    cpu_cores: int | None = Field(default=None, gt=0, le=2**31 - 1)
-    preemptible: bool | None = None
-    ram_gb: float | None = Field(default=None, gt=0, le=1e9, allow_inf_nan=False)
-    disk_gb: float | None = Field(default=None, gt=0, le=1e9, allow_inf_nan=False)
-    zones: list[Text] | None = None
-    backend_parameters: dict[Text, Text] | None = None
-    backend_parameters_strict: bool | None = None
+    cpu_cores: Int32 | None = Field(default=None, gt=0, le=2**31 - 1, description="CPUs")
+    preemptible: bool | None = Field(
+        default=None, description="Whether the task may run where it can be preempted"
+    )
+    ram_gb: Double | None = Field(
+        default=None, gt=0, le=1e9, allow_inf_nan=False, description="Memory; GB = 10^9 bytes"
+    )
+    disk_gb: Double | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="Disk for the task's data; GB = 10^9 bytes",
+    )
+    zones: list[Text] | None = Field(default=None, description="Compute zones")
+    backend_parameters: dict[Text, Text] | None = Field(
+        default=None,
+        description="Keys are case-insensitive; service-info lists those that are supported. Others are "
+        "neither stored nor returned, and warned of in system_logs.",
+    )
+    backend_parameters_strict: bool | None = Field(
+        default=None, description="Refuse a task with a backend parameter that is not supported"
+    )
 
     @field_validator("ram_gb", "disk_gb", mode="before")
     @classmethod
     def _whole_numbers_are_numbers(cls, value: Any) -> Any:
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(value, int) or isinstance(value, bool):
+            return value
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf  # which is refused
 
 
 class TesTaskRequest(TesModel):
     """The body of a create."""
 
-    name: Text | None = None
-    description: Text | None = None
-    inputs: list[TesInput] | None = None
-    outputs: list[TesOutput] | None = None
+    name: Text | None = Field(default=None, description="For people, and for name_prefix")
+    description: Text | None = Field(default=None, description="For people")
+    inputs: list[TesInput] | None = Field(default=None, description="Staged before the first executor")
+    outputs: list[TesOutput] | None = Field(
+        default=None, description="Sent after the last executor, also after one that failed"
+    )
     resources: TesResources | None = None
-    executors: list[TesExecutor] = Field(min_length=1)
-    volumes: list[ContainerPath] | None = None
-    tags: dict[NonEmpty, Text] | None = None
+    executors: list[TesExecutor] = Field(
+        min_length=1, description="Run one after the other, with the same inputs and volumes"
+    )
+    volumes: list[ContainerPath] | None = Field(
+        default=None, description="Directories, empty at first, that executors share"
+    )
+    tags: dict[NonEmpty, Text] | None = Field(
+        default=None, description="For people, and for filters of the list"
+    )
 
 
 class TesExecutorLog(TesModel):
     """One executor that has exited."""
 
-    start_time: str | None = None
-    end_time: str | None = None
-    stdout: str | None = None
-    stderr: str | None = None
-    exit_code: int
+    start_time: Time | None = None
+    end_time: Time | None = None
+    stdout: str | None = Field(default=None, description="The end of what it printed; FULL view only")
+    stderr: str | None = Field(default=None, description="The end of what it printed; FULL view only")
+    exit_code: Int32 = Field(description="128 + n after signal n")
 
 
 class TesOutputFileLog(TesModel):
     """One sent file; `size_bytes` is a string (TES)."""
 
-    url: str
-    path: str
-    size_bytes: str
+    url: str = Field(description="Where it was sent")
+    path: str = Field(description="Its path in the container")
+    size_bytes: str = Field(
+        description="A string, because JSON has no 64-bit integers", json_schema_extra={"format": "int64"}
+    )
 
 
 class TesTaskLog(TesModel):
     """One attempt."""
 
-    logs: list[TesExecutorLog]
-    metadata: dict[str, str] | None = None
-    start_time: str | None = None
-    end_time: str | None = None
-    outputs: list[TesOutputFileLog]
-    system_logs: list[str] | None = None
+    logs: list[TesExecutorLog] = Field(description="Of each executor that has ended")
+    metadata: dict[str, str] | None = Field(
+        default=None, description="Pod, node, and how the task ended: reason, message, container, reported_by"
+    )
+    start_time: Time | None = None
+    end_time: Time | None = None
+    outputs: list[TesOutputFileLog] = Field(description="Every file that was sent, one by one")
+    system_logs: list[str] | None = Field(
+        default=None, description="What the system did and met, with its time; FULL view only"
+    )
 
 
-class TesTask(TesModel):
-    """A task as it is returned. `executors` is left out of MINIMAL."""
+_READ_ONLY: dict[str, Any] = {"readOnly": True}
+
+
+class TesTask(TesTaskRequest):
+    """A task as it was sent, with what the server adds."""
+
+    id: str = Field(description="Given by the server", json_schema_extra=_READ_ONLY)
+    state: TesState = Field(json_schema_extra=_READ_ONLY)
+    logs: list[TesTaskLog] | None = Field(
+        default=None,
+        description="One entry an attempt; absent until there is one",
+        json_schema_extra=_READ_ONLY,
+    )
+    creation_time: Time | None = Field(
+        default=None, description="When the server accepted it", json_schema_extra=_READ_ONLY
+    )
+
+
+class TesTaskMinimal(TesModel):
+    """A task in the MINIMAL view: these two fields and no others."""
 
     id: str
     state: TesState
-    name: str | None = None
+
+
+class TesCreateTaskResponse(TesModel):
+    """What a create answers."""
+
+    id: str = Field(description="Given by the server")
+
+
+class TesCancelTaskResponse(TesModel):
+    """What a cancel answers: nothing."""
+
+
+class TesListTasksResponse(TesModel):
+    """A page of tasks, newest first."""
+
+    tasks: list[TesTask | TesTaskMinimal]
+    next_page_token: str | None = Field(
+        default=None, description="Absent on the last page; for page_token, with the same filters"
+    )
+
+
+class _ServiceModel(TesModel):
+    """GA4GH service-info is written in camelCase."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class TesServiceType(_ServiceModel):
+    """GA4GH service-info 1.0.0 `ServiceType`, of a TES."""
+
+    group: str
+    artifact: Literal["tes"]
+    version: str = Field(description="Of the specification")
+
+
+class TesServiceOrganization(_ServiceModel):
+    """Who provides the service."""
+
+    name: str
+    url: Url
+
+
+class TesServiceInfo(_ServiceModel):
+    """GA4GH service-info 1.0.0 `Service`, with what TES adds."""
+
+    id: str
+    name: str
+    type: TesServiceType
     description: str | None = None
-    inputs: list[TesInput] | None = None
-    outputs: list[TesOutput] | None = None
-    resources: TesResources | None = None
-    executors: list[TesExecutor] | None = None
-    volumes: list[str] | None = None
-    tags: dict[str, str] | None = None
-    logs: list[TesTaskLog] | None = None
-    creation_time: str | None = None
-
-
-def _file_type(value: str | None) -> str | None:
-    if value not in {None, "FILE", "DIRECTORY"}:
-        raise ValueError(f"type must be FILE or DIRECTORY, not {value!r}")
-    return value
+    organization: TesServiceOrganization
+    contact_url: Url | None = None
+    documentation_url: Url | None = None
+    created_at: Time | None = None
+    updated_at: Time | None = None
+    environment: str | None = None
+    version: str = Field(description="Of this server")
+    storage: list[str] | None = Field(
+        default=None, description="URL prefixes that tasks can read and write; some, not necessarily all"
+    )
+    tes_resources_backend_parameters: list[str] | None = Field(
+        default=None,
+        alias="tesResources_backend_parameters",
+        description="Every supported key of resources.backend_parameters",
+    )

@@ -42,6 +42,8 @@ def task(**fields: Any) -> dict[str, Any]:
         (task(resources={"cpu_cores": 0}), ("resources", "cpu_cores")),
         (task(resources={"ram_gb": -1}), ("resources", "ram_gb")),
         (task(resources={"disk_gb": float("nan")}), ("resources", "disk_gb")),
+        (task(resources={"disk_gb": 10**400}), ("resources", "disk_gb")),
+        (task(resources={"ram_gb": -(10**400)}), ("resources", "ram_gb")),
         (task(tags={"": "x"}), ("tags", "", "[key]")),
     ],
 )

@@ -5,18 +5,28 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from poiesis_api import handlers
-from poiesis_api.errors import HTTP_STATUS, StorageUnavailable, TesError
+from poiesis_api import documentation, handlers, openapi
+from poiesis_api.bodies import ENCODINGS
+from poiesis_api.errors import (
+    HTTP_STATUS,
+    SHOWN_CHARACTERS,
+    StorageUnavailable,
+    TesError,
+    UnsupportedEncoding,
+)
 from poiesis_api.handlers import SERVICES, Services
+from poiesis_api.openapi import BASE
 
 logger = logging.getLogger(__name__)
-
-BASE = "/ga4gh/tes/v1"
 
 
 def make_app(services: Services) -> web.Application:
     """Everything that is not listed here is 404: clients look for the right prefix by it."""
-    app = web.Application(middlewares=[errors_to_http], client_max_size=services.config.limits.body_bytes)
+    app = web.Application(
+        middlewares=[errors_to_http],
+        client_max_size=services.config.limits.body_bytes,
+        handler_args={"auto_decompress": False},  # see bodies.py
+    )
     app[SERVICES] = services
     app.add_routes(
         [
@@ -26,6 +36,7 @@ def make_app(services: Services) -> web.Application:
             web.get(f"{BASE}/tasks/service-info", handlers.short_service_info),
             web.get(f"{BASE}/tasks/{{id:[^/]+}}", handlers.get_task),
             web.post(f"{BASE}/tasks/{{id:[^/]+}}", handlers.cancel_task),
+            *documentation.routes(openapi.document(services.config.service_info)),
             web.get("/healthz", handlers.healthz),
             web.get("/readyz", handlers.readyz),
         ]
@@ -42,11 +53,29 @@ async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamRe
         if isinstance(error, StorageUnavailable):
             logger.warning("Postgres does not answer", extra={"error": repr(error.__cause__)})
         body = {"error": str(error)} if error.field is None else {"error": str(error), "field": error.field}
-        return web.json_response(body, status=HTTP_STATUS[type(error)])
+        headers = (
+            {"Accept-Encoding": ", ".join(ENCODINGS)} if isinstance(error, UnsupportedEncoding) else None
+        )
+        return web.json_response(body, status=HTTP_STATUS[type(error)], headers=headers)
     except web.HTTPException as error:
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        sentence = f"{error.reason}: {request.method} {request.path}"
-        return web.json_response({"error": sentence}, status=error.status, headers=headers)
+        return _unrouted(request, error)
     except Exception:
         logger.exception("a mistake in a handler", extra={"method": request.method, "path": request.path})
         return web.json_response({"error": "internal error"}, status=500)
+
+
+def _unrouted(request: web.Request, error: web.HTTPException) -> web.Response:
+    """No operation has this path, or none this method (RFC 9110, 15.5.6: with Allow)."""
+    path = request.path[:SHOWN_CHARACTERS]
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            sentence = f"{request.method} is not possible for {path}; possible: {allowed}"
+            headers = {"Allow": allowed}
+        case web.HTTPNotFound():
+            sentence = f"there is nothing at {path}; the operations are below {BASE}"
+            headers = {}
+        case _:
+            sentence = f"{error.reason}: {request.method} {path}"
+            headers = {}
+    return web.json_response({"error": sentence}, status=error.status, headers=headers)

@@ -35,11 +35,15 @@ class TaskNotFound(TesError):
     """No such task, or not this owner's."""
 
     def __init__(self, task_id: str) -> None:
-        super().__init__(f"no task {task_id!r}", "id")
+        super().__init__(f"no task {shown(task_id)}", "id")
 
 
 class BodyTooLarge(TesError):
     """More bytes than `limits.bodyBytes`."""
+
+
+class UnsupportedEncoding(TesError):
+    """A Content-Encoding that is not undone here."""
 
 
 class StorageUnavailable(TesError):
@@ -63,5 +67,6 @@ HTTP_STATUS: Mapping[type[TesError], int] = {
     MalformedBody: 400,
     TaskNotFound: 404,
     BodyTooLarge: 413,
+    UnsupportedEncoding: 415,
     StorageUnavailable: 503,
 }

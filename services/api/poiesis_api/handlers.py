@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from aiohttp import ClientPayloadError, web
+from aiohttp import web
 
 from poiesis_api import tasks_db
+from poiesis_api.bodies import read_json
 from poiesis_api.config import Document, ServiceInfo
-from poiesis_api.errors import BodyTooLarge, InvalidHeader, MalformedBody, TaskNotFound, shown
+from poiesis_api.errors import InvalidHeader, TaskNotFound, shown
 from poiesis_api.parameters import supported
 from poiesis_api.postgres import Pool
 from poiesis_api.queries import parse_list_query, parse_view
@@ -47,7 +48,7 @@ def request_owner(request: web.Request) -> str:  # noqa: ARG001
 async def create_task(request: web.Request) -> web.Response:
     """POST /tasks."""
     services = request.app[SERVICES]
-    sent = parse_task(await _body(request))
+    sent = parse_task(await read_json(request, services.config.limits.body_bytes))
     task, warnings = validate(sent, services.config)
     task_id = await tasks_db.create_task(
         services.pool, request_owner(request), task, warnings, _idempotency(request, sent)
@@ -152,16 +153,6 @@ def _idempotency(request: web.Request, task: TesTaskRequest) -> Idempotency | No
         )
     digest = hashlib.sha256(task.model_dump_json(exclude_none=True).encode()).digest()
     return Idempotency(key=keys[0], digest=digest)
-
-
-async def _body(request: web.Request) -> bytes:
-    limit = request.app[SERVICES].config.limits.body_bytes
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise BodyTooLarge(f"the body is longer than {limit} bytes") from error
-    except (ClientPayloadError, web.RequestPayloadError) as error:
-        raise MalformedBody(f"the body cannot be read: {error}") from error
 
 
 def _task_id(name: str) -> UUID:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from multidict import MultiMapping
 
 from poiesis_api.documents import View
-from poiesis_api.errors import InvalidQuery
+from poiesis_api.errors import InvalidQuery, shown
 from poiesis_models.states import TesState
 
 PAGE_SIZE = 256
@@ -100,7 +100,7 @@ def _page_size(query: MultiMapping[str]) -> int:
     if text is None:
         return PAGE_SIZE
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_SIZE_MAX))):
-        raise InvalidQuery(f"page_size: {text!r} is not a number from 1 to {PAGE_SIZE_MAX}", "page_size")
+        raise InvalidQuery(f"page_size: {shown(text)} is not a number from 1 to {PAGE_SIZE_MAX}", "page_size")
     size = int(text)
     if not 1 <= size <= PAGE_SIZE_MAX:
         raise InvalidQuery(f"page_size: {size} is not from 1 to {PAGE_SIZE_MAX}", "page_size")
@@ -115,7 +115,7 @@ def _choice(kind: type[_Choice], query: MultiMapping[str], name: str) -> _Choice
         return kind(text)
     except ValueError as error:
         known = ", ".join(kind)
-        raise InvalidQuery(f"{name}: {text!r} is not one of {known}", name) from error
+        raise InvalidQuery(f"{name}: {shown(text)} is not one of {known}", name) from error
 
 
 def _text(query: MultiMapping[str], name: str) -> str:

@@ -1,4 +1,4 @@
-"""Empty tables, a fake Kubernetes API server, and config.example.json."""
+"""Empty tables, a fake Kubernetes API server, config.example.json, and what our OpenAPI document promises."""
 
 import importlib.util
 from collections.abc import AsyncIterator
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from poiesis_api.config import Database, Document
+from poiesis_api.openapi import document
 from poiesis_api.postgres import open_pool
 
 HERE = Path(__file__).parent
@@ -24,11 +25,18 @@ def _load(name: str) -> ModuleType:
 
 
 fake_kubernetes = _load("fake_kubernetes")
+conformance_ = _load("conformance")
 
 
 @pytest.fixture(scope="session")
 def config() -> Document:
     return Document.load(HERE.parent / "config.example.json")
+
+
+@pytest.fixture(scope="session")
+def conformance(config: Document) -> Any:
+    """For a client's `middlewares`: what is answered against the document."""
+    return conformance_.Conformance(document(config.service_info))
 
 
 @pytest.fixture

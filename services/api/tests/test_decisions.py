@@ -1,0 +1,97 @@
+"""Decisions of docs/api.md that no other test makes sure of; and that each of them names tests that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from poiesis_api.app import make_app
+from poiesis_api.handlers import Services
+from poiesis_api.submitter import Submitter
+
+ROOT = Path(__file__).parents[3]
+BASE = "/ga4gh/tes/v1"
+EXECUTORS = [{"image": "busybox", "command": ["true"]}]
+HEADER = "| question | decision | why | tests |"
+
+
+def decisions() -> list[tuple[str, list[str]]]:
+    """(question, tests) of every row of the tables of decisions."""
+    sections = (ROOT / "docs/api.md").read_text().split(HEADER)[1:]
+    rows = [line for section in sections for line in section.split("\n\n")[0].splitlines()[2:]]
+    cells = [row.strip("|").split(" | ") for row in rows]
+    return [(question.strip(), re.findall(r"`([^`]*)`", tests)) for question, _, _, tests in cells]
+
+
+@pytest.mark.parametrize(("question", "tests"), decisions(), ids=[question for question, _ in decisions()])
+def test_every_decision_names_its_tests(question, tests):
+    assert tests
+    for test in tests:
+        path, name = test.split("::")
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), test
+
+
+@pytest.fixture
+async def client(pool, kubernetes, config, conformance):
+    services = Services(pool=pool, submitter=Submitter(pool, kubernetes.client, config), config=config)
+    async with TestClient(TestServer(make_app(services)), middlewares=[conformance]) as client:
+        yield client
+
+
+async def create(client, **fields):
+    response = await client.post(f"{BASE}/tasks", json={"executors": EXECUTORS, **fields})
+    assert response.status == 200
+    return (await response.json())["id"]
+
+
+async def found(client, keys, values):
+    """How many tasks a list with these tags holds."""
+    query = [*(("tag_key", key) for key in keys), *(("tag_value", value) for value in values)]
+    response = await client.get(f"{BASE}/tasks", params=query)
+    assert response.status == 200
+    return len((await response.json())["tasks"])
+
+
+TRUTH_TABLE = [  # of TES 1.1, `tag_key`
+    ({"foo": "bar"}, {"foo": "bar"}, True),
+    ({"foo": "bar"}, {"foo": "bat"}, False),
+    ({"foo": ""}, {"foo": ""}, True),
+    ({"foo": "bar", "baz": "bat"}, {"foo": "bar", "baz": "bat"}, True),
+    ({"foo": "bar"}, {"foo": "bar", "baz": "bat"}, True),
+    ({"foo": "bar", "baz": "bat"}, {"foo": "bar"}, False),
+    ({"foo": ""}, {"foo": "bar"}, True),
+    ({"foo": ""}, {}, False),
+]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("wanted", "tags", "matches"), TRUTH_TABLE)
+async def test_the_truth_table_of_tags(client, wanted, tags, matches):
+    await create(client, tags=tags)
+    assert await found(client, wanted.keys(), wanted.values()) == int(matches)
+
+
+@pytest.mark.integration
+async def test_a_tag_key_that_is_given_twice_must_match_twice(client):
+    await create(client, tags={"foo": "bar"})
+    assert await found(client, ["foo", "foo"], ["bar", "bar"]) == 1
+    assert await found(client, ["foo", "foo"], ["bar"]) == 1
+    assert await found(client, ["foo", "foo"], ["bar", "bat"]) == 0
+
+
+@pytest.mark.integration
+async def test_empty_lists_and_tags_are_as_if_not_sent(client):
+    task_id = await create(
+        client,
+        inputs=[],
+        outputs=[],
+        volumes=[],
+        tags={},
+        resources={"zones": []},
+        executors=[{**EXECUTORS[0], "env": {}}],
+    )
+    response = await client.get(f"{BASE}/tasks/{task_id}", params={"view": "FULL"})
+    task = await response.json()
+    del task["id"], task["state"], task["creation_time"]
+    assert task == {"executors": [{**EXECUTORS[0], "env": {}}], "resources": {"zones": []}}
