@@ -104,9 +104,10 @@ def _paths() -> dict[str, Any]:
             "post": _operation(
                 "CreateTask",
                 "Submit a task",
+                parameters=(_IDEMPOTENCY_KEY,),
                 body={"required": True, "content": {"application/json": _TASK}},
                 answer=_ref("tesCreateTaskResponse"),
-                refusals=(400, 413, 415, 503),
+                refusals=(400, 413, 415, 422, 503),
             ),
         },
         "/tasks/{id}": {
@@ -208,6 +209,13 @@ _ID = {
     "required": True,
     "description": "What the create answered",
     "schema": {"type": "string"},
+}
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A create that is sent again with the same key and task makes no second task: it is "
+    "answered with the first one's id. With another task it is refused.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
 }
 _VIEW = _query(
     "view",

@@ -244,6 +244,7 @@ ELSEWHERE = {  # fact of the specification -> where we say the same
 ADDITIONS = {
     "* [45]??": "TES defines no refusals",
     "* default": "TES defines no refusals",
+    "POST /tasks Idempotency-Key:": "TES has no way to send a create again",
     "error": "the one shape of a refusal",
     "error.*": "the one shape of a refusal",
     "tesTaskMinimal": "a task in the MINIMAL view",
@@ -285,7 +286,7 @@ def _operations(specification: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, f"{operation['operationId']} {'|'.join(next(iter(one)) for one in security)}"
             for parameter in operation.get("parameters", ()):
                 one = _resolved(specification, parameter)
-                sign = {"query": f"?{one['name']}", "path": f"{{{one['name']}}}"}[one["in"]]
+                sign = {"query": "?{}", "path": "{{{}}}", "header": "{}:"}[one["in"]].format(one["name"])
                 yield f"{name} {sign}", _kind(one["schema"], required=one.get("required", False))
             if "requestBody" in operation:
                 body = operation["requestBody"]
