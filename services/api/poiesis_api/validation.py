@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from poiesis_api.config import TaskPodConfig
+from poiesis_api.config import Sharing, TaskPodConfig
 from poiesis_api.errors import InvalidTask, MalformedBody
+from poiesis_api.identity.caller import Caller
 from poiesis_api.mounts import (
     RESERVED,
     ancestors,
@@ -247,3 +248,16 @@ def _check_backend_parameters(task: TesTaskRequest) -> list[str]:
             "resources.backend_parameters",
         )
     return [f"backend parameter {_shown(key)} is not supported and has been ignored" for key in unknown]
+
+
+def sharing_group(task: TesTaskRequest, caller: Caller, sharing: Sharing) -> str | None:
+    """The group that a task's tag names, whose members may see it. Raise InvalidTask."""
+    group = (task.tags or {}).get(sharing.tag) if sharing.tag else None
+    if not group:
+        return None
+    field = f"tags.{sharing.tag}"
+    if group not in caller.groups:
+        raise InvalidTask(f"{field}: you are no member of the group {group!r}", field)
+    if sharing.groups and group not in sharing.groups:
+        raise InvalidTask(f"{field}: {group!r} is none of the groups that tasks are shared with", field)
+    return group

@@ -11,8 +11,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from poiesis_api import tasks_db
 from poiesis_api.app import make_app
-from poiesis_api.config import Database
+from poiesis_api.config import Database, UserLimits
 from poiesis_api.handlers import Services
+from poiesis_api.identity.authenticators import NoAuthenticator
+from poiesis_api.limits import RequestRates
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
 from poiesis_models.states import Ending, TesState
@@ -72,9 +74,21 @@ WHOLE = {
 }
 
 
+def make_services(pool, kubernetes, config):
+    """For one user without limits."""
+    config = config.model_copy(update={"user_limits": UserLimits()})
+    return Services(
+        pool=pool,
+        submitter=Submitter(pool, kubernetes.client, config),
+        config=config,
+        authenticator=NoAuthenticator(),
+        rates=RequestRates(None),
+    )
+
+
 @pytest.fixture
 async def services(pool, kubernetes, config):
-    return Services(pool=pool, submitter=Submitter(pool, kubernetes.client, config), config=config)
+    return make_services(pool, kubernetes, config)
 
 
 @pytest.fixture
@@ -553,8 +567,7 @@ async def test_health_and_readiness(client, services):
 
 async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config):
     async with open_pool("postgresql://nobody@127.0.0.1:1/none", Database(timeout_seconds=1)) as pool:
-        submitter = Submitter(pool, kubernetes.client, config)
-        app = make_app(Services(pool=pool, submitter=submitter, config=config))
+        app = make_app(make_services(pool, kubernetes, config))
         async with TestClient(TestServer(app)) as client:
             assert (await client.get("/healthz")).status == 200
             for response in (
@@ -573,8 +586,7 @@ async def test_without_a_schema_it_is_not_ready(postgres_dsn, kubernetes, config
     await admin.execute(f"CREATE DATABASE {name}")
     try:
         async with open_pool(postgres_dsn.rsplit("/", 1)[0] + f"/{name}", Database()) as pool:
-            submitter = Submitter(pool, kubernetes.client, config)
-            app = make_app(Services(pool=pool, submitter=submitter, config=config))
+            app = make_app(make_services(pool, kubernetes, config))
             async with TestClient(TestServer(app)) as client:
                 await refused(await client.get("/readyz"), 503)
                 await refused(await client.get(f"{BASE}/tasks"), 503)

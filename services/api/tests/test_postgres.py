@@ -7,9 +7,12 @@ import asyncpg
 import pytest
 
 from poiesis_api import tasks_db
+from poiesis_api.config import UserLimits
 from poiesis_api.documents import View
 from poiesis_api.errors import StorageUnavailable
+from poiesis_api.identity.caller import Caller
 from poiesis_api.postgres import Pool, fetch
+from poiesis_api.tasks_db import NewTask
 from poiesis_models.tes import TesTaskRequest
 
 pytestmark = pytest.mark.integration
@@ -33,8 +36,8 @@ async def test_connections_that_are_cut_at_any_moment_are_a_database_that_is_awa
     async def work() -> None:
         while outcomes["cuts"] < 60:
             try:
-                task_id = await tasks_db.create_task(pool, "me", TASK, [])
-                await tasks_db.read_task(pool, "me", task_id, View.MINIMAL)
+                task_id = await tasks_db.create_task(pool, NewTask(owner="me", request=TASK), UserLimits())
+                await tasks_db.read_task(pool, Caller(name="me"), task_id, View.MINIMAL)
             except StorageUnavailable:
                 outcomes["away"] += 1
             else:
