@@ -1,7 +1,7 @@
-"""Empty tables, a fake Kubernetes API server, and config.example.json."""
+"""Empty tables, a fake Kubernetes API server, a fake OpenID Provider, and config.example.json."""
 
 import importlib.util
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ def _load(name: str) -> ModuleType:
 
 
 fake_kubernetes = _load("fake_kubernetes")
+fake_issuer = _load("fake_issuer")
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,30 @@ async def kubernetes() -> AsyncIterator[Any]:
     """An API server that can fail; `kubernetes.client` talks to it."""
     async with fake_kubernetes.serve() as fake:
         yield fake
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Any]:
+    """An OpenID Provider with one key, `first`, for ES256."""
+    async with fake_issuer.serve() as fake:
+        fake.rotate()
+        yield fake
+
+
+@pytest.fixture(scope="session")
+def make_keyring() -> Callable[[], Any]:
+    """Makes OpenID Providers that are reached by nobody: their keys and their tokens alone."""
+
+    def make() -> Any:
+        fake = fake_issuer.FakeIssuer()
+        fake.url = "https://sso.example.org"
+        fake.rotate()
+        return fake
+
+    return make
+
+
+@pytest.fixture
+def keyring(make_keyring: Callable[[], Any]) -> Any:
+    """One of them."""
+    return make_keyring()

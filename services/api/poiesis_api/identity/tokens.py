@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc import jws
 from joserfc.errors import ExpiredTokenError, JoseError, MissingClaimError
 from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey
@@ -24,6 +25,7 @@ Claims = Mapping[str, Any]
 RSA_BITS = 2048  # RFC 7518, 3.3
 KEYS = 100  # of one issuer; any further ones are not looked at
 _UNREADABLE = (JoseError, ValueError, TypeError, RecursionError)  # of bytes that anybody may have sent
+_UNKNOWN_KEY = (JoseError, ValueError, TypeError, LookupError, UnsupportedAlgorithm)  # a curve, a shape
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})  # RFC 9068, 4
 
 # Algorithm: kind of key, and its curve (RFC 7518, 3.1; RFC 8037; RFC 9864).
@@ -35,7 +37,6 @@ _KEY_OF: Mapping[str, tuple[str, str | None]] = {
     "EdDSA": ("OKP", "Ed25519"),
     "Ed25519": ("OKP", "Ed25519"),
 }
-_SAME = {"Ed25519": "EdDSA"}  # the later name of one algorithm
 
 
 class TokenRefused(Exception):
@@ -127,9 +128,12 @@ def _import(listed: Sequence[object]) -> Iterator[Key]:
         if one.get("kty") not in {"RSA", "EC", "OKP"} or _is_short(one):
             continue
         try:
-            yield JWKRegistry.import_key(one)
-        except (JoseError, ValueError, TypeError):
-            continue  # of a curve or a shape that we do not know: its tokens find no key
+            # Of an Edwards curve there is one algorithm, but it has two names: the curve says enough.
+            yield JWKRegistry.import_key(
+                {name: one[name] for name in one if name != "alg" or one["kty"] != "OKP"}
+            )
+        except _UNKNOWN_KEY:
+            continue  # its tokens find no key
 
 
 def _is_short(key: Mapping[str, object]) -> bool:
@@ -155,7 +159,7 @@ def fitting_keys(keys: Sequence[Key], header: Mapping[str, Any]) -> tuple[Key, .
 def _fits(key: Key, algorithm: str) -> bool:
     """A key that is meant for one algorithm is for no other, whatever a token says (RFC 8725, 3.1)."""
     meant, operations = key.get("alg"), key.get("key_ops")
-    if meant is not None and _SAME.get(str(meant), meant) != _SAME.get(algorithm, algorithm):
+    if meant is not None and meant != algorithm:
         return False
     if operations is not None and "verify" not in operations:
         return False
