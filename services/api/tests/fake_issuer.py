@@ -1,10 +1,10 @@
-"""An OpenID Provider that can be made to rotate its keys, lie, hang and go away, and that counts its requests."""
+"""An OpenID Provider that rotates keys, lies, hangs and goes away when it is told to, and counts requests."""
 
 import asyncio
 import base64
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -74,6 +74,7 @@ class FakeIssuer:
         self.answers.set()
         self.at_once = self.most_at_once = 0
         self.authorizations: set[str] = set()
+        self._changed = asyncio.Condition()
 
     def rotate(self, algorithm: str = "ES256", kid: str = "first") -> Key:
         """Publish this key alone."""
@@ -121,6 +122,13 @@ class FakeIssuer:
             return await self._answer(request)
         finally:
             self.at_once -= 1
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Of what requests change; within seconds."""
+        async with asyncio.timeout(20), self._changed:
+            await self._changed.wait_for(condition)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/.well-known/openid-configuration":

@@ -203,7 +203,7 @@ async def open_authenticator(
             introspector = None
             if asked is not None:
                 timeout = config.oidc.timeout_seconds
-                introspector = Introspector(issuer, asked, timeout_seconds=timeout, clock=clock)
+                introspector = Introspector(issuer, asked, timeout_seconds=timeout, clock=clock, now=now)
             try:
                 yield OidcAuthenticator(issuer, introspector, config.oidc, config.administrators, now)
             finally:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +33,18 @@ class Introspector:
     """Tokens themselves are not kept: answers are found by their SHA-256."""
 
     def __init__(
-        self, issuer: Issuer, config: Introspection, *, timeout_seconds: float, clock: Callable[[], float]
+        self,
+        issuer: Issuer,
+        config: Introspection,
+        *,
+        timeout_seconds: float,
+        clock: Callable[[], float],
+        now: Callable[[], float],
     ) -> None:
         self._issuer = issuer
         self._config = config
         self._timeout_seconds = timeout_seconds
+        self._now = now
         self._requests = asyncio.Semaphore(config.max_requests)
         self._flights: Flights[bytes, _Answer] = Flights("introspection", most=_WAITING)
         self._answers: TLRUCache[bytes, _Answer] = TLRUCache(
@@ -72,7 +78,7 @@ class Introspector:
         except (IdentityUnavailable, ConfigError) as error:
             logger.warning("cannot introspect", extra={"error": repr(error.__cause__ or error)})
             raise IdentityUnavailable("the issuer of access tokens cannot be asked; try again") from error
-        answer = _answer(said, config, time.time())
+        answer = _answer(said, config, self._now())
         self._answers[key] = answer
         return answer
 

@@ -62,9 +62,10 @@ class Issuer:
         if endpoint is None:
             raise IdentityUnavailable(f"{self._url} publishes no introspection_endpoint")
         # RFC 6749, 2.3.1: both are form-encoded before they become a user name and a password.
-        credentials = aiohttp.BasicAuth(quote_plus(client_id), quote_plus(client_secret), encoding="utf-8")
+        credentials = aiohttp.encode_basic_auth(quote_plus(client_id), quote_plus(client_secret))
         form = {"token": token, "token_type_hint": "access_token"}
-        answer = await self._json("POST", endpoint, data=form, auth=credentials)
+        headers = {"Authorization": credentials, "Accept": "application/json"}
+        answer = await self._json("POST", endpoint, data=form, headers=headers)
         if not isinstance(answer, dict) or not isinstance(answer.get("active"), bool):
             raise IdentityUnavailable(f"{endpoint} does not answer as RFC 7662 says")
         return answer
