@@ -211,8 +211,8 @@ _OWN_AND_SHARED = """
 SELECT * FROM task WHERE seq IN (
     (SELECT seq FROM task WHERE owner = $2 {conditions} ORDER BY seq DESC LIMIT $1)
     UNION ALL
-    SELECT shared.seq FROM unnest($3::text[]) AS name CROSS JOIN LATERAL (
-        SELECT seq FROM task WHERE shared_with = name {conditions} ORDER BY seq DESC LIMIT $1
+    SELECT shared.seq FROM unnest($3::text[]) AS theirs (member_of) CROSS JOIN LATERAL (
+        SELECT seq FROM task WHERE shared_with = member_of {conditions} ORDER BY seq DESC LIMIT $1
     ) shared
 )"""
 

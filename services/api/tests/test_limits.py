@@ -62,19 +62,19 @@ def test_a_task_counts_for_what_it_asks_or_gets(config, given, counts):
         (
             {"cpu_cores": 10},
             {"cpu_cores": 3},
-            "your unfinished tasks take 8 cpu_cores and this one 3; you may have 10",
+            "your unfinished tasks take 8 cpu_cores, this one 3, and you may have 10",
         ),
         ({"ram_gb": 16.5}, {"ram_gb": 0.5}, None),
         (
             {"ram_gb": 16.5},
             {"ram_gb": 0.6},
-            "your unfinished tasks take 16 ram_gb and this one 0.6; you may have 16.5",
+            "your unfinished tasks take 16 ram_gb, this one 0.6, and you may have 16.5",
         ),
         ({"disk_gb": 100}, {"disk_gb": 0}, None),
         (
             {"disk_gb": 100},
             {"disk_gb": 1},
-            "your unfinished tasks take 100 disk_gb and this one 1; you may have 100",
+            "your unfinished tasks take 100 disk_gb, this one 1, and you may have 100",
         ),
     ],
 )
@@ -209,11 +209,12 @@ async def test_the_submitter_takes_no_further_task_of_an_owner_until_one_ends(po
         while submitter._at_work:
             await asyncio.wait(submitter._at_work)
         rows = await pool.fetch(
-            "SELECT owner, count(*) AS n FROM task WHERE submitted_at IS NOT NULL AND ended_at IS NULL GROUP BY owner"
+            "SELECT owner, count(*) AS n FROM task"
+            " WHERE submitted_at IS NOT NULL AND ended_at IS NULL GROUP BY owner"
         )
         return {row["owner"]: row["n"] for row in rows}
 
-    first = [await create(pool, "alice") for _ in range(5)][0]
+    first, *_ = [await create(pool, "alice") for _ in range(5)]
     await create(pool, "bob")
     assert await jobs() == {"alice": 2, "bob": 1}
     assert await jobs() == {"alice": 2, "bob": 1}
