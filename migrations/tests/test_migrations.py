@@ -68,7 +68,7 @@ async def test_the_schema_goes_down_and_up_again(database, run):
     assert dbmate is not None
     arguments = (dbmate, "--no-dump-schema", "--migrations-dir", str(Path(__file__).parents[1]))
     url = f"{database}?sslmode=prefer"
-    for _ in ("0003_idempotency.sql", "0002_recorder.sql", "0001_task.sql"):
+    for _ in ("0004_idempotency.sql", "0003_identity.sql", "0002_recorder.sql", "0001_task.sql"):
         code, output = await run(*arguments, "down", DATABASE_URL=url)
         assert code == 0, output
     assert await tables(database) == ["schema_migrations"]

@@ -189,3 +189,13 @@ async def test_a_task_takes_everything_of_it_along(db, recorder, task):
     await db.execute("DELETE FROM task WHERE id = $1", task)
     for table in ("executor", "task_log", "executor_log", "system_log"):
         assert await db.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
+
+
+async def test_an_earlier_release_creates_tasks_in_the_schema_of_this_one(api):
+    """0003: what it does not name is NULL, so that nobody else sees its tasks and they count for nothing."""
+    await api.execute(
+        "INSERT INTO task (id, owner, recorder_token, recorder_token_hash) VALUES ($1, 'someone', 't', 'h')",
+        uuid4(),
+    )
+    columns = "shared_with, reserved_cpu_cores, reserved_ram_gb, reserved_disk_gb"
+    assert tuple(await api.fetchrow(f"SELECT {columns} FROM task")) == (None,) * 4  # noqa: S608

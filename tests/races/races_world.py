@@ -15,10 +15,11 @@ from races_postgres import PASS, GatedPool
 from races_scheduler import Fate, Gate, Process, Scheduler, VirtualLoop
 
 from poiesis_api import tasks_db
-from poiesis_api.config import Document
+from poiesis_api.config import Document, UserLimits
 from poiesis_api.errors import StorageUnavailable
+from poiesis_api.identity.caller import Caller
 from poiesis_api.submitter import Submitter
-from poiesis_api.tasks_db import Cancel
+from poiesis_api.tasks_db import Cancel, NewTask
 from poiesis_models.labels import PAUSE_CONTAINER, object_name
 from poiesis_models.states import TERMINAL_STATES, TesState
 from poiesis_models.tes import TesTaskRequest
@@ -26,7 +27,7 @@ from poiesis_tctl.config import Config as ControllerConfig
 from poiesis_tctl.controller import Controller
 from poiesis_tctl.tasks_db import TasksDb
 
-OWNER = "alice"
+OWNER = Caller(name="alice")
 _PAUSE_SECONDS = 600.0
 _HORIZON_SECONDS = 7200.0
 _A_WHILE = 61.0  # longer than a claim
@@ -79,7 +80,7 @@ class Api:
 
     async def _create(self, request: TesTaskRequest) -> None:
         try:
-            await tasks_db.create_task(self.pool, OWNER, request, [])
+            await tasks_db.create_task(self.pool, NewTask(owner=OWNER.name, request=request), UserLimits())
         except StorageUnavailable:
             return
         self.submitter.wake()

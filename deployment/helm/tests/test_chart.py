@@ -17,6 +17,26 @@ CHART = Path(__file__).parents[1] / "poiesis"
 FLOOR = "1.29.0"
 EXTERNAL = ("postgresql.embedded=false", "postgresql.existingSecret=my-postgres")
 INLINE_KEYS = ("storage.s3.accessKey=inline-access-key", "storage.s3.secretKey=inline-secret-key")
+BASIC = ("auth.mode=basic", "auth.basic.existingSecret=my-users")
+OIDC = (
+    *(
+        "auth.mode=oidc",
+        "auth.oidc.issuer=https://sso.example.org/realms/science",
+        "auth.oidc.audiences={tes}",
+    ),
+    *("auth.oidc.scopes={tes}", "auth.oidc.caSecret.name=my-ca", "auth.administrators.groups={admins}"),
+    *("auth.oidc.introspection.clientId=tes-server", "auth.oidc.introspection.existingSecret=my-client"),
+    *("auth.sharing.tag=group", "auth.oidc.leewaySeconds=5", "auth.oidc.staleSeconds=0.5"),
+)
+USER_LIMITS = (
+    *("userLimits.active.tasks=5", "userLimits.active.whenReached=refuse", "userLimits.queuedTasks=6"),
+    *(
+        "userLimits.requests.perSecond=0.5",
+        "userLimits.cpuCores=7.5",
+        "userLimits.ramGb=8",
+        "userLimits.diskGb=9",
+    ),
+)
 EVERYTHING = (
     "networkPolicy.enabled=true",
     "api.ingress.enabled=true",
@@ -159,7 +179,7 @@ def test_only_the_api_and_the_controller_have_rights():
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": name, "namespace": "tes"}]
 
 
-@pytest.mark.parametrize("values", [EVERYTHING, EXTERNAL], ids=["embedded", "external"])
+@pytest.mark.parametrize("values", [EVERYTHING, (*EXTERNAL, *OIDC)], ids=["embedded", "external"])
 def test_every_pod_passes_the_restricted_level(values):
     found = dict(pods(render(*values)))
     assert {name.split("/")[0] for name in found} >= {"Deployment", "Job", "Pod"}
@@ -168,7 +188,7 @@ def test_every_pod_passes_the_restricted_level(values):
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), name
         assert all(
-            set(volume) - {"name"} <= {"configMap", "emptyDir"} for volume in pod.get("volumes", [])
+            set(volume) - {"name"} <= {"configMap", "emptyDir", "secret"} for volume in pod.get("volumes", [])
         ), name
         for container in pod["containers"]:
             assert container["securityContext"] == {
@@ -289,6 +309,16 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
             "'/filers/0/inputs': missing properties 'schemes', 'command'",
         ),
         (("storage.s3.endpoint=minio:9000",), "'/storage/s3/endpoint'"),
+        (("auth.mode=ldap",), "'/auth/mode': value must be one of 'none', 'basic', 'oidc'"),
+        (("auth.mode=basic",), "auth.basic.existingSecret is empty: with auth.mode=basic it must name"),
+        (("auth.mode=oidc",), "auth.oidc.issuer is empty: with auth.mode=oidc it must be"),
+        (("auth.mode=oidc", "auth.oidc.issuer=https://a"), "auth.oidc.audiences is empty"),
+        (("auth.oidc.issuer=sso.example.org",), "'/auth/oidc/issuer'"),
+        (("auth.oidc.algorithms={none}",), "'/auth/oidc/algorithms/0': value must be one of"),
+        (("auth.oidc.algorithms={HS256}",), "'/auth/oidc/algorithms/0': value must be one of"),
+        ((*OIDC, "auth.oidc.introspection.existingSecret="), "introspection.existingSecret belong together"),
+        (("userLimits.active.whenReached=drop",), "'/userLimits/active/whenReached': value must be one of"),
+        (("userLimits.cpuCores=-1",), "'/userLimits/cpuCores'"),
         (("images.pullPolicy=Sometimes",), "'/images/pullPolicy': value must be one of"),
     ],
 )
@@ -410,8 +440,73 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
     assert document["serviceInfo"]["version"] == "0.2.0"
 
 
+def identity_files(manifests: list[Manifest]) -> dict[str, tuple[str, str]]:
+    """Path in the api's container -> Secret and key."""
+    pod = dict(pods(manifests))["Deployment/poiesis-api"]
+    mounted = {volume["name"]: volume["mountPath"] for volume in pod["containers"][0]["volumeMounts"]}
+    return {
+        f"{mounted[volume['name']]}/{item['path']}": (volume["secret"]["secretName"], item["key"])
+        for volume in pod["volumes"]
+        if "secret" in volume
+        for item in volume["secret"]["items"]
+    }
+
+
+def test_without_a_mode_everybody_is_one_user_without_limits():
+    manifests = render()
+    assert identity_files(manifests) == {}
+    assert config(manifests)["auth"] == {
+        "mode": "none",
+        "administrators": {"users": [], "groups": []},
+        "sharing": {"tag": "", "groups": []},
+    }
+    assert config(manifests)["userLimits"] == {}
+
+
+def test_users_are_a_file_of_the_given_secret():
+    manifests = render(*BASIC, "auth.basic.key=auth")
+    path = "/etc/poiesis-identity/users/auth"
+    assert identity_files(manifests) == {path: ("my-users", "auth")}
+    assert config(manifests)["auth"]["basic"] == {"usersFile": path}
+
+
+def test_the_issuers_secrets_are_files():
+    manifests = render(*OIDC)
+    directory = "/etc/poiesis-identity"
+    assert identity_files(manifests) == {
+        f"{directory}/ca/ca.crt": ("my-ca", "ca.crt"),
+        f"{directory}/introspection/client-secret": ("my-client", "client-secret"),
+    }
+    oidc = config(manifests)["auth"]["oidc"]
+    assert oidc["caFile"] == f"{directory}/ca/ca.crt"
+    assert oidc["introspection"] == {
+        "clientId": "tes-server",
+        "clientSecretFile": f"{directory}/introspection/client-secret",
+        "audienceRequired": True,
+        "cacheSeconds": 60,
+        "refusedSeconds": 10,
+        "maxRequests": 8,
+        "maxCached": 10000,
+    }
+    assert (oidc["audiences"], oidc["scopes"], oidc["staleSeconds"]) == (["tes"], ["tes"], 0.5)
+
+
+def test_limits_are_told_where_there_are_any():
+    assert config(render(*USER_LIMITS))["userLimits"] == {
+        "active": {"tasks": 5, "whenReached": "refuse"},
+        "queuedTasks": 6,
+        "requests": {"perSecond": 0.5, "burst": 100},
+        "cpuCores": 7.5,
+        "ramGb": 8,
+        "diskGb": 9,
+    }
+
+
 @pytest.mark.skipif(importlib.util.find_spec("poiesis_api") is None, reason="the api is not on the path")
-@pytest.mark.parametrize("values", [(), EVERYTHING, EXTERNAL, ("executors.defaultResources.cpu=2",)])
+@pytest.mark.parametrize(
+    "values",
+    [(), EVERYTHING, EXTERNAL, ("executors.defaultResources.cpu=2",), BASIC, OIDC, OIDC[:3], USER_LIMITS],
+)
 def test_the_api_accepts_the_configuration(values, tmp_path):
     from poiesis_api.config import Document
 
@@ -424,7 +519,7 @@ def test_the_api_accepts_the_configuration(values, tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("poiesis_api") is None, reason="the api is not on the path")
 def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
-    from poiesis_api.config import Document, Section
+    from poiesis_api.config import Basic, Document, Introspection, Oidc, Section, UserLimits
 
     def missing(section: type[Section], document: dict[str, Any], where: str) -> Iterator[str]:
         for name, field in section.model_fields.items():
@@ -437,6 +532,8 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
     told = config(
         render(
             *EVERYTHING,
+            *USER_LIMITS,
+            *OIDC,
             *("storage.s3.endpoint=https://s3", "storage.s3.region=r", "storage.s3.caSecret.name=ca"),
             *("volume.storageClass=fast", "executors.imagePullPolicy=Never", "pod.priorityClassName=low"),
             *("pod.runtimeClassName=kata", "pod.activeDeadlineSeconds=9", "queue.giveUpSeconds=9"),
@@ -445,7 +542,12 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
             *("serviceInfo.updatedAt=x", "serviceInfo.environment=x"),
         )
     )
-    assert list(missing(Document, told, "")) == []
+    # Of `auth` a mode's own section alone is told.
+    assert list(missing(Document, told, "")) == ["auth.basic"]
+    assert list(missing(Oidc, told["auth"]["oidc"], "")) == []
+    assert list(missing(Introspection, told["auth"]["oidc"]["introspection"], "")) == []
+    assert list(missing(UserLimits, told["userLimits"], "")) == []
+    assert list(missing(Basic, config(render(*BASIC))["auth"]["basic"], "")) == []
 
 
 @pytest.mark.skipif(

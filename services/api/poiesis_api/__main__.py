@@ -18,6 +18,9 @@ from poiesis_api import kube
 from poiesis_api.app import make_app
 from poiesis_api.config import Config, ConfigError
 from poiesis_api.handlers import Services
+from poiesis_api.identity.authenticators import open_authenticator
+from poiesis_api.identity.credentials import HEADER_BYTES
+from poiesis_api.limits import RequestRates, active_per_owner
 from poiesis_api.logs import configure_logging
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
@@ -31,9 +34,20 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:  # opened in order, closed in reverse
         pool = await stack.enter_async_context(open_pool(config.dsn, document.database))
         kubernetes = await stack.enter_async_context(kube.connect(config.namespace))
-        submitter = Submitter(pool, kubernetes, document)
-        services = Services(pool=pool, submitter=submitter, config=document)
-        runner = web.AppRunner(make_app(services), access_log=None, handle_signals=False)
+        authenticator = await stack.enter_async_context(open_authenticator(document.auth))
+        submitter = Submitter(
+            pool, kubernetes, document, max_active_per_owner=active_per_owner(document.user_limits)
+        )
+        services = Services(
+            pool=pool,
+            submitter=submitter,
+            config=document,
+            authenticator=authenticator,
+            rates=RequestRates(document.user_limits.requests),
+        )
+        runner = web.AppRunner(
+            make_app(services), access_log=None, handle_signals=False, max_field_size=HEADER_BYTES
+        )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, document.http.host, document.http.port).start()

@@ -1,33 +1,44 @@
-"""The HTTP application: its routes, and the one place where errors become responses."""
+"""The HTTP application: its routes, who may use them, and the one place where errors become responses."""
 
 import logging
+import time
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from poiesis_api import documentation, handlers, openapi
-from poiesis_api.bodies import ENCODINGS
-from poiesis_api.errors import (
-    HTTP_STATUS,
-    SHOWN_CHARACTERS,
-    StorageUnavailable,
-    TesError,
-    UnsupportedEncoding,
-)
-from poiesis_api.handlers import SERVICES, Services
-from poiesis_api.openapi import BASE
+from poiesis_api.errors import HTTP_STATUS, SHOWN_CHARACTERS, NotAuthenticated, StorageUnavailable, TesError
+from poiesis_api.handlers import CALLER, SERVICES, Services
+from poiesis_api.openapi import BASE, SecurityScheme
 
 logger = logging.getLogger(__name__)
+
+SCHEMES: Mapping[str, Sequence[SecurityScheme]] = {
+    "none": (),
+    "basic": (SecurityScheme.BASIC,),
+    "oidc": (SecurityScheme.BEARER,),
+}
+PUBLIC = web.AppKey("public", frozenset[Handler])
 
 
 def make_app(services: Services) -> web.Application:
     """Everything that is not listed here is 404: clients look for the right prefix by it."""
     app = web.Application(
-        middlewares=[errors_to_http],
+        middlewares=[errors_to_http, identified],
         client_max_size=services.config.limits.body_bytes,
         handler_args={"auto_decompress": False},  # see bodies.py
     )
     app[SERVICES] = services
+    config = services.config
+    documented = documentation.routes(openapi.document(config.service_info, SCHEMES[config.auth.mode]))
+    # Before there is anybody to ask: probes, clients that look for a server, people with a browser.
+    app[PUBLIC] = frozenset(
+        {
+            *(handlers.healthz, handlers.readyz, handlers.service_info, handlers.short_service_info),
+            *(route.handler for route in documented),
+        }
+    )
     app.add_routes(
         [
             web.post(f"{BASE}/tasks", handlers.create_task),
@@ -36,7 +47,7 @@ def make_app(services: Services) -> web.Application:
             web.get(f"{BASE}/tasks/service-info", handlers.short_service_info),
             web.get(f"{BASE}/tasks/{{id:[^/]+}}", handlers.get_task),
             web.post(f"{BASE}/tasks/{{id:[^/]+}}", handlers.cancel_task),
-            *documentation.routes(openapi.document(services.config.service_info)),
+            *documented,
             web.get("/healthz", handlers.healthz),
             web.get("/readyz", handlers.readyz),
         ]
@@ -52,11 +63,10 @@ async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamRe
     except TesError as error:
         if isinstance(error, StorageUnavailable):
             logger.warning("Postgres does not answer", extra={"error": repr(error.__cause__)})
+        if isinstance(error, NotAuthenticated) and error.why is not None:
+            logger.info("credentials were refused", extra={"why": error.why})
         body = {"error": str(error)} if error.field is None else {"error": str(error), "field": error.field}
-        headers = (
-            {"Accept-Encoding": ", ".join(ENCODINGS)} if isinstance(error, UnsupportedEncoding) else None
-        )
-        return web.json_response(body, status=HTTP_STATUS[type(error)], headers=headers)
+        return web.json_response(body, status=HTTP_STATUS[type(error)], headers=error.headers)
     except web.HTTPException as error:
         return _unrouted(request, error)
     except Exception:
@@ -79,3 +89,14 @@ def _unrouted(request: web.Request, error: web.HTTPException) -> web.Response:
             sentence = f"{error.reason}: {request.method} {path}"
             headers = {}
     return web.json_response({"error": sentence}, status=error.status, headers=headers)
+
+
+@web.middleware
+async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every route that is not public has a caller, who keeps to the request rate."""
+    if request.match_info.http_exception is None and request.match_info.handler not in request.app[PUBLIC]:
+        services = request.app[SERVICES]
+        caller = await services.authenticator.caller(request.headers.getall("Authorization", []))
+        services.rates.take(caller.name, time.monotonic())
+        request[CALLER] = caller
+    return await handler(request)

@@ -42,7 +42,8 @@ def decoded(sent: bytes, encoding: str, limit: int) -> bytes:
             wrapped = sent[:1] and sent[0] & 0xF == _DEFLATE_METHOD
             return _inflated(sent, zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS, "deflate", limit)
     raise UnsupportedEncoding(
-        f"Content-Encoding {shown(encoding)} is not supported; possible: {', '.join(ENCODINGS)}, or none"
+        f"Content-Encoding {shown(encoding)} is not supported; possible: {', '.join(ENCODINGS)}, or none",
+        headers={"Accept-Encoding": ", ".join(ENCODINGS)},
     )
 
 

@@ -8,7 +8,7 @@ an error. A whole one is config.example.json.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -306,6 +306,137 @@ class Limits(Section):
     body_bytes: int = Field(default=8 * 1024 * 1024, gt=0, description="a larger body is refused with 413")
 
 
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"
+]
+ScopeToken = Annotated[str, Field(pattern=r"^[!#-\[\]-~]+$")]  # RFC 6749, appendix A.4
+Url = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+
+
+class Introspection(Section):
+    """How opaque access tokens are looked up (RFC 7662)."""
+
+    client_id: NonEmpty = Field(description="of this server at the issuer")
+    client_secret_file: NonEmpty = Field(
+        description="read for every request: a changed Secret counts at once"
+    )
+    audience_required: bool = Field(
+        default=True, description="false: an answer without `aud` counts; RFC 7662 leaves it to the issuer"
+    )
+    cache_seconds: float = Field(
+        default=60, ge=0, description="how long a token that the issuer revokes goes on to be accepted"
+    )
+    refused_seconds: float = Field(default=10, ge=0, description="a refused token is not asked for again")
+    max_requests: int = Field(default=8, gt=0, description="at once, of one replica")
+    max_cached: int = Field(default=10_000, gt=0, description="answers kept by one replica")
+
+
+class Oidc(Section):
+    """Access tokens of an OpenID Provider."""
+
+    issuer: Url = Field(description="exactly as the tokens' `iss`; discovery begins there")
+    audiences: list[NonEmpty] = Field(min_length=1, description="a token must be for one of them")
+    algorithms: list[Algorithm] = Field(
+        default=list(get_args(Algorithm)), min_length=1, description="of signatures; symmetric ones never are"
+    )
+    scopes: list[ScopeToken] = Field(default=[], description="a token must have all of them")
+    user_claim: NonEmpty = Field(
+        default="sub",
+        description="who the caller is; a value that is given to another person gives the tasks away",
+    )
+    groups_claim: NonEmpty = Field(
+        default="groups", description="a.b looks into the object a, as in Keycloak"
+    )
+    leeway_seconds: int = Field(default=30, ge=0, le=600, description="clocks may differ by so much")
+    timeout_seconds: float = Field(default=5, gt=0, description="of one request to the issuer")
+    refresh_seconds: float = Field(default=600, gt=0, description="keys are fetched anew so often")
+    min_refresh_seconds: float = Field(
+        default=10, gt=0, description="between two fetches, however many tokens have an unknown key"
+    )
+    stale_seconds: float = Field(
+        default=86400, gt=0, description="how long keys go on to serve while the issuer does not answer"
+    )
+    ca_file: NonEmpty | None = Field(
+        default=None, description="PEM bundle, trusted for the issuer besides the system's"
+    )
+    introspection: Introspection | None = None
+
+
+class Basic(Section):
+    """User names and passwords (RFC 7617)."""
+
+    users_file: NonEmpty = Field(description="htpasswd with bcrypt hashes; a changed file counts at once")
+
+
+class Administrators(Section):
+    """Who sees and cancels all tasks."""
+
+    users: list[NonEmpty] = []
+    groups: list[NonEmpty] = []
+
+
+class Sharing(Section):
+    """How a task becomes visible to others than its creator."""
+
+    tag: str = Field(
+        default="",
+        description="key of the tag with which a creator names a group of theirs; empty: no sharing",
+    )
+    groups: list[NonEmpty] = Field(default=[], description="that may be named; empty: any of the creator's")
+
+
+class Auth(Section):
+    """Who may ask, and who sees what."""
+
+    mode: Literal["none", "basic", "oidc"] = Field(
+        default="none", description="none: everybody is one user, and an Authorization header is ignored"
+    )
+    administrators: Administrators = Administrators()
+    sharing: Sharing = Sharing()
+    basic: Basic | None = None
+    oidc: Oidc | None = None
+
+    @model_validator(mode="after")
+    def _mode_has_its_section(self) -> Self:
+        if self.mode == "basic" and self.basic is None:
+            raise ValueError("basic is missing, which mode basic needs")
+        if self.mode == "oidc" and self.oidc is None:
+            raise ValueError("oidc is missing, which mode oidc needs")
+        return self
+
+
+class ActiveLimit(Section):
+    """Of tasks that Kubernetes has."""
+
+    tasks: int = Field(gt=0)
+    when_reached: Literal["queue", "refuse"] = Field(
+        default="queue",
+        description="queue: further tasks wait in Postgres; refuse: 429, and tasks that wait count too",
+    )
+
+
+class RateLimit(Section):
+    """Of requests, in each replica."""
+
+    per_second: float = Field(gt=0, allow_inf_nan=False)
+    burst: int = Field(gt=0, description="requests that may come at once")
+
+
+class UserLimits(Section):
+    """What one user may have; none: no limit."""
+
+    active: ActiveLimit | None = None
+    queued_tasks: int | None = Field(default=None, gt=0, description="tasks that wait for a Job; then 429")
+    requests: RateLimit | None = None
+    cpu_cores: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="in sum of tasks that have not ended; then 429"
+    )
+    ram_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="likewise, 10**9 bytes")
+    disk_gb: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="likewise, 10**9 bytes"
+    )
+
+
 class Http(Section):
     """Where to listen."""
 
@@ -331,6 +462,8 @@ class Document(TaskPodConfig):
 
     service_info: ServiceInfo = ServiceInfo()
     limits: Limits = Limits()
+    user_limits: UserLimits = UserLimits()
+    auth: Auth = Auth()
     http: Http = Http()
     database: Database = Database()
 

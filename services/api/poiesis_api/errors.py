@@ -1,14 +1,18 @@
 """What can go wrong for a client, and the one table that makes HTTP of it."""
 
+import math
 from collections.abc import Mapping
 
 
 class TesError(Exception):
-    """Base. `field`: dotted path in the request, where one is to blame."""
+    """Base. `field`: dotted path in the request, where one is to blame. `headers`: of the response."""
 
-    def __init__(self, message: str, field: str | None = None) -> None:
+    def __init__(
+        self, message: str, field: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.field = field
+        self.headers = headers or {}
 
 
 class InvalidTask(TesError):
@@ -31,6 +35,28 @@ class MalformedBody(TesError):
     """The body is not JSON in UTF-8."""
 
 
+class NotAuthenticated(TesError):
+    """No credentials, or none that count: `challenge` says which would (RFC 9110, 11.6.1).
+
+    `why` is for the log, and says more than the client is told; neither holds the credentials.
+    """
+
+    def __init__(self, message: str, challenge: str, why: str | None = None) -> None:
+        super().__init__(message, headers={"WWW-Authenticate": challenge})
+        self.why = why
+
+
+class NotAllowed(TesError):
+    """Who asks is known, and may not do this."""
+
+
+class InsufficientScope(NotAllowed):
+    """The access token lacks a scope; `challenge` names those that are needed (RFC 6750, 3.1)."""
+
+    def __init__(self, message: str, challenge: str) -> None:
+        super().__init__(message, headers={"WWW-Authenticate": challenge})
+
+
 class TaskNotFound(TesError):
     """No such task, or not this owner's."""
 
@@ -44,6 +70,20 @@ class BodyTooLarge(TesError):
 
 class UnsupportedEncoding(TesError):
     """A Content-Encoding that is not undone here."""
+
+
+class LimitReached(TesError):
+    """A limit of this user; the same request may succeed after `seconds`."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message, headers={"Retry-After": str(max(1, math.ceil(seconds)))})
+
+
+class IdentityUnavailable(TesError):
+    """Whoever could tell who asks does not answer: nothing is wrong with the credentials."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Retry-After": "5"})
 
 
 class StorageUnavailable(TesError):
@@ -65,8 +105,13 @@ HTTP_STATUS: Mapping[type[TesError], int] = {
     InvalidHeader: 400,
     IdempotencyKeyReused: 422,
     MalformedBody: 400,
+    NotAuthenticated: 401,
+    NotAllowed: 403,
+    InsufficientScope: 403,
     TaskNotFound: 404,
     BodyTooLarge: 413,
     UnsupportedEncoding: 415,
+    LimitReached: 429,
+    IdentityUnavailable: 503,
     StorageUnavailable: 503,
 }

@@ -9,16 +9,19 @@ from uuid import UUID
 
 from aiohttp import web
 
-from poiesis_api import tasks_db
+from poiesis_api import limits, tasks_db
 from poiesis_api.bodies import read_json
 from poiesis_api.config import Document, ServiceInfo
-from poiesis_api.errors import InvalidHeader, TaskNotFound, shown
+from poiesis_api.errors import InvalidHeader, NotAllowed, TaskNotFound, shown
+from poiesis_api.identity.authenticators import Authenticator
+from poiesis_api.identity.caller import Caller
+from poiesis_api.limits import RequestRates
 from poiesis_api.parameters import supported
 from poiesis_api.postgres import Pool
 from poiesis_api.queries import parse_list_query, parse_view
 from poiesis_api.submitter import Submitter
-from poiesis_api.tasks_db import Cancel, Idempotency
-from poiesis_api.validation import parse_task, validate
+from poiesis_api.tasks_db import Cancel, Idempotency, NewTask
+from poiesis_api.validation import parse_task, sharing_group, validate
 from poiesis_models.tes import TesTaskRequest
 
 CANCEL_SUFFIX = ":cancel"
@@ -34,41 +37,48 @@ class Services:
     pool: Pool
     submitter: Submitter
     config: Document
+    authenticator: Authenticator
+    rates: RequestRates
     stopping: bool = False
 
 
 SERVICES = web.AppKey("services", Services)
 
 
-def request_owner(request: web.Request) -> str:  # noqa: ARG001
-    """Who asks. Nobody is told apart yet; every statement filters by owner already."""
-    return "anonymous"
+CALLER = web.RequestKey("caller", Caller)
 
 
 async def create_task(request: web.Request) -> web.Response:
     """POST /tasks."""
     services = request.app[SERVICES]
-    sent = parse_task(await read_json(request, services.config.limits.body_bytes))
-    task, warnings = validate(sent, services.config)
-    task_id = await tasks_db.create_task(
-        services.pool, request_owner(request), task, warnings, _idempotency(request, sent)
+    caller, config = request[CALLER], services.config
+    sent = parse_task(await read_json(request, config.limits.body_bytes))
+    task, warnings = validate(sent, config)
+    new = NewTask(
+        owner=caller.name,
+        request=task,
+        warnings=warnings,
+        shared_with=sharing_group(task, caller, config.auth.sharing),
+        reserved=limits.reserved(task, config),
+        idempotency=_idempotency(request, sent),
     )
+    task_id = await tasks_db.create_task(services.pool, new, config.user_limits)
     services.submitter.wake()
     return web.json_response({"id": str(task_id)})
 
 
 async def list_tasks(request: web.Request) -> web.Response:
     """GET /tasks."""
-    owner = request_owner(request)
-    query = parse_list_query(request.query, owner)
-    return _json_text(await tasks_db.list_tasks(request.app[SERVICES].pool, owner, query))
+    caller = request[CALLER]
+    query = parse_list_query(request.query, caller.name)
+    return _json_text(await tasks_db.list_tasks(request.app[SERVICES].pool, caller, query))
 
 
 async def get_task(request: web.Request) -> web.Response:
     """GET /tasks/{id}."""
     name = request.match_info["id"]
     task_id, view = _task_id(name), parse_view(request.query)
-    document = await tasks_db.read_task(request.app[SERVICES].pool, request_owner(request), task_id, view)
+    document = await tasks_db.read_task(request.app[SERVICES].pool, request[CALLER], task_id, view)
     if document is None:
         raise TaskNotFound(name)
     return _json_text(document)
@@ -81,9 +91,11 @@ async def cancel_task(request: web.Request) -> web.Response:
     if not separator or rest:
         raise web.HTTPNotFound
     task_id = _task_id(name)
-    outcome = await tasks_db.cancel_task(services.pool, request_owner(request), task_id)
+    outcome = await tasks_db.cancel_task(services.pool, request[CALLER], task_id)
     if outcome is Cancel.UNKNOWN:
         raise TaskNotFound(name)
+    if outcome is Cancel.NOT_THEIRS:
+        raise NotAllowed(f"task {task_id} is shared with you, but only its creator can cancel it")
     if outcome is Cancel.CANCELING:
         services.submitter.cancel_soon(task_id)
     return web.json_response({})

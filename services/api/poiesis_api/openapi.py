@@ -82,6 +82,8 @@ _SECURITY_SCHEMES: Mapping[SecurityScheme, dict[str, Any]] = {
 
 # Operations
 
+_IDENTITY = (401, 403, 429)  # who asks is not known, may not, or has asked too often
+
 
 def _paths() -> dict[str, Any]:
     return {
@@ -91,6 +93,7 @@ def _paths() -> dict[str, Any]:
                 "What this server is, and what it supports",
                 answer=_ref("tesServiceInfo"),
                 refusals=(),
+                public=True,
             )
         },
         "/tasks": {
@@ -99,7 +102,7 @@ def _paths() -> dict[str, Any]:
                 "Tasks, newest first, page by page",
                 parameters=_LIST_PARAMETERS,
                 answer=_ref("tesListTasksResponse"),
-                refusals=(400, 503),
+                refusals=(400, *_IDENTITY, 503),
             ),
             "post": _operation(
                 "CreateTask",
@@ -107,7 +110,7 @@ def _paths() -> dict[str, Any]:
                 parameters=(_IDEMPOTENCY_KEY,),
                 body={"required": True, "content": {"application/json": _TASK}},
                 answer=_ref("tesCreateTaskResponse"),
-                refusals=(400, 413, 415, 422, 503),
+                refusals=(400, *_IDENTITY, 413, 415, 422, 503),
             ),
         },
         "/tasks/{id}": {
@@ -116,7 +119,7 @@ def _paths() -> dict[str, Any]:
                 "One task",
                 parameters=(_ID, {"$ref": "#/components/parameters/view"}),
                 answer={"anyOf": [_ref("tesTask"), _ref("tesTaskMinimal")]},
-                refusals=(400, 404, 503),
+                refusals=(400, *_IDENTITY, 404, 503),
             )
         },
         "/tasks/{id}:cancel": {
@@ -125,7 +128,7 @@ def _paths() -> dict[str, Any]:
                 "Cancel a task; one that has ended stays as it is",
                 parameters=(_ID,),
                 answer=_ref("tesCancelTaskResponse"),
-                refusals=(404, 503),
+                refusals=(*_IDENTITY, 404, 503),
             )
         },
     }
@@ -167,6 +170,7 @@ def _operation(
     refusals: Collection[int],
     parameters: Collection[dict[str, Any]] = (),
     body: dict[str, Any] | None = None,
+    public: bool = False,
 ) -> dict[str, Any]:
     """`refusals`: the statuses to count with; whatever else goes wrong has the same shape."""
     operation: dict[str, Any] = {
@@ -179,6 +183,8 @@ def _operation(
             "default": _response("Any other refusal", _ref("error")),
         },
     }
+    if public:
+        operation["security"] = []
     if parameters:
         operation["parameters"] = list(parameters)
     if body is not None:

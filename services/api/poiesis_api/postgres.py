@@ -29,6 +29,7 @@ _AWAY = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,  # not migrated yet
+    asyncpg.UndefinedColumnError,  # by this release
 )
 _BROKEN = (  # the connection under a statement, and not Postgres as a whole
     ConnectionError,

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from poiesis_api import tasks_db
 from poiesis_api.documents import REQUEST
+from poiesis_api.limits import UNLIMITED
 from poiesis_api.postgres import Pool, driver_errors, execute, fetch, transaction
 from poiesis_models.states import Ending
 
@@ -23,7 +24,8 @@ class Claim:
 # Replicas claim one after the other, so that no two give the same last place away.
 _CLAIM_LOCK = "SELECT pg_advisory_xact_lock(7053477)"
 
-# The next turn goes to the owner with the fewest tasks; $1 at most, $2 active at most, $3 seconds.
+# The next turn goes to the owner with the fewest tasks; $1 at most, $2 active at most, $3 seconds,
+# $4 active at most of one owner.
 _CLAIM = f"""
 WITH RECURSIVE active AS MATERIALIZED (
     SELECT owner, count(*) AS tasks FROM (
@@ -55,7 +57,8 @@ WITH RECURSIVE active AS MATERIALIZED (
 ), chosen AS ( -- but not one that is being canceled right now
     SELECT id FROM task
      WHERE id = ANY (ARRAY(
-               SELECT id FROM candidate ORDER BY turn, next_submit_at LIMIT (SELECT tasks FROM room)))
+               SELECT id FROM candidate WHERE turn <= $4::bigint
+                ORDER BY turn, next_submit_at LIMIT (SELECT tasks FROM room)))
        AND submitted_at IS NULL AND ended_at IS NULL AND cancel_requested_at IS NULL
        FOR UPDATE SKIP LOCKED
 )
@@ -67,11 +70,13 @@ RETURNING t.id, t.submit_attempts AS attempts, t.recorder_token, {REQUEST} AS re
 """  # noqa: S608
 
 
-async def claim_tasks(pool: Pool, *, most: int, max_active: int, seconds: float) -> list[Claim]:
-    """Take due tasks while fewer than `max_active` are active, fairly per owner. Raise StorageUnavailable."""
+async def claim_tasks(
+    pool: Pool, *, most: int, max_active: int, seconds: float, max_active_per_owner: int = UNLIMITED
+) -> list[Claim]:
+    """Take due tasks while there is room for active ones, fairly per owner. Raise StorageUnavailable."""
     async with transaction(pool) as db:
         await db.execute(_CLAIM_LOCK)
-        rows = await db.fetch(_CLAIM, most, max_active, seconds)
+        rows = await db.fetch(_CLAIM, most, max_active, seconds, max_active_per_owner)
     return [Claim(**dict(row)) for row in rows]
 
 

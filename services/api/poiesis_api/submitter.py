@@ -17,6 +17,7 @@ from poiesis_api import queue_db
 from poiesis_api.config import TaskPodConfig
 from poiesis_api.errors import StorageUnavailable
 from poiesis_api.kube import Kubernetes, KubernetesError, Manifest, Refused
+from poiesis_api.limits import UNLIMITED
 from poiesis_api.postgres import Pool
 from poiesis_api.queue_db import Claim
 from poiesis_api.refusals import Verdict, back_off_seconds, judge, log_key
@@ -50,10 +51,18 @@ class NotYet(KubernetesError):
 class Submitter:
     """`run` until `stop`. `wake` it when a task has been created."""
 
-    def __init__(self, pool: Pool, kubernetes: Kubernetes, config: TaskPodConfig) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        kubernetes: Kubernetes,
+        config: TaskPodConfig,
+        *,
+        max_active_per_owner: int = UNLIMITED,
+    ) -> None:
         self._pool = pool
         self._kubernetes = kubernetes
         self._config = config
+        self._max_active_per_owner = max_active_per_owner
         self._woken = asyncio.Event()
         self._at_work: set[asyncio.Task[None]] = set()
         self._submitting = 0
@@ -102,7 +111,11 @@ class Submitter:
         self._more = True
         if free > 0:
             claims = await queue_db.claim_tasks(
-                self._pool, most=free, max_active=queue.max_active_tasks, seconds=queue.claim_seconds
+                self._pool,
+                most=free,
+                max_active=queue.max_active_tasks,
+                seconds=queue.claim_seconds,
+                max_active_per_owner=self._max_active_per_owner,
             )
             self._more = len(claims) == free
             for claim in claims:

@@ -9,15 +9,20 @@ from enum import Enum
 from typing import Any
 from uuid import UUID, uuid4
 
+from poiesis_api import limits
+from poiesis_api.config import UserLimits
 from poiesis_api.documents import DOCUMENT, View
 from poiesis_api.errors import IdempotencyKeyReused, shown
+from poiesis_api.identity.caller import Caller
+from poiesis_api.limits import NOTHING, Resources, Usage
 from poiesis_api.postgres import Connection, Pool, fetch, transaction
 from poiesis_api.queries import Filter, ListQuery, page_token
 from poiesis_models.states import Ending, TesState
 from poiesis_models.tes import TesTaskRequest
 
 _IS_READY = """
-SELECT to_regclass('system_log') IS NOT NULL AND to_regproc('finish_task') IS NOT NULL
+SELECT to_regproc('finish_task') IS NOT NULL AND EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 'idempotency_key')
 """
 
 
@@ -32,9 +37,9 @@ async def is_ready(pool: Pool) -> bool:
 # Nothing if it is there already: the statement may be sent again, and so may the request, with its key.
 _INSERT_TASK = """
 INSERT INTO task (id, owner, name, description, has_resources, cpu_cores, preemptible, ram_gb, disk_gb, zones,
-                  backend_parameters_strict, recorder_token, recorder_token_hash, idempotency_key,
-                  request_digest)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                  backend_parameters_strict, recorder_token, recorder_token_hash, shared_with,
+                  reserved_cpu_cores, reserved_ram_gb, reserved_disk_gb, idempotency_key, request_digest)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 ON CONFLICT DO NOTHING RETURNING id
 """
 
@@ -85,23 +90,62 @@ class Idempotency:
     digest: bytes
 
 
-async def create_task(
-    pool: Pool,
-    owner: str,
-    task: TesTaskRequest,
-    warnings: Sequence[str] = (),
-    idempotency: Idempotency | None = None,
-) -> UUID:
-    """Store a validated task; from then on it is safe. The id is that of the first create with this key.
+@dataclass(frozen=True, kw_only=True)
+class NewTask:
+    """A validated task. `reserved`: what it counts for against its owner's limits until it has ended."""
 
-    Raise StorageUnavailable or IdempotencyKeyReused.
+    owner: str
+    request: TesTaskRequest
+    warnings: Sequence[str] = ()
+    shared_with: str | None = None
+    reserved: Resources = NOTHING
+    idempotency: Idempotency | None = None
+
+
+async def create_task(pool: Pool, new: NewTask, user_limits: UserLimits) -> UUID:
+    """Store a task; from then on it is safe. The id is that of the first create with its idempotency key.
+
+    Raise IdempotencyKeyReused, LimitReached, InvalidTask or StorageUnavailable.
     """
     task_id = uuid4()
+    sql, values = _insert_statement(task_id, new)
+    if limits.concern_tasks(user_limits):
+        made = await _insert_within(user_limits, pool, new, sql, values)
+    else:
+        made = await fetch(pool, sql, *values)
+    return task_id if made else await _there_already(pool, task_id, new)
+
+
+async def _insert_within(
+    user_limits: UserLimits, pool: Pool, new: NewTask, sql: str, values: Sequence[object]
+) -> list[Any]:
+    """A create that is sent again counts once: it is not held against the limits."""
+    async with transaction(pool) as db:
+        await db.execute(_LOCK_OWNER, new.owner)
+        if new.idempotency and await db.fetch(_THERE_ALREADY, values[0], new.owner, new.idempotency.key):
+            return []
+        usage = Usage(**dict(await db.fetchrow(_USAGE, new.owner)))
+        limits.check(usage, new.reserved, user_limits)
+        return list(await db.fetch(sql, *values))
+
+
+# An owner's creates take turns, so that no two count the same last place.
+_LOCK_OWNER = "SELECT pg_advisory_xact_lock(7053478, hashtext($1))"
+_USAGE = """
+SELECT count(*) AS unfinished, count(*) FILTER (WHERE submitted_at IS NULL) AS queued,
+       coalesce(sum(reserved_cpu_cores), 0) AS cpu_cores, coalesce(sum(reserved_ram_gb), 0) AS ram_gb,
+       coalesce(sum(reserved_disk_gb), 0) AS disk_gb
+  FROM task WHERE owner = $1 AND ended_at IS NULL
+"""
+
+
+def _insert_statement(task_id: UUID, new: NewTask) -> tuple[str, list[object]]:
+    task = new.request
     token = secrets.token_urlsafe(32)
     resources = task.resources
     values: list[object] = [
         task_id,
-        owner,
+        new.owner,
         task.name,
         task.description,
         resources is not None,
@@ -113,23 +157,25 @@ async def create_task(
         resources and resources.backend_parameters_strict,
         token,
         hashlib.sha256(token.encode()).digest(),
-        idempotency and idempotency.key,
-        idempotency and idempotency.digest,
+        new.shared_with,
+        new.reserved.cpu_cores,
+        new.reserved.ram_gb,
+        new.reserved.disk_gb,
+        new.idempotency and new.idempotency.key,
+        new.idempotency and new.idempotency.digest,
     ]
     parts = []
-    for name, records in _records(task, warnings).items():
+    for name, records in _records(task, new.warnings).items():
         if records:
             values.append(json.dumps(records, ensure_ascii=False, separators=(",", ":")))
             parts.append(f"{name}_rows AS ({_INSERT_PARTS[name] % len(values)})")
     sql = f"WITH made AS ({_INSERT_TASK}), {', '.join(parts)} SELECT id FROM made"  # noqa: S608
-    if not await fetch(pool, sql, *values):
-        return await _there_already(pool, owner, task_id, idempotency)
-    return task_id
+    return sql, values
 
 
-async def _there_already(pool: Pool, owner: str, task_id: UUID, idempotency: Idempotency | None) -> UUID:
-    key, digest = (idempotency.key, idempotency.digest) if idempotency else (None, None)
-    ((found, digest_found),) = await fetch(pool, _THERE_ALREADY, task_id, owner, key)
+async def _there_already(pool: Pool, task_id: UUID, new: NewTask) -> UUID:
+    key, digest = (new.idempotency.key, new.idempotency.digest) if new.idempotency else (None, None)
+    ((found, digest_found),) = await fetch(pool, _THERE_ALREADY, task_id, new.owner, key)
     if digest_found != digest:
         raise IdempotencyKeyReused(
             f"Idempotency-Key: {shown(key)} came before with another task, which became {found};"
@@ -172,52 +218,75 @@ def _numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"index": index, **record} for index, record in enumerate(records)]
 
 
-# Read
+# Read: what the caller created, what is shared with a group of theirs, and for administrators everything.
 
+_VISIBLE = "($2 OR owner = $3 OR shared_with = ANY ($4::text[]))"
 _READ_TASK = {
-    view: f"SELECT {document} FROM task t WHERE t.id = $1 AND t.owner = $2"  # noqa: S608
+    view: f"SELECT {document} FROM task t WHERE id = $1 AND {_VISIBLE}"  # noqa: S608
     for view, document in DOCUMENT.items()
 }
 
 
-async def read_task(pool: Pool, owner: str, task_id: UUID, view: View) -> str | None:
-    """The document as JSON. Raise StorageUnavailable."""
-    rows = await fetch(pool, _READ_TASK[view], task_id, owner)
+def _visible_to(caller: Caller) -> tuple[bool, str, Sequence[str]]:
+    """The parameters of _VISIBLE."""
+    return caller.administrator, caller.name, caller.groups
+
+
+async def read_task(pool: Pool, caller: Caller, task_id: UUID, view: View) -> str | None:
+    """The document as JSON; None if there is none, or none for the caller. Raise StorageUnavailable."""
+    rows = await fetch(pool, _READ_TASK[view], task_id, *_visible_to(caller))
     return rows[0][0] if rows else None
 
 
-async def list_tasks(pool: Pool, owner: str, query: ListQuery) -> str:
-    """A ListTasksResponse as JSON, newest first. Raise StorageUnavailable."""
+async def list_tasks(pool: Pool, caller: Caller, query: ListQuery) -> str:
+    """A ListTasksResponse of what the caller may see, newest first. Raise StorageUnavailable."""
     if query.filter.state in _NEVER_STORED:
         return '{"tasks":[]}'
-    sql, values = _list_statement(owner, query)
+    sql, values = _list_statement(caller, query)
     rows = await fetch(pool, sql, *values)
     page = rows[: query.page_size]
     body = f'{{"tasks":[{",".join(row["document"] for row in page)}]'
     if len(rows) > query.page_size:
-        body += f',"next_page_token":"{page_token(page[-1]["seq"], query.filter, owner)}"'
+        body += f',"next_page_token":"{page_token(page[-1]["seq"], query.filter, caller.name)}"'
     return body + "}"
 
 
 _NEVER_STORED = {TesState.UNKNOWN, TesState.PAUSED}
 
 _LIST_TASKS = """
-SELECT t.seq, {document} AS document FROM (
-    SELECT * FROM task WHERE owner = $1 {conditions} ORDER BY seq DESC LIMIT $2
-) t ORDER BY t.seq DESC
+SELECT t.seq, {document} AS document FROM ({tasks} ORDER BY seq DESC LIMIT $1) t ORDER BY t.seq DESC
 """
+_ALL = "SELECT * FROM task WHERE true {conditions}"
+_OWN = "SELECT * FROM task WHERE owner = $2 {conditions}"
+# A page of each group, by an index, and of one's own; of these together the newest.
+_OWN_AND_SHARED = """
+SELECT * FROM task WHERE seq IN (
+    (SELECT seq FROM task WHERE owner = $2 {conditions} ORDER BY seq DESC LIMIT $1)
+    UNION ALL
+    SELECT shared.seq FROM unnest($3::text[]) AS theirs (member_of) CROSS JOIN LATERAL (
+        SELECT seq FROM task WHERE shared_with = member_of {conditions} ORDER BY seq DESC LIMIT $1
+    ) shared
+)"""
 
 
-def _list_statement(owner: str, query: ListQuery) -> tuple[str, list[object]]:
+def _list_statement(caller: Caller, query: ListQuery) -> tuple[str, list[object]]:
     """Every value is a parameter; there are as many texts as combinations of filters."""
-    values: list[object] = [owner, query.page_size + 1]
+    values: list[object] = [query.page_size + 1]
+    if caller.administrator:
+        tasks = _ALL
+    elif caller.groups:
+        tasks = _OWN_AND_SHARED
+        values += [caller.name, caller.groups]
+    else:
+        tasks = _OWN
+        values.append(caller.name)
     conditions: list[str] = []
     for condition, value in _conditions(query.filter, query.before):
         if value is not None:
             values.append(value)
         conditions.append(condition.replace("$?", f"${len(values)}"))
-    sql = _LIST_TASKS.format(document=DOCUMENT[query.view], conditions=" ".join(conditions))
-    return sql, values
+    chosen = tasks.format(conditions=" ".join(conditions))
+    return _LIST_TASKS.format(document=DOCUMENT[query.view], tasks=chosen), values
 
 
 def _conditions(wanted: Filter, before: int | None) -> Iterator[tuple[str, object]]:
@@ -235,12 +304,12 @@ def _conditions(wanted: Filter, before: int | None) -> Iterator[tuple[str, objec
         yield ("AND g.value = $?)", value) if value else (")", None)
 
 
-# Cancel
+# Cancel: one's own tasks, and for administrators every one.
 
 _REQUEST_CANCEL = """
 WITH requested AS (
     UPDATE task SET state = 'CANCELING', cancel_requested_at = now(), cancel_requested_by = $2
-     WHERE id = $1 AND owner = $2 AND ended_at IS NULL AND cancel_requested_at IS NULL
+     WHERE id = $1 AND ($3 OR owner = $2) AND ended_at IS NULL AND cancel_requested_at IS NULL
     RETURNING id, submit_attempts = 0 AS untouched -- no replica has claimed it: there is nothing in Kubernetes
 ), said AS (
     INSERT INTO system_log (task_id, attempt, source, key, message)
@@ -250,30 +319,33 @@ WITH requested AS (
 )
 SELECT untouched FROM requested
 """  # noqa: E501
-_STATE = "SELECT state::text FROM task WHERE id = $1 AND owner = $2"
+_STATE = f"SELECT state::text, $2 OR owner = $3 AS theirs FROM task WHERE id = $1 AND {_VISIBLE}"  # noqa: S608
 
 
 class Cancel(Enum):
     """What a cancel found."""
 
-    UNKNOWN = "unknown"  # no such task
+    UNKNOWN = "unknown"  # no such task, or none that the caller may see
+    NOT_THEIRS = "not theirs"  # seen, but another's
     ENDED = "ended"  # before, or by this cancel
     CANCELING = "canceling"  # its Job must be deleted
 
 
-async def cancel_task(pool: Pool, owner: str, task_id: UUID) -> Cancel:
+async def cancel_task(pool: Pool, caller: Caller, task_id: UUID) -> Cancel:
     """Store the intent; a task that nobody has touched is CANCELED at once. Raise StorageUnavailable."""
     async with transaction(pool) as db:
-        untouched = await db.fetchval(_REQUEST_CANCEL, task_id, owner)
+        untouched = await db.fetchval(_REQUEST_CANCEL, task_id, caller.name, caller.administrator)
         if untouched:
             await finish_task(db, task_id, CANCELED, cancel_seen=True)
             return Cancel.ENDED
         if untouched is False:
             return Cancel.CANCELING
-        state = await db.fetchval(_STATE, task_id, owner)
-    if state is None:
+        found = await db.fetchrow(_STATE, task_id, *_visible_to(caller))
+    if found is None:
         return Cancel.UNKNOWN
-    return Cancel.CANCELING if state == TesState.CANCELING else Cancel.ENDED
+    if not found["theirs"]:
+        return Cancel.NOT_THEIRS
+    return Cancel.CANCELING if found["state"] == TesState.CANCELING else Cancel.ENDED
 
 
 CANCELED = Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request")

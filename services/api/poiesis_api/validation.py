@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from poiesis_api import parameters
-from poiesis_api.config import TaskPodConfig
+from poiesis_api.config import Sharing, TaskPodConfig
 from poiesis_api.errors import InvalidTask, MalformedBody, shown
+from poiesis_api.identity.caller import Caller
 from poiesis_api.mounts import (
     RESERVED,
     ancestors,
@@ -237,3 +238,16 @@ def _with_backend_parameters(task: TesTaskRequest, config: TaskPodConfig) -> tup
     parameters.check_together(config, counting)
     settled = resources.model_copy(update={"backend_parameters": counting or None})
     return task.model_copy(update={"resources": settled}), warnings
+
+
+def sharing_group(task: TesTaskRequest, caller: Caller, sharing: Sharing) -> str | None:
+    """The group that a task's tag names, whose members may see it. Raise InvalidTask."""
+    group = (task.tags or {}).get(sharing.tag) if sharing.tag else None
+    if not group:
+        return None
+    field = f"tags.{sharing.tag}"
+    if group not in caller.groups:
+        raise InvalidTask(f"{field}: you are no member of the group {shown(group)}", field)
+    if sharing.groups and group not in sharing.groups:
+        raise InvalidTask(f"{field}: {shown(group)} is none of the groups that tasks are shared with", field)
+    return group

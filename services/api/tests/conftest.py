@@ -1,14 +1,17 @@
-"""Empty tables, a fake Kubernetes API server, config.example.json, and what our OpenAPI document promises."""
+"""Empty tables, a fake Kubernetes, a fake OpenID Provider, an example of a configuration, our document."""
 
 import importlib.util
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from poiesis_api.config import Database, Document
+from poiesis_api.config import Database, Document, UserLimits
+from poiesis_api.handlers import Services
+from poiesis_api.identity.authenticators import NoAuthenticator
+from poiesis_api.limits import RequestRates
 from poiesis_api.openapi import document
 from poiesis_api.postgres import open_pool
 
@@ -26,6 +29,7 @@ def _load(name: str) -> ModuleType:
 
 fake_kubernetes = _load("fake_kubernetes")
 conformance_ = _load("conformance")
+fake_issuer = _load("fake_issuer")
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +41,17 @@ def config() -> Document:
 def conformance(config: Document) -> Any:
     """For a client's `middlewares`: what is answered against the document."""
     return conformance_.Conformance(document(config.service_info))
+
+
+@pytest.fixture(scope="session")
+def services_for_everybody() -> Callable[..., Services]:
+    """Makes Services of one user without limits: `pool`, `submitter`, `config`."""
+
+    def make(config: Document, **parts: Any) -> Services:
+        unlimited = config.model_copy(update={"user_limits": UserLimits()})
+        return Services(config=unlimited, authenticator=NoAuthenticator(), rates=RequestRates(None), **parts)
+
+    return make
 
 
 @pytest.fixture
@@ -52,3 +67,30 @@ async def kubernetes() -> AsyncIterator[Any]:
     """An API server that can fail; `kubernetes.client` talks to it."""
     async with fake_kubernetes.serve() as fake:
         yield fake
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Any]:
+    """An OpenID Provider with one key, `first`, for ES256."""
+    async with fake_issuer.serve() as fake:
+        fake.rotate()
+        yield fake
+
+
+@pytest.fixture(scope="session")
+def make_keyring() -> Callable[[], Any]:
+    """Makes OpenID Providers that are reached by nobody: their keys and their tokens alone."""
+
+    def make() -> Any:
+        fake = fake_issuer.FakeIssuer()
+        fake.url = "https://sso.example.org"
+        fake.rotate()
+        return fake
+
+    return make
+
+
+@pytest.fixture
+def keyring(make_keyring: Callable[[], Any]) -> Any:
+    """One of them."""
+    return make_keyring()

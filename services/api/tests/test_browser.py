@@ -13,7 +13,6 @@ from playwright.async_api import Page, Request, async_playwright, expect
 from lab import host
 from poiesis_api import documentation, openapi
 from poiesis_api.app import make_app
-from poiesis_api.handlers import Services
 from poiesis_api.submitter import Submitter
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("error")]
@@ -71,8 +70,9 @@ async def visit(executable: str, app: web.Application) -> AsyncIterator[Visit]:
 
 
 @pytest.fixture
-def app(pool, kubernetes, config):
-    return make_app(Services(pool=pool, submitter=Submitter(pool, kubernetes.client, config), config=config))
+def app(pool, kubernetes, config, services_for_everybody):
+    submitter = Submitter(pool, kubernetes.client, config)
+    return make_app(services_for_everybody(config, pool=pool, submitter=submitter))
 
 
 async def test_the_page_shows_every_operation(executable, app):

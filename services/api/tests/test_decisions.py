@@ -7,7 +7,6 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from poiesis_api.app import make_app
-from poiesis_api.handlers import Services
 from poiesis_api.submitter import Submitter
 
 ROOT = Path(__file__).parents[3]
@@ -33,8 +32,8 @@ def test_every_decision_names_its_tests(question, tests):
 
 
 @pytest.fixture
-async def client(pool, kubernetes, config, conformance):
-    services = Services(pool=pool, submitter=Submitter(pool, kubernetes.client, config), config=config)
+async def client(pool, kubernetes, config, conformance, services_for_everybody):
+    services = services_for_everybody(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
     async with TestClient(TestServer(make_app(services)), middlewares=[conformance]) as client:
         yield client
 

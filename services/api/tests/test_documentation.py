@@ -12,16 +12,15 @@ from aiohttp.test_utils import TestClient, TestServer
 import poiesis_api
 from poiesis_api import openapi
 from poiesis_api.app import make_app
-from poiesis_api.handlers import Services
 
 BASE = "/ga4gh/tes/v1"
 DIRECTORY = Path(poiesis_api.__file__).parent / "swagger_ui"
 
 
 @pytest.fixture
-async def client(config):
+async def client(config, services_for_everybody):
     """Of an app whose database nobody asks."""
-    app = make_app(Services(pool=None, submitter=None, config=config))
+    app = make_app(services_for_everybody(config, pool=None, submitter=None))
     async with TestClient(TestServer(app), auto_decompress=False) as client:
         yield client
 

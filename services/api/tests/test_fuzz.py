@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from poiesis_api.app import make_app
 from poiesis_api.config import Database, ServiceInfo
-from poiesis_api.handlers import Services
 from poiesis_api.openapi import BASE, document
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
@@ -50,7 +49,7 @@ CHECKS = [
 
 
 @contextmanager
-def served(dsn: str, config: Any) -> Iterator[str]:
+def served(dsn: str, config: Any, services_for: Any) -> Iterator[str]:
     """The real application on a port of its own, in a thread: what calls it here is not asynchronous."""
     started = threading.Event()
     stop = asyncio.Event()
@@ -59,7 +58,7 @@ def served(dsn: str, config: Any) -> Iterator[str]:
     async def run() -> None:
         async with AsyncExitStack() as stack:
             pool = await stack.enter_async_context(open_pool(dsn, Database()))
-            services = Services(pool=pool, submitter=Submitter(pool, None, config), config=config)
+            services = services_for(config, pool=pool, submitter=Submitter(pool, None, config))
             server = await stack.enter_async_context(TestServer(make_app(services)))
             found.update(loop=asyncio.get_running_loop(), url=str(server.make_url(BASE)))
             started.set()
@@ -77,8 +76,8 @@ def served(dsn: str, config: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def url(postgres_dsn: str, config: Any) -> Iterator[str]:
-    with served(postgres_dsn, config) as url:
+def url(postgres_dsn: str, config: Any, services_for_everybody: Any) -> Iterator[str]:
+    with served(postgres_dsn, config, services_for_everybody) as url:
         yield url
 
 
@@ -172,8 +171,8 @@ ADDED = {"id", "state", "creation_time"}
 
 
 @pytest.fixture
-async def client(pool, config, conformance):
-    services = Services(pool=pool, submitter=Submitter(pool, None, config), config=config)
+async def client(pool, config, conformance, services_for_everybody):
+    services = services_for_everybody(config, pool=pool, submitter=Submitter(pool, None, config))
     async with TestClient(TestServer(make_app(services)), middlewares=[conformance]) as client:
         yield client
 

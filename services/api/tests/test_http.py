@@ -11,8 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from poiesis_api import tasks_db
 from poiesis_api.app import make_app
-from poiesis_api.config import Database
-from poiesis_api.handlers import Services
+from poiesis_api.config import Database, UserLimits
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
 from poiesis_models.states import Ending, TesState
@@ -73,8 +72,8 @@ WHOLE = {
 
 
 @pytest.fixture
-async def services(pool, kubernetes, config):
-    return Services(pool=pool, submitter=Submitter(pool, kubernetes.client, config), config=config)
+async def services(pool, kubernetes, config, services_for_everybody):
+    return services_for_everybody(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
 
 
 @pytest.fixture
@@ -330,9 +329,14 @@ async def test_a_key_with_another_task_is_refused_and_changes_nothing(client, po
 
 async def test_a_key_is_its_owners(pool):
     task, key = TesTaskRequest.model_validate(SMALL), tasks_db.Idempotency(key="k", digest=b"d")
-    mine, yours = [await tasks_db.create_task(pool, owner, task, idempotency=key) for owner in ("me", "you")]
+
+    async def create(owner):
+        new = tasks_db.NewTask(owner=owner, request=task, idempotency=key)
+        return await tasks_db.create_task(pool, new, UserLimits())
+
+    mine, yours = await create("me"), await create("you")
     assert mine != yours
-    assert await tasks_db.create_task(pool, "me", task, idempotency=key) == mine
+    assert await create("me") == mine
 
 
 @pytest.mark.parametrize("key", ["", " ", "k" * 256, "\u00e4", "a\tb"])
@@ -600,10 +604,10 @@ async def test_health_and_readiness(client, services):
     assert (await client.get("/healthz")).status == 200
 
 
-async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config):
+async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config, services_for_everybody):
     async with open_pool("postgresql://nobody@127.0.0.1:1/none", Database(timeout_seconds=1)) as pool:
         submitter = Submitter(pool, kubernetes.client, config)
-        app = make_app(Services(pool=pool, submitter=submitter, config=config))
+        app = make_app(services_for_everybody(config, pool=pool, submitter=submitter))
         async with TestClient(TestServer(app)) as client:
             assert (await client.get("/healthz")).status == 200
             for response in (
@@ -616,14 +620,14 @@ async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config):
                 await refused(response, 503)
 
 
-async def test_without_a_schema_it_is_not_ready(postgres_dsn, kubernetes, config):
+async def test_without_a_schema_it_is_not_ready(postgres_dsn, kubernetes, config, services_for_everybody):
     name = f"empty_{uuid4().hex}"
     admin = await asyncpg.connect(postgres_dsn)
     await admin.execute(f"CREATE DATABASE {name}")
     try:
         async with open_pool(postgres_dsn.rsplit("/", 1)[0] + f"/{name}", Database()) as pool:
             submitter = Submitter(pool, kubernetes.client, config)
-            app = make_app(Services(pool=pool, submitter=submitter, config=config))
+            app = make_app(services_for_everybody(config, pool=pool, submitter=submitter))
             async with TestClient(TestServer(app)) as client:
                 await refused(await client.get("/readyz"), 503)
                 await refused(await client.get(f"{BASE}/tasks"), 503)

@@ -7,9 +7,12 @@ import asyncpg
 import pytest
 
 from poiesis_api import tasks_db
+from poiesis_api.config import UserLimits
 from poiesis_api.documents import View
 from poiesis_api.errors import StorageUnavailable
+from poiesis_api.identity.caller import Caller
 from poiesis_api.postgres import Pool, fetch
+from poiesis_api.tasks_db import NewTask
 from poiesis_models.tes import TesTaskRequest
 
 pytestmark = pytest.mark.integration
@@ -33,8 +36,8 @@ async def test_connections_that_are_cut_at_any_moment_are_a_database_that_is_awa
     async def work() -> None:
         while outcomes["cuts"] < 60:
             try:
-                task_id = await tasks_db.create_task(pool, "me", TASK, [])
-                await tasks_db.read_task(pool, "me", task_id, View.MINIMAL)
+                task_id = await tasks_db.create_task(pool, NewTask(owner="me", request=TASK), UserLimits())
+                await tasks_db.read_task(pool, Caller(name="me"), task_id, View.MINIMAL)
             except StorageUnavailable:
                 outcomes["away"] += 1
             else:
@@ -82,7 +85,7 @@ class AnswerLost:
 
 async def test_a_create_whose_answer_was_lost_is_stored_once(pool):
     cut = AnswerLost(pool)
-    task_id = await tasks_db.create_task(cut, "me", TASK)
+    task_id = await tasks_db.create_task(cut, NewTask(owner="me", request=TASK), UserLimits())
 
     assert [row["id"] for row in await pool.fetch("SELECT id FROM task")] == [task_id]
     assert await pool.fetchval("SELECT count(*) FROM executor") == 1

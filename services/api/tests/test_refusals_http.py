@@ -10,7 +10,6 @@ from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from poiesis_api.app import make_app
-from poiesis_api.handlers import Services
 from poiesis_api.submitter import Submitter
 
 pytestmark = pytest.mark.integration
@@ -21,8 +20,8 @@ SMALL = b"{" + EXECUTORS + b"}"
 
 
 @pytest.fixture
-async def client(pool, kubernetes, config, conformance):
-    services = Services(pool=pool, submitter=Submitter(pool, kubernetes.client, config), config=config)
+async def client(pool, kubernetes, config, conformance, services_for_everybody):
+    services = services_for_everybody(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
     async with TestClient(TestServer(make_app(services)), middlewares=[conformance]) as client:
         yield client
 

@@ -7,8 +7,10 @@ from uuid import UUID
 import pytest
 
 from poiesis_api import queue_db, tasks_db
-from poiesis_api.config import Document
+from poiesis_api.config import Document, UserLimits
+from poiesis_api.identity.caller import ANONYMOUS
 from poiesis_api.submitter import Submitter
+from poiesis_api.tasks_db import NewTask
 from poiesis_models.tes import TesTaskRequest
 
 pytestmark = pytest.mark.integration
@@ -23,7 +25,8 @@ QUOTA = {"status": 403, "reason": "Forbidden", "message": 'secrets "x" is forbid
 
 
 async def create(pool, owner="anonymous", request=REQUEST):
-    return await tasks_db.create_task(pool, owner, TesTaskRequest.model_validate(request), [])
+    new = NewTask(owner=owner, request=TesTaskRequest.model_validate(request))
+    return await tasks_db.create_task(pool, new, UserLimits())
 
 
 async def submit(submitter):
@@ -139,7 +142,7 @@ async def test_a_cancel_that_comes_during_submission_wins(pool, kubernetes, subm
 
     async def cancel(request):
         if request == call:
-            outcome = await tasks_db.cancel_task(pool, "anonymous", task_id)
+            outcome = await tasks_db.cancel_task(pool, ANONYMOUS, task_id)
             assert outcome is tasks_db.Cancel.CANCELING
 
     kubernetes.after = cancel
@@ -158,7 +161,7 @@ async def test_a_cancel_between_submission_and_start_is_the_controllers_to_finis
     async def cancel(request):
         if request == "PATCH Job":
             kubernetes.before = None
-            assert await tasks_db.cancel_task(pool, "anonymous", task_id) is tasks_db.Cancel.CANCELING
+            assert await tasks_db.cancel_task(pool, ANONYMOUS, task_id) is tasks_db.Cancel.CANCELING
             await submitter._delete_canceled(task_id)
 
     kubernetes.before = cancel
@@ -172,7 +175,7 @@ async def test_a_cancel_between_submission_and_start_is_the_controllers_to_finis
 async def test_a_cancel_that_kubernetes_did_not_hear_is_repeated(pool, kubernetes, submitter, caplog):
     task_id = await create(pool)
     await submit(submitter)
-    assert await tasks_db.cancel_task(pool, "anonymous", task_id) is tasks_db.Cancel.CANCELING
+    assert await tasks_db.cancel_task(pool, ANONYMOUS, task_id) is tasks_db.Cancel.CANCELING
     kubernetes.fail("DELETE Job", status=500, reason="InternalError")
     submitter.cancel_soon(task_id)
     await settle(submitter)
@@ -189,7 +192,7 @@ async def test_a_cancel_that_kubernetes_did_not_hear_is_repeated(pool, kubernete
 async def test_a_canceled_task_whose_replica_died_before_submission_ends(pool, kubernetes, submitter):
     task_id = await create(pool)
     await queue_db.claim_tasks(pool, most=8, max_active=10, seconds=60)
-    assert await tasks_db.cancel_task(pool, "anonymous", task_id) is tasks_db.Cancel.CANCELING
+    assert await tasks_db.cancel_task(pool, ANONYMOUS, task_id) is tasks_db.Cancel.CANCELING
     await pool.execute("UPDATE task SET cancel_requested_at = now() - interval '10 s'")
 
     await submitter._tidy()
@@ -274,7 +277,7 @@ async def test_a_cancel_wins_over_a_refusal(pool, kubernetes, submitter):
 
     async def cancel(request):
         if request == "POST Job":
-            await tasks_db.cancel_task(pool, "anonymous", task_id)
+            await tasks_db.cancel_task(pool, ANONYMOUS, task_id)
 
     kubernetes.before = cancel
     kubernetes.fail("POST Job", status=422, reason="Invalid")

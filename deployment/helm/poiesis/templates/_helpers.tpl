@@ -130,6 +130,86 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- if or .Values.queue.kueueQueueName .Values.backendParameters.queue }}true{{ else }}false{{ end -}}
 {{- end -}}
 
+{{/* Files of the api that come from Secrets: where they are mounted, by what they are for. */}}
+{{- define "poiesis.identityDirectory" -}}
+/etc/poiesis-identity
+{{- end -}}
+
+{{/* `auth` of the api's configuration. */}}
+{{- define "poiesis.auth" -}}
+{{- $given := .Values.auth -}}
+{{- $auth := pick $given "mode" "administrators" "sharing" -}}
+{{- $directory := include "poiesis.identityDirectory" . -}}
+{{- if eq $given.mode "basic" -}}
+{{- $_ := required "auth.basic.existingSecret is empty: with auth.mode=basic it must name a Secret with users and their bcrypt hashes" $given.basic.existingSecret -}}
+{{- $_ := set $auth "basic" (dict "usersFile" (printf "%s/users/%s" $directory $given.basic.key)) -}}
+{{- else if eq $given.mode "oidc" -}}
+{{- $_ := required "auth.oidc.issuer is empty: with auth.mode=oidc it must be the issuer of access tokens" $given.oidc.issuer -}}
+{{- if not $given.oidc.audiences -}}
+{{- fail "auth.oidc.audiences is empty: with auth.mode=oidc it must say for whom tokens are, or every token of the issuer would do" -}}
+{{- end -}}
+{{- $oidc := pick $given.oidc "issuer" "audiences" "algorithms" "scopes" "userClaim" "groupsClaim" "leewaySeconds" -}}
+{{- range list "timeoutSeconds" "refreshSeconds" "minRefreshSeconds" "staleSeconds" -}}
+{{- $_ := set $oidc . (float64 (index $given.oidc .)) -}}
+{{- end -}}
+{{- with $given.oidc.caSecret.name -}}
+{{- $_ := set $oidc "caFile" (printf "%s/ca/%s" $directory $given.oidc.caSecret.key) -}}
+{{- end -}}
+{{- with $given.oidc.introspection -}}
+{{- if ne (empty .clientId) (empty .existingSecret) -}}
+{{- fail "auth.oidc.introspection.clientId and auth.oidc.introspection.existingSecret belong together: one of them is empty" -}}
+{{- end -}}
+{{- if .clientId -}}
+{{- $introspection := pick . "clientId" "audienceRequired" "maxRequests" "maxCached" -}}
+{{- $_ := set $introspection "clientSecretFile" (printf "%s/introspection/%s" $directory .key) -}}
+{{- $_ := set $introspection "cacheSeconds" (float64 .cacheSeconds) -}}
+{{- $_ := set $introspection "refusedSeconds" (float64 .refusedSeconds) -}}
+{{- $_ := set $oidc "introspection" $introspection -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $auth "oidc" $oidc -}}
+{{- end -}}
+{{- $auth | toJson -}}
+{{- end -}}
+
+{{/* The Secrets that `poiesis.auth` names files of: {directory: {name, key}} */}}
+{{- define "poiesis.identitySecrets" -}}
+{{- $auth := .Values.auth -}}
+{{- $secrets := dict -}}
+{{- if eq $auth.mode "basic" -}}
+{{- $_ := set $secrets "users" (dict "name" $auth.basic.existingSecret "key" $auth.basic.key "value" "auth.basic.existingSecret") -}}
+{{- else if eq $auth.mode "oidc" -}}
+{{- with $auth.oidc.caSecret -}}
+{{- if .name -}}
+{{- $_ := set $secrets "ca" (dict "name" .name "key" .key "value" "auth.oidc.caSecret") -}}
+{{- end -}}
+{{- end -}}
+{{- with $auth.oidc.introspection -}}
+{{- if .clientId -}}
+{{- $_ := set $secrets "introspection" (dict "name" .existingSecret "key" .key "value" "auth.oidc.introspection.existingSecret") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $secrets | toJson -}}
+{{- end -}}
+
+{{/* `userLimits` of the api's configuration: 0 is left out. */}}
+{{- define "poiesis.userLimits" -}}
+{{- $given := .Values.userLimits -}}
+{{- $limits := dict -}}
+{{- if $given.active.tasks -}}
+{{- $_ := set $limits "active" $given.active -}}
+{{- end -}}
+{{- include "poiesis.setIfAny" (list $limits "queuedTasks" $given.queuedTasks) -}}
+{{- if float64 $given.requests.perSecond -}}
+{{- $_ := set $limits "requests" (dict "perSecond" (float64 $given.requests.perSecond) "burst" $given.requests.burst) -}}
+{{- end -}}
+{{- range list "cpuCores" "ramGb" "diskGb" -}}
+{{- include "poiesis.setIfAny" (list $limits . (float64 (index $given .))) -}}
+{{- end -}}
+{{- $limits | toJson -}}
+{{- end -}}
+
 {{/* The api's configuration document. Its keys are those of poiesis_api.config. */}}
 {{- define "poiesis.config" -}}
 {{- $values := .Values -}}
@@ -210,6 +290,8 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
     "backendParameters" $values.backendParameters
     "serviceInfo" $info
     "limits" (dict "bodyBytes" $values.api.bodyBytes)
+    "userLimits" (include "poiesis.userLimits" . | fromJson)
+    "auth" (include "poiesis.auth" . | fromJson)
     "http" (dict "host" "0.0.0.0" "port" 8000 "drainSeconds" (float64 $values.api.drainSeconds))
     "database" (set (deepCopy $values.api.database) "timeoutSeconds" (float64 $values.api.database.timeoutSeconds))
   | toPrettyJson -}}

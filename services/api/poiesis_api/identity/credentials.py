@@ -1,0 +1,71 @@
+"""The Authorization header, and what is answered to one that does not do (RFC 9110, 6750, 7617). Pure."""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from poiesis_api.errors import NotAuthenticated
+
+TOKEN_BYTES = 16 * 1024
+HEADER_BYTES = 2 * TOKEN_BYTES  # a longer header does not come here
+_REALM = 'realm="poiesis"'
+BASIC_CHALLENGE = f'Basic {_REALM}, charset="UTF-8"'
+BEARER_CHALLENGE = f"Bearer {_REALM}"
+_B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, 2.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Password:
+    """What a user claims to be and to know."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+def bearer_token(headers: Sequence[str]) -> str:
+    """Of a request's Authorization headers. Raise NotAuthenticated: with no error code if there are none."""
+    token = _credentials(headers, "bearer", BEARER_CHALLENGE)
+    if len(token) > TOKEN_BYTES:
+        raise invalid_token(f"the access token is longer than {TOKEN_BYTES} bytes")
+    if not _B64TOKEN.fullmatch(token):
+        raise invalid_token("the access token is malformed")
+    return token
+
+
+def password(headers: Sequence[str]) -> Password:
+    """Of a request's Authorization headers. Raise NotAuthenticated."""
+    encoded = _credentials(headers, "basic", BASIC_CHALLENGE)
+    try:
+        text = base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise NotAuthenticated("the credentials are malformed", BASIC_CHALLENGE) from None
+    user, colon, secret = text.partition(":")
+    if not colon:
+        raise NotAuthenticated("the credentials are malformed", BASIC_CHALLENGE)
+    return Password(user=user, password=secret)
+
+
+def invalid_token(sentence: str, why: str | None = None) -> NotAuthenticated:
+    """`sentence` is told to the client, `why` to the log."""
+    challenge = f'{BEARER_CHALLENGE}, error="invalid_token", error_description="{sentence}"'
+    return NotAuthenticated(sentence, challenge, why)
+
+
+def scope_challenge(scopes: Sequence[str]) -> str:
+    """Names all that are needed."""
+    return f'{BEARER_CHALLENGE}, error="insufficient_scope", scope="{" ".join(scopes)}"'
+
+
+def _credentials(headers: Sequence[str], scheme: str, challenge: str) -> str:
+    """Of the scheme, whose name has no case."""
+    if not headers:
+        raise NotAuthenticated("credentials are needed", challenge)
+    if len(headers) > 1:
+        raise NotAuthenticated("there is more than one Authorization header", challenge)
+    given, _, credentials = headers[0].strip().partition(" ")
+    credentials = credentials.strip()
+    if given.lower() != scheme or not credentials:
+        raise NotAuthenticated(f"credentials of the scheme {scheme.capitalize()} are needed", challenge)
+    return credentials

@@ -1,0 +1,150 @@
+"""An OpenID Provider: what it publishes (OpenID Connect Discovery 1.0) and the requests that it takes."""
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote_plus, urlsplit
+
+import aiohttp
+from joserfc.jwk import Key
+
+from poiesis_api.config import ConfigError, Oidc
+from poiesis_api.errors import IdentityUnavailable
+from poiesis_api.identity import tokens
+from poiesis_api.identity.refreshed import Refreshed, Times
+
+_ANSWER_BYTES = 1024 * 1024
+_DISCOVERY = "/.well-known/openid-configuration"
+_OK = 200
+_UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What we use of the discovery document."""
+
+    jwks_uri: str
+    introspection_endpoint: str | None
+
+
+class Issuer:
+    """Its metadata and its keys, each fetched when needed and kept. Raise IdentityUnavailable."""
+
+    def __init__(self, session: aiohttp.ClientSession, config: Oidc, clock: Callable[[], float]) -> None:
+        times = Times(
+            refresh=config.refresh_seconds, stale=config.stale_seconds, apart=config.min_refresh_seconds
+        )
+        self._session = session
+        self._url = config.issuer
+        self._metadata = Refreshed("discovery", self._discover, times, clock)
+        self._keys = Refreshed("keys", self._fetch_keys, times, clock)
+
+    def warm(self) -> None:
+        """Begin to fetch what every token needs."""
+        self._keys.warm()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._keys.close()
+        await self._metadata.close()
+
+    async def keys_for(self, header: Mapping[str, Any]) -> tuple[Key, ...]:
+        """Those that may have signed a token with this header; if none, the issuer is asked anew."""
+        found = tokens.fitting_keys(await self._keys.get(), header)
+        return found or tokens.fitting_keys(await self._keys.newer(), header)
+
+    async def introspect(self, token: str, client_id: str, client_secret: str) -> Mapping[str, Any]:
+        """Its answer about a token (RFC 7662, 2.2)."""
+        endpoint = (await self._metadata.get()).introspection_endpoint
+        if endpoint is None:
+            raise IdentityUnavailable(f"{self._url} publishes no introspection_endpoint")
+        # RFC 6749, 2.3.1: both are form-encoded before they become a user name and a password.
+        credentials = aiohttp.encode_basic_auth(quote_plus(client_id), quote_plus(client_secret))
+        form = {"token": token, "token_type_hint": "access_token"}
+        headers = {"Authorization": credentials, "Accept": "application/json"}
+        answer = await self._json("POST", endpoint, data=form, headers=headers)
+        if not isinstance(answer, dict) or not isinstance(answer.get("active"), bool):
+            raise IdentityUnavailable(f"{endpoint} does not answer as RFC 7662 says")
+        return answer
+
+    async def _discover(self) -> Metadata:
+        document = await self._json("GET", self._url.rstrip("/") + _DISCOVERY)
+        return metadata(document, self._url)
+
+    async def _fetch_keys(self) -> tuple[Key, ...]:
+        url = (await self._metadata.get()).jwks_uri
+        keys = tokens.usable_keys(await self._json("GET", url))
+        if keys is None:
+            raise IdentityUnavailable(f"{url} answered with no JWK Set")
+        return keys
+
+    async def _json(self, method: str, url: str, **request: Any) -> object:
+        """No redirects: the document at hand must be the issuer's own."""
+        try:
+            async with self._session.request(method, url, allow_redirects=False, **request) as response:
+                if response.status != _OK:
+                    raise IdentityUnavailable(f"{url} answered {response.status}")
+                body = bytearray()
+                async for chunk in response.content.iter_chunked(65536):
+                    body += chunk
+                    if len(body) > _ANSWER_BYTES:
+                        raise IdentityUnavailable(f"{url} answered more than {_ANSWER_BYTES} bytes")
+                return json.loads(body)
+        except _UNREACHABLE as error:
+            raise IdentityUnavailable("the issuer of access tokens does not answer; try again") from error
+        except (ValueError, RecursionError) as error:
+            raise IdentityUnavailable(f"{url} did not answer with JSON") from error
+
+
+def metadata(document: object, issuer: str) -> Metadata:
+    """Raise IdentityUnavailable where the document is another issuer's (Discovery, 4.3) or lacks a URL."""
+    if not isinstance(document, dict) or document.get("issuer") != issuer:
+        found = document.get("issuer") if isinstance(document, dict) else None
+        raise IdentityUnavailable(f"the discovery document of {issuer} is that of {str(found)[:200]!r}")
+    keys = _endpoint(document, "jwks_uri", issuer)
+    if keys is None:
+        raise IdentityUnavailable(f"the discovery document of {issuer} has no jwks_uri")
+    return Metadata(
+        jwks_uri=keys, introspection_endpoint=_endpoint(document, "introspection_endpoint", issuer)
+    )
+
+
+def _endpoint(document: Mapping[str, Any], name: str, issuer: str) -> str | None:
+    """An issuer that is reached by https has no endpoint that is not."""
+    url = document.get(name)
+    if url is None:
+        return None
+    schemes = {"https"} if urlsplit(issuer).scheme == "https" else {"http", "https"}
+    if not isinstance(url, str) or urlsplit(url).scheme not in schemes:
+        raise IdentityUnavailable(f"the discovery document of {issuer} has the {name} {str(url)[:200]!r}")
+    return url
+
+
+@asynccontextmanager
+async def open_issuer(config: Oidc, clock: Callable[[], float]) -> AsyncIterator[Issuer]:
+    """Raise ConfigError if the CA bundle cannot be read. The issuer itself may be away."""
+    connector = aiohttp.TCPConnector(ssl=_trust(config.ca_file))
+    timeout = aiohttp.ClientTimeout(total=config.timeout_seconds)
+    # trust_env: a proxy, by the usual variables. The cookie jar keeps nothing.
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
+        issuer = Issuer(session, config, clock)
+        issuer.warm()
+        try:
+            yield issuer
+        finally:
+            await issuer.close()
+
+
+def _trust(ca_file: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigError(f"auth.oidc.caFile: cannot use {ca_file}: {error}") from error
+    return context

@@ -1,0 +1,116 @@
+"""What one user may have at a time, and whether a request keeps to it. No I/O."""
+
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+from kubernetes.utils.quantity import parse_quantity
+
+from poiesis_api.config import RateLimit, TaskPodConfig, UserLimits
+from poiesis_api.errors import InvalidTask, LimitReached
+from poiesis_api.mounts import needs_volume
+from poiesis_models.tes import TesTaskRequest
+
+UNLIMITED = 2**31 - 1
+RETRY_SECONDS = 30.0  # tasks end after minutes or hours: nobody knows when there is room
+USERS = 10_000  # whose request rate is remembered
+_GB = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """In GB = 10**9 bytes."""
+
+    cpu_cores: float
+    ram_gb: float
+    disk_gb: float
+
+
+NOTHING = Resources(cpu_cores=0, ram_gb=0, disk_gb=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Of one owner's tasks that have not ended. `queued`: those that no Job has been made for."""
+
+    unfinished: int
+    queued: int
+    cpu_cores: float
+    ram_gb: float
+    disk_gb: float
+
+
+def reserved(task: TesTaskRequest, config: TaskPodConfig) -> Resources:
+    """What a task asks for, or gets where it says nothing; no disk if it needs no volume."""
+    asked, default = task.resources, config.executors.default_resources
+    cpu = asked.cpu_cores if asked and asked.cpu_cores else _number(default.cpu)
+    ram = asked.ram_gb if asked and asked.ram_gb else _number(default.memory) / _GB
+    disk = asked.disk_gb if asked and asked.disk_gb else config.volume.default_size_gb
+    return Resources(cpu_cores=cpu, ram_gb=ram, disk_gb=disk if needs_volume(task) else 0)
+
+
+def _number(quantity: str) -> float:
+    """Of a Kubernetes quantity."""
+    return float(parse_quantity(quantity))  # type: ignore[no-untyped-call]
+
+
+def active_per_owner(limits: UserLimits) -> int:
+    """How many tasks of one owner the submitter makes Jobs of."""
+    active = limits.active
+    return active.tasks if active and active.when_reached == "queue" else UNLIMITED
+
+
+def concern_tasks(limits: UserLimits) -> bool:
+    """Whether a create has to count."""
+    return any(limit is not None for _, limit in (*_count_limits(limits), *_sum_limits(limits)))
+
+
+def check(usage: Usage, wanted: Resources, limits: UserLimits) -> None:
+    """Raise LimitReached, or InvalidTask for a task that could never be taken."""
+    for name, most in _count_limits(limits):
+        count = getattr(usage, name)
+        if most is not None and count >= most:
+            raise LimitReached(f"you have {count} {name} tasks, and may have {most}", RETRY_SECONDS)
+    for name, limit in _sum_limits(limits):
+        used, more = getattr(usage, name), getattr(wanted, name)
+        if limit is None or used + more <= limit:
+            continue
+        if more > limit:
+            field = f"resources.{name}"
+            raise InvalidTask(f"{field}: the task takes {more:g}, and one user may have {limit:g}", field)
+        sentence = (
+            f"your unfinished tasks take {used:g} {name}, this one {more:g}, and you may have {limit:g}"
+        )
+        raise LimitReached(sentence, RETRY_SECONDS)
+
+
+def _count_limits(limits: UserLimits) -> tuple[tuple[str, int | None], ...]:
+    """By the names in Usage. Where further active tasks are refused, none can wait, so all are counted."""
+    active = limits.active
+    refused_at = active.tasks if active and active.when_reached == "refuse" else None
+    return ("unfinished", refused_at), ("queued", limits.queued_tasks)
+
+
+def _sum_limits(limits: UserLimits) -> tuple[tuple[str, float | None], ...]:
+    """By the names in Usage and in Resources."""
+    return ("cpu_cores", limits.cpu_cores), ("ram_gb", limits.ram_gb), ("disk_gb", limits.disk_gb)
+
+
+class RequestRates:
+    """A bucket of `burst` tokens for each user, into which `per_second` drop; a request takes one."""
+
+    def __init__(self, limit: RateLimit | None) -> None:
+        self._limit = limit
+        self._full_at: LRUCache[str, float] = LRUCache(USERS)  # when the bucket will be full again
+
+    def take(self, user: str, now: float) -> None:
+        """At `now`, in seconds from anywhere. Raise LimitReached, which says when there will be one."""
+        if self._limit is None:
+            return
+        full_at = max(now, self._full_at.get(user, now)) + 1 / self._limit.per_second
+        wait = full_at - now - self._limit.burst / self._limit.per_second
+        if wait > 0:
+            sentence = (
+                f"you may send {self._limit.per_second:g} requests a second, or {self._limit.burst} at once"
+            )
+            raise LimitReached(sentence, wait)
+        self._full_at[user] = full_at

@@ -1,0 +1,262 @@
+"""What one user may have: the rules, and that they hold when requests come at once."""
+
+import asyncio
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from poiesis_api import queue_db, tasks_db
+from poiesis_api.app import BASE, make_app
+from poiesis_api.config import UserLimits
+from poiesis_api.errors import InvalidTask, LimitReached
+from poiesis_api.handlers import Services
+from poiesis_api.identity.authenticators import NoAuthenticator
+from poiesis_api.identity.caller import Caller
+from poiesis_api.limits import (
+    NOTHING,
+    UNLIMITED,
+    RequestRates,
+    Resources,
+    Usage,
+    active_per_owner,
+    check,
+    reserved,
+)
+from poiesis_api.submitter import Submitter
+from poiesis_api.tasks_db import NewTask
+from poiesis_models.states import Ending, TesState
+from poiesis_models.tes import TesTaskRequest
+
+TASK = {"executors": [{"image": "busybox", "command": ["true"]}]}
+REQUEST = TesTaskRequest.model_validate(TASK)
+USAGE = Usage(unfinished=4, queued=3, cpu_cores=8, ram_gb=16, disk_gb=100)
+
+
+@pytest.mark.parametrize(
+    ("given", "counts"),
+    [
+        ({}, Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=0)),
+        ({"resources": {"cpu_cores": 4, "ram_gb": 0.5}}, Resources(cpu_cores=4, ram_gb=0.5, disk_gb=0)),
+        ({"resources": {"disk_gb": 3}}, Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=3)),
+        ({"volumes": ["/data"]}, Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=10)),
+    ],
+)
+def test_a_task_counts_for_what_it_asks_or_gets(config, given, counts):
+    assert reserved(TesTaskRequest.model_validate(TASK | given), config) == counts
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted", "sentence"),
+    [
+        ({}, {}, None),
+        ({"queued_tasks": 4}, {}, None),
+        ({"queued_tasks": 3}, {}, "you have 3 queued tasks, and may have 3"),
+        ({"active": {"tasks": 1}}, {}, None),
+        (
+            {"active": {"tasks": 4, "when_reached": "refuse"}},
+            {},
+            "you have 4 unfinished tasks, and may have 4",
+        ),
+        ({"active": {"tasks": 5, "when_reached": "refuse"}}, {}, None),
+        ({"cpu_cores": 10}, {"cpu_cores": 2}, None),
+        (
+            {"cpu_cores": 10},
+            {"cpu_cores": 3},
+            "your unfinished tasks take 8 cpu_cores, this one 3, and you may have 10",
+        ),
+        ({"ram_gb": 16.5}, {"ram_gb": 0.5}, None),
+        (
+            {"ram_gb": 16.5},
+            {"ram_gb": 0.6},
+            "your unfinished tasks take 16 ram_gb, this one 0.6, and you may have 16.5",
+        ),
+        ({"disk_gb": 100}, {"disk_gb": 0}, None),
+        (
+            {"disk_gb": 100},
+            {"disk_gb": 1},
+            "your unfinished tasks take 100 disk_gb, this one 1, and you may have 100",
+        ),
+    ],
+)
+def test_what_a_limit_refuses(limits, wanted, sentence):
+    asked = Resources(**(vars(NOTHING) | wanted))
+    if sentence is None:
+        check(USAGE, asked, UserLimits.model_validate(limits))
+        return
+    with pytest.raises(LimitReached) as raised:
+        check(USAGE, asked, UserLimits.model_validate(limits))
+    assert (str(raised.value), raised.value.headers) == (sentence, {"Retry-After": "30"})
+
+
+def test_a_task_that_could_never_be_taken_is_wrong():
+    with pytest.raises(InvalidTask) as raised:
+        check(USAGE, Resources(cpu_cores=11, ram_gb=0, disk_gb=0), UserLimits(cpu_cores=10))
+    assert raised.value.field == "resources.cpu_cores"
+    assert str(raised.value) == "resources.cpu_cores: the task takes 11, and one user may have 10"
+
+
+@pytest.mark.parametrize(
+    ("limits", "tasks"),
+    [
+        ({}, UNLIMITED),
+        ({"active": {"tasks": 5}}, 5),
+        ({"active": {"tasks": 5, "when_reached": "refuse"}}, UNLIMITED),
+    ],
+)
+def test_the_submitter_keeps_to_the_limit_where_tasks_wait(limits, tasks):
+    assert active_per_owner(UserLimits.model_validate(limits)) == tasks
+
+
+def test_a_burst_passes_and_then_the_rate():
+    rates = RequestRates(UserLimits.model_validate({"requests": {"per_second": 2, "burst": 3}}).requests)
+    for _ in range(3):
+        rates.take("alice", 100.0)
+    with pytest.raises(LimitReached) as raised:
+        rates.take("alice", 100.0)
+    assert raised.value.headers == {"Retry-After": "1"}
+    rates.take("bob", 100.0)
+    rates.take("alice", 100.5)
+    with pytest.raises(LimitReached):
+        rates.take("alice", 100.9)
+    for _ in range(3):
+        rates.take("alice", 200.0)
+    with pytest.raises(LimitReached):
+        rates.take("alice", 200.0)
+
+
+def test_a_slow_rate_says_when_to_come_back():
+    rates = RequestRates(UserLimits.model_validate({"requests": {"per_second": 0.1, "burst": 1}}).requests)
+    rates.take("alice", 0.0)
+    with pytest.raises(LimitReached) as raised:
+        rates.take("alice", 2.5)
+    assert raised.value.headers == {"Retry-After": "8"}
+
+
+def test_users_are_remembered_in_bounded_memory():
+    rates = RequestRates(UserLimits.model_validate({"requests": {"per_second": 1, "burst": 1}}).requests)
+    for number in range(20_000):
+        rates.take(str(number), 0.0)
+    assert len(rates._full_at) == 10_000
+
+
+async def create(pool, owner="alice", limits=None, **resources):
+    new = NewTask(owner=owner, request=REQUEST, reserved=Resources(**(vars(NOTHING) | resources)))
+    return await tasks_db.create_task(pool, new, UserLimits.model_validate(limits or {}))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("limits", "taken"),
+    [
+        ({"queued_tasks": 7}, 7),
+        ({"active": {"tasks": 5, "when_reached": "refuse"}}, 5),
+        ({"cpu_cores": 8}, 4),
+        ({"ram_gb": 3.5}, 7),
+        ({"disk_gb": 30}, 3),
+        ({"queued_tasks": 6, "cpu_cores": 4}, 2),
+    ],
+)
+async def test_creates_that_come_at_once_do_not_pass_a_limit(pool, limits, taken):
+    async def attempt(owner):
+        try:
+            await create(pool, owner, limits, cpu_cores=2, ram_gb=0.5, disk_gb=10)
+        except LimitReached:
+            return owner, False
+        return owner, True
+
+    outcomes = await asyncio.gather(*(attempt(owner) for owner in ("alice", "bob") * 15))
+    assert outcomes.count(("alice", True)) == outcomes.count(("bob", True)) == taken
+    assert await pool.fetchval("SELECT count(*) FROM task") == 2 * taken
+
+
+@pytest.mark.integration
+async def test_a_task_that_ended_counts_no_more(pool):
+    limits = {"active": {"tasks": 1, "when_reached": "refuse"}, "cpu_cores": 1}
+    for ending in (Ending(state=TesState.COMPLETE), Ending(state=TesState.SYSTEM_ERROR)):
+        task = await create(pool, limits=limits, cpu_cores=1)
+        with pytest.raises(LimitReached):
+            await create(pool, limits=limits, cpu_cores=1)
+        await tasks_db.finish_task(pool, task, ending, cancel_seen=True)
+    task = await create(pool, limits=limits, cpu_cores=1)
+    await tasks_db.cancel_task(pool, Caller(name="alice"), task)
+    await create(pool, limits=limits, cpu_cores=1)
+
+
+@pytest.mark.integration
+async def test_a_submitted_task_is_queued_no_more(pool):
+    task = await create(pool, limits={"queued_tasks": 1})
+    with pytest.raises(LimitReached):
+        await create(pool, limits={"queued_tasks": 1})
+    await queue_db.mark_submitted(pool, task, keep_claim=False)
+    await create(pool, limits={"queued_tasks": 1})
+
+
+@pytest.mark.integration
+async def test_tasks_of_an_earlier_release_count_for_nothing(pool):
+    await create(pool)
+    await pool.execute(
+        "UPDATE task SET reserved_cpu_cores = NULL, reserved_ram_gb = NULL, reserved_disk_gb = NULL"
+    )
+    await create(pool, limits={"cpu_cores": 1}, cpu_cores=1)
+
+
+@pytest.mark.integration
+async def test_the_submitter_takes_no_further_task_of_an_owner_until_one_ends(pool, kubernetes, config):
+    submitter = Submitter(pool, kubernetes.client, config, max_active_per_owner=2)
+
+    async def jobs():
+        await submitter._submit_due()
+        while submitter._at_work:
+            await asyncio.wait(submitter._at_work)
+        rows = await pool.fetch(
+            "SELECT owner, count(*) AS n FROM task"
+            " WHERE submitted_at IS NOT NULL AND ended_at IS NULL GROUP BY owner"
+        )
+        return {row["owner"]: row["n"] for row in rows}
+
+    first, *_ = [await create(pool, "alice") for _ in range(5)]
+    await create(pool, "bob")
+    assert await jobs() == {"alice": 2, "bob": 1}
+    assert await jobs() == {"alice": 2, "bob": 1}
+    await tasks_db.finish_task(pool, first, Ending(state=TesState.COMPLETE), cancel_seen=True)
+    assert await jobs() == {"alice": 2, "bob": 1}
+    assert await pool.fetchval("SELECT count(*) FROM task WHERE submitted_at IS NOT NULL") == 4
+
+
+@pytest.mark.integration
+async def test_replicas_that_claim_at_once_keep_to_an_owners_limit(pool):
+    for number in range(20):
+        await create(pool, "alice" if number % 2 else "bob")
+    parts = await asyncio.gather(
+        *(
+            queue_db.claim_tasks(pool, most=4, max_active=100, seconds=60, max_active_per_owner=3)
+            for _ in range(5)
+        )
+    )
+    owners = await pool.fetch(
+        "SELECT owner FROM task WHERE id = ANY ($1)", [c.id for part in parts for c in part]
+    )
+    assert sorted(row["owner"] for row in owners) == ["alice"] * 3 + ["bob"] * 3
+
+
+@pytest.mark.integration
+async def test_a_limit_is_429_over_http_and_health_has_none(pool, kubernetes, config):
+    limits = UserLimits.model_validate({"queued_tasks": 2, "requests": {"per_second": 0.001, "burst": 4}})
+    config = config.model_copy(update={"user_limits": limits})
+    services = Services(
+        pool=pool,
+        submitter=Submitter(pool, kubernetes.client, config),
+        config=config,
+        authenticator=NoAuthenticator(),
+        rates=RequestRates(limits.requests),
+    )
+    async with TestClient(TestServer(make_app(services))) as client:
+        answers = [await client.post(f"{BASE}/tasks", json=TASK) for _ in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+        assert answers[2].headers["Retry-After"] == "30"
+        assert (await answers[2].json()) == {"error": "you have 2 queued tasks, and may have 2"}
+        assert (await client.get(f"{BASE}/tasks")).status == 200
+        late = await client.get(f"{BASE}/tasks")
+        assert (late.status, int(late.headers["Retry-After"]) > 900) == (429, True)
+        for path in ("/healthz", "/readyz", f"{BASE}/service-info"):
+            assert (await client.get(path)).status == 200
