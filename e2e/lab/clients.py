@@ -29,7 +29,15 @@ def environment(name: str) -> Path:
 def _make(folder: Path, lock: Path) -> None:
     uv = [sys.executable, "-m", "uv"]
     run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder])
-    install = [*uv, "pip", "install", "--quiet", "--python", folder / "bin/python", "--no-deps"]
+    install: list[str | Path] = [
+        *uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        folder / "bin/python",
+        "--no-deps",
+    ]
     pins = [line for line in lock.read_text().splitlines() if line.startswith(("setuptools==", "wheel=="))]
     for pin in pins:
         run([*install, pin.removesuffix(" \\")])
