@@ -258,15 +258,17 @@ SELECT t.seq, {document} AS document FROM ({tasks} ORDER BY seq DESC LIMIT $1) t
 """
 _ALL = "SELECT * FROM task WHERE true {conditions}"
 _OWN = "SELECT * FROM task WHERE owner = $2 {conditions}"
-# A page of each group, by an index, and of one's own; of these together the newest.
+# A page of one's own and of each group, by an index, and of these the newest. By an ARRAY, so that Postgres
+# looks these rows up, and does not walk through everybody's until it has found them.
 _OWN_AND_SHARED = """
-SELECT * FROM task WHERE seq IN (
+SELECT * FROM task WHERE seq = ANY (ARRAY(
     (SELECT seq FROM task WHERE owner = $2 {conditions} ORDER BY seq DESC LIMIT $1)
-    UNION ALL
+    UNION
     SELECT shared.seq FROM unnest($3::text[]) AS theirs (member_of) CROSS JOIN LATERAL (
         SELECT seq FROM task WHERE shared_with = member_of {conditions} ORDER BY seq DESC LIMIT $1
     ) shared
-)"""
+    ORDER BY seq DESC LIMIT $1
+))"""
 
 
 def _list_statement(caller: Caller, query: ListQuery) -> tuple[str, list[object]]:

@@ -1,4 +1,4 @@
-"""A real OpenID Provider: POIESIS_TEST_KEYCLOAK is the URL of a Keycloak that imported keycloak-realm.json.
+"""A real OpenID Provider: POIESIS_TEST_KEYCLOAK is the URL of a Keycloak that imported science-realm.json.
 
 Its administrator is admin with the password admin, as `kc.sh start-dev` makes it of KC_BOOTSTRAP_ADMIN_*.
 """

@@ -58,10 +58,9 @@ class Rules:
 
 
 class _Registry(JWSRegistry):
-    """Sizes within which real tokens are, header parameters of any name, and no warning about `EdDSA`."""
+    """Headers as long as real ones, parameters of any name, and no warning about `EdDSA`."""
 
     max_header_length = TOKEN_BYTES
-    max_payload_length = TOKEN_BYTES
 
     def __init__(self, algorithms: frozenset[str]) -> None:
         super().__init__(algorithms=algorithms, strict_check_header=False)
