@@ -61,7 +61,7 @@ async def test_a_run_stages_sends_prints_and_exits_as_its_command_did(
     )
 
     assert (code, out) == (3, "2\n"), err
-    for words in ("staged 2 files", "executor 0 (1 of 1)", "EXECUTOR_ERROR"):
+    for words in ("QUEUED", "staged 2 files", "EXECUTOR_ERROR"):
         assert words in err
     assert await bucket.text("results/count.txt") == "2\n"
 

@@ -1,15 +1,18 @@
 """As a user of cwl-tes I run CWL tools and workflows, with my files on an FTP server."""
 
 import asyncio
+import ftplib
 import json
-import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
+from filelock import AsyncFileLock
 
 from install import Release
 from kube import Node
@@ -47,21 +50,41 @@ class Cwl:
 
 @pytest.fixture
 async def cwl(second: Release, node: Node, tmp_path: Path) -> AsyncIterator[Cwl]:
-    """With an FTP server of its own, which Pods reach by this machine's address in docker's network."""
+    """With an FTP server, which Pods reach by this machine's address in docker's network."""
     program = await asyncio.to_thread(clients.environment, "cwl-tes-0.3.0") / "cwl-tes"
-    address, stored = await node.host_address(), tmp_path / "ftp"
+    address = await node.host_address()
+    async with _one_at_a_time(), _ftp_server(address, tmp_path):
+        yield Cwl(
+            program=program,
+            folder=tmp_path,
+            options=("--tes", f"{second.url}/ga4gh/tes", "--remote-storage-url", f"ftp://{address}"),
+        )
+
+
+@asynccontextmanager
+async def _one_at_a_time() -> AsyncIterator[None]:
+    """Among all workers: cwl-tes knows no other port than FTP's own."""
+    lock = AsyncFileLock(Path(tempfile.gettempdir()) / "poiesis-e2e-ftp.lock")
+    async with lock:
+        yield
+
+
+@asynccontextmanager
+async def _ftp_server(address: str, folder: Path) -> AsyncIterator[None]:
+    """For anonymous users, who may write, with TLS for those who ask for it: cwl-tes does."""
+    stored, pem = folder / "ftp", folder / "ftp.pem"
     stored.mkdir()
-    with closing(socket.create_server((address, 0))) as free:
-        port = free.getsockname()[1]
+    trustme.CA().issue_cert(address).private_key_and_cert_chain_pem.write_to_path(pem)
     server = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pyftpdlib", "--write", "--interface", address),
-        *("--port", str(port), "--directory", str(stored)),
+        *(sys.executable, "-W", "ignore", "-m", "pyftpdlib", "--write", "--directory", stored),
+        *("--interface", address, "--port", str(ftplib.FTP_PORT)),
+        *("--tls", "--certfile", pem, "--keyfile", pem),
         stderr=asyncio.subprocess.DEVNULL,
     )
 
     async def answers() -> bool:
         try:
-            _, writer = await asyncio.open_connection(address, port)
+            _, writer = await asyncio.open_connection(address, ftplib.FTP_PORT)
         except OSError:
             return False
         writer.close()
@@ -69,11 +92,7 @@ async def cwl(second: Release, node: Node, tmp_path: Path) -> AsyncIterator[Cwl]
 
     try:
         await eventually(answers, "an FTP server", every=0.05)
-        yield Cwl(
-            program=program,
-            folder=tmp_path,
-            options=("--tes", f"{second.url}/ga4gh/tes", "--remote-storage-url", f"ftp://{address}:{port}"),
-        )
+        yield
     finally:
         server.terminate()
         await server.wait()
