@@ -103,13 +103,13 @@ async def test_the_access_token_that_was_entered_is_sent_and_not_kept(executable
 
     app = web.Application()
     document = openapi.document(config.service_info, [openapi.SecurityScheme.BEARER])
-    app.add_routes([*documentation.routes(document), web.get(f"{BASE}/service-info", listen)])
+    app.add_routes([*documentation.routes(document), web.get(f"{BASE}/tasks", listen)])
     async with visit(executable, app) as seen:
         await seen.page.get_by_role("button", name="Authorize").first.click()
         dialog = seen.page.locator(".modal-ux")
         await dialog.get_by_role("textbox").fill("a-token")
         await dialog.get_by_role("button", name="Apply credentials").click()
         await dialog.get_by_role("button", name="Close", exact=True).click()
-        await seen.execute("GetServiceInfo")
+        await seen.execute("ListTasks")
         stored = await seen.page.evaluate("JSON.stringify({...localStorage, ...sessionStorage})")
         assert (heard, stored) == (["Bearer a-token"], "{}")
