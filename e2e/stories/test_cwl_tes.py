@@ -44,7 +44,12 @@ class Cwl:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 300)
+        try:  # a poll that took too long makes it wait ever longer for the next, up to minutes
+            out, err = await asyncio.wait_for(process.communicate(), 600)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         return process.returncode or 0, out.decode(), err.decode()
 
 
