@@ -61,8 +61,10 @@ def recorder_killed(words: str, when: Wait) -> Disturbance:
 
 def recorder_killed_again_and_again() -> Disturbance:
     """Before it can tell anything, until the executor's container has ended."""
-    found = "$(grep -ls POIESIS_TASK_ID=$0 /proc/[0-9]*/environ | cut -d/ -f3)"
-    script = f"until [ -e $1 ]; do kill -KILL {found}; sleep 0.05; done 2>/dev/null; rm $1"
+    # Recorders alone are looked through: among all processes of a busy node it would come too late.
+    its = "grep -qs POIESIS_TASK_ID=$0 /proc/$p/environ"
+    look = f"for p in $(pgrep -f poiesis_trec); do {its} && kill -KILL $p; done"
+    script = f"until [ -e $1 ]; do {look}; sleep 0.05; done 2>/dev/null; rm $1"
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)

@@ -5,7 +5,7 @@ import ftplib
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,32 @@ import pytest
 import trustme
 from filelock import AsyncFileLock
 
+from failures.surroundings import MARKED_JOB
 from install import Release
-from kube import Node
+from kube import Kube, Node, Object
 from lab import clients
 from lab.images import Images
 from waiting import eventually
+from webhook import PROBE, admission, pod_spec, rule
 
 pytestmark = pytest.mark.e2e
+
+_MARKER = "of cwl-tes"  # a word of its commands, and of no other story's
+_CONTAINER: Object = {"name": "c", "image": "none", "command": [_MARKER]}
+_PROBE: Object = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {"name": PROBE},
+    "spec": {
+        "template": {
+            "spec": {
+                "restartPolicy": "Never",
+                "initContainers": [_CONTAINER],
+                "containers": [_CONTAINER | {"name": "d"}],
+            }
+        }
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +73,11 @@ class Cwl:
 
 
 @pytest.fixture
-async def cwl(second: Release, node: Node, tmp_path: Path) -> AsyncIterator[Cwl]:
+async def cwl(second: Release, second_kube: Kube, node: Node, tmp_path: Path) -> AsyncIterator[Cwl]:
     """With an FTP server, which Pods reach by this machine's address in docker's network."""
     program = await asyncio.to_thread(clients.environment, "cwl-tes-0.3.0") / "cwl-tes"
     address = await node.host_address()
-    async with _one_at_a_time(), _ftp_server(address, tmp_path):
+    async with _one_at_a_time(), _ftp_server(address, tmp_path), _little_cpu(second_kube, node):
         yield Cwl(
             program=program,
             folder=tmp_path,
@@ -71,6 +90,28 @@ async def _one_at_a_time() -> AsyncIterator[None]:
     """Among all workers: cwl-tes knows no other port than FTP's own."""
     lock = AsyncFileLock(Path(tempfile.gettempdir()) / "poiesis-e2e-ftp.lock")
     async with lock:
+        yield
+
+
+@asynccontextmanager
+async def _little_cpu(kube: Kube, node: Node) -> AsyncIterator[None]:
+    """A whole core, the least that cwl-tes asks for, is not free on the node while other stories run."""
+
+    async def review(asked: Object) -> Sequence[Object]:
+        path, spec = pod_spec(asked["object"])
+        return [
+            {
+                "op": "replace",
+                "path": f"{path}/initContainers/{index}/resources/requests/cpu",
+                "value": "50m",
+            }
+            for index, container in enumerate(spec["initContainers"])
+            if container["name"].startswith("executor-")
+        ]
+
+    rules = [rule("CREATE", "batch", "jobs")]
+    condition = MARKED_JOB.replace("<marker>", _MARKER)
+    async with admission(kube, node, review, rules=rules, probe=_PROBE, condition=condition):
         yield
 
 
@@ -103,12 +144,12 @@ async def _ftp_server(address: str, folder: Path) -> AsyncIterator[None]:
         await server.wait()
 
 
-def _tool(image: str, *command: str, output: str) -> dict[str, object]:
+def _tool(image: str, script: str, output: str) -> dict[str, object]:
     return {
         "cwlVersion": "v1.0",
         "class": "CommandLineTool",
         "requirements": {"DockerRequirement": {"dockerPull": image}},
-        "baseCommand": list(command),
+        "baseCommand": ["sh", "-c", script, _MARKER],
         "inputs": {"given": {"type": "File", "inputBinding": {"position": 1}}},
         "outputs": {"made": {"type": "stdout"}},
         "stdout": output,
@@ -121,8 +162,8 @@ def _file(folder: Path, content: str) -> dict[str, object]:
 
 
 async def test_a_workflow_of_two_tools_gives_its_file(cwl: Cwl, images: Images) -> None:
-    sort = _tool(images.busybox, "sort", output="sorted.txt")
-    first = _tool(images.busybox, "head", "-n", "2", output="first.txt")
+    sort = _tool(images.busybox, 'sort "$1"', "sorted.txt")
+    first = _tool(images.busybox, 'head -n 2 "$1"', "first.txt")
     workflow = {
         "cwlVersion": "v1.0",
         "class": "Workflow",
@@ -142,7 +183,7 @@ async def test_a_workflow_of_two_tools_gives_its_file(cwl: Cwl, images: Images) 
 
 
 async def test_a_tool_that_fails_is_a_permanent_failure(cwl: Cwl, images: Images) -> None:
-    tool = _tool(images.busybox, "sh", "-c", "echo gone wrong >&2; exit 3", output="o.txt")
+    tool = _tool(images.busybox, "echo gone wrong >&2; exit 3", "o.txt")
 
     code, _, err = await cwl.run(tool, _file(cwl.folder, ""))
 
