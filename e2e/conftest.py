@@ -14,6 +14,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
+from functools import cache as memoized
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from lab.cluster import Cluster
 from lab.errors import LabError
 from lab.images import Images
 from lab.shell import say
+from machine import Machine
 from storage import Bucket, Endpoint, make_bucket
 from tes_client import Document, Task, TesClient, connect
 from waiting import eventually
@@ -180,6 +182,24 @@ def _write(path: Path, failure: Path, make: Callable[[], dict[str, Any]]) -> Non
         raise
     with cache.aside(path) as new:
         new.write_text(json.dumps(facts))
+
+
+@memoized
+def _machine() -> Machine:
+    return Machine(_folder())
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """To have it alone for what goes by the clock."""
+    return _machine()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """Not while its fixtures wait for those of another story."""
+    with _machine().shared():
+        yield
 
 
 # --- the cluster and what stands beside it -------------------------------------------------------------
