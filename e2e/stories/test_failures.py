@@ -113,16 +113,20 @@ async def test_a_failure_is_told_as_the_table_says_where_nodes_fail(
             bucket = make_bucket(storage)
             afterwards.callback(bucket.remove)
             worlds.append(world(bucket=bucket))
-        pairs = list(zip(cases, worlds, strict=True))
-        seen = (_seen(case, its_world, record_property) for case, its_world in pairs)
-        ends = await asyncio.gather(*seen, return_exceptions=True)  # each row has a verdict of its own
-        for (case, its_world), end in zip(pairs, ends, strict=True):
-            if isinstance(end, Late):
-                async with machine.alone():
-                    await _seen(case, its_world, record_property)
-    failures = [end for end in ends if isinstance(end, Exception) and not isinstance(end, Late)]
-    if failures:
+        ends = await _ends_together(cases, worlds, record_property)
+        if any(isinstance(end, Late) for end in ends):
+            async with machine.alone():
+                ends = await _ends_together(cases, worlds, record_property)
+    if failures := [end for end in ends if isinstance(end, Exception)]:
         raise failures[0] if len(failures) == 1 else ExceptionGroup("rows failed", failures)
+
+
+async def _ends_together(
+    cases: Sequence[Case], worlds: Sequence[World], record: Record
+) -> Sequence[BaseException | None]:
+    """Each row has a verdict of its own, whatever becomes of the others."""
+    seen = (_seen(case, world, record) for case, world in zip(cases, worlds, strict=True))
+    return await asyncio.gather(*seen, return_exceptions=True)
 
 
 async def _prove(case: Case, world: World, record: Record, machine: Machine) -> None:
