@@ -57,6 +57,10 @@ class InsufficientScope(NotAllowed):
         super().__init__(message, headers={"WWW-Authenticate": challenge})
 
 
+class ForeignOrigin(NotAllowed):
+    """A browser sent this from another site's page."""
+
+
 class TaskNotFound(TesError):
     """No such task, or not this owner's."""
 
@@ -108,6 +112,7 @@ HTTP_STATUS: Mapping[type[TesError], int] = {
     NotAuthenticated: 401,
     NotAllowed: 403,
     InsufficientScope: 403,
+    ForeignOrigin: 403,
     TaskNotFound: 404,
     BodyTooLarge: 413,
     UnsupportedEncoding: 415,

@@ -292,7 +292,11 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
     "limits" (dict "bodyBytes" $values.api.bodyBytes)
     "userLimits" (include "poiesis.userLimits" . | fromJson)
     "auth" (include "poiesis.auth" . | fromJson)
-    "http" (dict "host" "0.0.0.0" "port" 8000 "drainSeconds" (float64 $values.api.drainSeconds))
+    "http" (dict
+      "host" "0.0.0.0"
+      "port" 8000
+      "drainSeconds" (float64 $values.api.drainSeconds)
+      "allowedOrigins" $values.api.allowedOrigins)
     "database" (set (deepCopy $values.api.database) "timeoutSeconds" (float64 $values.api.database.timeoutSeconds))
   | toPrettyJson -}}
 {{- end -}}
