@@ -409,7 +409,8 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
             ),
             *("terminationGracePeriodSeconds=7", "queue.maxActiveTasks=3", "queue.giveUpSeconds=60"),
             *("queue.kueueQueueName=lq", "pod.priorityClassName=low", "pod.activeDeadlineSeconds=99"),
-            *("api.bodyBytes=1000", "serviceInfo.contactUrl=https://example.org", "filerRetryAttempts=0"),
+            *("api.bodyBytes=1000", "api.bodySeconds=0.5"),
+            *("serviceInfo.contactUrl=https://example.org", "filerRetryAttempts=0"),
         )
     )
     assert document["volume"] == {
@@ -437,7 +438,10 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
     }
     assert (document["pod"]["priorityClassName"], document["pod"]["activeDeadlineSeconds"]) == ("low", 99)
     assert (document["ttlSecondsAfterFinished"], document["terminationGracePeriodSeconds"]) == (5, 7)
-    assert (document["limits"], document["filerRetryAttempts"]) == ({"bodyBytes": 1000}, 0)
+    assert (document["limits"], document["filerRetryAttempts"]) == (
+        {"bodyBytes": 1000, "bodySeconds": 0.5},
+        0,
+    )
     assert document["serviceInfo"]["contactUrl"] == "https://example.org"
     assert document["serviceInfo"]["version"] == "0.2.0"
 

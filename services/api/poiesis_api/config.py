@@ -304,6 +304,9 @@ class Limits(Section):
     """Of requests."""
 
     body_bytes: int = Field(default=8 * 1024 * 1024, gt=0, description="a larger body is refused with 413")
+    body_seconds: float = Field(
+        default=60, gt=0, description="a body that has not come whole by then is refused with 408"
+    )
 
 
 Algorithm = Literal[

@@ -72,6 +72,10 @@ class BodyTooLarge(TesError):
     """More bytes than `limits.bodyBytes`."""
 
 
+class BodyTooSlow(TesError):
+    """It has not come whole within `limits.bodySeconds`."""
+
+
 class UnsupportedEncoding(TesError):
     """A Content-Encoding that is not undone here."""
 
@@ -114,6 +118,7 @@ HTTP_STATUS: Mapping[type[TesError], int] = {
     InsufficientScope: 403,
     ForeignOrigin: 403,
     TaskNotFound: 404,
+    BodyTooSlow: 408,
     BodyTooLarge: 413,
     UnsupportedEncoding: 415,
     LimitReached: 429,

@@ -183,6 +183,7 @@ STATES = "|".join(TesState)
 PATH = r"pattern=^/$|^(/[^/\u0000]+)+/?$"
 TIME = "TES says RFC 3339 in the description; the format says it to machines"
 ABSOLUTE = "TES wants an absolute path; the pattern also refuses empty segments, which mean nothing"
+FINITE = "no Pod has room for more, and to check them would take the server's time from others"
 NOT_EMPTY = "an empty one can never run"
 POSITIVE = "TES bounds nothing; nothing, or less, of a resource cannot be had, and Postgres holds 32 bits"
 
@@ -216,11 +217,18 @@ DEVIATIONS: Mapping[str, tuple[str, str]] = {
         "boolean is no format of OpenAPI; what was not sent is not returned, so no default is shown",
     ),
     "tesServiceInfo.organization": ("tesServiceOrganization !", "the same object, with a name"),
-    "tesTask.executors": ("[tesExecutor] ! minItems=1", NOT_EMPTY),
+    "tesTask.executors": ("[tesExecutor] ! maxItems=1000 minItems=1", f"{NOT_EMPTY}; {FINITE}"),
+    "tesTask.inputs": ("[tesInput] maxItems=10000", FINITE),
+    "tesTask.outputs": ("[tesOutput] maxItems=10000", FINITE),
+    "tesResources.zones": ("[string] maxItems=10000", FINITE),
+    "tesResources.backend_parameters": ("{string} maxProperties=10000", FINITE),
     "tesExecutor.image": ("string ! minLength=1", NOT_EMPTY),
     "tesExecutor.command": ("[string] ! minItems=1", NOT_EMPTY),
-    "tesExecutor.env": ("{string} names.minLength=1", "an environment has no variable without a name"),
-    "tesTask.tags": ("{string} names.minLength=1", "no filter could name such a tag"),
+    "tesExecutor.env": (
+        "{string} maxProperties=10000 names.minLength=1",
+        "an environment has no variable without a name",
+    ),
+    "tesTask.tags": ("{string} maxProperties=10000 names.minLength=1", "no filter could name such a tag"),
     "tesOutput.url": ("string ! minLength=1", "nothing could be sent there"),
     "tesResources.cpu_cores": ("integer/int32 exclusiveMinimum=0 maximum=2147483647", POSITIVE),
     "tesResources.ram_gb": ("number/double exclusiveMinimum=0 maximum=1000000000.0", POSITIVE),
@@ -232,7 +240,7 @@ DEVIATIONS: Mapping[str, tuple[str, str]] = {
     "tesInput.path": (f"string ! {PATH}", ABSOLUTE),
     "tesOutput.path": (f"string ! {PATH}", ABSOLUTE),
     "tesOutput.path_prefix": (f"string {PATH}", ABSOLUTE),
-    "tesTask.volumes": (f"[string {PATH}]", ABSOLUTE),
+    "tesTask.volumes": (f"[string {PATH}] maxItems=10000", f"{ABSOLUTE}; {FINITE}"),
     "tesTask.creation_time": ("string/date-time ro", TIME),
     "tesTaskLog.start_time": ("string/date-time", TIME),
     "tesTaskLog.end_time": ("string/date-time", TIME),
@@ -338,6 +346,7 @@ BOUNDS = (
     "maximum",
     "maxItems",
     "maxLength",
+    "maxProperties",
     "minItems",
     "minLength",
     "minimum",

@@ -289,7 +289,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
     "queue" $queue
     "backendParameters" $values.backendParameters
     "serviceInfo" $info
-    "limits" (dict "bodyBytes" $values.api.bodyBytes)
+    "limits" (dict "bodyBytes" $values.api.bodyBytes "bodySeconds" (float64 $values.api.bodySeconds))
     "userLimits" (include "poiesis.userLimits" . | fromJson)
     "auth" (include "poiesis.auth" . | fromJson)
     "http" (dict
