@@ -186,8 +186,8 @@ class TesOutput(TesModel):
         description="File, directory or POSIX pattern (`*`, `?`, `[…]`) in the container",
         examples=["/data/result.bam"],
     )
-    path_prefix: ContainerPath | None = Field(
-        default=None, description="Taken off the paths that match a pattern; required for patterns"
+    path_prefix: Text | None = Field(
+        default=None, description="Taken off the paths that match a pattern; ignored if path is none"
     )
     type: TesFileType | None = Field(
         default=None,

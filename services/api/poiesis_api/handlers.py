@@ -185,7 +185,7 @@ def _task_id(name: str) -> UUID:
         task_id = UUID(name)
     except ValueError:
         raise TaskNotFound(name) from None
-    if str(task_id) != name.lower():
+    if str(task_id) != name:  # TES: the exact string
         raise TaskNotFound(name)
     return task_id
 

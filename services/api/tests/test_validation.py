@@ -122,6 +122,7 @@ ACCEPTED = [
     task(inputs=[{"path": "/a/b", "content": ""}]),
     task(inputs=[{"path": "/a/b", "content": "x", "url": "gs://ignored"}]),
     task(inputs=[source("/a/b")], outputs=[source("/a/b")]),
+    task(outputs=[source("/a/b", path_prefix="ignored//")]),
     task(outputs=[source("/w/o"), source("/w/", type="DIRECTORY")], executor={"stdout": "/w/o"}),
     task(outputs=[source("/usr/share/x/*", path_prefix="/usr")], volumes=["/usr/share/x"]),
     task(outputs=[source("/out.txt")], executor={"stdout": "/out.txt", "workdir": "/"}),
