@@ -42,7 +42,7 @@ from install import (
     uninstall,
 )
 from kube import TASK_LABEL, Kube, Node
-from lab import cache, docker, services, versions
+from lab import cache, clients, docker, services, versions
 from lab import cluster as lab_cluster
 from lab import images as lab_images
 from lab import kueue as lab_kueue
@@ -340,6 +340,23 @@ def ftp_filer_image(cluster: Cluster, images: Images) -> str:
         return {"image": image}
 
     image: str = once("ftp-filer", make)["image"]
+    return image
+
+
+@pytest.fixture(scope="session")
+def snakemake_image(cluster: Cluster, images: Images) -> str:
+    """What Snakemake's jobs run in: Snakemake as its client is, from the same lock."""
+
+    def make() -> dict[str, Any]:
+        dockerfile = (clients.LOCKS / "Dockerfile.snakemake").read_text()
+        lock = {"snakemake.lock": clients.LOCKS / "snakemake-9.lock"}
+        image = lab_images.from_dockerfile(
+            "snakemake", dockerfile.replace("python:3.13-slim", images.python_build_base), lock
+        )
+        cluster.load([image])
+        return {"image": image}
+
+    image: str = once("snakemake", make)["image"]
     return image
 
 
