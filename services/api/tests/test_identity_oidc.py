@@ -388,7 +388,7 @@ async def test_few_requests_are_under_way_at_once_and_those_who_wait_too_long_ge
     issuer, opened, introspection
 ):
     async with opened(
-        introspection=introspection | {"max_requests": 3}, timeout_seconds=0.5
+        introspection=introspection | {"max_requests": 3}, timeout_seconds=3
     ) as authenticator:
         await ask(authenticator, issuer.token())
         issuer.most_at_once = 0
