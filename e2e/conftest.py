@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
+from functools import cache as memoized
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from install import (
     uninstall,
 )
 from kube import TASK_LABEL, Kube, Node
-from lab import backends, cache, docker, services, versions
+from lab import backends, cache, clients, docker, services, versions
 from lab import cluster as lab_cluster
 from lab import images as lab_images
 from lab import kueue as lab_kueue
@@ -48,6 +49,7 @@ from lab.cluster import Cluster
 from lab.errors import LabError
 from lab.images import Images
 from lab.shell import say
+from machine import Machine
 from storage import Bucket, Endpoint, make_bucket
 from tes_client import Document, Task, TesClient, connect
 from waiting import eventually
@@ -175,6 +177,24 @@ def _write(path: Path, failure: Path, make: Callable[[], dict[str, Any]]) -> Non
         raise
     with cache.aside(path) as new:
         new.write_text(json.dumps(facts))
+
+
+@memoized
+def _machine() -> Machine:
+    return Machine(_folder())
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """To have it alone for what goes by the clock."""
+    return _machine()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """Not while its fixtures wait for those of another story."""
+    with _machine().shared():
+        yield
 
 
 # --- the cluster and what stands beside it -------------------------------------------------------------
@@ -315,6 +335,23 @@ def ftp_filer_image(cluster: Cluster, images: Images) -> str:
         return {"image": image}
 
     image: str = once("ftp-filer", make)["image"]
+    return image
+
+
+@pytest.fixture(scope="session")
+def snakemake_image(cluster: Cluster, images: Images) -> str:
+    """What Snakemake's jobs run in: Snakemake as its client is, from the same lock."""
+
+    def make() -> dict[str, Any]:
+        dockerfile = (clients.LOCKS / "Dockerfile.snakemake").read_text()
+        lock = {"snakemake.lock": clients.LOCKS / "snakemake-9.lock"}
+        image = lab_images.from_dockerfile(
+            "snakemake", dockerfile.replace("python:3.13-slim", images.python_build_base), lock
+        )
+        cluster.load([image])
+        return {"image": image}
+
+    image: str = once("snakemake", make)["image"]
     return image
 
 

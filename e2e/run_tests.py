@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -20,6 +20,7 @@ from lab.errors import LabError
 from lab.shell import say
 
 ROOT = Path(__file__).resolve().parent.parent
+_LINE = 300  # characters of what a failed test says, in the summary
 CODE = [
     "packages",
     "services",
@@ -29,6 +30,7 @@ CODE = [
     "e2e/lab",
     "e2e/failures",
     "e2e/chaos",
+    "e2e/tests",
     "tests",
 ]
 
@@ -90,19 +92,20 @@ LEVELS = {
     "unit": Level(_helm, ["-m", "not integration and not browser and not e2e", "-n", "2", *CODE]),
     "integration": Level(_integration, ["-m", "integration", "-n", "2", *CODE]),
     "browser": Level(_browser, ["-m", "browser", "services/api"]),
-    "e2e": Level(_cluster, ["-m", "e2e", "-n", "6", "--dist", "loadgroup", "e2e/stories"]),
+    "e2e": Level(_cluster, ["-m", "e2e", "-n", "4", "--dist", "loadgroup", "e2e/stories"]),
 }
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one level came to."""
+    """What one level came to. `failures`: a line of each."""
 
     passed: int
     failed: int
     skipped: int
     seconds: float
     ok: bool
+    failures: tuple[str, ...] = ()
 
 
 def run_level(name: str, extra: Sequence[str]) -> Result:
@@ -114,37 +117,46 @@ def run_level(name: str, extra: Sequence[str]) -> Result:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-q", *LEVELS[name].arguments]
         code = subprocess.run([*command, *extra], cwd=ROOT, env=environment, check=False).returncode
-        passed, failed, skipped = counts(report)
-    return Result(passed, failed, skipped, time.monotonic() - start, ok=code == 0)
+        found = result_of(report)
+    return replace(found, seconds=time.monotonic() - start, ok=code == 0)
 
 
-def counts(report: Path) -> tuple[int, int, int]:
-    """Passed, failed and skipped of a JUnit report; nothing passed if pytest left none."""
+def result_of(report: Path) -> Result:
+    """From a JUnit report; nothing passed if pytest left none."""
     if not report.exists():
-        return 0, 1, 0
-    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314  # our own file
+        return Result(0, 1, 0, 0, ok=False, failures=("pytest left no report",))
+    root = ET.parse(report).getroot()  # noqa: S314  # our own file
     total = failed = skipped = 0
-    for suite in suites:
+    for suite in root.iter("testsuite"):
         total += int(suite.get("tests", 0))
         failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         skipped += int(suite.get("skipped", 0))
-    return total - failed - skipped, failed, skipped
+    failures = tuple(
+        f"{test.get('name')}: {_line(problem.get('message', ''))}"
+        for test in root.iter("testcase")
+        for problem in (*test.iter("failure"), *test.iter("error"))
+    )
+    return Result(total - failed - skipped, failed, skipped, 0, ok=not failed, failures=failures)
+
+
+def _line(message: str) -> str:
+    return " ".join(message.split())[:_LINE]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit 0 only if every level ran and passed."""
-    names, _, extra = " ".join(arguments).partition("--")
-    chosen = names.split() or list(LEVELS)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    chosen, extra = arguments[:end] or list(LEVELS), arguments[end + 1 :]
     if unknown := set(chosen) - set(LEVELS):
         say(f"no such level: {', '.join(sorted(unknown))}; there are {', '.join(LEVELS)}")
         return 2
     results: dict[str, Result] = {}
     for name in chosen:
         try:
-            results[name] = run_level(name, extra.split())
+            results[name] = run_level(name, extra)
         except LabError as error:
             say(f"{name}: cannot start: {error}")
-            results[name] = Result(0, 1, 0, 0, ok=False)
+            results[name] = Result(0, 1, 0, 0, ok=False, failures=(f"cannot start: {error}",))
     say("── summary")
     for name, result in results.items():
         word = "ok" if result.ok else "FAILED"
@@ -152,6 +164,8 @@ def main(arguments: Sequence[str]) -> int:
             f"{name:12} {word:7} {result.passed:5} passed {result.failed:3} failed"
             f" {result.skipped:3} skipped  {result.seconds:6.0f} s"
         )
+        for failure in result.failures:
+            say(f"{'':12} {failure}")
     total = [
         sum(getattr(result, field) for result in results.values())
         for field in ("passed", "failed", "skipped")

@@ -120,9 +120,23 @@ def recorder_bereft(kinds: str, words: str) -> Disturbance:
         recorder = await world.kube.running_container(task_id, "trec")
         for found in await world.kube.of_task(kinds, task_id):
             await world.kube.delete(found["kind"], found["metadata"]["name"])
+        if kinds == "serviceaccounts":
+            await _token_refused(world, recorder)
         await world.node.signal_container(recorder, "SIGKILL")
 
     return Disturbance(words=f"{words}, then `trec` is killed", act=act)
+
+
+async def _token_refused(world: World, recorder: str) -> None:
+    """The API server believes a token that it has believed for some seconds more."""
+    root = f"/proc/{await world.node.pid_of(recorder)}/root"
+    token = await world.node.run("cat", f"{root}/poiesis/recorder/kubernetes/token")
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+
+    async def refused() -> bool:
+        return not (await world.kube.create(review))["status"].get("authenticated")
+
+    await eventually(refused, "a token that the API server refuses", every=1)
 
 
 def recorder_killed_at_the_end(words: str, *, heard: bool) -> Disturbance:

@@ -12,7 +12,7 @@ _DOWNLOAD_S = 900
 
 
 def artifact(group: str, name: str, version: str, kind: str, sha256: str) -> Path:
-    """The file of an artifact, downloaded now if it is not in the cache. LabError if it is not that very file."""
+    """An artifact's file, downloaded now if it is not in the cache. LabError if it is not that very file."""
     file = f"{name}-{version}.{kind}"
     target = cache.directory() / "maven" / f"{sha256[:12]}-{file}"
     if target.exists():

@@ -48,7 +48,7 @@ class Realm:
         return await self._token(form | {"client_secret": "workflows-secret"})
 
     async def rotate_keys(self, algorithm: str) -> str:
-        """Sign with a new key from now on; the former ones go on to count. Returns what `remove_key` takes."""
+        """Sign with a new key from now on; the former go on to count. Returns what `remove_key` takes."""
         provider, settings = _KEYS[algorithm]
         key = {
             "name": f"rotated-{algorithm}",
