@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
@@ -42,7 +41,7 @@ from install import (
     uninstall,
 )
 from kube import TASK_LABEL, Kube, Node
-from lab import cache, clients, docker, services, versions
+from lab import backends, cache, clients, docker, services, versions
 from lab import cluster as lab_cluster
 from lab import images as lab_images
 from lab import kueue as lab_kueue
@@ -54,10 +53,6 @@ from machine import Machine
 from storage import Bucket, Endpoint, make_bucket
 from tes_client import Document, Task, TesClient, connect
 from waiting import eventually
-
-with warnings.catch_warnings():  # testcontainers moved its modules, and says so where they are imported
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from lab import backends
 
 _RUN = "POIESIS_E2E_RUN"  # how this run is called
 _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down

@@ -2,8 +2,8 @@
 
     run_tests.py [unit] [integration] [browser] [e2e] [-- pytest arguments]
 
-Integration tests get a Postgres and a MinIO of the lab, browser tests Chromium as well, end-to-end tests its
-kind cluster; none skips when they cannot be had.
+Integration tests get a Postgres, a MinIO and a Keycloak of the lab, browser tests Chromium, too, end-to-end
+tests its kind cluster; none skips when they cannot be had.
 """
 
 import os
@@ -54,6 +54,18 @@ def _backends() -> dict[str, str]:
     }
 
 
+def _integration() -> dict[str, str]:
+    from lab import backends
+
+    found = _backends()
+    keycloak = backends.start_keycloak()
+    return found | {
+        "POIESIS_TEST_KEYCLOAK": keycloak.url,
+        "POIESIS_TEST_KEYCLOAK_ADMINISTRATOR": keycloak.administrator,
+        "POIESIS_TEST_KEYCLOAK_PASSWORD": keycloak.password,
+    }
+
+
 def _browser() -> dict[str, str]:
     from lab import host
 
@@ -78,7 +90,7 @@ class Level:
 
 LEVELS = {
     "unit": Level(_helm, ["-m", "not integration and not browser and not e2e", "-n", "2", *CODE]),
-    "integration": Level(_backends, ["-m", "integration", "-n", "2", *CODE]),
+    "integration": Level(_integration, ["-m", "integration", "-n", "2", *CODE]),
     "browser": Level(_browser, ["-m", "browser", "services/api"]),
     "e2e": Level(_cluster, ["-m", "e2e", "-n", "4", "--dist", "loadgroup", "e2e/stories"]),
 }

@@ -1,4 +1,4 @@
-"""What tests need beside the cluster: object storage, a database, a file server, as containers.
+"""What tests need beside the cluster: object storage, a database, a file server, an issuer, as containers.
 
 They join docker's network of the cluster, so Pods reach them by address. A container that runs already, made
 from the same image for the same network, is used again; `python -m lab down` removes it.
@@ -16,13 +16,14 @@ os.environ.setdefault(
     "TESTCONTAINERS_RYUK_DISABLED", "true"
 )  # its image may not be had; `down` does its work
 
+from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
-from testcontainers.postgres import PostgresContainer
 
-from lab import cache, cluster, docker, images
+from lab import cache, cluster, docker, images, keycloak
 from lab.shell import step, succeeds, wait_until
 
 _READY_S = 60
+_KEYCLOAK_READY_S = 180  # it is a large program, and the machine may be busy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,22 @@ class Postgres(Backend):
 
 @dataclass(frozen=True, kw_only=True)
 class FileServer(Backend):
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def pod_url(self) -> str:
+        return f"http://{self.pod_host}:{self.pod_port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keycloak(Backend):
+    """An OpenID Provider, and who administers it. Each of its addresses is an issuer of its own."""
+
+    administrator: str
+    password: str = field(repr=False)
+
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
@@ -121,6 +138,17 @@ def start_postgres(name: str = "poiesis-postgres") -> Postgres:
         ask = [*asked[:2], "-e", f"PGPASSWORD={password}", *asked[2:]]
         wait_until(lambda: succeeds(ask), "Postgres", seconds=_READY_S)
         return Postgres(**vars(found), user=user, password=password, database=database)
+
+
+def start_keycloak(name: str = "poiesis-keycloak") -> Keycloak:
+    """Keycloak, ready; its realms are whatever earlier tests left."""
+    with cache.lock():
+        found = _start(name, keycloak.image(), keycloak.PORT, DockerContainer)
+        server = Keycloak(**vars(found), administrator=keycloak.ADMINISTRATOR, password=keycloak.PASSWORD)
+        with step(f"wait for {name}"):
+            own_realm = f"{server.url}/realms/master"
+            wait_until(lambda: _get(own_realm) == 200, "Keycloak", seconds=_KEYCLOAK_READY_S)
+        return server
 
 
 def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -> FileServer:

@@ -159,8 +159,9 @@ def from_dockerfile(name: str, dockerfile: str, files: Mapping[str, Path] | None
 
 
 def _content(path: Path) -> str:
-    """A name for what is in `path`. Compiled programs, which are large, bear the hash of their recipe."""
-    return path.name if path.parent == cache.directory() / "bin" else cache.hash_of([], [path])
+    """A name for what is in `path`. Large files that the lab keeps bear a hash in their names."""
+    kept = path.parent in (cache.directory() / "bin", cache.directory() / "maven")
+    return path.name if kept else cache.hash_of([], [path])
 
 
 def built_busybox() -> str:
