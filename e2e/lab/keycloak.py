@@ -32,9 +32,11 @@ def image() -> str:
         f"""\
 FROM {_distribution()}
 ENV KC_DB=dev-file KC_CACHE=local KC_HTTP_ENABLED=true KC_HOSTNAME_STRICT=false \\
-    JAVA_OPTS_KC_HEAP="-Xms64m -Xmx384m" JAVA_OPTS_GC=-XX:+UseSerialGC JAVA_OPTS_APPEND=-XX:TieredStopAtLevel=1
+    JAVA_OPTS_KC_HEAP="-Xms64m -Xmx384m" JAVA_OPTS_GC=-XX:+UseSerialGC \\
+    JAVA_OPTS_APPEND=-XX:TieredStopAtLevel=1
 RUN {_HOME}/bin/kc.sh build \\
- && NEW={PASSWORD} {_HOME}/bin/kc.sh bootstrap-admin user --optimized --username={ADMINISTRATOR} --password:env=NEW
+ && NEW={PASSWORD} {_HOME}/bin/kc.sh bootstrap-admin user --optimized \\
+    --username={ADMINISTRATOR} --password:env=NEW
 EXPOSE {PORT}
 ENTRYPOINT ["{_HOME}/bin/kc.sh"]
 CMD ["start", "--optimized"]
