@@ -5,12 +5,13 @@ started the run takes it all down at the end. POIESIS_E2E_KEEP=1 (or --keep-clus
 run upgrades it in place. --kubeconfig or POIESIS_KUBECONFIG names a cluster to use instead of the lab's.
 """
 
+import asyncio
 import fcntl
 import json
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from functools import cache as memoized
@@ -31,12 +32,14 @@ from install import (
     SERVICES,
     STORAGE_SECRET,
     Release,
+    Secrets,
     Values,
     chart_values,
     database_secret,
     endpoint_of,
     install,
     kube_of,
+    merged,
     storage_secret,
     uninstall,
 )
@@ -56,12 +59,13 @@ from waiting import eventually
 
 _RUN = "POIESIS_E2E_RUN"  # how this run is called
 _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
-_RELEASES = ("first", "second", "third", "queued")
+_RELEASES = ("first", "second", "third", "queued", "users")
 _SCOPES = {  # by words of their names, tests that have something for themselves, one after the other
     "the cluster of two nodes": ("where_nodes_fail",),
     "the second release": ("test_postgres.py", "test_outages.py"),
     "the third release": ("test_controller.py", "test_submission.py"),
     "the queue": ("where_kueue_admits",),
+    "the release with users": ("test_identity_",),
 }
 _CREATED = pytest.StashKey[list[str]]()
 _CLUSTER = pytest.StashKey[Cluster]()
@@ -278,24 +282,29 @@ def bucket(storage: Endpoint) -> Iterator[Bucket]:
 
 
 @pytest.fixture(scope="session")
-def released(
+def installed(
     cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images
-) -> Callable[..., Release]:
-    """Have the chart installed by a name: these values laid over the common ones, and these Secrets."""
+) -> Callable[[str, Values, Secrets], Release]:
+    """Install or upgrade the chart by a name: these values laid over the common ones, and these Secrets."""
 
-    def have(name: str, overrides: Values, secrets: Mapping[str, Mapping[str, str]]) -> Release:
-        def make() -> dict[str, Any]:
-            return asdict(
-                install(
-                    cluster,
-                    name=name,
-                    namespace=_namespace(name, os.environ[_RUN]),
-                    values=chart_values(built, storage, images.postgres, overrides),
-                    secrets={STORAGE_SECRET: storage_secret(storage), **secrets},
-                )
-            )
+    def make(name: str, overrides: Values, secrets: Secrets) -> Release:
+        return install(
+            cluster,
+            name=name,
+            namespace=_namespace(name, os.environ[_RUN]),
+            values=chart_values(built, storage, images.postgres, overrides),
+            secrets={STORAGE_SECRET: storage_secret(storage), **secrets},
+        )
 
-        return Release(**once(name, make))
+    return make
+
+
+@pytest.fixture(scope="session")
+def released(installed: Callable[[str, Values, Secrets], Release]) -> Callable[..., Release]:
+    """Have the chart installed by a name, once."""
+
+    def have(name: str, overrides: Values, secrets: Secrets) -> Release:
+        return Release(**once(name, lambda: asdict(installed(name, overrides, secrets))))
 
     return have
 
@@ -406,6 +415,32 @@ def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Releas
     release = released("queued", overrides, {})
     once("queue", add_queue)
     return release
+
+
+@pytest.fixture(scope="session")
+def with_users(
+    cluster: Cluster, installed: Callable[[str, Values, Secrets], Release]
+) -> Callable[[Values, Secrets], Release]:
+    """Have the release that asks who its users are, as these values want it, and no api of former values."""
+
+    def have(overrides: Values, secrets: Secrets) -> Release:
+        release = installed("users", merged({"tctl": {"replicas": 1}}, overrides), secrets)
+        kube = kube_of(cluster, release)
+
+        async def alone() -> bool:
+            (deployment,) = await kube.of_component("deployments", "api")
+            return len(await kube.of_component("pods", "api")) == deployment["spec"]["replicas"]
+
+        asyncio.run(eventually(alone, "the end of the former apis", seconds=90))
+        return release
+
+    return have
+
+
+@pytest.fixture(scope="session")
+def keycloak(cluster: Cluster) -> backends.Keycloak:
+    """Keycloak; a test makes a realm of its own there."""
+    return backends.Keycloak(**once("keycloak", lambda: asdict(backends.start_keycloak())))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ STORAGE_SECRET = "poiesis-e2e-storage"
 DATABASE_SECRET = "poiesis-e2e-database"
 
 Values = dict[str, Any]
+Secrets = Mapping[str, Mapping[str, str]]  # name, key, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,10 @@ def install(
     name: str,
     namespace: str,
     values: Values,
-    secrets: Mapping[str, Mapping[str, str]],
+    secrets: Secrets,
     seconds: float = 180,
 ) -> Release:
-    """`helm upgrade --install`, and wait for an answer. `secrets` are made first: name, key, value."""
+    """`helm upgrade --install`, and wait for an answer. `secrets` are made first."""
     with step(f"install the chart: release {name}, namespace {namespace}"):
         _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         for secret, data in secrets.items():

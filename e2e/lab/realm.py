@@ -47,6 +47,12 @@ class Realm:
         form = {"grant_type": "client_credentials", "client_id": "tes-workflows"}
         return await self._token(form | {"client_secret": "workflows-secret"})
 
+    async def revoke(self, token: str) -> None:
+        """A user's access token."""
+        form = {"client_id": "tes-cli", "token": token}
+        async with aiohttp.ClientSession(raise_for_status=True) as http:
+            await http.post(f"{self.openid}/revoke", data=form)
+
     async def rotate_keys(self, algorithm: str) -> str:
         """Sign with a new key from now on; the former go on to count. Returns what `remove_key` takes."""
         provider, settings = _KEYS[algorithm]
