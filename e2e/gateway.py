@@ -89,7 +89,7 @@ async def gateway(address: str, keycloak: str) -> AsyncIterator[Gateway]:
             await runner.cleanup()
 
 
-def _others(headers: "CIMultiDictProxy[str]") -> "CIMultiDict[str]":
+def _others(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     kept = CIMultiDict(headers)
     for name in _OWN:
         kept.popall(name, None)
