@@ -1,4 +1,4 @@
-"""The `poiesis` command, as somebody runs it who has a home and an environment of their own."""
+"""Programs of users that a story runs: the `poiesis` command, and how any of them ends."""
 
 import asyncio
 import os
@@ -12,12 +12,15 @@ _CLI = Path(__file__).resolve().parents[1] / "cli"
 _SECONDS = 180
 
 Outcome = tuple[int | None, str, str]
-"""Exit code, standard output, standard error."""
+"""Exit code, standard output, standard error (empty if it is not a pipe of its own)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """`environment`: what is beside PATH, for instance POIESIS_SERVER."""
+    """The `poiesis` command, of somebody with a home and an environment of their own.
+
+    `environment`: what is beside PATH, for instance POIESIS_SERVER.
+    """
 
     home: Path
     environment: Mapping[str, str]
@@ -37,7 +40,12 @@ class Command:
         return await ended(await self.start(*arguments))
 
 
-async def ended(process: Process) -> Outcome:
-    """What is left of its output when it ends."""
-    out, err = await asyncio.wait_for(process.communicate(), _SECONDS)
-    return process.returncode, out.decode(), err.decode()
+async def ended(process: Process, seconds: float = _SECONDS) -> Outcome:
+    """What is left of its output when it ends; it is killed if it has not by then."""
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), seconds)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()  # wait() would leave its pipes open behind it
+    return process.returncode, out.decode(), (err or b"").decode()

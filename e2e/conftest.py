@@ -11,8 +11,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cache as memoized
 from functools import partial
@@ -195,9 +195,9 @@ def machine() -> Machine:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Generator[None, None, None]:
-    """Not while its fixtures wait for those of another story."""
-    with _machine().shared():
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Of a story, and not while its fixtures wait for those of another one."""
+    with _machine().shared() if item.get_closest_marker("e2e") else nullcontext():
         yield
 
 
@@ -254,7 +254,7 @@ def postgres(cluster: Cluster) -> backends.Postgres:
 @pytest.fixture(scope="session")
 def web_url(cluster: Cluster) -> str:
     """The HTTP server's URL as Pods know it."""
-    server = backends.FileServer(**once("web", lambda: asdict(backends.start_file_server({}))))
+    server = backends.HttpServer(**once("web", lambda: asdict(backends.start_file_server({}))))
     return server.pod_url
 
 
@@ -319,49 +319,41 @@ def release(released: Callable[..., Release], postgres: backends.Postgres) -> Re
     return released("first", overrides, {DATABASE_SECRET: database_secret(postgres.pod_dsn)})
 
 
-@pytest.fixture(scope="session")
-def filer_image(cluster: Cluster, images: Images) -> str:
-    """A filer that is not ours."""
+def _image(
+    cluster: Cluster, name: str, dockerfile: Path, base: tuple[str, str], files: Mapping[str, Path]
+) -> str:
+    """An image of the stories' own, built and in the cluster. `base`: what FROM says, and what it is here."""
 
     def make() -> dict[str, Any]:
-        dockerfile = (_FILER / "Dockerfile").read_text().replace("busybox:1.37", images.busybox)
-        image = lab_images.from_dockerfile("filer", dockerfile, {"filer.sh": _FILER / "filer.sh"})
+        image = lab_images.from_dockerfile(name, dockerfile.read_text().replace(*base), files)
         cluster.load([image])
         return {"image": image}
 
-    image: str = once("filer", make)["image"]
+    image: str = once(name, make)["image"]
     return image
+
+
+@pytest.fixture(scope="session")
+def filer_image(cluster: Cluster, images: Images) -> str:
+    """A filer that is not ours."""
+    base = ("busybox:1.37", images.busybox)
+    return _image(cluster, "filer", _FILER / "Dockerfile", base, {"filer.sh": _FILER / "filer.sh"})
 
 
 @pytest.fixture(scope="session")
 def ftp_filer_image(cluster: Cluster, images: Images) -> str:
     """The filer for the files of cwl-tes."""
-
-    def make() -> dict[str, Any]:
-        dockerfile = (_FILER / "Dockerfile.ftp").read_text().replace("python:3.13-slim", images.python_base)
-        image = lab_images.from_dockerfile("ftp-filer", dockerfile, {"ftp.py": _FILER / "ftp.py"})
-        cluster.load([image])
-        return {"image": image}
-
-    image: str = once("ftp-filer", make)["image"]
-    return image
+    base = ("python:3.13-slim", images.python_base)
+    return _image(cluster, "ftp-filer", _FILER / "Dockerfile.ftp", base, {"ftp.py": _FILER / "ftp.py"})
 
 
 @pytest.fixture(scope="session")
 def snakemake_image(cluster: Cluster, images: Images) -> str:
     """What Snakemake's jobs run in: Snakemake as its client is, from the same lock."""
-
-    def make() -> dict[str, Any]:
-        dockerfile = (clients.LOCKS / "Dockerfile.snakemake").read_text()
-        lock = {"snakemake.lock": clients.LOCKS / "snakemake-9.lock"}
-        image = lab_images.from_dockerfile(
-            "snakemake", dockerfile.replace("python:3.13-slim", images.python_build_base), lock
-        )
-        cluster.load([image])
-        return {"image": image}
-
-    image: str = once("snakemake", make)["image"]
-    return image
+    base = ("python:3.13-slim", images.python_build_base)
+    lock = clients.LOCKS / "snakemake-9.lock"
+    dockerfile = clients.LOCKS / "Dockerfile.snakemake"
+    return _image(cluster, "snakemake", dockerfile, base, {"snakemake.lock": lock})
 
 
 @pytest.fixture(scope="session")
@@ -625,7 +617,7 @@ def queued_kube(cluster: Cluster, queued: Release) -> Kube:
     return kube_of(cluster, queued)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def node(cluster: Cluster) -> Node:
     """The machine that Pods run on."""
     assert not cluster.external, "this story has to reach into the node: run it on the lab's own cluster"

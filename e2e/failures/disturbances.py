@@ -112,22 +112,25 @@ def recorder_killed_twice() -> Disturbance:
     return Disturbance(words="`trec` is killed (SIGKILL) twice while an executor runs", act=act)
 
 
-def recorder_bereft(kinds: str, words: str) -> Disturbance:
-    """It loses a right or its identity while an executor runs, and has to begin anew without."""
+def recorder_bereft(
+    kinds: str, words: str, *, until: Callable[[World, str], Awaitable[None]] | None = None
+) -> Disturbance:
+    """It loses a right or its identity while an executor runs, and has to begin anew without; `until` waits,
+    given its container, for when that is so."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
         recorder = await world.kube.running_container(task_id, "trec")
         for found in await world.kube.of_task(kinds, task_id):
             await world.kube.delete(found["kind"], found["metadata"]["name"])
-        if kinds == "serviceaccounts":
-            await _token_refused(world, recorder)
+        if until is not None:
+            await until(world, recorder)
         await world.node.signal_container(recorder, "SIGKILL")
 
     return Disturbance(words=f"{words}, then `trec` is killed", act=act)
 
 
-async def _token_refused(world: World, recorder: str) -> None:
+async def token_refused(world: World, recorder: str) -> None:
     """The API server believes a token that it has believed for some seconds more."""
     root = f"/proc/{await world.node.pid_of(recorder)}/root"
     token = await world.node.run("cat", f"{root}/poiesis/recorder/kubernetes/token")

@@ -402,7 +402,7 @@ _THE_RECORDER = (
         "if (is_installed(target) || copy_file(SELF, target, 0755) != 0) {",
         rows=("recorder-killed-at-first",),
         # Whichever Pod has its hook run again; one row is left to show that others go on.
-        spoils=tuple(case.id for case in CASES if case.id not in {"recorder-killed-at-first", "signal"}),
+        spoils=tuple(case.id for case in CASES if case.id != "signal"),
         late=True,
     ),
     _one(
@@ -561,7 +561,7 @@ _CANCELED = (
         "            self._must_ask = True\n",
         "",
         rows=("cancel-pulling",),
-        spoils=tuple(name for name in _CANCELED_IN_A_POD if name != "cancel-pulling"),
+        spoils=_CANCELED_IN_A_POD,
     ),
     _one(
         "between-is-running",
@@ -570,7 +570,7 @@ _CANCELED = (
         "    if latest.last or situation.shutting_down:\n",
         "    if latest.last:\n",
         rows=("cancel-between",),
-        spoils=tuple(name for name in _CANCELED_IN_A_POD if name != "cancel-between"),
+        spoils=_CANCELED_IN_A_POD,
     ),
     Mutation(
         name="patience-kept",

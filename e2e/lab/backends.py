@@ -38,10 +38,7 @@ class Backend:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Minio(Backend):
-    access_key: str
-    secret_key: str = field(repr=False)
-
+class HttpServer(Backend):
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
@@ -49,6 +46,12 @@ class Minio(Backend):
     @property
     def pod_url(self) -> str:
         return f"http://{self.pod_host}:{self.pod_port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Minio(HttpServer):
+    access_key: str
+    secret_key: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,30 +70,11 @@ class Postgres(Backend):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileServer(Backend):
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
-
-    @property
-    def pod_url(self) -> str:
-        return f"http://{self.pod_host}:{self.pod_port}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Keycloak(Backend):
+class Keycloak(HttpServer):
     """An OpenID Provider, and who administers it. Each of its addresses is an issuer of its own."""
 
     administrator: str
     password: str = field(repr=False)
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
-
-    @property
-    def pod_url(self) -> str:
-        return f"http://{self.pod_host}:{self.pod_port}"
 
 
 def start_minio(name: str = "poiesis-minio") -> Minio:
@@ -151,7 +135,7 @@ def start_keycloak(name: str = "poiesis-keycloak") -> Keycloak:
         return server
 
 
-def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -> FileServer:
+def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -> HttpServer:
     """An HTTP server of static files; `files` (path -> content) are added to those it has."""
 
     def make(image: str) -> DockerContainer:
@@ -159,7 +143,7 @@ def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -
 
     with cache.lock():
         found = _start(name, images.images().busybox, 80, make)
-        server = FileServer(**vars(found))
+        server = HttpServer(**vars(found))
         _put(name, files)
         wait_until(lambda: _get(server.url) is not None, "the file server", seconds=_READY_S)
         return server

@@ -112,9 +112,7 @@ def remembered(name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:
 
 def _pulled() -> Images:
     for image in dict.fromkeys(PULLED.values()):
-        if not docker.has_image(image):
-            with step(f"pull {image}"):
-                docker.docker("pull", "--quiet", image)
+        docker.pull(image)
     return Images(
         **PULLED,
         busybox_nonroot=_nonroot(versions.BUSYBOX_IMAGE),

@@ -6,7 +6,6 @@ of Debian.
 
 from lab import docker, images, maven, rootfs, versions
 from lab.rootfs import RootFs
-from lab.shell import step
 
 _HOME = "/opt/keycloak"
 PORT = 8080
@@ -46,9 +45,7 @@ CMD ["start", "--optimized"]
 
 def _distribution() -> str:
     if docker.registry_answers():
-        if not docker.has_image(versions.KEYCLOAK_IMAGE):
-            with step(f"pull {versions.KEYCLOAK_IMAGE}"):
-                docker.docker("pull", "--quiet", versions.KEYCLOAK_IMAGE)
+        docker.pull(versions.KEYCLOAK_IMAGE)
         return versions.KEYCLOAK_IMAGE
     archive = maven.artifact(
         "org.keycloak", "keycloak-quarkus-dist", versions.KEYCLOAK, "zip", versions.KEYCLOAK_SHA256

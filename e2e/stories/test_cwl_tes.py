@@ -14,6 +14,7 @@ import pytest
 import trustme
 from filelock import AsyncFileLock
 
+from command import Outcome, ended
 from install import Release
 from kube import Kube, Node
 from lab import clients
@@ -34,8 +35,8 @@ class Cwl:
     folder: Path
     options: tuple[str, ...]
 
-    async def run(self, document: object, job: object) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr."""
+    async def run(self, document: object, job: object) -> Outcome:
+        """A tool with a job."""
         for name, content in (("tool.json", document), ("job.json", job)):
             (self.folder / name).write_text(json.dumps(content))
         process = await asyncio.create_subprocess_exec(
@@ -47,13 +48,8 @@ class Cwl:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        try:  # a poll that took too long makes it wait ever longer for the next, up to minutes
-            out, err = await asyncio.wait_for(process.communicate(), 600)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        return process.returncode or 0, out.decode(), err.decode()
+        # A poll that took too long makes it wait ever longer for the next, up to minutes.
+        return await ended(process, 600)
 
 
 @pytest.fixture

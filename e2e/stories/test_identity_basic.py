@@ -9,10 +9,11 @@ import bcrypt
 import pytest
 
 from command import Command
-from documents import assert_ended, only_log, sh, stdout
+from documents import only_log, sh
 from install import Release, Secrets, Values
 from lab.images import Images
-from tes_client import PATH, Document, TesClient, TesRefused, connect
+from ownership import assert_a_task_is_its_owners
+from tes_client import PATH, Document, TesClient, connect
 
 pytestmark = pytest.mark.e2e
 
@@ -81,18 +82,7 @@ async def test_service_info_needs_no_password(release: Release) -> None:
 async def test_a_task_is_seen_by_who_created_it_and_by_administrators(
     alice: TesClient, bob: TesClient, root: TesClient, images: Images
 ) -> None:
-    task = await alice.run({"executors": [sh(images.busybox, "echo mine")]})
-    assert_ended(task, "COMPLETE")
-    assert stdout(task) == "mine\n"
-
-    for asked in (bob.get, bob.cancel):
-        with pytest.raises(TesRefused) as refused:
-            await asked(task["id"])
-        assert refused.value.status == 404
-    assert (await bob.list_tasks())["tasks"] == []
-    for client in (alice, root):
-        assert task["id"] in {one["id"] for one in (await client.list_tasks())["tasks"]}
-    assert await root.get(task["id"], "FULL") == task
+    await assert_a_task_is_its_owners(owner=alice, other=bob, root=root, image=images.busybox)
 
 
 async def test_a_task_that_waits_for_others_of_its_owner_says_so(

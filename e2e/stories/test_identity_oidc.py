@@ -19,18 +19,17 @@ import pytest_asyncio
 import yaml
 
 from command import Command, ended
-from documents import assert_ended, sh, stdout
+from documents import assert_ended, sh
 from gateway import Gateway, gateway
 from install import Release, Secrets, Values, kube_of, merged
 from keycloak_page import confirm
 from kube import Kube, Node
-from lab import cluster as lab_cluster
-from lab import docker
 from lab.backends import Keycloak
 from lab.cluster import Cluster
 from lab.images import Images
 from lab.realm import EXAMPLE, Realm, make_realm
-from tes_client import PATH, TesClient, TesRefused, connect
+from ownership import assert_a_task_is_its_owners
+from tes_client import PATH, TesClient, connect
 from waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -40,10 +39,8 @@ _ENOUGH = 12  # requests on connections of their own, so that each of the two re
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def issuer(cluster: Cluster, keycloak: Keycloak) -> AsyncIterator[Gateway]:
+async def issuer(node: Node, keycloak: Keycloak) -> AsyncIterator[Gateway]:
     """What Pods and people take for Keycloak."""
-    assert not cluster.external, "Pods have to reach this machine: run it on the lab's own cluster"
-    node = Node(docker=docker.binary(), container=lab_cluster.ONE_NODE.control_plane)
     async with gateway(await node.host_address(), keycloak.url) as made:
         yield made
 
@@ -88,18 +85,7 @@ async def test_a_token_runs_a_task_that_its_bearer_and_administrators_alone_see(
 ) -> None:
     async with AsyncExitStack() as stack:
         alice, bob, root = [await _as(stack, release, realm, user) for user in ("alice", "bob", "root")]
-        task = await alice.run({"executors": [sh(images.busybox, "echo mine")]})
-        assert_ended(task, "COMPLETE")
-        assert stdout(task) == "mine\n"
-
-        for asked in (bob.get, bob.cancel):
-            with pytest.raises(TesRefused) as refused:
-                await asked(task["id"])
-            assert refused.value.status == 404
-        assert (await bob.list_tasks())["tasks"] == []
-        for client in (alice, root):
-            assert task["id"] in {one["id"] for one in (await client.list_tasks())["tasks"]}
-        assert await root.get(task["id"], "FULL") == task
+        await assert_a_task_is_its_owners(owner=alice, other=bob, root=root, image=images.busybox)
 
 
 async def test_a_workflow_engine_runs_tasks_with_a_token_of_its_own(

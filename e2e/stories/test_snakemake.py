@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from command import ended
 from kube import Kube, Node
 from lab import clients
 from little_cpu import little_cpu
@@ -45,7 +46,7 @@ class Snakemake:
     options: tuple[str, ...]
     environment: dict[str, str]
 
-    async def run(self, snakefile: str) -> tuple[int, str]:
+    async def run(self, snakefile: str) -> tuple[int | None, str]:
         """Exit code, and what it and its tasks say."""
         (self.folder / "Snakefile").write_text(snakefile)
         process = await asyncio.create_subprocess_exec(
@@ -55,15 +56,9 @@ class Snakemake:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        try:  # it looks at each job for the first time after 40 s
-            out, _ = await asyncio.wait_for(process.communicate(), 900)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        said = out.decode()
+        code, said, _ = await ended(process, 900)  # it looks at each job for the first time after 40 s
         tasks = [await self.client.get(task_id, "FULL") for task_id in re.findall(_SUBMITTED, said)]
-        return process.returncode or 0, "\n".join([said, *map(str, tasks)])
+        return code, "\n".join([said, *map(str, tasks)])
 
 
 @pytest.fixture

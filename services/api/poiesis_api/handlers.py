@@ -28,9 +28,8 @@ from poiesis_models.tes import TesTaskRequest
 CANCEL_SUFFIX = ":cancel"
 IDEMPOTENCY_KEY = "Idempotency-Key"
 JSON = "application/json"
-LONG_BODY_BYTES = (
-    64 * 1024
-)  # takes so long to check that others would wait: milliseconds, seconds if it is long
+# What is longer takes so long to check that others would wait: milliseconds, seconds if it is very long.
+LONG_BODY_BYTES = 64 * 1024
 _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
