@@ -43,7 +43,7 @@ from install import (
     storage_secret,
     uninstall,
 )
-from kube import TASK_LABEL, Kube, Node
+from kube import COMPONENT_LABEL, TASK_LABEL, Kube, Node
 from lab import backends, cache, clients, docker, services, versions
 from lab import cluster as lab_cluster
 from lab import images as lab_images
@@ -53,6 +53,7 @@ from lab.errors import LabError
 from lab.images import Images
 from lab.shell import say
 from machine import Machine
+from run_tests import CONTROLLERS
 from storage import Bucket, Endpoint, make_bucket
 from tes_client import Document, Task, TesClient, connect
 from waiting import eventually
@@ -68,6 +69,7 @@ _SCOPES = {  # by words of their names, tests that have something for themselves
     "the release with users": ("test_identity_",),
 }
 _CREATED = pytest.StashKey[list[str]]()
+_NAMESPACE = pytest.StashKey[str]()
 _CLUSTER = pytest.StashKey[Cluster]()
 _PASSING = pytest.StashKey[bool]()  # whether the cluster of two nodes goes when this process does
 _SHORT = {"unschedulableSeconds": 20, "nodeLostSeconds": 10, "stalledSeconds": 15}  # the document names them
@@ -556,6 +558,7 @@ async def _client(request: pytest.FixtureRequest, release: Release) -> AsyncIter
     """The test's report looks at the tasks that it creates."""
     async with connect(release.url) as made:
         request.node.stash[_CREATED] = made.created
+        request.node.stash[_NAMESPACE] = release.namespace
         yield made
 
 
@@ -643,14 +646,31 @@ async def database(postgres: backends.Postgres, release: Release) -> AsyncIterat
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Beside a failure stand the Pods of the tasks that the test created."""
+    """Beside a failure stand the Pods of the tasks that the test created, and the controllers' last words."""
     report = yield
     created = item.stash.get(_CREATED, [])
     if report.when == "call" and report.failed and created:
+        cluster = item.stash.get(_CLUSTER, None)
         for task_id in created[:3]:
-            looks = _looks(task_id, item.stash.get(_CLUSTER, None))
-            report.sections.append((f"Kubernetes on task {task_id}", looks))
+            report.sections.append((f"Kubernetes on task {task_id}", _looks(task_id, cluster)))
+        report.user_properties.append((CONTROLLERS, _controllers(item.stash[_NAMESPACE], cluster)))
     return report
+
+
+def _controllers(namespace: str, cluster: Cluster | None) -> str:
+    """Who leads, and what they said last."""
+    where = ("--namespace", namespace, f"--selector={COMPONENT_LABEL}=tctl")
+    try:
+        cluster = cluster or lab_cluster.current()
+        return "\n".join(
+            [
+                cluster.kubectl("get", "leases", "--namespace", namespace),
+                cluster.kubectl("get", "pods", *where),
+                cluster.kubectl("logs", *where, "--tail=6", "--prefix", "--ignore-errors"),
+            ]
+        )
+    except LabError as error:
+        return f"cannot look: {error}"
 
 
 def _looks(task_id: str, cluster: Cluster | None) -> str:

@@ -20,7 +20,9 @@ from lab.errors import LabError
 from lab.shell import say
 
 ROOT = Path(__file__).resolve().parent.parent
+CONTROLLERS = "controllers"  # the property of a failed story: the controllers' last words
 _LINE = 300  # characters of what a failed test says, in the summary
+_WORDS = 4000  # and of what the controllers do
 CODE = [
     "packages",
     "services",
@@ -132,11 +134,16 @@ def result_of(report: Path) -> Result:
         failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         skipped += int(suite.get("skipped", 0))
     failures = tuple(
-        f"{test.get('name')}: {_line(problem.get('message', ''))}"
+        f"{test.get('name')}: {_line(problem.get('message', ''))}{_controllers(test)}"
         for test in root.iter("testcase")
         for problem in (*test.iter("failure"), *test.iter("error"))
     )
     return Result(total - failed - skipped, failed, skipped, 0, ok=not failed, failures=failures)
+
+
+def _controllers(test: ET.Element) -> str:
+    said = [one.get("value", "") for one in test.iter("property") if one.get("name") == CONTROLLERS]
+    return "".join(f"\n{words[-_WORDS:]}" for words in said)
 
 
 def _line(message: str) -> str:
