@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -465,21 +466,30 @@ def test_shells_get_their_completion(poiesis, shell):
 # ── as a process of its own
 
 
+@contextmanager
 def _process(server, *words, **options):
+    """It ends with the block, whatever became of it."""
+    # What a shell starts in its background ignores SIGINT, and so would what is started from there.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {
         "PYTHONPATH": str(PACKAGE),
         "POIESIS_SERVER": server.url,
         "HOME": "/nonexistent",
         "PATH": os.environ["PATH"],
     }
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "poiesis_cli", *words],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         **options,
-    )
+    ) as process:
+        try:
+            yield process
+            process.wait(60)
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("words", [["run", "busybox", "--", "x"], ["wait", "t1"], ["logs", "-f", "t1"]])
