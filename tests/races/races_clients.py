@@ -5,7 +5,7 @@ import base64
 import copy
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +17,12 @@ from races_scheduler import Process
 from poiesis_api.kube import Kubernetes, Refused, Unreachable
 from poiesis_models.labels import TASK_LABEL
 from poiesis_models.runfiles import STDOUT, SentOutput
+from poiesis_models.together import together
 from poiesis_tctl.kube import Kube, KubeError
 from poiesis_trec.config import Config, KubernetesApi, PodRef
 from poiesis_trec.facts import NO_FILES, Files, PodView
 from poiesis_trec.podwatch import PodUnknown, PodWatch
-from poiesis_trec.recorder import Recorder, _on_stop
+from poiesis_trec.recorder import Recorder, _OutOfTime, _until_time_is_up
 from poiesis_trec.regular import Signature
 from poiesis_trec.rundir import RunDirectories
 from poiesis_trec.tasks_db import TasksDb
@@ -273,16 +274,9 @@ class PodRecorder:
             changed=self._changed,
             stop=self._stop,
         )
-        limit = asyncio.timeout(None)
-        try:
-            async with limit:
-                asyncio.create_task(  # noqa: RUF006 (the process keeps it)
-                    _on_stop(self._stop, self._changed, limit, config), name="stop"
-                )
-                await recorder.record()
-        except TimeoutError:
-            if not limit.expired():
-                raise
+        time = _until_time_is_up(self._stop, self._changed, config)
+        with suppress(_OutOfTime):
+            await together([recorder.record()], [time])
         await self._stop.wait()
 
 
