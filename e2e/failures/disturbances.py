@@ -145,13 +145,16 @@ async def token_refused(world: World, recorder: str) -> None:
 def recorder_killed_at_the_end(words: str, *, heard: bool) -> Disturbance:
     """It dies while Postgres has its last report, which a lock holds back; `heard`: which Postgres executes.
 
-    Its next report is the last once all that the executor has printed is told.
+    Its next report is the last: the executor, which waits for SIGUSR1, has printed no more than is told.
     """
 
     async def act(world: World, task_id: str) -> None:
         await live("ready\n")(world, task_id)
-        recorder = await world.kube.running_container(task_id, "trec")
+        recorder, executor = [
+            await world.kube.running_container(task_id, name) for name in ("trec", "executor-0")
+        ]
         async with _row_locked(world, task_id) as blocked:
+            await world.node.kill_children(executor, "USR1")
             await ended("executor-0")(world, task_id)
             await eventually(
                 lambda: world.kube.sql(f"SELECT pid {blocked}"), "a report that waits", seconds=20

@@ -28,6 +28,7 @@ RAM_GB = 0.064
 GREEDY = "dd if=/dev/zero of=/dev/null bs=512M count=1"
 READY = "echo ready"
 WAIT = "while :; do sleep 0.1; done"
+UNTIL_TOLD = f"{READY}; trap 'echo done; exit 0' USR1; {WAIT}"  # by the node, with a signal
 
 
 def scripts(*texts: str, **fields: object) -> Builder:

@@ -4,7 +4,19 @@ from collections.abc import Sequence
 from math import ceil
 
 from failures.case import After, Case, Surroundings, World
-from failures.cases.builders import AT_ONCE, QUEUED, RAN, READY, SOON, WAIT, Builder, image, scripts, sent
+from failures.cases.builders import (
+    AT_ONCE,
+    QUEUED,
+    RAN,
+    READY,
+    SOON,
+    UNTIL_TOLD,
+    WAIT,
+    Builder,
+    image,
+    scripts,
+    sent,
+)
 from failures.disturbances import executor_runs
 from failures.node_disturbances import (
     Reboot,
@@ -30,7 +42,6 @@ from tes_client import Document, State
 
 SECTION = "What nodes do"
 
-_UNTIL_TOLD = f"{READY}; trap 'echo done; exit 0' USR1; {WAIT}"
 _SLOW = ("localhost:5081/slow:1", "localhost:5082/slow:1")  # the node's own ports
 _BACK = 30  # seconds in which a kubelet that was started looks after its Pods
 _RECOVERED = 90  # an API server that is back, the kubelets' caches, then the outputs
@@ -79,7 +90,7 @@ CASES: Sequence[Case] = (
         id="kubelet-restarted",
         section=SECTION,
         title="It goes on",
-        document=scripts(_UNTIL_TOLD),
+        document=scripts(UNTIL_TOLD),
         meanwhile=kubelet_restarted(),
         state="COMPLETE",
         exit_codes=(0,),
@@ -94,7 +105,7 @@ CASES: Sequence[Case] = (
         id="kubelet-away",
         section=SECTION,
         title="The next executor waits, and none runs twice",
-        document=scripts(_UNTIL_TOLD, "echo next"),
+        document=scripts(UNTIL_TOLD, "echo next"),
         meanwhile=kubelet_away(),
         state="COMPLETE",
         exit_codes=(0, 0),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from failures.case import After, Case
-from failures.cases.builders import AT_ONCE, PULL, QUEUED, RAN, READY, SOON, WAIT, scripts, sent
+from failures.cases.builders import AT_ONCE, PULL, QUEUED, RAN, READY, SOON, UNTIL_TOLD, WAIT, scripts, sent
 from failures.disturbances import (
     ended,
     live,
@@ -72,7 +72,7 @@ CASES: Sequence[Case] = (
             id=f"recorder-killed-{name}",
             section=SECTION,
             title="It dies, and the next one goes on where it was",
-            document=scripts(f"{READY}; sleep 6; echo one"),
+            document=scripts(UNTIL_TOLD),
             meanwhile=recorder_killed_at_the_end(words, heard=heard),
             state="COMPLETE",
             exit_codes=(0,),
@@ -80,7 +80,7 @@ CASES: Sequence[Case] = (
             within=SOON,
             after=After.ASKED,
             states=RAN,
-            sees=(printed("ready\none\n"), restarted("trec"), told_once(), pod_ended("Succeeded")),
+            sees=(printed("ready\ndone\n"), restarted("trec"), told_once(), pod_ended("Succeeded")),
             release="second",
         )
         for name, words, heard in (
