@@ -14,7 +14,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
-_ALSO_INTERNAL = {ipaddress.ip_address("168.63.129.16")}  # Azure's, public by its number
+_ALSO_INTERNAL = (
+    ipaddress.IPv4Network("168.63.129.16/32"),  # Azure's host, public by its number
+    ipaddress.IPv4Network("192.0.0.0/24"),  # IETF protocol assignments; Oracle's metadata service
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def real_address(text: str) -> Address:
 
 def is_public(address: Address) -> bool:
     """Reachable from the internet, so not link-local, loopback, private, shared, multicast or reserved."""
-    return address.is_global and not address.is_multicast and address not in _ALSO_INTERNAL
+    special = address.is_multicast or any(address in network for network in _ALSO_INTERNAL)
+    return address.is_global and not special
 
 
 def _looks_numeric(entry: str) -> bool:

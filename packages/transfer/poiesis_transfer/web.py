@@ -192,7 +192,8 @@ class Web:
         while True:
             connection, fresh = self._connection(url)
             try:
-                _send(connection, (method, self._target(url)), {"host": url.authority, **headers}, body)
+                target, sent = self._line(url)
+                _send(connection, (method, target), {"host": url.authority, **headers, **sent}, body)
                 return connection, connection.getresponse()
             except (http.client.RemoteDisconnected, ConnectionError):
                 self._drop(connection)
@@ -224,7 +225,7 @@ class Web:
 
     def _new(self, url: Url) -> http.client.HTTPConnection:
         proxy = self._proxy(url)
-        place = Url.parse(proxy if "://" in proxy else f"http://{proxy}") if proxy else url
+        place = _proxy_url(proxy) if proxy else url
         connection: http.client.HTTPConnection
         if url.scheme == "https":
             context = self._context()
@@ -245,11 +246,14 @@ class Web:
         connection._create_connection = dial  # type: ignore[attr-defined]  # noqa: SLF001  # its own hook
         return connection
 
-    def _target(self, url: Url) -> str:
-        """A proxy wants to know where a request in the clear goes."""
-        if url.scheme == "http" and self._proxy(url):
-            return f"http://{url.authority}{url.target}"
-        return url.target
+    def _line(self, url: Url) -> tuple[str, dict[str, str]]:
+        """For a proxy that gets a request in the clear: where it goes, and who asks."""
+        proxy = self._proxy(url) if url.scheme == "http" else None
+        if proxy is None:
+            return url.target, {}
+        authorization = _proxy_url(proxy).authorization
+        sent = {"proxy-authorization": authorization} if authorization else {}
+        return f"http://{url.authority}{url.target}", sent
 
     def _proxy(self, url: Url) -> str | None:
         place = url.scheme, url.host
@@ -289,6 +293,10 @@ class Web:
         with self._lock:
             self._busy.discard(connection)
         connection.close()
+
+
+def _proxy_url(proxy: str) -> Url:
+    return Url.parse(proxy if "://" in proxy else f"http://{proxy}")
 
 
 class _NotConnected(OSError):
