@@ -4,16 +4,20 @@
 
 import dataclasses
 import hashlib
+import http.server
+import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp.test_utils import unused_port
 
+from poiesis_transfer import checksums
 from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import s3 as s3_module
 from poiesis_transfer.config import S3Config
@@ -278,3 +282,162 @@ def test_parts_grow_so_that_there_are_never_too_many(size: int, expected: int):
 )
 def test_an_answer_says_whether_trying_again_may_help(status: int, code: str, kind: type[TransferError]):
     assert type(answer_error("x", status, code, {})) is kind
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("key", ["/".join(["k" * 200] * 5) + "/" + "l" * 19, "Reads.fq", "reads.fq"])
+def test_long_keys_and_keys_in_either_case_are_kept_apart(
+    s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, key: str
+):
+    admin.put_object(Bucket=bucket, Key=key.swapcase(), Body=b"the other")
+    (tmp_path / "f").write_text(key)
+    upload(s3, tmp_path / "f", S3Url(bucket, key), progress)
+    assert keys(admin, bucket)[key] == len(key)
+    assert download(s3, S3Url(bucket, key), tmp_path / "g", progress) == key.encode()
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("small_parts")
+def test_the_holes_of_a_sparse_file_are_zeros(
+    s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress
+):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(9 * MIB)
+        file.seek(7 * MIB)
+        file.write(b"here")
+    upload(s3, tmp_path / "sparse", S3Url(bucket, "k"), progress)
+    stored = admin.get_object(Bucket=bucket, Key="k")["Body"].read()
+    assert stored == bytes(7 * MIB) + b"here" + bytes(2 * MIB - 4)
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("size", [1000, 12 * MIB])
+def test_the_store_keeps_a_checksum_of_the_whole_that_the_next_download_is_compared_with(
+    s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, size: int
+):
+    (tmp_path / "f").write_bytes(os.urandom(size))
+    upload(s3, tmp_path / "f", S3Url(bucket, "k"), progress)
+    head = admin.head_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+    crc = checksums.of_blocks("crc64nvme", [(tmp_path / "f").read_bytes()]).digest()
+    assert (head["ChecksumCRC64NVME"], head["ChecksumType"]) == (checksums.in_base64(crc), "FULL_OBJECT")
+    download(s3, S3Url(bucket, "k"), tmp_path / "g", progress)
+    assert (tmp_path / "g").read_bytes() == (tmp_path / "f").read_bytes()
+
+
+@pytest.mark.integration
+def test_a_public_bucket_needs_no_credentials(
+    s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress
+):
+    admin.put_object(Bucket=bucket, Key="k", Body=b"open")
+    statement = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": ["s3:GetObject"],
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+    }
+    admin.put_bucket_policy(
+        Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    )
+    nobody = S3Config(endpoint_url=s3.endpoint_url, anonymous=True)
+    assert download(nobody, S3Url(bucket, "k"), tmp_path / "f", progress) == b"open"
+
+
+class Scripted(http.server.BaseHTTPRequestHandler):
+    """An S3 that says what `script` says: a list of (status, headers, body)."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        server = cast("Any", self.server)
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        server.seen.append((self.path, dict(self.headers.items())))
+        status, headers, body = server.script.pop(0)
+        self.send_response_only(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_PUT = do_GET  # noqa: N815
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing is logged."""
+
+
+@pytest.fixture
+def scripted():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Scripted) as server:
+        server.daemon_threads = True
+        cast("Any", server).seen = []
+        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
+        serving.start()
+        yield server
+        server.shutdown()
+        serving.join()
+
+
+def there(server: Any, **changes: Any) -> S3Config:
+    url = f"http://127.0.0.1:{server.server_port}"
+    return S3Config(endpoint_url=url, access_key_id="the-id", secret_access_key="the-secret", **changes)
+
+
+def test_a_bucket_of_another_region_is_asked_there(scripted, tmp_path: Path, progress: Progress):
+    moved = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-9</Region></Error>"
+    scripted.script = [(400, {}, moved), (200, {}, b"x"), (200, {}, b"y")]
+    with opened(there(scripted)) as store:
+        for number in range(2):
+            with Landing(tmp_path / str(number), "/in/f", progress) as landing:
+                store.download(S3Url("b", "k"), landing)
+    scopes = [headers["authorization"].split("/")[2] for _, headers in scripted.seen]
+    assert scopes == ["us-east-1", "eu-9", "eu-9"]
+
+
+def test_a_store_that_knows_no_checksums_is_asked_without(scripted, tmp_path: Path, progress: Progress):
+    digest = hashlib.md5(b"x", usedforsecurity=False).hexdigest()
+    scripted.script = [
+        (501, {}, b"<Error><Code>NotImplemented</Code></Error>"),
+        (200, {"ETag": f'"{digest}"'}, b""),
+    ]
+    (tmp_path / "f").write_bytes(b"x")
+    upload(there(scripted), tmp_path / "f", S3Url("b", "k"), progress)
+    assert ["x-amz-checksum-crc64nvme" in headers for _, headers in scripted.seen] == [True, False]
+
+
+def test_an_upload_of_which_the_store_has_other_bytes_fails(scripted, tmp_path: Path, progress: Progress):
+    scripted.script = [(200, {"ETag": f'"{"0" * 32}"'}, b"")] * 2
+    (tmp_path / "f").write_bytes(b"x")
+    with pytest.raises(Passing, match="what is stored does not match the checksum of what was sent"):
+        upload(there(scripted), tmp_path / "f", S3Url("b", "k"), progress)
+    assert progress._bytes == 0
+
+
+def test_who_pays_and_who_asks_is_signed(scripted, tmp_path: Path, progress: Progress):
+    scripted.script = [(200, {}, b"x")]
+    download(
+        there(scripted, requester_pays=True, session_token="t"), S3Url("b", "k"), tmp_path / "f", progress
+    )
+    ((path, headers),) = scripted.seen
+    assert (path, headers["x-amz-request-payer"], headers["x-amz-security-token"]) == (
+        "/b/k",
+        "requester",
+        "t",
+    )
+    assert "x-amz-request-payer;x-amz-security-token" in headers["authorization"]
+
+
+@pytest.mark.parametrize(
+    ("style", "bucket", "endpoint", "host", "path"),
+    [
+        ("auto", "lab", "https://s3.example", "lab.s3.example", "/k"),
+        ("auto", "lab.x", "https://s3.example", "s3.example", "/lab.x/k"),
+        ("auto", "lab", "http://10.1.1.1:9000", "10.1.1.1", "/lab/k"),
+        ("path", "lab", "https://s3.example/base/", "s3.example", "/base/lab/k"),
+        ("virtual", "lab", "https://s3.example:8443", "lab.s3.example", "/k"),
+        ("auto", "lab", None, "lab.s3.eu-9.amazonaws.com", "/k"),
+    ],
+)
+def test_where_a_bucket_answers(style: Any, bucket: str, endpoint: str | None, host: str, path: str):
+    config = S3Config(endpoint_url=endpoint, addressing_style=style)
+    place, found = s3_module._place(config, S3Url(bucket, "k"), "eu-9")
+    assert (place.host, found) == (host, path)
