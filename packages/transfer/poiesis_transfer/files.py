@@ -114,6 +114,7 @@ class Landing:
             self._temporary.unlink(missing_ok=True)
             self._fd = os.open(self._temporary, flags, ANYONE_FILE)
         os.fchmod(self._fd, ANYONE_FILE)  # whatever the umask
+        self._local.unlink(missing_ok=True)  # an earlier start's: the volume need not hold both
 
     def _close(self) -> None:
         try:

@@ -63,6 +63,15 @@ def test_what_a_killed_filer_left_is_replaced(tmp_path: Path, progress: Progress
     assert names(target.parent) == [target.name]
 
 
+def test_what_an_earlier_start_finished_gives_its_room_to_the_new_one(tmp_path: Path, progress: Progress):
+    (tmp_path / "f").write_bytes(b"earlier")
+    with Landing(tmp_path / "f", "/f", progress) as landing:
+        assert not (tmp_path / "f").exists()
+        landing.write(b"new", 0)
+        landing.keep(3)
+    assert (tmp_path / "f").read_bytes() == b"new"
+
+
 def test_two_inputs_for_one_path_do_not_mix(tmp_path: Path, progress: Progress):
     target = tmp_path / "f"
     with (
