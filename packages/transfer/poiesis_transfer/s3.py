@@ -70,6 +70,9 @@ _WORDS = {
 _PASSING_CODES = {
     "RequestTimeout",
     "NoSuchUpload",
+    "MalformedXML",  # what was sent was right, so these three did not come as they were sent
+    "InvalidPart",
+    "InvalidPartOrder",
     "BadDigest",
     "XAmzContentChecksumMismatch",
     "OperationAborted",

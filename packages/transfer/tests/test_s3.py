@@ -275,6 +275,8 @@ def test_parts_grow_so_that_there_are_never_too_many(size: int, expected: int):
         (409, "OperationAborted", Passing),
         (412, "PreconditionFailed", Passing),
         (503, "SlowDown", Passing),
+        (400, "BadDigest", Passing),
+        (400, "MalformedXML", Passing),
         (500, "InternalError", Passing),
         (301, "PermanentRedirect", Permanent),
         (200, "", Permanent),
