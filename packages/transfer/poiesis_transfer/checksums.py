@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,14 @@ def md5_etag(headers: Mapping[str, str]) -> bytes | None:
     if headers.get("x-amz-server-side-encryption-customer-algorithm"):
         return None
     return bytes.fromhex(match[1])
+
+
+def etag_of_parts(etags: Sequence[str]) -> str | None:
+    """The ETag of an object from those of its parts, if these are MD5s: the MD5 of them all, and how many."""
+    if not all(_MD5_ETAG.fullmatch(f'"{etag}"') for etag in etags):
+        return None
+    digests = b"".join(bytes.fromhex(etag) for etag in etags)
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(etags)}"
 
 
 def _decoded(algorithm: str, value: str) -> Expected | None:

@@ -201,10 +201,11 @@ class S3Store:
             if answer.status not in {_OK, 204, 404}:
                 raise self._failure(what, url, answer)
 
-    def size(self, what: str, url: S3Url) -> int | None:
-        """Of an object that is there."""
-        with self._request("HEAD", url, what) as answer:
-            return int(answer.headers.get("content-length") or 0) if answer.status == _OK else None
+    def head(self, what: str, url: S3Url) -> Mapping[str, str]:
+        """What is said of an object that is there; nothing of one that is not."""
+        headers = {"x-amz-checksum-mode": "ENABLED"}
+        with self._request("HEAD", url, what, headers=headers) as answer:
+            return _lower(answer) if answer.status == _OK else {}
 
     @property
     def sends_checksums(self) -> bool:
@@ -407,6 +408,9 @@ class _Upload:
             offsets = range(0, self._source.size, self._part_bytes)
             pool.for_each(offsets, self._send, at_once=PARTS_AT_ONCE)
             self._complete()
+        except NotFound as failure:  # the upload is, not the object: what said so was damaged
+            self._abort()
+            raise Passing(str(failure)) from failure
         except BaseException:
             self._abort()
             raise
@@ -425,14 +429,23 @@ class _Upload:
         text = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>"
         try:
             done = self._store.post(self._what, self._target, self._id, headers, text)
-        except Passing as failure:
-            lost = "NoSuchUpload" in str(failure)  # as after an answer that did not come
-            if lost and self._store.size(self._what, self._target) == self._source.size:
+        except (Passing, NotFound) as failure:
+            gone = isinstance(failure, NotFound) or "NoSuchUpload" in str(failure)
+            if gone and self._is_there(whole):  # it was done, but the answer did not come
                 return
             raise
         stored = done.findtext(f"{{*}}Checksum{CHECKSUM.upper()}")
         if whole and stored and stored != whole:
             raise Passing(f"{self._what}: what is stored does not match the checksum of what was sent")
+
+    def _is_there(self, whole: str | None) -> bool:
+        """Whether the object is what was sent, by its checksum or by the ETag that its parts make."""
+        headers = self._store.head(self._what, self._target)
+        stored = headers.get(f"x-amz-checksum-{CHECKSUM}")
+        if whole and stored:
+            return whole == stored
+        etags = [self._etags[number].strip('"') for number in sorted(self._etags)]
+        return headers.get("etag", "").strip('"') == checksums.etag_of_parts(etags)
 
     def _listed(self, number: int) -> str:
         checksum = ""

@@ -328,6 +328,40 @@ def test_the_store_keeps_a_checksum_of_the_whole_that_the_next_download_is_compa
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("with_checksums", [True, False])
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_upload_whose_last_answer_was_lost_is_recognized_by_its_bytes(
+    s3: S3Config,
+    admin: Any,
+    bucket: str,
+    tmp_path: Path,
+    progress: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+    with_checksums: bool,
+    stored: bool,
+):
+    (tmp_path / "f").write_bytes(os.urandom(12 * MIB))
+    admin.put_object(Bucket=bucket, Key="k", Body=bytes(12 * MIB))  # an older one of the same size
+    post = S3Store.post
+
+    def lost(self: S3Store, what: str, url: S3Url, query: Any, *rest: Any) -> Any:
+        if "uploadId" in query:
+            if stored:
+                post(self, what, url, query, *rest)
+            raise Passing(f"{what}: HTTP 404 NoSuchUpload")
+        return post(self, what, url, query, *rest)
+
+    monkeypatch.setattr(S3Store, "post", lost)
+    config = dataclasses.replace(s3, checksums=with_checksums)
+    if stored:
+        upload(config, tmp_path / "f", S3Url(bucket, "k"), progress)
+    else:
+        with pytest.raises(Passing, match="NoSuchUpload"):
+            upload(config, tmp_path / "f", S3Url(bucket, "k"), progress)
+
+
+@pytest.mark.integration
 def test_a_public_bucket_needs_no_credentials(
     s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress
 ):
