@@ -39,23 +39,14 @@ CODE = os.pathsep.join(
 )
 BOTO3 = """
 import os, sys, boto3
-from concurrent.futures import ThreadPoolExecutor
 from botocore.config import Config
 way, bucket, key, local = sys.argv[1:]
 s3 = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL_S3"],
-                  config=Config(s3={"addressing_style": "path"}, max_pool_connections=16))
-def get(key):
-    target = os.path.join(local, os.path.basename(key))
-    s3.download_file(bucket, key, target)
+                  config=Config(s3={"addressing_style": "path"}))
 if way == "put":
     s3.upload_file(local, bucket, key)
-elif way == "get":
-    s3.download_file(bucket, key, local)
 else:
-    os.makedirs(local)
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key + "/")
-    with ThreadPoolExecutor(16) as hands:
-        list(hands.map(get, (entry["Key"] for page in pages for entry in page["Contents"])))
+    s3.download_file(bucket, key, local)
 """
 
 
@@ -202,7 +193,6 @@ def directory(tools: Tools, prefix: str, count: int) -> Case:
         commands={
             "poiesis": lambda to: tools.filer_in(prefix, to, "DIRECTORY"),
             "rclone": lambda to: tools.by_rclone("copy", tools.remote(prefix), str(to)),
-            "boto3": lambda to: tools.by_boto3("all", prefix, to),
         },
         holds=lambda to: len(list(to.iterdir())) == count,
     )

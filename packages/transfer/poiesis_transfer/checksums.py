@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -130,6 +131,8 @@ def _decoded(algorithm: str, value: str) -> Expected | None:
 
 
 def _crc(algorithm: str) -> Update:
+    if algorithm == "crc32":
+        return zlib.crc32  # boto3 stores it; a small object is not worth the start of awscrt
     from awscrt import checksums
 
     update: Update = getattr(checksums, algorithm)
