@@ -96,27 +96,18 @@ def for_each(
     """
     above = _HERE.halt
     group = _Group(iter(source), work, _Halt(above), interrupt)
-    hands = [threading.Thread(target=group.hand, daemon=True) for _ in range(at_once)]
     try:
-        _start_and_join(hands)
+        group.start(at_once)
+        group.wait()
     except BaseException:  # a signal's
         group.stop()
-        for hand in hands:
-            if hand.ident is not None:
-                hand.join()
+        group.wait()
         raise
     finally:
         above.leave(group.halt)
     if group.failures:
         raise min(group.failures, key=_badness)
     check()
-
-
-def _start_and_join(hands: list[threading.Thread]) -> None:
-    for hand in hands:
-        hand.start()
-    for hand in hands:
-        hand.join()
 
 
 class _Group:
@@ -131,10 +122,23 @@ class _Group:
         self._work = work
         self._interrupt = interrupt
         self._turn = threading.Lock()
+        self._ended: list[threading.Event] = []
         self.halt = halt
         self.failures: list[BaseException] = []
 
-    def hand(self) -> None:
+    def start(self, at_once: int) -> None:
+        for _ in range(at_once):
+            ended = threading.Event()
+            threading.Thread(target=self._hand, args=(ended,), daemon=True).start()
+            self._ended.append(ended)
+
+    def wait(self) -> None:
+        """Until all hands have ended. Not by Thread.join: if a signal's handler raises there, CPython before
+        3.13 takes the thread for ended (gh-90882)."""
+        for ended in self._ended:
+            ended.wait()
+
+    def _hand(self, ended: threading.Event) -> None:
         _HERE.halt = self.halt
         try:
             while not self.halt.asked.is_set():
@@ -148,6 +152,8 @@ class _Group:
         except BaseException as failure:  # noqa: BLE001  # raised by for_each
             self.failures.append(failure)
             self.stop()
+        finally:
+            ended.set()
 
     def stop(self) -> None:
         self.halt.ask()
