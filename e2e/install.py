@@ -5,18 +5,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 from kube import Kube
+from lab.backends import Minio
 from lab.cluster import Cluster
 from lab.shell import CommandFailed, step, wait_until
 from storage import Endpoint
-
-if TYPE_CHECKING:  # it imports testcontainers, which warns
-    from lab.backends import Minio
 
 CHART = Path(__file__).resolve().parent.parent / "deployment/helm/poiesis"
 SERVICES = ("api", "tctl", "trec", "helper", "tif", "tof", "migrations")
@@ -24,6 +22,7 @@ STORAGE_SECRET = "poiesis-e2e-storage"
 DATABASE_SECRET = "poiesis-e2e-database"
 
 Values = dict[str, Any]
+Secrets = Mapping[str, Mapping[str, str]]  # name, key, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +44,10 @@ def install(
     name: str,
     namespace: str,
     values: Values,
-    secrets: Mapping[str, Mapping[str, str]],
+    secrets: Secrets,
     seconds: float = 180,
 ) -> Release:
-    """`helm upgrade --install`, and wait for an answer. `secrets` are made first: name, key, value."""
+    """`helm upgrade --install`, and wait for an answer. `secrets` are made first."""
     with step(f"install the chart: release {name}, namespace {namespace}"):
         _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         for secret, data in secrets.items():
@@ -113,7 +112,7 @@ def kube_of(cluster: Cluster, release: Release) -> Kube:
     return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
 
 
-def endpoint_of(minio: "Minio") -> Endpoint:
+def endpoint_of(minio: Minio) -> Endpoint:
     """The lab's MinIO as an S3 service."""
     return Endpoint(
         url=minio.url, pod_url=minio.pod_url, access_key=minio.access_key, secret_key=minio.secret_key

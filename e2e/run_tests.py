@@ -2,8 +2,8 @@
 
     run_tests.py [unit] [integration] [browser] [e2e] [-- pytest arguments]
 
-Integration tests get a Postgres and a MinIO of the lab, browser tests Chromium as well, end-to-end tests its
-kind cluster; none skips when they cannot be had.
+Integration tests get a Postgres, a MinIO and a Keycloak of the lab, browser tests Chromium, too, end-to-end
+tests its kind cluster; none skips when they cannot be had.
 """
 
 import os
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -20,6 +20,9 @@ from lab.errors import LabError
 from lab.shell import say
 
 ROOT = Path(__file__).resolve().parent.parent
+CONTROLLERS = "controllers"  # the property of a failed story: the controllers' last words
+_LINE = 300  # characters of what a failed test says, in the summary
+_WORDS = 4000  # and of what the controllers do
 CODE = [
     "packages",
     "services",
@@ -29,6 +32,7 @@ CODE = [
     "e2e/lab",
     "e2e/failures",
     "e2e/chaos",
+    "e2e/tests",
     "tests",
 ]
 
@@ -49,6 +53,18 @@ def _backends() -> dict[str, str]:
         "POIESIS_TEST_S3": minio.url,
         "POIESIS_TEST_S3_ACCESS_KEY": minio.access_key,
         "POIESIS_TEST_S3_SECRET_KEY": minio.secret_key,
+    }
+
+
+def _integration() -> dict[str, str]:
+    from lab import backends
+
+    found = _backends()
+    keycloak = backends.start_keycloak()
+    return found | {
+        "POIESIS_TEST_KEYCLOAK": keycloak.url,
+        "POIESIS_TEST_KEYCLOAK_ADMINISTRATOR": keycloak.administrator,
+        "POIESIS_TEST_KEYCLOAK_PASSWORD": keycloak.password,
     }
 
 
@@ -76,21 +92,22 @@ class Level:
 
 LEVELS = {
     "unit": Level(_helm, ["-m", "not integration and not browser and not e2e", "-n", "2", *CODE]),
-    "integration": Level(_backends, ["-m", "integration", "-n", "2", *CODE]),
+    "integration": Level(_integration, ["-m", "integration", "-n", "2", *CODE]),
     "browser": Level(_browser, ["-m", "browser", "services/api"]),
-    "e2e": Level(_cluster, ["-m", "e2e", "-n", "6", "--dist", "loadgroup", "e2e/stories"]),
+    "e2e": Level(_cluster, ["-m", "e2e", "-n", "4", "--dist", "loadgroup", "e2e/stories"]),
 }
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one level came to."""
+    """What one level came to. `failures`: a line of each."""
 
     passed: int
     failed: int
     skipped: int
     seconds: float
     ok: bool
+    failures: tuple[str, ...] = ()
 
 
 def run_level(name: str, extra: Sequence[str]) -> Result:
@@ -102,37 +119,51 @@ def run_level(name: str, extra: Sequence[str]) -> Result:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-q", *LEVELS[name].arguments]
         code = subprocess.run([*command, *extra], cwd=ROOT, env=environment, check=False).returncode
-        passed, failed, skipped = counts(report)
-    return Result(passed, failed, skipped, time.monotonic() - start, ok=code == 0)
+        found = result_of(report)
+    return replace(found, seconds=time.monotonic() - start, ok=code == 0)
 
 
-def counts(report: Path) -> tuple[int, int, int]:
-    """Passed, failed and skipped of a JUnit report; nothing passed if pytest left none."""
+def result_of(report: Path) -> Result:
+    """From a JUnit report; nothing passed if pytest left none."""
     if not report.exists():
-        return 0, 1, 0
-    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314  # our own file
+        return Result(0, 1, 0, 0, ok=False, failures=("pytest left no report",))
+    root = ET.parse(report).getroot()  # noqa: S314  # our own file
     total = failed = skipped = 0
-    for suite in suites:
+    for suite in root.iter("testsuite"):
         total += int(suite.get("tests", 0))
         failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         skipped += int(suite.get("skipped", 0))
-    return total - failed - skipped, failed, skipped
+    failures = tuple(
+        f"{test.get('name')}: {_line(problem.get('message', ''))}{_controllers(test)}"
+        for test in root.iter("testcase")
+        for problem in (*test.iter("failure"), *test.iter("error"))
+    )
+    return Result(total - failed - skipped, failed, skipped, 0, ok=not failed, failures=failures)
+
+
+def _controllers(test: ET.Element) -> str:
+    said = [one.get("value", "") for one in test.iter("property") if one.get("name") == CONTROLLERS]
+    return "".join(f"\n{words[-_WORDS:]}" for words in said)
+
+
+def _line(message: str) -> str:
+    return " ".join(message.split())[:_LINE]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit 0 only if every level ran and passed."""
-    names, _, extra = " ".join(arguments).partition("--")
-    chosen = names.split() or list(LEVELS)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    chosen, extra = arguments[:end] or list(LEVELS), arguments[end + 1 :]
     if unknown := set(chosen) - set(LEVELS):
         say(f"no such level: {', '.join(sorted(unknown))}; there are {', '.join(LEVELS)}")
         return 2
     results: dict[str, Result] = {}
     for name in chosen:
         try:
-            results[name] = run_level(name, extra.split())
+            results[name] = run_level(name, extra)
         except LabError as error:
             say(f"{name}: cannot start: {error}")
-            results[name] = Result(0, 1, 0, 0, ok=False)
+            results[name] = Result(0, 1, 0, 0, ok=False, failures=(f"cannot start: {error}",))
     say("── summary")
     for name, result in results.items():
         word = "ok" if result.ok else "FAILED"
@@ -140,6 +171,8 @@ def main(arguments: Sequence[str]) -> int:
             f"{name:12} {word:7} {result.passed:5} passed {result.failed:3} failed"
             f" {result.skipped:3} skipped  {result.seconds:6.0f} s"
         )
+        for failure in result.failures:
+            say(f"{'':12} {failure}")
     total = [
         sum(getattr(result, field) for result in results.values())
         for field in ("passed", "failed", "skipped")

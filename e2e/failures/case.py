@@ -76,6 +76,10 @@ class Surroundings:
     end: Callable[[World], Awaitable[None]]
 
 
+class Late(AssertionError):
+    """Everything was as the row says, but for the time that it took."""
+
+
 class After(Enum):
     """The moment from which the client counts."""
 

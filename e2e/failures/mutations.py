@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from failures.cases import CASES
 from failures.mutation import Edit, Mutation
 
 EXEMPT: Mapping[str, str] = {
@@ -412,16 +413,9 @@ _THE_RECORDER = (
         "if (!is_installed(target) && copy_file(SELF, target, 0755) != 0) {",
         "if (is_installed(target) || copy_file(SELF, target, 0755) != 0) {",
         rows=("recorder-killed-at-first",),
-        spoils=(
-            *_LOST_RECORDERS,
-            "recorder-killed-before-the-end",
-            "recorder-killed-for-good",
-            "recorder-killed-with-it",
-            "recorder-down-at-a-failure",
-            "recorder-never-starts",
-            "recorder-without-role",
-            "recorder-without-token",
-        ),
+        # Whichever Pod has its hook run again; one row is left to show that others go on.
+        spoils=tuple(case.id for case in CASES if case.id != "signal"),
+        late=True,
     ),
     _one(
         "ack-first",
@@ -578,17 +572,47 @@ _CANCELED = (
         _RECORDER,
         "            self._must_ask = True\n",
         "",
-        rows=("cancel-pulling", "cancel-between"),
-        spoils=("cancel-inputs", "cancel-outputs", "cancel-obedient", "cancel-deaf", "cancel-by-many"),
+        rows=("cancel-pulling",),
+        spoils=_CANCELED_IN_A_POD,
+    ),
+    _one(
+        "between-is-running",
+        "The recorder takes a Pod that is ended between two containers for one that goes on.",
+        _FACTS,
+        "    if latest.last or situation.shutting_down:\n",
+        "    if latest.last:\n",
+        rows=("cancel-between",),
+        spoils=_CANCELED_IN_A_POD,
+    ),
+    Mutation(
+        name="patience-kept",
+        takes_away="The helper goes on with a filer that fails for a while, whoever tells it to end.",
+        edits=(
+            Edit(
+                file=_RUN_C,
+                old=" || retry >= options.retry_attempts || signals_stop_at())",
+                new=" || retry >= options.retry_attempts)",
+            ),
+            Edit(
+                file=_RUN_C,
+                old="(left = until - monotonic_ms()) > 0 && !signals_stop_at();)\n"
+                "            if (wait_and_move(left))\n                signals_take(0);\n"
+                "        if (signals_stop_at())\n            return;\n",
+                new="(left = until - monotonic_ms()) > 0;)\n"
+                "            if (wait_and_move(left))\n                signals_take(0);\n",
+            ),
+        ),
+        rows=("cancel-inputs",),
+        late=True,
     ),
     _one(
         "signals-kept",
         "The helper does not pass signals on, so that only SIGKILL ends a process.",
         "services/helper/src/signals.c",
         "        if (group > 0)\n            kill(-group, (int)info.ssi_signo);\n",
-        "",
-        rows=("cancel-inputs", "cancel-outputs"),
-        spoils=_TOLD_TO_END,
+        "        (void)group;\n",
+        rows=("cancel-outputs",),
+        spoils=(*_TOLD_TO_END, "cancel-inputs"),
         late=True,
     ),
     _one(

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import pytest
 
-from failures.case import Case
+from failures.case import Case, Late
 from failures.mutation import Verdict
 from tes_client import StillWaiting, TesRefused
 from waiting import NotInTime
@@ -18,7 +18,6 @@ _BROUGHT_ABOUT = frozenset(
     {"disturbances.py", "node_disturbances.py", "surroundings.py", "webhook.py", "builders.py"}
 )
 _TOLD = ("told.", "live.")  # disturbances.py: waits for what the task's client is told
-_IN_TIME = "case.within"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,7 +75,7 @@ def _by_row(error: BaseException) -> Iterator[tuple[BaseException, str | None]]:
 def _verdict(causes: Sequence[BaseException], *, in_test: bool) -> tuple[Verdict, str]:
     verdict = Verdict.BROKEN
     if in_test and all(_is_the_rows_own(cause) for cause in causes):
-        verdict = Verdict.LATE if all(_is_late(cause) for cause in causes) else Verdict.KILLED
+        verdict = Verdict.LATE if all(isinstance(cause, Late) for cause in causes) else Verdict.KILLED
     return verdict, "; ".join(map(_words, causes))
 
 
@@ -99,11 +98,6 @@ def _is_the_rows_own(error: BaseException) -> bool:
     doing = [code.co_qualname for code in where if code.co_filename.rpartition("/")[2] in _BROUGHT_ABOUT]
     untold = bool(doing) and doing[-1].startswith(_TOLD) and isinstance(error, NotInTime)
     return untold or (not doing and isinstance(error, _OF_A_ROW))
-
-
-def _is_late(error: BaseException) -> bool:
-    line = traceback.extract_tb(error.__traceback__)[-1].line or ""
-    return isinstance(error, AssertionError) and _IN_TIME in line
 
 
 def _words(error: BaseException) -> str:

@@ -12,10 +12,11 @@ from functools import partial
 import pytest
 
 from documents import assert_ended, last_log
-from failures.case import Case, Outcome, World
+from failures.case import Case, Late, Outcome, World
 from failures.cases import CASES
 from install import Release
 from kube import Kube, Node
+from machine import Machine
 from storage import Endpoint, make_bucket
 from tes_client import State, TesClient
 
@@ -54,9 +55,10 @@ async def test_a_failure_is_told_as_the_table_says(
     node: Node,
     beside: Callable[..., World],
     record_property: Record,
+    machine: Machine,
 ) -> None:
     world = beside(client=client, kube=kube, node=node, api_url=release.url)
-    await _prove(case, world, record_property)
+    await _prove([case], [world], record_property, machine)
 
 
 @_cases("second")
@@ -69,9 +71,10 @@ async def test_a_failure_is_told_as_the_table_says_where_disks_are_the_nodes(
     node: Node,
     beside: Callable[..., World],
     record_property: Record,
+    machine: Machine,
 ) -> None:
     world = beside(client=second_client, kube=second_kube, node=node, api_url=second.url)
-    await _prove(case, world, record_property)
+    await _prove([case], [world], record_property, machine)
 
 
 @_cases("queued")
@@ -84,9 +87,10 @@ async def test_a_failure_is_told_as_the_table_says_where_kueue_admits(
     node: Node,
     beside: Callable[..., World],
     record_property: Record,
+    machine: Machine,
 ) -> None:
     world = beside(client=queued_client, kube=queued_kube, node=node, api_url=queued.url)
-    await _prove(case, world, record_property)
+    await _prove([case], [world], record_property, machine)
 
 
 @pytest.mark.parametrize("cases", _together("nodes"))
@@ -100,20 +104,37 @@ async def test_a_failure_is_told_as_the_table_says_where_nodes_fail(
     storage: Endpoint,
     beside: Callable[..., World],
     record_property: Record,
+    machine: Machine,
 ) -> None:
     world = partial(beside, client=nodes_client, kube=nodes_kube, node=worker, api_url=nodes_release.url)
     with ExitStack() as afterwards:
-        proofs = []
-        for case in cases:
+        worlds = []
+        for _ in cases:
             bucket = make_bucket(storage)
             afterwards.callback(bucket.remove)
-            proofs.append(_prove(case, world(bucket=bucket), record_property))
-        ends = await asyncio.gather(*proofs, return_exceptions=True)  # each row has a verdict of its own
-    if failures := [end for end in ends if isinstance(end, Exception)]:
-        raise failures[0] if len(failures) == 1 else ExceptionGroup("rows failed", failures)
+            worlds.append(world(bucket=bucket))
+        await _prove(cases, worlds, record_property, machine)
 
 
-async def _prove(case: Case, world: World, record: Record) -> None:
+async def _prove(cases: Sequence[Case], worlds: Sequence[World], record: Record, machine: Machine) -> None:
+    """Rows that are late while others have the machine too are timed again without them."""
+    ends = await _ends(cases, worlds, record)
+    if any(isinstance(end, Late) for end in ends):
+        async with machine.alone():
+            ends = await _ends(cases, worlds, record)
+    if failures := [end for end in ends if end is not None]:
+        raise failures[0] if len(failures) == 1 else BaseExceptionGroup("rows failed", failures)
+
+
+async def _ends(
+    cases: Sequence[Case], worlds: Sequence[World], record: Record
+) -> Sequence[BaseException | None]:
+    """Each row has a verdict of its own, whatever becomes of the others."""
+    seen = (_seen(case, world, record) for case, world in zip(cases, worlds, strict=True))
+    return await asyncio.gather(*seen, return_exceptions=True)
+
+
+async def _seen(case: Case, world: World, record: Record) -> None:
     """Every column of the row; how long the client waited for the end goes into the report."""
     outcome = await _ended(case, world)
     assert_ended(outcome.task, case.state)
@@ -132,7 +153,8 @@ async def _prove(case: Case, world: World, record: Record) -> None:
     assert _in_order(outcome.history.states, (*case.states, case.state)), str(outcome.history)
     for sight in case.sees:
         await sight.check(outcome)
-    assert waited <= case.within, f"{waited:.1f} s {case.after.value}; {outcome.history}"
+    if waited > case.within:
+        raise Late(f"{waited:.1f} s {case.after.value}, not {case.within:.0f} s; {outcome.history}")
 
 
 async def _ended(case: Case, world: World) -> Outcome:

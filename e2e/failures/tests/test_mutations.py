@@ -3,7 +3,7 @@
 import pytest
 
 from failures import mutants, verdict
-from failures.case import Case
+from failures.case import Case, Late
 from failures.cases import CASES
 from failures.mutation import (
     Edit,
@@ -120,15 +120,9 @@ def test_only_what_a_row_asserts_kills() -> None:
 
 
 def test_lateness_is_told_from_what_is_wrong() -> None:
-    class Row:
-        within = 1
-
-    def look(case: Row) -> None:
-        assert case.within > 2
-
-    with pytest.raises(AssertionError) as caught:
-        look(Row())
-    assert of_one_row(caught.value) is Verdict.LATE
+    own = raised(AssertionError("x"))
+    assert of_one_row(raised(Late("x"))) is Verdict.LATE
+    assert of_one_row(raised(ExceptionGroup("rows", [raised(Late("x")), own]))) is Verdict.KILLED
 
 
 def test_a_failure_to_bring_the_case_about_kills_nothing_but_one_to_be_told_does() -> None:

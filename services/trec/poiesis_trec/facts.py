@@ -184,6 +184,15 @@ def unexplained(known: Sequence[Container]) -> Container | None:
     return next((one for one in known if one.seen and not one.over and one.files.helper_gone), None)
 
 
+def unstarted(known: Sequence[Container]) -> Container | None:
+    """The container that was next when nothing ran and nothing had failed: in shutdown, either the Pod was
+    ended from outside, or the runtime could not start it, and the Pod's status says so."""
+    latest = next((one for one in reversed(known) if one.seen), None)
+    if latest is not None and (not latest.over or (latest.end is not None and latest.end.by_platform)):
+        return None
+    return next((one for one in known if not one.seen), None)
+
+
 def _container(name: str, executor: int | None, situation: Situation, *, last: bool) -> Container:
     files, pod = situation.files.get(name, NO_FILES), situation.pod
     end = _end(name, files, pod, hidden=_may_hide_failure(executor, situation.plan))

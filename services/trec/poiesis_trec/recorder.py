@@ -12,10 +12,21 @@ from pathlib import Path
 
 from poiesis_models.report import Answer
 from poiesis_models.states import TesState, terminal_state
+from poiesis_models.together import together
 from poiesis_trec import words
 from poiesis_trec.backoff import Backoff
 from poiesis_trec.config import Config
-from poiesis_trec.facts import Container, Situation, awaited, containers, facts, phase, unexplained
+from poiesis_trec.facts import (
+    Container,
+    PodView,
+    Situation,
+    awaited,
+    containers,
+    facts,
+    phase,
+    unexplained,
+    unstarted,
+)
 from poiesis_trec.outbox import Draft, Outbox, Snapshot
 from poiesis_trec.podwatch import PodUnknown, PodWatch
 from poiesis_trec.regular import Signature
@@ -48,33 +59,27 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     watch = PodWatch(config.kubernetes, config.pod, changed) if config.kubernetes else None
     db = TasksDb(config.dsn_file, config.task_id, config.token)
     recorder = Recorder(config, runs=runs, watch=watch, db=db, changed=changed, stop=stop)
+    helpers = [runs.follow(), _until_time_is_up(stop, changed, config)]
+    if watch is not None:
+        helpers.append(watch.run())
     try:
-        async with asyncio.TaskGroup() as group:
-            helpers = [group.create_task(runs.follow(), name="follow the run directories")]
-            if watch is not None:
-                helpers.append(group.create_task(watch.run(), name="watch the Pod"))
-            limit = asyncio.timeout(None)
-            try:
-                async with limit:
-                    helpers.append(group.create_task(_on_stop(stop, changed, limit, config), name="stop"))
-                    await recorder.record()
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                logger.warning("out of time: the rest is the Task Controller's")
-            for helper in helpers:
-                helper.cancel()
+        await together([recorder.record()], helpers)
+    except _OutOfTime:
+        logger.warning("out of time: the rest is the Task Controller's")
     finally:
         await db.close()
     await stop.wait()  # a sidecar that exits is started again
 
 
-async def _on_stop(
-    stop: asyncio.Event, changed: asyncio.Event, limit: asyncio.Timeout, config: Config
-) -> None:
+class _OutOfTime(Exception):
+    """The grace period is over but for the time that it takes to leave."""
+
+
+async def _until_time_is_up(stop: asyncio.Event, changed: asyncio.Event, config: Config) -> None:
     await stop.wait()
-    limit.reschedule(asyncio.get_running_loop().time() + max(config.grace_seconds - _LEAVE_MARGIN_SECONDS, 1))
     changed.set()
+    await asyncio.sleep(max(config.grace_seconds - _LEAVE_MARGIN_SECONDS, 1))
+    raise _OutOfTime
 
 
 class Recorder:
@@ -109,7 +114,7 @@ class Recorder:
         while True:
             self._changed.clear()
             snapshot, known = self._look()
-            if self._stop.is_set() and await self._stopping(known):
+            if self._stop.is_set() and await self._stopping(snapshot, known):
                 continue
             now = self._clock()
             draft = None
@@ -227,7 +232,7 @@ class Recorder:
                 async with asyncio.timeout(backoff.next()):
                     await self._stop.wait()
 
-    async def _stopping(self, known: tuple[Container, ...]) -> bool:
+    async def _stopping(self, snapshot: Snapshot, known: tuple[Container, ...]) -> bool:
         """What shutdown has to do before the rest of a round. True if the round must begin anew."""
         if self._stopped_at is None:
             logger.info("told to end")
@@ -236,14 +241,20 @@ class Recorder:
             self._retry_at = self._rescan_at = float("-inf")
             return True
         silent = unexplained(known)
+        if silent is None and snapshot.ending is None:
+            silent = unstarted(known)
         if silent is None or self._asked_pod or self._watch is None:
             return False
         self._asked_pod = True
-        await self._ask_pod(self._watch, silent.name)
+        await self._ask_pod(self._watch, silent)
         return True
 
-    async def _ask_pod(self, watch: PodWatch, name: str) -> None:
+    async def _ask_pod(self, watch: PodWatch, silent: Container) -> None:
         """The kubelet sends how a container ended a moment later than it ends the rest of the Pod."""
+
+        def answers(view: PodView) -> bool:
+            return silent.name in view.ends or (view.going and not silent.seen)
+
         backoff = Backoff(0.2, 0.5)
         with suppress(TimeoutError):
             async with asyncio.timeout(_ASK_SECONDS):
@@ -251,12 +262,12 @@ class Recorder:
                     try:
                         view = await watch.fetch()
                     except PodUnknown as error:
-                        logger.info("cannot ask how %s ended: %s", name, error)
+                        logger.info("cannot ask how %s ended: %s", silent.name, error)
                     else:
-                        if name in view.ends:
+                        if answers(view):
                             return
                     await asyncio.sleep(backoff.next())
-        logger.warning("nobody says how %s ended", name)
+        logger.warning("nobody says how %s ended", silent.name)
 
     def _past_waiting(self) -> bool:
         return self._stopped_at is not None and self._clock() >= self._wait_until(self._stopped_at)

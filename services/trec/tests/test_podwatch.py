@@ -17,6 +17,7 @@ from poiesis_trec.podwatch import PodUnknown, PodWatch
 POD = PodRef(name="poiesis-x-abcde", uid="uid-1", namespace="tasks", node="node-1")
 PATH = "/api/v1/namespaces/tasks/pods"
 ONE = Plan(executors=("executor-0",), ignore_error=(False,), upload_on_error=False)
+TWO = Plan(executors=("executor-0", "executor-1"), ignore_error=(False, False), upload_on_error=False)
 
 
 def make_certificate(directory: Path) -> Path:
@@ -249,3 +250,44 @@ async def test_a_helper_that_nobody_explains_leaves_the_end_to_the_controller(
         one.killed()
         stop.set()
     assert await task.state() == "RUNNING"
+
+
+@pytest.mark.integration
+async def test_an_executor_that_could_not_be_started_is_told_of_even_if_shutdown_comes_before_the_watch(
+    certificate, tmp_path, lab, task
+):
+    api = FakeApi(says(403))
+    async with (
+        api.serve(certificate, tmp_path) as where,
+        lab.recording(plan=ONE, kubernetes=where) as stop,
+    ):
+        await lab.eventually(task.state, "INITIALIZING")
+        api.pod = pod(terminated("executor-0", 128, "StartError", "no such directory"))
+        stop.set()
+        await lab.eventually(task.state, "SYSTEM_ERROR")
+    row = await task.row()
+    assert (row["reason"], row["reported_by"]) == ("StartError", "recorder")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("ended_by", ["deletion", "cancel of a running executor"])
+async def test_a_pod_that_is_ended_from_outside_is_not_asked_about_for_long(
+    certificate, tmp_path, lab, task, ended_by
+):
+    api = FakeApi(says(403))
+    api.pod = pod(deleted=True)
+    async with (
+        api.serve(certificate, tmp_path) as where,
+        lab.recording(plan=TWO, kubernetes=where) as stop,
+    ):
+        await lab.eventually(task.state, "INITIALIZING")
+        one = lab.helper("executor-0")
+        if ended_by != "deletion":
+            one.start()
+            await lab.eventually(task.state, "RUNNING")
+            one.end(143, signal=15, term=True)
+        began = asyncio.get_running_loop().time()
+        stop.set()
+    assert asyncio.get_running_loop().time() - began < 2
+    asked = [request for request in api.requests if "watch" not in request.query]
+    assert len(asked) == (1 if ended_by == "deletion" else 0)

@@ -290,10 +290,14 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
     "queue" $queue
     "backendParameters" $values.backendParameters
     "serviceInfo" $info
-    "limits" (dict "bodyBytes" $values.api.bodyBytes)
+    "limits" (dict "bodyBytes" $values.api.bodyBytes "bodySeconds" (float64 $values.api.bodySeconds))
     "userLimits" (include "poiesis.userLimits" . | fromJson)
     "auth" (include "poiesis.auth" . | fromJson)
-    "http" (dict "host" "0.0.0.0" "port" 8000 "drainSeconds" (float64 $values.api.drainSeconds))
+    "http" (dict
+      "host" "0.0.0.0"
+      "port" 8000
+      "drainSeconds" (float64 $values.api.drainSeconds)
+      "allowedOrigins" $values.api.allowedOrigins)
     "database" (set (deepCopy $values.api.database) "timeoutSeconds" (float64 $values.api.database.timeoutSeconds))
   | toPrettyJson -}}
 {{- end -}}
