@@ -162,7 +162,8 @@ def chart_values(
                 "region": storage.region,
                 "addressingStyle": "path",
                 "existingSecret": STORAGE_SECRET,
-            }
+            },
+            "http": {"allow": ["10.0.0.0/8", "172.16.0.0/12"]},  # the lab's own web servers
         },
         "volume": {"defaultSizeGb": 1},
         "executors": {"defaultResources": {"cpu": "50m", "memory": "64Mi"}},

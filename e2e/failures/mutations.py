@@ -21,6 +21,7 @@ _STATES = "packages/models/poiesis_models/states.py"
 _REFUSALS = "packages/models/poiesis_models/refusals.py"
 _WEB = "packages/transfer/poiesis_transfer/web.py"
 _S3 = "packages/transfer/poiesis_transfer/s3.py"
+_FETCH = "packages/transfer/poiesis_transfer/fetch.py"
 
 _TOLD_TO_END = (
     "cancel-obedient",
@@ -300,31 +301,33 @@ _DATA = (
         takes_away="The filers take whatever an S3 store answers for success.",
         edits=(
             Edit(
-                file=_S3,
-                old="            if response.status != _OK:\n"
-                "                raise await self._answer_error(what, response)\n"
-                "            size =",
-                new="            size =",
+                file=_FETCH,
+                old="            if answer.status != _OK:\n"
+                "                raise self._source.failure(answer)\n"
+                "            version =",
+                new="            version =",
             ),
             Edit(
                 file=_S3,
-                old="                if response.status != _OK:\n"
-                "                    raise await self._answer_error(what, response)\n"
-                "                await response.read()",
-                new="                await response.read()",
+                old="            if answer.status != _OK:\n"
+                "                raise self._failure(what, target, answer)\n"
+                "            answer.read()",
+                new="            answer.read()",
             ),
         ),
         rows=("input-missing", "input-no-bucket", "output-no-bucket"),
-        spoils=("executor-and-output",),
+        spoils=("executor-and-output", "input-404", "input-403"),
     ),
     _one(
         "http-answers-anything",
         "The filer takes whatever a web server answers for the input.",
-        _WEB,
-        "            if response.status != _OK:\n"
-        "                raise status_error(what, response.status, response.headers)\n",
-        "",
+        _FETCH,
+        "            if answer.status != _OK:\n"
+        "                raise self._source.failure(answer)\n"
+        "            version =",
+        "            version =",
         rows=("input-404", "input-403"),
+        spoils=("input-missing", "input-no-bucket"),
     ),
     _one(
         "filers-once",
@@ -347,17 +350,26 @@ _DATA = (
         "tls-unexplained",
         "The filer does not tell a failure of TLS from one of the network.",
         _WEB,
-        "    (aiohttp.ClientSSLError, Permanent, "
-        '"TLS: the server\'s certificate or protocol is not accepted"),\n',
+        '    (ssl.SSLError, Permanent, "TLS: the server\'s certificate or protocol is not accepted"),\n',
         "",
         rows=("input-tls",),
     ),
-    _one(
-        "full-unexplained",
-        "The filers do not tell that a volume is full from other errors of the file system.",
-        "packages/transfer/poiesis_transfer/errors.py",
-        "_FULL = {errno.ENOSPC, errno.EDQUOT}",
-        "_FULL = {errno.EDQUOT}",
+    Mutation(
+        name="full-unexplained",
+        takes_away="The filers do not tell that a volume is full, neither before nor from other errors.",
+        edits=(
+            Edit(
+                file="packages/transfer/poiesis_transfer/errors.py",
+                old="_FULL = {errno.ENOSPC, errno.EDQUOT}",
+                new="_FULL = {errno.EDQUOT}",
+            ),
+            Edit(
+                file="packages/transfer/poiesis_transfer/room.py",
+                old="            if not within_limit or count > _free(directory) - self._coming:\n"
+                "                raise volume_full(path)\n",
+                new="",
+            ),
+        ),
         rows=("volume-full-inputs",),
     ),
     _one(

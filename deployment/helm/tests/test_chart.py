@@ -341,6 +341,7 @@ def test_storage_of_ones_own():
     manifests = render(
         *("storage.s3.endpoint=https://s3.example.org", "storage.s3.existingSecret=keys"),
         *("storage.s3.region=eu-central-1", "storage.s3.addressingStyle=path", "storage.s3.caSecret.name=ca"),
+        "storage.http.allow={10.20.0.0/16,files.example.org}",
     )
     assert names(manifests, "Secret") == ["poiesis-postgres", "poiesis-recorder"]
     assert config(manifests)["storage"] == {
@@ -349,6 +350,7 @@ def test_storage_of_ones_own():
         "region": "eu-central-1",
         "addressingStyle": "path",
         "caSecret": {"name": "ca", "key": "ca.crt"},
+        "httpAllow": ["10.20.0.0/16", "files.example.org"],
     }
 
 
@@ -549,7 +551,7 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
             *("pod.runtimeClassName=kata", "pod.activeDeadlineSeconds=9", "queue.giveUpSeconds=9"),
             *("queue.kueueQueueName=lq", "queue.kueuePriorityClass=urgent", "volume.type=ephemeral"),
             *("serviceInfo.contactUrl=https://c", "serviceInfo.createdAt=x"),
-            *("serviceInfo.updatedAt=x", "serviceInfo.environment=x"),
+            *("serviceInfo.updatedAt=x", "serviceInfo.environment=x", "storage.http.allow={x}"),
         )
     )
     # Of `auth` a mode's own section alone is told.

@@ -84,6 +84,10 @@ class Storage(Section):
     region: NonEmpty | None = Field(default=None, description="AWS_REGION")
     addressing_style: Literal["path", "virtual", "auto"] = "auto"
     ca_secret: CaSecret | None = Field(default=None, description="trusted for the endpoint (AWS_CA_BUNDLE)")
+    http_allow: list[NonEmpty] = Field(
+        default=[],
+        description="where inputs may come from by HTTP besides public addresses: networks, addresses, hosts",
+    )
 
 
 class Volume(Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from poiesis_models.worklist import WorkList
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from poiesis_transfer.s3 import S3Store
 
 
-async def send(config: Config, work: WorkList, progress: Progress) -> None:
+def send(config: Config, work: WorkList, progress: Progress) -> None:
     """Send every file of every output; raise TransferError.
 
     A store that fails ends the work. A file that cannot be sent ends it after the others have been.
@@ -26,16 +25,12 @@ async def send(config: Config, work: WorkList, progress: Progress) -> None:
     if not work.outputs:
         return
     from poiesis_transfer.s3 import S3Store
-    from poiesis_transfer.web import Web
 
     refused: list[Unsendable] = []
 
-    async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(
-            S3Store.open(config.s3, await stack.enter_async_context(Web.open()))
-        )
+    with S3Store.open(config.s3) as store:
 
-        async def one(finding: Finding) -> None:
+        def one(finding: Finding) -> None:
             match finding:
                 case Note(message):
                     progress.warning(message)
@@ -43,19 +38,19 @@ async def send(config: Config, work: WorkList, progress: Progress) -> None:
                     refused.append(error)
                 case Found():
                     try:
-                        await upload(store, finding, progress)
+                        upload(store, finding, progress)
                     except Unsendable as error:
                         refused.append(error)
 
-        await pool.for_each(pool.threaded(findings(work.outputs)), one)
+        pool.for_each(findings(work.outputs), one, interrupt=store.interrupt)
     if refused:
         others = len(refused) - 1
         raise Unsendable(f"{refused[0]}; and {others} more" if others else str(refused[0]))
 
 
-async def upload(store: S3Store, found: Found, progress: Progress) -> None:
+def upload(store: S3Store, found: Found, progress: Progress) -> None:
     """One file."""
-    async with SourceFile(found.local, found.path) as source:
-        await store.upload(source, found.url, progress)
-        await source.check_size()
+    with SourceFile(found.local, found.path) as source:
+        store.upload(source, found.url, progress)
+        source.check_size()
     progress.sent(url=str(found.url), path=found.path, size_bytes=source.size)

@@ -239,6 +239,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- include "poiesis.setIfAny" (list $storage "secretName" (include "poiesis.storageSecret" .)) -}}
 {{- include "poiesis.setIfAny" (list $storage "endpoint" $s3.endpoint) -}}
 {{- include "poiesis.setIfAny" (list $storage "region" $s3.region) -}}
+{{- include "poiesis.setIfAny" (list $storage "httpAllow" $values.storage.http.allow) -}}
 {{- if $s3.caSecret.name -}}
 {{- $_ := set $storage "caSecret" $s3.caSecret -}}
 {{- end -}}
