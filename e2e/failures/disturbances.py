@@ -337,6 +337,21 @@ def runs(container: str) -> Wait:
     return wait
 
 
+def tries_again(container: str) -> Wait:
+    """What it runs has failed and may pass: the helper has said that it will start it again."""
+
+    async def wait(world: World, task_id: str) -> None:
+        await runs(container)(world, task_id)
+        name = (await world.kube.pod(task_id))["metadata"]["name"]
+
+        async def look() -> bool:
+            return "starting again in" in await world.kube.run("logs", name, f"--container={container}")
+
+        await eventually(look, f"a failure of {container} of task {task_id}")
+
+    return wait
+
+
 async def executor_runs(world: World, task_id: str) -> None:
     """The first executor has had the time to say that it is ready."""
     await runs("executor-0")(world, task_id)  # until the kubelet says so, it shows no logs either

@@ -14,7 +14,7 @@ _HEAD = """\
 Each way in which a task ends otherwise than well: what brings it about, and what the client is told.
 This page is made from the list in `e2e/failures/cases` (`cd e2e && python -m failures.page`), and every row is a test
 on a real cluster (`e2e/stories/test_failures.py`): each column is what that test asserts.
-That a row proves something can be seen, too (so far it was for 33 of 101 rows): `make mutants` takes the handling
+That a row proves something can be seen, too: `make mutants` takes the handling
 behind each of them away, one after the other (`e2e/failures/mutations.py`), and every row has to fail then, by what it
 asserts. It needs the lab's cluster and the better part of an hour; `make mutants NAMES="no-signals"` makes one
 mutation, `NAMES=--list` names them.

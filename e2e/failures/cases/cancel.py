@@ -28,6 +28,7 @@ from failures.disturbances import (
     pull_failed,
     runs,
     told,
+    tries_again,
 )
 from failures.sights import explained, logged, no_object, no_process, nothing_stored, printed, told_once
 from failures.surroundings import quota
@@ -68,9 +69,9 @@ CASES: Sequence[Case] = (
     Case(
         id="cancel-inputs",
         section=SECTION,
-        title="An input is being fetched",
+        title="An input cannot be fetched, yet",
         document=fetched(refused),
-        meanwhile=canceled("while `tif-0` runs", runs("tif-0")),
+        meanwhile=canceled("while `tif-0` waits before it tries again", tries_again("tif-0")),
         state="CANCELED",
         reasons=("Canceled",),
         message="canceled on request",
