@@ -14,6 +14,7 @@ from poiesis_api import limits, tasks_db
 from poiesis_api.bodies import read_json
 from poiesis_api.config import Document, ServiceInfo
 from poiesis_api.errors import InvalidHeader, NotAllowed, TaskNotFound, shown
+from poiesis_api.grants import granted
 from poiesis_api.identity.authenticators import Authenticator
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import RequestRates
@@ -62,6 +63,7 @@ async def create_task(request: web.Request) -> web.Response:
         warnings=warnings,
         shared_with=sharing_group(task, caller, config.auth.sharing),
         reserved=limits.reserved(task, config),
+        credentials=granted(task, caller, config.storage.credentials),
         idempotency=_idempotency(request, sent),
     )
     task_id = await tasks_db.create_task(services.pool, new, config.user_limits)

@@ -173,7 +173,12 @@ class Submitter:
     def _objects(self, claim: Claim) -> TaskObjects:
         try:
             request = TesTaskRequest.model_validate_json(claim.request)
-            task = Task(id=claim.id, request=request, recorder_token=claim.recorder_token)
+            task = Task(
+                id=claim.id,
+                request=request,
+                recorder_token=claim.recorder_token,
+                credentials=frozenset(claim.s3_credentials),
+            )
             return task_objects(task, self._config)
         except NoFiler as error:
             raise Broken("NoFiler", str(error)) from error
