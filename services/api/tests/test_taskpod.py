@@ -749,10 +749,11 @@ async def test_the_client_library_knows_every_field(config, volume_type):
         "ServiceAccount": V1ServiceAccount,
     }
     executor = {**EXECUTOR, "workdir": "/w", "env": {"A": "b"}}
-    outputs = [{"path": "/out", "url": "s3://b/a"}]
+    outputs = [{"path": "/out", "url": "s3://lab-a/a"}]
     inputs = [{"path": "/etc/x", "content": "x"}]
     changed = change(config, volume={"type": volume_type}, storage={"caSecret": {"name": "ca"}})
-    objects = task_objects(task(executors=[executor], inputs=inputs, outputs=outputs), changed)
+    made = task(executors=[executor], inputs=inputs, outputs=outputs, credentials=["lab-a"])
+    objects = task_objects(made, changed)
     serializer = ApiClient(Configuration())
     for manifest in (objects.job, *(owned_by(one, "uid") for one in objects.owned)):
         model = models[manifest["kind"]].from_dict(manifest)
