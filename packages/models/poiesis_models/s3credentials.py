@@ -7,7 +7,7 @@ segments of the path. Pure; standard library only, for a filer's start is paid f
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 
 class ForUrls(Protocol):
@@ -62,31 +62,35 @@ def from_json(text: str) -> tuple[S3Credentials, ...]:
         raise MalformedCredentials(f"no list of credentials: {error}") from error
 
 
-def closest(entries: Iterable[_Entry], url: str) -> _Entry | None:
-    """The entry with the longest URL that `url` begins with; of two that are as long, the first."""
-    place = _place(url)
-    found: _Entry | None = None
-    longest = -1
-    for entry in entries:
-        for own in map(_place, entry.urls):
-            if place and own and _is_at_or_below(place, own) and len(own[1]) > longest:
-                found, longest = entry, len(own[1])
-    return found
+class Choice(Generic[_Entry]):
+    """Entries by their URLs; of two for the same URL the first."""
 
+    def __init__(self, entries: Iterable[_Entry]) -> None:
+        prefixes: dict[str, dict[str, _Entry]] = {}
+        for entry in entries:
+            for bucket, key in filter(None, map(_place, entry.urls)):
+                prefixes.setdefault(bucket, {}).setdefault(key, entry)
+        self._of_bucket = {
+            bucket: sorted(of_key.items(), key=lambda item: -len(item[0]))
+            for bucket, of_key in prefixes.items()
+        }
 
-def needed(entries: Sequence[_Entry], url: str, *, directory: bool) -> list[_Entry]:
-    """The entry for `url` and, if that may be a directory, those for the things in it."""
-    urls = [url, *(_below(entries, url) if directory else ())]
-    found = [closest(entries, one) for one in urls]
-    return [entry for entry in entries if any(entry is one for one in found)]
+    def closest(self, url: str) -> _Entry | None:
+        """The entry with the longest URL that `url` begins with."""
+        bucket, key = _place(url) or ("", "")
+        prefixes = self._of_bucket.get(bucket, ())
+        return next((entry for prefix, entry in prefixes if _is_at_or_below(key, prefix)), None)
 
-
-def _below(entries: Iterable[ForUrls], url: str) -> Iterator[str]:
-    place = _place(url)
-    for one in (one for entry in entries for one in entry.urls):
-        own = _place(one)
-        if place and own and _is_at_or_below(own, place):
-            yield one
+    def needed(self, url: str, *, directory: bool) -> Iterator[_Entry]:
+        """The entry for `url` and, if that may be a directory, those for the things in it; some twice."""
+        closest = self.closest(url)
+        if closest is not None:
+            yield closest
+        if directory:
+            bucket, key = _place(url) or ("", "")
+            for prefix, entry in self._of_bucket.get(bucket, ()):
+                if _is_at_or_below(prefix, key):
+                    yield entry
 
 
 def _place(url: str) -> tuple[str, str] | None:
@@ -98,6 +102,5 @@ def _place(url: str) -> tuple[str, str] | None:
     return bucket, key.removesuffix("/")
 
 
-def _is_at_or_below(place: tuple[str, str], above: tuple[str, str]) -> bool:
-    (bucket, key), (bucket_above, prefix) = place, above
-    return bucket == bucket_above and (not prefix or key == prefix or key.startswith(f"{prefix}/"))
+def _is_at_or_below(key: str, prefix: str) -> bool:
+    return not prefix or key == prefix or key.startswith(f"{prefix}/")

@@ -5,11 +5,10 @@ import json
 import pytest
 
 from poiesis_models.s3credentials import (
+    Choice,
     MalformedCredentials,
     S3Credentials,
-    closest,
     from_json,
-    needed,
     to_json,
 )
 
@@ -57,7 +56,7 @@ ENTRIES = [
     ],
 )
 def test_the_longest_url_decides_by_whole_segments(url: str, name: str | None):
-    found = closest(ENTRIES, url)
+    found = Choice(ENTRIES).closest(url)
     assert (found and found.name) == name
 
 
@@ -77,7 +76,8 @@ def test_the_longest_url_decides_by_whole_segments(url: str, name: str | None):
     ],
 )
 def test_a_directory_needs_what_is_for_the_things_in_it_too(url: str, directory: bool, names: list[str]):
-    assert [one.name for one in needed(ENTRIES, url, directory=directory)] == names
+    found = {one.name for one in Choice(ENTRIES).needed(url, directory=directory)}
+    assert found == set(names)
 
 
 def test_what_a_filer_is_told_is_what_it_reads():

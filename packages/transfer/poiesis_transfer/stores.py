@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from poiesis_models.s3credentials import S3Credentials, closest
+from poiesis_models.s3credentials import Choice, S3Credentials
 from poiesis_transfer import pool, web
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.credentials import identity
@@ -36,7 +36,7 @@ class S3Stores:
         slots: threading.BoundedSemaphore | None = None,
     ) -> None:
         self._config = config
-        self._entries = entries
+        self._choice = Choice(entries)
         self._limits = limits
         self._retry = retry
         self._slots = slots or pool.slots()
@@ -92,7 +92,7 @@ class S3Stores:
 
     def _of(self, url: S3Url) -> S3Store:
         """Raise Permanent for credentials that cannot be used, which it names."""
-        entry = closest(self._entries, str(url))
+        entry = self._choice.closest(str(url))
         name = entry.name if entry else None
         with self._lock:
             if name not in self._stores:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from poiesis_api.config import StorageCredentials
 from poiesis_api.identity.caller import Caller
-from poiesis_models.s3credentials import needed
+from poiesis_models.s3credentials import Choice
 from poiesis_models.tes import TesTaskRequest
 
 
@@ -36,9 +36,12 @@ def needed_by(
     inputs: Iterable[Located], outputs: Iterable[Located], entries: Sequence[StorageCredentials]
 ) -> list[StorageCredentials]:
     """Those that some URL needs. An output that is declared FILE may be a directory all the same."""
-    urls = [(one.url or "", _may_be_directory(one)) for one in inputs]
-    urls += [(one.url or "", True) for one in outputs]
-    names = {entry.name for url, directory in urls for entry in needed(entries, url, directory=directory)}
+    if not entries:
+        return []
+    urls = {(one.url or "", _may_be_directory(one)) for one in inputs}
+    urls |= {(one.url or "", True) for one in outputs}
+    choice = Choice(entries)
+    names = {entry.name for url, directory in urls for entry in choice.needed(url, directory=directory)}
     return [entry for entry in entries if entry.name in names]
 
 

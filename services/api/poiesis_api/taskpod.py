@@ -73,13 +73,15 @@ class TaskObjects:
 
 @dataclass(frozen=True, kw_only=True)
 class FilerRun:
-    """One filer container: what it does, and the contents that it writes (key in a Secret -> text)."""
+    """One filer container: what it does, with which S3 credentials besides the deployment's own, and the
+    contents that it writes (key in a Secret -> text)."""
 
     name: str
     filer: Filer
     side: FilerSide
     key: str
     work_list: WorkList
+    credentials: Sequence[StorageCredentials] = ()
     contents: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -159,6 +161,7 @@ def input_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
         if item.content_file is not None:
             contents[item.content_file] = source.literal or ""
         groups.setdefault(filer.name, (filer, side, []))[2].append(item)
+    granted = granted_to(task, config)
     runs: list[FilerRun] = []
     for filer, side, items in groups.values():
         for part in _parts(items):
@@ -170,6 +173,7 @@ def input_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
                     side=side,
                     key=f"inputs-{number}.json",
                     work_list=WorkList(task=str(task.id), inputs=tuple(part)),
+                    credentials=needed_by(part, (), granted),
                     contents={
                         item.content_file: contents[item.content_file] for item in part if item.content_file
                     },
@@ -184,6 +188,7 @@ def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
     for output in task.request.outputs or ():
         filer, side = _output_filer(output, config)
         groups.setdefault(filer.name, (filer, side, []))[2].append(_output_item(output))
+    granted = granted_to(task, config)
     runs: list[FilerRun] = []
     for filer, side, items in groups.values():
         for part in _parts(items):
@@ -195,9 +200,15 @@ def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
                     side=side,
                     key=f"outputs-{number}.json",
                     work_list=WorkList(task=str(task.id), outputs=tuple(part)),
+                    credentials=needed_by((), part, granted),
                 )
             )
     return tuple(runs)
+
+
+def granted_to(task: Task, config: TaskPodConfig) -> list[StorageCredentials]:
+    """As they are configured now; what is configured no more counts for nothing."""
+    return [entry for entry in config.storage.credentials if entry.name in task.credentials]
 
 
 def _input_filer(source: TesInput, config: TaskPodConfig) -> tuple[Filer, FilerSide]:
@@ -496,7 +507,7 @@ def filer_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Man
             _mount(_spec_volume(run), paths.SPEC, read_only=True),
             *(
                 _mount(_credentials_volume(entry), _credentials_directory(entry), read_only=True)
-                for entry in credentials_of(run, layout.task, config)
+                for entry in run.credentials
                 if _has_files(entry)
             ),
         ],
@@ -506,12 +517,6 @@ def filer_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Man
     if storage.ca_secret is not None:
         container["volumeMounts"].append(_mount("storage-ca", CA_DIRECTORY, read_only=True))
     return container
-
-
-def credentials_of(run: FilerRun, task: Task, config: TaskPodConfig) -> list[StorageCredentials]:
-    """Of the S3 credentials that were granted to the task, those that this filer's URLs need."""
-    theirs = [entry for entry in config.storage.credentials if entry.name in task.credentials]
-    return needed_by(run.work_list.inputs, run.work_list.outputs, theirs)
 
 
 def told(entry: StorageCredentials) -> S3Credentials:
@@ -693,7 +698,7 @@ def _options(name: str, values: Iterable[str]) -> Iterator[str]:
 
 def _filer_env(run: FilerRun, layout: Layout, config: TaskPodConfig) -> dict[str, str]:
     storage = config.storage
-    credentials = [told(entry) for entry in credentials_of(run, layout.task, config)]
+    credentials = [told(entry) for entry in run.credentials]
     optional = {
         "AWS_ENDPOINT_URL_S3": storage.endpoint,
         "AWS_REGION": storage.region,
@@ -755,12 +760,7 @@ def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) 
     runs = (*layout.inputs, *layout.outputs)
     for run in runs:
         yield {"name": _spec_volume(run), "projected": {"sources": _spec_sources(run, secrets)}}
-    credentials = {
-        entry.name: entry
-        for run in runs
-        for entry in credentials_of(run, layout.task, config)
-        if _has_files(entry)
-    }
+    credentials = {entry.name: entry for run in runs for entry in run.credentials if _has_files(entry)}
     for entry in credentials.values():
         yield {"name": _credentials_volume(entry), "projected": {"sources": _credentials_sources(entry)}}
     if config.storage.ca_secret is not None and runs:
