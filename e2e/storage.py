@@ -1,6 +1,7 @@
 """A bucket of the test's own, from the machine that runs the tests."""
 
 import asyncio
+import json
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,27 @@ class Endpoint:
             region_name=self.region,
             config=Config(s3={"addressing_style": "path"}, proxies={}, retries={"max_attempts": 3}),
         )
+
+    def secret_for(self, bucket: str) -> dict[str, str]:
+        """A Secret's keys, for an hour, of somebody who may do all in this bucket and nothing elsewhere."""
+        sts = boto3.client(
+            "sts",
+            endpoint_url=self.url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            config=Config(proxies={}, retries={"max_attempts": 3}),
+        )
+        resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+        statement = {"Effect": "Allow", "Action": "s3:*", "Resource": resources}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        given = sts.assume_role(RoleArn="arn:aws:iam::1:role/e2e", RoleSessionName="e2e", Policy=policy)
+        keys = given["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": keys["SessionToken"],
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,12 +68,29 @@ async def test_the_schema_goes_down_and_up_again(database, run):
     assert dbmate is not None
     arguments = (dbmate, "--no-dump-schema", "--migrations-dir", str(Path(__file__).parents[1]))
     url = f"{database}?sslmode=prefer"
-    for _ in ("0004_idempotency.sql", "0003_identity.sql", "0002_recorder.sql", "0001_task.sql"):
+    for _ in Path(__file__).parents[1].glob("*.sql"):
         code, output = await run(*arguments, "down", DATABASE_URL=url)
         assert code == 0, output
     assert await tables(database) == ["schema_migrations"]
     code, output = await run()
     assert (code, await tables(database)) == (0, TABLES), output
+
+
+async def test_a_database_of_an_earlier_release_is_migrated_and_keeps_its_tasks(
+    database, run, environment, tmp_path
+):
+    for file in sorted(Path(__file__).parents[1].glob("*.sql"))[:-1]:
+        shutil.copy(file, tmp_path)
+    await run(POIESIS_MIGRATIONS_DIRECTORY=str(tmp_path))
+    insert = "INSERT INTO task (id, owner, recorder_token_hash) VALUES (gen_random_uuid(), $1, $2)"
+    api = await asyncpg.connect(database)
+    await api.execute(insert, "before", b"x")
+    code, output = await run()
+    assert code == 0, output
+    await api.execute(insert, "an old api, meanwhile", b"x")
+    rows = await api.fetch("SELECT owner, s3_credentials FROM task ORDER BY seq")
+    await api.close()
+    assert [tuple(row) for row in rows] == [("before", []), ("an old api, meanwhile", [])]
 
 
 async def test_the_services_log_in_with_the_passwords_of_their_dsns(db, environment):

@@ -49,6 +49,16 @@ def admin(s3: S3Config) -> Iterator[Any]:
 @pytest.fixture
 def bucket(admin: Any) -> Iterator[str]:
     """An empty bucket."""
+    yield from _bucket(admin)
+
+
+@pytest.fixture
+def other_bucket(admin: Any) -> Iterator[str]:
+    """Another empty bucket."""
+    yield from _bucket(admin)
+
+
+def _bucket(admin: Any) -> Iterator[str]:
     name = f"filer-tests-{secrets.token_hex(6)}"
     admin.create_bucket(Bucket=name)
     yield name
@@ -56,6 +66,30 @@ def bucket(admin: Any) -> Iterator[str]:
         for entry in page.get("Contents", ()):
             admin.delete_object(Bucket=name, Key=entry["Key"])
     admin.delete_bucket(Bucket=name)
+
+
+def keys_of(s3: S3Config, bucket: str, secret: Path) -> Path:
+    """The directory `secret` as a Secret of somebody who may do all in one bucket, and nothing elsewhere."""
+    sts = boto3.client(
+        "sts",
+        endpoint_url=s3.endpoint_url,
+        region_name=s3.region,
+        aws_access_key_id=s3.access_key_id,
+        aws_secret_access_key=s3.secret_access_key,
+    )
+    allowed = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    statement = {"Effect": "Allow", "Action": "s3:*", "Resource": allowed}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    given = sts.assume_role(RoleArn="arn:aws:iam::1:role/tests", RoleSessionName="tests", Policy=policy)
+    sts.close()
+    secret.mkdir()
+    for name, key in (
+        ("AWS_ACCESS_KEY_ID", "AccessKeyId"),
+        ("AWS_SECRET_ACCESS_KEY", "SecretAccessKey"),
+        ("AWS_SESSION_TOKEN", "SessionToken"),
+    ):
+        (secret / name).write_text(given["Credentials"][key])
+    return secret
 
 
 def keys(admin: Any, bucket: str) -> dict[str, int]:

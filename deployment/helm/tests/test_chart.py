@@ -28,6 +28,28 @@ OIDC = (
     *("auth.oidc.introspection.clientId=tes-server", "auth.oidc.introspection.existingSecret=my-client"),
     *("auth.sharing.tag=group", "auth.oidc.leewaySeconds=5", "auth.oidc.staleSeconds=0.5"),
 )
+CREDENTIALS = (
+    *(
+        "storage.s3.credentials[0].name=lab-a",
+        "storage.s3.credentials[0].urls={s3://lab-a,s3://shared/a/}",
+        "storage.s3.credentials[0].secretName=lab-a-keys",
+    ),
+    *("storage.s3.credentials[0].users={alice}", "storage.s3.credentials[0].groups={lab-a}"),
+    *(
+        "storage.s3.credentials[1].name=public",
+        "storage.s3.credentials[1].urls={s3://public}",
+        "storage.s3.credentials[1].anonymous=true",
+    ),
+    *(
+        "storage.s3.credentials[1].endpoint=https://s3.example.org",
+        "storage.s3.credentials[1].region=eu-1",
+        "storage.s3.credentials[1].addressingStyle=virtual",
+    ),
+    *(
+        "storage.s3.credentials[1].requesterPays=false",
+        "storage.s3.credentials[1].caSecret.name=public-ca",
+    ),
+)
 USER_LIMITS = (
     *("userLimits.active.tasks=5", "userLimits.active.whenReached=refuse", "userLimits.queuedTasks=6"),
     *(
@@ -309,6 +331,16 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
             "'/filers/0/inputs': missing properties 'schemes', 'command'",
         ),
         (("storage.s3.endpoint=minio:9000",), "'/storage/s3/endpoint'"),
+        (("storage.s3.credentials[0].name=a",), "'/storage/s3/credentials/0': missing property 'urls'"),
+        ((*CREDENTIALS, "storage.s3.credentials[0].name=Lab_A"), "'/storage/s3/credentials/0/name'"),
+        ((*CREDENTIALS, "storage.s3.credentials[0].urls={https://b}"), "'/storage/s3/credentials/0/urls/0'"),
+        ((*CREDENTIALS, "storage.s3.credentials[0].groups=[]"), "'/storage/s3/credentials/0/groups'"),
+        ((*CREDENTIALS, "storage.s3.credentials[0].secret=a"), "additional properties 'secret' not allowed"),
+        ((*CREDENTIALS, "storage.s3.credentials[1].name=lab-a"), "two have the same name: lab-a"),
+        (
+            (*CREDENTIALS, "storage.s3.credentials[0].anonymous=true"),
+            "storage.s3.credentials: lab-a: anonymous and secretName exclude each other",
+        ),
         (("auth.mode=ldap",), "'/auth/mode': value must be one of 'none', 'basic', 'oidc'"),
         (("auth.mode=basic",), "auth.basic.existingSecret is empty: with auth.mode=basic it must name"),
         (("auth.mode=oidc",), "auth.oidc.issuer is empty: with auth.mode=oidc it must be"),
@@ -352,6 +384,30 @@ def test_storage_of_ones_own():
         "caSecret": {"name": "ca", "key": "ca.crt"},
         "httpAllow": ["10.20.0.0/16", "files.example.org"],
     }
+
+
+def test_credentials_of_some_buckets_and_users_are_told_as_far_as_they_go():
+    manifests = render(*CREDENTIALS)
+    assert config(manifests)["storage"]["credentials"] == [
+        {
+            "name": "lab-a",
+            "urls": ["s3://lab-a", "s3://shared/a/"],
+            "secretName": "lab-a-keys",
+            "users": ["alice"],
+            "groups": ["lab-a"],
+        },
+        {
+            "name": "public",
+            "urls": ["s3://public"],
+            "anonymous": True,
+            "endpoint": "https://s3.example.org",
+            "region": "eu-1",
+            "addressingStyle": "virtual",
+            "requesterPays": False,
+            "caSecret": {"name": "public-ca", "key": "ca.crt"},
+        },
+    ]
+    assert "lab-a-keys" not in yaml.safe_dump([item for item in manifests if item["kind"] != "ConfigMap"])
 
 
 def images(manifests: list[Manifest]) -> set[str]:
@@ -514,7 +570,7 @@ def test_limits_are_told_where_there_are_any():
 @pytest.mark.parametrize(
     "values",
     [
-        *((), EVERYTHING, EXTERNAL, BASIC, OIDC, OIDC[:3], USER_LIMITS),
+        *((), EVERYTHING, EXTERNAL, BASIC, OIDC, OIDC[:3], USER_LIMITS, CREDENTIALS),
         ("executors.defaultResources.cpu=2",),
         ("api.allowedOrigins={https://a.example,http://localhost:3000,http://[::1]:3000}",),
     ],
@@ -531,7 +587,15 @@ def test_the_api_accepts_the_configuration(values, tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("poiesis_api") is None, reason="the api is not on the path")
 def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
-    from poiesis_api.config import Basic, Document, Introspection, Oidc, Section, UserLimits
+    from poiesis_api.config import (
+        Basic,
+        Document,
+        Introspection,
+        Oidc,
+        Section,
+        StorageCredentials,
+        UserLimits,
+    )
 
     def missing(section: type[Section], document: dict[str, Any], where: str) -> Iterator[str]:
         for name, field in section.model_fields.items():
@@ -546,6 +610,7 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
             *EVERYTHING,
             *USER_LIMITS,
             *OIDC,
+            *CREDENTIALS,
             *("storage.s3.endpoint=https://s3", "storage.s3.region=r", "storage.s3.caSecret.name=ca"),
             *("volume.storageClass=fast", "executors.imagePullPolicy=Never", "pod.priorityClassName=low"),
             *("pod.runtimeClassName=kata", "pod.activeDeadlineSeconds=9", "queue.giveUpSeconds=9"),
@@ -559,6 +624,8 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
     assert list(missing(Oidc, told["auth"]["oidc"], "")) == []
     assert list(missing(Introspection, told["auth"]["oidc"]["introspection"], "")) == []
     assert list(missing(UserLimits, told["userLimits"], "")) == []
+    lab, public = told["storage"]["credentials"]
+    assert list(missing(StorageCredentials, lab | public, "")) == []
     assert list(missing(Basic, config(render(*BASIC))["auth"]["basic"], "")) == []
 
 

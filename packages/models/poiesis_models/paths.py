@@ -15,6 +15,7 @@ ACK = "/poiesis/ack"  # trec rw, others ro
 ACK_FILE = "/poiesis/ack/done"  # content: 0 = the task is COMPLETE, 1 = it ended otherwise
 SPEC = "/poiesis/spec"  # filers only: work.json and the contents of literal inputs
 WORK_LIST = "/poiesis/spec/work.json"
+CREDENTIALS = "/poiesis/credentials"  # filers only: a directory for each of the task's S3 credentials
 RECORDER = "/poiesis/recorder"  # trec only
 RECORDER_TOKEN = "/poiesis/recorder/token"  # this task's token  # noqa: S105
 RECORDER_DSN = "/poiesis/recorder/dsn"

@@ -1,11 +1,12 @@
 """What the environment says. Standard library only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self, cast, get_args
 
-from poiesis_models import paths
+from poiesis_models import paths, s3credentials
+from poiesis_models.s3credentials import MalformedCredentials, S3Credentials
 from poiesis_transfer.addresses import Allowed
 from poiesis_transfer.errors import Permanent
 
@@ -19,8 +20,12 @@ class ConfigError(Permanent):
 
 @dataclass(frozen=True, kw_only=True)
 class S3Config:
-    """Where S3 is and who we are there. Unset keys leave botocore its own ways (a web identity, for one)."""
+    """Where S3 is and who we are there. Unset keys leave botocore its own ways (a web identity, for one).
 
+    `name`: of the entry of the credentials that this is for; None: the deployment's own.
+    """
+
+    name: str | None = None
     endpoint_url: str | None = None
     region: str = "us-east-1"
     access_key_id: str | None = field(default=None, repr=False)
@@ -36,14 +41,6 @@ class S3Config:
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Raise ConfigError. An empty variable is an unset one."""
-        style = env.get("POIESIS_S3_ADDRESSING_STYLE") or "auto"
-        if style not in get_args(AddressingStyle):
-            raise ConfigError(
-                f"POIESIS_S3_ADDRESSING_STYLE is {style!r}, not one of {', '.join(get_args(AddressingStyle))}"
-            )
-        endpoint = env.get("AWS_ENDPOINT_URL_S3") or None
-        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
-            raise ConfigError("AWS_ENDPOINT_URL_S3 is not a URL that starts with http:// or https://")
         access_key, secret_key = (
             env.get("AWS_ACCESS_KEY_ID") or None,
             env.get("AWS_SECRET_ACCESS_KEY") or None,
@@ -51,7 +48,7 @@ class S3Config:
         if (access_key is None) != (secret_key is None):
             raise ConfigError("of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY only one is set")
         return cls(
-            endpoint_url=endpoint,
+            endpoint_url=_endpoint("AWS_ENDPOINT_URL_S3", env.get("AWS_ENDPOINT_URL_S3") or None),
             region=env.get("AWS_REGION") or cls.region,
             access_key_id=access_key,
             secret_access_key=secret_key,
@@ -59,10 +56,34 @@ class S3Config:
             anonymous=_flag(env, "POIESIS_S3_ANONYMOUS", default=False),
             requester_pays=_flag(env, "POIESIS_S3_REQUESTER_PAYS", default=False),
             ca_bundle=env.get("AWS_CA_BUNDLE") or None,
-            addressing_style=cast("AddressingStyle", style),
+            addressing_style=_style(
+                "POIESIS_S3_ADDRESSING_STYLE", env.get("POIESIS_S3_ADDRESSING_STYLE") or "auto"
+            ),
             checksums=_flag(env, "POIESIS_S3_CHECKSUMS", default=True),
             etags_are_md5=_flag(env, "POIESIS_S3_ETAGS_ARE_MD5", default=True),
         )
+
+    def for_entry(self, entry: S3Credentials) -> "S3Config":
+        """As one entry wants it, whose keys are read now. Raise ConfigError that names it, and no key."""
+        whose = f"credentials {entry.name}"
+        there = self if entry.endpoint is None else self._elsewhere(_endpoint(whose, entry.endpoint))
+        access_key, secret_key, token = _keys(entry)
+        return replace(
+            there,
+            name=entry.name,
+            access_key_id=access_key,
+            secret_access_key=secret_key,
+            session_token=token,
+            anonymous=entry.anonymous,
+            requester_pays=self.requester_pays if entry.requester_pays is None else entry.requester_pays,
+            region=entry.region or there.region,
+            addressing_style=_style(whose, entry.addressing_style or there.addressing_style),
+            ca_bundle=entry.ca_file or there.ca_bundle,
+        )
+
+    def _elsewhere(self, endpoint: str | None) -> "S3Config":
+        """At another endpoint nothing holds that describes this one."""
+        return S3Config(endpoint_url=endpoint, checksums=self.checksums, etags_are_md5=self.etags_are_md5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +92,8 @@ class Config:
 
     run: Path
     work_list: Path
-    s3: S3Config
+    s3: S3Config  # of every URL that none of `credentials` is for
+    credentials: tuple[S3Credentials, ...] = ()
     allowed: Allowed = field(default_factory=Allowed)  # where users' URLs may lead besides public addresses
     disk_bytes: int | None = None  # what the task's volume is meant to hold
 
@@ -85,9 +107,56 @@ class Config:
             run=Path(env.get("POIESIS_RUN") or paths.RUN),
             work_list=Path(env.get("POIESIS_WORK_LIST") or paths.WORK_LIST),
             s3=S3Config.from_env(env),
+            credentials=_credentials(env.get("POIESIS_S3_CREDENTIALS") or "[]"),
             allowed=Allowed.parse(env.get("POIESIS_HTTP_ALLOW", "").replace(",", " ").split()),
             disk_bytes=int(disk) if disk else None,
         )
+
+
+def _credentials(text: str) -> tuple[S3Credentials, ...]:
+    try:
+        return s3credentials.from_json(text)
+    except MalformedCredentials as error:
+        raise ConfigError(f"POIESIS_S3_CREDENTIALS is {error}") from error
+
+
+def _keys(entry: S3Credentials) -> tuple[str | None, str | None, str | None]:
+    """AWS' access key, secret key and session token."""
+    if entry.directory is None:
+        return None, None, None
+    access_key, secret_key, token = (
+        _key(entry, name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    )
+    if access_key is None or secret_key is None:
+        missing = "AWS_ACCESS_KEY_ID" if access_key is None else "AWS_SECRET_ACCESS_KEY"
+        raise ConfigError(
+            f"credentials {entry.name}: the Secret {entry.secret} does not exist or has no {missing}"
+        )
+    return access_key, secret_key, token
+
+
+def _key(entry: S3Credentials, name: str) -> str | None:
+    """None if it is not there or empty. A line's end is none of a key's."""
+    try:
+        return (Path(entry.directory or "") / name).read_text(encoding="ascii").strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"credentials {entry.name}: cannot read {name}: {type(error).__name__}") from error
+
+
+def _endpoint(whose: str, url: str | None) -> str | None:
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise ConfigError(f"{whose}: the endpoint is not a URL that starts with http:// or https://")
+    return url
+
+
+def _style(whose: str, style: str) -> AddressingStyle:
+    if style not in get_args(AddressingStyle):
+        raise ConfigError(
+            f"{whose}: the addressing style is {style!r}, not one of {', '.join(get_args(AddressingStyle))}"
+        )
+    return cast("AddressingStyle", style)
 
 
 def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -16,7 +16,7 @@ class Identity(Protocol):
 
 
 class Given:
-    """Keys of the environment, or none at all."""
+    """Keys, or none at all."""
 
     def __init__(self, credentials: Credentials | None) -> None:
         self._credentials = credentials
@@ -66,7 +66,10 @@ def identity(config: S3Config) -> Identity:
 def _search() -> Any:
     import botocore.session
 
-    found = botocore.session.get_session().get_credentials()
+    session = botocore.session.get_session()
+    # Keys in the environment are the deployment's, and `config` has read them: here they would be another's.
+    session.get_component("credential_provider").remove("env")
+    found = session.get_credentials()
     if found is None:
         raise Permanent("the service has no S3 credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)")
     return found

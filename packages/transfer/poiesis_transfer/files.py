@@ -8,6 +8,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -114,7 +115,10 @@ class Landing:
             self._temporary.unlink(missing_ok=True)
             self._fd = os.open(self._temporary, flags, ANYONE_FILE)
         os.fchmod(self._fd, ANYONE_FILE)  # whatever the umask
-        self._local.unlink(missing_ok=True)  # an earlier start's: the volume need not hold both
+        # An earlier start's: the volume need not hold both. A directory may have come of an input without a
+        # type, of which this is once more the attempt to read it as an object.
+        with suppress(IsADirectoryError):
+            self._local.unlink(missing_ok=True)
 
     def _close(self) -> None:
         try:

@@ -17,6 +17,11 @@ _T = TypeVar("_T")
 _END = object()
 
 
+def slots() -> threading.BoundedSemaphore:
+    """For `AT_ONCE` requests; one of them for a whole filer."""
+    return threading.BoundedSemaphore(AT_ONCE)
+
+
 class Stopped(BaseException):
     """What the others of a group do has failed, or the filer has to end: this is not wanted any more."""
 

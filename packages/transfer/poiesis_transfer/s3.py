@@ -7,24 +7,22 @@ those of plain HTTP; downloads are `fetch`'s.
 from __future__ import annotations
 
 import re
-import ssl
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPException, HTTPResponse
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
 from poiesis_transfer import checksums, fetch, pages, pool, web
 from poiesis_transfer.checksums import Running
 from poiesis_transfer.config import S3Config
-from poiesis_transfer.credentials import Identity, identity
+from poiesis_transfer.credentials import Identity
 from poiesis_transfer.errors import NotFound, Passing, Permanent, TransferError
 from poiesis_transfer.files import Landing, SourceFile
 from poiesis_transfer.progress import Progress
-from poiesis_transfer.retry import Retry
 from poiesis_transfer.sigv4 import encoded_path, encoded_query, signed_headers
 from poiesis_transfer.urls import S3Url, shown
 from poiesis_transfer.web import Url, Web
@@ -92,31 +90,15 @@ class S3Object:
 
 
 class S3Store:
-    """One S3 service, by its endpoint; nothing is sent before the first transfer."""
+    """One S3 service, by its endpoint, asked as one identity; `stores` has all of a filer."""
 
     def __init__(self, config: S3Config, connections: Web, who: Identity) -> None:
         self._config = config
         self._web = connections
         self._who = who
-        self._where = shown(config.endpoint_url or "AWS")
+        self._where = _where(config)
         self._checksums = config.checksums
         self._regions: dict[str, str] = {}
-
-    @classmethod
-    @contextmanager
-    def open(
-        cls, config: S3Config, *, limits: web.Limits = web.LIMITS, retry: Retry = web.RETRY
-    ) -> Iterator[Self]:
-        """With connections of its own, which may lead anywhere: the endpoint is the operator's choice."""
-        connections = Web(limits=limits, retry=retry, tls=_tls(config))
-        try:
-            yield cls(config, connections, identity(config))
-        finally:
-            connections.close()
-
-    def interrupt(self) -> None:
-        """Nobody waits for the network any more."""
-        self._web.interrupt()
 
     def list(self, directory: S3Url) -> Iterator[S3Object]:
         """Everything below a directory, in the order of the keys."""
@@ -505,6 +487,12 @@ def _check_stored(what: str, part: Slice, headers: Mapping[str, str], *, etags_a
         raise Passing(f"{what}: what is stored does not match the checksum of what was sent")
 
 
+def _where(config: S3Config) -> str:
+    """The store for messages, and as whom it is asked unless that is the deployment."""
+    place = shown(config.endpoint_url or "AWS")
+    return f"{place} with the credentials {config.name}" if config.name else place
+
+
 def _place(config: S3Config, url: S3Url, region: str) -> tuple[Url, str]:
     """Where the bucket answers, and the encoded path of the key there."""
     endpoint = Url.parse(config.endpoint_url or _amazons(region))
@@ -524,15 +512,6 @@ def _is_virtual(config: S3Config, bucket: str, host: str) -> bool:
 
 def _amazons(region: str) -> str:
     return f"https://s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
-
-
-def _tls(config: S3Config) -> ssl.SSLContext | None:
-    if not config.ca_bundle:
-        return None
-    try:
-        return ssl.create_default_context(cafile=config.ca_bundle)
-    except OSError as error:
-        raise Permanent(f"AWS_CA_BUNDLE: {config.ca_bundle} holds no certificates") from error
 
 
 def _lower(answer: HTTPResponse) -> dict[str, str]:

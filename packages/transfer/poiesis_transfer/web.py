@@ -124,7 +124,8 @@ class Web:
     """Shared by all transfers of a filer: at most `pool.AT_ONCE` requests at any time.
 
     `allowed`: where connections may lead besides public addresses; None: anywhere, for what operators
-    configure. `trusted`: hosts and ports, which are not asked.
+    configure. `trusted`: hosts and ports, which are not asked. `slots`: for requests; others may
+    share them.
     """
 
     limits: Limits = LIMITS
@@ -133,9 +134,7 @@ class Web:
     trusted: frozenset[tuple[str, int]] = frozenset()
     tls: ssl.SSLContext | None = None
     proxy: Proxy = environments_proxy
-    _slots: threading.BoundedSemaphore = field(
-        default_factory=lambda: threading.BoundedSemaphore(pool.AT_ONCE)
-    )
+    slots: threading.BoundedSemaphore = field(default_factory=pool.slots)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _idle: dict[tuple[str, str, int], list[http.client.HTTPConnection]] = field(default_factory=dict)
     _proxies: dict[tuple[str, str], str | None] = field(default_factory=dict)
@@ -162,7 +161,7 @@ class Web:
         self, method: str, url: Url, what: str, headers: Mapping[str, str], body: Body | None = None
     ) -> Iterator[http.client.HTTPResponse]:
         """One request, whatever its status. `what` begins the message of a failure."""
-        with self._slots, translated(what):
+        with self.slots, translated(what):
             pool.check()
             connection, answer = self._exchange(method, url, headers, body)
             try:

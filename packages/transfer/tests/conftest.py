@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from poiesis_transfer.progress import Progress
-from s3_for_tests import admin, bucket, s3
+from s3_for_tests import admin, bucket, other_bucket, s3
 
-__all__ = ["admin", "bucket", "s3"]
+__all__ = ["admin", "bucket", "other_bucket", "s3"]
 
 
 @pytest.fixture

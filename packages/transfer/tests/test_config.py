@@ -1,7 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from poiesis_models.s3credentials import S3Credentials
 from poiesis_transfer.addresses import Allowed
 from poiesis_transfer.config import Config, ConfigError, S3Config
 
@@ -25,6 +28,7 @@ def test_every_variable_is_read_and_no_secret_is_shown():
         "POIESIS_S3_REQUESTER_PAYS": "yes",
         "POIESIS_S3_CHECKSUMS": "false",
         "POIESIS_S3_ETAGS_ARE_MD5": "0",
+        "POIESIS_S3_CREDENTIALS": '[{"name": "a", "urls": ["s3://b"], "anonymous": true}]',
         "POIESIS_HTTP_ALLOW": "10.1.0.0/16, files.example",
         "POIESIS_DISK_BYTES": "5000",
         "POIESIS_RUN": "/r",
@@ -47,6 +51,7 @@ def test_every_variable_is_read_and_no_secret_is_shown():
             checksums=False,
             etags_are_md5=False,
         ),
+        credentials=(S3Credentials(name="a", urls=("s3://b",), anonymous=True),),
         allowed=Allowed.parse(["10.1.0.0/16", "files.example"]),
         disk_bytes=5000,
     )
@@ -61,8 +66,97 @@ def test_every_variable_is_read_and_no_secret_is_shown():
         ({"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": ""}, "AWS_SECRET_ACCESS_KEY"),
         ({"POIESIS_S3_ANONYMOUS": "perhaps"}, "POIESIS_S3_ANONYMOUS"),
         ({"POIESIS_DISK_BYTES": "5 GB"}, "POIESIS_DISK_BYTES"),
+        ({"POIESIS_S3_CREDENTIALS": "{"}, "POIESIS_S3_CREDENTIALS"),
     ],
 )
 def test_a_malformed_variable_is_named(env: dict[str, str], name: str):
     with pytest.raises(ConfigError, match=name):
         Config.from_env(env)
+
+
+DEPLOYMENT = S3Config(
+    endpoint_url="https://s3.example",
+    region="eu-1",
+    access_key_id="the-id",
+    secret_access_key="the-secret",
+    session_token="the-token",
+    requester_pays=True,
+    ca_bundle="/ca.crt",
+    addressing_style="path",
+    checksums=False,
+    etags_are_md5=False,
+)
+NOBODYS = replace(DEPLOYMENT, name="lab", access_key_id=None, secret_access_key=None, session_token=None)
+
+
+def entry(**fields: Any) -> S3Credentials:
+    return S3Credentials(name="lab", urls=("s3://lab",), **fields)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A Secret as it is mounted."""
+    (tmp_path / "AWS_ACCESS_KEY_ID").write_text("own-id")
+    (tmp_path / "AWS_SECRET_ACCESS_KEY").write_text("own-secret\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (entry(), NOBODYS),
+        (entry(anonymous=True), replace(NOBODYS, anonymous=True)),
+        (entry(requester_pays=False), replace(NOBODYS, requester_pays=False)),
+        (
+            entry(region="eu-2", addressing_style="virtual", ca_file="/lab/ca.crt"),
+            replace(NOBODYS, region="eu-2", addressing_style="virtual", ca_bundle="/lab/ca.crt"),
+        ),
+        (  # nothing that describes the deployment's endpoint holds at another
+            entry(endpoint="http://other"),
+            replace(
+                NOBODYS,
+                endpoint_url="http://other",
+                region="us-east-1",
+                addressing_style="auto",
+                ca_bundle=None,
+            ),
+        ),
+    ],
+)
+def test_an_entry_is_who_it_says_and_what_it_leaves_open_is_the_deployments(
+    given: S3Credentials, expected: S3Config
+):
+    assert DEPLOYMENT.for_entry(given) == expected
+
+
+def test_an_entrys_keys_are_those_of_its_secret_and_are_not_shown(keys: Path):
+    given = entry(secret="lab-keys", directory=str(keys))
+    config = DEPLOYMENT.for_entry(given)
+    assert config == replace(NOBODYS, access_key_id="own-id", secret_access_key="own-secret")
+    (keys / "AWS_SESSION_TOKEN").write_text("own-token")
+    config = DEPLOYMENT.for_entry(given)
+    assert config.session_token == "own-token"
+    assert "own-" not in repr(config)
+
+
+@pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_secret_without_a_key_is_named(keys: Path, missing: str, empty: bool):
+    (keys / missing).write_text("") if empty else (keys / missing).unlink()
+    with pytest.raises(ConfigError) as failure:
+        DEPLOYMENT.for_entry(entry(secret="lab-keys", directory=str(keys)))
+    said = f"credentials lab: the Secret lab-keys does not exist or has no {missing}"
+    assert str(failure.value) == said
+
+
+def test_a_key_that_is_no_text_is_named_and_not_shown(keys: Path):
+    (keys / "AWS_SECRET_ACCESS_KEY").write_bytes(b"secret\xff")
+    with pytest.raises(ConfigError) as failure:
+        DEPLOYMENT.for_entry(entry(secret="lab-keys", directory=str(keys)))
+    assert str(failure.value) == "credentials lab: cannot read AWS_SECRET_ACCESS_KEY: UnicodeDecodeError"
+
+
+@pytest.mark.parametrize("wrong", [{"endpoint": "minio:9000"}, {"addressing_style": "dns"}])
+def test_an_entry_that_makes_no_sense_is_named(wrong: dict[str, str]):
+    with pytest.raises(ConfigError, match="credentials lab: the"):
+        DEPLOYMENT.for_entry(entry(**wrong))

@@ -61,6 +61,14 @@ def test_a_roles_credentials_are_renewed_before_they_expire(role):
     assert chain.credentials() == Credentials(role[-1], "s", "t") != first
 
 
+def test_keys_in_the_environment_are_the_deployments_and_not_the_chains(
+    role, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-deployments")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-deployments")
+    assert Chain().credentials() == Credentials(role[-1], "s", "t")
+
+
 def test_without_any_identity_the_variables_are_named(nowhere):
     with pytest.raises(Permanent, match="AWS_ACCESS_KEY_ID"):
         Chain().credentials()

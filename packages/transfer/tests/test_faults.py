@@ -28,7 +28,8 @@ from poiesis_transfer.errors import Passing
 from poiesis_transfer.files import Landing, SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
-from poiesis_transfer.s3 import MIB, S3Store
+from poiesis_transfer.s3 import MIB
+from poiesis_transfer.stores import S3Stores
 from poiesis_transfer.urls import S3Url
 from poiesis_transfer.web import Limits
 
@@ -97,7 +98,7 @@ def test_no_wrong_byte_is_left_whatever_the_store_does(
     ends: Counter[str] = Counter()
     with faulty(s3.endpoint_url or "", mischief, objects.change) as url:
         there = replace(s3, endpoint_url=url, addressing_style="path")
-        with S3Store.open(there, limits=LIMITS, retry=RETRY) as store:
+        with S3Stores.open(there, limits=LIMITS, retry=RETRY) as store:
 
             def transfer(number: int) -> None:
                 size = random.Random(f"{SEED} {number}").choice(SIZES)  # noqa: S311
@@ -107,7 +108,7 @@ def test_no_wrong_byte_is_left_whatever_the_store_does(
                     ended = sent(store, S3Url(bucket, f"out/{number}"), size)
                 ends[ended] += 1
 
-            def fetched(store: S3Store, source: S3Url, size: int) -> str:
+            def fetched(store: S3Stores, source: S3Url, size: int) -> str:
                 objects.put(source.key, size)
                 target = tmp_path / source.key.replace("/", "-")
                 ended = attempt(lambda: download(store, source, target, progress))
@@ -117,7 +118,7 @@ def test_no_wrong_byte_is_left_whatever_the_store_does(
                 assert not target.exists()
                 return ended
 
-            def sent(store: S3Store, target: S3Url, size: int) -> str:
+            def sent(store: S3Stores, target: S3Url, size: int) -> str:
                 source = tmp_path / target.key.replace("/", "-")
                 source.write_bytes(body(target.key, 0, size))
                 ended = attempt(lambda: upload(store, source, target, progress))
@@ -146,11 +147,11 @@ def attempt(transfer: Callable[[], None]) -> str:
     return "done"
 
 
-def download(store: S3Store, source: S3Url, target: Path, progress: Progress) -> None:
+def download(store: S3Stores, source: S3Url, target: Path, progress: Progress) -> None:
     with Landing(target, "/in/f", progress) as landing:
         store.download(source, landing)
 
 
-def upload(store: S3Store, source: Path, target: S3Url, progress: Progress) -> None:
+def upload(store: S3Stores, source: Path, target: S3Url, progress: Progress) -> None:
     with SourceFile(str(source), "/out/f") as file:
         store.upload(file, target, progress)

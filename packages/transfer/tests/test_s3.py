@@ -26,6 +26,7 @@ from poiesis_transfer.files import Landing, SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.s3 import MIB, S3Object, S3Store, answer_error, part_size
+from poiesis_transfer.stores import S3Stores
 from poiesis_transfer.urls import S3Url
 from s3_for_tests import keys
 
@@ -34,8 +35,8 @@ CHANGED_KEY = "a-wrong-secret-key"
 
 
 @contextmanager
-def opened(config: S3Config) -> Iterator[S3Store]:
-    with S3Store.open(config, retry=QUICK) as store:
+def opened(config: S3Config) -> Iterator[S3Stores]:
+    with S3Stores.open(config, retry=QUICK) as store:
         yield store
 
 
@@ -248,8 +249,9 @@ def test_a_store_that_cannot_be_reached_is_a_passing_failure(tmp_path: Path, pro
 
 
 def test_a_ca_bundle_that_is_not_there_is_named(progress: Progress):
-    with pytest.raises(Permanent, match="AWS_CA_BUNDLE: /no/ca"), opened(S3Config(ca_bundle="/no/ca")):
-        pass
+    nobody = S3Config(anonymous=True, ca_bundle="/no/ca")
+    with opened(nobody) as store, pytest.raises(Permanent, match="AWS_CA_BUNDLE: /no/ca"):
+        store.is_object(S3Url("b", "k"))
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,38 @@ class CaSecret(Section):
     key: NonEmpty = "ca.crt"
 
 
+class StorageCredentials(Section):
+    """Who the filers are at some S3 URLs: the Secret's keys, nobody, or whoever AWS' standard chain says."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$", description="stored with the tasks that may use it"
+    )
+    urls: list[Annotated[str, Field(pattern=r"^s3://[A-Za-z0-9][A-Za-z0-9._-]{0,254}(/.*)?$")]] = Field(
+        min_length=1, description="buckets, or prefixes of keys by whole segments; the longest that fits wins"
+    )
+    secret_name: NonEmpty | None = Field(
+        default=None, description="with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and maybe AWS_SESSION_TOKEN"
+    )
+    anonymous: bool = Field(default=False, description="nothing is signed: public buckets")
+    endpoint: Annotated[str, Field(pattern=r"^https?://.+$")] | None = Field(
+        default=None, description="none: the deployment's, with its region, addressing style and CA"
+    )
+    region: NonEmpty | None = None
+    addressing_style: Literal["path", "virtual", "auto"] | None = None
+    requester_pays: bool | None = None
+    ca_secret: CaSecret | None = Field(default=None, description="trusted for the endpoint")
+    users: list[NonEmpty] | None = Field(
+        default=None, min_length=1, description="whose tasks may use it, besides those of `groups`"
+    )
+    groups: list[NonEmpty] | None = Field(default=None, min_length=1, description="none of both: everybody")
+
+    @model_validator(mode="after")
+    def _is_somebody_or_nobody(self) -> Self:
+        if self.anonymous and self.secret_name is not None:
+            raise ValueError(f"{self.name}: anonymous and secretName exclude each other")
+        return self
+
+
 class Storage(Section):
     """Object storage of the filers."""
 
@@ -84,10 +116,20 @@ class Storage(Section):
     region: NonEmpty | None = Field(default=None, description="AWS_REGION")
     addressing_style: Literal["path", "virtual", "auto"] = "auto"
     ca_secret: CaSecret | None = Field(default=None, description="trusted for the endpoint (AWS_CA_BUNDLE)")
+    credentials: list[StorageCredentials] = Field(
+        default=[], description="of some buckets, or for some users; what is above is for all else"
+    )
     http_allow: list[NonEmpty] = Field(
         default=[],
         description="where inputs may come from by HTTP besides public addresses: networks, addresses, hosts",
     )
+
+    @model_validator(mode="after")
+    def _credentials_are_told_apart(self) -> Self:
+        names = [entry.name for entry in self.credentials]
+        if len(names) != len(set(names)):
+            raise ValueError(f"credentials: two have the same name: {', '.join(names)}")
+        return self
 
 
 class Volume(Section):

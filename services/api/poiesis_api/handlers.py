@@ -14,6 +14,7 @@ from poiesis_api import limits, tasks_db
 from poiesis_api.bodies import read_json
 from poiesis_api.config import Document, ServiceInfo
 from poiesis_api.errors import InvalidHeader, NotAllowed, TaskNotFound, shown
+from poiesis_api.grants import granted
 from poiesis_api.identity.authenticators import Authenticator
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import RequestRates
@@ -55,13 +56,15 @@ async def create_task(request: web.Request) -> web.Response:
     """POST /tasks."""
     services = request.app[SERVICES]
     caller, config = request[CALLER], services.config
-    sent, task, warnings = await _understood(await read_json(request, config.limits), config)
+    body = await read_json(request, config.limits)
+    sent, task, warnings, credentials = await _understood(body, caller, config)
     new = NewTask(
         owner=caller.name,
         request=task,
         warnings=warnings,
         shared_with=sharing_group(task, caller, config.auth.sharing),
         reserved=limits.reserved(task, config),
+        credentials=credentials,
         idempotency=_idempotency(request, sent),
     )
     task_id = await tasks_db.create_task(services.pool, new, config.user_limits)
@@ -69,12 +72,19 @@ async def create_task(request: web.Request) -> web.Response:
     return web.json_response({"id": str(task_id)})
 
 
-async def _understood(body: bytes, config: Document) -> tuple[TesTaskRequest, TesTaskRequest, list[str]]:
-    """The task as it was sent, as it will run, and warnings. Raise MalformedBody or InvalidTask."""
+_Understood = tuple[TesTaskRequest, TesTaskRequest, list[str], list[str]]
 
-    def understand() -> tuple[TesTaskRequest, TesTaskRequest, list[str]]:
+
+async def _understood(body: bytes, caller: Caller, config: Document) -> _Understood:
+    """The task as it was sent, as it will run, warnings, and the names of the S3 credentials that it gets.
+
+    Raise MalformedBody or InvalidTask.
+    """
+
+    def understand() -> _Understood:
         sent = parse_task(body)
-        return sent, *validate(sent, config)
+        task, warnings = validate(sent, config)
+        return sent, task, warnings, granted(task, caller, config.storage.credentials)
 
     return await asyncio.to_thread(understand) if len(body) > LONG_BODY_BYTES else understand()
 

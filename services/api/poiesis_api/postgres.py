@@ -83,13 +83,16 @@ async def _warm(pool: Pool, connections: int) -> None:
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Raise StorageUnavailable if Postgres is away."""
+    """Raise StorageUnavailable if Postgres is away. No error holds a row, for in it may be a signed URL."""
     try:
         yield
     except ValueError:  # the driver's own DataError, an InterfaceError: a mistake of ours
         raise
     except _AWAY as error:
         raise StorageUnavailable("the database does not answer; try again") from error
+    except asyncpg.PostgresError as error:
+        error.detail = None
+        raise
 
 
 @asynccontextmanager

@@ -12,13 +12,15 @@ from poiesis_models.states import Ending
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A task that this replica alone submits for a while. `request` is its TES document as JSON."""
+    """A task that this replica alone submits for a while. `request` is its TES document as JSON,
+    `s3_credentials` the names of those that were granted to it."""
 
     id: UUID
     attempts: int
     age_seconds: float
     request: str = field(repr=False)
     recorder_token: str = field(repr=False)
+    s3_credentials: list[str]
 
 
 # Replicas claim one after the other, so that no two give the same last place away.
@@ -65,7 +67,7 @@ WITH RECURSIVE active AS MATERIALIZED (
 UPDATE task t
    SET claimed_until = now() + make_interval(secs => $3), submit_attempts = t.submit_attempts + 1
   FROM chosen WHERE t.id = chosen.id
-RETURNING t.id, t.submit_attempts AS attempts, t.recorder_token, {REQUEST} AS request,
+RETURNING t.id, t.submit_attempts AS attempts, t.recorder_token, t.s3_credentials, {REQUEST} AS request,
           extract(epoch FROM now() - t.created_at)::double precision AS age_seconds
 """  # noqa: S608
 

@@ -22,6 +22,7 @@ from poiesis_api.postgres import Pool
 from poiesis_api.queue_db import Claim
 from poiesis_api.refusals import Verdict, back_off_seconds, judge, log_key
 from poiesis_api.taskpod import KUEUE_QUEUE_LABEL, NoFiler, Task, TaskObjects, owned_by, task_objects
+from poiesis_api.validation import field_path
 from poiesis_models import labels
 from poiesis_models.refusals import OLD_WEBHOOK, explained
 from poiesis_models.runfiles import storable
@@ -173,12 +174,17 @@ class Submitter:
     def _objects(self, claim: Claim) -> TaskObjects:
         try:
             request = TesTaskRequest.model_validate_json(claim.request)
-            task = Task(id=claim.id, request=request, recorder_token=claim.recorder_token)
+            task = Task(
+                id=claim.id,
+                request=request,
+                recorder_token=claim.recorder_token,
+                credentials=frozenset(claim.s3_credentials),
+            )
             return task_objects(task, self._config)
         except NoFiler as error:
             raise Broken("NoFiler", str(error)) from error
         except ValidationError as error:
-            raise Broken("InvalidTask", f"the stored task is not valid any more: {error}") from error
+            raise Broken("InvalidTask", f"the stored task is not valid any more: {_fields(error)}") from error
 
     async def _ensure(self, manifest: Manifest) -> Manifest:
         try:
@@ -282,6 +288,12 @@ def check_owner(stored: Manifest, job_uid: str) -> None:
 
 def _passes(error: BaseException) -> bool:
     return not isinstance(error, KubernetesError) or judge(error) is Verdict.PASSING
+
+
+def _fields(error: ValidationError) -> str:
+    """What is wrong without the values, for this is logged and there may be signed URLs among them."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return ", ".join(f"{field_path(problem['loc'])} ({problem['type']})" for problem in problems)
 
 
 def _words(error: KubernetesError) -> tuple[str, str]:

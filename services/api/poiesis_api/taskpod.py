@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-from poiesis_api.config import Filer, FilerSide, Requests, TaskPodConfig
+from poiesis_api.config import Filer, FilerSide, Requests, StorageCredentials, TaskPodConfig
+from poiesis_api.grants import needed_by
 from poiesis_api.mounts import MountPlan, needs_volume, normal, plan_mounts
 from poiesis_api.parameters import configured
 from poiesis_api.validation import url_scheme
-from poiesis_models import labels, paths
+from poiesis_models import labels, paths, s3credentials
 from poiesis_models.plan import Plan
+from poiesis_models.s3credentials import S3Credentials
 from poiesis_models.tes import TesExecutor, TesInput, TesOutput, TesTaskRequest
 from poiesis_models.worklist import EXIT_PASSING, FileType, InputItem, OutputItem, WorkList
 
@@ -31,6 +33,7 @@ ACK_TIMEOUT_SECONDS = 600
 FAILED_ACK_SECONDS = 60  # a failed container stays so long for a recorder that is down: three restarts
 TOKEN_SECONDS = 3600
 CA_DIRECTORY = "/poiesis/storage-ca"
+S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 _KEEP = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
@@ -52,11 +55,12 @@ class NoFiler(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A stored task that is about to become a Pod."""
+    """A stored task that is about to become a Pod. `credentials`: names of the S3 credentials it may use."""
 
     id: UUID
     request: TesTaskRequest
     recorder_token: str = field(repr=False)
+    credentials: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +73,15 @@ class TaskObjects:
 
 @dataclass(frozen=True, kw_only=True)
 class FilerRun:
-    """One filer container: what it does, and the contents that it writes (key in a Secret -> text)."""
+    """One filer container: what it does, with which S3 credentials besides the deployment's own, and the
+    contents that it writes (key in a Secret -> text)."""
 
     name: str
     filer: Filer
     side: FilerSide
     key: str
     work_list: WorkList
+    credentials: Sequence[StorageCredentials] = ()
     contents: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -155,6 +161,7 @@ def input_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
         if item.content_file is not None:
             contents[item.content_file] = source.literal or ""
         groups.setdefault(filer.name, (filer, side, []))[2].append(item)
+    granted = granted_to(task, config)
     runs: list[FilerRun] = []
     for filer, side, items in groups.values():
         for part in _parts(items):
@@ -166,6 +173,7 @@ def input_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
                     side=side,
                     key=f"inputs-{number}.json",
                     work_list=WorkList(task=str(task.id), inputs=tuple(part)),
+                    credentials=needed_by(part, (), granted),
                     contents={
                         item.content_file: contents[item.content_file] for item in part if item.content_file
                     },
@@ -180,6 +188,7 @@ def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
     for output in task.request.outputs or ():
         filer, side = _output_filer(output, config)
         groups.setdefault(filer.name, (filer, side, []))[2].append(_output_item(output))
+    granted = granted_to(task, config)
     runs: list[FilerRun] = []
     for filer, side, items in groups.values():
         for part in _parts(items):
@@ -191,9 +200,15 @@ def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
                     side=side,
                     key=f"outputs-{number}.json",
                     work_list=WorkList(task=str(task.id), outputs=tuple(part)),
+                    credentials=needed_by((), part, granted),
                 )
             )
     return tuple(runs)
+
+
+def granted_to(task: Task, config: TaskPodConfig) -> list[StorageCredentials]:
+    """As they are configured now; what is configured no more counts for nothing."""
+    return [entry for entry in config.storage.credentials if entry.name in task.credentials]
 
 
 def _input_filer(source: TesInput, config: TaskPodConfig) -> tuple[Filer, FilerSide]:
@@ -209,7 +224,7 @@ def _input_filer(source: TesInput, config: TaskPodConfig) -> tuple[Filer, FilerS
 def _output_filer(output: TesOutput, config: TaskPodConfig) -> tuple[Filer, FilerSide]:
     filer = config.output_filers.get(url_scheme(output.url))
     if filer is None or filer.outputs is None:
-        raise NoFiler(f"no filer is configured for the output {output.url}")
+        raise NoFiler(f"no filer is configured for the output {output.path}")
     return filer, filer.outputs
 
 
@@ -480,7 +495,7 @@ def filer_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Man
             "--",
             *map(literal, run.side.command),
         ],
-        "env": [_env(name, value) for name, value in _filer_env(run.filer, layout, config).items()],
+        "env": [_env(name, value) for name, value in _filer_env(run, layout, config).items()],
         "resources": _resources(config.resources.filer),
         "securityContext": {
             **_RESTRICTED,
@@ -490,6 +505,11 @@ def filer_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Man
             *_run_mounts(run.name),
             _mount("task", paths.TASK),
             _mount(_spec_volume(run), paths.SPEC, read_only=True),
+            *(
+                _mount(_credentials_volume(entry), _credentials_directory(entry), read_only=True)
+                for entry in run.credentials
+                if _has_files(entry)
+            ),
         ],
     }
     if storage.secret_name is not None:
@@ -497,6 +517,47 @@ def filer_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Man
     if storage.ca_secret is not None:
         container["volumeMounts"].append(_mount("storage-ca", CA_DIRECTORY, read_only=True))
     return container
+
+
+def told(entry: StorageCredentials) -> S3Credentials:
+    """As a filer hears of it."""
+    directory = _credentials_directory(entry)
+    return S3Credentials(
+        name=entry.name,
+        urls=tuple(entry.urls),
+        secret=entry.secret_name,
+        directory=directory if entry.secret_name else None,
+        anonymous=entry.anonymous,
+        requester_pays=entry.requester_pays,
+        endpoint=entry.endpoint,
+        region=entry.region,
+        addressing_style=entry.addressing_style,
+        ca_file=f"{directory}/ca.crt" if entry.ca_secret else None,
+    )
+
+
+def _has_files(entry: StorageCredentials) -> bool:
+    return entry.secret_name is not None or entry.ca_secret is not None
+
+
+def _credentials_volume(entry: StorageCredentials) -> str:
+    return f"credentials-{entry.name}"
+
+
+def _credentials_directory(entry: StorageCredentials) -> str:
+    return f"{paths.CREDENTIALS}/{entry.name}"
+
+
+def _credentials_sources(entry: StorageCredentials) -> list[Manifest]:
+    """Optional: for want of a Secret the kubelet lets a Pod wait for ever; a filer ends and names it."""
+    sources = []
+    if entry.secret_name is not None:
+        sources.append(_from_secret(entry.secret_name, {key: key for key in S3_KEYS}))
+    if entry.ca_secret is not None:
+        sources.append(_from_secret(entry.ca_secret.name, {entry.ca_secret.key: "ca.crt"}))
+    for source in sources:
+        source["secret"]["optional"] = True
+    return sources
 
 
 def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Manifest:
@@ -635,13 +696,15 @@ def _options(name: str, values: Iterable[str]) -> Iterator[str]:
         yield from (name, value)
 
 
-def _filer_env(filer: Filer, layout: Layout, config: TaskPodConfig) -> dict[str, str]:
+def _filer_env(run: FilerRun, layout: Layout, config: TaskPodConfig) -> dict[str, str]:
     storage = config.storage
+    credentials = [told(entry) for entry in run.credentials]
     optional = {
         "AWS_ENDPOINT_URL_S3": storage.endpoint,
         "AWS_REGION": storage.region,
         "AWS_CA_BUNDLE": f"{CA_DIRECTORY}/ca.crt" if storage.ca_secret else None,
         "POIESIS_HTTP_ALLOW": " ".join(storage.http_allow) or None,
+        "POIESIS_S3_CREDENTIALS": s3credentials.to_json(credentials) if credentials else None,
     }
     return {
         "POIESIS_RUN": paths.RUN,
@@ -649,7 +712,7 @@ def _filer_env(filer: Filer, layout: Layout, config: TaskPodConfig) -> dict[str,
         "POIESIS_DISK_BYTES": str(disk_bytes(layout.task.request, config)),
         "POIESIS_S3_ADDRESSING_STYLE": storage.addressing_style,
         **{name: value for name, value in optional.items() if value is not None},
-        **filer.env,
+        **run.filer.env,
     }
 
 
@@ -694,9 +757,13 @@ def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) 
     yield {"name": "recorder", "projected": {"sources": _recorder_sources(layout, config)}}
     if layout.volume:
         yield {"name": "task", **_task_volume(layout, config)}
-    for run in (*layout.inputs, *layout.outputs):
+    runs = (*layout.inputs, *layout.outputs)
+    for run in runs:
         yield {"name": _spec_volume(run), "projected": {"sources": _spec_sources(run, secrets)}}
-    if config.storage.ca_secret is not None and (layout.inputs or layout.outputs):
+    credentials = {entry.name: entry for run in runs for entry in run.credentials if _has_files(entry)}
+    for entry in credentials.values():
+        yield {"name": _credentials_volume(entry), "projected": {"sources": _credentials_sources(entry)}}
+    if config.storage.ca_secret is not None and runs:
         ca = config.storage.ca_secret
         items = [{"key": ca.key, "path": "ca.crt"}]
         yield {"name": "storage-ca", "secret": {"secretName": ca.name, "items": items}}

@@ -22,7 +22,7 @@ from poiesis_models.tes import TesTaskRequest
 
 _IS_READY = """
 SELECT to_regproc('finish_task') IS NOT NULL AND EXISTS (
-    SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 'idempotency_key')
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 's3_credentials')
 """
 
 
@@ -38,8 +38,9 @@ async def is_ready(pool: Pool) -> bool:
 _INSERT_TASK = """
 INSERT INTO task (id, owner, name, description, has_resources, cpu_cores, preemptible, ram_gb, disk_gb, zones,
                   backend_parameters_strict, recorder_token, recorder_token_hash, shared_with,
-                  reserved_cpu_cores, reserved_ram_gb, reserved_disk_gb, idempotency_key, request_digest)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+                  reserved_cpu_cores, reserved_ram_gb, reserved_disk_gb, idempotency_key, request_digest,
+                  s3_credentials)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 ON CONFLICT DO NOTHING RETURNING id
 """
 
@@ -92,13 +93,15 @@ class Idempotency:
 
 @dataclass(frozen=True, kw_only=True)
 class NewTask:
-    """A validated task. `reserved`: what it counts for against its owner's limits until it has ended."""
+    """A validated task. `reserved`: what it counts for against its owner's limits until it has ended;
+    `credentials`: names of the S3 credentials that it may use."""
 
     owner: str
     request: TesTaskRequest
     warnings: Sequence[str] = ()
     shared_with: str | None = None
     reserved: Resources = NOTHING
+    credentials: Sequence[str] = ()
     idempotency: Idempotency | None = None
 
 
@@ -172,6 +175,7 @@ def _insert_statement(task_id: UUID, new: NewTask) -> tuple[str, list[object]]:
         new.reserved.disk_gb,
         new.idempotency and new.idempotency.key,
         new.idempotency and new.idempotency.digest,
+        new.credentials,
     ]
     parts = []
     for name, records in _records(task, new.warnings).items():

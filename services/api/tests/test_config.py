@@ -60,6 +60,22 @@ def test_a_dsn_of_another_database_is_refused_without_showing_it(env):
         ({"filers": []}, "filers"),
         ({"filers": SMALLEST["filers"] * 2}, "two have the same name"),
         ({"ttlSecondsAfterFinished": "600"}, "ttlSecondsAfterFinished"),
+        ({"storage": {"credentials": [{"name": "a", "urls": []}]}}, r"storage\.credentials\.0\.urls"),
+        ({"storage": {"credentials": [{"name": "A", "urls": ["s3://b"]}]}}, r"storage\.credentials\.0\.name"),
+        ({"storage": {"credentials": [{"name": "a", "urls": ["https://b"]}]}}, r"credentials\.0\.urls\.0"),
+        ({"storage": {"credentials": [{"name": "a", "urls": ["s3://b"], "groups": []}]}}, "groups"),
+        (
+            {"storage": {"credentials": [{"name": "a", "urls": ["s3://b"]}] * 2}},
+            "two have the same name: a, a",
+        ),
+        (
+            {
+                "storage": {
+                    "credentials": [{"name": "a", "urls": ["s3://b"], "anonymous": True, "secretName": "s"}]
+                }
+            },
+            "a: anonymous and secretName exclude each other",
+        ),
     ],
 )
 def test_a_wrong_key_is_named(env, tmp_path, change, named):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import logging
 
 import bcrypt
@@ -10,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from poiesis_api.app import BASE, PUBLIC, make_app
-from poiesis_api.config import Administrators, Auth, Basic, Oidc, Sharing, UserLimits
+from poiesis_api.config import Administrators, Auth, Basic, Oidc, Sharing, StorageCredentials, UserLimits
 from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import NoAuthenticator, open_authenticator
 from poiesis_api.identity.credentials import HEADER_BYTES
@@ -322,3 +323,23 @@ async def test_a_huge_token_is_refused_and_never_logged(services, server_log):
     (record,) = [record for record in server_log.records if record.name == "aiohttp.server"]
     assert record.error == "LineTooLong"
     assert "s3cr3t" not in " ".join(str(record.__dict__) for record in server_log.records)
+
+
+async def test_a_task_gets_the_s3_credentials_of_who_creates_it(as_user, pool, services):
+    entries = [
+        {"name": "genomics", "urls": ["s3://lab"], "groups": ["genomics"]},
+        {"name": "mallorys", "urls": ["s3://lab"], "users": ["mallory"]},
+    ]
+    storage = services.config.storage.model_copy(
+        update={"credentials": [StorageCredentials.model_validate(entry) for entry in entries]}
+    )
+    services.config = services.config.model_copy(update={"storage": storage})
+    task = {**TASK, "inputs": [{"path": "/data/a", "url": "s3://lab/a"}]}
+    found = {}
+    for user in GROUPS:
+        status, created = await as_user(user, "POST", TASKS, json=task)
+        assert status == 200
+        query = "SELECT s3_credentials FROM task WHERE id = $1"
+        found[user] = await pool.fetchval(query, created["id"])
+        assert "genomics" not in json.dumps(await as_user(user, "GET", f"{TASKS}/{created['id']}?view=FULL"))
+    assert found == {"alice": ["genomics"], "bob": ["genomics"], "mallory": ["mallorys"], "root": []}

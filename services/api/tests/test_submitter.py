@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import json
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from poiesis_api import queue_db, tasks_db
@@ -24,8 +26,8 @@ CREATES = ["POST Job", "POST PersistentVolumeClaim", "POST Secret", "POST Servic
 QUOTA = {"status": 403, "reason": "Forbidden", "message": 'secrets "x" is forbidden: exceeded quota: all'}
 
 
-async def create(pool, owner="anonymous", request=REQUEST):
-    new = NewTask(owner=owner, request=TesTaskRequest.model_validate(request))
+async def create(pool, owner="anonymous", request=REQUEST, credentials=()):
+    new = NewTask(owner=owner, request=TesTaskRequest.model_validate(request), credentials=credentials)
     return await tasks_db.create_task(pool, new, UserLimits())
 
 
@@ -329,6 +331,44 @@ async def test_a_filer_that_is_gone_ends_the_task(pool, kubernetes, config):
     await submit(submitter)
     task = await row(pool, task_id)
     assert (task["state"], task["reason"]) == ("SYSTEM_ERROR", "NoFiler")
+
+
+async def test_a_filer_gets_what_was_granted_as_the_configuration_has_it_now(pool, kubernetes, config):
+    """Whichever replica submits, and however often; not what it has no more."""
+    request = {**REQUEST, "outputs": [{"path": "/data/b", "url": "s3://lab-a/b"}]}
+    task_id = await create(pool, request=request, credentials=["lab-a", "gone"])
+    kubernetes.fail("POST Secret", status=503, reason="ServiceUnavailable")
+    await submit(Submitter(pool, kubernetes.client, config))
+    await make_due(pool)
+    await submit(Submitter(pool, kubernetes.client, config))
+    await assert_submitted(pool, kubernetes, task_id)
+    assert "lab-a-keys" in json.dumps(kubernetes.of_kind("Job"))
+
+    await pool.execute("DELETE FROM task")
+    kubernetes.objects.clear()
+    await create(pool, request=request, credentials=["lab-a"])
+    none = config.storage.model_copy(update={"credentials": []})
+    await submit(Submitter(pool, kubernetes.client, config.model_copy(update={"storage": none})))
+    assert "lab-a-keys" not in json.dumps(kubernetes.of_kind("Job"))
+
+
+async def test_no_signed_url_of_a_task_is_logged(pool, kubernetes, config, caplog):
+    caplog.set_level("DEBUG")
+    signed = "https://h/x?X-Amz-Signature=secret"
+    inputs = [{"path": "/data/a", "url": signed}]
+    with pytest.raises(asyncpg.CheckViolationError) as violation:
+        await create(pool, request={**REQUEST, "description": signed, "inputs": inputs}, credentials=[None])
+    task_id = await create(pool, request={**REQUEST, "inputs": inputs})
+    await pool.execute("UPDATE input SET path = '/data/../a' WHERE task_id = $1", task_id)
+    await submit(Submitter(pool, kubernetes.client, config))
+
+    broken = await row(pool, task_id)
+    assert (broken["reason"], "inputs[0].path (value_error)" in broken["message"]) == ("InvalidTask", True)
+    assert "refused" in caplog.text
+    told = "".join(
+        [str(violation.value), broken["message"], *(str(vars(record)) for record in caplog.records)]
+    )
+    assert "Signature" not in told
 
 
 async def test_with_kueue_nobody_else_unsuspends(pool, kubernetes, config):

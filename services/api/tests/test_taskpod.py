@@ -54,9 +54,9 @@ RUN += ["--log-bytes", "65536", "--grace", "30", "--ack", "/poiesis/ack/done", "
 INSTALL = ["/helper", "install", "--bin", "/poiesis/bin", "--dir", "/poiesis/runs/executor-0"]
 
 
-def task(**fields):
+def task(*, credentials=(), **fields):
     request = TesTaskRequest.model_validate({"executors": [EXECUTOR], **fields})
-    return Task(id=ID, request=request, recorder_token="token")
+    return Task(id=ID, request=request, recorder_token="token", credentials=frozenset(credentials))
 
 
 def change(config, **sections):
@@ -568,6 +568,75 @@ def test_settings_of_the_cluster_reach_the_pod(config):
     }
 
 
+WITH_CREDENTIALS = {
+    "inputs": [{"path": "/d/a", "url": "s3://lab-a/x"}, {"path": "/d/p", "url": "s3://public-data/y"}],
+    "outputs": [{"path": "/o/a", "url": "s3://shared/lab-a/z"}],
+}
+
+
+def test_filers_get_the_credentials_that_their_urls_need_and_executors_none(config):
+    objects = task_objects(task(credentials=["lab-a", "public", "gone"], **WITH_CREDENTIALS), config)
+    lab_a = {
+        "name": "lab-a",
+        "urls": ["s3://lab-a", "s3://shared/lab-a/"],
+        "secret": "lab-a-keys",
+        "directory": "/poiesis/credentials/lab-a",
+        "anonymous": False,
+    }
+    public = {
+        "name": "public",
+        "urls": ["s3://public-data"],
+        "anonymous": True,
+        "requester_pays": False,
+        "endpoint": "https://s3.eu-central-1.amazonaws.com",
+        "region": "eu-central-1",
+        "addressing_style": "virtual",
+        "ca_file": "/poiesis/credentials/public/ca.crt",
+    }
+    assert {name: told_of(objects, name) for name in ("tif-0", "tof-0")} == {
+        "tif-0": [lab_a, public],
+        "tof-0": [lab_a],
+    }
+    mounted = {
+        name: {
+            mount["name"]: (mount["mountPath"], mount["readOnly"])
+            for mount in container(objects, name)["volumeMounts"]
+            if mount["name"].startswith("credentials-")
+        }
+        for name in names(objects)
+    }
+    of_lab_a = ("/poiesis/credentials/lab-a", True)
+    assert {name: mounts for name, mounts in mounted.items() if mounts} == {
+        "tif-0": {
+            "credentials-lab-a": of_lab_a,
+            "credentials-public": ("/poiesis/credentials/public", True),
+        },
+        "tof-0": {"credentials-lab-a": of_lab_a},
+    }
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    secret = {
+        "name": "lab-a-keys",
+        "items": [{"key": key, "path": key} for key in keys],
+        "optional": True,
+    }
+    assert volume(objects, "credentials-lab-a")["projected"] == {"sources": [{"secret": secret}]}
+    ca = {"name": "public-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}], "optional": True}
+    assert volume(objects, "credentials-public")["projected"] == {"sources": [{"secret": ca}]}
+
+
+@pytest.mark.parametrize("names", [[], ["gone"], ["public"]])
+def test_what_was_not_granted_or_is_configured_no_more_counts_for_nothing(config, names):
+    inputs = [{"path": "/d/a", "url": "s3://lab-a/x"}]
+    objects = task_objects(task(credentials=names, inputs=inputs), config)
+    assert told_of(objects, "tif-0") is None
+    assert "credentials-" not in json.dumps(objects.job)
+
+
+def told_of(objects, name):
+    env = {entry["name"]: entry["value"] for entry in container(objects, name)["env"]}
+    return json.loads(env["POIESIS_S3_CREDENTIALS"]) if "POIESIS_S3_CREDENTIALS" in env else None
+
+
 def test_kueue_knows_the_job_by_its_label(config):
     objects = task_objects(task(), change(config, queue={"kueueQueueName": "batch"}))
     assert objects.job["metadata"]["labels"] == {**LABELS, "kueue.x-k8s.io/queue-name": "batch"}
@@ -680,10 +749,11 @@ async def test_the_client_library_knows_every_field(config, volume_type):
         "ServiceAccount": V1ServiceAccount,
     }
     executor = {**EXECUTOR, "workdir": "/w", "env": {"A": "b"}}
-    outputs = [{"path": "/out", "url": "s3://b/a"}]
+    outputs = [{"path": "/out", "url": "s3://lab-a/a"}]
     inputs = [{"path": "/etc/x", "content": "x"}]
     changed = change(config, volume={"type": volume_type}, storage={"caSecret": {"name": "ca"}})
-    objects = task_objects(task(executors=[executor], inputs=inputs, outputs=outputs), changed)
+    made = task(executors=[executor], inputs=inputs, outputs=outputs, credentials=["lab-a"])
+    objects = task_objects(made, changed)
     serializer = ApiClient(Configuration())
     for manifest in (objects.job, *(owned_by(one, "uid") for one in objects.owned)):
         model = models[manifest["kind"]].from_dict(manifest)

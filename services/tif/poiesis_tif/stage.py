@@ -18,7 +18,8 @@ from poiesis_transfer.room import Room
 from poiesis_transfer.urls import S3Url
 
 if TYPE_CHECKING:
-    from poiesis_transfer.s3 import S3Object, S3Store
+    from poiesis_transfer.s3 import S3Object
+    from poiesis_transfer.stores import S3Stores
     from poiesis_transfer.web import Web
 
 
@@ -41,7 +42,7 @@ class Sources:
     """None where no input needs it."""
 
     web: Web | None
-    s3: S3Store | None
+    s3: S3Stores | None
 
     def interrupt(self) -> None:
         """Nobody waits for the network any more."""
@@ -54,16 +55,17 @@ class Sources:
 def _sources(config: Config, steps: list[Step], stack: ExitStack) -> Sources:
     kinds = {type(step) for step in steps}
     web: Web | None = None
-    store: S3Store | None = None
+    store: S3Stores | None = None
+    slots = pool.slots()
     if Page in kinds:
         from poiesis_transfer.web import Web
 
-        web = Web(allowed=config.allowed, trusted=_trusted(config.s3))
+        web = Web(allowed=config.allowed, trusted=_trusted(config.s3), slots=slots)
         stack.callback(web.close)
     if Stored in kinds:
-        from poiesis_transfer.s3 import S3Store
+        from poiesis_transfer.stores import S3Stores
 
-        store = stack.enter_context(S3Store.open(config.s3))
+        store = stack.enter_context(S3Stores.open(config.s3, config.credentials, slots=slots))
     return Sources(web, store)
 
 
@@ -112,7 +114,7 @@ class Stager:
             landing.write(data, 0)
             landing.keep(len(data))
 
-    def _stored(self, step: Stored, store: S3Store) -> None:
+    def _stored(self, step: Stored, store: S3Stores) -> None:
         match step.kind:
             case Kind.FILE:
                 self._file(step.url, step.target, store)
@@ -126,7 +128,7 @@ class Stager:
                         raise
                     self._directory(step.url, step.target, store)
 
-    def _file(self, url: S3Url, target: Target, store: S3Store) -> None:
+    def _file(self, url: S3Url, target: Target, store: S3Stores) -> None:
         try:
             self._object(url, target, store)
         except NotFound as failure:
@@ -136,18 +138,18 @@ class Stager:
                 ) from failure
             raise
 
-    def _is_directory(self, url: S3Url, store: S3Store) -> bool:
+    def _is_directory(self, url: S3Url, store: S3Stores) -> bool:
         """False also where listing is not allowed: that there is no object is then all there is to say."""
         try:
             return store.is_directory(url)
         except Permanent:
             return False
 
-    def _object(self, url: S3Url, target: Target, store: S3Store) -> None:
+    def _object(self, url: S3Url, target: Target, store: S3Stores) -> None:
         with self._landing(target) as landing:
             store.download(url, landing)
 
-    def _directory(self, url: S3Url, target: Target, store: S3Store) -> None:
+    def _directory(self, url: S3Url, target: Target, store: S3Stores) -> None:
         found = 0
 
         def one(entry: S3Object) -> None:
@@ -163,7 +165,7 @@ class Stager:
                 f"cannot read {url.with_key(url.prefix)} (input {target.path}): there are no objects below it"
             )
 
-    def _member(self, url: S3Url, entry: S3Object, target: Target, store: S3Store) -> None:
+    def _member(self, url: S3Url, entry: S3Object, target: Target, store: S3Stores) -> None:
         relative = relative_path(entry.key, url.prefix)
         path = f"{target.path.rstrip('/')}/{relative}"
         if not relative or relative.endswith("/"):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from poiesis_models.s3credentials import S3Credentials, to_json
 from poiesis_models.worklist import InputItem, WorkList
 from poiesis_tif.plan import Kind, Stored, Target
 from poiesis_tif.stage import Sources, Stager
@@ -21,7 +22,7 @@ from poiesis_transfer.progress import Progress
 from poiesis_transfer.room import Room
 from poiesis_transfer.s3 import S3Object
 from poiesis_transfer.urls import S3Url
-from s3_for_tests import Ended, loaded_by, run_filer
+from s3_for_tests import Ended, keys_of, loaded_by, run_filer
 
 MIB = 1024 * 1024
 
@@ -37,12 +38,12 @@ def root(tmp_path: Path) -> Path:
 def stage(tmp_path: Path, root: Path):
     (tmp_path / "run").mkdir()
 
-    def stage(*inputs: tuple[str, str | None, str], s3: S3Config | None = None) -> Ended:
+    def stage(*inputs: tuple[str, str | None, str], s3: S3Config | None = None, **changed: str) -> Ended:
         items = tuple(
             InputItem(path=path, local=f"{root}{path}", type=kind, url=url)  # type: ignore[arg-type]
             for path, kind, url in inputs
         )
-        return run_filer("poiesis_tif", WorkList(task="t", inputs=items), tmp_path / "run", s3)
+        return run_filer("poiesis_tif", WorkList(task="t", inputs=items), tmp_path / "run", s3, **changed)
 
     return stage
 
@@ -204,9 +205,44 @@ def test_no_storage_is_passing(stage):
 
 
 @pytest.mark.integration
-def test_a_second_start_begins_anew(stage, root: Path, s3: S3Config, admin: Any, bucket: str):
+def test_inputs_of_several_owners_come_with_the_credentials_of_each(
+    stage, root: Path, tmp_path: Path, s3: S3Config, admin: Any, bucket: str, other_bucket: str
+):
+    put(admin, bucket, **{"d/a": "1", "d/sub/b": "2"})
+    put(admin, other_bucket, k="3")
+    entries = [
+        S3Credentials(
+            name=f"of-{name}",
+            urls=(f"s3://{name}/",),
+            secret="keys",
+            directory=str(keys_of(s3, name, tmp_path / name)),
+        )
+        for name in (bucket, other_bucket)
+    ]
+    nobody = S3Config(endpoint_url=s3.endpoint_url)
+    wanted = (("/in/d", None, f"s3://{bucket}/d"), ("/in/k", "FILE", f"s3://{other_bucket}/k"))
+    ended = stage(*wanted, s3=nobody, POIESIS_S3_CREDENTIALS=to_json(entries))
+    assert (ended.code, ended.progress.error) == (0, None)
+    assert tree(root / "in") == {"d": None, "d/a": b"1", "d/sub": None, "d/sub/b": b"2", "k": b"3"}
+
+    ended = stage(*wanted, s3=nobody, POIESIS_S3_CREDENTIALS=to_json(entries[:1]))
+    assert (ended.code, "AWS_ACCESS_KEY_ID" in (ended.progress.error or "")) == (65, True)
+
+
+def test_a_secret_that_is_not_there_is_named(stage, tmp_path: Path):
+    entry = S3Credentials(name="lab", urls=("s3://b",), secret="lab-keys", directory=str(tmp_path / "none"))
+    ended = stage(("/in/k", "FILE", "s3://b/k"), POIESIS_S3_CREDENTIALS=to_json([entry]))
+    said = "credentials lab: the Secret lab-keys does not exist or has no AWS_ACCESS_KEY_ID"
+    assert (ended.code, ended.progress.error) == (65, said)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["DIRECTORY", None])
+def test_a_second_start_begins_anew(
+    stage, root: Path, s3: S3Config, admin: Any, bucket: str, kind: str | None
+):
     put(admin, bucket, **{"d/a": "1", "d/b": "2"})
-    inputs = ("/in", "DIRECTORY", f"s3://{bucket}/d")
+    inputs = ("/in", kind, f"s3://{bucket}/d")
     assert stage(inputs, s3=s3).code == 0
     (root / "in/a").write_text("spoilt")
     (root / "in/b").unlink()

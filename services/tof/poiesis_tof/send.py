@@ -13,7 +13,7 @@ from poiesis_transfer.files import SourceFile
 from poiesis_transfer.progress import Progress
 
 if TYPE_CHECKING:
-    from poiesis_transfer.s3 import S3Store
+    from poiesis_transfer.stores import S3Stores
 
 
 def send(config: Config, work: WorkList, progress: Progress) -> None:
@@ -24,11 +24,11 @@ def send(config: Config, work: WorkList, progress: Progress) -> None:
     check(work.outputs)
     if not work.outputs:
         return
-    from poiesis_transfer.s3 import S3Store
+    from poiesis_transfer.stores import S3Stores
 
     refused: list[Unsendable] = []
 
-    with S3Store.open(config.s3) as store:
+    with S3Stores.open(config.s3, config.credentials) as store:
 
         def one(finding: Finding) -> None:
             match finding:
@@ -48,7 +48,7 @@ def send(config: Config, work: WorkList, progress: Progress) -> None:
         raise Unsendable(f"{refused[0]}; and {others} more" if others else str(refused[0]))
 
 
-def upload(store: S3Store, found: Found, progress: Progress) -> None:
+def upload(store: S3Stores, found: Found, progress: Progress) -> None:
     """One file."""
     with SourceFile(found.local, found.path) as source:
         store.upload(source, found.url, progress)

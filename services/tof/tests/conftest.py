@@ -1,3 +1,3 @@
-from s3_for_tests import admin, bucket, s3
+from s3_for_tests import admin, bucket, other_bucket, s3
 
-__all__ = ["admin", "bucket", "s3"]
+__all__ = ["admin", "bucket", "other_bucket", "s3"]

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from poiesis_models.runfiles import SentOutput
+from poiesis_models.s3credentials import S3Credentials, to_json
 from poiesis_models.worklist import OutputItem, WorkList
 from poiesis_transfer.config import S3Config
-from s3_for_tests import Ended, environment, keys, run_filer
+from s3_for_tests import Ended, environment, keys, keys_of, run_filer
 
 MIB = 1024 * 1024
 
@@ -34,7 +35,9 @@ def root(tmp_path: Path) -> Path:
 def send(tmp_path: Path, root: Path):
     (tmp_path / "run").mkdir()
 
-    def send(*outputs: tuple[str, str], s3: S3Config | None = None, prefix: str = "/out") -> Ended:
+    def send(
+        *outputs: tuple[str, str], s3: S3Config | None = None, prefix: str = "/out", **changed: str
+    ) -> Ended:
         items = tuple(
             OutputItem(
                 path=path,
@@ -45,7 +48,7 @@ def send(tmp_path: Path, root: Path):
             )
             for path, url in outputs
         )
-        return run_filer("poiesis_tof", WorkList(task="t", outputs=items), tmp_path / "run", s3)
+        return run_filer("poiesis_tof", WorkList(task="t", outputs=items), tmp_path / "run", s3, **changed)
 
     return send
 
@@ -159,6 +162,38 @@ def test_no_credentials_is_permanent_and_says_which(send, root: Path):
     nobody = S3Config(endpoint_url="http://127.0.0.1:1")
     ended = send(("/out/f", "s3://b/k"), s3=nobody)
     assert (ended.code, "AWS_ACCESS_KEY_ID" in (ended.progress.error or "")) == (65, True)
+
+
+@pytest.mark.integration
+def test_an_output_is_sent_with_the_credentials_that_are_closest_to_where_each_file_goes(
+    send, root: Path, tmp_path: Path, s3: S3Config, admin: Any, bucket: str, other_bucket: str
+):
+    for name in ("here/a", "here/team/b"):
+        (root / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "out" / name).write_text("x")
+    given = to_json(
+        [
+            S3Credentials(
+                name="bucket",
+                urls=(f"s3://{bucket}",),
+                secret="keys",
+                directory=str(keys_of(s3, bucket, tmp_path / "keys")),
+            ),
+            S3Credentials(
+                name="team", urls=(f"s3://{bucket}/here/team", f"s3://{other_bucket}"), anonymous=True
+            ),
+        ]
+    )
+    nobody = S3Config(endpoint_url=s3.endpoint_url)
+    ended = send(("/out/here/a", f"s3://{bucket}/here/a"), s3=nobody, POIESIS_S3_CREDENTIALS=given)
+    assert (ended.code, keys(admin, bucket)) == (0, {"here/a": 1})
+    ended = send(("/out/here", f"s3://{bucket}/here"), s3=nobody, POIESIS_S3_CREDENTIALS=given)
+    assert (ended.code, keys(admin, bucket)) == (65, {"here/a": 1})
+    message = ended.progress.error or ""
+    assert f"s3://{bucket}/here/team/b (output /out/here/team/b) at {s3.endpoint_url} with the" in message
+    assert "the credentials team: access denied" in message
+    secret = (tmp_path / "keys/AWS_SECRET_ACCESS_KEY").read_text()
+    assert secret not in ended.log + message
 
 
 @pytest.mark.integration

@@ -91,6 +91,36 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 
+{{/* `storage.credentials` of the api's configuration: what says nothing is left out. */}}
+{{- define "poiesis.storageCredentials" -}}
+{{- $entries := list -}}
+{{- $names := list -}}
+{{- range .Values.storage.s3.credentials -}}
+{{- if has .name $names -}}
+{{- fail (printf "storage.s3.credentials: two have the same name: %s" .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- if and .anonymous .secretName -}}
+{{- fail (printf "storage.s3.credentials: %s: anonymous and secretName exclude each other" .name) -}}
+{{- end -}}
+{{- $entry := pick . "name" "urls" -}}
+{{- $given := . -}}
+{{- range list "secretName" "anonymous" "endpoint" "region" "addressingStyle" "users" "groups" -}}
+{{- include "poiesis.setIfAny" (list $entry . (index $given .)) -}}
+{{- end -}}
+{{- if hasKey . "requesterPays" -}}
+{{- $_ := set $entry "requesterPays" .requesterPays -}}
+{{- end -}}
+{{- with .caSecret -}}
+{{- if .name -}}
+{{- $_ := set $entry "caSecret" (dict "name" .name "key" (default "ca.crt" .key)) -}}
+{{- end -}}
+{{- end -}}
+{{- $entries = append $entries $entry -}}
+{{- end -}}
+{{- dict "entries" $entries | toJson -}}
+{{- end -}}
+
 {{/*
 Fail where a Secret that is named in the values is missing or incomplete. Only a cluster can tell, so nothing is said
 by `helm template`: there even the namespace's default ServiceAccount is not to be seen.
@@ -239,6 +269,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- include "poiesis.setIfAny" (list $storage "secretName" (include "poiesis.storageSecret" .)) -}}
 {{- include "poiesis.setIfAny" (list $storage "endpoint" $s3.endpoint) -}}
 {{- include "poiesis.setIfAny" (list $storage "region" $s3.region) -}}
+{{- include "poiesis.setIfAny" (list $storage "credentials" (include "poiesis.storageCredentials" . | fromJson).entries) -}}
 {{- include "poiesis.setIfAny" (list $storage "httpAllow" $values.storage.http.allow) -}}
 {{- if $s3.caSecret.name -}}
 {{- $_ := set $storage "caSecret" $s3.caSecret -}}

@@ -1,0 +1,171 @@
+"""As an operator of several groups I give each task the S3 credentials of its owner and no others."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import bcrypt
+import pytest
+
+from documents import assert_ended, only_log, reason, sh
+from install import Release, Secrets, Values, kube_of
+from kube import Kube, containers
+from lab.cluster import Cluster
+from lab.images import Images
+from storage import Bucket, Endpoint, make_bucket
+from tes_client import Document, TesClient, connect
+
+pytestmark = pytest.mark.e2e
+
+# Everything that an executor can read of what belongs to its Pod.
+_LOOK = "env; cat /proc/mounts; find /poiesis -type f -print -exec cat {} + 2>/dev/null; true"
+
+
+@pytest.fixture(scope="module")
+def lab_a(storage: Endpoint) -> Iterator[Bucket]:
+    made = make_bucket(storage)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def lab_b(storage: Endpoint) -> Iterator[Bucket]:
+    made = make_bucket(storage)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def secrets(storage: Endpoint, lab_a: Bucket, lab_b: Bucket) -> dict[str, dict[str, str]]:
+    """Each of the first two opens one bucket; the deployment's own opens none that there is."""
+    return {
+        "lab-a-keys": storage.secret_for(lab_a.name),
+        "lab-b-keys": storage.secret_for(lab_b.name),
+        "lost-keys": storage.secret_for(lab_a.name),
+        "nobodys-keys": storage.secret_for("poiesis-no-such-bucket"),
+    }
+
+
+@pytest.fixture(scope="module")
+def release(
+    with_users: Callable[[Values, Secrets], Release],
+    lab_a: Bucket,
+    lab_b: Bucket,
+    secrets: dict[str, dict[str, str]],
+) -> Release:
+    credentials: list[dict[str, Any]] = [
+        {"name": "lab-a", "urls": [lab_a.url()], "secretName": "lab-a-keys", "users": ["alice"]},
+        {"name": "lab-b", "urls": [lab_b.url()], "secretName": "lab-b-keys", "users": ["bob"]},
+        {"name": "foreign", "urls": [lab_b.url("foreign/")], "secretName": "lab-a-keys"},
+        {"name": "lost", "urls": [lab_a.url("lost")], "secretName": "lost-keys"},
+    ]
+    hashes = {
+        user: bcrypt.hashpw(f"{user}-password".encode(), bcrypt.gensalt(10)) for user in ("alice", "bob")
+    }
+    htpasswd = "".join(f"{user}:{hashed.decode()}\n" for user, hashed in hashes.items())
+    values: Values = {
+        "auth": {"mode": "basic", "basic": {"existingSecret": "tes-users"}},
+        "storage": {"s3": {"existingSecret": "nobodys-keys", "credentials": credentials}},
+    }
+    return with_users(values, {"tes-users": {"htpasswd": htpasswd}, **secrets})
+
+
+@pytest.fixture
+def own_kube(cluster: Cluster, release: Release) -> Kube:
+    return kube_of(cluster, release)
+
+
+@pytest.fixture
+async def alice(release: Release) -> AsyncIterator[TesClient]:
+    async with connect(release.url, user=("alice", "alice-password")) as client:
+        yield client
+
+
+@pytest.fixture
+async def bob(release: Release) -> AsyncIterator[TesClient]:
+    async with connect(release.url, user=("bob", "bob-password")) as client:
+        yield client
+
+
+def _copy(images: Images, source: str, target: str) -> Document:
+    return {
+        "executors": [sh(images.busybox, "cp /in/it /out/it")],
+        "inputs": [{"path": "/in/it", "url": source}],
+        "outputs": [{"path": "/out/it", "url": target}],
+    }
+
+
+async def test_each_reads_and_writes_their_own_bucket(
+    alice: TesClient, bob: TesClient, images: Images, lab_a: Bucket, lab_b: Bucket
+) -> None:
+    for client, bucket in ((alice, lab_a), (bob, lab_b)):
+        source = await bucket.put("in", b"data")
+        assert_ended(await client.run(_copy(images, source, bucket.url("out"))), "COMPLETE")
+        assert await bucket.text("out") == "data"
+
+
+async def test_another_groups_bucket_is_refused_by_name(
+    alice: TesClient, images: Images, lab_a: Bucket, lab_b: Bucket, storage: Endpoint
+) -> None:
+    source = await lab_b.put("theirs", b"secret")
+    task = await alice.run(_copy(images, source, lab_a.url("stolen")))
+    assert_ended(task, "SYSTEM_ERROR")
+    why = "access denied: the service's credentials do not allow it (HTTP 403, AccessDenied)"
+    message = only_log(task)["metadata"]["message"]
+    assert message == f"cannot read {source} (input /in/it) at {storage.pod_url}: {why}"
+    assert await lab_a.keys("stolen") == []
+
+
+async def test_a_refusal_says_which_credentials_were_refused(
+    bob: TesClient, images: Images, lab_b: Bucket, storage: Endpoint
+) -> None:
+    source = await lab_b.put("foreign/it", b"data")
+    task = await bob.run(_copy(images, source, lab_b.url("out")))
+    assert_ended(task, "SYSTEM_ERROR")
+    where = f"at {storage.pod_url} with the credentials foreign: access denied"
+    assert where in only_log(task)["metadata"]["message"]
+
+
+async def test_filers_alone_see_credentials_and_none_but_those_that_they_need(
+    alice: TesClient,
+    own_kube: Kube,
+    images: Images,
+    lab_a: Bucket,
+    secrets: dict[str, dict[str, str]],
+) -> None:
+    source = await lab_a.put("in", b"data")
+    document = _copy(images, source, lab_a.url("look"))
+    document["executors"] = [sh(images.busybox, f"({_LOOK}) >/out/it; cat /in/it >>/out/it")]
+    task_id = await alice.create(document)
+    pod = await own_kube.pod(task_id)
+    await alice.wait(task_id)
+    assert_ended(await alice.get(task_id, "FULL"), "COMPLETE")
+
+    mounted = {
+        name: [mount["name"] for mount in one["volumeMounts"] if mount["name"].startswith("credentials-")]
+        for name, one in containers(pod).items()
+    }
+    assert {name: mounts for name, mounts in mounted.items() if mounts} == {
+        "tif-0": ["credentials-lab-a"],
+        "tof-0": ["credentials-lab-a"],
+    }
+    looked = await lab_a.get("look")
+    assert looked.endswith(b"data")
+    shown = [
+        f"{name}/{key}"
+        for name, one in secrets.items()
+        for key, value in one.items()
+        if value.encode() in looked
+    ]
+    assert shown == []
+    assert b"POIESIS_S3_CREDENTIALS" not in looked
+
+
+async def test_a_secret_that_is_gone_ends_the_task_and_is_named(
+    alice: TesClient, own_kube: Kube, images: Images, lab_a: Bucket
+) -> None:
+    source = await lab_a.put("lost/it", b"data")
+    await own_kube.delete("secret", "lost-keys")
+    task = await alice.run(_copy(images, source, lab_a.url("out")))
+    assert_ended(task, "SYSTEM_ERROR")
+    said = "credentials lost: the Secret lost-keys does not exist or has no AWS_ACCESS_KEY_ID"
+    assert (reason(task), only_log(task)["metadata"]["message"]) == ("Error", said)

@@ -1,0 +1,119 @@
+"""Every S3 store that a filer's work needs: which one answers for a URL, and as whom it is asked."""
+
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+from poiesis_models.s3credentials import Choice, S3Credentials
+from poiesis_transfer import pool, web
+from poiesis_transfer.config import S3Config
+from poiesis_transfer.credentials import identity
+from poiesis_transfer.errors import Permanent
+from poiesis_transfer.files import Landing, SourceFile
+from poiesis_transfer.progress import Progress
+from poiesis_transfer.retry import Retry
+from poiesis_transfer.s3 import S3Object, S3Store
+from poiesis_transfer.urls import S3Url
+from poiesis_transfer.web import Web
+
+
+class S3Stores:
+    """Asked as one store is. Each URL goes to the entry that is closest to it, else to the deployment's own.
+
+    An entry's keys are read when its first URL comes, so that one that nothing needs breaks nothing.
+    Connections may lead anywhere: endpoints are the operator's choice.
+    """
+
+    def __init__(
+        self,
+        config: S3Config,
+        entries: Sequence[S3Credentials] = (),
+        *,
+        limits: web.Limits = web.LIMITS,
+        retry: Retry = web.RETRY,
+        slots: threading.BoundedSemaphore | None = None,
+    ) -> None:
+        self._config = config
+        self._choice = Choice(entries)
+        self._limits = limits
+        self._retry = retry
+        self._slots = slots or pool.slots()
+        self._lock = threading.Lock()
+        self._webs: dict[str | None, Web] = {}
+        self._stores: dict[str | None, S3Store] = {}
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        config: S3Config,
+        entries: Sequence[S3Credentials] = (),
+        *,
+        limits: web.Limits = web.LIMITS,
+        retry: Retry = web.RETRY,
+        slots: threading.BoundedSemaphore | None = None,
+    ) -> Iterator[Self]:
+        """Nothing is sent before the first transfer. `slots`: for requests, shared with others."""
+        stores = cls(config, entries, limits=limits, retry=retry, slots=slots)
+        try:
+            yield stores
+        finally:
+            for connections in stores._webs.values():
+                connections.close()
+
+    def interrupt(self) -> None:
+        """Nobody waits for the network any more."""
+        with self._lock:
+            webs = list(self._webs.values())
+        for connections in webs:
+            connections.interrupt()
+
+    def list(self, directory: S3Url) -> Iterator[S3Object]:
+        """Everything below a directory, in the order of the keys."""
+        return self._of(directory).list(directory)
+
+    def is_directory(self, url: S3Url) -> bool:
+        """Whether there are keys below it."""
+        return self._of(url).is_directory(url)
+
+    def is_object(self, url: S3Url) -> bool:
+        """Whether the key has an object."""
+        return self._of(url).is_object(url)
+
+    def download(self, source: S3Url, landing: Landing) -> None:
+        """Read an object into a file."""
+        self._of(source).download(source, landing)
+
+    def upload(self, source: SourceFile, target: S3Url, progress: Progress) -> None:
+        """Store a file."""
+        self._of(target).upload(source, target, progress)
+
+    def _of(self, url: S3Url) -> S3Store:
+        """Raise Permanent for credentials that cannot be used, which it names."""
+        entry = self._choice.closest(str(url))
+        name = entry.name if entry else None
+        with self._lock:
+            if name not in self._stores:
+                config = self._config.for_entry(entry) if entry else self._config
+                self._stores[name] = S3Store(config, self._web(config), identity(config))
+            return self._stores[name]
+
+    def _web(self, config: S3Config) -> Web:
+        """Who trusts the same certificates shares the connections."""
+        if config.ca_bundle not in self._webs:
+            self._webs[config.ca_bundle] = Web(
+                limits=self._limits, retry=self._retry, tls=_tls(config), slots=self._slots
+            )
+        return self._webs[config.ca_bundle]
+
+
+def _tls(config: S3Config) -> ssl.SSLContext | None:
+    if not config.ca_bundle:
+        return None
+    try:
+        return ssl.create_default_context(cafile=config.ca_bundle)
+    except OSError as error:
+        whose = f"credentials {config.name}" if config.name else "AWS_CA_BUNDLE"
+        raise Permanent(f"{whose}: {config.ca_bundle} holds no certificates") from error

@@ -1,0 +1,58 @@
+"""Which of the operator's S3 credentials a task gets. Pure.
+
+Decided once, when the task is created, for only then the caller's groups are known; the names are stored with
+the task. Its containers are made from these and from what the configuration says of them by then.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from poiesis_api.config import StorageCredentials
+from poiesis_api.identity.caller import Caller
+from poiesis_models.s3credentials import Choice
+from poiesis_models.tes import TesTaskRequest
+
+
+class Located(Protocol):
+    """An input or an output, of a TES document or of a work list."""
+
+    @property
+    def url(self) -> str | None:
+        """Where it lies."""
+
+    @property
+    def type(self) -> str | None:
+        """FILE, DIRECTORY or unset."""
+
+
+def granted(task: TesTaskRequest, caller: Caller, entries: Iterable[StorageCredentials]) -> list[str]:
+    """Names of the entries that the caller may use and the task's URLs need."""
+    theirs = [entry for entry in entries if _may_use(caller, entry)]
+    staged = [source for source in task.inputs or () if source.literal is None]
+    return [entry.name for entry in needed_by(staged, task.outputs or (), theirs)]
+
+
+def needed_by(
+    inputs: Iterable[Located], outputs: Iterable[Located], entries: Sequence[StorageCredentials]
+) -> list[StorageCredentials]:
+    """Those that some URL needs. An output that is declared FILE may be a directory all the same."""
+    if not entries:
+        return []
+    urls = {(one.url or "", _may_be_directory(one)) for one in inputs}
+    urls |= {(one.url or "", True) for one in outputs}
+    choice = Choice(entries)
+    names = {entry.name for url, directory in urls for entry in choice.needed(url, directory=directory)}
+    return [entry for entry in entries if entry.name in names]
+
+
+def _may_use(caller: Caller, entry: StorageCredentials) -> bool:
+    """Everybody may where nobody is named."""
+    if entry.users is None and entry.groups is None:
+        return True
+    return caller.name in (entry.users or ()) or not set(entry.groups or ()).isdisjoint(caller.groups)
+
+
+def _may_be_directory(source: Located) -> bool:
+    url = source.url or ""
+    names_directory = url.endswith("/") or url.count("/") == len("//")
+    return names_directory or source.type != "FILE"

@@ -1,0 +1,77 @@
+"""Which S3 credentials a task gets, by who creates it and what it names, as tables."""
+
+import pytest
+
+from poiesis_api.config import StorageCredentials
+from poiesis_api.grants import granted, needed_by
+from poiesis_api.identity.caller import ANONYMOUS, Caller
+from poiesis_models.tes import TesTaskRequest
+from poiesis_models.worklist import InputItem, OutputItem
+
+ALICE = Caller(name="alice", groups=("lab-a", "staff"))
+BOB = Caller(name="bob", groups=("lab-b",))
+ROOT = Caller(name="root", administrator=True)
+
+
+def entry(name, *urls, **fields):
+    return StorageCredentials(name=name, urls=list(urls), **fields)
+
+
+ENTRIES = [
+    entry("everybodys", "s3://lab"),
+    entry("alices", "s3://lab/a/", users=["alice", "carol"]),
+    entry("lab-bs", "s3://lab/b/", "s3://lab-b", groups=["lab-b", "lab-c"]),
+    entry("of-both", "s3://lab/both", users=["alice"], groups=["lab-b"]),
+]
+
+
+def task(inputs=(), outputs=()):
+    return TesTaskRequest.model_validate(
+        {
+            "executors": [{"image": "busybox", "command": ["true"]}],
+            "inputs": [{"path": f"/in/{number}", **one} for number, one in enumerate(inputs)],
+            "outputs": [{"path": f"/out/{number}", **one} for number, one in enumerate(outputs)],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "names"),
+    [  # of alice, bob, root and of anybody where there are no users
+        ("s3://lab/x", (["everybodys"], ["everybodys"], ["everybodys"], ["everybodys"])),
+        ("s3://lab/a/x", (["alices"], ["everybodys"], ["everybodys"], ["everybodys"])),
+        ("s3://lab/b/x", (["everybodys"], ["lab-bs"], ["everybodys"], ["everybodys"])),
+        ("s3://lab/both", (["of-both"], ["of-both"], ["everybodys"], ["everybodys"])),
+        ("s3://lab-b/x", ([], ["lab-bs"], [], [])),
+        ("s3://elsewhere/x", ([], [], [], [])),
+        ("https://lab/a/x?X-Amz-Signature=y", ([], [], [], [])),
+    ],
+)
+def test_an_owner_gets_what_is_everybodys_or_theirs(url, names):
+    read = task(inputs=[{"url": url, "type": "FILE"}])
+    assert tuple(granted(read, caller, ENTRIES) for caller in (ALICE, BOB, ROOT, ANONYMOUS)) == names
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "names"),
+    [
+        ([], [], []),
+        ([{"content": "x", "url": "s3://lab/a"}], [], []),
+        ([{"url": "s3://lab/x", "type": "FILE"}], [], ["everybodys"]),
+        ([{"url": "s3://lab"}], [], ["everybodys", "alices", "of-both"]),
+        ([{"url": "s3://lab", "type": "FILE"}], [], ["everybodys", "alices", "of-both"]),
+        ([{"url": "s3://lab/", "type": "DIRECTORY"}], [], ["everybodys", "alices", "of-both"]),
+        ([{"url": "s3://lab/a/x", "type": "FILE"}], [{"url": "s3://lab/both/y"}], ["alices", "of-both"]),
+        ([], [{"url": "s3://lab", "type": "FILE"}], ["everybodys", "alices", "of-both"]),
+        ([{"url": "s3://lab/a/x"}] * 2, [{"url": "s3://lab/a/x"}], ["alices"]),
+    ],
+)
+def test_a_task_gets_no_more_than_its_urls_need(inputs, outputs, names):
+    assert granted(task(inputs, outputs), ALICE, ENTRIES) == names
+
+
+def test_a_work_list_needs_what_its_task_was_granted():
+    inputs = [InputItem(path="/in/c", local="/task/root/in/c", content_file="content-0")]
+    outputs = [OutputItem(url="s3://lab/a/x", path="/o", local="/task/root/o", type="FILE")]
+    assert needed_by(inputs, [], ENTRIES) == []
+    assert [one.name for one in needed_by(inputs, outputs, ENTRIES)] == ["alices"]
