@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-from poiesis_api.config import Filer, FilerSide, Requests, TaskPodConfig
+from poiesis_api.config import Filer, FilerSide, Requests, SharedVolume, TaskPodConfig
 from poiesis_api.mounts import MountPlan, needs_volume, normal, plan_mounts
 from poiesis_api.parameters import configured
 from poiesis_api.validation import url_scheme
-from poiesis_models import labels, paths
+from poiesis_models import labels, paths, shared
 from poiesis_models.plan import Plan
 from poiesis_models.tes import TesExecutor, TesInput, TesOutput, TesTaskRequest
 from poiesis_models.worklist import EXIT_PASSING, FileType, InputItem, OutputItem, WorkList
@@ -468,7 +468,6 @@ def install_command(layout: Layout) -> list[str]:
 
 def filer_container(run: FilerRun, config: TaskPodConfig) -> Manifest:
     """Stages inputs or sends outputs, under the helper."""
-    storage = config.storage
     container: Manifest = {
         "name": run.name,
         "image": run.side.image,
@@ -490,13 +489,40 @@ def filer_container(run: FilerRun, config: TaskPodConfig) -> Manifest:
             *_run_mounts(run.name),
             _mount("task", paths.TASK),
             _mount(_spec_volume(run), paths.SPEC, read_only=True),
+            *_filer_mounts(run.filer, config),
         ],
     }
-    if storage.secret_name is not None:
-        container["envFrom"] = [{"secretRef": {"name": storage.secret_name}}]
-    if storage.ca_secret is not None:
-        container["volumeMounts"].append(_mount("storage-ca", CA_DIRECTORY, read_only=True))
+    if run.filer.object_storage and config.storage.secret_name is not None:
+        container["envFrom"] = [{"secretRef": {"name": config.storage.secret_name}}]
     return container
+
+
+def _filer_mounts(filer: Filer, config: TaskPodConfig) -> Iterator[Manifest]:
+    """What the operator gives this filer, and no other container."""
+    if filer.object_storage and config.storage.ca_secret is not None:
+        yield _mount("storage-ca", CA_DIRECTORY, read_only=True)
+    index = config.filers.index(filer)
+    if filer.secret_name is not None:
+        yield _mount(f"secret-{index}", paths.SECRET, read_only=True)
+    for number, one in enumerate(filer.shared_volumes):
+        path = f"{paths.SHARED}{one.prefix}"
+        yield _mount(f"shared-{index}-{number}", path, sub_path=one.sub_path, read_only=not one.writable)
+
+
+def _filer_volumes(filer: Filer, config: TaskPodConfig) -> Iterator[Manifest]:
+    index = config.filers.index(filer)
+    if filer.secret_name is not None:
+        yield {"name": f"secret-{index}", "secret": {"secretName": filer.secret_name}}
+    for number, one in enumerate(filer.shared_volumes):
+        yield {"name": f"shared-{index}-{number}", **_shared_source(one)}
+
+
+def _shared_source(one: SharedVolume) -> Manifest:
+    """A claim that is only read is attached so: else Kubernetes may give its files to the fsGroup."""
+    claim = one.volume.get("persistentVolumeClaim")
+    if claim is None or one.writable:
+        return one.volume
+    return {"persistentVolumeClaim": {**claim, "readOnly": True}}
 
 
 def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Manifest:
@@ -636,18 +662,26 @@ def _options(name: str, values: Iterable[str]) -> Iterator[str]:
 
 
 def _filer_env(filer: Filer, config: TaskPodConfig) -> dict[str, str]:
-    storage = config.storage
     optional = {
-        "AWS_ENDPOINT_URL_S3": storage.endpoint,
-        "AWS_REGION": storage.region,
-        "AWS_CA_BUNDLE": f"{CA_DIRECTORY}/ca.crt" if storage.ca_secret else None,
+        **(_storage_env(config) if filer.object_storage else {}),
+        "POIESIS_SECRET": paths.SECRET if filer.secret_name else None,
+        "POIESIS_SHARED": shared.to_json(filer.shared) if filer.shared_volumes else None,
     }
     return {
         "POIESIS_RUN": paths.RUN,
         "POIESIS_WORK_LIST": paths.WORK_LIST,
-        "POIESIS_S3_ADDRESSING_STYLE": storage.addressing_style,
         **{name: value for name, value in optional.items() if value is not None},
         **filer.env,
+    }
+
+
+def _storage_env(config: TaskPodConfig) -> dict[str, str | None]:
+    storage = config.storage
+    return {
+        "POIESIS_S3_ADDRESSING_STYLE": storage.addressing_style,
+        "AWS_ENDPOINT_URL_S3": storage.endpoint,
+        "AWS_REGION": storage.region,
+        "AWS_CA_BUNDLE": f"{CA_DIRECTORY}/ca.crt" if storage.ca_secret else None,
     }
 
 
@@ -694,7 +728,10 @@ def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) 
         yield {"name": "task", **_task_volume(layout, config)}
     for run in (*layout.inputs, *layout.outputs):
         yield {"name": _spec_volume(run), "projected": {"sources": _spec_sources(run, secrets)}}
-    if config.storage.ca_secret is not None and (layout.inputs or layout.outputs):
+    filers = {run.filer.name: run.filer for run in (*layout.inputs, *layout.outputs)}
+    for filer in filers.values():
+        yield from _filer_volumes(filer, config)
+    if config.storage.ca_secret is not None and any(filer.object_storage for filer in filers.values()):
         ca = config.storage.ca_secret
         items = [{"key": ca.key, "path": "ca.crt"}]
         yield {"name": "storage-ca", "secret": {"secretName": ca.name, "items": items}}
