@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # it imports testcontainers, which warns
     from lab.backends import Minio
 
 CHART = Path(__file__).resolve().parent.parent / "deployment/helm/poiesis"
-SERVICES = ("api", "tctl", "trec", "helper", "tif", "tof", "migrations")
+SERVICES = ("api", "tctl", "trec", "helper", "tif", "tof", "rclone", "file", "migrations")
 STORAGE_SECRET = "poiesis-e2e-storage"
 DATABASE_SECRET = "poiesis-e2e-database"
 

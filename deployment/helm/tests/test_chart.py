@@ -395,14 +395,14 @@ def test_a_filer_of_ones_own_is_added():
 def test_filers_of_rclone_and_of_shared_volumes_are_there_where_they_are_configured():
     claim = "sharedVolumes[0].volume.persistentVolumeClaim.claimName=projects"
     manifests = render(
-        *("rclone.schemes={gs,sftp}", "rclone.existingSecret=remotes", "rclone.env.GOMAXPROCS=1"),
+        *("rclone.schemes={gs,sftp}", "rclone.existingSecret=remotes", "rclone.env.NO_PROXY=local"),
         *("sharedVolumes[0].prefix=/nfs/projects", claim, "sharedVolumes[0].subPath="),
-        *("images.registry=lab", "images.tag=9"),
+        *("images.registry=lab", "images.tag=9.1"),
     )
 
     def side(name: str, *schemes: str) -> Manifest:
         command = ["python3", "-m", f"poiesis_{name}"]
-        return {"schemes": list(schemes), "image": f"lab/poiesis-{name}:9", "command": command}
+        return {"schemes": list(schemes), "image": f"lab/poiesis-{name}:9.1", "command": command}
 
     rclone, file = side("rclone", "gs", "sftp"), side("file", "file")
     assert [filer["name"] for filer in config(render())["filers"]] == ["default"]
@@ -411,7 +411,7 @@ def test_filers_of_rclone_and_of_shared_volumes_are_there_where_they_are_configu
             "name": "rclone",
             "inputs": rclone,
             "outputs": rclone,
-            "env": {"GOMAXPROCS": "1"},
+            "env": {"NO_PROXY": "local"},
             "objectStorage": False,
             "secretName": "remotes",
         },

@@ -47,7 +47,7 @@ def from_json(text: str) -> tuple[SharedVolume, ...]:
 def file_path(url: str) -> str:
     """`/a/b c` of `file:///a/b%20c` and of the bare path `/a/b c`, which stands for itself.
 
-    Without trailing slashes. Raise NotAFileUrl for another host, a query, and names that a path must not have.
+    Without trailing slashes. Raise NotAFileUrl for another host, a query, and forbidden names.
     """
     path = url if url.startswith("/") else _decoded(url)
     first, *names = path.rstrip("/").split("/")
