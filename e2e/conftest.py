@@ -29,7 +29,9 @@ from failures.case import World
 from failures.node_disturbances import well_again
 from install import (
     DATABASE_SECRET,
+    RCLONE_SECRET,
     SERVICES,
+    SHARED_CLAIM,
     STORAGE_SECRET,
     Release,
     Values,
@@ -57,6 +59,7 @@ from waiting import eventually
 
 with warnings.catch_warnings():  # testcontainers moved its modules, and says so where they are imported
     warnings.simplefilter("ignore", DeprecationWarning)
+    from filer_kit.shipped import obscure, shell_image
     from lab import backends
 
 _RUN = "POIESIS_E2E_RUN"  # how this run is called
@@ -316,17 +319,68 @@ def release(released: Callable[..., Release], postgres: backends.Postgres) -> Re
 
 
 @pytest.fixture(scope="session")
-def filer_image(cluster: Cluster, images: Images) -> str:
+def filer_image(cluster: Cluster) -> str:
     """A filer that is not ours."""
 
     def make() -> dict[str, Any]:
-        dockerfile = (_FILER / "Dockerfile").read_text().replace("busybox:1.37", images.busybox)
-        image = lab_images.from_dockerfile("filer", dockerfile, {"filer.sh": _FILER / "filer.sh"})
+        image = shell_image()
         cluster.load([image])
         return {"image": image}
 
     image: str = once("filer", make)["image"]
     return image
+
+
+@pytest.fixture(scope="session")
+def remotes(cluster: Cluster) -> dict[str, backends.Remote]:
+    """An SSH server and a WebDAV server, by the schemes of their URLs."""
+
+    def make() -> dict[str, Any]:
+        image = services.build(["rclone"])["rclone"]
+        return {scheme: asdict(backends.start_remote(scheme, image)) for scheme in ("sftp", "webdav")}
+
+    return {scheme: backends.Remote(**facts) for scheme, facts in once("remotes", make).items()}
+
+
+@pytest.fixture(scope="session")
+def other_s3(cluster: Cluster) -> Endpoint:
+    """SeaweedFS: an S3 beside the one that the chart is configured for."""
+    return endpoint_of(backends.S3(**once("seaweedfs", lambda: asdict(backends.start_seaweedfs()))))
+
+
+@pytest.fixture
+def weed(other_s3: Endpoint) -> Iterator[Bucket]:
+    """A bucket there."""
+    made = make_bucket(other_s3)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def rclone_conf(remotes: dict[str, backends.Remote], other_s3: Endpoint) -> str:
+    """Remotes for sftp://, webdav:// and weed://."""
+    image = services.build(["rclone"])["rclone"]
+    sftp, webdav = remotes["sftp"], remotes["webdav"]
+    return f"""
+[sftp]
+type = sftp
+host = {sftp.pod_host}
+port = {sftp.pod_port}
+user = {sftp.user}
+pass = {obscure(image, sftp.password)}
+shell_type = none
+[webdav]
+type = webdav
+url = http://{webdav.pod_address}
+user = {webdav.user}
+pass = {obscure(image, webdav.password)}
+[weed]
+type = s3
+provider = SeaweedFS
+endpoint = {other_s3.pod_url}
+access_key_id = {other_s3.access_key}
+secret_access_key = {other_s3.secret_key}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -344,8 +398,10 @@ def ftp_filer_image(cluster: Cluster, images: Images) -> str:
 
 
 @pytest.fixture(scope="session")
-def second_release(released: Callable[..., Release], filer_image: str, ftp_filer_image: str) -> Release:
-    """The chart otherwise: its own Postgres, disks on the node, other filers for http://, mem:// and ftp://."""
+def second_release(
+    released: Callable[..., Release], filer_image: str, ftp_filer_image: str, rclone_conf: str
+) -> Release:
+    """The chart otherwise: its own Postgres, disks on the node, and every kind of filer."""
     side = {"image": filer_image, "command": ["/filer"]}
     ftp = {"schemes": ["ftp"], "image": ftp_filer_image, "command": ["python3", "/ftp.py"]}
     overrides: Values = {
@@ -364,9 +420,18 @@ def second_release(released: Callable[..., Release], filer_image: str, ftp_filer
             },
             {"name": "ftp", "inputs": ftp, "outputs": ftp},
         ],
+        "rclone": {"schemes": ["sftp", "webdav", "weed"], "existingSecret": RCLONE_SECRET},
+        "sharedVolumes": [
+            {"prefix": "/lab/read", "volume": {"persistentVolumeClaim": {"claimName": SHARED_CLAIM}}},
+            {
+                "prefix": "/lab/write",
+                "volume": {"persistentVolumeClaim": {"claimName": SHARED_CLAIM}},
+                "writable": True,
+            },
+        ],
         "tctl": {"thresholds": {"imagePullSeconds": 30, "startSeconds": 30}},
     }
-    return released("second", overrides, {})
+    return released("second", overrides, {RCLONE_SECRET: {"rclone.conf": rclone_conf}})
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,14 @@ from lab.shell import CommandFailed, step, wait_until
 from storage import Endpoint
 
 if TYPE_CHECKING:  # it imports testcontainers, which warns
-    from lab.backends import Minio
+    from lab.backends import S3
 
 CHART = Path(__file__).resolve().parent.parent / "deployment/helm/poiesis"
 SERVICES = ("api", "tctl", "trec", "helper", "tif", "tof", "rclone", "file", "migrations")
 STORAGE_SECRET = "poiesis-e2e-storage"
 DATABASE_SECRET = "poiesis-e2e-database"
+RCLONE_SECRET = "poiesis-e2e-rclone"
+SHARED_CLAIM = "shared"
 
 Values = dict[str, Any]
 
@@ -113,10 +115,10 @@ def kube_of(cluster: Cluster, release: Release) -> Kube:
     return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
 
 
-def endpoint_of(minio: "Minio") -> Endpoint:
-    """The lab's MinIO as an S3 service."""
+def endpoint_of(store: "S3") -> Endpoint:
+    """One of the lab's S3 services."""
     return Endpoint(
-        url=minio.url, pod_url=minio.pod_url, access_key=minio.access_key, secret_key=minio.secret_key
+        url=store.url, pod_url=store.pod_url, access_key=store.access_key, secret_key=store.secret_key
     )
 
 
