@@ -28,6 +28,7 @@ PACKAGES = [
     "e2e/demo",
     "e2e/failures",
     "e2e/chaos",
+    "e2e/filer_kit",
 ]
 IMPORTS = [str(ROOT / package.rpartition("/")[0]) for package in PACKAGES]
 CHART = "deployment/helm/poiesis"

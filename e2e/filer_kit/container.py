@@ -128,7 +128,8 @@ class Pod:
         docker.docker("run", "--detach", *self._arguments(name, None, ()))
         try:
             wait_until(started.exists, "the filer's process", seconds=_SECONDS)
-            docker.docker("kill", "--signal", signal, name)
+            if "true" in docker.docker("container", "inspect", "--format", "{{.State.Running}}", name):
+                docker.docker("kill", "--signal", signal, name)
             docker.docker("wait", name, timeout=_SECONDS)
         finally:
             docker.docker("rm", "--force", name)

@@ -19,9 +19,9 @@ count() { files=$((files + 1)) bytes=$((bytes + $(stat -c %s -- "$1"))); } # fil
 
 # The status is in $status. Ends the filer if there is none, and if it is neither 2xx nor one of $3.
 ask() { # what url expected [curl option]...
-  what=$1 url=$2 expected=$3
+  what=$1 asked=$2 expected=$3
   shift 3
-  set -- -sS --globoff --connect-timeout 15 --max-redirs 10 -L -w '%{http_code}' "$@" --url "$url"
+  set -- -sS --globoff --connect-timeout 15 --max-redirs 10 -L -w '%{http_code}' "$@" --url "$asked"
   [ ! -e "$netrc" ] || set -- --netrc-file "$netrc" "$@"
   status=$(curl "$@" 2>/dev/null) || case $? in
     3 | 23) fail 65 "$what: it is no URL, or there is no space left (curl)" ;;

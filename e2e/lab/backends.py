@@ -104,7 +104,7 @@ class Remote(Backend):
         try:
             archive = docker.output("cp", f"{self.container}:/data/{path}", "-")
         except CommandFailed as error:
-            if "Could not find the file" in error.output:
+            if "Could not find the file" in error.output or "No such container:path" in error.output:
                 return None
             raise
         with tarfile.open(fileobj=BytesIO(archive)) as tar:
@@ -179,7 +179,8 @@ def start_remote(protocol: str, image: str, *, to_everyone: bool = False) -> Rem
     user, password = "lab", "lab-remote-password"
 
     def make(image: str) -> DockerContainer:
-        serve = f"serve {protocol} /data --addr :{port} --dir-cache-time 0s"
+        # The cache is for what `put` adds; with 0 rclone is busy for ever once a directory was looked at.
+        serve = f"serve {protocol} /data --addr :{port} --dir-cache-time 100ms"
         if not to_everyone:
             serve += f" --user {user} --pass {password}"
         return DockerContainer(image).with_command(serve).with_copy_into_container(b"", "/data/ready")

@@ -94,8 +94,9 @@ async def test_what_a_remote_does_not_have_ends_the_task_and_is_named(
     assert f"cannot read {url} (input /in/it): there is nothing by that name" in system_logs(task)
 
 
+@pytest.mark.usefixtures("shared_claim")
 async def test_files_of_a_shared_volume_are_inputs_and_outputs_and_nothing_else_of_the_node_is(
-    second_client: TesClient, second_kube: Kube, images: Images, shared_claim: None
+    second_client: TesClient, images: Images
 ) -> None:
     folder = uuid.uuid4().hex
     made = await second_client.run(

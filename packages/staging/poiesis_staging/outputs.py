@@ -4,6 +4,7 @@ import stat
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from poiesis_models.globs import join_url, literal_directory
 from poiesis_models.worklist import OutputItem
@@ -46,9 +47,17 @@ class Refusal:
 
 Finding = Found | Empty | Note | Refusal
 Upload = Callable[[Found], Awaitable[int]]  # the size in bytes; raises TransferError
+Join = Callable[[str, str], str]  # a directory's URL and a relative path to the URL of what is below it
 
 
-async def send_all(items: Sequence[OutputItem], upload: Upload, progress: Progress, *, at_once: int) -> None:
+async def send_all(
+    items: Sequence[OutputItem],
+    upload: Upload,
+    progress: Progress,
+    *,
+    at_once: int,
+    join: Join = join_url,
+) -> None:
     """Send every file of every output; raise TransferError.
 
     A store that fails ends the work. A file that cannot be sent ends it after the others have been.
@@ -69,10 +78,15 @@ async def send_all(items: Sequence[OutputItem], upload: Upload, progress: Progre
                 else:
                     progress.sent(url=url, path=path, size_bytes=size)
 
-    await pool.for_each(pool.threaded(findings(items)), one, at_once=at_once)
+    await pool.for_each(pool.threaded(findings(items, join)), one, at_once=at_once)
     if refused:
         others = len(refused) - 1
         raise Unsendable(f"{refused[0]}; and {others} more" if others else str(refused[0]))
+
+
+def join_encoded(base: str, relative: str) -> str:
+    """`join_url` where URLs are percent-encoded: a name may hold what would end a URL's path."""
+    return join_url(base, quote(relative, errors="replace"))
 
 
 def data_root(item: OutputItem) -> Path:
@@ -82,11 +96,11 @@ def data_root(item: OutputItem) -> Path:
     return Path(item.local.removesuffix(item.path) or "/")
 
 
-def findings(items: Iterable[OutputItem]) -> Iterator[Finding]:
-    """All files of all outputs, in order."""
+def findings(items: Iterable[OutputItem], join: Join = join_url) -> Iterator[Finding]:
+    """All files of all outputs, in order; `join` is the literal one where nothing is percent-encoded."""
     for item in items:
         tree = Tree(data_root(item))
-        found = _wildcard(tree, item) if item.wildcard else _single(tree, item)
+        found = _wildcard(tree, item, join) if item.wildcard else _single(tree, item, join)
         while True:  # what may not be read ends this output only
             try:
                 finding = next(found)
@@ -98,7 +112,7 @@ def findings(items: Iterable[OutputItem]) -> Iterator[Finding]:
             yield finding
 
 
-def walk(tree: Tree, path: str, place: Place, url: str) -> Iterator[Finding]:
+def walk(tree: Tree, path: str, place: Place, url: str, join: Join = join_url) -> Iterator[Finding]:
     """All below a directory, depth first, without recursion: Python's stack may be less deep."""
     stack = [_Directory(path, place.real, url, None)]
     while stack:
@@ -113,7 +127,7 @@ def walk(tree: Tree, path: str, place: Place, url: str) -> Iterator[Finding]:
         below: list[_Directory] = []
         for name in names:
             member = f"{directory.path.rstrip('/')}/{name}"
-            finding = _member(tree, member, name, directory)
+            finding = _member(tree, member, join(directory.url, name), directory)
             if isinstance(finding, _Directory):
                 below.append(finding)
             else:
@@ -121,17 +135,17 @@ def walk(tree: Tree, path: str, place: Place, url: str) -> Iterator[Finding]:
         stack.extend(reversed(below))
 
 
-def _single(tree: Tree, item: OutputItem) -> Iterator[Finding]:
+def _single(tree: Tree, item: OutputItem, join: Join) -> Iterator[Finding]:
     place = tree.find(item.path)
     if isinstance(place, Missing):
         yield Note(_missing(item.path, place))
     elif item.type == "DIRECTORY" and not stat.S_ISDIR(place.mode):
         yield Refusal(Unsendable(f"output {item.path} is declared as DIRECTORY, but it is a file"))
     else:
-        yield from _all(tree, item.path.rstrip("/") or "/", place, item.url)
+        yield from _all(tree, item.path.rstrip("/") or "/", place, item.url, join)
 
 
-def _wildcard(tree: Tree, item: OutputItem) -> Iterator[Finding]:
+def _wildcard(tree: Tree, item: OutputItem, join: Join) -> Iterator[Finding]:
     prefix = item.path_prefix
     if prefix is None:
         prefix = literal_directory(item.path)
@@ -141,22 +155,22 @@ def _wildcard(tree: Tree, item: OutputItem) -> Iterator[Finding]:
         matched = True
         if not path.startswith(prefix):
             yield Note(f"output {path} does not begin with its path_prefix {prefix}; its whole path is used")
-        url = join_url(item.url, path.removeprefix(prefix))
+        url = join(item.url, path.removeprefix(prefix))
         place = tree.find(path)
         if isinstance(place, Missing):
             yield Note(_missing(path, place))
         else:
-            yield from _all(tree, path, place, url)
+            yield from _all(tree, path, place, url, join)
     if not matched:
         yield Note(f"output {item.path} was not produced: nothing matches")
 
 
-def _all(tree: Tree, path: str, place: Place, url: str) -> Iterator[Finding]:
+def _all(tree: Tree, path: str, place: Place, url: str, join: Join) -> Iterator[Finding]:
     if not stat.S_ISDIR(place.mode):
         yield _leaf(path, tree, place, url)
         return
     sent_any = False
-    for finding in walk(tree, path, place, url):
+    for finding in walk(tree, path, place, url, join):
         sent_any = sent_any or isinstance(finding, Found | Refusal)
         yield finding
     if not sent_any:
@@ -171,10 +185,9 @@ class _Directory:
     above: "_Directory | None"
 
 
-def _member(tree: Tree, path: str, name: str, directory: _Directory) -> "Finding | _Directory":
-    url = join_url(directory.url, name)
+def _member(tree: Tree, path: str, url: str, directory: _Directory) -> "Finding | _Directory":
     try:
-        place = tree.member(directory.real, name)
+        place = tree.member(directory.real, path.rpartition("/")[2])
     except Unsendable as error:
         return Refusal(error)
     if isinstance(place, Missing):

@@ -1,5 +1,6 @@
 """The conformance kit of filers starts them as the api has Kubernetes start them."""
 
+from itertools import pairwise
 from pathlib import Path
 
 from filer_kit.container import USER, Pod, Subject
@@ -24,7 +25,7 @@ def filer_container(config):
 
 
 def options(arguments, name):
-    return [value for option, value in zip(arguments, arguments[1:], strict=False) if option == name]
+    return [value for option, value in pairwise(arguments) if option == name]
 
 
 def test_a_filer_is_started_alike(config, tmp_path: Path):

@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from poiesis_file.volumes import Volumes, in_volume
+from poiesis_models.globs import join_url
 from poiesis_models.worklist import InputItem, WorkList
 from poiesis_staging.contents import stage_content
-from poiesis_staging.outputs import Empty, Finding, Found, Note, Refusal, send_all, walk
+from poiesis_staging.outputs import Empty, Finding, Found, Note, Refusal, join_encoded, send_all, walk
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config
 from poiesis_transfer.errors import Passing, Permanent, Unsendable, writing
@@ -34,7 +35,12 @@ async def copy_all(volumes: Volumes, contents: Path, work: WorkList, progress: P
         volumes.path(output.url, writing=True)
     stager = Stager(volumes, contents, progress)
     await pool.for_each(pool.as_async(enumerate(work.inputs)), stager.stage, at_once=AT_ONCE)
-    await send_all(work.outputs, Sender(volumes, progress).send, progress, at_once=AT_ONCE)
+    await send_all(work.outputs, Sender(volumes, progress).send, progress, at_once=AT_ONCE, join=join)
+
+
+def join(url: str, relative: str) -> str:
+    """The URL of what is below a directory; a bare path is literal."""
+    return join_url(url, relative) if url.startswith("/") else join_encoded(url, relative)
 
 
 class Stager:

@@ -147,6 +147,16 @@ async def test_an_output_appears_whole_under_its_name_and_replaces_what_is_there
     ]
 
 
+@pytest.mark.parametrize("url", ["file:///nfs/out/a%20b", "/nfs/out/a b"])
+async def test_names_in_a_directory_are_kept_whatever_they_hold(lab: Lab, url: str):
+    (lab.root / "d").mkdir()
+    for name in ("c#d", "e%20f", "g?h", "\u00fc"):
+        (lab.root / "d" / name).write_text(name)
+    await lab.send("/d", url)
+    written = tree(lab.shared / "nfs/out/a b")
+    assert written == {name: name for name in ("c#d", "e%20f", "g?h", "\u00fc")}
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [

@@ -14,7 +14,7 @@ _MISSING = re.compile(r"not found|no such (file|bucket|key|container)|NoSuch", r
 _FOR_GOOD = re.compile(
     r"\b40[0135]\b|\bcode: 40[0135]\b|AccessDenied|access denied|forbidden|unauthorized|permission denied"
     r"|unable to authenticate|login incorrect|\b5[35]0 |invalid credential|InvalidAccessKey|SignatureDoesNot"
-    r"|no space left|quota|knownhosts|host key|didn't find section|certificate|is a directory",
+    r"|no space left|disk space|quota|knownhosts|host key|didn't find section|certificate|is a directory",
     re.IGNORECASE,
 )
 

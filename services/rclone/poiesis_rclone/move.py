@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from poiesis_models.globs import join_url
 from poiesis_models.worklist import InputItem, WorkList
 from poiesis_rclone.daemon import Rclone, running
-from poiesis_rclone.remotes import Place, Remote, parse, place_of, secrets
+from poiesis_rclone.remotes import Place, Remote, parse, place_of, remote_of, secrets
 from poiesis_staging.contents import stage_content
-from poiesis_staging.outputs import Found, send_all
+from poiesis_staging.outputs import Found, join_encoded, send_all
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config
 from poiesis_transfer.errors import NotFound, Passing, Permanent, Unsendable, writing
@@ -41,7 +42,7 @@ async def move(env: Mapping[str, str], config: Config, work: WorkList, progress:
         mover = Mover(rclone, remotes, config.work_list.parent, progress, meter)
         async with meter.running():
             await pool.for_each(pool.as_async(enumerate(work.inputs)), mover.stage, at_once=AT_ONCE)
-            await send_all(work.outputs, mover.send, progress, at_once=AT_ONCE)
+            await send_all(work.outputs, mover.send, progress, at_once=AT_ONCE, join=mover.join)
 
 
 def _text(file: Path) -> str:
@@ -174,6 +175,11 @@ class Mover:
             size = await pool.in_thread(_publish, aside, local)
         self.meter.file(size)
         self.progress.file_done()
+
+    def join(self, url: str, relative: str) -> str:
+        """The URL of what is below a directory: keys are literal, paths on a host percent-encoded."""
+        on_host = remote_of(url, self.remotes).authority is not None
+        return join_encoded(url, relative) if on_host else join_url(url, relative)
 
     async def send(self, found: Found) -> int:
         """The size in bytes; raise TransferError."""

@@ -104,22 +104,33 @@ def secrets(remotes: Sequence[Remote]) -> Iterator[str]:
 
 def place_of(url: str, remotes: Sequence[Remote]) -> Place:
     """Raise Permanent if no remote is for it."""
-    kind = scheme(url)
-    candidates = [remote for remote in remotes if remote.scheme == kind]
-    if not url[len(kind) :].startswith("://"):
-        raise Permanent(f"{shown(url)} is not a URL of the form {kind or 'scheme'}://…")
+    remote = remote_of(url, remotes)
+    if remote.authority is not None:
+        return _on_host(url, remote)
+    rest = _after_slashes(url)
+    return Place(f"{remote.name}:", _checked(rest.rstrip("/"), url), rest.endswith("/"))
+
+
+def remote_of(url: str, remotes: Sequence[Remote]) -> Remote:
+    """Raise Permanent if there is none."""
+    bucket = _after_slashes(url).partition("/")[0]
+    candidates = [remote for remote in remotes if remote.scheme == scheme(url)]
     for remote in candidates:
         if remote.authority is not None and remote.authority == _authority(url, remote):
-            return _on_host(url, remote)
-    rest = url[len(kind) + 3 :]
-    bucket = rest.partition("/")[0]
-    rooted = [remote for remote in candidates if remote.authority is None]
+            return remote
     for label in (bucket, ""):
-        for remote in rooted:
-            if remote.label == label:
-                return Place(f"{remote.name}:", _checked(rest.rstrip("/"), url), rest.endswith("/"))
+        for remote in candidates:
+            if remote.authority is None and remote.label == label:
+                return remote
     there = ", ".join(sorted({remote.scheme for remote in remotes})) or "none"
     raise Permanent(f"rclone.conf has no remote for {shown(url)}; it has some for: {there}")
+
+
+def _after_slashes(url: str) -> str:
+    _, separator, rest = url.partition("://")
+    if not separator or not scheme(url):
+        raise Permanent(f"{shown(url)} is not a URL of the form scheme://…")
+    return rest
 
 
 def _host_and_port(url: str, default: str = "") -> tuple[str, int]:

@@ -18,6 +18,7 @@ from poiesis_transfer.errors import NotFound, Passing, Permanent
         ("operation error S3: PutObject, StatusCode: 403, AccessDenied", 500, Permanent),
         ("530 Login incorrect.", 500, Permanent),
         ("open /task/root/x: no space left on device", 500, Permanent),
+        ("preallocate: file too big for remaining disk space", 500, Permanent),
         ("didn't find section in config file", 500, Permanent),
         ("NewFs: couldn't connect SSH: dial tcp 127.0.0.1:12: connect: connection refused", 500, Passing),
         ("googleapi: got HTTP response code 503", 500, Passing),
