@@ -37,7 +37,7 @@ async def test_one_task_takes_from_several_stores_and_sends_to_them(
     task = await second_client.run(
         {
             "executors": [
-                sh(images.busybox, "cat /in/a /in/ref/1 /in/ref/sub/2 /in/w /in/s | tee /out/all.txt")
+                sh(images.busybox, "cat /in/a /in/ref/1 /in/ref/sub/2 /in/weed /in/s3 | tee /out/all.txt")
             ],
             "inputs": [
                 {"path": "/in/a", "url": f"{by_sftp}/in/a%20b"},

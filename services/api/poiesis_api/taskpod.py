@@ -501,27 +501,42 @@ def _filer_mounts(filer: Filer, config: TaskPodConfig) -> Iterator[Manifest]:
     """What the operator gives this filer, and no other container."""
     if filer.object_storage and config.storage.ca_secret is not None:
         yield _mount("storage-ca", CA_DIRECTORY, read_only=True)
-    index = config.filers.index(filer)
     if filer.secret_name is not None:
-        yield _mount(f"secret-{index}", paths.SECRET, read_only=True)
-    for number, one in enumerate(filer.shared_volumes):
+        yield _mount(_secret_volume(filer, config), paths.SECRET, read_only=True)
+    for one in filer.shared_volumes:
         path = f"{paths.SHARED}{one.prefix}"
-        yield _mount(f"shared-{index}-{number}", path, sub_path=one.sub_path, read_only=not one.writable)
+        name = _shared_volume(one, config)
+        yield _mount(name, path, sub_path=one.sub_path, read_only=not one.writable)
 
 
-def _filer_volumes(filer: Filer, config: TaskPodConfig) -> Iterator[Manifest]:
-    index = config.filers.index(filer)
-    if filer.secret_name is not None:
-        yield {"name": f"secret-{index}", "secret": {"secretName": filer.secret_name}}
-    for number, one in enumerate(filer.shared_volumes):
-        yield {"name": f"shared-{index}-{number}", **_shared_source(one)}
+def _filer_volumes(filers: Iterable[Filer], config: TaskPodConfig) -> Iterator[Manifest]:
+    sources: dict[str, list[SharedVolume]] = {}
+    for filer in filers:
+        if filer.secret_name is not None:
+            name = _secret_volume(filer, config)
+            yield {"name": name, "secret": {"secretName": filer.secret_name}}
+        for one in filer.shared_volumes:
+            sources.setdefault(_shared_volume(one, config), []).append(one)
+    for name, uses in sources.items():
+        yield {"name": name, **_shared_source(uses)}
 
 
-def _shared_source(one: SharedVolume) -> Manifest:
+def _secret_volume(filer: Filer, config: TaskPodConfig) -> str:
+    return f"secret-{config.filers.index(filer)}"
+
+
+def _shared_volume(shared_volume: SharedVolume, config: TaskPodConfig) -> str:
+    """One name a source: a Pod that has the same claim under two names waits for its volumes for ever."""
+    sources = [one.volume for filer in config.filers for one in filer.shared_volumes]
+    return f"shared-{sources.index(shared_volume.volume)}"
+
+
+def _shared_source(uses: Sequence[SharedVolume]) -> Manifest:
     """A claim that is only read is attached so: else Kubernetes may give its files to the fsGroup."""
-    claim = one.volume.get("persistentVolumeClaim")
-    if claim is None or one.writable:
-        return one.volume
+    source = uses[0].volume
+    claim = source.get("persistentVolumeClaim")
+    if claim is None or any(one.writable for one in uses):
+        return source
     return {"persistentVolumeClaim": {**claim, "readOnly": True}}
 
 
@@ -729,8 +744,7 @@ def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) 
     for run in (*layout.inputs, *layout.outputs):
         yield {"name": _spec_volume(run), "projected": {"sources": _spec_sources(run, secrets)}}
     filers = {run.filer.name: run.filer for run in (*layout.inputs, *layout.outputs)}
-    for filer in filers.values():
-        yield from _filer_volumes(filer, config)
+    yield from _filer_volumes(filers.values(), config)
     if config.storage.ca_secret is not None and any(filer.object_storage for filer in filers.values()):
         ca = config.storage.ca_secret
         items = [{"key": ca.key, "path": "ca.crt"}]

@@ -586,7 +586,7 @@ def test_items_are_grouped_by_filer(config):
 
 def test_a_filer_alone_sees_its_secret_and_its_shared_volumes(config):
     side = {"schemes": ["file"], "image": "file", "command": ["file"]}
-    claim = {"persistentVolumeClaim": {"claimName": "projects"}}
+    claim, results = ({"persistentVolumeClaim": {"claimName": name}} for name in ("projects", "results"))
     filers = [
         config.filers[0].model_dump(by_alias=True),
         {
@@ -597,7 +597,9 @@ def test_a_filer_alone_sees_its_secret_and_its_shared_volumes(config):
             "secretName": "own",
             "sharedVolumes": [
                 {"prefix": "/nfs/projects", "volume": claim},
-                {"prefix": "/nfs/out", "volume": claim, "subPath": "out", "writable": True},
+                {"prefix": "/nfs/more", "volume": claim, "subPath": "more"},
+                {"prefix": "/nfs/out", "volume": results, "writable": True},
+                {"prefix": "/nfs/before", "volume": results},
             ],
         },
     ]
@@ -610,13 +612,15 @@ def test_a_filer_alone_sees_its_secret_and_its_shared_volumes(config):
 
     given = [
         {"name": "secret-1", "mountPath": "/poiesis/secret", "readOnly": True},
-        {"name": "shared-1-0", "mountPath": "/poiesis/shared/nfs/projects", "readOnly": True},
-        {"name": "shared-1-1", "mountPath": "/poiesis/shared/nfs/out", "subPath": "out"},
+        {"name": "shared-0", "mountPath": "/poiesis/shared/nfs/projects", "readOnly": True},
+        {"name": "shared-0", "mountPath": "/poiesis/shared/nfs/more", "subPath": "more", "readOnly": True},
+        {"name": "shared-2", "mountPath": "/poiesis/shared/nfs/out"},
+        {"name": "shared-2", "mountPath": "/poiesis/shared/nfs/before", "readOnly": True},
     ]
     for name in ("tif-0", "tof-0"):
         filer = container(objects, name)
         assert "envFrom" not in filer
-        assert filer["volumeMounts"][-3:] == given
+        assert filer["volumeMounts"][-5:] == given
         assert [one["name"] for one in filer["env"]] == [
             *("POIESIS_RUN", "POIESIS_WORK_LIST", "POIESIS_SECRET", "POIESIS_SHARED")
         ]
@@ -625,18 +629,16 @@ def test_a_filer_alone_sees_its_secret_and_its_shared_volumes(config):
             {
                 "name": "POIESIS_SHARED",
                 "value": '[{"prefix":"/nfs/projects","writable":false},'
-                '{"prefix":"/nfs/out","writable":true}]',
+                '{"prefix":"/nfs/more","writable":false},'
+                '{"prefix":"/nfs/out","writable":true},{"prefix":"/nfs/before","writable":false}]',
             },
         ]
     for name in ("trec", "tif-1", "executor-0", "pause"):
         mounted = {mount["name"] for mount in container(objects, name)["volumeMounts"]}
-        assert not mounted & {"secret-1", "shared-1-0", "shared-1-1"}
+        assert not mounted & {"secret-1", "shared-0", "shared-2"}
     assert volume(objects, "secret-1") == {"name": "secret-1", "secret": {"secretName": "own"}}
-    assert volume(objects, "shared-1-0")["persistentVolumeClaim"] == {
-        "claimName": "projects",
-        "readOnly": True,
-    }
-    assert volume(objects, "shared-1-1")["persistentVolumeClaim"] == {"claimName": "projects"}
+    assert volume(objects, "shared-0")["persistentVolumeClaim"] == {"claimName": "projects", "readOnly": True}
+    assert volume(objects, "shared-2") == {"name": "shared-2", **results}
     spec = objects.job["spec"]["template"]["spec"]
     assert len({one["name"] for one in spec["volumes"]}) == len(spec["volumes"])
 
