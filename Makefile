@@ -19,13 +19,13 @@ help: ## List the targets
 demo: $(READY) ## A cluster, the chart and a real task: align reads, with its result and the URL to try next
 	@cd e2e && ../$(BIN)/python -m demo
 
-test: $(READY) ## Everything: unit, integration (Postgres, MinIO), browser and end-to-end on a kind cluster
+test: $(READY) ## Everything: unit, integration (Postgres, MinIO, Keycloak), browser and end-to-end on a kind cluster
 	@$(BIN)/python e2e/run_tests.py
 
 unit: $(READY) ## Tests that need no container
 	@$(BIN)/python e2e/run_tests.py unit
 
-integration: $(READY) ## Tests on a real Postgres and a real MinIO
+integration: $(READY) ## Tests on a real Postgres, MinIO and Keycloak
 	@$(BIN)/python e2e/run_tests.py integration
 
 browser: $(READY) ## The page of the API in Chromium, which is installed where there is none

@@ -1,7 +1,7 @@
-"""A real Postgres and a real S3 for every test that asks for one; how many examples hypothesis makes.
+"""A real Postgres, S3 or Keycloak for every test that asks for one; how many examples hypothesis makes.
 
-`make test` starts them once and says where they are (POIESIS_TEST_DSN, POIESIS_TEST_S3); a test that is run
-by hand starts the lab's own, which stay until `make down`.
+`make test` starts them once and says where they are (POIESIS_TEST_DSN, POIESIS_TEST_S3,
+POIESIS_TEST_KEYCLOAK); a test that is run by hand starts the lab's own, which stay until `make down`.
 
 The examples are the same in every run, so that no change fails for another's mistake; POIESIS_FUZZ_EXAMPLES
 (`make fuzz`) makes so many of each test, and new ones.
@@ -42,6 +42,15 @@ class S3Endpoint:
     secret_key: str = field(repr=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeycloakServer:
+    """Where it answers, and who administers it."""
+
+    url: str
+    administrator: str
+    password: str = field(repr=False)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> str:
     """A superuser's DSN."""
@@ -79,6 +88,23 @@ def s3_endpoint() -> S3Endpoint:
     daemon.ensure()
     minio = backends.start_minio()
     return S3Endpoint(url=minio.url, access_key=minio.access_key, secret_key=minio.secret_key)
+
+
+@pytest.fixture(scope="session")
+def keycloak() -> KeycloakServer:
+    """Keycloak, an OpenID Provider; its realms are whatever earlier tests left."""
+    url = os.environ.get("POIESIS_TEST_KEYCLOAK")
+    if url:
+        return KeycloakServer(
+            url=url,
+            administrator=os.environ["POIESIS_TEST_KEYCLOAK_ADMINISTRATOR"],
+            password=os.environ["POIESIS_TEST_KEYCLOAK_PASSWORD"],
+        )
+    from lab import backends, daemon
+
+    daemon.ensure()
+    server = backends.start_keycloak()
+    return KeycloakServer(url=server.url, administrator=server.administrator, password=server.password)
 
 
 async def _create(server: str, name: str, dsn: str) -> None:

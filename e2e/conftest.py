@@ -5,14 +5,14 @@ started the run takes it all down at the end. POIESIS_E2E_KEEP=1 (or --keep-clus
 run upgrades it in place. --kubeconfig or POIESIS_KUBECONFIG names a cluster to use instead of the lab's.
 """
 
+import asyncio
 import fcntl
 import json
 import os
 import shutil
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cache as memoized
 from functools import partial
@@ -27,6 +27,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from failures.case import World
 from failures.node_disturbances import well_again
+from filer_kit.shipped import obscure
 from install import (
     DATABASE_SECRET,
     RCLONE_SECRET,
@@ -34,17 +35,19 @@ from install import (
     SHARED_CLAIM,
     STORAGE_SECRET,
     Release,
+    Secrets,
     Values,
     chart_values,
     database_secret,
     endpoint_of,
     install,
     kube_of,
+    merged,
     storage_secret,
     uninstall,
 )
-from kube import TASK_LABEL, Kube, Node
-from lab import cache, docker, services, versions
+from kube import COMPONENT_LABEL, TASK_LABEL, Kube, Node
+from lab import backends, cache, clients, docker, services, versions
 from lab import cluster as lab_cluster
 from lab import images as lab_images
 from lab import kueue as lab_kueue
@@ -53,25 +56,23 @@ from lab.errors import LabError
 from lab.images import Images
 from lab.shell import say
 from machine import Machine
+from run_tests import CONTROLLERS
 from storage import Bucket, Endpoint, make_bucket
 from tes_client import Document, Task, TesClient, connect
 from waiting import eventually
 
-with warnings.catch_warnings():  # testcontainers moved its modules, and says so where they are imported
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from filer_kit.shipped import obscure, shell_image
-    from lab import backends
-
 _RUN = "POIESIS_E2E_RUN"  # how this run is called
 _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
-_RELEASES = ("first", "second", "third", "queued")
+_RELEASES = ("first", "second", "third", "queued", "users")
 _SCOPES = {  # by words of their names, tests that have something for themselves, one after the other
     "the cluster of two nodes": ("where_nodes_fail",),
     "the second release": ("test_postgres.py", "test_outages.py"),
     "the third release": ("test_controller.py", "test_submission.py"),
     "the queue": ("where_kueue_admits",),
+    "the release with users": ("test_identity_",),
 }
 _CREATED = pytest.StashKey[list[str]]()
+_NAMESPACE = pytest.StashKey[str]()
 _CLUSTER = pytest.StashKey[Cluster]()
 _PASSING = pytest.StashKey[bool]()  # whether the cluster of two nodes goes when this process does
 _SHORT = {"unschedulableSeconds": 20, "nodeLostSeconds": 10, "stalledSeconds": 15}  # the document names them
@@ -199,9 +200,9 @@ def machine() -> Machine:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Generator[None, None, None]:
-    """Not while its fixtures wait for those of another story."""
-    with _machine().shared():
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Of a story, and not while its fixtures wait for those of another one."""
+    with _machine().shared() if item.get_closest_marker("e2e") else nullcontext():
         yield
 
 
@@ -244,7 +245,7 @@ def demo_image(built: dict[str, str]) -> str:
 @pytest.fixture(scope="session")
 def storage(cluster: Cluster) -> Endpoint:
     """MinIO."""
-    minio = backends.Minio(**once("minio", lambda: asdict(backends.start_minio())))
+    minio = backends.S3(**once("minio", lambda: asdict(backends.start_minio())))
     return endpoint_of(minio)
 
 
@@ -258,7 +259,7 @@ def postgres(cluster: Cluster) -> backends.Postgres:
 @pytest.fixture(scope="session")
 def web_url(cluster: Cluster) -> str:
     """The HTTP server's URL as Pods know it."""
-    server = backends.FileServer(**once("web", lambda: asdict(backends.start_file_server({}))))
+    server = backends.HttpServer(**once("web", lambda: asdict(backends.start_file_server({}))))
     return server.pod_url
 
 
@@ -286,24 +287,29 @@ def bucket(storage: Endpoint) -> Iterator[Bucket]:
 
 
 @pytest.fixture(scope="session")
-def released(
+def installed(
     cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images
-) -> Callable[..., Release]:
-    """Have the chart installed by a name: these values laid over the common ones, and these Secrets."""
+) -> Callable[[str, Values, Secrets], Release]:
+    """Install or upgrade the chart by a name: these values laid over the common ones, and these Secrets."""
 
-    def have(name: str, overrides: Values, secrets: Mapping[str, Mapping[str, str]]) -> Release:
-        def make() -> dict[str, Any]:
-            return asdict(
-                install(
-                    cluster,
-                    name=name,
-                    namespace=_namespace(name, os.environ[_RUN]),
-                    values=chart_values(built, storage, images.postgres, overrides),
-                    secrets={STORAGE_SECRET: storage_secret(storage), **secrets},
-                )
-            )
+    def make(name: str, overrides: Values, secrets: Secrets) -> Release:
+        return install(
+            cluster,
+            name=name,
+            namespace=_namespace(name, os.environ[_RUN]),
+            values=chart_values(built, storage, images.postgres, overrides),
+            secrets={STORAGE_SECRET: storage_secret(storage), **secrets},
+        )
 
-        return Release(**once(name, make))
+    return make
+
+
+@pytest.fixture(scope="session")
+def released(installed: Callable[[str, Values, Secrets], Release]) -> Callable[..., Release]:
+    """Have the chart installed by a name, once."""
+
+    def have(name: str, overrides: Values, secrets: Secrets) -> Release:
+        return Release(**once(name, lambda: asdict(installed(name, overrides, secrets))))
 
     return have
 
@@ -318,17 +324,25 @@ def release(released: Callable[..., Release], postgres: backends.Postgres) -> Re
     return released("first", overrides, {DATABASE_SECRET: database_secret(postgres.pod_dsn)})
 
 
-@pytest.fixture(scope="session")
-def filer_image(cluster: Cluster) -> str:
-    """A filer that is not ours."""
+def _image(
+    cluster: Cluster, name: str, dockerfile: Path, base: tuple[str, str], files: Mapping[str, Path]
+) -> str:
+    """An image of the stories' own, built and in the cluster. `base`: what FROM says, and what it is here."""
 
     def make() -> dict[str, Any]:
-        image = shell_image()
+        image = lab_images.from_dockerfile(name, dockerfile.read_text().replace(*base), files)
         cluster.load([image])
         return {"image": image}
 
-    image: str = once("filer", make)["image"]
+    image: str = once(name, make)["image"]
     return image
+
+
+@pytest.fixture(scope="session")
+def filer_image(cluster: Cluster, images: Images) -> str:
+    """A filer that is not ours."""
+    base = ("debian:bookworm-slim", images.debian_base)
+    return _image(cluster, "filer", _FILER / "Dockerfile", base, {"filer.sh": _FILER / "filer.sh"})
 
 
 @pytest.fixture(scope="session")
@@ -386,15 +400,17 @@ secret_access_key = {other_s3.secret_key}
 @pytest.fixture(scope="session")
 def ftp_filer_image(cluster: Cluster, images: Images) -> str:
     """The filer for the files of cwl-tes."""
+    base = ("python:3.13-slim", images.python_base)
+    return _image(cluster, "ftp-filer", _FILER / "Dockerfile.ftp", base, {"ftp.py": _FILER / "ftp.py"})
 
-    def make() -> dict[str, Any]:
-        dockerfile = (_FILER / "Dockerfile.ftp").read_text().replace("python:3.13-slim", images.python_base)
-        image = lab_images.from_dockerfile("ftp-filer", dockerfile, {"ftp.py": _FILER / "ftp.py"})
-        cluster.load([image])
-        return {"image": image}
 
-    image: str = once("ftp-filer", make)["image"]
-    return image
+@pytest.fixture(scope="session")
+def snakemake_image(cluster: Cluster, images: Images) -> str:
+    """What Snakemake's jobs run in: Snakemake as its client is, from the same lock."""
+    base = ("python:3.13-slim", images.python_build_base)
+    lock = clients.LOCKS / "snakemake-9.lock"
+    dockerfile = clients.LOCKS / "Dockerfile.snakemake"
+    return _image(cluster, "snakemake", dockerfile, base, {"snakemake.lock": lock})
 
 
 @pytest.fixture(scope="session")
@@ -459,6 +475,32 @@ def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Releas
     release = released("queued", overrides, {})
     once("queue", add_queue)
     return release
+
+
+@pytest.fixture(scope="session")
+def with_users(
+    cluster: Cluster, installed: Callable[[str, Values, Secrets], Release]
+) -> Callable[[Values, Secrets], Release]:
+    """Have the release that asks who its users are, as these values want it, and no api of former values."""
+
+    def have(overrides: Values, secrets: Secrets) -> Release:
+        release = installed("users", merged({"tctl": {"replicas": 1}}, overrides), secrets)
+        kube = kube_of(cluster, release)
+
+        async def alone() -> bool:
+            (deployment,) = await kube.of_component("deployments", "api")
+            return len(await kube.of_component("pods", "api")) == deployment["spec"]["replicas"]
+
+        asyncio.run(eventually(alone, "the end of the former apis", seconds=90))
+        return release
+
+    return have
+
+
+@pytest.fixture(scope="session")
+def keycloak(cluster: Cluster) -> backends.Keycloak:
+    """Keycloak; a test makes a realm of its own there."""
+    return backends.Keycloak(**once("keycloak", lambda: asdict(backends.start_keycloak())))
 
 
 @pytest.fixture
@@ -582,6 +624,7 @@ async def _client(request: pytest.FixtureRequest, release: Release) -> AsyncIter
     """The test's report looks at the tasks that it creates."""
     async with connect(release.url) as made:
         request.node.stash[_CREATED] = made.created
+        request.node.stash[_NAMESPACE] = release.namespace
         yield made
 
 
@@ -643,7 +686,7 @@ def queued_kube(cluster: Cluster, queued: Release) -> Kube:
     return kube_of(cluster, queued)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def node(cluster: Cluster) -> Node:
     """The machine that Pods run on."""
     assert not cluster.external, "this story has to reach into the node: run it on the lab's own cluster"
@@ -669,14 +712,31 @@ async def database(postgres: backends.Postgres, release: Release) -> AsyncIterat
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Beside a failure stand the Pods of the tasks that the test created."""
+    """Beside a failure stand the Pods of the tasks that the test created, and the controllers' last words."""
     report = yield
     created = item.stash.get(_CREATED, [])
     if report.when == "call" and report.failed and created:
+        cluster = item.stash.get(_CLUSTER, None)
         for task_id in created[:3]:
-            looks = _looks(task_id, item.stash.get(_CLUSTER, None))
-            report.sections.append((f"Kubernetes on task {task_id}", looks))
+            report.sections.append((f"Kubernetes on task {task_id}", _looks(task_id, cluster)))
+        report.user_properties.append((CONTROLLERS, _controllers(item.stash[_NAMESPACE], cluster)))
     return report
+
+
+def _controllers(namespace: str, cluster: Cluster | None) -> str:
+    """Who leads, and what they said last."""
+    where = ("--namespace", namespace, f"--selector={COMPONENT_LABEL}=tctl")
+    try:
+        cluster = cluster or lab_cluster.current()
+        return "\n".join(
+            [
+                cluster.kubectl("get", "leases", "--namespace", namespace),
+                cluster.kubectl("get", "pods", *where),
+                cluster.kubectl("logs", *where, "--tail=6", "--prefix", "--ignore-errors"),
+            ]
+        )
+    except LabError as error:
+        return f"cannot look: {error}"
 
 
 def _looks(task_id: str, cluster: Cluster | None) -> str:

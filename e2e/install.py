@@ -5,18 +5,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 from kube import Kube
+from lab.backends import S3
 from lab.cluster import Cluster
 from lab.shell import CommandFailed, step, wait_until
 from storage import Endpoint
-
-if TYPE_CHECKING:  # it imports testcontainers, which warns
-    from lab.backends import S3
 
 CHART = Path(__file__).resolve().parent.parent / "deployment/helm/poiesis"
 SERVICES = ("api", "tctl", "trec", "helper", "tif", "tof", "rclone", "file", "migrations")
@@ -26,6 +24,7 @@ RCLONE_SECRET = "poiesis-e2e-rclone"
 SHARED_CLAIM = "shared"
 
 Values = dict[str, Any]
+Secrets = Mapping[str, Mapping[str, str]]  # name, key, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +46,10 @@ def install(
     name: str,
     namespace: str,
     values: Values,
-    secrets: Mapping[str, Mapping[str, str]],
+    secrets: Secrets,
     seconds: float = 180,
 ) -> Release:
-    """`helm upgrade --install`, and wait for an answer. `secrets` are made first: name, key, value."""
+    """`helm upgrade --install`, and wait for an answer. `secrets` are made first."""
     with step(f"install the chart: release {name}, namespace {namespace}"):
         _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         for secret, data in secrets.items():
@@ -115,7 +114,7 @@ def kube_of(cluster: Cluster, release: Release) -> Kube:
     return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
 
 
-def endpoint_of(store: "S3") -> Endpoint:
+def endpoint_of(store: S3) -> Endpoint:
     """One of the lab's S3 services."""
     return Endpoint(
         url=store.url, pod_url=store.pod_url, access_key=store.access_key, secret_key=store.secret_key
@@ -165,7 +164,8 @@ def chart_values(
                 "region": storage.region,
                 "addressingStyle": "path",
                 "existingSecret": STORAGE_SECRET,
-            }
+            },
+            "http": {"allow": ["10.0.0.0/8", "172.16.0.0/12"]},  # the lab's own web servers
         },
         "volume": {"defaultSizeGb": 1},
         "executors": {"defaultResources": {"cpu": "50m", "memory": "64Mi"}},

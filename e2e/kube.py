@@ -39,7 +39,7 @@ async def run(*argv: str, input_text: str | None = None) -> str:
         out, err = await process.communicate(input_text.encode() if input_text is not None else None)
     except asyncio.CancelledError:
         process.kill()
-        await process.wait()
+        await process.communicate()  # wait() would leave its pipes open behind it
         raise
     if process.returncode:
         raise CommandRefused(

@@ -2,8 +2,8 @@
 
     run_tests.py [unit] [integration] [browser] [e2e] [-- pytest arguments]
 
-Integration tests get a Postgres and a MinIO of the lab, browser tests Chromium as well, end-to-end tests its
-kind cluster; none skips when they cannot be had.
+Integration tests get a Postgres, a MinIO and a Keycloak of the lab, browser tests Chromium, too, end-to-end
+tests its kind cluster; none skips when they cannot be had.
 """
 
 import os
@@ -20,7 +20,9 @@ from lab.errors import LabError
 from lab.shell import say
 
 ROOT = Path(__file__).resolve().parent.parent
+CONTROLLERS = "controllers"  # the property of a failed story: the controllers' last words
 _LINE = 300  # characters of what a failed test says, in the summary
+_WORDS = 4000  # and of what the controllers do
 CODE = [
     "packages",
     "services",
@@ -55,6 +57,18 @@ def _backends() -> dict[str, str]:
     }
 
 
+def _integration() -> dict[str, str]:
+    from lab import backends
+
+    found = _backends()
+    keycloak = backends.start_keycloak()
+    return found | {
+        "POIESIS_TEST_KEYCLOAK": keycloak.url,
+        "POIESIS_TEST_KEYCLOAK_ADMINISTRATOR": keycloak.administrator,
+        "POIESIS_TEST_KEYCLOAK_PASSWORD": keycloak.password,
+    }
+
+
 def _browser() -> dict[str, str]:
     from lab import host
 
@@ -79,7 +93,7 @@ class Level:
 
 LEVELS = {
     "unit": Level(_helm, ["-m", "not integration and not browser and not e2e", "-n", "2", *CODE]),
-    "integration": Level(_backends, ["-m", "integration", "-n", "2", *CODE]),
+    "integration": Level(_integration, ["-m", "integration", "-n", "2", *CODE]),
     "browser": Level(_browser, ["-m", "browser", "services/api"]),
     "e2e": Level(_cluster, ["-m", "e2e", "-n", "4", "--dist", "loadgroup", "e2e/stories"]),
 }
@@ -121,11 +135,16 @@ def result_of(report: Path) -> Result:
         failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         skipped += int(suite.get("skipped", 0))
     failures = tuple(
-        f"{test.get('name')}: {_line(problem.get('message', ''))}"
+        f"{test.get('name')}: {_line(problem.get('message', ''))}{_controllers(test)}"
         for test in root.iter("testcase")
         for problem in (*test.iter("failure"), *test.iter("error"))
     )
     return Result(total - failed - skipped, failed, skipped, 0, ok=not failed, failures=failures)
+
+
+def _controllers(test: ET.Element) -> str:
+    said = [one.get("value", "") for one in test.iter("property") if one.get("name") == CONTROLLERS]
+    return "".join(f"\n{words[-_WORDS:]}" for words in said)
 
 
 def _line(message: str) -> str:

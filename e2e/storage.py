@@ -60,6 +60,10 @@ class Bucket:
         """An object as text."""
         return (await self.get(key)).decode()
 
+    async def text_if_any(self, key: str) -> str | None:
+        """An object as text; None if there is none."""
+        return await self.text(key) if key in await self.keys(key) else None
+
     async def keys(self, prefix: str = "") -> list[str]:
         """Every key below `prefix`, sorted."""
 

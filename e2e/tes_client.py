@@ -291,9 +291,12 @@ class TesClient:
 
 
 @asynccontextmanager
-async def connect(url: str, *, token: str | None = None, seconds: float = 30) -> AsyncIterator[TesClient]:
-    """A client for the server at `url`; a request has so many seconds."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+async def connect(
+    url: str, *, token: str | None = None, user: tuple[str, str] | None = None, seconds: float = 30
+) -> AsyncIterator[TesClient]:
+    """A client for the server at `url`; a request has so many seconds. `user`: name and password."""
+    credentials = aiohttp.encode_basic_auth(*user) if user else f"Bearer {token}" if token else None
+    headers = {"Authorization": credentials} if credentials else {}
     timeout = aiohttp.ClientTimeout(total=seconds)
     async with aiohttp.ClientSession(timeout=timeout, headers=headers) as http:
         yield TesClient(url, http)

@@ -173,8 +173,7 @@ class _Run:
     async def _observed(self, task_id: str, client: Patient, ledger: Ledger, left: Iterable[str]) -> Observed:
         last = await client.get(task_id)
         name = last.get("name", "")
-        key = output_key(name)
-        stored = await self._stage.bucket.text(key) if key in await self._stage.bucket.keys(key) else None
+        stored = await self._stage.bucket.text_if_any(output_key(name))
         return Observed(
             submission=self._posted[name],
             name=name,

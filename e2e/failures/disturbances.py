@@ -112,17 +112,34 @@ def recorder_killed_twice() -> Disturbance:
     return Disturbance(words="`trec` is killed (SIGKILL) twice while an executor runs", act=act)
 
 
-def recorder_bereft(kinds: str, words: str) -> Disturbance:
-    """It loses a right or its identity while an executor runs, and has to begin anew without."""
+def recorder_bereft(
+    kinds: str, words: str, *, until: Callable[[World, str], Awaitable[None]] | None = None
+) -> Disturbance:
+    """It loses a right or its identity while an executor runs, and has to begin anew without; `until` waits,
+    given its container, for when that is so."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
         recorder = await world.kube.running_container(task_id, "trec")
         for found in await world.kube.of_task(kinds, task_id):
             await world.kube.delete(found["kind"], found["metadata"]["name"])
+        if until is not None:
+            await until(world, recorder)
         await world.node.signal_container(recorder, "SIGKILL")
 
     return Disturbance(words=f"{words}, then `trec` is killed", act=act)
+
+
+async def token_refused(world: World, recorder: str) -> None:
+    """The API server believes a token that it has believed for some seconds more."""
+    root = f"/proc/{await world.node.pid_of(recorder)}/root"
+    token = await world.node.run("cat", f"{root}/poiesis/recorder/kubernetes/token")
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+
+    async def refused() -> bool:
+        return not (await world.kube.create(review))["status"].get("authenticated")
+
+    await eventually(refused, "a token that the API server refuses", every=1)
 
 
 def recorder_killed_at_the_end(words: str, *, heard: bool) -> Disturbance:

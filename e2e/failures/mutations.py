@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from failures.cases import CASES
 from failures.mutation import Edit, Mutation
 
 EXEMPT: Mapping[str, str] = {
@@ -20,6 +21,7 @@ _STATES = "packages/models/poiesis_models/states.py"
 _REFUSALS = "packages/models/poiesis_models/refusals.py"
 _WEB = "packages/transfer/poiesis_transfer/web.py"
 _S3 = "packages/transfer/poiesis_transfer/s3.py"
+_FETCH = "packages/transfer/poiesis_transfer/fetch.py"
 
 _TOLD_TO_END = (
     "cancel-obedient",
@@ -287,8 +289,8 @@ _IMAGES = (
         "events-untold",
         "The controller does not tell what Kubernetes' events say.",
         "services/tctl/poiesis_tctl/controller.py",
-        '                group.create_task(self._events.run(), name="events")\n',
-        "",
+        "[self._pods.run(), self._jobs.run(), self._events.run(), self._reconcile()]",
+        "[self._pods.run(), self._jobs.run(), self._reconcile()]",
         rows=("image-missing", "recorder-missing", "cancel-unscheduled"),
     ),
 )
@@ -299,31 +301,33 @@ _DATA = (
         takes_away="The filers take whatever an S3 store answers for success.",
         edits=(
             Edit(
-                file=_S3,
-                old="            if response.status != _OK:\n"
-                "                raise await self._answer_error(what, response)\n"
-                "            size =",
-                new="            size =",
+                file=_FETCH,
+                old="            if answer.status != _OK:\n"
+                "                raise self._source.failure(answer)\n"
+                "            version =",
+                new="            version =",
             ),
             Edit(
                 file=_S3,
-                old="                if response.status != _OK:\n"
-                "                    raise await self._answer_error(what, response)\n"
-                "                await response.read()",
-                new="                await response.read()",
+                old="            if answer.status != _OK:\n"
+                "                raise self._failure(what, target, answer)\n"
+                "            answer.read()",
+                new="            answer.read()",
             ),
         ),
         rows=("input-missing", "input-no-bucket", "output-no-bucket"),
-        spoils=("executor-and-output",),
+        spoils=("executor-and-output", "input-404", "input-403"),
     ),
     _one(
         "http-answers-anything",
         "The filer takes whatever a web server answers for the input.",
-        _WEB,
-        "            if response.status != _OK:\n"
-        "                raise status_error(what, response.status, response.headers)\n",
-        "",
+        _FETCH,
+        "            if answer.status != _OK:\n"
+        "                raise self._source.failure(answer)\n"
+        "            version =",
+        "            version =",
         rows=("input-404", "input-403"),
+        spoils=("input-missing", "input-no-bucket"),
     ),
     _one(
         "filers-once",
@@ -346,17 +350,26 @@ _DATA = (
         "tls-unexplained",
         "The filer does not tell a failure of TLS from one of the network.",
         _WEB,
-        "    (aiohttp.ClientSSLError, Permanent, "
-        '"TLS: the server\'s certificate or protocol is not accepted"),\n',
+        '    (ssl.SSLError, Permanent, "TLS: the server\'s certificate or protocol is not accepted"),\n',
         "",
         rows=("input-tls",),
     ),
-    _one(
-        "full-unexplained",
-        "The filers do not tell that a volume is full from other errors of the file system.",
-        "packages/transfer/poiesis_transfer/errors.py",
-        "_FULL = {errno.ENOSPC, errno.EDQUOT}",
-        "_FULL = {errno.EDQUOT}",
+    Mutation(
+        name="full-unexplained",
+        takes_away="The filers do not tell that a volume is full, neither before nor from other errors.",
+        edits=(
+            Edit(
+                file="packages/transfer/poiesis_transfer/errors.py",
+                old="_FULL = {errno.ENOSPC, errno.EDQUOT}",
+                new="_FULL = {errno.EDQUOT}",
+            ),
+            Edit(
+                file="packages/transfer/poiesis_transfer/room.py",
+                old="            if not within_limit or count > _free(directory) - self._coming:\n"
+                "                raise volume_full(path)\n",
+                new="",
+            ),
+        ),
         rows=("volume-full-inputs",),
     ),
     _one(
@@ -400,16 +413,9 @@ _THE_RECORDER = (
         "if (!is_installed(target) && copy_file(SELF, target, 0755) != 0) {",
         "if (is_installed(target) || copy_file(SELF, target, 0755) != 0) {",
         rows=("recorder-killed-at-first",),
-        spoils=(
-            *_LOST_RECORDERS,
-            "recorder-killed-before-the-end",
-            "recorder-killed-for-good",
-            "recorder-killed-with-it",
-            "recorder-down-at-a-failure",
-            "recorder-never-starts",
-            "recorder-without-role",
-            "recorder-without-token",
-        ),
+        # Whichever Pod has its hook run again; one row is left to show that others go on.
+        spoils=tuple(case.id for case in CASES if case.id != "signal"),
+        late=True,
     ),
     _one(
         "ack-first",
@@ -566,17 +572,47 @@ _CANCELED = (
         _RECORDER,
         "            self._must_ask = True\n",
         "",
-        rows=("cancel-pulling", "cancel-between"),
-        spoils=("cancel-inputs", "cancel-outputs", "cancel-obedient", "cancel-deaf", "cancel-by-many"),
+        rows=("cancel-pulling",),
+        spoils=_CANCELED_IN_A_POD,
+    ),
+    _one(
+        "between-is-running",
+        "The recorder takes a Pod that is ended between two containers for one that goes on.",
+        _FACTS,
+        "    if latest.last or situation.shutting_down:\n",
+        "    if latest.last:\n",
+        rows=("cancel-between",),
+        spoils=_CANCELED_IN_A_POD,
+    ),
+    Mutation(
+        name="patience-kept",
+        takes_away="The helper goes on with a filer that fails for a while, whoever tells it to end.",
+        edits=(
+            Edit(
+                file=_RUN_C,
+                old=" || retry >= options.retry_attempts || signals_stop_at())",
+                new=" || retry >= options.retry_attempts)",
+            ),
+            Edit(
+                file=_RUN_C,
+                old="(left = until - monotonic_ms()) > 0 && !signals_stop_at();)\n"
+                "            if (wait_and_move(left))\n                signals_take(0);\n"
+                "        if (signals_stop_at())\n            return;\n",
+                new="(left = until - monotonic_ms()) > 0;)\n"
+                "            if (wait_and_move(left))\n                signals_take(0);\n",
+            ),
+        ),
+        rows=("cancel-inputs",),
+        late=True,
     ),
     _one(
         "signals-kept",
         "The helper does not pass signals on, so that only SIGKILL ends a process.",
         "services/helper/src/signals.c",
         "        if (group > 0)\n            kill(-group, (int)info.ssi_signo);\n",
-        "",
-        rows=("cancel-inputs", "cancel-outputs"),
-        spoils=_TOLD_TO_END,
+        "        (void)group;\n",
+        rows=("cancel-outputs",),
+        spoils=(*_TOLD_TO_END, "cancel-inputs"),
         late=True,
     ),
     _one(

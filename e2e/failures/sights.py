@@ -117,7 +117,7 @@ def stored(key: str, content: str) -> Sight:
     """An output was sent, and the task's log says so."""
 
     async def check(outcome: Outcome) -> None:
-        assert await outcome.world.bucket.text(key) == content
+        assert await outcome.world.bucket.text_if_any(key) == content
         sent = [(log["url"], log["size_bytes"]) for log in only_log(outcome.task)["outputs"]]
         assert sent == [(outcome.world.bucket.url(key), str(len(content)))]
 
@@ -128,7 +128,7 @@ def in_the_bucket(key: str, content: str) -> Sight:
     """An output was sent; nobody was there to say so."""
 
     async def check(outcome: Outcome) -> None:
-        assert await outcome.world.bucket.text(key) == content
+        assert await outcome.world.bucket.text_if_any(key) == content
 
     return Sight(words=f"the output `{key}` was sent", check=check)
 

@@ -22,6 +22,7 @@ _PROGRESS = Draft202012Validator(
     json.loads((Path(__file__).parents[2] / "docs/filers/progress.schema.json").read_text())
 )
 _LINE_BYTES = 16 * 1024
+_DISK_BYTES = 10**10  # what the chart gives who asks for nothing
 _DOCKER_FAILED = 125
 
 
@@ -156,7 +157,11 @@ class Pod:
         }
 
     def _env(self) -> dict[str, str]:
-        own = {"POIESIS_RUN": "/poiesis/run", "POIESIS_WORK_LIST": "/poiesis/spec/work.json"}
+        own = {
+            "POIESIS_RUN": "/poiesis/run",
+            "POIESIS_WORK_LIST": "/poiesis/spec/work.json",
+            "POIESIS_DISK_BYTES": str(_DISK_BYTES),
+        }
         if self.subject.secret:
             own["POIESIS_SECRET"] = "/poiesis/secret"
         return {**own, **self.subject.env}

@@ -60,10 +60,14 @@ def _s3(name: str) -> Made:
 
 
 def _http() -> Made:
+    remote = _remote("webdav", to_everyone=True)
     subject = Subject(
-        image=services.build(["tif"])["tif"], command=("python3", "-m", "poiesis_tif"), network=network()
+        image=services.build(["tif"])["tif"],
+        command=("python3", "-m", "poiesis_tif"),
+        network=network(),
+        env={"POIESIS_HTTP_ALLOW": remote.pod_host},
     )
-    return subject, Server("http", _remote("webdav", to_everyone=True))
+    return subject, Server("http", remote)
 
 
 def _shell() -> Made:

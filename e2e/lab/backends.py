@@ -1,4 +1,4 @@
-"""What tests need beside the cluster: object storage, a database, a file server, as containers.
+"""What tests need beside the cluster: object storage, a database, a file server, an issuer, as containers.
 
 They join docker's network of the cluster, so Pods reach them by address. A container that runs already, made
 from the same image for the same network, is used again; `python -m lab down` removes it.
@@ -18,13 +18,14 @@ os.environ.setdefault(
     "TESTCONTAINERS_RYUK_DISABLED", "true"
 )  # its image may not be had; `down` does its work
 
+from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
-from testcontainers.postgres import PostgresContainer
 
-from lab import cache, cluster, docker, images
+from lab import cache, cluster, docker, images, keycloak
 from lab.shell import CommandFailed, step, succeeds, wait_until
 
 _READY_S = 60
+_KEYCLOAK_READY_S = 180  # it is a large program, and the machine may be busy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,7 @@ class Backend:
 
 
 @dataclass(frozen=True, kw_only=True)
-class S3(Backend):
-    access_key: str
-    secret_key: str = field(repr=False)
-
+class HttpServer(Backend):
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
@@ -53,8 +51,9 @@ class S3(Backend):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Minio(S3):
-    pass
+class S3(HttpServer):
+    access_key: str
+    secret_key: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +72,11 @@ class Postgres(Backend):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileServer(Backend):
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+class Keycloak(HttpServer):
+    """An OpenID Provider, and who administers it. Each of its addresses is an issuer of its own."""
 
-    @property
-    def pod_url(self) -> str:
-        return f"http://{self.pod_host}:{self.pod_port}"
+    administrator: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +108,7 @@ class Remote(Backend):
             return None if content is None else content.read()
 
 
-def start_minio(name: str = "poiesis-minio") -> Minio:
+def start_minio(name: str = "poiesis-minio") -> S3:
     """MinIO, ready; its buckets are whatever earlier tests left."""
     access_key, secret_key = "lab-access-key", "lab-secret-key"
 
@@ -126,7 +122,7 @@ def start_minio(name: str = "poiesis-minio") -> Minio:
 
     with cache.lock():
         found = _start(name, images.images().minio, 9000, make)
-        minio = Minio(**vars(found), access_key=access_key, secret_key=secret_key)
+        minio = S3(**vars(found), access_key=access_key, secret_key=secret_key)
         wait_until(lambda: _get(f"{minio.url}/minio/health/ready") == 200, "MinIO", seconds=_READY_S)
         return minio
 
@@ -159,7 +155,18 @@ def start_postgres(name: str = "poiesis-postgres") -> Postgres:
         return Postgres(**vars(found), user=user, password=password, database=database)
 
 
-def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -> FileServer:
+def start_keycloak(name: str = "poiesis-keycloak") -> Keycloak:
+    """Keycloak, ready; its realms are whatever earlier tests left."""
+    with cache.lock():
+        found = _start(name, keycloak.image(), keycloak.PORT, DockerContainer)
+        server = Keycloak(**vars(found), administrator=keycloak.ADMINISTRATOR, password=keycloak.PASSWORD)
+        with step(f"wait for {name}"):
+            own_realm = f"{server.url}/realms/master"
+            wait_until(lambda: _get(own_realm) == 200, "Keycloak", seconds=_KEYCLOAK_READY_S)
+        return server
+
+
+def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -> HttpServer:
     """An HTTP server of static files; `files` (path -> content) are added to those it has."""
 
     def make(image: str) -> DockerContainer:
@@ -167,7 +174,7 @@ def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -
 
     with cache.lock():
         found = _start(name, images.images().busybox, 80, make)
-        server = FileServer(**vars(found))
+        server = HttpServer(**vars(found))
         _put(name, files)
         wait_until(lambda: _get(server.url) is not None, "the file server", seconds=_READY_S)
         return server

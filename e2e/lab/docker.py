@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from lab import cache, host
 from lab.errors import LabError
-from lab.shell import CommandFailed, run, say, succeeds
+from lab.shell import CommandFailed, run, say, step, succeeds
 from lab.versions import BUSYBOX_IMAGE, Version
 
 _REGISTRY_ANSWER_KEPT_S = 24 * 3600
@@ -62,6 +62,13 @@ def answers(seconds: float = 10) -> bool:
 
 def has_image(reference: str) -> bool:
     return succeeds([binary(), "image", "inspect", reference])
+
+
+def pull(reference: str) -> None:
+    """From its registry, unless docker has it."""
+    if not has_image(reference):
+        with step(f"pull {reference.partition('@')[0]}"):
+            docker("pull", "--quiet", reference)
 
 
 def has_images(references: Iterable[str]) -> bool:

@@ -18,6 +18,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "dockerd": ("docker.io", "containerd", "runc", "iptables", "ca-certificates"),
     "mmdebstrap": ("mmdebstrap", "debian-archive-keyring"),
     "chromium": ("chromium",),
+    "mvn": ("maven", "default-jre-headless"),
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # what newer releases of Debian have split off docker.io

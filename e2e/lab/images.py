@@ -112,9 +112,7 @@ def remembered(name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:
 
 def _pulled() -> Images:
     for image in dict.fromkeys(PULLED.values()):
-        if not docker.has_image(image):
-            with step(f"pull {image}"):
-                docker.docker("pull", "--quiet", image)
+        docker.pull(image)
     return Images(
         **PULLED,
         busybox_nonroot=_nonroot(versions.BUSYBOX_IMAGE),
@@ -159,8 +157,9 @@ def from_dockerfile(name: str, dockerfile: str, files: Mapping[str, Path] | None
 
 
 def _content(path: Path) -> str:
-    """A name for what is in `path`. Compiled programs, which are large, bear the hash of their recipe."""
-    return path.name if path.parent == cache.directory() / "bin" else cache.hash_of([], [path])
+    """A name for what is in `path`. Large files that the lab keeps bear a hash in their names."""
+    kept = path.parent in (cache.directory() / "bin", cache.directory() / "maven")
+    return path.name if kept else cache.hash_of([], [path])
 
 
 def built_busybox() -> str:

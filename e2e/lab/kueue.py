@@ -32,9 +32,7 @@ _RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory"
 def image() -> str:
     """The manager's image; pulled or built now if docker does not have it."""
     if docker.registry_answers():
-        if not docker.has_image(versions.KUEUE_IMAGE):
-            with step(f"pull {versions.KUEUE_IMAGE}"):
-                docker.docker("pull", "--quiet", versions.KUEUE_IMAGE)
+        docker.pull(versions.KUEUE_IMAGE)
         return versions.KUEUE_IMAGE
     return images.from_dockerfile(
         "kueue",

@@ -36,9 +36,7 @@ def image() -> str:
     if not docker.registry_answers():
         name = versions.own_name("_node", versions.RELEASE)
         return images.remembered(name, lambda: {"node": _built()})["node"]
-    if not docker.has_image(versions.KIND_NODE_IMAGE):
-        with step(f"pull {versions.KIND_NODE_IMAGE.partition('@')[0]}"):
-            docker.docker("pull", "--quiet", versions.KIND_NODE_IMAGE)
+    docker.pull(versions.KIND_NODE_IMAGE)
     return versions.KIND_NODE_IMAGE
 
 

@@ -97,6 +97,11 @@ HELM = "3.21.4"
 MINIO = (
     "v0.0.0-20260212201848-7aac2a2c5b7c"  # a Go pseudo-version: MinIO's releases are not semantic versions
 )
+KEYCLOAK = "26.0.8"
+# Of keycloak-quarkus-dist-<version>.zip.
+KEYCLOAK_SHA256 = "d82a52098db41f036bcfe8f2ebfd9251781c8af5959af8714e8aa9b311081786"
+JAVA = "21"  # of Debian; Keycloak's own image has the same
+MAVEN_DEPENDENCY_PLUGIN = "3.6.1"
 PYTHON = "3.13"
 POSTGRES = "17"
 DEBIAN = "trixie"
@@ -108,6 +113,7 @@ DEBIAN_IMAGE = f"debian:{DEBIAN}-slim"
 POSTGRES_IMAGE = f"postgres:{POSTGRES}"
 MINIO_IMAGE = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
 BUSYBOX_IMAGE = "busybox:1.37"
+KEYCLOAK_IMAGE = f"quay.io/keycloak/keycloak:{KEYCLOAK}"
 KUEUE_IMAGE = f"registry.k8s.io/kueue/kueue:v{KUEUE}"
 
 # Tools found on the PATH are used if they are as new as this (kubectl: within one minor release of the

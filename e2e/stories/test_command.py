@@ -2,15 +2,12 @@
 
 import asyncio
 import json
-import os
-import sys
 import uuid
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from command import Command, ended
 from install import Release
 from lab.images import Images
 from storage import Bucket
@@ -19,45 +16,23 @@ from waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
-Start = Callable[..., Awaitable[Process]]
-_CLI = Path(__file__).resolve().parents[2] / "cli"
-
 
 @pytest.fixture
-def poiesis(release: Release, tmp_path: Path) -> Start:
-    """Start the command, against the release, with nothing of this user's own."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(_CLI),
-        "HOME": str(tmp_path),
-        "POIESIS_SERVER": release.url,
-    }
-
-    async def start(*arguments: str) -> Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "poiesis_cli", *arguments), env=environment, stdout=PIPE, stderr=PIPE
-        )
-
-    return start
-
-
-async def _ended(process: Process) -> tuple[int | None, str, str]:
-    out, err = await asyncio.wait_for(process.communicate(), 180)
-    return process.returncode, out.decode(), err.decode()
+def poiesis(release: Release, tmp_path: Path) -> Command:
+    """The command, against the release, with nothing of this user's own."""
+    return Command(home=tmp_path, environment={"POIESIS_SERVER": release.url})
 
 
 async def test_a_run_stages_sends_prints_and_exits_as_its_command_did(
-    poiesis: Start, images: Images, bucket: Bucket, tmp_path: Path
+    poiesis: Command, images: Images, bucket: Bucket, tmp_path: Path
 ) -> None:
     await bucket.put("words", b"pear\nfig\n")
     script = tmp_path / "count.sh"
     script.write_text("wc -l </in/words | tee /out/count.txt; exit 3\n")
 
-    code, out, err = await _ended(
-        await poiesis(
-            *("run", "--logs", "-i", f"{bucket.url('words')}:/in/words", "-i", f"{script}:/in/count.sh"),
-            *("-o", f"/out/*.txt:{bucket.url('results')}", images.busybox, "--", "sh", "/in/count.sh"),
-        )
+    code, out, err = await poiesis.run(
+        *("run", "--logs", "-i", f"{bucket.url('words')}:/in/words", "-i", f"{script}:/in/count.sh"),
+        *("-o", f"/out/*.txt:{bucket.url('results')}", images.busybox, "--", "sh", "/in/count.sh"),
     )
 
     assert (code, out) == (3, "2\n"), err
@@ -67,27 +42,25 @@ async def test_a_run_stages_sends_prints_and_exits_as_its_command_did(
 
 
 async def test_logs_are_followed_while_the_command_runs_until_it_is_canceled(
-    poiesis: Start, client: TesClient, images: Images
+    poiesis: Command, client: TesClient, images: Images
 ) -> None:
     tag = f"story={uuid.uuid4().hex}"
-    code, out, err = await _ended(
-        await poiesis(
-            *("run", "--detach", "--tag", tag, images.busybox, "--"), "sh", "-c", "echo begun; sleep 600"
-        )
+    code, out, err = await poiesis.run(
+        *("run", "--detach", "--tag", tag, images.busybox, "--"), "sh", "-c", "echo begun; sleep 600"
     )
     task_id = out.strip()
     assert code == 0, err
     client.created.append(task_id)
 
-    following = await poiesis("logs", "-f", task_id)
+    following = await poiesis.start("logs", "-f", task_id)
     assert following.stdout is not None
     assert await asyncio.wait_for(following.stdout.readline(), 120) == b"begun\n"
-    code, out, err = await _ended(await poiesis("--output", "json", "list", "--tag", tag))
+    code, out, err = await poiesis.run("--output", "json", "list", "--tag", tag)
     assert [one["id"] for one in json.loads(out)["tasks"]] == [task_id], err
-    assert (await _ended(await poiesis("cancel", task_id)))[0] == 0
+    assert (await poiesis.run("cancel", task_id))[0] == 0
 
-    assert (await _ended(following))[0] == 0
-    assert (await _ended(await poiesis("wait", "--quiet", task_id)))[0] == 121
+    assert (await ended(following))[0] == 0
+    assert (await poiesis.run("wait", "--quiet", task_id))[0] == 121
 
     async def canceled() -> bool:
         return (await client.get(task_id))["state"] == "CANCELED"
@@ -95,7 +68,7 @@ async def test_logs_are_followed_while_the_command_runs_until_it_is_canceled(
     await eventually(canceled, "a canceled task")
 
 
-async def test_info_names_the_server(poiesis: Start) -> None:
-    code, out, err = await _ended(await poiesis("--output", "json", "info"))
+async def test_info_names_the_server(poiesis: Command) -> None:
+    code, out, err = await poiesis.run("--output", "json", "info")
     assert code == 0, err
     assert json.loads(out)["type"]["artifact"] == "tes"

@@ -5,7 +5,7 @@ import ftplib
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,32 +14,17 @@ import pytest
 import trustme
 from filelock import AsyncFileLock
 
-from failures.surroundings import MARKED_JOB
+from command import Outcome, ended
 from install import Release
-from kube import Kube, Node, Object
+from kube import Kube, Node
 from lab import clients
 from lab.images import Images
+from little_cpu import little_cpu
 from waiting import eventually
-from webhook import PROBE, admission, pod_spec, rule
 
 pytestmark = pytest.mark.e2e
 
 _MARKER = "of cwl-tes"  # a word of its commands, and of no other story's
-_CONTAINER: Object = {"name": "c", "image": "none", "command": [_MARKER]}
-_PROBE: Object = {
-    "apiVersion": "batch/v1",
-    "kind": "Job",
-    "metadata": {"name": PROBE},
-    "spec": {
-        "template": {
-            "spec": {
-                "restartPolicy": "Never",
-                "initContainers": [_CONTAINER],
-                "containers": [_CONTAINER | {"name": "d"}],
-            }
-        }
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +35,8 @@ class Cwl:
     folder: Path
     options: tuple[str, ...]
 
-    async def run(self, document: object, job: object) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr."""
+    async def run(self, document: object, job: object) -> Outcome:
+        """A tool with a job."""
         for name, content in (("tool.json", document), ("job.json", job)):
             (self.folder / name).write_text(json.dumps(content))
         process = await asyncio.create_subprocess_exec(
@@ -63,13 +48,8 @@ class Cwl:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        try:  # a poll that took too long makes it wait ever longer for the next, up to minutes
-            out, err = await asyncio.wait_for(process.communicate(), 600)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        return process.returncode or 0, out.decode(), err.decode()
+        # A poll that took too long makes it wait ever longer for the next, up to minutes.
+        return await ended(process, 600)
 
 
 @pytest.fixture
@@ -77,7 +57,7 @@ async def cwl(second: Release, second_kube: Kube, node: Node, tmp_path: Path) ->
     """With an FTP server, which Pods reach by this machine's address in docker's network."""
     program = await asyncio.to_thread(clients.environment, "cwl-tes-0.3.0") / "cwl-tes"
     address = await node.host_address()
-    async with _one_at_a_time(), _ftp_server(address, tmp_path), _little_cpu(second_kube, node):
+    async with _one_at_a_time(), _ftp_server(address, tmp_path), little_cpu(second_kube, node, _MARKER):
         yield Cwl(
             program=program,
             folder=tmp_path,
@@ -90,28 +70,6 @@ async def _one_at_a_time() -> AsyncIterator[None]:
     """Among all workers: cwl-tes knows no other port than FTP's own."""
     lock = AsyncFileLock(Path(tempfile.gettempdir()) / "poiesis-e2e-ftp.lock")
     async with lock:
-        yield
-
-
-@asynccontextmanager
-async def _little_cpu(kube: Kube, node: Node) -> AsyncIterator[None]:
-    """A whole core, the least that cwl-tes asks for, is not free on the node while other stories run."""
-
-    async def review(asked: Object) -> Sequence[Object]:
-        path, spec = pod_spec(asked["object"])
-        return [
-            {
-                "op": "replace",
-                "path": f"{path}/initContainers/{index}/resources/requests/cpu",
-                "value": "50m",
-            }
-            for index, container in enumerate(spec["initContainers"])
-            if container["name"].startswith("executor-")
-        ]
-
-    rules = [rule("CREATE", "batch", "jobs")]
-    condition = MARKED_JOB.replace("<marker>", _MARKER)
-    async with admission(kube, node, review, rules=rules, probe=_PROBE, condition=condition):
         yield
 
 

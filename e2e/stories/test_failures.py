@@ -58,7 +58,7 @@ async def test_a_failure_is_told_as_the_table_says(
     machine: Machine,
 ) -> None:
     world = beside(client=client, kube=kube, node=node, api_url=release.url)
-    await _prove(case, world, record_property, machine)
+    await _prove([case], [world], record_property, machine)
 
 
 @_cases("second")
@@ -74,7 +74,7 @@ async def test_a_failure_is_told_as_the_table_says_where_disks_are_the_nodes(
     machine: Machine,
 ) -> None:
     world = beside(client=second_client, kube=second_kube, node=node, api_url=second.url)
-    await _prove(case, world, record_property, machine)
+    await _prove([case], [world], record_property, machine)
 
 
 @_cases("queued")
@@ -90,7 +90,7 @@ async def test_a_failure_is_told_as_the_table_says_where_kueue_admits(
     machine: Machine,
 ) -> None:
     world = beside(client=queued_client, kube=queued_kube, node=node, api_url=queued.url)
-    await _prove(case, world, record_property, machine)
+    await _prove([case], [world], record_property, machine)
 
 
 @pytest.mark.parametrize("cases", _together("nodes"))
@@ -113,25 +113,25 @@ async def test_a_failure_is_told_as_the_table_says_where_nodes_fail(
             bucket = make_bucket(storage)
             afterwards.callback(bucket.remove)
             worlds.append(world(bucket=bucket))
-        pairs = list(zip(cases, worlds, strict=True))
-        seen = (_seen(case, its_world, record_property) for case, its_world in pairs)
-        ends = await asyncio.gather(*seen, return_exceptions=True)  # each row has a verdict of its own
-        for (case, its_world), end in zip(pairs, ends, strict=True):
-            if isinstance(end, Late):
-                async with machine.alone():
-                    await _seen(case, its_world, record_property)
-    failures = [end for end in ends if isinstance(end, Exception) and not isinstance(end, Late)]
-    if failures:
-        raise failures[0] if len(failures) == 1 else ExceptionGroup("rows failed", failures)
+        await _prove(cases, worlds, record_property, machine)
 
 
-async def _prove(case: Case, world: World, record: Record, machine: Machine) -> None:
-    """A row that was late while others had the machine too is timed again without them."""
-    try:
-        await _seen(case, world, record)
-    except Late:
+async def _prove(cases: Sequence[Case], worlds: Sequence[World], record: Record, machine: Machine) -> None:
+    """Rows that are late while others have the machine too are timed again without them."""
+    ends = await _ends(cases, worlds, record)
+    if any(isinstance(end, Late) for end in ends):
         async with machine.alone():
-            await _seen(case, world, record)
+            ends = await _ends(cases, worlds, record)
+    if failures := [end for end in ends if end is not None]:
+        raise failures[0] if len(failures) == 1 else BaseExceptionGroup("rows failed", failures)
+
+
+async def _ends(
+    cases: Sequence[Case], worlds: Sequence[World], record: Record
+) -> Sequence[BaseException | None]:
+    """Each row has a verdict of its own, whatever becomes of the others."""
+    seen = (_seen(case, world, record) for case, world in zip(cases, worlds, strict=True))
+    return await asyncio.gather(*seen, return_exceptions=True)
 
 
 async def _seen(case: Case, world: World, record: Record) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tes  # type: ignore[import-untyped]
 
+from command import ended
 from install import Release
 from lab import clients
 from lab.images import Images
@@ -76,5 +77,4 @@ async def test_py_tes_0_4_2_which_snakemake_and_toil_use_reads_every_answer(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 300)
-    assert (process.returncode, out.decode()) == (0, "well\n")
+    assert await ended(process, 300) == (0, "well\n", "")

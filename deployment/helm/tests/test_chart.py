@@ -319,6 +319,8 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
         ((*OIDC, "auth.oidc.introspection.existingSecret="), "introspection.existingSecret belong together"),
         (("userLimits.active.whenReached=drop",), "'/userLimits/active/whenReached': value must be one of"),
         (("userLimits.cpuCores=-1",), "'/userLimits/cpuCores'"),
+        (("api.allowedOrigins={https://a.example/}",), "'/api/allowedOrigins/0'"),
+        (("api.allowedOrigins={*}",), "'/api/allowedOrigins/0'"),
         (("images.pullPolicy=Sometimes",), "'/images/pullPolicy': value must be one of"),
         (("rclone.schemes={sftp}",), "rclone.existingSecret is empty: with rclone.schemes it must name"),
         (("rclone.existingSecret=s",), "rclone.schemes is empty: with rclone.existingSecret it must name"),
@@ -343,6 +345,7 @@ def test_storage_of_ones_own():
     manifests = render(
         *("storage.s3.endpoint=https://s3.example.org", "storage.s3.existingSecret=keys"),
         *("storage.s3.region=eu-central-1", "storage.s3.addressingStyle=path", "storage.s3.caSecret.name=ca"),
+        "storage.http.allow={10.20.0.0/16,files.example.org}",
     )
     assert names(manifests, "Secret") == ["poiesis-postgres", "poiesis-recorder"]
     assert config(manifests)["storage"] == {
@@ -351,6 +354,7 @@ def test_storage_of_ones_own():
         "region": "eu-central-1",
         "addressingStyle": "path",
         "caSecret": {"name": "ca", "key": "ca.crt"},
+        "httpAllow": ["10.20.0.0/16", "files.example.org"],
     }
 
 
@@ -446,7 +450,8 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
             ),
             *("terminationGracePeriodSeconds=7", "queue.maxActiveTasks=3", "queue.giveUpSeconds=60"),
             *("queue.kueueQueueName=lq", "pod.priorityClassName=low", "pod.activeDeadlineSeconds=99"),
-            *("api.bodyBytes=1000", "serviceInfo.contactUrl=https://example.org", "filerRetryAttempts=0"),
+            *("api.bodyBytes=1000", "api.bodySeconds=0.5"),
+            *("serviceInfo.contactUrl=https://example.org", "filerRetryAttempts=0"),
         )
     )
     assert document["volume"] == {
@@ -474,7 +479,10 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
     }
     assert (document["pod"]["priorityClassName"], document["pod"]["activeDeadlineSeconds"]) == ("low", 99)
     assert (document["ttlSecondsAfterFinished"], document["terminationGracePeriodSeconds"]) == (5, 7)
-    assert (document["limits"], document["filerRetryAttempts"]) == ({"bodyBytes": 1000}, 0)
+    assert (document["limits"], document["filerRetryAttempts"]) == (
+        {"bodyBytes": 1000, "bodySeconds": 0.5},
+        0,
+    )
     assert document["serviceInfo"]["contactUrl"] == "https://example.org"
     assert document["serviceInfo"]["version"] == "0.2.0"
 
@@ -544,7 +552,11 @@ def test_limits_are_told_where_there_are_any():
 @pytest.mark.skipif(importlib.util.find_spec("poiesis_api") is None, reason="the api is not on the path")
 @pytest.mark.parametrize(
     "values",
-    [(), EVERYTHING, EXTERNAL, ("executors.defaultResources.cpu=2",), BASIC, OIDC, OIDC[:3], USER_LIMITS],
+    [
+        *((), EVERYTHING, EXTERNAL, BASIC, OIDC, OIDC[:3], USER_LIMITS),
+        ("executors.defaultResources.cpu=2",),
+        ("api.allowedOrigins={https://a.example,http://localhost:3000,http://[::1]:3000}",),
+    ],
 )
 def test_the_api_accepts_the_configuration(values, tmp_path):
     from poiesis_api.config import Document
@@ -578,7 +590,7 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
             *("pod.runtimeClassName=kata", "pod.activeDeadlineSeconds=9", "queue.giveUpSeconds=9"),
             *("queue.kueueQueueName=lq", "queue.kueuePriorityClass=urgent", "volume.type=ephemeral"),
             *("serviceInfo.contactUrl=https://c", "serviceInfo.createdAt=x"),
-            *("serviceInfo.updatedAt=x", "serviceInfo.environment=x"),
+            *("serviceInfo.updatedAt=x", "serviceInfo.environment=x", "storage.http.allow={x}"),
         )
     )
     # Of `auth` a mode's own section alone is told.
@@ -620,6 +632,11 @@ def test_no_request_is_lost_in_a_rollout():
     drain = config(render("api.drainSeconds=7"))["http"]["drainSeconds"]
     assert drain == 7 < api["template"]["spec"]["terminationGracePeriodSeconds"]
     assert names(render(), "PodDisruptionBudget") == ["poiesis-api", "poiesis-tctl"]
+
+
+def test_pages_that_may_create_tasks_are_told():
+    given = config(render("api.allowedOrigins={https://portal.example.org}"))
+    assert given["http"]["allowedOrigins"] == ["https://portal.example.org"]
 
 
 def test_one_replica_has_no_disruption_budget_that_would_block_a_drain():

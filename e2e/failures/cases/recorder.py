@@ -14,6 +14,7 @@ from failures.disturbances import (
     recorder_killed_twice,
     recorder_lost,
     runs,
+    token_refused,
 )
 from failures.sights import explained, in_the_bucket, pod_ended, printed, restarted, stored, told_once
 from failures.surroundings import container_with
@@ -194,8 +195,10 @@ CASES: Sequence[Case] = (
         id="recorder-without-token",
         section=SECTION,
         title="Its token for the API server is not valid any more",
-        document=scripts(_ONE, _TWO),
-        meanwhile=recorder_bereft("serviceaccounts", "the task's ServiceAccount is deleted"),
+        document=scripts(f"{READY}; sleep 25; echo one", _TWO),
+        meanwhile=recorder_bereft(
+            "serviceaccounts", "the task's ServiceAccount is deleted", until=token_refused
+        ),
         state="COMPLETE",
         exit_codes=(0, 0),
         reporter="recorder",

@@ -1,13 +1,15 @@
 """What the lab decides without a machine: versions, hashes, plans, names."""
 
+import hashlib
 import re
 import stat
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from lab import binaries, cache, cluster, host, kueue, node, services, shell, versions
+from lab import binaries, cache, cluster, host, kueue, maven, node, services, shell, versions
 from lab.errors import LabError
 from lab.versions import KubernetesRelease, Version
 
@@ -184,6 +186,29 @@ def test_a_browser_that_is_there_is_used_and_else_debians_is_installed(
     there.clear()
     monkeypatch.setattr(host, "need_programs", lambda name: there.update({name: f"/usr/bin/{name}"}))
     assert host.browser() == "/usr/bin/chromium"
+
+
+def test_an_artifact_of_maven_is_kept_if_it_is_the_pinned_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def mvn(command: Sequence[str], *, cwd: Path, timeout: float) -> None:
+        asked.append(next(one for one in command if one.startswith("-Dartifact=")))
+        (cwd / "tool-1.0.zip").write_text("the file")
+
+    monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
+    monkeypatch.setattr(maven, "run", mvn)
+    monkeypatch.setattr(host, "find", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(LabError, match=r"org\.example:tool:1\.0:zip is not the file"):
+        maven.artifact("org.example", "tool", "1.0", "zip", "0" * 64)
+    assert list((tmp_path / "maven").iterdir()) == []
+
+    right = hashlib.sha256(b"the file").hexdigest()
+    found = [maven.artifact("org.example", "tool", "1.0", "zip", right) for _ in range(2)]
+    assert found == [tmp_path / "maven" / f"{right[:12]}-tool-1.0.zip"] * 2
+    assert found[0].read_text() == "the file"
+    assert asked == ["-Dartifact=org.example:tool:1.0:zip"] * 2, "the third time it is there"
 
 
 def test_a_compiled_program_is_named_by_how_it_was_made() -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -27,6 +28,10 @@ from poiesis_models.globs import has_wildcard, literal_directory
 from poiesis_models.states import TesState
 
 CONTENT_BYTES = 128 * 1024
+# More of them no Pod can hold, and no list can be checked in passing. Of a list the first wrong item is told:
+# to tell of each of a million costs a minute, and gigabytes.
+EXECUTORS = 1_000
+ITEMS = 10_000  # of any other list or map but argv
 
 
 def _absolute(path: str, what: str) -> str:
@@ -52,6 +57,13 @@ def _text(value: str) -> str:
     return value
 
 
+def _not_too_many(given: object) -> object:
+    """Before the items are looked at, of which each could be wrong."""
+    if isinstance(given, dict) and len(given) > ITEMS:
+        raise ValueError(f"has {len(given)} entries; at most {ITEMS} are possible")
+    return given
+
+
 Text = Annotated[str, AfterValidator(_text)]
 NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(_text)]
 ContainerPath = Annotated[
@@ -60,6 +72,9 @@ ContainerPath = Annotated[
     Field(json_schema_extra={"pattern": r"^/$|^(/[^/\u0000]+)+/?$"}),
 ]
 TesFileType = TypeAliasType("TesFileType", Literal["FILE", "DIRECTORY"])
+_Bounded = (BeforeValidator(_not_too_many), Field(json_schema_extra={"maxProperties": ITEMS}))
+Texts = Annotated[dict[Text, Text], *_Bounded]
+NamedTexts = Annotated[dict[NonEmpty, Text], *_Bounded]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]  # RFC 3339
 Url = Annotated[str, Field(json_schema_extra={"format": "uri"})]
 Int32 = Annotated[int, Field(json_schema_extra={"format": "int32"})]
@@ -78,6 +93,7 @@ class TesExecutor(TesModel):
     image: NonEmpty = Field(description="Container image, as Kubernetes pulls it", examples=["busybox:1.37"])
     command: list[Text] = Field(
         min_length=1,
+        fail_fast=True,
         description="argv: the program and its arguments; no shell, and ENTRYPOINT is not used",
         examples=[["echo", "hello"]],
     )
@@ -85,7 +101,7 @@ class TesExecutor(TesModel):
     stdin: ContainerPath | None = Field(default=None, description="File that the program reads as its stdin")
     stdout: ContainerPath | None = Field(default=None, description="File that gets the program's stdout")
     stderr: ContainerPath | None = Field(default=None, description="File that gets the program's stderr")
-    env: dict[NonEmpty, Text] | None = Field(
+    env: NamedTexts | None = Field(
         default=None,
         description="Variables of the environment, over the image's; nothing is expanded",
     )
@@ -170,8 +186,8 @@ class TesOutput(TesModel):
         description="File, directory or POSIX pattern (`*`, `?`, `[…]`) in the container",
         examples=["/data/result.bam"],
     )
-    path_prefix: ContainerPath | None = Field(
-        default=None, description="Taken off the paths that match a pattern; required for patterns"
+    path_prefix: Text | None = Field(
+        default=None, description="Taken off the paths that match a pattern; ignored if path is none"
     )
     type: TesFileType | None = Field(
         default=None,
@@ -221,8 +237,10 @@ class TesResources(TesModel):
         allow_inf_nan=False,
         description="Disk for the task's data; GB = 10^9 bytes",
     )
-    zones: list[Text] | None = Field(default=None, description="Compute zones")
-    backend_parameters: dict[Text, Text] | None = Field(
+    zones: list[Text] | None = Field(
+        default=None, max_length=ITEMS, fail_fast=True, description="Compute zones"
+    )
+    backend_parameters: Texts | None = Field(
         default=None,
         description="Keys are case-insensitive; service-info lists those that are supported. Others are "
         "neither stored nor returned, and warned of in system_logs.",
@@ -247,20 +265,29 @@ class TesTaskRequest(TesModel):
 
     name: Text | None = Field(default=None, description="For people, and for name_prefix")
     description: Text | None = Field(default=None, description="For people")
-    inputs: list[TesInput] | None = Field(default=None, description="Staged before the first executor")
+    inputs: list[TesInput] | None = Field(
+        default=None, max_length=ITEMS, fail_fast=True, description="Staged before the first executor"
+    )
     outputs: list[TesOutput] | None = Field(
-        default=None, description="Sent after the last executor, also after one that failed"
+        default=None,
+        max_length=ITEMS,
+        fail_fast=True,
+        description="Sent after the last executor, also after one that failed",
     )
     resources: TesResources | None = None
     executors: list[TesExecutor] = Field(
-        min_length=1, description="Run one after the other, with the same inputs and volumes"
+        min_length=1,
+        max_length=EXECUTORS,
+        fail_fast=True,
+        description="Run one after the other, with the same inputs and volumes",
     )
     volumes: list[ContainerPath] | None = Field(
-        default=None, description="Directories, empty at first, that executors share"
+        default=None,
+        max_length=ITEMS,
+        fail_fast=True,
+        description="Directories, empty at first, that executors share",
     )
-    tags: dict[NonEmpty, Text] | None = Field(
-        default=None, description="For people, and for filters of the list"
-    )
+    tags: NamedTexts | None = Field(default=None, description="For people, and for filters of the list")
 
 
 class TesExecutorLog(TesModel):

@@ -1,1 +1,1 @@
-"""What filers share whatever their store is: the files of a work list, found and staged."""
+"""What filers share whatever their store is: the files of outputs, found."""

@@ -1,7 +1,7 @@
 """Find the files of an output, one at a time: a task may leave any number."""
 
 import stat
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -46,25 +46,26 @@ class Refusal:
 
 
 Finding = Found | Empty | Note | Refusal
-Upload = Callable[[Found], Awaitable[int]]  # the size in bytes; raises TransferError
+Upload = Callable[[Found], int]  # the size in bytes; raises TransferError
 Join = Callable[[str, str], str]  # a directory's URL and a relative path to the URL of what is below it
 
 
-async def send_all(
+def send_all(
     items: Sequence[OutputItem],
     upload: Upload,
     progress: Progress,
     *,
-    at_once: int,
+    at_once: int = pool.AT_ONCE,
+    interrupt: Callable[[], None] = pool.nothing,
     join: Join = join_url,
 ) -> None:
-    """Send every file of every output; raise TransferError.
+    """Send every file of every output; raise TransferError. `interrupt` ends waits of uploads.
 
     A store that fails ends the work. A file that cannot be sent ends it after the others have been.
     """
     refused: list[Unsendable] = []
 
-    async def one(finding: Finding) -> None:
+    def one(finding: Finding) -> None:
         match finding:
             case Note(message):
                 progress.warning(message)
@@ -72,13 +73,13 @@ async def send_all(
                 refused.append(error)
             case Found(path, _, url):
                 try:
-                    size = await upload(finding)
+                    size = upload(finding)
                 except Unsendable as error:
                     refused.append(error)
                 else:
                     progress.sent(url=url, path=path, size_bytes=size)
 
-    await pool.for_each(pool.threaded(findings(items, join)), one, at_once=at_once)
+    pool.for_each(findings(items, join), one, at_once=at_once, interrupt=interrupt)
     if refused:
         others = len(refused) - 1
         raise Unsendable(f"{refused[0]}; and {others} more" if others else str(refused[0]))

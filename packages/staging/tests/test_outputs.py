@@ -1,4 +1,3 @@
-import concurrent.futures.thread  # noqa: F401  # loaded before rights are given up
 import json
 import os
 import socket
@@ -226,7 +225,7 @@ def unprivileged() -> Iterator[Path]:
                 os.seteuid(0)
 
 
-async def test_what_may_not_be_read_is_refused_by_name_and_the_rest_is_found(unprivileged: Path):
+def test_what_may_not_be_read_is_refused_by_name_and_the_rest_is_found(unprivileged: Path):
     for name in ("closed-directory/x", "listed-directory/x", "closed-file", "open"):
         path = unprivileged / name
         path.parent.mkdir(exist_ok=True)
@@ -249,8 +248,8 @@ async def test_what_may_not_be_read_is_refused_by_name_and_the_rest_is_found(unp
             refused.append(str(finding.error))
         elif isinstance(finding, Found):
             try:
-                async with SourceFile(finding.local, finding.path) as source:
-                    assert (finding.path, await source.read(0, 1)) == ("/open", b"x")
+                with SourceFile(finding.local, finding.path) as source:
+                    assert (finding.path, list(source.blocks(0, 1))) == ("/open", [b"x"])
             except Unsendable as error:
                 refused.append(str(error))
     (unprivileged / "closed-directory").chmod(0o755)
@@ -261,11 +260,11 @@ async def test_what_may_not_be_read_is_refused_by_name_and_the_rest_is_found(unp
     ]
 
 
-async def test_what_cannot_be_sent_fails_the_filer_after_all_else_was_sent(root: Path, tmp_path: Path):
+def test_what_cannot_be_sent_fails_the_filer_after_all_else_was_sent(root: Path, tmp_path: Path):
     def item(path: str) -> OutputItem:
         return OutputItem(path=path, local=f"{root}{path}", url=f"x://h{path}")
 
-    async def upload(found: Found) -> int:
+    def upload(found: Found) -> int:
         if found.path == "/out/dir/a ?#":
             raise Unsendable("no such name there")
         uploaded.append(found.path)
@@ -274,7 +273,7 @@ async def test_what_cannot_be_sent_fails_the_filer_after_all_else_was_sent(root:
     uploaded: list[str] = []
     items = [item("/out/dir"), item("/out/none"), item("/out/file")]
     with Progress(tmp_path) as progress, pytest.raises(Unsendable) as failure:
-        await send_all(items, upload, progress, at_once=1)
+        send_all(items, upload, progress, at_once=1)
     assert str(failure.value) == "no such name there"
     assert uploaded == ["/out/dir/sub/b", "/out/file"]
     assert [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()] == [

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal, Self, cast, get_args
 
 from poiesis_models import paths
+from poiesis_transfer.addresses import Allowed
 from poiesis_transfer.errors import Permanent
 
 AddressingStyle = Literal["path", "virtual", "auto"]
+_YES, _NO = ("true", "1", "yes"), ("false", "0", "no", "")
 
 
 class ConfigError(Permanent):
@@ -24,8 +26,12 @@ class S3Config:
     access_key_id: str | None = field(default=None, repr=False)
     secret_access_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
+    anonymous: bool = False  # nothing is signed: public buckets
+    requester_pays: bool = False
     ca_bundle: str | None = None
     addressing_style: AddressingStyle = "auto"
+    checksums: bool = True  # CRC64NVME is sent with uploads; a few stores refuse what they do not know
+    etags_are_md5: bool = True  # where S3 says so; a few stores have others of the same form
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -50,8 +56,12 @@ class S3Config:
             access_key_id=access_key,
             secret_access_key=secret_key,
             session_token=env.get("AWS_SESSION_TOKEN") or None,
+            anonymous=_flag(env, "POIESIS_S3_ANONYMOUS", default=False),
+            requester_pays=_flag(env, "POIESIS_S3_REQUESTER_PAYS", default=False),
             ca_bundle=env.get("AWS_CA_BUNDLE") or None,
             addressing_style=cast("AddressingStyle", style),
+            checksums=_flag(env, "POIESIS_S3_CHECKSUMS", default=True),
+            etags_are_md5=_flag(env, "POIESIS_S3_ETAGS_ARE_MD5", default=True),
         )
 
 
@@ -62,12 +72,26 @@ class Config:
     run: Path
     work_list: Path
     s3: S3Config
+    allowed: Allowed = field(default_factory=Allowed)  # where users' URLs may lead besides public addresses
+    disk_bytes: int | None = None  # what the task's volume is meant to hold
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Raise ConfigError."""
+        """Raise ConfigError, or Permanent for an address that is none."""
+        disk = env.get("POIESIS_DISK_BYTES") or None
+        if disk is not None and not (disk.isascii() and disk.isdigit()):
+            raise ConfigError(f"POIESIS_DISK_BYTES is {disk!r}, not a number of bytes")
         return cls(
             run=Path(env.get("POIESIS_RUN") or paths.RUN),
             work_list=Path(env.get("POIESIS_WORK_LIST") or paths.WORK_LIST),
             s3=S3Config.from_env(env),
+            allowed=Allowed.parse(env.get("POIESIS_HTTP_ALLOW", "").replace(",", " ").split()),
+            disk_bytes=int(disk) if disk else None,
         )
+
+
+def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = env.get(name, "").lower()
+    if value not in (*_YES, *_NO):
+        raise ConfigError(f"{name} is {value!r}, neither true nor false")
+    return value in _YES if value else default

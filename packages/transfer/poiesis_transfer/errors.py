@@ -32,6 +32,10 @@ class Unsendable(Permanent):
     """One output file cannot be sent because of what it is; others can."""
 
 
+class Refused(Permanent):
+    """The operator does not let users' URLs lead there."""
+
+
 class Passing(TransferError):
     """Trying again may help, at the earliest after `retry_after` seconds if the store asked for that."""
 
@@ -42,18 +46,27 @@ class Passing(TransferError):
         self.retry_after = retry_after
 
 
+class Changed(Passing):
+    """The object is not the one any more of which some bytes have come: begin anew."""
+
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TWO_KINDS = {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
 _DENIED = {errno.EACCES, errno.EPERM}
 _MAY_PASS = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT}
 
 
+def volume_full(path: str) -> Permanent:
+    """There is no room for `path`, as executors call it."""
+    return Permanent(
+        f"the task's volume is full: no space left to write {path}; ask for more with resources.disk_gb"
+    )
+
+
 def writing_error(error: OSError, path: str) -> TransferError:
     """Why `path`, as executors call it, could not be written to the task volume."""
     if error.errno in _FULL:
-        return Permanent(
-            f"the task's volume is full: no space left to write {path}; ask for more with resources.disk_gb"
-        )
+        return volume_full(path)
     if error.errno in _TWO_KINDS:
         return Permanent(f"cannot write {path}: the inputs name it both as a file and as a directory")
     if error.errno == errno.ENAMETOOLONG:

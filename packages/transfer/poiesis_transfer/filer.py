@@ -1,11 +1,12 @@
 """How a filer starts and ends (filer contract v1): the environment in, an exit code out."""
 
-import asyncio
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
 
 from poiesis_models import worklist
 from poiesis_models.worklist import MalformedWorkList, WorkList
@@ -13,8 +14,12 @@ from poiesis_transfer.config import Config
 from poiesis_transfer.errors import Permanent, TransferError
 from poiesis_transfer.progress import Progress
 
-Work = Callable[[Config, WorkList, Progress], Awaitable[None]]
+Work = Callable[[Config, WorkList, Progress], None]
 _SIGTERM_EXIT = 128 + signal.SIGTERM
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come."""
 
 
 def main(name: str, about: str, work: Work, *, arguments: Sequence[str] | None = None) -> int:
@@ -33,11 +38,12 @@ def main(name: str, about: str, work: Work, *, arguments: Sequence[str] | None =
 
 def _ended(config: Config, work: Work, progress: Progress) -> int:
     try:
-        asyncio.run(_until_sigterm(work(config, _read(config), progress)))
+        signal.signal(signal.SIGTERM, _terminate)
+        work(config, _read(config), progress)
     except TransferError as failure:
         progress.error(str(failure))
         return failure.exit_code
-    except asyncio.CancelledError:
+    except _Terminated:
         return _SIGTERM_EXIT
     except Exception as failure:  # noqa: BLE001  # a defect of ours; its text might hold a signed URL
         sys.stderr.write("".join(traceback.format_tb(failure.__traceback__)))
@@ -46,12 +52,11 @@ def _ended(config: Config, work: Work, progress: Progress) -> int:
     return worklist.EXIT_DONE
 
 
-async def _until_sigterm(work: Awaitable[None]) -> None:
-    """SIGTERM cancels, so that an unfinished upload is aborted and leaves nothing that is paid for."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await work
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Raise in the main thread, so that an unfinished upload is aborted: its parts would be paid for."""
+    del frame
+    signal.signal(number, signal.SIG_IGN)
+    raise _Terminated
 
 
 def _read(config: Config) -> WorkList:

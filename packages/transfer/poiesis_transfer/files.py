@@ -1,85 +1,120 @@
-"""Files of the task volume: ones that appear whole, and ones that are read while nobody may change them."""
+"""Files of the task volume: ones that appear whole, and ones that are read while nobody may change them.
+
+Standard library only.
+"""
 
 import hashlib
 import os
 import stat
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from poiesis_transfer.errors import Passing, Unsendable, reading, writing
-from poiesis_transfer.pool import in_thread
 from poiesis_transfer.progress import Progress
+from poiesis_transfer.room import Room
 
-BLOCK = 1024 * 1024
+READ_BLOCK = 256 * 1024
 ANYONE_FILE = 0o666  # executors may be any uid
 ANYONE_DIRECTORY = 0o777
+Buffer = bytes | bytearray | memoryview
 
 
 class Landing:
     """A file that is written beside its place and appears there when it is whole.
 
     `path` is what executors call it. The temporary name is the same at every start, so what a killed filer
-    left is replaced; `owner` keeps two inputs that name the same file out of each other's way.
+    left is replaced; `owner` keeps two inputs that name the same file out of each other's way. Parts of a
+    file may be written by several threads.
     """
 
-    def __init__(self, local: Path, path: str, progress: Progress, *, owner: int = 0) -> None:
+    def __init__(
+        self, local: Path, path: str, progress: Progress, *, room: Room | None = None, owner: int = 0
+    ) -> None:
         digest = hashlib.sha256(f"{owner} {local.name}".encode("utf-8", "surrogateescape")).hexdigest()
         self._local = local
         self._temporary = local.with_name(f".poiesis-{digest[:20]}")
         self._progress = progress
+        self._room = room or Room()
         self._fd = -1
         self._kept = False
+        self._lock = threading.Lock()
+        self._held = self._written = 0
         self.path = path
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         with writing(self.path):
-            self._fd = await in_thread(self._create)
+            self._create()
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with writing(self.path):
-            await in_thread(self._close)
+            self._close()
 
-    async def write(self, data: bytes | bytearray, offset: int) -> None:
+    def announce(self, size: int) -> None:
+        """The file will have so many bytes; raise Permanent if the volume has no room for them."""
+        if size > self._held:
+            with writing(self.path):
+                self._room.take(size - self._held, self._local.parent, self.path)
+            self._held = size
+
+    def write(self, data: Buffer, offset: int) -> None:
         """Raise Permanent when the volume is full."""
+        self.announce(offset + len(data))
         with writing(self.path):
-            await in_thread(_write_all, self._fd, data, offset)
-        self._progress.moved(len(data))
+            _write_all(self._fd, data, offset)
+        self._moved(len(data))
 
-    async def empty(self) -> None:
-        """Begin again: what has been written so far is not part of the file."""
+    def empty(self) -> None:
+        """Begin again: what has been written so far is not part of the file and will come a second time."""
+        if self._written:
+            with writing(self.path):
+                os.ftruncate(self._fd, 0)
+            self._moved(-self._written)
+
+    def blocks(self) -> Iterator[bytes]:
+        """What has been written, from the beginning."""
+        offset = 0
         with writing(self.path):
-            await in_thread(os.ftruncate, self._fd, 0)
+            while block := os.pread(self._fd, READ_BLOCK, offset):
+                yield block
+                offset += len(block)
 
-    def forget(self, count: int) -> None:
-        """`count` bytes will come a second time."""
-        self._progress.moved(-count)
+    def keep(self, size: int | None = None, *, modified: float | None = None) -> None:
+        """Give the file its name; raise Passing if its size is not the one that was announced.
 
-    async def keep(self, size: int | None = None) -> None:
-        """Give the file its name; raise Passing if its size is not the one that was announced."""
+        `modified`: seconds since 1970, of the object; tools compare the ages of a file and of its index.
+        """
         with writing(self.path):
-            actual = await in_thread(self._publish, size)
-        if size is not None and actual != size:
-            raise Passing(f"{self.path} has {actual} bytes, but {size} were announced")
-        self._progress.file_done()
-
-    def _create(self) -> int:
-        make_directories(self._local.parent)
-        self._temporary.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._temporary, flags, ANYONE_FILE)
-        os.fchmod(fd, ANYONE_FILE)  # whatever the umask
-        return fd
-
-    def _publish(self, size: int | None) -> int:
-        actual = os.fstat(self._fd).st_size
-        if size is None or actual == size:
+            actual = os.fstat(self._fd).st_size
+            if size is not None and actual != size:
+                raise Passing(f"{self.path} has {actual} bytes, but {size} were announced")
+            if modified is not None:
+                os.utime(self._fd, (modified, modified))
             self._temporary.replace(self._local)
             self._kept = True
-        return actual
+        self._progress.file_done()
+
+    def _moved(self, count: int) -> None:
+        with self._lock:
+            self._written += count
+        self._room.written(count)
+        self._progress.moved(count)
+
+    def _create(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self._temporary, flags, ANYONE_FILE)
+        except (FileNotFoundError, FileExistsError):
+            make_directories(self._local.parent)
+            self._temporary.unlink(missing_ok=True)
+            self._fd = os.open(self._temporary, flags, ANYONE_FILE)
+        os.fchmod(self._fd, ANYONE_FILE)  # whatever the umask
+        self._local.unlink(missing_ok=True)  # an earlier start's: the volume need not hold both
 
     def _close(self) -> None:
         try:
@@ -87,6 +122,8 @@ class Landing:
         finally:
             if not self._kept:
                 self._temporary.unlink(missing_ok=True)
+                self._room.give_back(self._held, self._held - self._written)
+                self._progress.moved(-self._written)
 
 
 def make_directories(path: Path) -> None:
@@ -114,46 +151,49 @@ class SourceFile:
         self.path = path
         self.size = 0
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         with reading(self.path):
-            self._fd = await in_thread(self._open)
+            self._open()
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._fd)
 
-    async def read(self, offset: int, count: int) -> bytes:
-        """Exactly `count` bytes."""
-        with reading(self.path):
-            data = await in_thread(os.pread, self._fd, count, offset)
-        if len(data) != count:
-            raise self._changed()
-        return data
+    def blocks(self, offset: int, count: int) -> Iterator[bytes]:
+        """Exactly `count` bytes; holes of a sparse file are zeros. Raise Passing if they are not there."""
+        end = offset + count
+        while offset < end:
+            with reading(self.path):
+                block = os.pread(self._fd, min(READ_BLOCK, end - offset), offset)
+            if not block:
+                raise self._changed()
+            yield block
+            offset += len(block)
 
-    async def check_size(self) -> None:
+    def check_size(self) -> None:
         """Raise Passing if the file is not as long as it was."""
         with reading(self.path):
-            actual = (await in_thread(os.fstat, self._fd)).st_size
+            actual = os.fstat(self._fd).st_size
         if actual != self.size:
             raise self._changed()
 
-    def _open(self) -> int:
+    def _open(self) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not block
         fd = os.open(self._local, flags)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)
             raise Unsendable(f"output {self.path} is not a regular file")
+        self._fd = fd
         self.size = status.st_size
-        return fd
 
     def _changed(self) -> Passing:
         return Passing(f"output {self.path} changed its size while it was sent")
 
 
-def _write_all(fd: int, data: bytes | bytearray, offset: int) -> None:
+def _write_all(fd: int, data: Buffer, offset: int) -> None:
     view = memoryview(data)
     while view:
         count = os.pwrite(fd, view, offset)

@@ -1,77 +1,163 @@
-"""Many things at once, but not too many; one failure ends the rest."""
+"""Many things at once, but not too many; one failure ends the rest. Standard library only.
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import ParamSpec, TypeVar
+Threads, because what they do is wait for sockets and disks, and neither needs an event loop. Work that lasts
+asks `check` between its blocks whether it is still wanted, and waits by `wait`.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 from poiesis_transfer.errors import Passing, Permanent
 
 AT_ONCE = 16  # files, and requests that carry bytes
 
 _T = TypeVar("_T")
-_P = ParamSpec("_P")
 _END = object()
 
 
-async def for_each(
-    source: AsyncIterator[_T], work: Callable[[_T], Awaitable[None]], *, at_once: int = AT_ONCE
+class Stopped(BaseException):
+    """What the others of a group do has failed, or the filer has to end: this is not wanted any more."""
+
+
+class _Halt:
+    """Says to one group, and to those inside it, that nothing of it is wanted any more."""
+
+    def __init__(self, above: "_Halt | None" = None) -> None:
+        self.asked = threading.Event()
+        self._inside: list[_Halt] = []
+        self._lock = threading.Lock()
+        if above is not None:
+            above.adopt(self)
+
+    def adopt(self, inside: "_Halt") -> None:
+        """Asked already, or later: it is passed on."""
+        with self._lock:
+            self._inside.append(inside)
+            if self.asked.is_set():
+                inside.ask()
+
+    def leave(self, inside: "_Halt") -> None:
+        with self._lock:
+            self._inside.remove(inside)
+
+    def ask(self) -> None:
+        self.asked.set()
+        with self._lock:
+            for halt in self._inside:
+                halt.ask()
+
+
+class _Here(threading.local):
+    halt = _Halt()  # of whoever is in no group; nobody asks it
+
+
+_HERE = _Here()
+
+
+def check() -> None:
+    """Raise Stopped if the group that this thread works for has failed."""
+    if _HERE.halt.asked.is_set():
+        raise Stopped
+
+
+@contextmanager
+def regardless() -> Iterator[None]:
+    """For what has to be done although the group has failed: cleaning up."""
+    halt, _HERE.halt = _HERE.halt, _Halt()
+    try:
+        yield
+    finally:
+        _HERE.halt = halt
+
+
+def wait(seconds: float) -> None:
+    """Wait so long; raise Stopped as soon as the group fails."""
+    if _HERE.halt.asked.wait(seconds):
+        raise Stopped
+
+
+def nothing() -> None:
+    """Where nobody waits for the network."""
+
+
+def for_each(
+    source: Iterable[_T],
+    work: Callable[[_T], None],
+    *,
+    at_once: int = AT_ONCE,
+    interrupt: Callable[[], None] = nothing,
 ) -> None:
     """Work on everything that `source` yields, which is asked for more only when a hand is free.
 
-    The first failure cancels the rest. Of several, one that cannot pass is raised before one that may.
+    The first failure stops the rest, and `interrupt` wakes those of them that wait for the network. Of
+    several failures, one that cannot pass is raised before one that may.
     """
-    turn = asyncio.Lock()
-
-    async def hand() -> None:
-        while True:
-            async with turn:
-                try:
-                    thing = await anext(source)
-                except StopAsyncIteration:
-                    return
-            await work(thing)
-
+    above = _HERE.halt
+    group = _Group(iter(source), work, _Halt(above), interrupt)
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(at_once):
-                group.create_task(hand())
-    except BaseExceptionGroup as failures:
-        raise _worst(failures) from None
-
-
-async def threaded(source: Iterable[_T]) -> AsyncIterator[_T]:
-    """The same, with what `source` does to find the next (reading directories) kept off the event loop."""
-    iterator = iter(source)
-    while (thing := await in_thread(next, iterator, _END)) is not _END:
-        yield thing  # type: ignore[misc]  # _END is an object
-
-
-async def as_async(source: Iterable[_T]) -> AsyncIterator[_T]:
-    """The same, for a source that does no I/O."""
-    for thing in source:
-        yield thing
-
-
-async def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Like asyncio.to_thread, but cancelling waits for the call: it may use a descriptor closed next."""
-    future = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
+        group.start(at_once)
+        group.wait()
+    except BaseException:  # a signal's
+        group.stop()
+        group.wait()
         raise
+    finally:
+        above.leave(group.halt)
+    if group.failures:
+        raise min(group.failures, key=_badness)
+    check()
 
 
-def _worst(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    leaves: list[BaseException] = []
-    stack: list[BaseException] = [failures]
-    while stack:
-        failure = stack.pop()
-        if isinstance(failure, BaseExceptionGroup):
-            stack.extend(reversed(failure.exceptions))
-        else:
-            leaves.append(failure)
-    return min(leaves, key=_badness)
+class _Group:
+    def __init__(
+        self,
+        source: Iterator[_T],
+        work: Callable[[_T], None],
+        halt: _Halt,
+        interrupt: Callable[[], None],
+    ) -> None:
+        self._source = source
+        self._work = work
+        self._interrupt = interrupt
+        self._turn = threading.Lock()
+        self._ended: list[threading.Event] = []
+        self.halt = halt
+        self.failures: list[BaseException] = []
+
+    def start(self, at_once: int) -> None:
+        for _ in range(at_once):
+            ended = threading.Event()
+            threading.Thread(target=self._hand, args=(ended,), daemon=True).start()
+            self._ended.append(ended)
+
+    def wait(self) -> None:
+        """Until all hands have ended. Not by Thread.join: if a signal's handler raises there, CPython before
+        3.13 takes the thread for ended (gh-90882)."""
+        for ended in self._ended:
+            ended.wait()
+
+    def _hand(self, ended: threading.Event) -> None:
+        _HERE.halt = self.halt
+        try:
+            while not self.halt.asked.is_set():
+                with self._turn:
+                    thing = next(self._source, _END)
+                if thing is _END:
+                    return
+                self._work(thing)  # type: ignore[arg-type]  # _END is an object
+        except Stopped:
+            return
+        except BaseException as failure:  # noqa: BLE001  # raised by for_each
+            self.failures.append(failure)
+            self.stop()
+        finally:
+            ended.set()
+
+    def stop(self) -> None:
+        self.halt.ask()
+        self._interrupt()
 
 
 def _badness(failure: BaseException) -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,8 @@ _MAX_WARNINGS = 100
 class Progress:
     """Every event is one write of a whole line, so a reader never sees half of one for long.
 
-    A filer that is started again goes on in the same file: totals start again, outputs are named again.
+    Any thread may call. A filer that is started again goes on in the same file: totals start again, outputs
+    are named again.
     """
 
     def __init__(self, run: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,6 +34,7 @@ class Progress:
         self._files = self._bytes = self._warnings = 0
         self._told: tuple[int, int] | None = None
         self._told_at = clock()
+        self._lock = threading.RLock()
 
     def __enter__(self) -> Self:
         return self
@@ -39,34 +42,39 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._tell()
-        finally:
-            os.close(self._fd)
+        with self._lock:
+            try:
+                self._tell()
+            finally:
+                os.close(self._fd)
 
     def moved(self, count: int) -> None:
         """`count` bytes more; fewer when an attempt is given up and its bytes will come again."""
-        self._bytes += count
-        self._tell_sometimes()
+        with self._lock:
+            self._bytes += count
+            self._tell_sometimes()
 
     def file_done(self) -> None:
         """One file is whole at its place."""
-        self._files += 1
-        self._tell_sometimes()
+        with self._lock:
+            self._files += 1
+            self._tell_sometimes()
 
     def sent(self, *, url: str, path: str, size_bytes: int) -> None:
         """One output file has been stored; `path` is the container's."""
-        self._append(event="output", url=printable(url), path=printable(path), size_bytes=size_bytes)
-        self.file_done()
+        with self._lock:
+            self._append(event="output", url=printable(url), path=printable(path), size_bytes=size_bytes)
+            self.file_done()
 
     def warning(self, message: str) -> None:
         """The task goes on, but its owner should know. After a hundred, one line says there are more."""
-        self._warnings += 1
-        if self._warnings > _MAX_WARNINGS + 1:
-            return
-        if self._warnings == _MAX_WARNINGS + 1:
-            message = f"more than {_MAX_WARNINGS} warnings; the rest is left out"
-        self._say("warning", message)
+        with self._lock:
+            self._warnings += 1
+            if self._warnings > _MAX_WARNINGS + 1:
+                return
+            if self._warnings == _MAX_WARNINGS + 1:
+                message = f"more than {_MAX_WARNINGS} warnings; the rest is left out"
+            self._say("warning", message)
 
     def error(self, message: str) -> None:
         """Why the filer ends without having done its work."""
@@ -76,7 +84,8 @@ class Progress:
         text = printable(message)
         if len(text) > _MESSAGE_CHARACTERS:
             text = text[:_MESSAGE_CHARACTERS] + "…"
-        self._append(event=event, message=text)
+        with self._lock:
+            self._append(event=event, message=text)
         sys.stderr.write(f"{event}: {text}\n")
 
     def _tell_sometimes(self) -> None:

@@ -1,14 +1,18 @@
 """Trying again, in the one place that decides how often and how soon."""
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from poiesis_transfer import pool
 from poiesis_transfer.errors import Passing
 
 _T = TypeVar("_T")
+
+
+def _nowhere() -> int:
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +23,25 @@ class Retry:
     first_seconds: float = 0.5
     longest_seconds: float = 30.0
 
-    async def call(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """Call until it returns; what the last attempt raises is raised, and anything but Passing at once."""
-        for count in range(self.attempts - 1):
+    def call(self, attempt: Callable[[], _T], *, so_far: Callable[[], int] = _nowhere) -> _T:
+        """Call until it returns; what the last attempt raises is raised, and anything but Passing at once.
+
+        An attempt that gets further than all before it (`so_far`: bytes) begins the count anew: a big object
+        over a bad line arrives as long as something comes.
+        """
+        failed = 0
+        furthest = so_far()
+        while True:
+            pool.check()
             try:
-                return await attempt()
+                return attempt()
             except Passing as failure:
-                delay = self.delay(count, failure.retry_after)
-            await asyncio.sleep(delay)
-        return await attempt()
+                failed = 1 if so_far() > furthest else failed + 1
+                furthest = max(furthest, so_far())
+                if failed >= self.attempts:
+                    raise
+                delay = self.delay(failed - 1, failure.retry_after)
+            pool.wait(delay)
 
     def delay(self, count: int, retry_after: float | None) -> float:
         """Seconds to wait after attempt `count` (0-based)."""

@@ -1,41 +1,50 @@
-"""S3: botocore signs, lists and controls multipart uploads; aiohttp moves the bytes.
+"""S3's REST API, as far as filers need it: get, head, list, put, and uploads in parts.
 
-Requests that carry bytes use presigned URLs: an SDK's own body handling costs a multiple of the time, and
-its `Expect: 100-continue` on an empty body makes some servers stall.
+Every request is signed in its headers and goes through `web`, so its connections, retries and messages are
+those of plain HTTP; downloads are `fetch`'s.
 """
 
-import asyncio
+from __future__ import annotations
+
 import re
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from datetime import UTC, datetime
+from http.client import HTTPException, HTTPResponse
+from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote_plus
 
-import aioboto3
-import botocore.exceptions
-from aiobotocore.config import AioConfig
-from yarl import URL
-
-from poiesis_transfer import pool, web
+from poiesis_transfer import checksums, fetch, pages, pool, web
+from poiesis_transfer.checksums import Running
 from poiesis_transfer.config import S3Config
+from poiesis_transfer.credentials import Identity, identity
 from poiesis_transfer.errors import NotFound, Passing, Permanent, TransferError
 from poiesis_transfer.files import Landing, SourceFile
 from poiesis_transfer.progress import Progress
+from poiesis_transfer.retry import Retry
+from poiesis_transfer.sigv4 import encoded_path, encoded_query, signed_headers
 from poiesis_transfer.urls import S3Url, shown
+from poiesis_transfer.web import Url, Web
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 MIB = 1024 * 1024
-WHOLE_BYTES = 64 * MIB  # moved by one request; anything longer in parts
-READ_PART_BYTES = 32 * MIB
+WHOLE_BYTES = 64 * MIB  # sent by one request; anything longer in parts
 SEND_PART_BYTES = 16 * MIB
 MAX_PARTS = 10_000  # S3's limit
 PARTS_AT_ONCE = 8
-_ABORT_SECONDS = 10.0
+CHECKSUM = "crc64nvme"
 _ERROR_BYTES = 8 * 1024
-_OK, _PARTIAL = 200, 206
+_OK = 200
 
 _CODE = re.compile(rb"<Code>([A-Za-z0-9._-]{1,100})</Code>")
+_REGION = re.compile(rb"<Region>([a-z0-9-]{1,40})</Region>")
+_DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+_ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 _WORDS = {
     "NoSuchBucket": "the bucket does not exist",
     "NoSuchKey": "there is no such object",
@@ -54,15 +63,23 @@ _WORDS = {
     "InvalidObjectState": "the object is archived and has to be restored first",
     "SlowDown": "the storage asks to come back later",
     "XMinioStorageFull": "the storage is full",
+    "InvalidBucketName": "the bucket or the key is not one that S3 allows",
+    "BadDigest": "what the storage got does not match its checksum",
+    "XAmzContentChecksumMismatch": "what the storage got does not match its checksum",
 }
 _PASSING_CODES = {
     "RequestTimeout",
     "NoSuchUpload",
+    "MalformedXML",  # what was sent was right, so these three did not come as they were sent
+    "InvalidPart",
+    "InvalidPartOrder",
+    "BadDigest",
+    "XAmzContentChecksumMismatch",
     "OperationAborted",
     "IncompleteBody",
     "PreconditionFailed",
 }
-_WORDLESS_CODES = {"", "400", "401", "403", "404"}  # botocore's names for answers without a body
+_WORDLESS_CODES = {"", "400", "401", "403", "404"}  # of answers without a body
 _FORBIDDEN = 403
 
 
@@ -74,221 +91,382 @@ class S3Object:
     size: int
 
 
-@dataclass(frozen=True)
-class _Found:
-    size: int
-    etag: str
-
-
 class S3Store:
-    """One S3 service, by its endpoint."""
+    """One S3 service, by its endpoint; nothing is sent before the first transfer."""
 
-    def __init__(self, client: Any, bytes_by: web.Web, where: str, tls: ssl.SSLContext | bool) -> None:
-        self._client = client
-        self._web = bytes_by
-        self._where = where
-        self._tls = tls
+    def __init__(self, config: S3Config, connections: Web, who: Identity) -> None:
+        self._config = config
+        self._web = connections
+        self._who = who
+        self._where = shown(config.endpoint_url or "AWS")
+        self._checksums = config.checksums
+        self._regions: dict[str, str] = {}
 
     @classmethod
-    @asynccontextmanager
-    async def open(cls, config: S3Config, bytes_by: web.Web) -> AsyncIterator[Self]:
-        """Nothing is sent before the first transfer."""
+    @contextmanager
+    def open(
+        cls, config: S3Config, *, limits: web.Limits = web.LIMITS, retry: Retry = web.RETRY
+    ) -> Iterator[Self]:
+        """With connections of its own, which may lead anywhere: the endpoint is the operator's choice."""
+        connections = Web(limits=limits, retry=retry, tls=_tls(config))
         try:
-            tls = ssl.create_default_context(cafile=config.ca_bundle) if config.ca_bundle else True
-        except OSError as error:
-            raise Permanent(f"AWS_CA_BUNDLE: {config.ca_bundle} holds no certificates") from error
-        session = aioboto3.Session(
-            region_name=config.region,
-            aws_access_key_id=config.access_key_id,
-            aws_secret_access_key=config.secret_access_key,
-            aws_session_token=config.session_token,
-        )
-        async with session.client(
-            "s3", endpoint_url=config.endpoint_url, verify=config.ca_bundle, config=_client_config(config)
-        ) as client:
-            yield cls(client, bytes_by, shown(config.endpoint_url or "AWS"), tls)
+            yield cls(config, connections, identity(config))
+        finally:
+            connections.close()
 
-    async def list(self, directory: S3Url) -> AsyncIterator[S3Object]:
+    def interrupt(self) -> None:
+        """Nobody waits for the network any more."""
+        self._web.interrupt()
+
+    def list(self, directory: S3Url) -> Iterator[S3Object]:
         """Everything below a directory, in the order of the keys."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=directory.bucket, Prefix=directory.prefix
-        )
-        iterator = aiter(pages)
+        token: str | None = None
         while True:
-            with self._controlled(f"cannot list {directory}"):
-                page = await anext(iterator, None)
-            if page is None:
+            page = self._page(directory, token)
+            yield from _contents(page)
+            token = page.findtext("{*}NextContinuationToken")
+            if page.findtext("{*}IsTruncated") != "true" or not token:
                 return
-            for entry in page.get("Contents", ()):
-                yield S3Object(entry["Key"], entry["Size"])
 
-    async def is_directory(self, url: S3Url) -> bool:
+    def is_directory(self, url: S3Url) -> bool:
         """Whether there are keys below it."""
-        with self._controlled(f"cannot list {url}"):
-            page = await self._client.list_objects_v2(Bucket=url.bucket, Prefix=url.prefix, MaxKeys=1)
-        return bool(page.get("Contents"))
+        return self._page(url, None, limit=1).find("{*}Contents") is not None
 
-    async def is_object(self, url: S3Url) -> bool:
+    def is_object(self, url: S3Url) -> bool:
         """Whether the key has an object."""
+        what = f"cannot read {url} at {self._where}"
+
+        def head() -> bool:
+            with self._request("HEAD", url, what) as answer:
+                if answer.status != _OK:
+                    raise self._failure(what, url, answer)
+            return True
+
         try:
-            with self._controlled(f"cannot read {url}"):
-                await self._client.head_object(Bucket=url.bucket, Key=url.key)
+            return self._web.retry.call(head)
         except NotFound:
             return False
-        return True
 
-    async def download(self, source: S3Url, landing: Landing) -> None:
-        """Read an object into a file: up to 64 MiB by one request, more by ranges of 32 MiB at once."""
-        found = await self._web.retry.call(lambda: self._whole(source, landing))
-        if found.size > WHOLE_BYTES:
-            await pool.for_each(
-                pool.as_async(range(0, found.size, READ_PART_BYTES)),
-                lambda offset: self._web.retry.call(lambda: self._range(source, landing, found, offset)),
-                at_once=PARTS_AT_ONCE,
-            )
-        await landing.keep(found.size)
+    def download(self, source: S3Url, landing: Landing) -> None:
+        """Read an object into a file."""
+        what = f"cannot read {source} (input {landing.path}) at {self._where}"
+        fetch.fetch(_Object(self, source, what), landing, self._web.retry)
 
-    async def upload(self, source: SourceFile, target: S3Url, progress: Progress) -> None:
+    def upload(self, source: SourceFile, target: S3Url, progress: Progress) -> None:
         """Store a file: up to 64 MiB by one request, more in parts; an upload that fails is aborted."""
+        what = f"cannot write {target} (output {source.path}) at {self._where}"
         if source.size > WHOLE_BYTES:
-            await self._multipart(source, target, progress)
+            _Upload(self, what, source, target, progress).run()
             return
-        body = web.Slice(source, 0, source.size, progress, self._web.limits.idle)
-        await self._put(_writing(source, target), body, "put_object", Bucket=target.bucket, Key=target.key)
+        self.put(what, Slice(source, 0, source.size, progress), target, {})
 
-    async def _whole(self, source: S3Url, landing: Landing) -> "_Found":
-        """What the object is, and its bytes unless there are too many for one request."""
-        await landing.empty()
-        what = _reading(source, landing)
-        async with self._signed("GET", what, "get_object", Bucket=source.bucket, Key=source.key) as response:
-            if response.status != _OK:
-                raise await self._answer_error(what, response)
-            size = response.content_length
-            if size is None:
-                raise Passing(f"{what} at {self._where}: the answer does not say how long the object is")
-            if size <= WHOLE_BYTES:
-                await web.pour(response, landing, what, expected=size)
-            return _Found(size, response.headers.get("ETag", ""))
-
-    async def _range(self, source: S3Url, landing: Landing, found: "_Found", offset: int) -> None:
-        what = _reading(source, landing)
-        count = min(found.size - offset, READ_PART_BYTES)
-        headers = {"Range": f"bytes={offset}-{offset + count - 1}"}
-        if found.etag:
-            headers["If-Match"] = found.etag
-        async with self._signed(
-            "GET", what, "get_object", headers=headers, Bucket=source.bucket, Key=source.key
-        ) as response:
-            if response.status != _PARTIAL:
-                raise await self._answer_error(what, response)
-            await web.pour(response, landing, what, offset=offset, expected=count)
-
-    async def _multipart(self, source: SourceFile, target: S3Url, progress: Progress) -> None:
-        what = _writing(source, target)
-        place = {"Bucket": target.bucket, "Key": target.key}
-        with self._controlled(what):
-            upload = {**place, "UploadId": (await self._client.create_multipart_upload(**place))["UploadId"]}
-        etags: dict[int, str] = {}
-        part_bytes = part_size(source.size)
-
-        async def send(offset: int) -> None:
-            number = offset // part_bytes + 1
-            count = min(part_bytes, source.size - offset)
-            body = web.Slice(source, offset, count, progress, self._web.limits.idle)
-            etags[number] = await self._put(what, body, "upload_part", PartNumber=number, **upload)
-
-        try:
-            await pool.for_each(pool.as_async(range(0, source.size, part_bytes)), send, at_once=PARTS_AT_ONCE)
-            parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
-            with self._controlled(what):
-                await self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
-        except BaseException:
-            await self._abort(what, upload)
-            raise
-
-    async def _abort(self, what: str, upload: Mapping[str, str]) -> None:
-        """Parts of an upload that nobody ends are stored and paid for; what led here is raised, not this."""
-        try:
-            async with asyncio.timeout(_ABORT_SECONDS):
-                with self._controlled(what):
-                    await self._client.abort_multipart_upload(**upload)
-        except (TransferError, TimeoutError) as failure:
-            sys.stderr.write(f"an unfinished upload stays: {failure or 'no answer in time'}\n")
-
-    async def _put(self, what: str, body: web.Slice, operation: str, **parameters: Any) -> str:
+    def put(self, what: str, part: Slice, target: S3Url, query: Mapping[str, str]) -> str:
         """Send one request with bytes, again if need be; the ETag."""
         try:
-            return await self._web.retry.call(lambda: self._put_once(what, body, operation, **parameters))
+            return self._web.retry.call(lambda: self._put_once(what, part, target, query))
         except BaseException:
-            body.take_back()
+            part.take_back()
             raise
 
-    async def _put_once(self, what: str, body: web.Slice, operation: str, **parameters: Any) -> str:
-        try:
-            async with self._signed("PUT", what, operation, data=body, **parameters) as response:
-                if response.status != _OK:
-                    raise await self._answer_error(what, response)
-                await response.read()
-                return str(response.headers.get("ETag", ""))
-        except Passing as failure:
-            if body.failure is not None:
-                raise body.failure from failure
-            raise
+    def _put_once(self, what: str, part: Slice, target: S3Url, query: Mapping[str, str]) -> str:
+        headers = part.checksum_headers() if self._checksums else {}
+        with self._request("PUT", target, what, query=query, headers=headers, body=part) as answer:
+            if answer.status != _OK:
+                raise self._failure(what, target, answer)
+            answer.read()
+            _check_stored(what, part, _lower(answer), etags_are_md5=self._config.etags_are_md5)
+            return answer.headers.get("etag") or ""
 
-    @asynccontextmanager
-    async def _signed(
-        self,
-        method: str,
-        what: str,
-        operation: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        data: web.Slice | None = None,
-        **parameters: Any,
-    ) -> AsyncIterator[Any]:
-        with self._controlled(what):
-            url = await self._client.generate_presigned_url(operation, Params=parameters)
-        async with self._web.request(
-            method,
-            URL(url, encoded=True),
-            f"{what} at {self._where}",
-            headers=headers,
-            data=data,
-            ssl=self._tls,
-            allow_redirects=False,
-        ) as response:
-            yield response
+    def post(
+        self, what: str, url: S3Url, query: Mapping[str, str], headers: Mapping[str, str], text: str
+    ) -> Element:
+        """Control an upload in parts; the answer's XML. A failure may come with status 200."""
 
-    async def _answer_error(self, what: str, response: Any) -> TransferError:
-        match = _CODE.search(await response.content.read(_ERROR_BYTES))
-        code = match[1].decode() if match else ""
-        return answer_error(f"{what} at {self._where}", response.status, code, response.headers)
+        def once() -> Element:
+            sent = headers if self._checksums else {}
+            with self._request("POST", url, what, query=query, headers=sent, body=_Text(text)) as answer:
+                if answer.status != _OK:
+                    raise self._failure(what, url, answer)
+                body = answer.read()
+            root = _xml(what, body)
+            if root.tag.rpartition("}")[2] == "Error":
+                raise answer_error(what, 500, root.findtext("{*}Code") or "", answer.headers)
+            return root
+
+        return self._web.retry.call(once)
+
+    def abort(self, what: str, url: S3Url, query: Mapping[str, str]) -> None:
+        """Parts of an upload that nobody ends are stored and paid for. One try, also while all else stops."""
+        with pool.regardless(), self._request("DELETE", url, what, query=query) as answer:
+            if answer.status not in {_OK, 204, 404}:
+                raise self._failure(what, url, answer)
+
+    def head(self, what: str, url: S3Url) -> Mapping[str, str]:
+        """What is said of an object that is there; nothing of one that is not."""
+        headers = {"x-amz-checksum-mode": "ENABLED"}
+        with self._request("HEAD", url, what, headers=headers) as answer:
+            return _lower(answer) if answer.status == _OK else {}
+
+    @property
+    def sends_checksums(self) -> bool:
+        """Until the store says that it does not know them."""
+        return self._checksums
+
+    def get(self, url: S3Url, what: str, headers: Mapping[str, str]) -> AbstractContextManager[HTTPResponse]:
+        """One GET of an object or of a range."""
+        return self._request("GET", url, what, headers={"x-amz-checksum-mode": "ENABLED", **headers})
+
+    def failure(self, what: str, url: S3Url, answer: HTTPResponse) -> TransferError:
+        """What an answer means that is none to be glad of."""
+        return self._failure(what, url, answer)
+
+    @property
+    def etags_are_md5(self) -> bool:
+        """As the operator knows."""
+        return self._config.etags_are_md5
+
+    def _page(self, directory: S3Url, token: str | None, *, limit: int | None = None) -> Element:
+        what = f"cannot list {directory} at {self._where}"
+        query = {"list-type": "2", "prefix": directory.prefix, "encoding-type": "url"}
+        if token:
+            query["continuation-token"] = token
+        if limit:
+            query["max-keys"] = str(limit)
+        bucket = directory.with_key("")
+
+        def once() -> Element:
+            with self._request("GET", bucket, what, query=query) as answer:
+                if answer.status != _OK:
+                    raise self._failure(what, bucket, answer)
+                return _xml(what, answer.read())
+
+        return self._web.retry.call(once)
 
     @contextmanager
-    def _controlled(self, what: str) -> Iterator[None]:
-        """botocore's failures become ours."""
-        what = f"{what} at {self._where}"
+    def _request(
+        self,
+        method: str,
+        url: S3Url,
+        what: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: web.Body | None = None,
+    ) -> Iterator[HTTPResponse]:
+        region = self._regions.get(url.bucket, self._config.region)
+        place, path = _place(self._config, url, region)
+        sent_query = encoded_query(query or {})
+        given = {"host": place.authority, **(headers or {})}
+        if self._config.requester_pays:
+            given["x-amz-request-payer"] = "requester"
+        signed = self._sign(what, (method, path, sent_query), given, region)
+        target = f"{path}?{sent_query}" if sent_query else path
+        request = Url(place.scheme, place.host, place.port, target)
+        with self._web.request(method, request, what, signed, body) as answer:
+            yield answer
+
+    def _sign(
+        self, what: str, request: tuple[str, str, str], headers: Mapping[str, str], region: str
+    ) -> Mapping[str, str]:
         try:
-            yield
-        except botocore.exceptions.ClientError as error:
-            answer = error.response
-            meta = answer.get("ResponseMetadata", {})
-            raise answer_error(
-                what,
-                meta.get("HTTPStatusCode", 0),
-                answer.get("Error", {}).get("Code", ""),
-                meta.get("HTTPHeaders", {}),
-            ) from error
-        except botocore.exceptions.BotoCoreError as error:
-            raise _sdk_error(what, error) from error
+            credentials = self._who.credentials()
+        except TransferError as failure:
+            raise type(failure)(f"{what}: {failure}") from failure
+        if credentials is None:
+            return headers
+        amazons = {name: value for name, value in headers.items() if name.startswith(("host", "x-amz-"))}
+        signed = signed_headers(
+            *request, amazons, credentials=credentials, region=region, now=datetime.now(UTC)
+        )
+        return {**headers, **signed}
+
+    def _failure(self, what: str, url: S3Url, answer: HTTPResponse) -> TransferError:
+        said = _start(answer)
+        match = _CODE.search(said)
+        code = match[1].decode() if match else ""
+        if self._has_moved(url, answer, said):
+            return Passing(f"{what}: the bucket is in another region than the service is configured for")
+        if code == "NotImplemented" and self._checksums:
+            self._checksums = False
+            return Passing(f"{what}: the storage does not know checksums")
+        return answer_error(what, answer.status, code, answer.headers)
+
+    def _has_moved(self, url: S3Url, answer: HTTPResponse, said: bytes) -> bool:
+        """Whether the store names the bucket's region, and it is news: then it is asked there."""
+        match = _REGION.search(said)
+        region = answer.headers.get("x-amz-bucket-region") or (match[1].decode() if match else None)
+        known = self._regions.get(url.bucket, self._config.region)
+        if answer.status not in {301, 307, 400, 403} or region is None or region == known:
+            return False
+        if url.bucket in self._regions:
+            return False
+        self._regions[url.bucket] = region
+        return True
 
 
-def _reading(source: S3Url, landing: Landing) -> str:
-    return f"cannot read {source} (input {landing.path})"
+class _Object:
+    """An object as `fetch` takes it."""
+
+    def __init__(self, store: S3Store, url: S3Url, what: str) -> None:
+        self._store = store
+        self._url = url
+        self.what = what
+
+    def get(self, headers: Mapping[str, str]) -> AbstractContextManager[HTTPResponse]:
+        return self._store.get(self._url, self.what, headers)
+
+    def failure(self, answer: HTTPResponse) -> TransferError:
+        return self._store.failure(self.what, self._url, answer)
+
+    def version(self, answer: HTTPResponse) -> fetch.Version:
+        if answer.length is None:
+            raise Passing(f"{self.what}: the answer does not say how long the object is")
+        tag = answer.headers.get("etag")
+        return fetch.Version(
+            size=answer.length,
+            tag=tag,
+            condition={"if-match": tag} if tag else None,
+            expected=checksums.expected(_lower(answer), etags_are_md5=self._store.etags_are_md5),
+            modified=pages.modified(answer),
+        )
 
 
-def _writing(source: SourceFile, target: S3Url) -> str:
-    return f"cannot write {target} (output {source.path})"
+class Slice:
+    """A part of a file as a request's body. Sent again, its bytes are counted once."""
+
+    def __init__(self, source: SourceFile, offset: int, size: int, progress: Progress) -> None:
+        self._source = source
+        self._offset = offset
+        self._progress = progress
+        self._told = 0
+        self._crc: Running | None = None
+        self.size = size
+
+    def blocks(self) -> Iterable[bytes]:
+        """From the beginning."""
+        self.take_back()
+        for block in self._source.blocks(self._offset, self.size):
+            yield block
+            self._told += len(block)
+            self._progress.moved(len(block))
+
+    def take_back(self) -> None:
+        """The bytes will be sent again, if at all."""
+        if self._told:
+            self._progress.moved(-self._told)
+            self._told = 0
+
+    def checksum(self, algorithm: str) -> Running:
+        """Of what will be sent."""
+        return checksums.of_blocks(algorithm, self._source.blocks(self._offset, self.size))
+
+    @property
+    def crc(self) -> Running:
+        """The one that is sent along, computed once."""
+        if self._crc is None:
+            self._crc = self.checksum(CHECKSUM)
+        return self._crc
+
+    def checksum_headers(self) -> dict[str, str]:
+        """By which the store checks what it gets."""
+        return {f"x-amz-checksum-{CHECKSUM}": checksums.in_base64(self.crc.digest())}
+
+
+@dataclass(frozen=True)
+class _Text:
+    text: str
+
+    @property
+    def size(self) -> int:
+        return len(self.text.encode())
+
+    def blocks(self) -> Iterable[bytes]:
+        yield self.text.encode()
+
+
+class _Upload:
+    """One file in parts, aborted if it fails."""
+
+    def __init__(
+        self, store: S3Store, what: str, source: SourceFile, target: S3Url, progress: Progress
+    ) -> None:
+        self._store = store
+        self._what = what
+        self._source = source
+        self._target = target
+        self._progress = progress
+        self._part_bytes = part_size(source.size)
+        self._etags: dict[int, str] = {}
+        self._parts: dict[int, Slice] = {}
+        self._id: dict[str, str] = {}
+
+    def run(self) -> None:
+        announced = {"x-amz-checksum-algorithm": CHECKSUM.upper(), "x-amz-checksum-type": "FULL_OBJECT"}
+        begun = self._store.post(self._what, self._target, {"uploads": ""}, announced, "")
+        self._id = {"uploadId": begun.findtext("{*}UploadId") or ""}
+        try:
+            offsets = range(0, self._source.size, self._part_bytes)
+            pool.for_each(offsets, self._send, at_once=PARTS_AT_ONCE)
+            self._complete()
+        except NotFound as failure:  # the upload is, not the object: what said so was damaged
+            self._abort()
+            raise Passing(str(failure)) from failure
+        except BaseException:
+            self._abort()
+            raise
+
+    def _send(self, offset: int) -> None:
+        number = offset // self._part_bytes + 1
+        size = min(self._part_bytes, self._source.size - offset)
+        part = self._parts[number] = Slice(self._source, offset, size, self._progress)
+        query = {"partNumber": str(number), **self._id}
+        self._etags[number] = self._store.put(self._what, part, self._target, query)
+
+    def _complete(self) -> None:
+        listed = "".join(self._listed(number) for number in sorted(self._etags))
+        whole = self._whole_checksum()
+        headers = {f"x-amz-checksum-{CHECKSUM}": whole, "x-amz-checksum-type": "FULL_OBJECT"} if whole else {}
+        text = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>"
+        try:
+            done = self._store.post(self._what, self._target, self._id, headers, text)
+        except (Passing, NotFound) as failure:
+            gone = isinstance(failure, NotFound) or "NoSuchUpload" in str(failure)
+            if gone and self._is_there(whole):  # it was done, but the answer did not come
+                return
+            raise
+        stored = done.findtext(f"{{*}}Checksum{CHECKSUM.upper()}")
+        if whole and stored and stored != whole:
+            raise Passing(f"{self._what}: what is stored does not match the checksum of what was sent")
+
+    def _is_there(self, whole: str | None) -> bool:
+        """Whether the object is what was sent, by its checksum or by the ETag that its parts make."""
+        headers = self._store.head(self._what, self._target)
+        stored = headers.get(f"x-amz-checksum-{CHECKSUM}")
+        if whole and stored:
+            return whole == stored
+        etags = [self._etags[number].strip('"') for number in sorted(self._etags)]
+        return headers.get("etag", "").strip('"') == checksums.etag_of_parts(etags)
+
+    def _listed(self, number: int) -> str:
+        checksum = ""
+        if self._store.sends_checksums:
+            name = f"Checksum{CHECKSUM.upper()}"
+            checksum = f"<{name}>{checksums.in_base64(self._parts[number].crc.digest())}</{name}>"
+        etag = self._etags[number].replace("&", "&amp;").replace("<", "&lt;")
+        return f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag>{checksum}</Part>"
+
+    def _whole_checksum(self) -> str | None:
+        if not self._store.sends_checksums:
+            return None
+        parts = [self._parts[number].crc for number in sorted(self._parts)]
+        return checksums.in_base64(checksums.combined(CHECKSUM, parts))
+
+    def _abort(self) -> None:
+        """What led here is raised, not what fails here."""
+        try:
+            self._store.abort(self._what, self._target, self._id)
+        except TransferError as failure:
+            sys.stderr.write(f"an unfinished upload stays: {failure}\n")
 
 
 def part_size(size: int) -> int:
@@ -297,7 +475,7 @@ def part_size(size: int) -> int:
     return max(SEND_PART_BYTES, -(-needed // MIB) * MIB)
 
 
-def answer_error(what: str, status: int, code: str, headers: Mapping[str, str]) -> TransferError:
+def answer_error(what: str, status: int, code: str, headers: web.Headers) -> TransferError:
     """What S3's answer means for a transfer."""
     if code in _WORDLESS_CODES:
         if status == _FORBIDDEN:
@@ -314,31 +492,77 @@ def answer_error(what: str, status: int, code: str, headers: Mapping[str, str]) 
     return NotFound(message) if code in {"NoSuchKey", "NoSuchVersion"} else Permanent(message)
 
 
-def _client_config(config: S3Config) -> AioConfig:
-    return AioConfig(
-        signature_version="s3v4",
-        s3={"addressing_style": config.addressing_style},
-        retries={"mode": "standard", "total_max_attempts": 5},
-        connect_timeout=15,
-        read_timeout=120,
-        max_pool_connections=pool.AT_ONCE,
-        request_checksum_calculation="when_required",  # not every S3 knows the newer checksums
-        response_checksum_validation="when_required",
-    )
+def _check_stored(what: str, part: Slice, headers: Mapping[str, str], *, etags_are_md5: bool) -> None:
+    """Raise Passing unless the store says that it has what was sent, by our checksum or by its ETag."""
+    stored = headers.get(f"x-amz-checksum-{CHECKSUM}")
+    if stored is not None:
+        matches = stored == checksums.in_base64(part.crc.digest())
+    elif etags_are_md5 and (digest := checksums.md5_etag(headers)):
+        matches = part.checksum("md5").digest() == digest
+    else:
+        return
+    if not matches:
+        raise Passing(f"{what}: what is stored does not match the checksum of what was sent")
 
 
-def _sdk_error(what: str, error: botocore.exceptions.BotoCoreError) -> TransferError:
-    names = botocore.exceptions
-    if isinstance(error, names.NoCredentialsError | names.PartialCredentialsError):
-        return Permanent(
-            f"{what}: the service has no S3 credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
-        )
-    if isinstance(error, names.SSLError):
-        return Permanent(f"{what}: TLS: the server's certificate is not accepted")
-    if isinstance(error, names.ParamValidationError):
-        return Permanent(f"{what}: the bucket or the key is not one that S3 allows")
-    if isinstance(error, names.ConnectTimeoutError | names.ReadTimeoutError):
-        return Passing(f"{what}: no answer in time")
-    if isinstance(error, names.ConnectionError | names.HTTPClientError):
-        return Passing(f"{what}: no connection")
-    return Permanent(f"{what}: {type(error).__name__}")
+def _place(config: S3Config, url: S3Url, region: str) -> tuple[Url, str]:
+    """Where the bucket answers, and the encoded path of the key there."""
+    endpoint = Url.parse(config.endpoint_url or _amazons(region))
+    base = endpoint.target.rstrip("/")
+    key = encoded_path(url.key)
+    if _is_virtual(config, url.bucket, endpoint.host):
+        host = f"{url.bucket}.{endpoint.host}"
+        return Url(endpoint.scheme, host, endpoint.port, ""), f"{base}/{key}"
+    return endpoint, f"{base}/{url.bucket}/{key}" if key else f"{base}/{url.bucket}"
+
+
+def _is_virtual(config: S3Config, bucket: str, host: str) -> bool:
+    if config.addressing_style == "auto":
+        return bool(_DNS_BUCKET.fullmatch(bucket)) and not _ADDRESS.fullmatch(host)
+    return config.addressing_style == "virtual"
+
+
+def _amazons(region: str) -> str:
+    return f"https://s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
+
+
+def _tls(config: S3Config) -> ssl.SSLContext | None:
+    if not config.ca_bundle:
+        return None
+    try:
+        return ssl.create_default_context(cafile=config.ca_bundle)
+    except OSError as error:
+        raise Permanent(f"AWS_CA_BUNDLE: {config.ca_bundle} holds no certificates") from error
+
+
+def _lower(answer: HTTPResponse) -> dict[str, str]:
+    """The headers; a request id, which all S3 stores give, whether or not this one does."""
+    return {"x-amz-request-id": "", **{name.lower(): value for name, value in answer.headers.items()}}
+
+
+def _start(answer: HTTPResponse) -> bytes:
+    """The beginning of what a failure says; nothing if it does not come."""
+    try:
+        said = answer.read(_ERROR_BYTES)
+    except (OSError, HTTPException):
+        return b""
+    if answer.length == 0:
+        answer.close()  # so that the connection can be used again
+    return said
+
+
+def _xml(what: str, body: bytes) -> Element:
+    from xml.etree import ElementTree as ET  # the store is the operator's
+
+    try:
+        return ET.fromstring(body)  # noqa: S314
+    except ET.ParseError as error:
+        raise Passing(f"{what}: the answer is not valid XML") from error
+
+
+def _contents(page: Element) -> Iterator[S3Object]:
+    encoded = page.findtext("{*}EncodingType") == "url"
+    for entry in page:
+        if entry.tag.endswith("}Contents"):
+            fields = {field.tag.rpartition("}")[2]: field.text or "" for field in entry}
+            yield S3Object(unquote_plus(fields["Key"]) if encoded else fields["Key"], int(fields["Size"]))

@@ -29,7 +29,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def raising(failure: BaseException) -> filer.Work:
-    async def work(config: Config, work: WorkList, progress: Progress) -> None:
+    def work(config: Config, work: WorkList, progress: Progress) -> None:
         raise failure
 
     return work
@@ -52,7 +52,7 @@ def test_failures_become_exit_codes_and_an_error_event(run, failure: Exception, 
 
 
 def test_done_is_exit_0(run):
-    async def work(config: Config, work: WorkList, progress: Progress) -> None:
+    def work(config: Config, work: WorkList, progress: Progress) -> None:
         assert work == WorkList(task="t")
 
     assert run(work) == (0, None)
@@ -80,14 +80,13 @@ def test_a_filer_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, cap
 
 def test_sigterm_ends_the_work_and_lets_it_clean_up(run, tmp_path: Path):
     code = (
-        "import asyncio, sys\n"
+        "import sys, threading\n"
         "from poiesis_transfer import filer\n"
-        "async def work(config, work, progress):\n"
-        "    print('started', flush=True)\n"
+        "def work(config, work, progress):\n"
         "    try:\n"
-        "        await asyncio.Event().wait()\n"
+        "        print('started', flush=True)\n"
+        "        threading.Event().wait()\n"
         "    finally:\n"
-        "        await asyncio.sleep(0)\n"
         "        progress.warning('cleaned up')\n"
         "sys.exit(filer.main('test', 'about', work))\n"
     )

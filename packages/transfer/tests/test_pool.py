@@ -1,83 +1,116 @@
-import asyncio
+import threading
 
 import pytest
 
+from poiesis_transfer import pool
 from poiesis_transfer.errors import Passing, Permanent
-from poiesis_transfer.pool import as_async, for_each, in_thread, threaded
+from poiesis_transfer.pool import for_each
+
+SECONDS = 10  # until a wait that nobody ends fails the test
 
 
-async def test_everything_is_worked_on_and_never_too_much_at_once():
-    running = most = 0
+def test_everything_is_worked_on_and_never_too_much_at_once():
     seen: list[int] = []
-    meeting = asyncio.Barrier(5)
+    meeting = threading.Barrier(5, timeout=SECONDS)
+    running = threading.Semaphore(5)
 
-    async def work(number: int) -> None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await meeting.wait()
+    def work(number: int) -> None:
+        assert running.acquire(blocking=False)
+        meeting.wait()
         seen.append(number)
-        running -= 1
+        running.release()
 
-    await for_each(threaded(range(100)), work, at_once=5)
-    assert (sorted(seen), most) == (list(range(100)), 5)
+    for_each(range(100), work, at_once=5)
+    assert sorted(seen) == list(range(100))
 
 
-async def test_a_failure_ends_the_rest_and_comes_without_a_group():
-    finished = asyncio.Event()
+def test_a_failure_stops_the_rest_and_wakes_who_waits_for_the_network():
+    begun, woken = threading.Event(), threading.Event()
+    ended: list[int] = []
 
-    async def work(number: int) -> None:
-        if number == 1:
-            raise Permanent("one")
+    def work(number: int) -> None:
+        if number == 0:
+            assert begun.wait(SECONDS)
+            raise Permanent("zero")
+        begun.set()
+        assert woken.wait(SECONDS)
+        pool.check()
+        ended.append(number)
+
+    with pytest.raises(Permanent, match="zero"):
+        for_each(range(10), work, at_once=2, interrupt=woken.set)
+    assert ended == []
+
+
+def test_a_failure_ends_waits_also_those_of_groups_inside():
+    begun = threading.Event()
+
+    def inner(number: int) -> None:
+        begun.set()
+        pool.wait(SECONDS * 100)
+
+    def work(number: int) -> None:
+        if number == 0:
+            assert begun.wait(SECONDS)
+            raise Permanent("outer")
+        for_each(range(3), inner, at_once=3)
+
+    with pytest.raises(Permanent, match="outer"):
+        for_each(range(2), work, at_once=2)
+
+
+def test_a_group_inside_that_fails_leaves_the_outer_one_at_work():
+    done: list[int] = []
+
+    def inner(number: int) -> None:
+        raise Passing("inner")
+
+    def work(number: int) -> None:
+        with pytest.raises(Passing, match="inner"):
+            for_each(range(3), inner)
+        pool.check()
+        done.append(number)
+
+    for_each(range(4), work, at_once=2)
+    assert sorted(done) == [0, 1, 2, 3]
+
+
+def test_cleaning_up_is_done_although_the_group_has_failed():
+    cleaned = threading.Event()
+    begun = threading.Event()
+
+    def work(number: int) -> None:
+        if number == 0:
+            assert begun.wait(SECONDS)
+            raise Permanent("zero")
         try:
-            await asyncio.Event().wait()
+            begun.set()
+            pool.wait(SECONDS * 100)
         finally:
-            finished.set()
+            with pool.regardless():
+                pool.check()
+            cleaned.set()
 
-    with pytest.raises(Permanent, match="one"):
-        await for_each(as_async(range(10)), work, at_once=2)
-    assert finished.is_set()
+    with pytest.raises(Permanent):
+        for_each(range(2), work, at_once=2)
+    assert cleaned.is_set()
 
 
-async def test_of_several_failures_one_that_cannot_pass_is_raised():
-    meeting = asyncio.Barrier(3)
+def test_of_several_failures_one_that_cannot_pass_is_raised():
+    meeting = threading.Barrier(3, timeout=SECONDS)
 
-    async def work(failure: Exception) -> None:
-        await meeting.wait()
+    def work(failure: Exception) -> None:
+        meeting.wait()
         raise failure
 
     with pytest.raises(Permanent):
-        await for_each(as_async([Passing("a"), Permanent("b"), Passing("c")]), work, at_once=3)
+        for_each([Passing("a"), Permanent("b"), Passing("c")], work, at_once=3)
 
 
-async def test_what_the_source_raises_is_raised():
+def test_what_the_source_raises_is_raised():
     def source():
         yield 1
         raise Permanent("listing")
 
-    async def work(number: int) -> None:
-        return
-
     with pytest.raises(Permanent, match="listing"):
-        await for_each(threaded(source()), work)
-
-
-async def test_cancelling_waits_for_the_thread():
-    loop = asyncio.get_running_loop()
-    begun, go, ended = asyncio.Event(), asyncio.Event(), False
-
-    def slow() -> None:
-        nonlocal ended
-        loop.call_soon_threadsafe(begun.set)
-        asyncio.run_coroutine_threadsafe(go.wait(), loop).result(timeout=10)
-        ended = True
-
-    task = asyncio.create_task(in_thread(slow))
-    await begun.wait()
-    task.cancel()
-    await asyncio.sleep(0)
-    assert not task.done()
-    go.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert ended
+        for_each(source(), lambda _: None)

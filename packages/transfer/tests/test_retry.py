@@ -11,29 +11,29 @@ class Flaky:
         self.failures = list(failures)
         self.calls = 0
 
-    async def __call__(self) -> str:
+    def __call__(self) -> str:
         self.calls += 1
         if self.failures:
             raise self.failures.pop(0)
         return "done"
 
 
-async def test_a_passing_failure_is_tried_again():
+def test_a_passing_failure_is_tried_again():
     attempt = Flaky(Passing("a"), Passing("b"), Passing("c"))
-    assert (await QUICK.call(attempt), attempt.calls) == ("done", 4)
+    assert (QUICK.call(attempt), attempt.calls) == ("done", 4)
 
 
-async def test_the_last_failure_is_raised():
+def test_the_last_failure_is_raised():
     attempt = Flaky(*[Passing(str(number)) for number in range(9)])
     with pytest.raises(Passing, match="3"):
-        await QUICK.call(attempt)
+        QUICK.call(attempt)
     assert attempt.calls == 4
 
 
-async def test_a_permanent_failure_is_raised_at_once():
+def test_a_permanent_failure_is_raised_at_once():
     attempt = Flaky(Permanent("no"))
     with pytest.raises(Permanent):
-        await QUICK.call(attempt)
+        QUICK.call(attempt)
     assert attempt.calls == 1
 
 
@@ -46,3 +46,23 @@ def test_delays_grow_have_a_bound_and_obey_the_store(
 ):
     delay = Retry(first_seconds=1, longest_seconds=10).delay(count, retry_after)
     assert low <= delay <= high
+
+
+def test_an_attempt_that_gets_further_does_not_count():
+    came = 0
+
+    def attempt() -> str:
+        nonlocal came
+        came += 1
+        if came < 50:
+            raise Passing("cut again")
+        return "whole"
+
+    assert QUICK.call(attempt, so_far=lambda: came) == "whole"
+
+
+def test_attempts_that_get_no_further_do():
+    attempt = Flaky(*[Passing(str(number)) for number in range(9)])
+    with pytest.raises(Passing, match="3"):
+        QUICK.call(attempt, so_far=lambda: 7)
+    assert attempt.calls == 4

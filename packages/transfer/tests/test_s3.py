@@ -1,20 +1,24 @@
 """On a real S3."""
 
-# ruff: noqa: ASYNC240, PLR0917  # fixtures are arguments; tests may block
+# ruff: noqa: PLR0917  # fixtures are arguments; tests may block
 
-import asyncio
 import dataclasses
 import hashlib
+import http.server
+import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import botocore.exceptions
 import pytest
 from aiohttp.test_utils import unused_port
 
+from poiesis_transfer import checksums
+from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import s3 as s3_module
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.errors import NotFound, Passing, Permanent, TransferError
@@ -23,50 +27,51 @@ from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.s3 import MIB, S3Object, S3Store, answer_error, part_size
 from poiesis_transfer.urls import S3Url
-from poiesis_transfer.web import Web
 from s3_for_tests import keys
 
 QUICK = Retry(attempts=2, first_seconds=0.001)
 CHANGED_KEY = "a-wrong-secret-key"
 
 
-@asynccontextmanager
-async def opened(config: S3Config) -> AsyncIterator[S3Store]:
-    async with Web.open(retry=QUICK) as web, S3Store.open(config, web) as store:
+@contextmanager
+def opened(config: S3Config) -> Iterator[S3Store]:
+    with S3Store.open(config, retry=QUICK) as store:
         yield store
 
 
-async def download(config: S3Config, url: S3Url, target: Path, progress: Progress) -> bytes:
-    async with opened(config) as store, Landing(target, "/in/f", progress) as landing:
-        await store.download(url, landing)
+def download(config: S3Config, url: S3Url, target: Path, progress: Progress) -> bytes:
+    with opened(config) as store, Landing(target, "/in/f", progress) as landing:
+        store.download(url, landing)
     return target.read_bytes()
 
 
-async def upload(config: S3Config, source: Path, url: S3Url, progress: Progress) -> None:
-    async with opened(config) as store, SourceFile(str(source), "/out/f") as file:
-        await store.upload(file, url, progress)
+def upload(config: S3Config, source: Path, url: S3Url, progress: Progress) -> None:
+    with opened(config) as store, SourceFile(str(source), "/out/f") as file:
+        store.upload(file, url, progress)
 
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fetch_module, "WHOLE_BYTES", 6 * MIB)
+    monkeypatch.setattr(fetch_module, "PART_BYTES", 1_000_003)
     monkeypatch.setattr(s3_module, "WHOLE_BYTES", 6 * MIB)
-    monkeypatch.setattr(s3_module, "READ_PART_BYTES", 1_000_003)
     monkeypatch.setattr(s3_module, "SEND_PART_BYTES", 5 * MIB)
 
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("size", [0, 1, MIB, 6 * MIB, 6 * MIB + 1, 12 * MIB + 7])
-async def test_files_of_any_size_go_there_and_back(
+def test_files_of_any_size_go_there_and_back(
     s3: S3Config, bucket: str, tmp_path: Path, progress: Progress, size: int
 ):
     data = hashlib.shake_128(b"seed").digest(size)
     (tmp_path / "sent").write_bytes(data)
     url = S3Url(bucket, "dir/key")
-    async with asyncio.timeout(20):  # a server that stalls on an empty body would need 30 s
-        await upload(s3, tmp_path / "sent", url, progress)
-        assert progress._bytes == size
-        assert await download(s3, url, tmp_path / "came", progress) == data
+    begun = time.monotonic()
+    upload(s3, tmp_path / "sent", url, progress)
+    assert progress._bytes == size
+    assert download(s3, url, tmp_path / "came", progress) == data
+    assert time.monotonic() - begun < 20  # a server that stalls on an empty body would need 30 s
     assert progress._bytes == 2 * size
 
 
@@ -92,48 +97,47 @@ async def test_files_of_any_size_go_there_and_back(
         "*",
     ],
 )
-async def test_keys_are_literal(
+def test_keys_are_literal(
     s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, key: str
 ):
     (tmp_path / "f").write_text(key)
-    await upload(s3, tmp_path / "f", S3Url(bucket, key), progress)
+    upload(s3, tmp_path / "f", S3Url(bucket, key), progress)
     assert list(keys(admin, bucket)) == [key]
-    assert await download(s3, S3Url(bucket, key), tmp_path / "g", progress) == key.encode()
+    assert download(s3, S3Url(bucket, key), tmp_path / "g", progress) == key.encode()
 
 
 @pytest.mark.integration
-async def test_a_listing_has_everything_below_a_directory_and_nothing_beside_it(
+def test_a_listing_has_everything_below_a_directory_and_nothing_beside_it(
     s3: S3Config, admin: Any, bucket: str
 ):
     for key in ("d/", "d/a", "d/b/c ?#é", "dd/x", "d.x"):
         admin.put_object(Bucket=bucket, Key=key, Body=b"x" if not key.endswith("/") else b"")
-    async with opened(s3) as store:
-        found = [entry async for entry in store.list(S3Url(bucket, "d"))]
+    with opened(s3) as store:
+        found = list(store.list(S3Url(bucket, "d")))
         assert found == [S3Object("d/", 0), S3Object("d/a", 1), S3Object("d/b/c ?#é", 1)]
-        assert len([entry async for entry in store.list(S3Url(bucket))]) == 5
-        assert await store.is_directory(S3Url(bucket, "d"))
-        assert not await store.is_directory(S3Url(bucket, "d.x"))
-        assert await store.is_object(S3Url(bucket, "d.x"))
-        assert not await store.is_object(S3Url(bucket, "d.y"))
+        assert len(list(store.list(S3Url(bucket)))) == 5
+        assert store.is_directory(S3Url(bucket, "d"))
+        assert not store.is_directory(S3Url(bucket, "d.x"))
+        assert store.is_object(S3Url(bucket, "d.x"))
+        assert not store.is_object(S3Url(bucket, "d.y"))
 
 
 @pytest.mark.integration
-async def test_a_missing_object_and_a_missing_bucket_are_told_apart(
+def test_a_missing_object_and_a_missing_bucket_are_told_apart(
     s3: S3Config, bucket: str, tmp_path: Path, progress: Progress
 ):
     with pytest.raises(
         NotFound, match=rf"cannot read s3://{bucket}/no \(input /in/f\) at http://.*: there is no such object"
     ):
-        await download(s3, S3Url(bucket, "no"), tmp_path / "f", progress)
+        download(s3, S3Url(bucket, "no"), tmp_path / "f", progress)
     absent = S3Url("poiesis-no-such-bucket", "k")
     with pytest.raises(Permanent, match="the bucket does not exist"):
-        await download(s3, absent, tmp_path / "f", progress)
+        download(s3, absent, tmp_path / "f", progress)
     (tmp_path / "sent").write_text("x")
     with pytest.raises(Permanent, match="the bucket does not exist"):
-        await upload(s3, tmp_path / "sent", absent, progress)
-    async with opened(s3) as store:
-        with pytest.raises(Permanent, match="the bucket does not exist"):
-            await anext(store.list(absent))
+        upload(s3, tmp_path / "sent", absent, progress)
+    with opened(s3) as store, pytest.raises(Permanent, match="the bucket does not exist"):
+        next(store.list(absent))
 
 
 @pytest.mark.integration
@@ -145,7 +149,7 @@ async def test_a_missing_object_and_a_missing_bucket_are_told_apart(
     ],
 )
 @pytest.mark.usefixtures("small_parts")
-async def test_wrong_credentials_are_a_permanent_failure_that_shows_none(
+def test_wrong_credentials_are_a_permanent_failure_that_shows_none(
     s3: S3Config, bucket: str, tmp_path: Path, progress: Progress, changes: dict[str, str], words: str
 ):
     wrong = dataclasses.replace(s3, **changes)
@@ -153,16 +157,16 @@ async def test_wrong_credentials_are_a_permanent_failure_that_shows_none(
     (tmp_path / "big").write_bytes(bytes(7 * MIB))
     url = S3Url(bucket, "k")
     messages = []
-    async with opened(wrong) as store:
+    with opened(wrong) as store:
         for attempt in (
-            download(wrong, url, tmp_path / "f", progress),
-            upload(wrong, tmp_path / "small", url, progress),
-            upload(wrong, tmp_path / "big", url, progress),
-            anext(store.list(url)),
-            store.is_object(url),
+            lambda: download(wrong, url, tmp_path / "f", progress),
+            lambda: upload(wrong, tmp_path / "small", url, progress),
+            lambda: upload(wrong, tmp_path / "big", url, progress),
+            lambda: next(store.list(url)),
+            lambda: store.is_object(url),
         ):
             with pytest.raises(Permanent) as failure:
-                await attempt
+                attempt()
             messages.append(str(failure.value))
     assert all(words in message for message in messages[:4])
     assert "access denied" in messages[4]  # an answer to HEAD has no body
@@ -178,75 +182,74 @@ async def test_wrong_credentials_are_a_permanent_failure_that_shows_none(
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("small_parts")
-async def test_an_upload_that_fails_leaves_no_parts(
+def test_an_upload_that_fails_leaves_no_parts(
     s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress
 ):
     path = tmp_path / "f"
     path.write_bytes(bytes(20 * MIB))
-    async with opened(s3) as store, SourceFile(str(path), "/out/f") as file:
+    with opened(s3) as store, SourceFile(str(path), "/out/f") as file:
         os.truncate(path, 12 * MIB)
         with pytest.raises(Passing, match="output /out/f changed its size"):
-            await store.upload(file, S3Url(bucket, "k"), progress)
+            store.upload(file, S3Url(bucket, "k"), progress)
     assert admin.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
     assert keys(admin, bucket) == {}
     assert progress._bytes == 0
 
 
 @pytest.mark.integration
-async def test_a_small_file_that_shrinks_is_not_stored(
+def test_a_small_file_that_shrinks_is_not_stored(
     s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress
 ):
     path = tmp_path / "f"
     path.write_bytes(b"12345")
-    async with opened(s3) as store, SourceFile(str(path), "/out/f") as file:
+    with opened(s3) as store, SourceFile(str(path), "/out/f") as file:
         path.write_bytes(b"123")
         with pytest.raises(Passing, match="output /out/f changed its size"):
-            await store.upload(file, S3Url(bucket, "k"), progress)
+            store.upload(file, S3Url(bucket, "k"), progress)
     assert keys(admin, bucket) == {}
 
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("small_parts")
-async def test_an_object_that_changes_while_it_is_read_is_noticed(
+def test_an_object_that_changes_while_it_is_read_is_noticed(
     s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ):
     admin.put_object(Bucket=bucket, Key="k", Body=bytes(7 * MIB))
-    whole = S3Store._whole
+    version = s3_module._Object.version
 
-    async def whole_and_then_changed(self: S3Store, source: S3Url, landing: Landing) -> Any:
-        found = await whole(self, source, landing)
-        await asyncio.to_thread(admin.put_object, Bucket=bucket, Key="k", Body=b"\1" * 7 * MIB)
+    def seen_and_then_changed(self: Any, answer: Any) -> Any:
+        found = version(self, answer)
+        admin.put_object(Bucket=bucket, Key="k", Body=os.urandom(7 * MIB))
         return found
 
-    monkeypatch.setattr(S3Store, "_whole", whole_and_then_changed)
+    monkeypatch.setattr(s3_module._Object, "version", seen_and_then_changed)
     with pytest.raises(Passing, match="changed while it was read"):
-        await download(s3, S3Url(bucket, "k"), tmp_path / "f", progress)
+        download(s3, S3Url(bucket, "k"), tmp_path / "f", progress)
     assert not (tmp_path / "f").exists()
 
 
 @pytest.mark.integration
-async def test_a_bucket_name_that_s3_does_not_allow_is_a_permanent_failure(
+def test_a_bucket_name_that_s3_does_not_allow_is_a_permanent_failure(
     s3: S3Config, tmp_path: Path, progress: Progress
 ):
     with pytest.raises(Permanent):
-        await download(s3, S3Url("A_B", "k"), tmp_path / "f", progress)
+        download(s3, S3Url("A_B", "k"), tmp_path / "f", progress)
 
 
-async def test_a_store_that_cannot_be_reached_is_a_passing_failure(tmp_path: Path, progress: Progress):
+def test_a_store_that_cannot_be_reached_is_a_passing_failure(tmp_path: Path, progress: Progress):
     address = f"127.0.0.1:{unused_port()}"
     nowhere = S3Config(
         endpoint_url=f"http://user:password@{address}", access_key_id="the-id", secret_access_key="the-secret"
     )
     where = rf"at http://{address}: no connection \(connection refused\)"
     with pytest.raises(Passing, match=where) as failure:
-        await download(nowhere, S3Url("b", "k"), tmp_path / "f", progress)
+        download(nowhere, S3Url("b", "k"), tmp_path / "f", progress)
     assert not any(secret in str(failure.value) for secret in ("the-", "password"))
 
 
-async def test_a_ca_bundle_that_is_not_there_is_named(progress: Progress):
-    with pytest.raises(Permanent, match="AWS_CA_BUNDLE: /no/ca"):
-        async with opened(S3Config(ca_bundle="/no/ca")):
-            pass
+def test_a_ca_bundle_that_is_not_there_is_named(progress: Progress):
+    with pytest.raises(Permanent, match="AWS_CA_BUNDLE: /no/ca"), opened(S3Config(ca_bundle="/no/ca")):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -272,6 +275,8 @@ def test_parts_grow_so_that_there_are_never_too_many(size: int, expected: int):
         (409, "OperationAborted", Passing),
         (412, "PreconditionFailed", Passing),
         (503, "SlowDown", Passing),
+        (400, "BadDigest", Passing),
+        (400, "MalformedXML", Passing),
         (500, "InternalError", Passing),
         (301, "PermanentRedirect", Permanent),
         (200, "", Permanent),
@@ -281,22 +286,194 @@ def test_an_answer_says_whether_trying_again_may_help(status: int, code: str, ki
     assert type(answer_error("x", status, code, {})) is kind
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize("key", ["/".join(["k" * 200] * 5) + "/" + "l" * 19, "Reads.fq", "reads.fq"])
+def test_long_keys_and_keys_in_either_case_are_kept_apart(
+    s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, key: str
+):
+    admin.put_object(Bucket=bucket, Key=key.swapcase(), Body=b"the other")
+    (tmp_path / "f").write_text(key)
+    upload(s3, tmp_path / "f", S3Url(bucket, key), progress)
+    assert keys(admin, bucket)[key] == len(key)
+    assert download(s3, S3Url(bucket, key), tmp_path / "g", progress) == key.encode()
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("small_parts")
+def test_the_holes_of_a_sparse_file_are_zeros(
+    s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress
+):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(9 * MIB)
+        file.seek(7 * MIB)
+        file.write(b"here")
+    upload(s3, tmp_path / "sparse", S3Url(bucket, "k"), progress)
+    stored = admin.get_object(Bucket=bucket, Key="k")["Body"].read()
+    assert stored == bytes(7 * MIB) + b"here" + bytes(2 * MIB - 4)
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("size", [1000, 12 * MIB])
+def test_the_store_keeps_a_checksum_of_the_whole_that_the_next_download_is_compared_with(
+    s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, size: int
+):
+    (tmp_path / "f").write_bytes(os.urandom(size))
+    upload(s3, tmp_path / "f", S3Url(bucket, "k"), progress)
+    head = admin.head_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+    crc = checksums.of_blocks("crc64nvme", [(tmp_path / "f").read_bytes()]).digest()
+    assert (head["ChecksumCRC64NVME"], head["ChecksumType"]) == (checksums.in_base64(crc), "FULL_OBJECT")
+    download(s3, S3Url(bucket, "k"), tmp_path / "g", progress)
+    assert (tmp_path / "g").read_bytes() == (tmp_path / "f").read_bytes()
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("with_checksums", [True, False])
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_upload_whose_last_answer_was_lost_is_recognized_by_its_bytes(
+    s3: S3Config,
+    admin: Any,
+    bucket: str,
+    tmp_path: Path,
+    progress: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+    with_checksums: bool,
+    stored: bool,
+):
+    (tmp_path / "f").write_bytes(os.urandom(12 * MIB))
+    admin.put_object(Bucket=bucket, Key="k", Body=bytes(12 * MIB))  # an older one of the same size
+    post = S3Store.post
+
+    def lost(self: S3Store, what: str, url: S3Url, query: Any, *rest: Any) -> Any:
+        if "uploadId" in query:
+            if stored:
+                post(self, what, url, query, *rest)
+            raise Passing(f"{what}: HTTP 404 NoSuchUpload")
+        return post(self, what, url, query, *rest)
+
+    monkeypatch.setattr(S3Store, "post", lost)
+    config = dataclasses.replace(s3, checksums=with_checksums)
+    if stored:
+        upload(config, tmp_path / "f", S3Url(bucket, "k"), progress)
+    else:
+        with pytest.raises(Passing, match="NoSuchUpload"):
+            upload(config, tmp_path / "f", S3Url(bucket, "k"), progress)
+
+
+@pytest.mark.integration
+def test_a_public_bucket_needs_no_credentials(
+    s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress
+):
+    admin.put_object(Bucket=bucket, Key="k", Body=b"open")
+    statement = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": ["s3:GetObject"],
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+    }
+    admin.put_bucket_policy(
+        Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    )
+    nobody = S3Config(endpoint_url=s3.endpoint_url, anonymous=True)
+    assert download(nobody, S3Url(bucket, "k"), tmp_path / "f", progress) == b"open"
+
+
+class Scripted(http.server.BaseHTTPRequestHandler):
+    """An S3 that says what `script` says: a list of (status, headers, body)."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        server = cast("Any", self.server)
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        server.seen.append((self.path, dict(self.headers.items())))
+        status, headers, body = server.script.pop(0)
+        self.send_response_only(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_PUT = do_GET  # noqa: N815
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing is logged."""
+
+
+@pytest.fixture
+def scripted():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Scripted) as server:
+        server.daemon_threads = True
+        cast("Any", server).seen = []
+        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
+        serving.start()
+        yield server
+        server.shutdown()
+        serving.join()
+
+
+def there(server: Any, **changes: Any) -> S3Config:
+    url = f"http://127.0.0.1:{server.server_port}"
+    return S3Config(endpoint_url=url, access_key_id="the-id", secret_access_key="the-secret", **changes)
+
+
+def test_a_bucket_of_another_region_is_asked_there(scripted, tmp_path: Path, progress: Progress):
+    moved = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-9</Region></Error>"
+    scripted.script = [(400, {}, moved), (200, {}, b"x"), (200, {}, b"y")]
+    with opened(there(scripted)) as store:
+        for number in range(2):
+            with Landing(tmp_path / str(number), "/in/f", progress) as landing:
+                store.download(S3Url("b", "k"), landing)
+    scopes = [headers["authorization"].split("/")[2] for _, headers in scripted.seen]
+    assert scopes == ["us-east-1", "eu-9", "eu-9"]
+
+
+def test_a_store_that_knows_no_checksums_is_asked_without(scripted, tmp_path: Path, progress: Progress):
+    digest = hashlib.md5(b"x", usedforsecurity=False).hexdigest()
+    scripted.script = [
+        (501, {}, b"<Error><Code>NotImplemented</Code></Error>"),
+        (200, {"ETag": f'"{digest}"'}, b""),
+    ]
+    (tmp_path / "f").write_bytes(b"x")
+    upload(there(scripted), tmp_path / "f", S3Url("b", "k"), progress)
+    assert ["x-amz-checksum-crc64nvme" in headers for _, headers in scripted.seen] == [True, False]
+
+
+def test_an_upload_of_which_the_store_has_other_bytes_fails(scripted, tmp_path: Path, progress: Progress):
+    scripted.script = [(200, {"ETag": f'"{"0" * 32}"'}, b"")] * 2
+    (tmp_path / "f").write_bytes(b"x")
+    with pytest.raises(Passing, match="what is stored does not match the checksum of what was sent"):
+        upload(there(scripted), tmp_path / "f", S3Url("b", "k"), progress)
+    assert progress._bytes == 0
+
+
+def test_who_pays_and_who_asks_is_signed(scripted, tmp_path: Path, progress: Progress):
+    scripted.script = [(200, {}, b"x")]
+    download(
+        there(scripted, requester_pays=True, session_token="t"), S3Url("b", "k"), tmp_path / "f", progress
+    )
+    ((path, headers),) = scripted.seen
+    assert (path, headers["x-amz-request-payer"], headers["x-amz-security-token"]) == (
+        "/b/k",
+        "requester",
+        "t",
+    )
+    assert "x-amz-request-payer;x-amz-security-token" in headers["authorization"]
+
+
 @pytest.mark.parametrize(
-    ("error", "kind", "words"),
+    ("style", "bucket", "endpoint", "host", "path"),
     [
-        (botocore.exceptions.NoCredentialsError(), Permanent, "AWS_ACCESS_KEY_ID"),
-        (botocore.exceptions.SSLError(endpoint_url="https://u:p@h", error="x"), Permanent, "certificate"),
-        (botocore.exceptions.EndpointConnectionError(endpoint_url="https://u:p@h"), Passing, "no connection"),
-        (botocore.exceptions.ReadTimeoutError(endpoint_url="https://u:p@h"), Passing, "no answer in time"),
-        (botocore.exceptions.ParamValidationError(report="x"), Permanent, "not one that S3 allows"),
-        (
-            botocore.exceptions.UnknownSignatureVersionError(signature_version="x"),
-            Permanent,
-            "UnknownSignature",
-        ),
+        ("auto", "lab", "https://s3.example", "lab.s3.example", "/k"),
+        ("auto", "lab.x", "https://s3.example", "s3.example", "/lab.x/k"),
+        ("auto", "lab", "http://10.1.1.1:9000", "10.1.1.1", "/lab/k"),
+        ("path", "lab", "https://s3.example/base/", "s3.example", "/base/lab/k"),
+        ("virtual", "lab", "https://s3.example:8443", "lab.s3.example", "/k"),
+        ("auto", "lab", None, "lab.s3.eu-9.amazonaws.com", "/k"),
     ],
 )
-def test_what_the_sdk_says_becomes_words(error: Exception, kind: type[TransferError], words: str):
-    assert isinstance(error, botocore.exceptions.BotoCoreError)
-    failure = s3_module._sdk_error("x", error)
-    assert (type(failure), words in str(failure), "u:p" in str(failure)) == (kind, True, False)
+def test_where_a_bucket_answers(style: Any, bucket: str, endpoint: str | None, host: str, path: str):
+    config = S3Config(endpoint_url=endpoint, addressing_style=style)
+    place, found = s3_module._place(config, S3Url(bucket, "k"), "eu-9")
+    assert (place.host, found) == (host, path)

@@ -24,6 +24,7 @@ from poiesis_api.limits import RequestRates, active_per_owner
 from poiesis_api.logs import configure_logging
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
+from poiesis_models.together import together
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +54,13 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         await web.TCPSite(runner, document.http.host, document.http.port).start()
         logger.info("serving", extra={"port": document.http.port, "namespace": config.namespace})
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(submitter.run(stop), name="submitter")
+        async def drain() -> None:
             await stop.wait()
             services.stopping = True
             logger.info("stopping")
             await asyncio.sleep(document.http.drain_seconds)  # until no endpoint leads here any more
+
+        await together([submitter.run(stop), drain()])
 
 
 async def until_signal(config: Config) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from poiesis_api import documentation, handlers, openapi
+from poiesis_api import documentation, handlers, openapi, origins
 from poiesis_api.errors import HTTP_STATUS, SHOWN_CHARACTERS, NotAuthenticated, StorageUnavailable, TesError
 from poiesis_api.handlers import CALLER, SERVICES, Services
 from poiesis_api.openapi import BASE, SecurityScheme
@@ -24,13 +24,16 @@ PUBLIC = web.AppKey("public", frozenset[Handler])
 
 def make_app(services: Services) -> web.Application:
     """Everything that is not listed here is 404: clients look for the right prefix by it."""
+    config = services.config
+    allowed = frozenset(config.http.allowed_origins)
     app = web.Application(
-        middlewares=[errors_to_http, identified],
-        client_max_size=services.config.limits.body_bytes,
+        middlewares=[errors_to_http, origins.guard(allowed), identified],
+        client_max_size=config.limits.body_bytes,
         handler_args={"auto_decompress": False},  # see bodies.py
     )
+    if allowed:
+        app.on_response_prepare.append(origins.announce(allowed))
     app[SERVICES] = services
-    config = services.config
     documented = documentation.routes(openapi.document(config.service_info, SCHEMES[config.auth.mode]))
     # Before there is anybody to ask: probes, clients that look for a server, people with a browser.
     app[PUBLIC] = frozenset(

@@ -4,31 +4,37 @@ The HTTP server leaves bodies as they came (`auto_decompress` off, see app.py): 
 answer itself, in another shape, and a body that grows must be stopped while it grows.
 """
 
+import asyncio
 import codecs
 import zlib
 
 from aiohttp import ClientPayloadError, hdrs, web
 from pydantic_core import from_json
 
-from poiesis_api.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding, shown
+from poiesis_api.config import Limits
+from poiesis_api.errors import BodyTooLarge, BodyTooSlow, MalformedBody, UnsupportedEncoding, shown
 
 ENCODINGS = ("gzip", "deflate")
 _DEFLATE_METHOD = 8  # RFC 1950, 2.2: how a zlib stream begins; some clients send what is in it alone
 _NOT_FINITE = (b"NaN", b"Infinity")  # what the parser takes, and JSON does not have (RFC 8259, 6)
 
 
-async def read_json(request: web.Request, limit: int) -> bytes:
-    """JSON in UTF-8, `limit` bytes at most. Raise BodyTooLarge, UnsupportedEncoding or MalformedBody.
+async def read_json(request: web.Request, limits: Limits) -> bytes:
+    """JSON in UTF-8. Raise BodyTooLarge, BodyTooSlow, UnsupportedEncoding or MalformedBody.
 
     Whether its syntax is right is for the parser to say, apart from what that is too lenient with.
     """
     try:
-        sent = await request.read()
+        async with asyncio.timeout(limits.body_seconds):
+            sent = await request.read()
+    except TimeoutError as error:
+        raise BodyTooSlow(f"the body has not come within {limits.body_seconds:g} seconds") from error
     except web.HTTPRequestEntityTooLarge as error:
-        raise _too_large(limit) from error
-    except (ClientPayloadError, web.RequestPayloadError) as error:
+        raise _too_large(limits.body_bytes) from error
+    except (ClientPayloadError, web.RequestPayloadError, ConnectionError) as error:  # the last: it hung up
         raise MalformedBody(f"the body cannot be read: {error}") from error
-    return json_text(decoded(sent, request.headers.get(hdrs.CONTENT_ENCODING, ""), limit))
+    encoding = ", ".join(request.headers.getall(hdrs.CONTENT_ENCODING, []))
+    return json_text(decoded(sent, encoding, limits.body_bytes))
 
 
 def decoded(sent: bytes, encoding: str, limit: int) -> bytes:

@@ -122,6 +122,10 @@ class Storage(Section):
     region: NonEmpty | None = Field(default=None, description="AWS_REGION")
     addressing_style: Literal["path", "virtual", "auto"] = "auto"
     ca_secret: CaSecret | None = Field(default=None, description="trusted for the endpoint (AWS_CA_BUNDLE)")
+    http_allow: list[NonEmpty] = Field(
+        default=[],
+        description="where inputs may come from by HTTP besides public addresses: networks, addresses, hosts",
+    )
 
 
 class Volume(Section):
@@ -342,6 +346,9 @@ class Limits(Section):
     """Of requests."""
 
     body_bytes: int = Field(default=8 * 1024 * 1024, gt=0, description="a larger body is refused with 413")
+    body_seconds: float = Field(
+        default=60, gt=0, description="a body that has not come whole by then is refused with 408"
+    )
 
 
 Algorithm = Literal[
@@ -475,13 +482,20 @@ class UserLimits(Section):
     )
 
 
+# As browsers write it (RFC 6454, 6.2): lower case, no path, and no port that is the scheme's own.
+Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[a-z0-9.\-_:\[\]]+$")]
+
+
 class Http(Section):
-    """Where to listen."""
+    """Where to listen, and to whom."""
 
     host: str = "0.0.0.0"  # noqa: S104
     port: int = Field(default=8000, gt=0, lt=65536)
     drain_seconds: float = Field(
         default=5, ge=0, description="after SIGTERM: unready, but serving, until endpoints have been updated"
+    )
+    allowed_origins: list[Origin] = Field(
+        default=[], description="of web pages that may create and cancel tasks, besides our own"
     )
 
 

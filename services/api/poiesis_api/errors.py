@@ -57,6 +57,10 @@ class InsufficientScope(NotAllowed):
         super().__init__(message, headers={"WWW-Authenticate": challenge})
 
 
+class ForeignOrigin(NotAllowed):
+    """A browser sent this from another site's page."""
+
+
 class TaskNotFound(TesError):
     """No such task, or not this owner's."""
 
@@ -66,6 +70,10 @@ class TaskNotFound(TesError):
 
 class BodyTooLarge(TesError):
     """More bytes than `limits.bodyBytes`."""
+
+
+class BodyTooSlow(TesError):
+    """It has not come whole within `limits.bodySeconds`."""
 
 
 class UnsupportedEncoding(TesError):
@@ -108,7 +116,9 @@ HTTP_STATUS: Mapping[type[TesError], int] = {
     NotAuthenticated: 401,
     NotAllowed: 403,
     InsufficientScope: 403,
+    ForeignOrigin: 403,
     TaskNotFound: 404,
+    BodyTooSlow: 408,
     BodyTooLarge: 413,
     UnsupportedEncoding: 415,
     LimitReached: 429,

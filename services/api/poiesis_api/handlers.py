@@ -1,5 +1,6 @@
 """The operations of TES 1.1, one function each."""
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from poiesis_models.tes import TesTaskRequest
 CANCEL_SUFFIX = ":cancel"
 IDEMPOTENCY_KEY = "Idempotency-Key"
 JSON = "application/json"
+# What is longer takes so long to check that others would wait: milliseconds, seconds if it is very long.
+LONG_BODY_BYTES = 64 * 1024
 _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
@@ -52,8 +55,7 @@ async def create_task(request: web.Request) -> web.Response:
     """POST /tasks."""
     services = request.app[SERVICES]
     caller, config = request[CALLER], services.config
-    sent = parse_task(await read_json(request, config.limits.body_bytes))
-    task, warnings = validate(sent, config)
+    sent, task, warnings = await _understood(await read_json(request, config.limits), config)
     new = NewTask(
         owner=caller.name,
         request=task,
@@ -65,6 +67,16 @@ async def create_task(request: web.Request) -> web.Response:
     task_id = await tasks_db.create_task(services.pool, new, config.user_limits)
     services.submitter.wake()
     return web.json_response({"id": str(task_id)})
+
+
+async def _understood(body: bytes, config: Document) -> tuple[TesTaskRequest, TesTaskRequest, list[str]]:
+    """The task as it was sent, as it will run, and warnings. Raise MalformedBody or InvalidTask."""
+
+    def understand() -> tuple[TesTaskRequest, TesTaskRequest, list[str]]:
+        sent = parse_task(body)
+        return sent, *validate(sent, config)
+
+    return await asyncio.to_thread(understand) if len(body) > LONG_BODY_BYTES else understand()
 
 
 async def list_tasks(request: web.Request) -> web.Response:
@@ -172,7 +184,7 @@ def _task_id(name: str) -> UUID:
         task_id = UUID(name)
     except ValueError:
         raise TaskNotFound(name) from None
-    if str(task_id) != name.lower():
+    if str(task_id) != name:  # TES: the exact string
         raise TaskNotFound(name)
     return task_id
 

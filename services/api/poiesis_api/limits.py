@@ -59,8 +59,19 @@ def active_per_owner(limits: UserLimits) -> int:
     return active.tasks if active and active.when_reached == "queue" else UNLIMITED
 
 
-def concern_tasks(limits: UserLimits) -> bool:
-    """Whether a create has to count."""
+def hold_back(limits: UserLimits) -> bool:
+    """Whether tasks may wait for others of their owner."""
+    return active_per_owner(limits) < UNLIMITED
+
+
+def held_back(limits: UserLimits) -> str:
+    """What such a task says in its system_logs."""
+    most = active_per_owner(limits)
+    return f"waits until another task of its owner ends: one user may have {most} active tasks"
+
+
+def refuse(limits: UserLimits) -> bool:
+    """Whether there is anything to `check`."""
     return any(limit is not None for _, limit in (*_count_limits(limits), *_sum_limits(limits)))
 
 

@@ -110,7 +110,7 @@ def _paths() -> dict[str, Any]:
                 parameters=(_IDEMPOTENCY_KEY,),
                 body={"required": True, "content": {"application/json": _TASK}},
                 answer=_ref("tesCreateTaskResponse"),
-                refusals=(400, *_IDENTITY, 413, 415, 422, 503),
+                refusals=(400, *_IDENTITY, 408, 413, 415, 422, 503),
             ),
         },
         "/tasks/{id}": {

@@ -27,6 +27,7 @@ from poiesis_models.refusals import OLD_WEBHOOK, explained
 from poiesis_models.runfiles import storable
 from poiesis_models.states import Ending, TesState
 from poiesis_models.tes import TesTaskRequest
+from poiesis_models.together import together
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +79,12 @@ class Submitter:
 
     async def run(self, stop: asyncio.Event) -> None:
         """What is under way when `stop` comes is finished; what is not, by another replica."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._repeat(self._submit_due, stop, self._woken), name="submit")
-            group.create_task(self._repeat(self._tidy, stop, asyncio.Event()), name="tidy")
+        await together(
+            [
+                self._repeat(self._submit_due, stop, self._woken),
+                self._repeat(self._tidy, stop, asyncio.Event()),
+            ]
+        )
         if self._at_work:
             await asyncio.wait(self._at_work, timeout=self._time_limit)
 

@@ -406,9 +406,9 @@ def pod_template(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, st
             },
             "initContainers": [
                 recorder_container(layout, config),
-                *(filer_container(run, config) for run in layout.inputs),
+                *(filer_container(run, layout, config) for run in layout.inputs),
                 *(executor_container(index, layout, config) for index in range(len(layout.plan.executors))),
-                *(filer_container(run, config) for run in layout.outputs),
+                *(filer_container(run, layout, config) for run in layout.outputs),
             ],
             "containers": [pause_container(layout, config)],
             "volumes": list(_volumes(layout, config, secrets)),
@@ -466,7 +466,7 @@ def install_command(layout: Layout) -> list[str]:
     ]
 
 
-def filer_container(run: FilerRun, config: TaskPodConfig) -> Manifest:
+def filer_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Manifest:
     """Stages inputs or sends outputs, under the helper."""
     container: Manifest = {
         "name": run.name,
@@ -479,7 +479,7 @@ def filer_container(run: FilerRun, config: TaskPodConfig) -> Manifest:
             "--",
             *map(literal, run.side.command),
         ],
-        "env": [_env(name, value) for name, value in _filer_env(run.filer, config).items()],
+        "env": [_env(name, value) for name, value in _filer_env(run.filer, layout, config).items()],
         "resources": _resources(config.resources.filer),
         "securityContext": {
             **_RESTRICTED,
@@ -676,15 +676,17 @@ def _options(name: str, values: Iterable[str]) -> Iterator[str]:
         yield from (name, value)
 
 
-def _filer_env(filer: Filer, config: TaskPodConfig) -> dict[str, str]:
+def _filer_env(filer: Filer, layout: Layout, config: TaskPodConfig) -> dict[str, str]:
     optional = {
         **(_storage_env(config) if filer.object_storage else {}),
+        "POIESIS_HTTP_ALLOW": " ".join(config.storage.http_allow) or None,
         "POIESIS_SECRET": paths.SECRET if filer.secret_name else None,
         "POIESIS_SHARED": shared.to_json(filer.shared) if filer.shared_volumes else None,
     }
     return {
         "POIESIS_RUN": paths.RUN,
         "POIESIS_WORK_LIST": paths.WORK_LIST,
+        "POIESIS_DISK_BYTES": str(disk_bytes(layout.task.request, config)),
         **{name: value for name, value in optional.items() if value is not None},
         **filer.env,
     }

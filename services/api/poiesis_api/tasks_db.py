@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 from uuid import UUID, uuid4
@@ -108,24 +108,28 @@ async def create_task(pool: Pool, new: NewTask, user_limits: UserLimits) -> UUID
     Raise IdempotencyKeyReused, LimitReached, InvalidTask or StorageUnavailable.
     """
     task_id = uuid4()
-    sql, values = _insert_statement(task_id, new)
-    if limits.concern_tasks(user_limits):
-        made = await _insert_within(user_limits, pool, new, sql, values)
+    if limits.refuse(user_limits) or limits.hold_back(user_limits):
+        made = await _insert_within(user_limits, pool, task_id, new)
     else:
+        sql, values = _insert_statement(task_id, new)
         made = await fetch(pool, sql, *values)
     return task_id if made else await _there_already(pool, task_id, new)
 
 
-async def _insert_within(
-    user_limits: UserLimits, pool: Pool, new: NewTask, sql: str, values: Sequence[object]
-) -> list[Any]:
+async def _insert_within(user_limits: UserLimits, pool: Pool, task_id: UUID, new: NewTask) -> list[Any]:
     """A create that is sent again counts once: it is not held against the limits."""
     async with transaction(pool) as db:
         await db.execute(_LOCK_OWNER, new.owner)
-        if new.idempotency and await db.fetch(_THERE_ALREADY, values[0], new.owner, new.idempotency.key):
+        if new.idempotency and await db.fetch(_THERE_ALREADY, task_id, new.owner, new.idempotency.key):
             return []
-        usage = Usage(**dict(await db.fetchrow(_USAGE, new.owner)))
-        limits.check(usage, new.reserved, user_limits)
+        if limits.refuse(user_limits):
+            usage = Usage(**dict(await db.fetchrow(_USAGE, new.owner)))
+            limits.check(usage, new.reserved, user_limits)
+        if limits.hold_back(user_limits):
+            most = limits.active_per_owner(user_limits)
+            if await db.fetchval(_HAS_AS_MANY, new.owner, most):
+                new = replace(new, warnings=[*new.warnings, limits.held_back(user_limits)])
+        sql, values = _insert_statement(task_id, new)
         return list(await db.fetch(sql, *values))
 
 
@@ -136,6 +140,11 @@ SELECT count(*) AS unfinished, count(*) FILTER (WHERE submitted_at IS NULL) AS q
        coalesce(sum(reserved_cpu_cores), 0) AS cpu_cores, coalesce(sum(reserved_ram_gb), 0) AS ram_gb,
        coalesce(sum(reserved_disk_gb), 0) AS disk_gb
   FROM task WHERE owner = $1 AND ended_at IS NULL
+"""
+# Tasks are submitted in their order, so those that are there already have the places or will have them. To
+# look at so many is enough, however long the queue is.
+_HAS_AS_MANY = """
+SELECT count(*) = $2 FROM (SELECT FROM task WHERE owner = $1 AND ended_at IS NULL LIMIT $2) counted
 """
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from playwright.async_api import Page, Request, async_playwright, expect
+from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
 from lab import host
 from poiesis_api import documentation, openapi
@@ -49,24 +49,30 @@ def executable() -> str:
 
 
 @asynccontextmanager
-async def visit(executable: str, app: web.Application) -> AsyncIterator[Visit]:
-    async with TestServer(app) as server, async_playwright() as playwright:
+async def chromium(executable: str) -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
         sandbox: Sequence[str] = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = await playwright.chromium.launch(executable_path=executable, args=sandbox)
         try:
-            page = await browser.new_page(viewport={"width": 1280, "height": 1000})
-            seen = Visit(page)
-            page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))
-            page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-            page.on("request", lambda request: seen.requests.append(request))  # noqa: PLW0108 - Playwright marks it
-            await page.goto(str(server.make_url(f"{BASE}/ui")))
-            await expect(seen.operation(OPERATIONS[-1])).to_be_visible()
-            yield seen
-            origin = str(server.make_url("/"))
-            elsewhere = [one.url for one in seen.requests if not one.url.startswith((origin, "data:"))]
-            assert (seen.complaints, elsewhere) == ([], [])
+            yield browser
         finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def visit(executable: str, app: web.Application) -> AsyncIterator[Visit]:
+    async with TestServer(app) as server, chromium(executable) as browser:
+        page = await browser.new_page(viewport={"width": 1280, "height": 1000})
+        seen = Visit(page)
+        page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+        page.on("request", lambda request: seen.requests.append(request))  # noqa: PLW0108 - Playwright marks it
+        await page.goto(str(server.make_url(f"{BASE}/ui")))
+        await expect(seen.operation(OPERATIONS[-1])).to_be_visible()
+        yield seen
+        origin = str(server.make_url("/"))
+        elsewhere = [one.url for one in seen.requests if not one.url.startswith((origin, "data:"))]
+        assert (seen.complaints, elsewhere) == ([], [])
 
 
 @pytest.fixture
@@ -92,6 +98,53 @@ async def test_a_task_is_created_with_the_example_and_read_back(executable, app,
         (task_id,) = [str(row["id"]) for row in await pool.fetch("SELECT id FROM task")]
         assert task_id in created
         assert task_id in await seen.execute("ListTasks")
+
+
+_POST = """async ([url, kind, mode]) => {
+    const task = '{"executors": [{"image": "busybox", "command": ["true"]}]}'
+    const headers = {"Content-Type": kind}
+    try {
+        const answer = await fetch(url, {method: "POST", mode: mode, headers: headers, body: task})
+        return answer.type === "opaque" ? "unseen" : Object.keys(await answer.json()).join()
+    } catch (error) { return String(error) }
+}"""
+FORM, JSON = ("text/plain", "no-cors"), ("application/json", "cors")
+
+
+@asynccontextmanager
+async def page_of_another_site(executable: str) -> AsyncIterator[tuple[Page, str]]:
+    """A page with nothing on it, and its origin."""
+
+    async def nothing(_: web.Request) -> web.Response:
+        return web.Response(text="<!doctype html>", content_type="text/html")
+
+    other = web.Application()
+    other.add_routes([web.get("/", nothing)])
+    async with TestServer(other) as server, chromium(executable) as browser:
+        page = await browser.new_page()
+        await page.goto(str(server.make_url("/")))
+        yield page, str(server.make_url("/")).rstrip("/")
+
+
+async def test_a_page_of_another_site_creates_no_task(executable, app, pool):
+    async with TestServer(app) as server, page_of_another_site(executable) as (page, _):
+        tasks = str(server.make_url(f"{BASE}/tasks"))
+        assert await page.evaluate(_POST, [tasks, *FORM]) == "unseen"
+        assert await page.evaluate(_POST, [tasks, *JSON]) == "TypeError: Failed to fetch"
+        assert await pool.fetchval("SELECT count(*) FROM task") == 0
+
+
+async def test_a_page_that_is_allowed_creates_a_task_and_reads_its_id(
+    executable, pool, kubernetes, config, services_for_everybody
+):
+    async with page_of_another_site(executable) as (page, origin):
+        http = config.http.model_copy(update={"allowed_origins": [origin]})
+        told = config.model_copy(update={"http": http})
+        submitter = Submitter(pool, kubernetes.client, told)
+        app = make_app(services_for_everybody(told, pool=pool, submitter=submitter))
+        async with TestServer(app) as server:
+            assert await page.evaluate(_POST, [str(server.make_url(f"{BASE}/tasks")), *JSON]) == "id"
+        assert await pool.fetchval("SELECT count(*) FROM task") == 1
 
 
 async def test_the_access_token_that_was_entered_is_sent_and_not_kept(executable, config):

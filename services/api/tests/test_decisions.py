@@ -1,4 +1,7 @@
-"""Decisions of docs/api.md that no other test makes sure of; and that each of them names tests that exist."""
+"""Decisions of docs/api.md that no other test makes sure of.
+
+And that each of them, and each clause of docs/conformance.md, names tests that exist.
+"""
 
 import re
 from pathlib import Path
@@ -12,23 +15,32 @@ from poiesis_api.submitter import Submitter
 ROOT = Path(__file__).parents[3]
 BASE = "/ga4gh/tes/v1"
 EXECUTORS = [{"image": "busybox", "command": ["true"]}]
-HEADER = "| question | decision | why | tests |"
+HEADERS = {  # of the tables whose last column names tests, by document
+    "docs/api.md": "| question | decision | why | tests |",
+    "docs/conformance.md": "| clause | where | tests |",
+}
 
 
-def decisions() -> list[tuple[str, list[str]]]:
-    """(question, tests) of every row of the tables of decisions."""
-    sections = (ROOT / "docs/api.md").read_text().split(HEADER)[1:]
-    rows = [line for section in sections for line in section.split("\n\n")[0].splitlines()[2:]]
-    cells = [row.strip("|").split(" | ") for row in rows]
-    return [(question.strip(), re.findall(r"`([^`]*)`", tests)) for question, _, _, tests in cells]
+def promises() -> list[tuple[str, list[str]]]:
+    """(what is promised, tests) of every row of those tables."""
+    found = []
+    for document, header in HEADERS.items():
+        sections = (ROOT / document).read_text().split(header)[1:]
+        rows = [line for section in sections for line in section.split("\n\n")[0].splitlines()[2:]]
+        cells = [row.strip("|").split(" | ") for row in rows]
+        assert {len(row) for row in cells} == {header.count("|") - 1}
+        found += [(row[0].strip(), re.findall(r"`([^`]*)`", row[-1])) for row in cells]
+    return found
 
 
-@pytest.mark.parametrize(("question", "tests"), decisions(), ids=[question for question, _ in decisions()])
-def test_every_decision_names_its_tests(question, tests):
+@pytest.mark.parametrize(("promise", "tests"), promises(), ids=[promise for promise, _ in promises()])
+def test_every_promise_names_its_tests(promise, tests):
     assert tests
     for test in tests:
         path, name = test.split("::")
-        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), test
+        assert re.search(rf"^((async )?def {name}\(|{name} = )", (ROOT / path).read_text(), re.MULTILINE), (
+            test
+        )
 
 
 @pytest.fixture

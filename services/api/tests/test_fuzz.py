@@ -81,11 +81,31 @@ def url(postgres_dsn: str, config: Any, services_for_everybody: Any) -> Iterator
         yield url
 
 
-@schema.parametrize()
-@settings(suppress_health_check=list(HealthCheck))
-def test_every_answer_to_whatever_request_is_one_that_the_document_promises(case, url):
-    response = case.call(base_url=url, timeout=120)
-    case.validate_response(response, checks=CHECKS)
+def every_answer_is_promised(method: str, path: str) -> Any:
+    """A test of its own for each operation: of tests with one name, xdist's schedulers by scope run one."""
+
+    @schema.include(method=method, path=path).parametrize()
+    @settings(suppress_health_check=list(HealthCheck))
+    def test(case: Any, url: str) -> None:
+        response = case.call(base_url=url, timeout=120)
+        case.validate_response(response, checks=CHECKS)
+
+    return test
+
+
+test_every_answer_to_get_service_info_is_promised = every_answer_is_promised("GET", "/service-info")
+test_every_answer_to_list_tasks_is_promised = every_answer_is_promised("GET", "/tasks")
+test_every_answer_to_create_task_is_promised = every_answer_is_promised("POST", "/tasks")
+test_every_answer_to_get_task_is_promised = every_answer_is_promised("GET", "/tasks/{id}")
+test_every_answer_to_cancel_task_is_promised = every_answer_is_promised("POST", "/tasks/{id}:cancel")
+
+
+def test_every_operation_is_asked(request):
+    asked = {item.name for item in request.node.parent.collect()}
+    operations = [
+        operation["operationId"] for methods in promised()["paths"].values() for operation in methods.values()
+    ]
+    assert len([name for name in asked if name.endswith("_is_promised")]) == len(operations) == 5
 
 
 # Tasks

@@ -403,6 +403,12 @@ async def test_an_unknown_task_is_404(client, name):
     await refused(await client.post(f"{BASE}/tasks/{name}:cancel"), 404, "id")
 
 
+async def test_a_task_has_one_exact_id(client):
+    name = (await create(client)).upper()
+    await refused(await client.get(f"{BASE}/tasks/{name}"), 404, "id")
+    await refused(await client.post(f"{BASE}/tasks/{name}:cancel"), 404, "id")
+
+
 async def test_a_task_of_another_owner_is_unknown(client, pool):
     task_id = await create(client)
     await pool.execute("UPDATE task SET owner = 'other'")

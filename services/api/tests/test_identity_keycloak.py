@@ -1,49 +1,32 @@
-"""A real OpenID Provider: POIESIS_TEST_KEYCLOAK is the URL of a Keycloak that imported science-realm.json.
-
-Its administrator is admin with the password admin, as `kc.sh start-dev` makes it of KC_BOOTSTRAP_ADMIN_*.
-"""
+"""A real OpenID Provider: Keycloak with the realm of docs/identity.md."""
 
 import asyncio
-import os
 
 import aiohttp
 import pytest
 
+from lab.realm import make_realm
 from poiesis_api.config import Administrators, Auth, Introspection, Oidc
 from poiesis_api.errors import InsufficientScope, NotAuthenticated
 from poiesis_api.identity.authenticators import open_authenticator
 
-URL = os.environ.get("POIESIS_TEST_KEYCLOAK", "")
-REALM = f"{URL}/realms/science"
-OPENID = f"{REALM}/protocol/openid-connect"
-ADMIN = f"{URL}/admin/realms/science"
-
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(not URL, reason="POIESIS_TEST_KEYCLOAK names no Keycloak"),
-]
+pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-async def http():
-    async with aiohttp.ClientSession(raise_for_status=True) as session:
-        yield session
+@pytest.fixture(scope="module")
+def realm(keycloak):
+    """This module's own, so that several may rotate keys at once."""
+    made = asyncio.run(make_realm(keycloak.url, keycloak.administrator, keycloak.password))
+    yield made
+    asyncio.run(made.remove())
 
 
 @pytest.fixture
-async def administration(http):
-    """Headers of an administrator of the realm."""
-    form = {"grant_type": "password", "client_id": "admin-cli", "username": "admin", "password": "admin"}
-    answer = await http.post(f"{URL}/realms/master/protocol/openid-connect/token", data=form)
-    return {"Authorization": f"Bearer {(await answer.json())['access_token']}"}
-
-
-@pytest.fixture
-async def authenticator(tmp_path):
+async def authenticator(tmp_path, realm):
     secret = tmp_path / "client-secret"
     secret.write_text("server-secret")
     oidc = Oidc(
-        issuer=REALM,
+        issuer=realm.issuer,
         audiences=["https://tes.example.org"],
         scopes=["tes"],
         min_refresh_seconds=0.001,
@@ -55,47 +38,27 @@ async def authenticator(tmp_path):
         yield opened
 
 
-async def token(http, **form):
-    answer = await http.post(f"{OPENID}/token", data=form)
-    return (await answer.json())["access_token"]
-
-
-async def password_token(http, user, scope="tes"):
-    form = {
-        "grant_type": "password",
-        "client_id": "tes-cli",
-        "username": user,
-        "password": f"{user}-password",
-    }
-    return await token(http, **form, **({"scope": scope} if scope else {}))
-
-
 async def ask(authenticator, bearer):
     return await authenticator.caller([f"Bearer {bearer}"])
 
 
-async def test_users_have_their_groups_and_administrators_are_known(http, authenticator):
-    alice = await ask(authenticator, await password_token(http, "alice"))
+async def test_users_have_their_groups_and_administrators_are_known(realm, authenticator):
+    alice = await ask(authenticator, await realm.user_token("alice"))
     assert (alice.groups, alice.administrator) == (("genomics",), False)
-    root = await ask(authenticator, await password_token(http, "root"))
+    root = await ask(authenticator, await realm.user_token("root"))
     assert (root.groups, root.administrator) == (("tes-administrators",), True)
-    assert alice == await ask(authenticator, await password_token(http, "alice"))
+    assert alice == await ask(authenticator, await realm.user_token("alice"))
     assert alice.name != root.name
 
 
-async def test_a_workflow_engine_has_credentials_of_its_own(http, authenticator):
-    form = {
-        "grant_type": "client_credentials",
-        "client_id": "tes-workflows",
-        "client_secret": "workflows-secret",
-    }
-    caller = await ask(authenticator, await token(http, **form))
+async def test_a_workflow_engine_has_credentials_of_its_own(realm, authenticator):
+    caller = await ask(authenticator, await realm.workflow_token())
     assert (caller.groups, caller.administrator) == ((), False)
 
 
-async def test_a_token_without_the_scope_is_not_for_this_server(http, authenticator):
+async def test_a_token_without_the_scope_is_not_for_this_server(realm, authenticator):
     with pytest.raises((NotAuthenticated, InsufficientScope)):
-        await ask(authenticator, await password_token(http, "alice", scope=None))
+        await ask(authenticator, await realm.user_token("alice", scope=None))
 
 
 async def test_an_opaque_token_that_keycloak_does_not_know_is_refused(authenticator):
@@ -104,47 +67,28 @@ async def test_an_opaque_token_that_keycloak_does_not_know_is_refused(authentica
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "PS256", "RS512"])
-async def test_keys_and_algorithms_rotate(http, authenticator, administration, algorithm):
-    before = await password_token(http, "alice")
+async def test_keys_and_algorithms_rotate(realm, authenticator, algorithm):
+    before = await realm.user_token("alice")
     alice = await ask(authenticator, before)
-    provider = "ecdsa-generated" if algorithm.startswith("ES") else "rsa-generated"
-    key = {
-        "name": f"rotated-{algorithm}",
-        "providerId": provider,
-        "providerType": "org.keycloak.keys.KeyProvider",
-        "config": {"priority": ["1000"], "enabled": ["true"], "active": ["true"]}
-        | (
-            {"ecdsaEllipticCurveKey": ["P-256"]}
-            if provider.startswith("ecdsa")
-            else {"algorithm": [algorithm]}
-        ),
-    }
-    made = await http.post(f"{ADMIN}/components", json=key, headers=administration)
+    key = await realm.rotate_keys(algorithm)
     try:
-        await set_algorithm(http, administration, algorithm)
-        after = await password_token(http, "alice")
+        after = await realm.user_token("alice")
         assert await ask(authenticator, after) == alice, "of a key that was not there a moment ago"
         assert await ask(authenticator, before) == alice, "until Keycloak takes the former key away"
     finally:
-        await set_algorithm(http, administration, "RS256")
-        await http.delete(made.headers["Location"], headers=administration)
+        await realm.remove_key(key)
     await asyncio.sleep(0.01)  # more than min_refresh_seconds
     await authenticator._issuer._keys.newer()
     with pytest.raises(NotAuthenticated):
         await ask(authenticator, after)
 
 
-async def set_algorithm(http, administration, algorithm):
-    changed = {"defaultSignatureAlgorithm": algorithm}
-    await http.put(ADMIN, json=changed, headers=administration)
-
-
-async def test_a_device_asks_for_a_code_that_a_user_confirms_elsewhere(http):
-    answer = await http.post(f"{OPENID}/auth/device", data={"client_id": "tes-cli", "scope": "tes"})
-    body = await answer.json()
-    assert body["verification_uri"] == f"{REALM}/device"
+async def test_a_device_asks_for_a_code_that_a_user_confirms_elsewhere(realm):
     form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "client_id": "tes-cli"}
-    waiting = await http.post(
-        f"{OPENID}/token", data=form | {"device_code": body["device_code"]}, raise_for_status=False
-    )
-    assert (await waiting.json())["error"] == "authorization_pending"
+    async with aiohttp.ClientSession() as http:
+        asked = {"client_id": "tes-cli", "scope": "tes"}
+        answer = await http.post(f"{realm.openid}/auth/device", data=asked, raise_for_status=True)
+        body = await answer.json()
+        assert body["verification_uri"] == f"{realm.issuer}/device"
+        waiting = await http.post(f"{realm.openid}/token", data=form | {"device_code": body["device_code"]})
+        assert (await waiting.json())["error"] == "authorization_pending"

@@ -387,9 +387,7 @@ async def test_an_answer_may_lack_the_audience_where_that_is_configured(issuer, 
 async def test_few_requests_are_under_way_at_once_and_those_who_wait_too_long_get_503(
     issuer, opened, introspection
 ):
-    async with opened(
-        introspection=introspection | {"max_requests": 3}, timeout_seconds=0.5
-    ) as authenticator:
+    async with opened(introspection=introspection | {"max_requests": 3}, timeout_seconds=3) as authenticator:
         await ask(authenticator, issuer.token())
         issuer.most_at_once = 0
         issuer.answers.clear()

@@ -1,6 +1,7 @@
 """What one user may have: the rules, and that they hold when requests come at once."""
 
 import asyncio
+import json
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -8,6 +9,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from poiesis_api import queue_db, tasks_db
 from poiesis_api.app import BASE, make_app
 from poiesis_api.config import UserLimits
+from poiesis_api.documents import View
 from poiesis_api.errors import InvalidTask, LimitReached
 from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import NoAuthenticator
@@ -23,7 +25,7 @@ from poiesis_api.limits import (
     reserved,
 )
 from poiesis_api.submitter import Submitter
-from poiesis_api.tasks_db import NewTask
+from poiesis_api.tasks_db import Idempotency, NewTask
 from poiesis_models.states import Ending, TesState
 from poiesis_models.tes import TesTaskRequest
 
@@ -221,6 +223,48 @@ async def test_the_submitter_takes_no_further_task_of_an_owner_until_one_ends(po
     await tasks_db.finish_task(pool, first, Ending(state=TesState.COMPLETE), cancel_seen=True)
     assert await jobs() == {"alice": 2, "bob": 1}
     assert await pool.fetchval("SELECT count(*) FROM task WHERE submitted_at IS NOT NULL") == 4
+
+
+HELD_BACK = "waits until another task of its owner ends: one user may have 2 active tasks"
+
+
+async def said(pool, task):
+    """A task's system_logs, as its owner reads them."""
+    document = json.loads(await tasks_db.read_task(pool, Caller(name="alice"), task, View.FULL))
+    return [line.partition(" ")[2] for log in document.get("logs", ()) for line in log["system_logs"]]
+
+
+@pytest.mark.integration
+async def test_a_task_that_is_held_back_by_its_owners_limit_says_so_once(pool, kubernetes, config):
+    limits = {"active": {"tasks": 2}}
+    await create(pool, "bob", limits)
+    tasks = [await create(pool, "alice", limits) for _ in range(4)]
+    submitter = Submitter(pool, kubernetes.client, config, max_active_per_owner=2)
+    for _ in range(3):
+        await submitter._submit_due()
+        while submitter._at_work:
+            await asyncio.wait(submitter._at_work)
+    assert [await said(pool, task) for task in tasks] == [[], [], [HELD_BACK], [HELD_BACK]]
+    for task in tasks[:3]:
+        await tasks_db.finish_task(pool, task, Ending(state=TesState.COMPLETE), cancel_seen=True)
+    assert await said(pool, await create(pool, "alice", limits)) == []
+
+
+@pytest.mark.integration
+async def test_of_creates_that_come_at_once_those_that_have_to_wait_say_so(pool):
+    tasks = await asyncio.gather(*(create(pool, "alice", {"active": {"tasks": 2}}) for _ in range(10)))
+    lines = [await said(pool, task) for task in tasks]
+    assert (lines.count([]), lines.count([HELD_BACK])) == (2, 8)
+
+
+@pytest.mark.integration
+async def test_a_create_that_is_sent_again_says_nothing_again(pool):
+    new = NewTask(owner="alice", request=REQUEST, idempotency=Idempotency(key="once", digest=b"same"))
+    limits = UserLimits.model_validate({"active": {"tasks": 2}})
+    await create(pool, "alice")
+    await create(pool, "alice")
+    tasks = {await tasks_db.create_task(pool, new, limits) for _ in range(3)}
+    assert [await said(pool, task) for task in tasks] == [[HELD_BACK]]
 
 
 @pytest.mark.integration

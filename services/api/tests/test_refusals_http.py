@@ -4,13 +4,17 @@ import asyncio
 import gzip
 import io
 import json
+import threading
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
+from poiesis_api import handlers
 from poiesis_api.app import make_app
 from poiesis_api.submitter import Submitter
+from poiesis_api.validation import parse_task
 
 pytestmark = pytest.mark.integration
 
@@ -242,3 +246,83 @@ async def test_what_is_not_http_is_400_before_it_reaches_an_operation(client, se
     writer.close()
     await writer.wait_closed()
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+
+
+async def test_a_body_in_two_encodings_is_415(client):
+    headers = [("Content-Encoding", "identity"), ("Content-Encoding", "gzip")]
+    response = await client.post(f"{BASE}/tasks", data=io.BytesIO(SMALL), headers=headers)
+    assert (await refusal(response))[0] == 415
+
+
+@pytest.fixture
+async def hurried(pool, kubernetes, config, conformance, services_for_everybody):
+    """A client of a server that waits half a second for a body."""
+    limits = config.limits.model_copy(update={"body_seconds": 0.5})
+    told = config.model_copy(update={"limits": limits})
+    services = services_for_everybody(told, pool=pool, submitter=Submitter(pool, kubernetes.client, told))
+    async with TestClient(TestServer(make_app(services)), middlewares=[conformance]) as client:
+        yield client
+
+
+STALLED = [
+    ("no more bytes", b"Content-Length: 100\r\n\r\n{"),
+    ("no more chunks", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"),
+    ("half a chunk", b"Transfer-Encoding: chunked\r\n\r\n64\r\n{"),
+]
+START = b"POST /ga4gh/tes/v1/tasks HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize("rest", [one[1] for one in STALLED], ids=[one[0] for one in STALLED])
+async def test_a_body_that_stalls_is_408(hurried, rest):
+    reader, writer = await asyncio.open_connection(hurried.host, hurried.port)
+    writer.write(START + rest)
+    async with asyncio.timeout(30):
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readuntil(b"}")
+    writer.close()
+    await writer.wait_closed()
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body) == {"error": "the body has not come within 0.5 seconds"}
+
+
+async def test_a_client_that_hangs_up_is_no_mistake_of_ours(
+    pool, kubernetes, config, services_for_everybody, caplog
+):
+    came, gone = asyncio.Event(), asyncio.Event()
+
+    @web.middleware
+    async def watched(request, handler):
+        came.set()
+        try:
+            return await handler(request)
+        finally:
+            gone.set()
+
+    services = services_for_everybody(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
+    app = make_app(services)
+    app.middlewares.insert(0, watched)
+    async with TestServer(app) as server, asyncio.timeout(30):
+        _, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(START + b"Content-Length: 100\r\n\r\n{")
+        await came.wait()
+        writer.close()
+        await writer.wait_closed()
+        await gone.wait()
+    assert "a mistake" not in caplog.text
+
+
+async def test_others_are_answered_while_a_long_task_is_checked(client, monkeypatch):
+    begun, answered = threading.Event(), threading.Event()
+
+    def slow(body):
+        begun.set()
+        assert answered.wait(30)
+        return parse_task(body)
+
+    monkeypatch.setattr(handlers, "parse_task", slow)
+    body = SMALL + b" " * handlers.LONG_BODY_BYTES
+    long = asyncio.create_task(client.post(f"{BASE}/tasks", data=io.BytesIO(body)))
+    assert await asyncio.to_thread(begun.wait, 30)
+    assert (await client.get(f"{BASE}/tasks")).status == 200
+    answered.set()
+    assert (await long).status == 200

@@ -253,6 +253,7 @@ def test_inputs_and_outputs_bring_filers_a_volume_and_their_work(config):
         "env": [
             {"name": "POIESIS_RUN", "value": "/poiesis/run"},
             {"name": "POIESIS_WORK_LIST", "value": "/poiesis/spec/work.json"},
+            {"name": "POIESIS_DISK_BYTES", "value": "10000000000"},
             {"name": "POIESIS_S3_ADDRESSING_STYLE", "value": "path"},
             {"name": "AWS_ENDPOINT_URL_S3", "value": "http://minio:9000"},
             {"name": "AWS_REGION", "value": "us-east-1"},
@@ -526,6 +527,15 @@ def test_no_limit_of_the_nodes_disk_is_the_default(config):
     assert set(resources["limits"]) == {"cpu", "memory"}
 
 
+def test_filers_know_how_large_the_volume_is_and_where_urls_may_lead(config):
+    changed = change(config, storage={"httpAllow": ["10.20.0.0/16", "files.example.org"]})
+    inputs = [{"path": "/data/a", "url": "https://files.example.org/a"}]
+    filer = container(task_objects(task(inputs=inputs, resources={"disk_gb": 0.5}), changed), "tif-0")
+    env = {entry["name"]: entry["value"] for entry in filer["env"]}
+    assert env["POIESIS_DISK_BYTES"] == "500000000"
+    assert env["POIESIS_HTTP_ALLOW"] == "10.20.0.0/16 files.example.org"
+
+
 def test_settings_of_the_cluster_reach_the_pod(config):
     pod = {
         "labels": {"team": "a", "poiesis.io/task": "never"},
@@ -622,7 +632,7 @@ def test_a_filer_alone_sees_its_secret_and_its_shared_volumes(config):
         assert "envFrom" not in filer
         assert filer["volumeMounts"][-5:] == given
         assert [one["name"] for one in filer["env"]] == [
-            *("POIESIS_RUN", "POIESIS_WORK_LIST", "POIESIS_SECRET", "POIESIS_SHARED")
+            *("POIESIS_RUN", "POIESIS_WORK_LIST", "POIESIS_DISK_BYTES", "POIESIS_SECRET", "POIESIS_SHARED")
         ]
         assert filer["env"][-2:] == [
             {"name": "POIESIS_SECRET", "value": "/poiesis/secret"},

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -160,6 +161,7 @@ ACCEPTED = [
     task(inputs=[{"path": "/a/b", "content": ""}]),
     task(inputs=[{"path": "/a/b", "content": "x", "url": "gs://ignored"}]),
     task(inputs=[source("/a/b")], outputs=[source("/a/b")]),
+    task(outputs=[source("/a/b", path_prefix="ignored//")]),
     task(outputs=[source("/w/o"), source("/w/", type="DIRECTORY")], executor={"stdout": "/w/o"}),
     task(outputs=[source("/usr/share/x/*", path_prefix="/usr")], volumes=["/usr/share/x"]),
     task(outputs=[source("/out.txt")], executor={"stdout": "/out.txt", "workdir": "/"}),
@@ -226,10 +228,40 @@ def test_a_wrong_shape_is_named(body, field, words):
 
 
 def test_a_long_list_of_problems_is_cut():
-    body = {"executors": [{"image": 1, "command": []}] * 10}
+    body = {"executors": [{"image": 1, "command": []}], "tags": dict.fromkeys("abcdefgh", 1)}
     with pytest.raises(InvalidTask) as raised:
         parse_task(json.dumps(body).encode())
-    assert str(raised.value).endswith("; and 15 more")
+    assert str(raised.value).endswith("; and 5 more")
+
+
+SMALL = {"image": "i", "command": ["c"]}
+ENDLESS = [
+    ({"executors": [1] * 1_000_000}, "executors[0]: Input should be an object, got 1"),
+    (
+        {"executors": [{}] * 1_000_000},
+        "executors[0].image: Field required; executors[0].command: Field required",
+    ),
+    (
+        {"executors": [{"image": "i", "command": [1] * 1_000_000}]},
+        "executors[0].command[0]: Input should be a",
+    ),
+    ({"executors": [SMALL] * 1001}, "executors: List should have at most 1000 items"),
+    (
+        {"executors": [SMALL], "tags": dict.fromkeys(map(str, range(300_000)), 1)},
+        "tags: has 300000 entries; at",
+    ),
+    ({"executors": [SMALL], "volumes": ["/a"] * 10_001}, "volumes: List should have at most 10000 items"),
+]
+
+
+@pytest.mark.parametrize(("body", "words"), ENDLESS)
+def test_of_what_is_wrong_a_million_times_the_first_is_told(body, words):
+    sent = json.dumps(body).encode()
+    start = time.process_time()
+    with pytest.raises(InvalidTask) as raised:
+        parse_task(sent)
+    assert str(raised.value).startswith(words)
+    assert time.process_time() - start < 5
 
 
 @given(st.binary())

@@ -10,32 +10,33 @@ from pathlib import Path
 from poiesis_file.volumes import Volumes, in_volume
 from poiesis_models.globs import join_url
 from poiesis_models.worklist import InputItem, WorkList
-from poiesis_staging.contents import stage_content
 from poiesis_staging.outputs import Empty, Finding, Found, Note, Refusal, join_encoded, send_all, walk
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config
+from poiesis_transfer.contents import stage_content
 from poiesis_transfer.errors import Passing, Permanent, Unsendable, writing
-from poiesis_transfer.files import BLOCK, Landing, SourceFile, make_directories
+from poiesis_transfer.files import READ_BLOCK, Landing, SourceFile, make_directories
 from poiesis_transfer.progress import Progress
+from poiesis_transfer.room import Room
 
 AT_ONCE = 4  # one file system seldom gives more to more
 
 
-async def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progress) -> None:
+def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progress) -> None:
     """Copy all inputs and outputs; raise TransferError."""
-    await copy_all(Volumes.from_env(env), config.work_list.parent, work, progress)
+    copy_all(Volumes.from_env(env), config, work, progress)
 
 
-async def copy_all(volumes: Volumes, contents: Path, work: WorkList, progress: Progress) -> None:
-    """`contents`: where literal inputs lie. What cannot be done is found before anything is moved."""
+def copy_all(volumes: Volumes, config: Config, work: WorkList, progress: Progress) -> None:
+    """What cannot be done is found before anything is moved."""
     for item in work.inputs:
         if item.url is not None:
             volumes.path(item.url)
     for output in work.outputs:
         volumes.path(output.url, writing=True)
-    stager = Stager(volumes, contents, progress)
-    await pool.for_each(pool.as_async(enumerate(work.inputs)), stager.stage, at_once=AT_ONCE)
-    await send_all(work.outputs, Sender(volumes, progress).send, progress, at_once=AT_ONCE, join=join)
+    stager = Stager(volumes, config, progress)
+    pool.for_each(enumerate(work.inputs), stager.stage, at_once=AT_ONCE)
+    send_all(work.outputs, Sender(volumes, progress).send, progress, at_once=AT_ONCE, join=join)
 
 
 def join(url: str, relative: str) -> str:
@@ -46,37 +47,39 @@ def join(url: str, relative: str) -> str:
 class Stager:
     """Copies inputs."""
 
-    def __init__(self, volumes: Volumes, contents: Path, progress: Progress) -> None:
+    def __init__(self, volumes: Volumes, config: Config, progress: Progress) -> None:
         self._volumes = volumes
-        self._contents = contents
+        self._contents = config.work_list.parent
         self._progress = progress
+        self._room = Room(config.disk_bytes)
 
-    async def stage(self, numbered: tuple[int, InputItem]) -> None:
+    def stage(self, numbered: tuple[int, InputItem]) -> None:
         """One input; raise TransferError."""
         number, item = numbered
         if item.url is None:
-            await stage_content(item, number, self._contents, self._progress)
+            landing = self._landing(Path(item.local), item.path, number)
+            stage_content(self._contents / (item.content_file or ""), landing)
             return
         path = self._volumes.path(item.url)
-        place = await pool.in_thread(self._volumes.find, path)
+        place = self._volumes.find(path)
         directory = stat.S_ISDIR(place.mode)
         if item.type == "FILE" and directory:
             raise Permanent(f"{path} is a directory, but the input {item.path} is declared as FILE")
         if not directory and (item.type == "DIRECTORY" or item.url.endswith("/")):
             raise Permanent(f"{path} is a file, but the input {item.path} is declared as DIRECTORY")
         if not directory:
-            await self._copy(path, place.real, Path(item.local), item.path, number)
+            self._copy(path, place.real, Path(item.local), item.path, number)
             return
         with writing(item.path):
-            await pool.in_thread(make_directories, Path(item.local))
+            make_directories(Path(item.local))
 
-        async def one(finding: Finding) -> None:
-            await self._member(finding, item, path, number)
+        def one(finding: Finding) -> None:
+            self._member(finding, item, path, number)
 
         found = walk(self._volumes.tree, path, place, "")
-        await pool.for_each(pool.threaded(found), one, at_once=AT_ONCE)
+        pool.for_each(found, one, at_once=AT_ONCE)
 
-    async def _member(self, finding: Finding, item: InputItem, path: str, number: int) -> None:
+    def _member(self, finding: Finding, item: InputItem, path: str, number: int) -> None:
         match finding:
             case Note(message):
                 self._progress.warning(message)
@@ -84,34 +87,38 @@ class Stager:
                 raise Permanent(str(error)) from error
             case Empty(where):
                 with writing(item.path + where.removeprefix(path)):
-                    inner = Path(item.local + where.removeprefix(path))
-                    await pool.in_thread(make_directories, inner)
+                    make_directories(Path(item.local + where.removeprefix(path)))
             case Found(where, local, _):
                 below = where.removeprefix(path)
                 real = local.removeprefix(str(self._volumes.root))
                 if not self._volumes.holds(real):
                     self._progress.warning(f"{where} leads out of the shared volumes; left out")
                     return
-                await self._copy(where, real, Path(item.local + below), item.path + below, number)
+                self._copy(where, real, Path(item.local + below), item.path + below, number)
 
-    async def _copy(self, path: str, real: str, local: Path, target: str, number: int) -> None:
+    def _copy(self, path: str, real: str, local: Path, target: str, number: int) -> None:
         with in_volume(path):
-            fd = await pool.in_thread(self._volumes.open, real)
+            fd = self._volumes.open(real)
         try:
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise Permanent(f"{path} is no regular file")
-            async with Landing(local, target, self._progress, owner=number) as landing:
-                for offset in range(0, before.st_size, BLOCK):
+            with self._landing(local, target, number) as landing:
+                landing.announce(before.st_size)
+                for offset in range(0, before.st_size, READ_BLOCK):
+                    pool.check()
                     with in_volume(path):
-                        data = await pool.in_thread(os.pread, fd, BLOCK, offset)
-                    await landing.write(data, offset)
+                        data = os.pread(fd, READ_BLOCK, offset)
+                    landing.write(data, offset)
                 after = os.fstat(fd)
                 if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                     raise Passing(f"{path} changed while it was copied")
-                await landing.keep(before.st_size)
+                landing.keep(before.st_size, modified=before.st_mtime)
         finally:
             os.close(fd)
+
+    def _landing(self, local: Path, path: str, number: int) -> Landing:
+        return Landing(local, path, self._progress, room=self._room, owner=number)
 
 
 class Sender:
@@ -121,30 +128,33 @@ class Sender:
         self._volumes = volumes
         self._progress = progress
 
-    async def send(self, found: Found) -> int:
+    def send(self, found: Found) -> int:
         """Raise TransferError."""
         path = self._volumes.path(found.url, writing=True)
         folder, _, name = path.rpartition("/")
         aside = f".poiesis-{hashlib.sha256(name.encode()).hexdigest()[:20]}"
-        async with SourceFile(found.local, found.path) as source:
-            with in_volume(path), self._volumes.directory(folder, make=True) as directory:
-                try:
-                    await self._write(source, directory, aside)
-                    await pool.in_thread(_publish, directory, aside, name, path)
-                finally:
-                    with suppress(FileNotFoundError):  # it has its name by now
-                        os.unlink(aside, dir_fd=directory)
-        return source.size
+        with (
+            SourceFile(found.local, found.path) as source,
+            in_volume(path),
+            self._volumes.directory(folder, make=True) as directory,
+        ):
+            try:
+                self._write(source, directory, aside)
+                _publish(directory, aside, name, path)
+            finally:
+                with suppress(FileNotFoundError):  # it has its name by now
+                    os.unlink(aside, dir_fd=directory)
+            return source.size
 
-    async def _write(self, source: SourceFile, directory: int, aside: str) -> None:
-        fd = await pool.in_thread(_create, directory, aside)
+    def _write(self, source: SourceFile, directory: int, aside: str) -> None:
+        fd = _create(directory, aside)
         try:
-            for offset in range(0, source.size, BLOCK):
-                data = await source.read(offset, min(BLOCK, source.size - offset))
-                await pool.in_thread(_write_all, fd, data)
+            for data in source.blocks(0, source.size):
+                pool.check()
+                _write_all(fd, data)
                 self._progress.moved(len(data))
-            await source.check_size()
-            await pool.in_thread(os.fsync, fd)
+            source.check_size()
+            os.fsync(fd)
         finally:
             os.close(fd)
 

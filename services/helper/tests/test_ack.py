@@ -33,7 +33,7 @@ def test_a_failed_container_ends_when_the_recorder_has_told(container, failing, 
     ack.write_text("1")
 
     assert process.wait(10) == 7
-    assert time.monotonic() - begin < 0.3
+    assert time.monotonic() - begin < 5  # of 60
     assert container.exit["exit_code"] == 7
 
 

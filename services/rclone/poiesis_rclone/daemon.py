@@ -4,15 +4,19 @@ One process for the whole work list: it keeps connections and knows what it list
 would cost more than most files.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import http.client
+import json
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from poiesis_rclone.answers import failure
+from poiesis_transfer import pool
 from poiesis_transfer.errors import Passing
 
 _START_SECONDS = 60
@@ -31,80 +35,129 @@ _OPTIONS = (
 )
 
 
+class _Connection(http.client.HTTPConnection):
+    """To a Unix socket. `broken`: by us, while somebody waited for the answer."""
+
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("rclone", timeout=timeout)
+        self._path = path
+        self.broken = False
+
+    def connect(self) -> None:
+        self.sock = _socket(self._path, self.timeout)
+
+    def shut(self) -> None:
+        self.broken = True
+        with suppress(OSError):  # it has ended by itself
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
 class Rclone:
-    """Calls of rclone's remote control; `secrets` are kept out of what is said about failures."""
+    """Calls of rclone's remote control, from any thread; no message has one of `secrets`."""
 
-    def __init__(self, session: aiohttp.ClientSession, secrets: Sequence[str]) -> None:
-        self._session = session
+    def __init__(self, path: Path, secrets: Sequence[str]) -> None:
+        self._path = path
         self._secrets = secrets
+        self._lock = threading.Lock()
+        self._busy: set[_Connection] = set()
 
-    async def call(self, command: str, what: str, **parameters: Any) -> dict[str, Any]:
-        """rclone's answer; raise TransferError, in which `what` says what was tried."""
+    def call(
+        self, command: str, what: str, *, timeout: float | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        """rclone's answer; raise TransferError, in which `what` says what was tried.
+
+        Without a `timeout` (seconds) rclone's own ones end what hangs.
+        """
+        connection = _Connection(self._path, timeout)
         try:
-            async with self._session.post(f"http://rclone/{command}", json=parameters) as response:
-                answer: dict[str, Any] = await response.json()
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            with self._interruptible(connection):
+                pool.check()  # who is interrupted from now on finds the connection
+                headers = {"Content-Type": "application/json"}
+                connection.request("POST", f"/{command}", json.dumps(parameters), headers)
+                response = connection.getresponse()
+                answer: dict[str, Any] = json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if connection.broken:
+                raise pool.Stopped from error
             raise Passing(f"{what}: rclone ended meanwhile") from error
+        finally:
+            connection.close()
         if response.status != _OK:
             raise failure(what, str(answer.get("error", "")), response.status, self._secrets)
         return answer
 
+    def interrupt(self) -> None:
+        """Nobody waits for an answer any more; rclone gives up what it was asked for."""
+        with self._lock:
+            for connection in self._busy:
+                connection.shut()
 
-@asynccontextmanager
-async def running(
-    config: Path, run: Path, secrets: Sequence[str], env: Mapping[str, str]
-) -> AsyncIterator[Rclone]:
+    @contextmanager
+    def _interruptible(self, connection: _Connection) -> Iterator[None]:
+        connection.connect()
+        with self._lock:
+            self._busy.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.remove(connection)
+
+
+@contextmanager
+def running(config: Path, run: Path, secrets: Sequence[str], env: Mapping[str, str]) -> Iterator[Rclone]:
     """rclone with the remotes of `config`, from when it answers until the end; raise Passing."""
-    socket = run / "rclone.sock"
-    socket.unlink(missing_ok=True)  # of a filer that was killed
-    process = await asyncio.create_subprocess_exec(
-        *("rclone", "rcd", f"--rc-addr=unix://{socket}", f"--config={config}", *_OPTIONS),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,  # it may hold what the remote control says, credentials and all
+    path = run / "rclone.sock"
+    path.unlink(missing_ok=True)  # of a filer that was killed
+    process = subprocess.Popen(
+        ["rclone", "rcd", f"--rc-addr=unix://{path}", f"--config={config}", *_OPTIONS],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # it may hold what the remote control says, credentials and all
         env={"GOMEMLIMIT": _MEMORY, "HOME": str(run), **env},
     )
     try:
-        await _answers(process, socket)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_END_SECONDS)
-        connector = aiohttp.UnixConnector(path=str(socket), limit=0)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            yield Rclone(session, secrets)
+        _wait_until_it_answers(process, path)
+        yield Rclone(path, secrets)
     finally:
-        await _ended(process)
-        socket.unlink(missing_ok=True)
+        _end(process)
+        path.unlink(missing_ok=True)
 
 
-async def _answers(process: asyncio.subprocess.Process, socket: Path) -> None:
-    ended = asyncio.create_task(process.wait(), name="rclone")
+def _wait_until_it_answers(process: subprocess.Popen[bytes], path: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not _listens(path):
+        if process.poll() is not None:
+            raise Passing(f"rclone cannot start: it ended with {process.returncode}")
+        if time.monotonic() > deadline:
+            raise Passing(f"rclone does not answer within {_START_SECONDS} s")
+        time.sleep(_TICK_SECONDS)
+
+
+def _listens(path: Path) -> bool:
     try:
-        async with asyncio.timeout(_START_SECONDS):
-            while not await _listens(socket):
-                done, _ = await asyncio.wait([ended], timeout=_TICK_SECONDS)
-                if done:
-                    raise Passing(f"rclone cannot start: it ended with {process.returncode}")
-    except TimeoutError as error:
-        raise Passing(f"rclone does not answer within {_START_SECONDS} s") from error
-    finally:
-        ended.cancel()
-
-
-async def _listens(socket: Path) -> bool:
-    try:
-        _, writer = await asyncio.open_unix_connection(str(socket))
+        _socket(path, _END_SECONDS).close()
     except OSError:
         return False
-    writer.close()
     return True
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    """By SIGTERM, or else by SIGKILL."""
-    if process.returncode is None:
-        process.terminate()
+def _socket(path: Path, timeout: float | None) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        async with asyncio.timeout(_END_SECONDS):
-            await process.wait()
-    except TimeoutError:
+        made.settimeout(timeout)
+        made.connect(str(path))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """By SIGTERM, or else by SIGKILL."""
+    process.terminate()
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
         process.kill()
-        await process.wait()
+        process.wait()

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
+from poiesis_models.together import together
 from poiesis_tctl import decide, roles
 from poiesis_tctl.config import Config
 from poiesis_tctl.decide import (
@@ -91,24 +92,22 @@ class Controller:
 
     async def run(self) -> None:
         """Until cancelled. A worker survives what goes wrong with a task; nothing else should fail."""
+        loops = [self._pods.run(), self._jobs.run(), self._events.run(), self._reconcile()]
+        if self._workloads is not None:  # nothing waits for it: Kueue may be away
+            loops.append(self._workloads.run())
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pods.run(), name="pods")
-                group.create_task(self._jobs.run(), name="jobs")
-                group.create_task(self._events.run(), name="events")
-                if self._workloads is not None:  # nothing waits for it: Kueue may be away
-                    group.create_task(self._workloads.run(), name="workloads")
-                await self._pods.synced.wait()
-                await self._jobs.synced.wait()
-                group.create_task(self._reconcile(), name="reconcile")
-                for number in range(self._config.workers):
-                    group.create_task(self._work(), name=f"worker {number}")
+            await together([*loops, *(self._work() for _ in range(self._config.workers))])
         finally:
             self._queue.close()
+
+    async def _when_synced(self) -> None:
+        await self._pods.synced.wait()
+        await self._jobs.synced.wait()
 
     async def _reconcile(self) -> None:
         """Look at everything now and then: what was missed, and what never had an event. As often, the
         informers list anew, so that this is a comparison with the cluster."""
+        await self._when_synced()
         while True:
             try:
                 unfinished = await self._tasks.unfinished()
@@ -124,6 +123,7 @@ class Controller:
             await asyncio.sleep(self._config.reconcile_seconds)
 
     async def _work(self) -> None:
+        await self._when_synced()
         while True:
             key = await self._queue.get()
             only_found = self._rounds.take(key)

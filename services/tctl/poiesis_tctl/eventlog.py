@@ -4,11 +4,11 @@ This holds nothing up: it has a queue and a worker of its own, changes no state,
 watch events, or with lines that Postgres will not have, the controller does everything else as ever.
 """
 
-import asyncio
 import logging
 from collections import defaultdict
 from uuid import UUID
 
+from poiesis_models.together import together
 from poiesis_tctl import podevents
 from poiesis_tctl.informer import Informer, WatchTimes, WorkQueue
 from poiesis_tctl.kube import Kube
@@ -37,9 +37,7 @@ class EventLog:
     async def run(self) -> None:
         """Until cancelled."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._events.run(), name="list and watch events")
-                group.create_task(self._work(), name="tell events")
+            await together([self._events.run(), self._work()])
         finally:
             self._queue.close()
 

@@ -179,10 +179,20 @@ class Informer:
         for name in self.cache.names() - items.keys():
             _tell(self._found, self.cache.remove(name))
         for item in items.values():
-            _tell(self._found, self.cache.put(self._slim(item)))
+            self._keep(item)
         self.synced.set()
         logger.info("listed", extra={"collection": self._collection, "objects": len(items)})
         return str(metadata["resourceVersion"])
+
+    def _keep(self, item: Object) -> None:
+        """One that nobody can read must not keep the others from being known."""
+        try:
+            slim = self._slim(item)
+        except (ValueError, KeyError, TypeError, AttributeError) as reason:
+            about = {"collection": self._collection, "object": item["metadata"]["name"]}
+            logger.error("unreadable object", extra={**about, "error": repr(reason)})  # noqa: TRY400
+            return
+        _tell(self._found, self.cache.put(slim))
 
     async def _follow(self, version: str) -> None:
         """Watch from `version` on, again and again, until it is time for a list.

@@ -10,6 +10,7 @@ from tctl_builders import RUNNING, TASK, pod
 from tctl_fakes import FakeApi, client
 
 from poiesis_tctl.informer import Cache, Informer, WatchTimes, WorkQueue
+from poiesis_tctl.kube import Object
 
 TIMES = WatchTimes(watch=5, silence=3.0, backoff=0.01, max_backoff=0.05, shortest=0.05, page=500)
 KEY = str(TASK)
@@ -31,10 +32,12 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(api: FakeApi, times: WatchTimes = TIMES) -> AsyncIterator[Watched]:
+async def watched(
+    api: FakeApi, times: WatchTimes = TIMES, slim: Callable[[Object], Object] = lambda item: item
+) -> AsyncIterator[Watched]:
     told: list[str] = []
     async with client(api) as kube:
-        informer = Informer(kube, kube.pods_path, changed=told.append, times=times)
+        informer = Informer(kube, kube.pods_path, changed=told.append, times=times, slim=slim)
         task = asyncio.create_task(informer.run())
         try:
             yield Watched(api, informer, told)
@@ -179,6 +182,22 @@ async def test_thousand_pods_come_in_pages(fake_api):
         lists = fake_api.asked("GET", "pods")
         assert [one["limit"] for one in lists] == ["300"] * 4
         assert ["continue" in one for one in lists] == [False, True, True, True]
+
+
+async def test_object_that_cannot_be_read_does_not_keep_the_others_from_being_known(fake_api):
+    def phased(item: Object) -> Object:
+        return {**item, "phase": item["status"]["phase"]}
+
+    unreadable = pod(name="unreadable", uid="unreadable", task=uuid4())
+    unreadable["status"] = None
+    await fake_api.put("pods", unreadable)
+    await fake_api.put("pods", pod())
+    async with watched(fake_api, slim=phased) as w:
+        await w.until(w.informer.synced.is_set)
+        assert w.told == [KEY]
+        await fake_api.put("pods", {**unreadable, "spec": {}})
+        await fake_api.put("pods", pod(phase="Running"))
+        await w.until(lambda: w.phase() == "Running")
 
 
 async def test_page_that_has_expired_begins_the_list_anew(fake_api):

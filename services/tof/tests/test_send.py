@@ -3,8 +3,14 @@
 # ruff: noqa: PLR0917  # fixtures are arguments; tests may block
 
 import hashlib
+import http.server
 import os
+import queue
 import secrets
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +19,7 @@ import pytest
 from poiesis_models.runfiles import SentOutput
 from poiesis_models.worklist import OutputItem, WorkList
 from poiesis_transfer.config import S3Config
-from s3_for_tests import Ended, keys, run_filer
+from s3_for_tests import Ended, environment, keys, run_filer
 
 MIB = 1024 * 1024
 
@@ -92,7 +98,7 @@ def test_what_can_be_sent_is_sent_before_the_filer_fails(
     assert ended.code == 65
     assert (
         ended.progress.error
-        == "output /out/a\ufffd: its name is not UTF-8, which S3 keys have to be; and 2 more"
+        == "output /out/a\ufffd: its name is not UTF-8, which URLs have to be; and 2 more"
     )
     assert keys(admin, bucket) == {"o/good": 1}
 
@@ -116,7 +122,7 @@ def test_nothing_outside_the_tasks_data_is_ever_sent(
     assert ended.code == 0
     assert keys(admin, bucket) == {}
     assert (
-        "output /out/a was not sent: the symbolic link /out/a leads to /proc/self/environ"
+        "/out/a was left out: the symbolic link /out/a leads to /proc/self/environ"
         in ended.progress.warnings[0]
     )
 
@@ -183,3 +189,67 @@ def test_a_big_file_needs_no_more_memory(send, root: Path, s3: S3Config, admin: 
         stored.update(block)
     assert stored.digest() == digest.digest()
     assert ended.max_rss_mib < 128
+
+
+class Stalling(http.server.BaseHTTPRequestHandler):
+    """An S3 that begins uploads and then takes no part of them."""
+
+    protocol_version = "HTTP/1.1"
+    asked: queue.Queue[str]
+    over: threading.Event
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._answer(b"<R xmlns='x'><UploadId>the-upload</UploadId></R>")
+
+    def do_PUT(self) -> None:
+        self.asked.put("PUT")
+        self.over.wait()
+        self.close_connection = True
+
+    def do_DELETE(self) -> None:
+        self.asked.put(self.path)
+        self._answer(b"")
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response_only(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing is logged."""
+
+
+def test_sigterm_aborts_an_upload_that_hangs_and_ends_at_once(tmp_path: Path, root: Path):
+    with (root / "out/big").open("wb") as file:
+        file.truncate(100 * MIB)
+    item = OutputItem(path="/out/big", local=f"{root}/out/big", url="s3://b/k")
+    (tmp_path / "work.json").write_text(WorkList(task="t", outputs=(item,)).to_json(), encoding="utf-8")
+
+    class Handler(Stalling):
+        asked = queue.Queue()
+        over = threading.Event()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
+        serving.start()
+        there = S3Config(
+            endpoint_url=f"http://127.0.0.1:{server.server_port}", access_key_id="a", secret_access_key="b"
+        )
+        places = {"POIESIS_RUN": str(tmp_path), "POIESIS_WORK_LIST": str(tmp_path / "work.json")}
+        with subprocess.Popen(
+            [sys.executable, "-m", "poiesis_tof"], env=environment(there) | places, stderr=subprocess.PIPE
+        ) as process:
+            assert Handler.asked.get(timeout=60) == "PUT"
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=20)  # less than an idle connection is waited for
+        Handler.over.set()
+        server.shutdown()
+        serving.join()
+    assert process.returncode == 143
+    asked = []
+    while not Handler.asked.empty():
+        asked.append(Handler.asked.get())
+    assert "/b/k?uploadId=the-upload" in asked

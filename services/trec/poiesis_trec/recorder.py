@@ -12,6 +12,7 @@ from pathlib import Path
 
 from poiesis_models.report import Answer
 from poiesis_models.states import TesState, terminal_state
+from poiesis_models.together import together
 from poiesis_trec import words
 from poiesis_trec.backoff import Backoff
 from poiesis_trec.config import Config
@@ -58,33 +59,27 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     watch = PodWatch(config.kubernetes, config.pod, changed) if config.kubernetes else None
     db = TasksDb(config.dsn_file, config.task_id, config.token)
     recorder = Recorder(config, runs=runs, watch=watch, db=db, changed=changed, stop=stop)
+    helpers = [runs.follow(), _until_time_is_up(stop, changed, config)]
+    if watch is not None:
+        helpers.append(watch.run())
     try:
-        async with asyncio.TaskGroup() as group:
-            helpers = [group.create_task(runs.follow(), name="follow the run directories")]
-            if watch is not None:
-                helpers.append(group.create_task(watch.run(), name="watch the Pod"))
-            limit = asyncio.timeout(None)
-            try:
-                async with limit:
-                    helpers.append(group.create_task(_on_stop(stop, changed, limit, config), name="stop"))
-                    await recorder.record()
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                logger.warning("out of time: the rest is the Task Controller's")
-            for helper in helpers:
-                helper.cancel()
+        await together([recorder.record()], helpers)
+    except _OutOfTime:
+        logger.warning("out of time: the rest is the Task Controller's")
     finally:
         await db.close()
     await stop.wait()  # a sidecar that exits is started again
 
 
-async def _on_stop(
-    stop: asyncio.Event, changed: asyncio.Event, limit: asyncio.Timeout, config: Config
-) -> None:
+class _OutOfTime(Exception):
+    """The grace period is over but for the time that it takes to leave."""
+
+
+async def _until_time_is_up(stop: asyncio.Event, changed: asyncio.Event, config: Config) -> None:
     await stop.wait()
-    limit.reschedule(asyncio.get_running_loop().time() + max(config.grace_seconds - _LEAVE_MARGIN_SECONDS, 1))
     changed.set()
+    await asyncio.sleep(max(config.grace_seconds - _LEAVE_MARGIN_SECONDS, 1))
+    raise _OutOfTime
 
 
 class Recorder:

@@ -276,6 +276,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- include "poiesis.setIfAny" (list $storage "secretName" (include "poiesis.storageSecret" .)) -}}
 {{- include "poiesis.setIfAny" (list $storage "endpoint" $s3.endpoint) -}}
 {{- include "poiesis.setIfAny" (list $storage "region" $s3.region) -}}
+{{- include "poiesis.setIfAny" (list $storage "httpAllow" $values.storage.http.allow) -}}
 {{- if $s3.caSecret.name -}}
 {{- $_ := set $storage "caSecret" $s3.caSecret -}}
 {{- end -}}
@@ -326,10 +327,14 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
     "queue" $queue
     "backendParameters" $values.backendParameters
     "serviceInfo" $info
-    "limits" (dict "bodyBytes" $values.api.bodyBytes)
+    "limits" (dict "bodyBytes" $values.api.bodyBytes "bodySeconds" (float64 $values.api.bodySeconds))
     "userLimits" (include "poiesis.userLimits" . | fromJson)
     "auth" (include "poiesis.auth" . | fromJson)
-    "http" (dict "host" "0.0.0.0" "port" 8000 "drainSeconds" (float64 $values.api.drainSeconds))
+    "http" (dict
+      "host" "0.0.0.0"
+      "port" 8000
+      "drainSeconds" (float64 $values.api.drainSeconds)
+      "allowedOrigins" $values.api.allowedOrigins)
     "database" (set (deepCopy $values.api.database) "timeoutSeconds" (float64 $values.api.database.timeoutSeconds))
   | toPrettyJson -}}
 {{- end -}}

@@ -1,0 +1,117 @@
+"""As an operator of few users I put their names and passwords into a Secret, and each has their own tasks."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import aiohttp
+import bcrypt
+import pytest
+
+from command import Command
+from documents import only_log, sh
+from install import Release, Secrets, Values
+from lab.images import Images
+from ownership import assert_a_task_is_its_owners
+from tes_client import PATH, Document, TesClient, connect
+
+pytestmark = pytest.mark.e2e
+
+USERS = ("alice", "bob", "root")
+_VALUES: Values = {
+    "auth": {
+        "mode": "basic",
+        "basic": {"existingSecret": "tes-users"},
+        "administrators": {"users": ["root"]},
+    },
+    "userLimits": {"active": {"tasks": 2}},
+}
+
+
+def _htpasswd() -> str:
+    """As `htpasswd -B -C 10` writes it; a user's password is their name and `-password`."""
+    hashes = {user: bcrypt.hashpw(f"{user}-password".encode(), bcrypt.gensalt(10)) for user in USERS}
+    return "".join(f"{user}:{hashed.decode()}\n" for user, hashed in hashes.items())
+
+
+@pytest.fixture(scope="module")
+def release(with_users: Callable[[Values, Secrets], Release]) -> Release:
+    return with_users(_VALUES, {"tes-users": {"htpasswd": _htpasswd()}})
+
+
+def _as(release: Release, user: str) -> AbstractAsyncContextManager[TesClient]:
+    return connect(release.url, user=(user, f"{user}-password"))
+
+
+@pytest.fixture
+async def alice(release: Release) -> AsyncIterator[TesClient]:
+    async with _as(release, "alice") as client:
+        yield client
+
+
+@pytest.fixture
+async def bob(release: Release) -> AsyncIterator[TesClient]:
+    async with _as(release, "bob") as client:
+        yield client
+
+
+@pytest.fixture
+async def root(release: Release) -> AsyncIterator[TesClient]:
+    async with _as(release, "root") as client:
+        yield client
+
+
+@pytest.mark.parametrize("user", [None, ("alice", "wrong"), ("eve", "eve-password")])
+async def test_nobody_gets_in_without_the_right_password(
+    release: Release, user: tuple[str, str] | None
+) -> None:
+    headers = {"Authorization": aiohttp.encode_basic_auth(*user)} if user else {}
+    async with (
+        aiohttp.ClientSession(headers=headers) as http,
+        http.get(f"{release.url}{PATH}/tasks") as answer,
+    ):
+        challenge = answer.headers["WWW-Authenticate"]
+        assert (answer.status, challenge) == (401, 'Basic realm="poiesis", charset="UTF-8"')
+
+
+async def test_service_info_needs_no_password(release: Release) -> None:
+    async with connect(release.url) as nobody:
+        assert (await nobody.service_info())["type"]["artifact"] == "tes"
+
+
+async def test_a_task_is_seen_by_who_created_it_and_by_administrators(
+    alice: TesClient, bob: TesClient, root: TesClient, images: Images
+) -> None:
+    await assert_a_task_is_its_owners(owner=alice, other=bob, root=root, image=images.busybox)
+
+
+async def test_a_task_that_waits_for_others_of_its_owner_says_so(
+    alice: TesClient, bob: TesClient, images: Images
+) -> None:
+    document: Document = {"executors": [sh(images.busybox, "sleep 3")]}
+    tasks = [await alice.create(document) for _ in range(3)]
+    other = await bob.create(document)
+    for task in tasks:
+        assert (await alice.wait(task)).state == "COMPLETE"
+    await bob.wait(other)
+
+    line = "waits until another task of its owner ends: one user may have 2 active tasks"
+    ended = [await alice.get(task, "FULL") for task in tasks] + [await bob.get(other, "FULL")]
+    said = [[one for one in only_log(task)["system_logs"] if line in one] for task in ended]
+    assert [len(lines) for lines in said] == [0, 0, 1, 0]
+
+
+async def test_the_command_takes_a_user_and_a_password(
+    release: Release, images: Images, tmp_path: Path
+) -> None:
+    password = tmp_path / "password"
+    credentials = {"POIESIS_USER": "alice", "POIESIS_PASSWORD_FILE": str(password)}
+    poiesis = Command(home=tmp_path, environment={"POIESIS_SERVER": release.url, **credentials})
+
+    password.write_text("alice-password\n")
+    code, out, err = await poiesis.run("run", "--logs", images.busybox, "--", "echo", "hello")
+    assert (code, out) == (0, "hello\n"), err
+
+    password.write_text("wrong\n")
+    code, _, err = await poiesis.run("list")
+    assert (code, "the server refuses the credentials that are set" in err) == (77, True), err

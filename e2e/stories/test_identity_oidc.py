@@ -1,0 +1,220 @@
+"""As an operator with Keycloak I let its users in, as docs/identity.md says, and each has their own tasks.
+
+The realm is docs/examples/science-realm.json, and the chart's values are docs/examples/keycloak-values.yaml
+but for the issuer, which is a gateway before Keycloak.
+"""
+
+import asyncio
+import base64
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+import yaml
+
+from command import Command, ended
+from documents import assert_ended, sh
+from gateway import Gateway, gateway
+from install import Release, Secrets, Values, kube_of, merged
+from keycloak_page import confirm
+from kube import Kube, Node
+from lab.backends import Keycloak
+from lab.cluster import Cluster
+from lab.images import Images
+from lab.realm import EXAMPLE, Realm, make_realm
+from ownership import assert_a_task_is_its_owners
+from tes_client import PATH, TesClient, connect
+from waiting import eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+
+_VALUES = EXAMPLE.with_name("keycloak-values.yaml")
+_ENOUGH = 12  # requests on connections of their own, so that each of the two replicas gets some
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def issuer(node: Node, keycloak: Keycloak) -> AsyncIterator[Gateway]:
+    """What Pods and people take for Keycloak."""
+    async with gateway(await node.host_address(), keycloak.url) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def realm(issuer: Gateway, keycloak: Keycloak) -> AsyncIterator[Realm]:
+    """The example's realm, under a name of its own."""
+    made = await make_realm(issuer.url, keycloak.administrator, keycloak.password)
+    yield made
+    await made.remove()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def release(with_users: Callable[[Values, Secrets], Release], realm: Realm) -> Release:
+    """The example's values, and nothing that is remembered for long."""
+    here = {"issuer": realm.issuer, "minRefreshSeconds": 1, "introspection": {"cacheSeconds": 0}}
+    values = merged(yaml.safe_load(_VALUES.read_text()), {"auth": {"oidc": here}})
+    secret = {"tes-introspection": {"client-secret": "server-secret"}}
+    return await asyncio.to_thread(with_users, values, secret)
+
+
+async def _as(stack: AsyncExitStack, release: Release, realm: Realm, user: str) -> TesClient:
+    return await stack.enter_async_context(connect(release.url, token=await realm.user_token(user)))
+
+
+async def _answers(release: Release, token: str, path: str) -> list[tuple[int, str]]:
+    """Of every replica: statuses, and what is said of credentials or of when to come again."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as http:
+
+        async def ask() -> tuple[int, str]:
+            async with http.get(f"{release.url}{path}") as answer:
+                said = (answer.headers.get(name, "") for name in ("WWW-Authenticate", "Retry-After"))
+                return answer.status, "".join(said)
+
+        return sorted(set(await asyncio.gather(*(ask() for _ in range(_ENOUGH)))))
+
+
+async def test_a_token_runs_a_task_that_its_bearer_and_administrators_alone_see(
+    release: Release, realm: Realm, images: Images
+) -> None:
+    async with AsyncExitStack() as stack:
+        alice, bob, root = [await _as(stack, release, realm, user) for user in ("alice", "bob", "root")]
+        await assert_a_task_is_its_owners(owner=alice, other=bob, root=root, image=images.busybox)
+
+
+async def test_a_workflow_engine_runs_tasks_with_a_token_of_its_own(
+    release: Release, realm: Realm, images: Images
+) -> None:
+    async with connect(release.url, token=await realm.workflow_token()) as engine:
+        task = await engine.run({"executors": [sh(images.busybox, "echo engine")]})
+        assert_ended(task, "COMPLETE")
+        assert [one["id"] for one in (await engine.list_tasks())["tasks"]] == [task["id"]]
+
+
+@pytest.mark.parametrize(
+    "path", [f"{PATH}/service-info", f"{PATH}/openapi.json", f"{PATH}/ui", "/healthz", "/readyz"]
+)
+async def test_what_is_public_needs_no_token(release: Release, path: str) -> None:
+    assert await _answers(release, "", path) == [(200, "")]
+
+
+async def test_everything_else_needs_one_that_counts(release: Release, realm: Realm) -> None:
+    tasks = f"{PATH}/tasks"
+    assert await _answers(release, "", tasks) == [(401, 'Bearer realm="poiesis"')]
+    ((status, challenge),) = await _answers(release, f"{await realm.user_token('alice')}x", tasks)
+    assert (status, 'error="invalid_token"' in challenge) == (401, True)
+    assert await _answers(release, await realm.user_token("alice"), tasks) == [(200, "")]
+
+
+async def test_a_person_logs_in_by_device_and_runs_a_task(
+    release: Release, realm: Realm, images: Images, tmp_path: Path
+) -> None:
+    poiesis = Command(home=tmp_path, environment={"POIESIS_SERVER": release.url})
+    login = await poiesis.start("login", "--issuer", realm.issuer, "--client-id", "tes-cli", "--scope", "tes")
+    assert login.stderr is not None
+    lines: list[str] = []
+    while not (lines and lines[-1].startswith("or open ")):
+        line = await asyncio.wait_for(login.stderr.readline(), 60)
+        assert line, lines
+        lines.append(line.decode())
+    page = await confirm(lines[-1].split()[-1], user="alice", password="alice-password")
+    assert "Device Login Successful" in page
+    code, _, err = await ended(login)
+    assert (code, err) == (0, f"logged in at {release.url}{PATH}\n")
+
+    name = f"by-device-{uuid.uuid4().hex}"
+    code, out, err = await poiesis.run(
+        "run", "--name", name, "--logs", images.busybox, "--", "echo", "logged in"
+    )
+    assert (code, out) == (0, "logged in\n"), err
+    async with connect(release.url, token=await realm.user_token("alice")) as alice:
+        assert len((await alice.list_tasks(name_prefix=name))["tasks"]) == 1
+    assert (await poiesis.run("logout"))[0] == 0
+    assert (await poiesis.run("list"))[0] == 77
+
+
+@pytest.mark.parametrize("variable", ["POIESIS_TOKEN", "POIESIS_TOKEN_FILE"])
+async def test_the_command_takes_a_token_by_environment_and_by_file(
+    variable: str, release: Release, realm: Realm, tmp_path: Path
+) -> None:
+    token, file = await realm.user_token("bob"), tmp_path / "token"
+    file.write_text(f"{token}\n")
+    given = token if variable == "POIESIS_TOKEN" else str(file)
+    poiesis = Command(home=tmp_path, environment={"POIESIS_SERVER": release.url, variable: given})
+    code, out, err = await poiesis.run("--output", "json", "list")
+    assert (code, json.loads(out)["tasks"]) == (0, []), err
+
+
+async def test_a_token_of_a_new_key_counts_at_once_and_no_api_is_restarted(
+    release: Release, realm: Realm, cluster: Cluster
+) -> None:
+    kube, tasks = kube_of(cluster, release), f"{PATH}/tasks"
+    before, apis = await realm.user_token("alice"), await _apis(kube)
+    key = await realm.rotate_keys("ES256")
+    try:
+        after = await realm.user_token("alice")
+        assert [_header(token)["alg"] for token in (before, after)] == ["RS256", "ES256"]
+        await asyncio.sleep(1)  # minRefreshSeconds: keys may have been fetched just now
+        for token in (after, before):
+            assert await _answers(release, token, tasks) == [(200, "")]
+    finally:
+        await realm.remove_key(key)
+    assert await _apis(kube) == apis
+
+
+async def test_while_the_issuer_is_away_known_keys_serve_and_others_are_a_503(
+    release: Release, realm: Realm, issuer: Gateway
+) -> None:
+    tasks = f"{PATH}/tasks"
+    known = await realm.user_token("alice")
+    assert await _answers(release, known, tasks) == [(200, "")]
+    key = await realm.rotate_keys("PS256")
+    try:
+        unknown, opaque = await realm.user_token("alice"), issuer.opaque(known)
+        async with issuer.away():
+            assert await _answers(release, known, tasks) == [(200, "")]
+            for token in (unknown, opaque):
+                answers = await _answers(release, token, tasks)
+                assert {status for status, _ in answers} == {503}
+                assert all(int(retry_after) > 0 for _, retry_after in answers)
+
+        async def again() -> bool:
+            return await _answers(release, unknown, tasks) == [(200, "")]
+
+        await eventually(again, "keys from an issuer that is back")
+        assert await _answers(release, opaque, tasks) == [(200, "")]
+    finally:
+        await realm.remove_key(key)
+
+
+async def test_an_opaque_token_counts_until_it_is_revoked(
+    release: Release, realm: Realm, issuer: Gateway
+) -> None:
+    tasks, signed = f"{PATH}/tasks", await realm.user_token("alice")
+    opaque = issuer.opaque(signed)
+    async with connect(release.url, token=opaque) as by_opaque, connect(release.url, token=signed) as alice:
+        assert await by_opaque.list_tasks() == await alice.list_tasks()
+    await realm.revoke(signed)
+    ((status, challenge),) = await _answers(release, opaque, tasks)
+    assert (status, 'error="invalid_token"' in challenge) == (401, True)
+    assert await _answers(release, signed, tasks) == [(200, "")], "nobody is asked for a signed token"
+
+
+async def _apis(kube: Kube) -> Mapping[str, int]:
+    """How often each was restarted, by Pod."""
+    return {
+        pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"]
+        for pod in await kube.of_component("pods", "api")
+    }
+
+
+def _header(token: str) -> Mapping[str, Any]:
+    part = token.partition(".")[0]
+    header: Mapping[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return header

@@ -1,0 +1,132 @@
+"""As a user of Snakemake I run my rules as tasks, with my files in object storage."""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from command import ended
+from kube import Kube, Node
+from lab import clients
+from little_cpu import little_cpu
+from storage import Bucket, Endpoint
+from tes_client import TesClient
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("room")]
+
+_SCRIPT = "/tmp/run_snakemake.sh"  # of every task of Snakemake's, and of no other story's
+_SUBMITTED = r"Task submitted: (\S+)"
+_SNAKEFILE = """
+rule all:
+    input: "shouted.txt"
+
+rule sort:
+    input: "words.txt"
+    output: "sorted.txt"
+    shell: "sort {input} > {output}"
+
+rule shout:
+    input: "sorted.txt"
+    output: "shouted.txt"
+    shell: "tr a-z A-Z < {input} > {output}; %s"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snakemake:
+    """Snakemake 9 with the executor plugin tes 0.1.3, in a directory, with a server and a bucket."""
+
+    program: Path
+    folder: Path
+    client: TesClient
+    options: tuple[str, ...]
+    environment: dict[str, str]
+
+    async def run(self, snakefile: str) -> tuple[int | None, str]:
+        """Exit code, and what it and its tasks say."""
+        (self.folder / "Snakefile").write_text(snakefile)
+        process = await asyncio.create_subprocess_exec(
+            *(self.program, *self.options),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        code, said, _ = await ended(process, 900)  # it looks at each job for the first time after 40 s
+        tasks = [await self.client.get(task_id, "FULL") for task_id in re.findall(_SUBMITTED, said)]
+        return code, "\n".join([said, *map(str, tasks)])
+
+
+@pytest.fixture
+def keys(storage: Endpoint) -> dict[str, str]:
+    """The storage's, in Snakemake's environment; it hands them on to its jobs."""
+    return {
+        "SNAKEMAKE_STORAGE_S3_ACCESS_KEY": storage.access_key,
+        "SNAKEMAKE_STORAGE_S3_SECRET_KEY": storage.secret_key,
+    }
+
+
+@pytest.fixture
+def files(storage: Endpoint, bucket: Bucket) -> tuple[str, ...]:
+    """Where they are: it and its jobs reach the storage by one URL."""
+    return (
+        *("--default-storage-provider", "s3", "--default-storage-prefix", f"s3://{bucket.name}"),
+        *("--storage-s3-endpoint-url", storage.pod_url),
+    )
+
+
+@pytest.fixture
+async def room(kube: Kube, node: Node) -> AsyncIterator[None]:
+    """A job asks for a whole core."""
+    async with little_cpu(kube, node, _SCRIPT):
+        yield
+
+
+@pytest.fixture
+async def snakemake(
+    client: TesClient, snakemake_image: str, files: tuple[str, ...], keys: dict[str, str], tmp_path: Path
+) -> Snakemake:
+    """In an empty directory."""
+    binaries = await asyncio.to_thread(clients.environment, "snakemake-9")
+    (tmp_path / "funnel.log").touch()  # which the plugin shows of a failed job
+    return Snakemake(
+        program=binaries / "snakemake",
+        folder=tmp_path,
+        client=client,
+        options=(
+            *("--executor", "tes", "--tes-url", client.base.removesuffix("/v1"), "--jobs", "2"),
+            *("--container-image", snakemake_image, "--default-resources", "mem_mb=500"),
+            *files,
+        ),
+        environment={
+            "PATH": f"{binaries}:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "NO_PROXY": "*",
+            "GITHUB_WORKSPACE": str(tmp_path),
+            **keys,
+        },
+    )
+
+
+async def test_two_rules_give_their_file(snakemake: Snakemake, bucket: Bucket) -> None:
+    await bucket.put("words.txt", b"pear\napple\nfig\n")
+
+    code, said = await snakemake.run(_SNAKEFILE % "true")
+
+    assert code == 0, said
+    assert await bucket.text("shouted.txt") == "APPLE\nFIG\nPEAR\n"
+
+
+async def test_a_rule_that_fails_fails_the_workflow(snakemake: Snakemake, bucket: Bucket) -> None:
+    await bucket.put("words.txt", b"fig\n")
+
+    code, said = await snakemake.run(_SNAKEFILE % "exit 3")
+
+    assert code == 1, said
+    assert "Error in rule shout" in said
+    assert await bucket.text("sorted.txt") == "fig\n"
+    assert "shouted.txt" not in await bucket.keys()

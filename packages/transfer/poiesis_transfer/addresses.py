@@ -1,0 +1,76 @@
+"""Which addresses a task's URL may lead to. Pure; standard library only.
+
+A filer runs inside the cluster and fetches what users name. Without a rule they could read through it what
+only the cluster sees: the cloud's metadata service, the API server, other tenants' services.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from poiesis_transfer.errors import Permanent
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+_ALSO_INTERNAL = (
+    ipaddress.IPv4Network("168.63.129.16/32"),  # Azure's host, public by its number
+    ipaddress.IPv4Network("192.0.0.0/24"),  # IETF protocol assignments; Oracle's metadata service
+)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the operator allows besides public addresses: networks, and hosts by name or literal address."""
+
+    networks: tuple[Network, ...] = ()
+    hosts: frozenset[str] = field(default_factory=frozenset)
+
+    @classmethod
+    def parse(cls, entries: Iterable[str]) -> "Allowed":
+        """`10.1.0.0/16`, `192.0.2.7`, `files.example.org`; raise Permanent for what is none of them."""
+        networks: list[Network] = []
+        hosts: set[str] = set()
+        for entry in entries:
+            if _looks_numeric(entry):
+                networks.append(_network(entry))
+            else:
+                hosts.add(entry.lower().rstrip("."))
+        return cls(tuple(networks), frozenset(hosts))
+
+    def reaches(self, host: str, address: str) -> bool:
+        """Whether a connection to `host`, by this address of it, may be made."""
+        if host.lower().rstrip(".") in self.hosts:
+            return True
+        real = real_address(address)
+        return is_public(real) or any(
+            real in network for network in self.networks if network.version == real.version
+        )
+
+
+def real_address(text: str) -> Address:
+    """An address; of an IPv6 one that stands for an IPv4 one (mapped, NAT64, 6to4, Teredo), the latter."""
+    address = ipaddress.ip_address(text.partition("%")[0])  # without the zone
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or address
+
+
+def is_public(address: Address) -> bool:
+    """Reachable from the internet, so not link-local, loopback, private, shared, multicast or reserved."""
+    special = address.is_multicast or any(address in network for network in _ALSO_INTERNAL)
+    return address.is_global and not special
+
+
+def _looks_numeric(entry: str) -> bool:
+    return ":" in entry or "/" in entry or entry.replace(".", "").isdigit()
+
+
+def _network(entry: str) -> Network:
+    try:
+        return ipaddress.ip_network(entry)
+    except ValueError as error:
+        raise Permanent(f"{entry!r} is neither a network, an address nor a host: {error}") from error

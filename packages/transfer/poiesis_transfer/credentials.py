@@ -1,0 +1,78 @@
+"""Who the filer is at S3. botocore, slow to load, is asked only where no keys are given."""
+
+import threading
+from typing import Any, Protocol
+
+from poiesis_transfer.config import S3Config
+from poiesis_transfer.errors import Passing, Permanent
+from poiesis_transfer.sigv4 import Credentials
+
+
+class Identity(Protocol):
+    """Credentials that may change while a filer works."""
+
+    def credentials(self) -> Credentials | None:
+        """To sign the next request with; None: requests are not signed. Raise TransferError."""
+
+
+class Given:
+    """Keys of the environment, or none at all."""
+
+    def __init__(self, credentials: Credentials | None) -> None:
+        self._credentials = credentials
+
+    def credentials(self) -> Credentials | None:
+        """Always the same."""
+        return self._credentials
+
+
+class Chain:
+    """AWS' standard chain: web identity (IRSA), container and instance roles, profiles. Renewed in time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: Any = None
+
+    def credentials(self) -> Credentials | None:
+        """Raise Permanent where there is no identity, Passing where there is one that does not answer."""
+        import botocore.exceptions
+
+        try:
+            with self._lock:
+                if self._found is None:
+                    self._found = _search()
+                frozen = self._found.get_frozen_credentials()
+        except (
+            botocore.exceptions.ConnectionError,
+            botocore.exceptions.HTTPClientError,
+            botocore.exceptions.CredentialRetrievalError,
+            botocore.exceptions.MetadataRetrievalError,
+        ) as error:
+            raise Passing(f"AWS gives no credentials: {type(error).__name__}") from error
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise Permanent(f"AWS gives no credentials: {_reason(error)}") from error
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def identity(config: S3Config) -> Identity:
+    """The one that is configured."""
+    if config.anonymous:
+        return Given(None)
+    if config.access_key_id is not None and config.secret_access_key is not None:
+        return Given(Credentials(config.access_key_id, config.secret_access_key, config.session_token))
+    return Chain()
+
+
+def _search() -> Any:
+    import botocore.session
+
+    found = botocore.session.get_session().get_credentials()
+    if found is None:
+        raise Permanent("the service has no S3 credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)")
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """The code of STS' answer, or the kind of the failure: their texts may hold more."""
+    answer = getattr(error, "response", None) or {}
+    return str(answer.get("Error", {}).get("Code") or type(error).__name__)
