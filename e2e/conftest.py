@@ -27,7 +27,6 @@ from xdist.scheduler import LoadScopeScheduling
 
 from failures.case import World
 from failures.node_disturbances import well_again
-from filer_kit.shipped import obscure
 from install import (
     DATABASE_SECRET,
     RCLONE_SECRET,
@@ -373,7 +372,6 @@ def weed(other_s3: Endpoint) -> Iterator[Bucket]:
 @pytest.fixture(scope="session")
 def rclone_conf(remotes: dict[str, backends.Remote], other_s3: Endpoint) -> str:
     """Remotes for sftp://, webdav:// and weed://."""
-    image = services.build(["rclone"])["rclone"]
     sftp, webdav = remotes["sftp"], remotes["webdav"]
     return f"""
 [sftp]
@@ -381,13 +379,13 @@ type = sftp
 host = {sftp.pod_host}
 port = {sftp.pod_port}
 user = {sftp.user}
-pass = {obscure(image, sftp.password)}
+pass = {sftp.obscured()}
 shell_type = none
 [webdav]
 type = webdav
 url = http://{webdav.pod_address}
 user = {webdav.user}
-pass = {obscure(image, webdav.password)}
+pass = {webdav.obscured()}
 [weed]
 type = s3
 provider = SeaweedFS

@@ -3,9 +3,9 @@
 Every test that the filer's abilities allow for runs in docker alone. docs/filers.md explains the options.
 """
 
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from filer_kit import shipped
 from filer_kit.container import Pod, Subject, argv, install_helper
 from filer_kit.stores import Program, Store
-from lab import daemon, services
+from lab import daemon
 
 _ABILITIES = {"inputs", "outputs", "directories", "network", "http"}
 
@@ -63,33 +63,46 @@ def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the helper, as the recorder leaves it."""
     daemon.ensure()
     folder = tmp_path_factory.mktemp("bin") / "bin"
-    install_helper(services.build(["helper"])["helper"], folder)
+    install_helper(shipped.built("helper"), folder)
     return folder
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A filer, and where its data is."""
+
+    pod: Pod
+    store: Store
+
+
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, shipped.Made]:
-    """Filers that were made for earlier tests, by name."""
-    return {}
+def ready() -> Iterator[dict[str, Ready]]:
+    """Filers of earlier tests, by name; their containers go at the end."""
+    filers: dict[str, Ready] = {}
+    yield filers
+    for filer in filers.values():
+        filer.pod.close()
 
 
 @pytest.fixture
 def filer(
     request: pytest.FixtureRequest,
-    made: dict[str, shipped.Made],
+    ready: dict[str, Ready],
     helper: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> shipped.Made:
+) -> Ready:
     """The filer under test, and its store."""
     name: str = request.param
-    if name not in made:
-        folder = tmp_path_factory.mktemp("shared")
-        make = _given(request.config) if request.config.getoption("filer_image") else None
-        made[name] = make() if make else shipped.FILERS[name].make(folder)
-    return made[name]
+    if name not in ready:
+        make = (
+            _given(request.config) if request.config.getoption("filer_image") else shipped.FILERS[name].make
+        )
+        subject, store = make(tmp_path_factory.mktemp("shared"))
+        ready[name] = Ready(Pod(subject, helper, tmp_path_factory.mktemp("pod")), store)
+    return ready[name]
 
 
-def _given(config: pytest.Config) -> Callable[[], shipped.Made]:
+def _given(config: pytest.Config) -> Callable[[Path], shipped.Made]:
     program, secret = config.getoption("filer_store"), config.getoption("filer_secret")
     if not program:
         raise pytest.UsageError("--filer-image needs --filer-store")
@@ -101,13 +114,13 @@ def _given(config: pytest.Config) -> Callable[[], shipped.Made]:
         env=dict(given.split("=", 1) for given in config.getoption("filer_env")),
         secret=files,
     )
-    return lambda: (subject, Program(program))
+    return lambda _: (subject, Program(program))
 
 
 @pytest.fixture
-def store(filer: shipped.Made) -> Store:
+def store(filer: Ready) -> Store:
     """Where its data is."""
-    return filer[1]
+    return filer.store
 
 
 @pytest.fixture
@@ -117,12 +130,11 @@ def name() -> str:
 
 
 @pytest.fixture
-def pod(filer: shipped.Made, helper: Path, tmp_path: Path) -> Iterator[Pod]:
+def pod(filer: Ready) -> Pod:
     """The volumes of a TaskPod, with one mounted directory, /data."""
-    pod = Pod(filer[0], helper, tmp_path)
-    pod.directory(pod.root / "data")
-    yield pod
-    shutil.rmtree(tmp_path, ignore_errors=True)
+    filer.pod.empty()
+    filer.pod.directory(filer.pod.root / "data")
+    return filer.pod
 
 
 @pytest.fixture

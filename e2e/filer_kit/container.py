@@ -1,8 +1,14 @@
-"""A filer in a container of docker's, started as a TaskPod starts it."""
+"""A filer in a container of docker's, started as a TaskPod starts it.
+
+Making a container takes docker longer than most filers work. So one is kept for each filer, with volumes that
+are emptied for each task, and the helper starts the filer in it. A test that needs a container of its own
+(another network, a full volume, a signal) gets one, where the helper is process 1 as in a TaskPod.
+"""
 
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +30,9 @@ _PROGRESS = Draft202012Validator(
 _LINE_BYTES = 16 * 1024
 _DISK_BYTES = 10**10  # what the chart gives who asks for nothing
 _DOCKER_FAILED = 125
+_DOCKER_ERRORS = ("Error response from daemon", "OCI runtime exec failed")
+_HELPER = "/poiesis/bin/helper"
+_WAIT = ("wait", "--ack", "/poiesis/ack/over", "--timeout", "7200")  # or until it is removed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,31 +69,35 @@ class Ended:
         return "\n".join(one["message"] for one in self.events if one["event"] in {"warning", "error"})
 
 
-def pod_arguments(
-    command: Sequence[str], volumes: Mapping[str, str], env: Mapping[str, str]
-) -> tuple[list[str], list[str]]:
-    """docker's options before the image, and what follows it. `volumes`: path in the container -> source.
+# A unit test holds these two against what the api gives Kubernetes.
 
-    A unit test holds this against what the api gives Kubernetes.
-    """
+
+def pod_options(volumes: Mapping[str, str], env: Mapping[str, str]) -> list[str]:
+    """docker's options before the image. `volumes`: path in the container -> source."""
     options = ["--user", USER, "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     for name, value in env.items():
         options += ["--env", f"{name}={value}"]
     for path, source in volumes.items():
         options += ["--volume", f"{source}:{path}"]
+    return [*options, "--entrypoint", _HELPER]
+
+
+def run_arguments(command: Sequence[str]) -> list[str]:
+    """The helper's, to run a filer."""
     helper = ["run", "--run", "/poiesis/run", "--runs", "/poiesis/runs", "--log-bytes", "65536"]
     helper += ["--grace", str(GRACE_SECONDS), "--ack", "/poiesis/ack/done", "--ack-timeout", "60"]
-    return [*options, "--entrypoint", "/poiesis/bin/helper"], [*helper, "--rerun", "--", *command]
+    return [*helper, "--rerun", "--", *command]
 
 
 class Pod:
-    """The volumes of one TaskPod, in which a filer may be started several times."""
+    """The volumes of a TaskPod, in which a filer may be started several times."""
 
     def __init__(self, subject: Subject, helper: Path, folder: Path) -> None:
         self.subject = subject
         self.root = folder / "task/root"
         self._helper = helper
         self._folder = folder
+        self._kept: str | None = None
         for name in ("run", "ack", "task", "task/root", "spec", "secret"):
             self.directory(folder / name)
         (folder / "ack/done").write_text(
@@ -106,17 +119,48 @@ class Pod:
             (self._folder / "spec" / name).write_text(text)
             (self._folder / "spec" / name).chmod(0o644)
 
-    def run(self, *, network: str | None = None, options: Sequence[str] = ()) -> Ended:
+    def empty(self) -> None:
+        """For the next task, as if its volumes were new."""
+        old = self._folder / "old"
+        for name in ("run", "task", "spec"):
+            (old / name).mkdir(parents=True)
+            for entry in (self._folder / name).iterdir():
+                entry.rename(old / name / entry.name)
+        shutil.rmtree(old, ignore_errors=True)
+        if old.exists():  # somebody else's files
+            old.rename(self._folder / f"old-{uuid.uuid4().hex}")
+        self.directory(self.root)
+
+    def close(self) -> None:
+        """Remove the container that was kept."""
+        if self._kept is not None:
+            docker.docker("rm", "--force", self._kept)
+            self._kept = None
+
+    def run(self) -> Ended:
         """Start the filer and wait for its end."""
+        if self._kept is None:
+            self._kept = _new_name()
+            docker.docker("run", "--rm", "--detach", *self.arguments(self._kept, _WAIT))
+        return self._ended(self._kept, "exec", self._kept, _HELPER, *run_arguments(self.subject.command))
+
+    def run_alone(self, *, network: str | None = None, options: Sequence[str] = ()) -> Ended:
+        """In a container of its own."""
         name = _new_name()
-        command = [docker.binary(), "run", "--rm", *self._arguments(name, network, options)]
+        command = run_arguments(self.subject.command)
+        return self._ended(name, "run", "--rm", *self.arguments(name, command, network, options))
+
+    def _ended(self, name: str, *command: str) -> Ended:
         try:
-            done = subprocess.run(command, capture_output=True, check=False, timeout=_SECONDS)
+            done = subprocess.run(
+                [docker.binary(), *command], capture_output=True, check=False, timeout=_SECONDS
+            )
         except subprocess.TimeoutExpired:
             docker.docker("rm", "--force", name)
             raise
         log = (done.stdout + done.stderr).decode("utf-8", "replace")
         assert done.returncode != _DOCKER_FAILED, log
+        assert not log.startswith(_DOCKER_ERRORS), log
         ended = Ended(exit_code=done.returncode, events=tuple(self._events()), log=log)
         everything = log + json.dumps(ended.events, ensure_ascii=False)
         for secret in self.subject.secrets:
@@ -126,7 +170,7 @@ class Pod:
     def interrupted(self, signal: str) -> None:
         """Start it, and signal it as soon as its process runs."""
         started, name = self._folder / "run/started", _new_name()
-        docker.docker("run", "--detach", *self._arguments(name, None, ()))
+        docker.docker("run", "--detach", *self.arguments(name, run_arguments(self.subject.command)))
         try:
             wait_until(started.exists, "the filer's process", seconds=_SECONDS)
             _kill(name, signal)
@@ -134,10 +178,13 @@ class Pod:
         finally:
             docker.docker("rm", "--force", name)
 
-    def _arguments(self, name: str, network: str | None, options: Sequence[str]) -> list[str]:
-        before, after = pod_arguments(self.subject.command, self._volumes(), self._env())
+    def arguments(
+        self, name: str, command: Sequence[str], network: str | None = None, options: Sequence[str] = ()
+    ) -> list[str]:
+        """Of `docker run`; `command`: the helper's arguments."""
         where = ["--name", name, "--network", network or self.subject.network]
-        return [*where, *before, *options, self.subject.image, *after]
+        restricted = pod_options(self._volumes(), self._env())
+        return [*where, *restricted, *options, self.subject.image, *command]
 
     def _volumes(self) -> dict[str, str]:
         mounts = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 
 from filer_kit.container import Subject
@@ -30,6 +31,16 @@ def network() -> str:
     return cluster.NETWORK if docker.has_network(cluster.NETWORK) else "bridge"
 
 
+@once
+def _all_built() -> Mapping[str, str]:
+    return services.build(["helper", "tif", "tof", "rclone", "file"])
+
+
+def built(name: str) -> str:
+    """The image of a service of ours."""
+    return _all_built()[name]
+
+
 def shell_image() -> str:
     """e2e/filers: curl and jq."""
     text = (
@@ -50,7 +61,7 @@ def _s3(name: str) -> Made:
         "POIESIS_S3_ADDRESSING_STYLE": "path",
     }
     subject = Subject(
-        image=services.build([name])[name],
+        image=built(name),
         command=("python3", "-m", f"poiesis_{name}"),
         network=network(),
         env=env,
@@ -62,7 +73,7 @@ def _s3(name: str) -> Made:
 def _http() -> Made:
     remote = _remote("webdav", to_everyone=True)
     subject = Subject(
-        image=services.build(["tif"])["tif"],
+        image=built("tif"),
         command=("python3", "-m", "poiesis_tif"),
         network=network(),
         env={"POIESIS_HTTP_ALLOW": remote.pod_host},
@@ -96,10 +107,9 @@ def _sftp() -> Made:
 
 
 def _rclone(scheme: str, remote: backends.Remote, conf: str) -> Made:
-    image = services.build(["rclone"])["rclone"]
-    obscured = obscure(image, remote.password)
+    obscured = remote.obscured()
     subject = Subject(
-        image=image,
+        image=built("rclone"),
         command=("python3", "-m", "poiesis_rclone"),
         network=network(),
         secret={"rclone.conf": f"{conf}pass = {obscured}\n"},
@@ -108,15 +118,10 @@ def _rclone(scheme: str, remote: backends.Remote, conf: str) -> Made:
     return subject, Server(scheme, remote)
 
 
-def obscure(image: str, password: str) -> str:
-    """As rclone.conf holds passwords."""
-    return docker.docker("run", "--rm", "--entrypoint", "rclone", image, "obscure", password)
-
-
 def _file(folder: Path) -> Made:
     folder.chmod(0o777)
     subject = Subject(
-        image=services.build(["file"])["file"],
+        image=built("file"),
         command=("python3", "-m", "poiesis_file"),
         network="none",
         env={"POIESIS_SHARED": f'[{{"prefix":"{_PREFIX}","writable":true}}]'},
@@ -126,7 +131,7 @@ def _file(folder: Path) -> Made:
 
 
 def _remote(protocol: str, *, to_everyone: bool = False) -> backends.Remote:
-    return backends.start_remote(protocol, services.build(["rclone"])["rclone"], to_everyone=to_everyone)
+    return backends.start_remote(protocol, built("rclone"), to_everyone=to_everyone)
 
 
 _BOTH = frozenset({"inputs", "outputs"})

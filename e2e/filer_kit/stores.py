@@ -4,14 +4,17 @@ A name is a relative path; `url` is how a TES document names it for the filer un
 """
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from lab.backends import Remote
 from storage import Endpoint
 
+ODD_NAMES = ("sp ace+&=.txt", "ünï \U0001f9ec.txt", "a%20b#c?d.txt", "'q\"u`o$te;\\.txt")
 _ABSENT = 3
 
 
@@ -21,8 +24,8 @@ class Store(Protocol):
     def url(self, name: str) -> str:
         """Of the object, or of the directory of that name."""
 
-    def put(self, name: str, data: bytes) -> None:
-        """Store it, with the directories above it."""
+    def put(self, files: Mapping[str, bytes]) -> None:
+        """Store them, by name, with the directories above them."""
 
     def get(self, name: str) -> bytes | None:
         """What is stored; None if nothing is."""
@@ -38,16 +41,20 @@ class S3Bucket:
     def url(self, name: str) -> str:
         return f"s3://{self.bucket}/{name}"
 
-    def put(self, name: str, data: bytes) -> None:
-        self.endpoint.client().put_object(Bucket=self.bucket, Key=name, Body=data)
+    def put(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            self._client.put_object(Bucket=self.bucket, Key=name, Body=data)
 
     def get(self, name: str) -> bytes | None:
-        s3 = self.endpoint.client()
         try:
-            data: bytes = s3.get_object(Bucket=self.bucket, Key=name)["Body"].read()
-        except s3.exceptions.NoSuchKey:
+            data: bytes = self._client.get_object(Bucket=self.bucket, Key=name)["Body"].read()
+        except self._client.exceptions.NoSuchKey:
             return None
         return data
+
+    @cached_property
+    def _client(self) -> Any:
+        return self.endpoint.client()
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,8 @@ class Server:
     def url(self, name: str) -> str:
         return f"{self.scheme}://{self.remote.pod_address}/{quote(name)}"
 
-    def put(self, name: str, data: bytes) -> None:
-        self.remote.put({name: data})
+    def put(self, files: Mapping[str, bytes]) -> None:
+        self.remote.put(files)
 
     def get(self, name: str) -> bytes | None:
         return self.remote.get(name)
@@ -77,12 +84,13 @@ class SharedDirectory:
     def url(self, name: str) -> str:
         return f"file://{self.prefix}/{quote(name)}"
 
-    def put(self, name: str, data: bytes) -> None:
-        path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in path.relative_to(self.directory).parents:
-            (self.directory / folder).chmod(0o777)
-        path.write_bytes(data)
+    def put(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            path = self.directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in path.relative_to(self.directory).parents:
+                (self.directory / folder).chmod(0o777)
+            path.write_bytes(data)
 
     def get(self, name: str) -> bytes | None:
         path = self.directory / name
@@ -101,8 +109,9 @@ class Program:
     def url(self, name: str) -> str:
         return self._run("url", name).decode().strip()
 
-    def put(self, name: str, data: bytes) -> None:
-        self._run("put", name, data)
+    def put(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            self._run("put", name, data)
 
     def get(self, name: str) -> bytes | None:
         try:

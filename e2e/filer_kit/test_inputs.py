@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from filer_kit.container import Pod
-from filer_kit.stores import Store
+from filer_kit.stores import ODD_NAMES, Store
 
 pytestmark = [pytest.mark.integration, pytest.mark.needs("inputs")]
 BIG = 24 * 1024 * 1024
@@ -17,7 +17,7 @@ def test_a_file_is_staged_byte_by_byte_for_executors_of_any_uid(
     pod: Pod, store: Store, staging: Write, name: str
 ) -> None:
     data = os.urandom(100_000)
-    store.put(f"{name}/a", data)
+    store.put({f"{name}/a": data})
     staging({"path": "/data/deep/er/a", "url": store.url(f"{name}/a"), "type": "FILE"})
     ended = pod.run()
     assert (ended.exit_code, ended.messages) == (0, "")
@@ -30,34 +30,36 @@ def test_a_file_is_staged_byte_by_byte_for_executors_of_any_uid(
 def test_the_last_progress_is_the_sum_of_files_and_bytes(
     pod: Pod, store: Store, staging: Write, name: str
 ) -> None:
-    for number in range(3):
-        store.put(f"{name}/{number}", b"x" * number)
+    store.put({f"{name}/{number}": b"x" * number for number in range(3)})
     staging(*({"path": f"/data/{n}", "url": store.url(f"{name}/{n}"), "type": "FILE"} for n in range(3)))
     last = pod.run().told("progress")[-1]
     assert (last["files"], last["bytes"]) == (3, 3)
 
 
 def test_a_file_of_no_declared_type_is_staged(pod: Pod, store: Store, staging: Write, name: str) -> None:
-    store.put(f"{name}/a", b"x")
+    store.put({f"{name}/a": b"x"})
     staging({"path": "/data/a", "url": store.url(f"{name}/a")})
     assert pod.run().exit_code == 0
     assert (pod.root / "data/a").read_bytes() == b"x"
 
 
 def test_an_empty_file_is_a_file(pod: Pod, store: Store, staging: Write, name: str) -> None:
-    store.put(f"{name}/empty", b"")
+    store.put({f"{name}/empty": b""})
     staging({"path": "/data/empty", "url": store.url(f"{name}/empty"), "type": "FILE"})
     assert pod.run().exit_code == 0
     assert (pod.root / "data/empty").read_bytes() == b""
 
 
-@pytest.mark.parametrize("odd", ["sp ace+&=.txt", "ünï \U0001f9ec.txt", "a%20b#c?d.txt", "'q\"u`o$te;\\.txt"])
-def test_any_name_is_staged(pod: Pod, store: Store, staging: Write, name: str, odd: str) -> None:
-    store.put(f"{name}/{odd}", odd.encode())
-    staging({"path": f"/data/{odd}", "url": store.url(f"{name}/{odd}"), "type": "FILE"})
+def test_any_name_is_staged(pod: Pod, store: Store, staging: Write, name: str) -> None:
+    store.put({f"{name}/{odd}": odd.encode() for odd in ODD_NAMES})
+    staging(
+        *({"path": f"/data/{odd}", "url": store.url(f"{name}/{odd}"), "type": "FILE"} for odd in ODD_NAMES)
+    )
     ended = pod.run()
     assert (ended.exit_code, ended.messages) == (0, "")
-    assert (pod.root / "data" / odd).read_text() == odd
+    assert {path.name: path.read_text() for path in (pod.root / "data").iterdir()} == {
+        odd: odd for odd in ODD_NAMES
+    }
 
 
 def test_literal_content_is_staged(pod: Pod, staging: Write) -> None:
@@ -71,10 +73,10 @@ def test_literal_content_is_staged(pod: Pod, staging: Write) -> None:
 def test_what_an_earlier_start_has_left_is_replaced(
     pod: Pod, store: Store, staging: Write, name: str
 ) -> None:
-    store.put(f"{name}/a", b"one")
+    store.put({f"{name}/a": b"one"})
     staging({"path": "/data/a", "url": store.url(f"{name}/a"), "type": "FILE"})
     assert pod.run().exit_code == 0
-    store.put(f"{name}/a", b"two")  # of the same size
+    store.put({f"{name}/a": b"two"})  # of the same size
     assert pod.run().exit_code == 0
     assert (pod.root / "data/a").read_bytes() == b"two"
     assert [path.name for path in (pod.root / "data").iterdir()] == ["a"]
@@ -85,7 +87,7 @@ def test_a_filer_that_is_stopped_leaves_no_part_under_the_name_and_the_next_star
     pod: Pod, store: Store, staging: Write, name: str, signal: str
 ) -> None:
     data = os.urandom(BIG)
-    store.put(f"{name}/big", data)
+    store.put({f"{name}/big": data})
     staging({"path": "/data/big", "url": store.url(f"{name}/big"), "type": "FILE"})
     pod.interrupted(signal)
     staged = pod.root / "data/big"
@@ -117,40 +119,40 @@ def test_a_store_that_does_not_answer_may_answer_later(
     pod: Pod, store: Store, staging: Write, name: str
 ) -> None:
     staging({"path": "/data/a", "url": store.url(f"{name}/a"), "type": "FILE"})
-    ended = pod.run(network="none")
+    ended = pod.run_alone(network="none")
     assert ended.exit_code == 75
     assert ended.told("error")
     assert not (pod.root / "data/a").exists()
 
 
 def test_a_full_volume_ends_it_for_good(pod: Pod, store: Store, staging: Write, name: str) -> None:
-    store.put(f"{name}/big", bytes(4 * 1024 * 1024))
+    store.put({f"{name}/big": bytes(4 * 1024 * 1024)})
     staging({"path": "/data/big", "url": store.url(f"{name}/big"), "type": "FILE"})
-    ended = pod.run(options=["--tmpfs", "/task/root/data:rw,size=1m,mode=0777"])
+    ended = pod.run_alone(options=["--tmpfs", "/task/root/data:rw,size=1m,mode=0777"])
     assert ended.exit_code == 65
     assert "space" in ended.told("error")[-1]["message"]
 
 
 @pytest.mark.needs("directories")
-@pytest.mark.parametrize("kind", ["DIRECTORY", None])
-def test_a_directory_is_staged_with_all_below_it(
-    pod: Pod, store: Store, staging: Write, name: str, kind: str | None
+def test_a_directory_is_staged_with_all_below_it_declared_or_not(
+    pod: Pod, store: Store, staging: Write, name: str
 ) -> None:
     files = {f"ref/{n}/f {n}#é": f"{n}".encode() for n in range(12)} | {"ref/top": b"t", "ref/a/b/c/d": b"d"}
-    for path, data in files.items():
-        store.put(f"{name}/{path}", data)
-    store.put(f"{name}/refuse/not", b"below another directory")
-    item = {"path": "/data/ref", "url": store.url(f"{name}/ref")}
-    staging(item | ({"type": kind} if kind else {}))
+    beside = {"refuse/not": b"below another directory"}
+    store.put({f"{name}/{path}": data for path, data in (files | beside).items()})
+    url = store.url(f"{name}/ref")
+    staging({"path": "/data/declared", "url": url, "type": "DIRECTORY"}, {"path": "/data/found", "url": url})
     ended = pod.run()
     assert (ended.exit_code, ended.messages) == (0, "")
-    staged = pod.root / "data/ref"
-    assert {
-        f"ref/{path.relative_to(staged)}": path.read_bytes() for path in staged.rglob("*") if path.is_file()
-    } == files
-    modes = {path.stat().st_mode & 0o777 for path in staged.rglob("*") if path.is_dir()}
-    assert modes == {0o777}
-    assert ended.told("progress")[-1]["files"] == len(files)
+    for staged in (pod.root / "data/declared", pod.root / "data/found"):
+        assert {
+            f"ref/{path.relative_to(staged)}": path.read_bytes()
+            for path in staged.rglob("*")
+            if path.is_file()
+        } == files
+        modes = {path.stat().st_mode & 0o777 for path in staged.rglob("*") if path.is_dir()}
+        assert modes == {0o777}
+    assert ended.told("progress")[-1]["files"] == 2 * len(files)
 
 
 @pytest.mark.needs("directories")

@@ -91,6 +91,10 @@ class Remote(Backend):
         """Host and port."""
         return f"{self.pod_host}:{self.pod_port}"
 
+    def obscured(self) -> str:
+        """The password as rclone.conf holds it."""
+        return docker.docker("exec", self.container, "rclone", "obscure", self.password)
+
     def put(self, files: Mapping[str, bytes]) -> None:
         """Files by path."""
         _put(self.container, files, below="/data")

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
-from filer_kit.container import USER, Pod, Subject
+from filer_kit.container import USER, Pod, Subject, run_arguments
 from poiesis_api.config import Document
 from poiesis_api.taskpod import Task, task_objects
 from poiesis_models.tes import TesTaskRequest
@@ -37,7 +37,7 @@ def test_a_filer_is_started_alike(config, tmp_path: Path):
         shared={"/nfs/a": tmp_path},
         env={"POIESIS_SHARED": '[{"prefix":"/nfs/a","writable":true}]'},
     )
-    arguments = Pod(subject, tmp_path, tmp_path)._arguments("name", None, ())
+    arguments = Pod(subject, tmp_path, tmp_path).arguments("name", run_arguments(subject.command))
     at = arguments.index("image")
 
     assert ["/poiesis/bin/helper", *arguments[at + 1 :]] == container["command"]
