@@ -29,7 +29,9 @@ from failures.case import World
 from failures.node_disturbances import well_again
 from install import (
     DATABASE_SECRET,
+    RCLONE_SECRET,
     SERVICES,
+    SHARED_CLAIM,
     STORAGE_SECRET,
     Release,
     Secrets,
@@ -242,7 +244,7 @@ def demo_image(built: dict[str, str]) -> str:
 @pytest.fixture(scope="session")
 def storage(cluster: Cluster) -> Endpoint:
     """MinIO."""
-    minio = backends.Minio(**once("minio", lambda: asdict(backends.start_minio())))
+    minio = backends.S3(**once("minio", lambda: asdict(backends.start_minio())))
     return endpoint_of(minio)
 
 
@@ -338,8 +340,59 @@ def _image(
 @pytest.fixture(scope="session")
 def filer_image(cluster: Cluster, images: Images) -> str:
     """A filer that is not ours."""
-    base = ("busybox:1.37", images.busybox)
+    base = ("debian:bookworm-slim", images.debian_base)
     return _image(cluster, "filer", _FILER / "Dockerfile", base, {"filer.sh": _FILER / "filer.sh"})
+
+
+@pytest.fixture(scope="session")
+def remotes(cluster: Cluster) -> dict[str, backends.Remote]:
+    """An SSH server and a WebDAV server, by the schemes of their URLs."""
+
+    def make() -> dict[str, Any]:
+        image = services.build(["rclone"])["rclone"]
+        return {scheme: asdict(backends.start_remote(scheme, image)) for scheme in ("sftp", "webdav")}
+
+    return {scheme: backends.Remote(**facts) for scheme, facts in once("remotes", make).items()}
+
+
+@pytest.fixture(scope="session")
+def other_s3(cluster: Cluster) -> Endpoint:
+    """SeaweedFS: an S3 beside the one that the chart is configured for."""
+    return endpoint_of(backends.S3(**once("seaweedfs", lambda: asdict(backends.start_seaweedfs()))))
+
+
+@pytest.fixture
+def weed(other_s3: Endpoint) -> Iterator[Bucket]:
+    """A bucket there."""
+    made = make_bucket(other_s3)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def rclone_conf(remotes: dict[str, backends.Remote], other_s3: Endpoint) -> str:
+    """Remotes for sftp://, webdav:// and weed://."""
+    sftp, webdav = remotes["sftp"], remotes["webdav"]
+    return f"""
+[sftp]
+type = sftp
+host = {sftp.pod_host}
+port = {sftp.pod_port}
+user = {sftp.user}
+pass = {sftp.obscured()}
+shell_type = none
+[webdav]
+type = webdav
+url = http://{webdav.pod_address}
+user = {webdav.user}
+pass = {webdav.obscured()}
+[weed]
+type = s3
+provider = SeaweedFS
+endpoint = {other_s3.pod_url}
+access_key_id = {other_s3.access_key}
+secret_access_key = {other_s3.secret_key}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -359,8 +412,10 @@ def snakemake_image(cluster: Cluster, images: Images) -> str:
 
 
 @pytest.fixture(scope="session")
-def second_release(released: Callable[..., Release], filer_image: str, ftp_filer_image: str) -> Release:
-    """The chart otherwise: its own Postgres, disks on the node, other filers for http://, mem:// and ftp://."""
+def second_release(
+    released: Callable[..., Release], filer_image: str, ftp_filer_image: str, rclone_conf: str
+) -> Release:
+    """The chart otherwise: its own Postgres, disks on the node, and every kind of filer."""
     side = {"image": filer_image, "command": ["/filer"]}
     ftp = {"schemes": ["ftp"], "image": ftp_filer_image, "command": ["python3", "/ftp.py"]}
     overrides: Values = {
@@ -379,9 +434,18 @@ def second_release(released: Callable[..., Release], filer_image: str, ftp_filer
             },
             {"name": "ftp", "inputs": ftp, "outputs": ftp},
         ],
+        "rclone": {"schemes": ["sftp", "webdav", "weed"], "existingSecret": RCLONE_SECRET},
+        "sharedVolumes": [
+            {"prefix": "/lab/read", "volume": {"persistentVolumeClaim": {"claimName": SHARED_CLAIM}}},
+            {
+                "prefix": "/lab/write",
+                "volume": {"persistentVolumeClaim": {"claimName": SHARED_CLAIM}},
+                "writable": True,
+            },
+        ],
         "tctl": {"thresholds": {"imagePullSeconds": 30, "startSeconds": 30}},
     }
-    return released("second", overrides, {})
+    return released("second", overrides, {RCLONE_SECRET: {"rclone.conf": rclone_conf}})
 
 
 @pytest.fixture(scope="session")

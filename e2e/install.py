@@ -11,15 +11,17 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 from kube import Kube
-from lab.backends import Minio
+from lab.backends import S3
 from lab.cluster import Cluster
 from lab.shell import CommandFailed, step, wait_until
 from storage import Endpoint
 
 CHART = Path(__file__).resolve().parent.parent / "deployment/helm/poiesis"
-SERVICES = ("api", "tctl", "trec", "helper", "tif", "tof", "migrations")
+SERVICES = ("api", "tctl", "trec", "helper", "tif", "tof", "rclone", "file", "migrations")
 STORAGE_SECRET = "poiesis-e2e-storage"
 DATABASE_SECRET = "poiesis-e2e-database"
+RCLONE_SECRET = "poiesis-e2e-rclone"
+SHARED_CLAIM = "shared"
 
 Values = dict[str, Any]
 Secrets = Mapping[str, Mapping[str, str]]  # name, key, value
@@ -112,10 +114,10 @@ def kube_of(cluster: Cluster, release: Release) -> Kube:
     return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
 
 
-def endpoint_of(minio: Minio) -> Endpoint:
-    """The lab's MinIO as an S3 service."""
+def endpoint_of(store: S3) -> Endpoint:
+    """One of the lab's S3 services."""
     return Endpoint(
-        url=minio.url, pod_url=minio.pod_url, access_key=minio.access_key, secret_key=minio.secret_key
+        url=store.url, pod_url=store.pod_url, access_key=store.access_key, secret_key=store.secret_key
     )
 
 

@@ -14,9 +14,12 @@ BIN = Path(sys.executable).parent
 PACKAGES = [
     "packages/models/poiesis_models",
     "packages/transfer/poiesis_transfer",
+    "packages/staging/poiesis_staging",
     "services/api/poiesis_api",
     "services/tif/poiesis_tif",
     "services/tof/poiesis_tof",
+    "services/rclone/poiesis_rclone",
+    "services/file/poiesis_file",
     "services/trec/poiesis_trec",
     "services/tctl/poiesis_tctl",
     "migrations/poiesis_migrations",
@@ -25,6 +28,7 @@ PACKAGES = [
     "e2e/demo",
     "e2e/failures",
     "e2e/chaos",
+    "e2e/filer_kit",
 ]
 IMPORTS = [str(ROOT / package.rpartition("/")[0]) for package in PACKAGES]
 CHART = "deployment/helm/poiesis"

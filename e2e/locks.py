@@ -45,8 +45,11 @@ def lock(source: Path) -> None:
 
 
 def main() -> int:
-    """Lock every service, the command and the development environment."""
-    patterns = ("services/*/requirements.in", "migrations/requirements.in", "cli/requirements.in")
+    """Lock every service, the command, what the lab makes of packages, and the development environment."""
+    patterns = (
+        *("services/*/requirements.in", "migrations/requirements.in", "cli/requirements.in"),
+        "e2e/lab/recipes/*.in",
+    )
     for source in sorted(found for pattern in patterns for found in ROOT.glob(pattern)):
         lock(source)
     lock(ROOT / "requirements-dev.in")

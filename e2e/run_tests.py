@@ -32,6 +32,7 @@ CODE = [
     "e2e/lab",
     "e2e/failures",
     "e2e/chaos",
+    "e2e/filer_kit",
     "e2e/tests",
     "tests",
 ]

@@ -1,76 +1,120 @@
 #!/bin/sh
 # A filer in shell, to show that docs/filers.md (contract version 1) is all there is to know.
 #
-# Inputs: http://… (wget), mem://TEXT (the text itself). Outputs: mem://… (told, kept nowhere).
-# Strings that need JSON escapes, and patterns, are beyond a filer this small.
+# Inputs: http://…, https://…, mem://TEXT (the text itself). Outputs: http://…, https://… (PUT, WebDAV's
+# MKCOL for directories), mem://… (told, kept nowhere). Credentials: `netrc` in the filer's Secret.
 set -u
 umask 0
-work_list=${POIESIS_WORK_LIST:-/poiesis/spec/work.json}
-progress=${POIESIS_RUN:-/poiesis/run}/progress.jsonl
-tab=$(printf '\t')
+progress=$POIESIS_RUN/progress.jsonl
+netrc=${POIESIS_SECRET:-/nowhere}/netrc
 files=0 bytes=0
 
-quoted() { printf '"%s"' "$(printf '%s' "$1" | tr '\n' ' ' | sed 's/[\\"]/\\&/g')"; }
-tell() { printf '%s\n' "$1" >>"$progress"; }
-fail() { # code message
-  tell "{\"event\":\"error\",\"message\":$(quoted "$2")}"
-  exit "$1"
-}
+tell() { jq -cn "$@" >>"$progress"; }
+warn() { tell --arg m "$1" '{event: "warning", message: $m}'; }
+fail() { tell --arg m "$2" '{event: "error", message: $m}' && exit "$1"; } # code message
+shown() { printf %s "${1%%\?*}" | sed 's|//[^/@]*@|//|'; }               # a URL without query and userinfo
+encoded() { jq -rn --arg s "$1" '$s | split("/") | map(@uri) | join("/")'; }
+field() { printf %s "$item" | jq -r --arg k "$1" '.[$k] // ""'; }
+count() { files=$((files + 1)) bytes=$((bytes + $(stat -c %s -- "$1"))); } # file
 
-# One line an item: list, url, local, path.
-items() {
-  awk -v tab="$tab" '
-    function value(key,   at, rest) {
-      at = index($0, "\"" key "\":\"")
-      if (!at) return ""
-      rest = substr($0, at + length(key) + 4)
-      return substr(rest, 1, index(rest, "\"") - 1)
-    }
-    BEGIN { RS = "{"; list = "none" }
-    {
-      if (value("local") != "") print list tab value("url") tab value("local") tab value("path")
-      if (index($0, "\"inputs\":[")) list = "inputs"
-      if (index($0, "\"outputs\":[")) list = "outputs"
-    }' "$work_list"
-}
-
-count() { # file
-  files=$((files + 1)) bytes=$((bytes + $(stat -c %s "$1")))
-}
-
-stage() { # url local path
-  mkdir -p "${2%/*}" || fail 75 "cannot make the directory of $3"
-  case $1 in
-    mem://*) printf '%s' "${1#mem://}" >"$2.part" || fail 75 "cannot write $3" ;;
-    http://*)
-      said=$(wget -q -O "$2.part" "$1" 2>&1) || case $said in
-        *' 4'[0-9][0-9]*) fail 65 "cannot fetch $1: $said" ;; # the server refuses
-        *) fail 75 "cannot fetch $1: $said" ;;
-      esac
-      ;;
-    *) fail 65 "no way to fetch $1" ;;
+# The status is in $status. Ends the filer if there is none, and if it is neither 2xx nor one of $3.
+ask() { # what url expected [curl option]...
+  what=$1 asked=$2 expected=$3
+  shift 3
+  set -- -sS --globoff --connect-timeout 15 --max-redirs 10 -L -w '%{http_code}' "$@" --url "$asked"
+  [ ! -e "$netrc" ] || set -- --netrc-file "$netrc" "$@"
+  status=$(curl "$@" 2>/dev/null) || case $? in
+    3 | 23) fail 65 "$what: it is no URL, or there is no space left (curl)" ;;
+    *) fail 75 "$what: no answer" ;;
   esac
-  mv "$2.part" "$2" || fail 75 "cannot write $3" # whole or not at all: a filer may be started again
-  count "$2"
+  case " 200 201 204 $expected " in *" $status "*) return ;; esac
+  case $status in
+    408 | 429 | 5*) fail 75 "$what: HTTP status $status" ;;
+    *) fail 65 "$what: HTTP status $status" ;;
+  esac
 }
 
-send() { # url local path
-  case $1 in mem://*) ;; *) fail 65 "no way to send to $1" ;; esac
-  if [ ! -f "$2" ]; then
-    tell "{\"event\":\"warning\",\"message\":$(quoted "$3 was not produced")}"
+stage() {
+  url=$(field url) local=$(field local) path=$(field path) content=$(field content_file)
+  [ "$(field type)" != DIRECTORY ] || fail 65 "$path: HTTP lists no directories"
+  mkdir -p -- "${local%/*}" || fail 65 "cannot make the directory of $path"
+  if [ "$content" ]; then
+    cp -- "${POIESIS_WORK_LIST%/*}/$content" "$local.part" || fail 65 "cannot write $path"
+  else
+    case $url in
+      mem://*) printf %s "${url#mem://}" >"$local.part" || fail 65 "cannot write $path" ;;
+      http://* | https://*) ask "cannot fetch $(shown "$url") (input $path)" "$url" "" -o "$local.part" ;;
+      *) fail 65 "no way to fetch $(shown "$url")" ;;
+    esac
+    [ -e "$local.part" ] || : >"$local.part" # of an empty file curl makes none
+  fi
+  chmod 666 -- "$local.part" && mv -- "$local.part" "$local" || fail 65 "cannot write $path"
+  count "$local"
+}
+
+send() {
+  url=$(field url) local=$(field local) path=$(field path)
+  root=${local%"$path"}
+  if [ "$(field wildcard)" != true ]; then
+    send_tree "$url" "$local" "$path"
     return
   fi
-  tell "{\"event\":\"output\",\"url\":$(quoted "$1"),\"path\":$(quoted "$3"),\"size_bytes\":$(stat -c %s "$2")}"
+  prefix=$(field path_prefix)
+  IFS= # the pattern is expanded, and not split
+  set -- $local
+  unset IFS
+  for match; do
+    rest=${match#"$root"} && rest=${rest#"$prefix"}
+    send_tree "${url%/}/$(encoded "${rest#/}")" "$match" "${match#"$root"}"
+  done
+}
+
+send_tree() { # url local path
+  if [ -L "$2" ]; then
+    case $(realpath -e -- "$2" 2>/dev/null) in
+      "$root"/*) [ ! -d "$2" ] || { warn "$3 is a link to a directory; not followed" && return; } ;;
+      *) warn "$3 leads out of the task's volume; not sent" && return ;;
+    esac
+  fi
+  if [ -d "$2" ]; then
+    for entry in "$2"/* "$2"/.[!.]* "$2"/..?*; do
+      [ -e "$entry" ] || [ -L "$entry" ] || continue
+      send_tree "${1%/}/$(encoded "${entry##*/}")" "$entry" "$3/${entry##*/}"
+    done
+  elif [ -f "$2" ]; then
+    send_file "$1" "$2" "$3"
+  elif [ -e "$2" ]; then
+    warn "$3 is a special file; not sent"
+  else
+    warn "$3 was not produced"
+  fi
+}
+
+send_file() { # url local path
+  target=$1
+  case $target in
+    mem://*) ;;
+    http://* | https://*)
+      made=${target%"${target#*://*/}"}
+      below=${target#"$made"}
+      while [ "$below" != "${below#*/}" ]; do
+        made=$made${below%%/*}/ below=${below#*/}
+        ask "cannot make $(shown "$made")" "$made" "405" -o /dev/null -X MKCOL # 405: it is there
+      done
+      ask "cannot send $3 to $(shown "$target")" "$target" "" -o /dev/null -T "$2"
+      ;;
+    *) fail 65 "no way to send to $(shown "$target")" ;;
+  esac
+  tell --arg u "$target" --arg p "$3" --argjson s "$(stat -c %s -- "$2")" \
+    '{event: "output", url: $u, path: $p, size_bytes: $s}'
   count "$2"
 }
 
-grep -q '"version":1' "$work_list" || fail 65 "$work_list is not a work list of version 1"
-items | { # the exit code of this group is the filer's
-  while IFS=$tab read -r list url local path; do
-    case $list in
-      inputs) stage "$url" "$local" "$path" ;;
-      outputs) send "$url" "$local" "$path" ;;
-    esac
-  done
-  tell "{\"event\":\"progress\",\"files\":$files,\"bytes\":$bytes}"
-}
+jq -e '.version == 1' "$POIESIS_WORK_LIST" >/dev/null || fail 65 "this is not a work list of version 1"
+for list in inputs outputs; do
+  jq -c --arg l "$list" '.[$l][]' "$POIESIS_WORK_LIST" >"$POIESIS_RUN/items"
+  while IFS= read -r item <&3; do
+    case $list in inputs) stage ;; outputs) send ;; esac
+  done 3<"$POIESIS_RUN/items"
+done
+tell --argjson f "$files" --argjson b "$bytes" '{event: "progress", files: $f, bytes: $b}'

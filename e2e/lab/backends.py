@@ -4,7 +4,9 @@ They join docker's network of the cluster, so Pods reach them by address. A cont
 from the same image for the same network, is used again; `python -m lab down` removes it.
 """
 
+import json
 import os
+import socket
 import tarfile
 import urllib.error
 import urllib.request
@@ -20,7 +22,7 @@ from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
 
 from lab import cache, cluster, docker, images, keycloak
-from lab.shell import step, succeeds, wait_until
+from lab.shell import CommandFailed, step, succeeds, wait_until
 
 _READY_S = 60
 _KEYCLOAK_READY_S = 180  # it is a large program, and the machine may be busy
@@ -49,7 +51,7 @@ class HttpServer(Backend):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Minio(HttpServer):
+class S3(HttpServer):
     access_key: str
     secret_key: str = field(repr=False)
 
@@ -77,7 +79,40 @@ class Keycloak(HttpServer):
     password: str = field(repr=False)
 
 
-def start_minio(name: str = "poiesis-minio") -> Minio:
+@dataclass(frozen=True, kw_only=True)
+class Remote(Backend):
+    """A server of files below /data in its container; URLs begin there."""
+
+    user: str
+    password: str = field(repr=False)
+
+    @property
+    def pod_address(self) -> str:
+        """Host and port."""
+        return f"{self.pod_host}:{self.pod_port}"
+
+    def obscured(self) -> str:
+        """The password as rclone.conf holds it."""
+        return docker.docker("exec", self.container, "rclone", "obscure", self.password)
+
+    def put(self, files: Mapping[str, bytes]) -> None:
+        """Files by path."""
+        _put(self.container, files, below="/data")
+
+    def get(self, path: str) -> bytes | None:
+        """A file's content; None if there is none."""
+        try:
+            archive = docker.output("cp", f"{self.container}:/data/{path}", "-")
+        except CommandFailed as error:
+            if "Could not find the file" in error.output or "No such container:path" in error.output:
+                return None
+            raise
+        with tarfile.open(fileobj=BytesIO(archive)) as tar:
+            content = tar.extractfile(tar.getmembers()[0])
+            return None if content is None else content.read()
+
+
+def start_minio(name: str = "poiesis-minio") -> S3:
     """MinIO, ready; its buckets are whatever earlier tests left."""
     access_key, secret_key = "lab-access-key", "lab-secret-key"
 
@@ -91,7 +126,7 @@ def start_minio(name: str = "poiesis-minio") -> Minio:
 
     with cache.lock():
         found = _start(name, images.images().minio, 9000, make)
-        minio = Minio(**vars(found), access_key=access_key, secret_key=secret_key)
+        minio = S3(**vars(found), access_key=access_key, secret_key=secret_key)
         wait_until(lambda: _get(f"{minio.url}/minio/health/ready") == 200, "MinIO", seconds=_READY_S)
         return minio
 
@@ -149,7 +184,56 @@ def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -
         return server
 
 
-def _start(name: str, image: str, port: int, make: Callable[[str], DockerContainer]) -> Backend:
+def start_remote(protocol: str, image: str, *, to_everyone: bool = False) -> Remote:
+    """`rclone serve webdav` or `sftp` of the directory /data, by our own rclone image `image`."""
+    name, port = f"poiesis-{protocol}{'-open' if to_everyone else ''}", 8080
+    user, password = "lab", "lab-remote-password"
+
+    def make(image: str) -> DockerContainer:
+        # The cache is for what `put` adds; with 0 rclone is busy for ever once a directory was looked at.
+        serve = f"serve {protocol} /data --addr :{port} --dir-cache-time 100ms"
+        if not to_everyone:
+            serve += f" --user {user} --pass {password}"
+        return DockerContainer(image).with_command(serve).with_copy_into_container(b"", "/data/ready")
+
+    with cache.lock():
+        found = _start(name, image, port, make, entrypoint="rclone", user="0")
+        wait_until(lambda: _greets(found.host, found.port), name, seconds=_READY_S)
+        return Remote(**vars(found), user=user, password=password)
+
+
+def start_seaweedfs() -> S3:
+    """SeaweedFS: an S3 that is neither Amazon's nor MinIO."""
+    access_key, secret_key = "weed-access-key", "weed-secret-key"
+    identity = {
+        "name": "lab",
+        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+
+    def make(image: str) -> DockerContainer:
+        container = DockerContainer(image).with_command(
+            "server -dir=/data -s3 -s3.port=8333 -s3.config=/etc/s3.json -master.volumeSizeLimitMB=64"
+            " -volume.max=20 -ip=127.0.0.1 -ip.bind=0.0.0.0"
+        )
+        document = json.dumps({"identities": [identity]}).encode()
+        return container.with_copy_into_container(document, "/etc/s3.json")
+
+    with cache.lock():
+        found = _start("poiesis-seaweedfs", images.seaweedfs(), 8333, make)
+        store = S3(**vars(found), access_key=access_key, secret_key=secret_key)
+        wait_until(lambda: _get(store.url) is not None, "SeaweedFS", seconds=_READY_S)
+        return store
+
+
+def _start(
+    name: str,
+    image: str,
+    port: int,
+    make: Callable[[str], DockerContainer],
+    **settings: str,
+) -> Backend:
+    """`settings`: for docker's create."""
     network = cluster.NETWORK if docker.has_network(cluster.NETWORK) else "bridge"
     mark = f"{image} on {network}"
     facts = docker.container_facts(name)
@@ -159,7 +243,7 @@ def _start(name: str, image: str, port: int, make: Callable[[str], DockerContain
     if facts is None:
         with step(f"start {name}"):
             container = make(image).with_exposed_ports(port).with_name(name)
-            container.with_kwargs(network=network, labels={cluster.LABEL: mark})
+            container.with_kwargs(**settings, network=network, labels={cluster.LABEL: mark})
             container.start()
     return _address(name, network, port)
 
@@ -186,7 +270,7 @@ def _address(name: str, network: str, port: int) -> Backend:
     )
 
 
-def _put(name: str, files: Mapping[str, bytes]) -> None:
+def _put(name: str, files: Mapping[str, bytes], below: str = "/var/www") -> None:
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path, content in files.items():
@@ -197,7 +281,17 @@ def _put(name: str, files: Mapping[str, bytes]) -> None:
         archive = work / "files.tar"
         archive.write_bytes(buffer.getvalue())
         with archive.open("rb") as stream:
-            docker.feed("cp", "-", f"{name}:/var/www", stream=stream)
+            docker.feed("cp", "-", f"{name}:{below}", stream=stream)
+
+
+def _greets(host: str, port: int) -> bool:
+    """Whether a server answers: by what it says at once (SSH), or to half a request (HTTP)."""
+    try:
+        with socket.create_connection((host, port), timeout=2) as connection:
+            connection.sendall(b"OPTIONS / HTTP/1.0\r\n\r\n")
+            return connection.recv(1) != b""
+    except OSError:
+        return False
 
 
 def _get(url: str) -> int | None:

@@ -40,6 +40,15 @@ def docker(*arguments: str | Path, timeout: float | None = None, input_text: str
     return run([binary(), *arguments], timeout=timeout, input_text=input_text).strip()
 
 
+def output(*arguments: str | Path) -> bytes:
+    """What a docker command writes, as it is."""
+    command = [binary(), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise CommandFailed(command, done.returncode, done.stderr.decode("utf-8", "replace"))
+    return done.stdout
+
+
 def feed(*arguments: str | Path, stream: BinaryIO) -> None:
     """A docker command that reads `stream` from its standard input."""
     run([binary(), *arguments], stdin=stream)

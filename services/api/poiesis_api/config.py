@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from poiesis_models import shared
+
 DEFAULT_PATH = "/etc/poiesis/config.json"
 
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -56,6 +58,17 @@ class FilerSide(Section):
     )
 
 
+class SharedVolume(Section):
+    """A volume of the operator's, mounted into its filer alone."""
+
+    prefix: Annotated[str, Field(pattern=r"^(/[^/]+)+$")] = Field(
+        description="file:// URLs and bare paths below it name what lies in the volume"
+    )
+    volume: dict[str, Any] = Field(min_length=1, description="a volume source of Kubernetes")
+    sub_path: NonEmpty | None = Field(default=None, description="of the volume; none: all of it")
+    writable: bool = Field(default=False, description="whether outputs may go there")
+
+
 class Filer(Section):
     """An image that stages inputs, sends outputs, or both; of two that serve a scheme the first one wins."""
 
@@ -64,6 +77,31 @@ class Filer(Section):
     outputs: FilerSide | None = None
     env: dict[NonEmpty, str] = Field(default={}, description="added to the filer contract's own variables")
     read_only_root_filesystem: bool = True
+    object_storage: bool = Field(
+        default=True, description="whether it gets what `storage` says, with the credentials"
+    )
+    secret_name: NonEmpty | None = Field(
+        default=None, description="Secret that it finds as files in /poiesis/secret"
+    )
+    shared_volumes: list[SharedVolume] = Field(default=[], description="below /poiesis/shared")
+
+    @property
+    def shared(self) -> tuple[shared.SharedVolume, ...]:
+        """As the filer is told of them."""
+        return tuple(
+            shared.SharedVolume(prefix=one.prefix, writable=one.writable) for one in self.shared_volumes
+        )
+
+    @model_validator(mode="after")
+    def _shared_volumes_are_apart(self) -> Self:
+        for one in self.shared_volumes:
+            path = Path(one.prefix)
+            if {".", ".."} & set(one.prefix.split("/")):
+                raise ValueError(f"sharedVolumes: the prefix {one.prefix} has a segment '.' or '..'")
+            others = [Path(other.prefix) for other in self.shared_volumes if other is not one]
+            if any(path.is_relative_to(other) for other in others):
+                raise ValueError(f"sharedVolumes: {one.prefix} lies in another one")
+        return self
 
 
 class CaSecret(Section):

@@ -8,12 +8,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-from poiesis_api.config import Filer, FilerSide, Requests, StorageCredentials, TaskPodConfig
+from poiesis_api.config import (
+    Filer,
+    FilerSide,
+    Requests,
+    SharedVolume,
+    StorageCredentials,
+    TaskPodConfig,
+)
 from poiesis_api.grants import needed_by
 from poiesis_api.mounts import MountPlan, needs_volume, normal, plan_mounts
 from poiesis_api.parameters import configured
 from poiesis_api.validation import url_scheme
-from poiesis_models import labels, paths, s3credentials
+from poiesis_models import labels, paths, s3credentials, shared
 from poiesis_models.plan import Plan
 from poiesis_models.s3credentials import S3Credentials
 from poiesis_models.tes import TesExecutor, TesInput, TesOutput, TesTaskRequest
@@ -161,9 +168,9 @@ def input_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
         if item.content_file is not None:
             contents[item.content_file] = source.literal or ""
         groups.setdefault(filer.name, (filer, side, []))[2].append(item)
-    granted = granted_to(task, config)
     runs: list[FilerRun] = []
     for filer, side, items in groups.values():
+        granted = granted_to(task, filer, config)
         for part in _parts(items):
             number = len(runs)
             runs.append(
@@ -188,9 +195,9 @@ def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
     for output in task.request.outputs or ():
         filer, side = _output_filer(output, config)
         groups.setdefault(filer.name, (filer, side, []))[2].append(_output_item(output))
-    granted = granted_to(task, config)
     runs: list[FilerRun] = []
     for filer, side, items in groups.values():
+        granted = granted_to(task, filer, config)
         for part in _parts(items):
             number = len(runs)
             runs.append(
@@ -206,8 +213,10 @@ def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
     return tuple(runs)
 
 
-def granted_to(task: Task, config: TaskPodConfig) -> list[StorageCredentials]:
+def granted_to(task: Task, filer: Filer, config: TaskPodConfig) -> list[StorageCredentials]:
     """As they are configured now; what is configured no more counts for nothing."""
+    if not filer.object_storage:
+        return []
     return [entry for entry in config.storage.credentials if entry.name in task.credentials]
 
 
@@ -483,7 +492,6 @@ def install_command(layout: Layout) -> list[str]:
 
 def filer_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Manifest:
     """Stages inputs or sends outputs, under the helper."""
-    storage = config.storage
     container: Manifest = {
         "name": run.name,
         "image": run.side.image,
@@ -510,12 +518,11 @@ def filer_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Man
                 for entry in run.credentials
                 if _has_files(entry)
             ),
+            *_filer_mounts(run.filer, config),
         ],
     }
-    if storage.secret_name is not None:
-        container["envFrom"] = [{"secretRef": {"name": storage.secret_name}}]
-    if storage.ca_secret is not None:
-        container["volumeMounts"].append(_mount("storage-ca", CA_DIRECTORY, read_only=True))
+    if run.filer.object_storage and config.storage.secret_name is not None:
+        container["envFrom"] = [{"secretRef": {"name": config.storage.secret_name}}]
     return container
 
 
@@ -558,6 +565,49 @@ def _credentials_sources(entry: StorageCredentials) -> list[Manifest]:
     for source in sources:
         source["secret"]["optional"] = True
     return sources
+
+
+def _filer_mounts(filer: Filer, config: TaskPodConfig) -> Iterator[Manifest]:
+    """What the operator gives this filer, and no other container."""
+    if filer.object_storage and config.storage.ca_secret is not None:
+        yield _mount("storage-ca", CA_DIRECTORY, read_only=True)
+    if filer.secret_name is not None:
+        yield _mount(_secret_volume(filer, config), paths.SECRET, read_only=True)
+    for one in filer.shared_volumes:
+        path = f"{paths.SHARED}{one.prefix}"
+        name = _shared_volume(one, config)
+        yield _mount(name, path, sub_path=one.sub_path, read_only=not one.writable)
+
+
+def _filer_volumes(filers: Iterable[Filer], config: TaskPodConfig) -> Iterator[Manifest]:
+    sources: dict[str, list[SharedVolume]] = {}
+    for filer in filers:
+        if filer.secret_name is not None:
+            name = _secret_volume(filer, config)
+            yield {"name": name, "secret": {"secretName": filer.secret_name}}
+        for one in filer.shared_volumes:
+            sources.setdefault(_shared_volume(one, config), []).append(one)
+    for name, uses in sources.items():
+        yield {"name": name, **_shared_source(uses)}
+
+
+def _secret_volume(filer: Filer, config: TaskPodConfig) -> str:
+    return f"secret-{config.filers.index(filer)}"
+
+
+def _shared_volume(shared_volume: SharedVolume, config: TaskPodConfig) -> str:
+    """One name a source: a Pod that has the same claim under two names waits for its volumes for ever."""
+    sources = [one.volume for filer in config.filers for one in filer.shared_volumes]
+    return f"shared-{sources.index(shared_volume.volume)}"
+
+
+def _shared_source(uses: Sequence[SharedVolume]) -> Manifest:
+    """A claim that is only read is attached so: else Kubernetes may give its files to the fsGroup."""
+    source = uses[0].volume
+    claim = source.get("persistentVolumeClaim")
+    if claim is None or any(one.writable for one in uses):
+        return source
+    return {"persistentVolumeClaim": {**claim, "readOnly": True}}
 
 
 def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Manifest:
@@ -697,22 +747,31 @@ def _options(name: str, values: Iterable[str]) -> Iterator[str]:
 
 
 def _filer_env(run: FilerRun, layout: Layout, config: TaskPodConfig) -> dict[str, str]:
-    storage = config.storage
+    filer = run.filer
     credentials = [told(entry) for entry in run.credentials]
     optional = {
-        "AWS_ENDPOINT_URL_S3": storage.endpoint,
-        "AWS_REGION": storage.region,
-        "AWS_CA_BUNDLE": f"{CA_DIRECTORY}/ca.crt" if storage.ca_secret else None,
-        "POIESIS_HTTP_ALLOW": " ".join(storage.http_allow) or None,
+        **(_storage_env(config) if filer.object_storage else {}),
+        "POIESIS_HTTP_ALLOW": " ".join(config.storage.http_allow) or None,
         "POIESIS_S3_CREDENTIALS": s3credentials.to_json(credentials) if credentials else None,
+        "POIESIS_SECRET": paths.SECRET if filer.secret_name else None,
+        "POIESIS_SHARED": shared.to_json(filer.shared) if filer.shared_volumes else None,
     }
     return {
         "POIESIS_RUN": paths.RUN,
         "POIESIS_WORK_LIST": paths.WORK_LIST,
         "POIESIS_DISK_BYTES": str(disk_bytes(layout.task.request, config)),
-        "POIESIS_S3_ADDRESSING_STYLE": storage.addressing_style,
         **{name: value for name, value in optional.items() if value is not None},
         **run.filer.env,
+    }
+
+
+def _storage_env(config: TaskPodConfig) -> dict[str, str | None]:
+    storage = config.storage
+    return {
+        "POIESIS_S3_ADDRESSING_STYLE": storage.addressing_style,
+        "AWS_ENDPOINT_URL_S3": storage.endpoint,
+        "AWS_REGION": storage.region,
+        "AWS_CA_BUNDLE": f"{CA_DIRECTORY}/ca.crt" if storage.ca_secret else None,
     }
 
 
@@ -763,7 +822,9 @@ def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) 
     credentials = {entry.name: entry for run in runs for entry in run.credentials if _has_files(entry)}
     for entry in credentials.values():
         yield {"name": _credentials_volume(entry), "projected": {"sources": _credentials_sources(entry)}}
-    if config.storage.ca_secret is not None and runs:
+    filers = {run.filer.name: run.filer for run in runs}
+    yield from _filer_volumes(filers.values(), config)
+    if config.storage.ca_secret is not None and any(filer.object_storage for filer in filers.values()):
         ca = config.storage.ca_secret
         items = [{"key": ca.key, "path": "ca.crt"}]
         yield {"name": "storage-ca", "secret": {"secretName": ca.name, "items": items}}

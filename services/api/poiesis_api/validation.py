@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from poiesis_api import parameters
-from poiesis_api.config import Sharing, TaskPodConfig
+from poiesis_api.config import Filer, Sharing, TaskPodConfig
 from poiesis_api.errors import InvalidTask, MalformedBody, shown
 from poiesis_api.identity.caller import Caller
 from poiesis_api.mounts import (
@@ -25,6 +25,7 @@ from poiesis_api.mounts import (
     normal,
     wildcard_directories,
 )
+from poiesis_models import shared
 from poiesis_models.tes import TesTaskRequest
 
 # Kept within what an index row of Postgres holds; no file system has longer paths in practice.
@@ -195,13 +196,34 @@ def _check_urls(task: TesTaskRequest, config: TaskPodConfig) -> None:
     input_schemes, output_schemes = sorted(config.input_filers), sorted(config.output_filers)
     for index, source in enumerate(task.inputs or ()):
         if source.literal is None:
-            _check_scheme(f"inputs[{index}].url", source.url or "", input_schemes)
+            field, url = f"inputs[{index}].url", source.url or ""
+            _check_scheme(field, url, input_schemes)
+            _check_shared(field, url, config.input_filers[url_scheme(url)], writing=False)
         elif config.literal_filer is None:
             raise InvalidTask(
                 f"inputs[{index}].content: no filer is configured for inputs", f"inputs[{index}].content"
             )
     for index, output in enumerate(task.outputs or ()):
-        _check_scheme(f"outputs[{index}].url", output.url, output_schemes)
+        field = f"outputs[{index}].url"
+        _check_scheme(field, output.url, output_schemes)
+        _check_shared(field, output.url, config.output_filers[url_scheme(output.url)], writing=True)
+
+
+def _check_shared(field: str, url: str, filer: Filer, *, writing: bool) -> None:
+    """A file:// URL has to name what lies in a shared volume of its filer, if that has any."""
+    if url_scheme(url) != "file" or not filer.shared_volumes:
+        return
+    try:
+        volume = shared.volume_of(shared.file_path(url), filer.shared)
+    except shared.NotAFileUrl as error:
+        raise InvalidTask(f"{field}: {shown(url)} is no file: {error}", field) from error
+    usable = [one.prefix for one in filer.shared if one.writable or not writing]
+    if volume is None or volume.prefix not in usable:
+        what = "can be written" if writing else "can be read"
+        raise InvalidTask(
+            f"{field}: {shown(url)} is not below a path that {what}: {', '.join(usable) or 'there is none'}",
+            field,
+        )
 
 
 def _check_scheme(field: str, url: str, supported: list[str]) -> None:
@@ -213,7 +235,9 @@ def _check_scheme(field: str, url: str, supported: list[str]) -> None:
 
 
 def url_scheme(url: str) -> str:
-    """Lower case; "" if there is none."""
+    """Lower case; "" if there is none. A bare absolute path is a file (TES 1.1, tesInput.url)."""
+    if url.startswith("/"):
+        return "file"
     try:
         return urlsplit(url).scheme
     except ValueError:  # brackets that are no IPv6 address

@@ -13,6 +13,11 @@ SMALLEST = {
 }
 
 
+def shared(*prefixes):
+    volumes = [{"prefix": prefix, "volume": {"nfs": {}}} for prefix in prefixes]
+    return {"filers": [SMALLEST["filers"][0] | {"sharedVolumes": volumes}]}
+
+
 @pytest.fixture
 def env(tmp_path):
     path = tmp_path / "config.json"
@@ -59,6 +64,11 @@ def test_a_dsn_of_another_database_is_refused_without_showing_it(env):
         ({"volume": {"type": "nfs"}}, "volume.type"),
         ({"filers": []}, "filers"),
         ({"filers": SMALLEST["filers"] * 2}, "two have the same name"),
+        (shared("/a", "/a/b"), "/a/b lies in another one"),
+        (shared("/a", "/a"), "/a lies in another one"),
+        (shared("/a/../b"), "the prefix /a/../b has a segment '.' or '..'"),
+        (shared("/"), "sharedVolumes.0.prefix"),
+        (shared("/a/"), "sharedVolumes.0.prefix"),
         ({"ttlSecondsAfterFinished": "600"}, "ttlSecondsAfterFinished"),
         ({"storage": {"credentials": [{"name": "a", "urls": []}]}}, r"storage\.credentials\.0\.urls"),
         ({"storage": {"credentials": [{"name": "A", "urls": ["s3://b"]}]}}, r"storage\.credentials\.0\.name"),

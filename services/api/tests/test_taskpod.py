@@ -663,6 +663,76 @@ def test_items_are_grouped_by_filer(config):
     assert {"name": "X", "value": "$$"} in container(objects, "tif-0")["env"]
 
 
+def test_a_filer_alone_sees_its_secret_and_its_shared_volumes(config):
+    side = {"schemes": ["file"], "image": "file", "command": ["file"]}
+    claim, results = ({"persistentVolumeClaim": {"claimName": name}} for name in ("projects", "results"))
+    filers = [
+        config.filers[0].model_dump(by_alias=True),
+        {
+            "name": "file",
+            "inputs": side,
+            "outputs": side,
+            "objectStorage": False,
+            "secretName": "own",
+            "sharedVolumes": [
+                {"prefix": "/nfs/projects", "volume": claim},
+                {"prefix": "/nfs/more", "volume": claim, "subPath": "more"},
+                {"prefix": "/nfs/out", "volume": results, "writable": True},
+                {"prefix": "/nfs/before", "volume": results},
+            ],
+        },
+    ]
+    request = task(
+        inputs=[{"path": "/d/0", "url": "file:///nfs/projects/0"}, {"path": "/d/1", "url": "s3://b/1"}],
+        outputs=[{"path": "/d/2", "url": "/nfs/out/2"}],
+    )
+    storage = {"caSecret": {"name": "ca", "key": "tls.crt"}, "secretName": "storage"}
+    objects = task_objects(request, change(config, filers=filers, storage=storage))
+
+    given = [
+        {"name": "secret-1", "mountPath": "/poiesis/secret", "readOnly": True},
+        {"name": "shared-0", "mountPath": "/poiesis/shared/nfs/projects", "readOnly": True},
+        {"name": "shared-0", "mountPath": "/poiesis/shared/nfs/more", "subPath": "more", "readOnly": True},
+        {"name": "shared-2", "mountPath": "/poiesis/shared/nfs/out"},
+        {"name": "shared-2", "mountPath": "/poiesis/shared/nfs/before", "readOnly": True},
+    ]
+    for name in ("tif-0", "tof-0"):
+        filer = container(objects, name)
+        assert "envFrom" not in filer
+        assert filer["volumeMounts"][-5:] == given
+        assert [one["name"] for one in filer["env"]] == [
+            *("POIESIS_RUN", "POIESIS_WORK_LIST", "POIESIS_DISK_BYTES", "POIESIS_SECRET", "POIESIS_SHARED")
+        ]
+        assert filer["env"][-2:] == [
+            {"name": "POIESIS_SECRET", "value": "/poiesis/secret"},
+            {
+                "name": "POIESIS_SHARED",
+                "value": '[{"prefix":"/nfs/projects","writable":false},'
+                '{"prefix":"/nfs/more","writable":false},'
+                '{"prefix":"/nfs/out","writable":true},{"prefix":"/nfs/before","writable":false}]',
+            },
+        ]
+    for name in ("trec", "tif-1", "executor-0", "pause"):
+        mounted = {mount["name"] for mount in container(objects, name)["volumeMounts"]}
+        assert not mounted & {"secret-1", "shared-0", "shared-2"}
+    assert volume(objects, "secret-1") == {"name": "secret-1", "secret": {"secretName": "own"}}
+    assert volume(objects, "shared-0")["persistentVolumeClaim"] == {"claimName": "projects", "readOnly": True}
+    assert volume(objects, "shared-2") == {"name": "shared-2", **results}
+    spec = objects.job["spec"]["template"]["spec"]
+    assert len({one["name"] for one in spec["volumes"]}) == len(spec["volumes"])
+
+
+def test_a_filer_without_object_storage_brings_no_certificate_of_it(config):
+    side = {"schemes": ["drs"], "image": "drs", "command": ["drs"]}
+    changed = change(
+        config,
+        filers=[{"name": "drs", "inputs": side, "objectStorage": False}],
+        storage={"caSecret": {"name": "ca"}},
+    )
+    objects = task_objects(task(inputs=[{"path": "/d/0", "url": "drs://h/0"}]), changed)
+    assert volume(objects, "storage-ca") is None
+
+
 def test_a_filer_that_is_not_configured_any_more(config):
     with pytest.raises(NoFiler):
         task_objects(task(inputs=[{"path": "/d/0", "url": "drs://h/0"}]), config)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poiesis_api.config import Document
 from poiesis_api.errors import InvalidTask, MalformedBody
 from poiesis_api.validation import parse_task, validate
 from poiesis_models.tes import TesTaskRequest
@@ -113,6 +114,44 @@ def test_what_cannot_work_is_refused_by_field_and_value(config, request_, field,
     assert raised.value.field == field
     assert words in str(raised.value)
     assert str(raised.value).startswith(field.split(".")[0].split("[")[0])
+
+
+def sharing(config):
+    """The configuration with a filer of shared volumes."""
+    side = {"schemes": ["file"], "image": "file", "command": ["file"]}
+    volumes = [
+        {"prefix": "/nfs/in", "volume": {"nfs": {}}},
+        {"prefix": "/nfs/out", "volume": {"nfs": {}}, "writable": True},
+    ]
+    document = config.model_dump(by_alias=True)
+    document["filers"].append({"name": "file", "inputs": side, "outputs": side, "sharedVolumes": volumes})
+    return Document.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "words"),
+    [
+        (task(inputs=[source("/a/b", url="/etc/passwd")]), "inputs[0].url", "can be read: /nfs/in, /nfs/out"),
+        (task(inputs=[source("/a/b", url="file:///nfs/inner/x")]), "inputs[0].url", "can be read"),
+        (task(inputs=[source("/a/b", url="file:///nfs/in/../out")]), "inputs[0].url", "'..'"),
+        (task(inputs=[source("/a/b", url="file:///nfs/in/%2e%2e/out")]), "inputs[0].url", "'..'"),
+        (task(inputs=[source("/a/b", url="file://nas/nfs/in/x")]), "inputs[0].url", "without a host"),
+        (task(outputs=[source("/a/b", url="/nfs/in/x")]), "outputs[0].url", "can be written: /nfs/out"),
+    ],
+)
+def test_a_file_has_to_be_in_a_shared_volume_and_an_output_in_a_writable_one(config, request_, field, words):
+    with pytest.raises(InvalidTask) as raised:
+        validate(request_, sharing(config))
+    assert raised.value.field == field
+    assert words in str(raised.value)
+
+
+def test_files_in_shared_volumes_are_accepted_as_urls_and_as_bare_paths(config):
+    request_ = task(
+        inputs=[source("/a/b", url="/nfs/in/x y#1"), source("/a/c", url="file:///nfs/in/x%20y%231")],
+        outputs=[source("/a/d", url="/nfs/out/x")],
+    )
+    assert validate(request_, sharing(config)) == (request_, [])
 
 
 ACCEPTED = [

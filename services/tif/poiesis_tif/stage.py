@@ -11,6 +11,7 @@ from poiesis_models.worklist import WorkList
 from poiesis_tif.plan import Content, Kind, Page, Step, Stored, Target, plan, relative_path
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config, S3Config
+from poiesis_transfer.contents import stage_content
 from poiesis_transfer.errors import NotFound, Permanent, writing
 from poiesis_transfer.files import Landing, make_directories
 from poiesis_transfer.progress import Progress
@@ -92,7 +93,7 @@ class Stager:
         """Raise TransferError."""
         match step, self.sources:
             case Content(), _:
-                self._content(step)
+                stage_content(self.contents / step.name, self._landing(step.target))
             case Page(), Sources(web=web) if web is not None:
                 from poiesis_transfer.pages import fetch_page
 
@@ -102,17 +103,6 @@ class Stager:
                 self._stored(step, store)
             case _:
                 raise AssertionError(step)
-
-    def _content(self, step: Content) -> None:
-        try:
-            data = (self.contents / step.name).read_bytes()
-        except OSError as error:
-            raise Permanent(
-                f"cannot read the content of input {step.target.path}: {error.strerror}"
-            ) from error
-        with self._landing(step.target) as landing:
-            landing.write(data, 0)
-            landing.keep(len(data))
 
     def _stored(self, step: Stored, store: S3Stores) -> None:
         match step.kind:

@@ -1,56 +1,51 @@
-"""Carry the plan out."""
+"""Send the outputs to S3. What no output needs is not loaded: it would be a part of every task's end."""
 
-from __future__ import annotations
+from collections.abc import Sequence
 
-from typing import TYPE_CHECKING
-
-from poiesis_models.worklist import WorkList
-from poiesis_tof.plan import Finding, Found, Note, Refusal, check, findings
-from poiesis_transfer import pool
+from poiesis_models.worklist import OutputItem, WorkList
+from poiesis_staging.outputs import Found, data_root, send_all
 from poiesis_transfer.config import Config
-from poiesis_transfer.errors import Unsendable
+from poiesis_transfer.errors import Permanent, Unsendable
 from poiesis_transfer.files import SourceFile
 from poiesis_transfer.progress import Progress
-
-if TYPE_CHECKING:
-    from poiesis_transfer.stores import S3Stores
+from poiesis_transfer.urls import S3Url, parse_s3, scheme, shown
 
 
 def send(config: Config, work: WorkList, progress: Progress) -> None:
-    """Send every file of every output; raise TransferError.
-
-    A store that fails ends the work. A file that cannot be sent ends it after the others have been.
-    """
+    """Send every file of every output; raise TransferError."""
     check(work.outputs)
     if not work.outputs:
         return
     from poiesis_transfer.stores import S3Stores
 
-    refused: list[Unsendable] = []
-
     with S3Stores.open(config.s3, config.credentials) as store:
 
-        def one(finding: Finding) -> None:
-            match finding:
-                case Note(message):
-                    progress.warning(message)
-                case Refusal(error):
-                    refused.append(error)
-                case Found():
-                    try:
-                        upload(store, finding, progress)
-                    except Unsendable as error:
-                        refused.append(error)
+        def upload(found: Found) -> int:
+            url = target(found)
+            with SourceFile(found.local, found.path) as source:
+                store.upload(source, url, progress)
+                source.check_size()
+                return source.size
 
-        pool.for_each(findings(work.outputs), one, interrupt=store.interrupt)
-    if refused:
-        others = len(refused) - 1
-        raise Unsendable(f"{refused[0]}; and {others} more" if others else str(refused[0]))
+        send_all(work.outputs, upload, progress, interrupt=store.interrupt)
 
 
-def upload(store: S3Stores, found: Found, progress: Progress) -> None:
-    """One file."""
-    with SourceFile(found.local, found.path) as source:
-        store.upload(source, found.url, progress)
-        source.check_size()
-    progress.sent(url=str(found.url), path=found.path, size_bytes=source.size)
+def check(items: Sequence[OutputItem]) -> None:
+    """Raise Permanent for what this filer cannot do, before anything is moved."""
+    for item in items:
+        kind = scheme(item.url)
+        if kind != "s3":
+            raise Permanent(
+                f"output {item.path}: {shown(item.url)} has "
+                f"{f'the scheme {kind!r}' if kind else 'no scheme'}; outputs can be sent to s3 only"
+            )
+        parse_s3(item.url)
+        data_root(item)
+
+
+def target(found: Found) -> S3Url:
+    """Raise Unsendable if a file cannot be there."""
+    url = parse_s3(found.url)
+    if not url.key:
+        raise Unsendable(f"output {found.path} is a file, but its URL {shown(found.url)} names a bucket")
+    return url

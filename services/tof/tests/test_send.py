@@ -101,7 +101,7 @@ def test_what_can_be_sent_is_sent_before_the_filer_fails(
     assert ended.code == 65
     assert (
         ended.progress.error
-        == "output /out/a\ufffd: its name is not UTF-8, which S3 keys have to be; and 2 more"
+        == "output /out/a\ufffd: its name is not UTF-8, which URLs have to be; and 2 more"
     )
     assert keys(admin, bucket) == {"o/good": 1}
 
@@ -125,7 +125,7 @@ def test_nothing_outside_the_tasks_data_is_ever_sent(
     assert ended.code == 0
     assert keys(admin, bucket) == {}
     assert (
-        "output /out/a was not sent: the symbolic link /out/a leads to /proc/self/environ"
+        "/out/a was left out: the symbolic link /out/a leads to /proc/self/environ"
         in ended.progress.warnings[0]
     )
 

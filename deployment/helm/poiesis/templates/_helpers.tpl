@@ -240,6 +240,55 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- $limits | toJson -}}
 {{- end -}}
 
+{{/* The filers of the values, then those that are made of `rclone` and `sharedVolumes`. */}}
+{{- define "poiesis.filers" -}}
+{{- $root := . -}}
+{{- $filers := list -}}
+{{- range .Values.filers -}}
+{{- $filer := deepCopy . -}}
+{{- range $side, $service := dict "inputs" "tif" "outputs" "tof" -}}
+{{- with index $filer $side -}}
+{{- if not .image -}}
+{{- $_ := set . "image" (include "poiesis.image" (dict "root" $root "service" $service)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if not $filer.secretName -}}
+{{- $filer = omit $filer "secretName" -}}
+{{- end -}}
+{{- if hasKey $filer "sharedVolumes" -}}
+{{- $_ := set $filer "sharedVolumes" (include "poiesis.sharedVolumes" $filer.sharedVolumes | fromJsonArray) -}}
+{{- end -}}
+{{- $filers = append $filers $filer -}}
+{{- end -}}
+{{- with .Values.rclone -}}
+{{- if .schemes -}}
+{{- $secret := required "rclone.existingSecret is empty: with rclone.schemes it must name a Secret with the key rclone.conf" .existingSecret -}}
+{{- $image := include "poiesis.image" (dict "root" $root "service" "rclone") -}}
+{{- $side := dict "schemes" .schemes "image" $image "command" (list "python3" "-m" "poiesis_rclone") -}}
+{{- $filers = append $filers (dict "name" "rclone" "inputs" $side "outputs" $side "env" .env
+      "objectStorage" false "secretName" $secret) -}}
+{{- else if .existingSecret -}}
+{{- fail "rclone.schemes is empty: with rclone.existingSecret it must name the schemes of URLs that rclone serves" -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.sharedVolumes -}}
+{{- $image := include "poiesis.image" (dict "root" $root "service" "file") -}}
+{{- $side := dict "schemes" (list "file") "image" $image "command" (list "python3" "-m" "poiesis_file") -}}
+{{- $filers = append $filers (dict "name" "file" "inputs" $side "outputs" $side
+      "objectStorage" false "sharedVolumes" (include "poiesis.sharedVolumes" . | fromJsonArray)) -}}
+{{- end -}}
+{{- $filers | toJson -}}
+{{- end -}}
+
+{{- define "poiesis.sharedVolumes" -}}
+{{- $volumes := list -}}
+{{- range . -}}
+{{- $volumes = append $volumes (ternary . (omit . "subPath") (not (empty .subPath))) -}}
+{{- end -}}
+{{- $volumes | toJson -}}
+{{- end -}}
+
 {{/* The api's configuration document. Its keys are those of poiesis_api.config. */}}
 {{- define "poiesis.config" -}}
 {{- $values := .Values -}}
@@ -251,19 +300,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
     "helper" (include "poiesis.image" (dict "root" . "service" "helper"))
     "pullPolicy" $values.images.pullPolicy
     "pullSecrets" $values.images.pullSecrets -}}
-{{- $root := . -}}
-{{- $filers := list -}}
-{{- range $values.filers -}}
-{{- $filer := deepCopy . -}}
-{{- range $side, $service := dict "inputs" "tif" "outputs" "tof" -}}
-{{- with index $filer $side -}}
-{{- if not .image -}}
-{{- $_ := set . "image" (include "poiesis.image" (dict "root" $root "service" $service)) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- $filers = append $filers $filer -}}
-{{- end -}}
+{{- $filers := include "poiesis.filers" . | fromJsonArray -}}
 {{- $s3 := $values.storage.s3 -}}
 {{- $storage := dict "addressingStyle" $s3.addressingStyle -}}
 {{- include "poiesis.setIfAny" (list $storage "secretName" (include "poiesis.storageSecret" .)) -}}

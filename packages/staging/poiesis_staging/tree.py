@@ -1,20 +1,20 @@
-"""The task's data as its executors saw it: `root` in the task volume is their `/`.
+"""A tree of files that others have made, seen as they saw it: `root` is their `/`.
 
-Executors may have left any symbolic link, and this process can read what they could not (its work list,
-its own environment). So links are never left to the kernel: each is resolved here as the executors' kernel
-did, absolute ones and `..` from the executors' `/`, and what is not in the task volume then is not there.
-Executors have ended by now, so nothing changes under our feet. Standard library only.
+They may have left any symbolic link, and this process can read what they could not (its work list, its own
+environment). So links are never left to the kernel: each is resolved here as their kernel did, absolute ones
+and `..` from `/`, and what is not in the tree then is not there. Standard library only.
 """
 
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from poiesis_models.globs import has_wildcard, literal_directory, segment_regex
-from poiesis_transfer.errors import reading, reading_error
+from poiesis_transfer.errors import TransferError, reading_error
 
 _MAX_LINKS = 40  # Linux's own limit
 
@@ -36,10 +36,14 @@ class Place:
 
 
 class Tree:
-    """Paths that go in and come out are the executors'."""
+    """Paths that go in and come out are those of who made the files.
 
-    def __init__(self, root: Path) -> None:
+    `failure` says what an OSError means for one of them: as long as nothing is said, for an output.
+    """
+
+    def __init__(self, root: Path, failure: Callable[[OSError, str], TransferError] = reading_error) -> None:
         self._root = str(root).rstrip("/")
+        self._failure = failure
 
     def local(self, real: str) -> str:
         """Where a path without symbolic links lies in the task volume."""
@@ -47,19 +51,19 @@ class Tree:
 
     def find(self, path: str) -> Place | Missing:
         """Follow all links, within the tree. Raise Unsendable for what may not be read."""
-        with reading(path):
+        with self._reading(path):
             return self._find(path)
 
     def member(self, real: str, name: str) -> Place | Missing:
         """What a directory, whose path has no symbolic link in it, holds by that name; links are followed."""
         path = f"{real.rstrip('/')}/{name}"
-        with reading(path):
+        with self._reading(path):
             mode = os.lstat(self.local(path)).st_mode
             return self._find(path) if stat.S_ISLNK(mode) else Place(path, mode)
 
     def names(self, real: str, path: str) -> list[str]:
         """What a directory holds, sorted."""
-        with reading(path):
+        with self._reading(path):
             return sorted(os.listdir(self.local(real)))  # noqa: PTH208  # names, and no object for each
 
     def expand(self, pattern: str) -> Iterator[str]:
@@ -91,8 +95,15 @@ class Tree:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise reading_error(error, member) from error
+            raise self._failure(error, member) from error
         return name not in {".", ".."}
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._failure(error, path) from error
 
     def _find(self, path: str) -> Place | Missing:
         done: list[str] = []

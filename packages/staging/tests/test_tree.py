@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from poiesis_tof.tree import Missing, Place, Tree
+from poiesis_staging.tree import Missing, Place, Tree
 from poiesis_transfer.errors import Unsendable
 
 NAMES = [

@@ -1,4 +1,4 @@
-import concurrent.futures.thread  # noqa: F401  # loaded before rights are given up
+import json
 import os
 import socket
 import sys
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from poiesis_models.worklist import FileType, OutputItem
-from poiesis_tof.plan import Finding, Found, Note, Refusal, check, findings
+from poiesis_staging.outputs import Empty, Finding, Found, Note, Refusal, data_root, findings, send_all
 from poiesis_transfer.errors import Permanent, Unsendable
 from poiesis_transfer.files import SourceFile
-from poiesis_transfer.urls import S3Url
+from poiesis_transfer.progress import Progress
 
-OUTSIDE = "which is not among the task's files"
+OUTSIDE = "which is not among the files here"
 
 
 @pytest.fixture
@@ -42,7 +42,6 @@ def found(root: Path):
             wildcard=wildcard,
             path_prefix=prefix if wildcard else None,
         )
-        check([item])
         return list(findings([item]))
 
     return found
@@ -50,21 +49,21 @@ def found(root: Path):
 
 def sent(findings: list[Finding]) -> dict[str, str]:
     assert all(isinstance(finding, Found) for finding in findings), findings
-    return {finding.path: str(finding.url) for finding in findings if isinstance(finding, Found)}
+    return {finding.path: finding.url for finding in findings if isinstance(finding, Found)}
 
 
 def said(findings: list[Finding]) -> list[str]:
     return [
         finding.message if isinstance(finding, Note) else str(finding.error)
         for finding in findings
-        if not isinstance(finding, Found)
+        if not isinstance(finding, Found | Empty)
     ]
 
 
 @pytest.mark.parametrize("kind", ["FILE", None])
 def test_a_file_is_sent_to_its_url(found, root: Path, kind: FileType | None):
     assert found("/out/file", "s3://b/a b?#", kind) == [
-        Found("/out/file", f"{root}/out/file", S3Url("b", "a b?#"))
+        Found("/out/file", f"{root}/out/file", "s3://b/a b?#")
     ]
 
 
@@ -124,7 +123,7 @@ def test_a_prefix_that_does_not_fit_is_said(found):
     ],
 )
 def test_what_was_not_produced_is_a_warning(found, path: str, prefix: str, message: str):
-    assert found(path, prefix=prefix) == [Note(message)]
+    assert said(found(path, prefix=prefix)) == [message]
 
 
 def test_special_files_are_left_out(found, root: Path, monkeypatch: pytest.MonkeyPatch):
@@ -134,11 +133,11 @@ def test_special_files_are_left_out(found, root: Path, monkeypatch: pytest.Monke
         listener.bind("socket")
     result = found("/out/dir")
     assert said(result) == [
-        "output /out/dir/fifo is a FIFO; not sent",
-        "output /out/dir/socket is a socket; not sent",
+        "/out/dir/fifo is a FIFO; left out",
+        "/out/dir/socket is a socket; left out",
     ]
     assert len(result) == 4
-    assert found("/out/dir/fifo") == [Note("output /out/dir/fifo is a FIFO; not sent")]
+    assert found("/out/dir/fifo") == [Note("/out/dir/fifo is a FIFO; left out")]
 
 
 def test_links_are_sent_as_what_they_lead_to_or_not_at_all(found, root: Path):
@@ -155,7 +154,7 @@ def test_links_are_sent_as_what_they_lead_to_or_not_at_all(found, root: Path):
         "/link/up/out/file": "s3://b/k/up/out/file",
     }
     assert [message for message in said(result) if "up/" not in message] == [
-        f"output /link/out was not sent: the symbolic link /out/dir/out leads to /etc/passwd, {OUTSIDE}",
+        f"/link/out was left out: the symbolic link /out/dir/out leads to /etc/passwd, {OUTSIDE}",
         "cannot read output /out/dir/sub/loop: too many levels of symbolic links",
     ]
     assert all(
@@ -170,7 +169,6 @@ def test_links_are_sent_as_what_they_lead_to_or_not_at_all(found, root: Path):
     [
         ("/out/file", "s3://b/k", "DIRECTORY", "output /out/file is declared as DIRECTORY, but it is a file"),
         ("/out/file", "s3://b/k/", "FILE", "its URL s3://b/k/ names a directory"),
-        ("/out/file", "s3://b", None, "its URL s3://b names a bucket"),
     ],
 )
 def test_a_file_needs_a_files_url(found, path: str, url: str, kind: FileType | None, words: str):
@@ -182,31 +180,20 @@ def test_a_file_needs_a_files_url(found, path: str, url: str, kind: FileType | N
 def test_a_name_that_is_no_utf_8_is_refused_and_the_rest_is_found(found, root: Path):
     (root / "out/dir" / os.fsdecode(b"\xff")).write_text("")
     result = found("/out/dir")
-    assert said(result) == ["output /out/dir/\ufffd: its name is not UTF-8, which S3 keys have to be"]
+    assert said(result) == ["output /out/dir/\ufffd: its name is not UTF-8, which URLs have to be"]
     assert len(result) == 3
 
 
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [
-        (
-            "https://u:secret@h/p?secret",
-            "output /out/file: https://h/p has the scheme 'https'; outputs can be sent to s3 only",
-        ),
-        ("/bare", "no scheme"),
-        ("s3:///k", "does not name an S3 bucket"),
-    ],
-)
-def test_what_cannot_be_sent_is_named_before_anything_is(found, url: str, words: str):
-    with pytest.raises(Permanent) as failure:
-        found("/out/file", url)
-    assert words in str(failure.value)
-    assert "secret" not in str(failure.value)
+def test_a_directory_that_holds_nothing_is_found_as_such(found, root: Path):
+    (root / "out/dir/empty").mkdir()
+    assert [finding for finding in found("/out/dir") if isinstance(finding, Empty)] == [
+        Empty("/out/dir/empty")
+    ]
 
 
 def test_a_work_list_that_contradicts_itself_is_refused():
     with pytest.raises(Permanent, match="not a work list"):
-        check([OutputItem(path="/a", local="/task/root/b", url="s3://b/k")])
+        data_root(OutputItem(path="/a", local="/task/root/b", url="s3://b/k"))
 
 
 def test_a_tree_deeper_than_pythons_stack_is_walked(found, root: Path):
@@ -270,4 +257,28 @@ def test_what_may_not_be_read_is_refused_by_name_and_the_rest_is_found(unprivile
     paths = ["/closed-file", "/closed-directory", "/listed-directory/x", "/listed-directory/x"]
     assert [message.partition(": permission denied")[0] for message in refused] == [
         f"cannot read output {path}" for path in paths
+    ]
+
+
+def test_what_cannot_be_sent_fails_the_filer_after_all_else_was_sent(root: Path, tmp_path: Path):
+    def item(path: str) -> OutputItem:
+        return OutputItem(path=path, local=f"{root}{path}", url=f"x://h{path}")
+
+    def upload(found: Found) -> int:
+        if found.path == "/out/dir/a ?#":
+            raise Unsendable("no such name there")
+        uploaded.append(found.path)
+        return 7
+
+    uploaded: list[str] = []
+    items = [item("/out/dir"), item("/out/none"), item("/out/file")]
+    with Progress(tmp_path) as progress, pytest.raises(Unsendable) as failure:
+        send_all(items, upload, progress, at_once=1)
+    assert str(failure.value) == "no such name there"
+    assert uploaded == ["/out/dir/sub/b", "/out/file"]
+    assert [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()] == [
+        {"event": "output", "url": "x://h/out/dir/sub/b", "path": "/out/dir/sub/b", "size_bytes": 7},
+        {"event": "warning", "message": "output /out/none was not produced"},
+        {"event": "output", "url": "x://h/out/file", "path": "/out/file", "size_bytes": 7},
+        {"event": "progress", "files": 2, "bytes": 0},
     ]

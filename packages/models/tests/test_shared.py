@@ -1,0 +1,74 @@
+"""Shared volumes are found by URL, and nothing else is."""
+
+import pytest
+
+from poiesis_models.shared import (
+    MalformedShared,
+    NotAFileUrl,
+    SharedVolume,
+    file_path,
+    from_json,
+    to_json,
+    volume_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///nfs/a", "/nfs/a"),
+        ("FILE:///nfs/a", "/nfs/a"),
+        ("file://localhost/nfs/a/", "/nfs/a"),
+        ("file:///nfs/a%20b%3F%23%25", "/nfs/a b?#%"),
+        ("/nfs/a%20b?#", "/nfs/a%20b?#"),
+        ("/nfs/a/", "/nfs/a"),
+        ("file:///nfs/\u00fc", "/nfs/\u00fc"),
+    ],
+)
+def test_a_url_names_a_path_and_a_bare_path_stands_for_itself(url, path):
+    assert file_path(url) == path
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file://nas/nfs/a",
+        "file:///nfs/a?x",
+        "file:///nfs/a#x",
+        "file:///nfs/../etc",
+        "file:///nfs/%2e%2E/etc",
+        "file:///nfs/./a",
+        "/nfs//a",
+        "//nfs/a",
+        "/",
+        "file:///",
+        "file:a",
+        "file:///nfs/%00",
+        "/nfs/\0",
+        "file:///%ff",
+        "http:///nfs/a",
+        "file://[",
+    ],
+)
+def test_other_urls_are_refused(url):
+    with pytest.raises(NotAFileUrl):
+        file_path(url)
+
+
+def test_a_volume_holds_what_is_below_its_prefix_and_not_what_begins_like_it():
+    volumes = (SharedVolume(prefix="/nfs/a"), SharedVolume(prefix="/nfs/ab", writable=True))
+    assert volume_of("/nfs/a", volumes) == volume_of("/nfs/a/b/c", volumes) == volumes[0]
+    assert volume_of("/nfs/ab/c", volumes) == volumes[1]
+    assert volume_of("/nfs/abc", volumes) is None
+    assert volume_of("/nfs", volumes) is None
+
+
+def test_a_filer_reads_what_the_api_writes():
+    volumes = (SharedVolume(prefix="/nfs/\u00fc b"), SharedVolume(prefix="/out", writable=True))
+    assert from_json(to_json(volumes)) == volumes
+
+
+@pytest.mark.parametrize("text", ["", "{", "1", "[1]", '[{"prefix":"/a"}]', '{"a":1}'])
+def test_what_is_no_list_of_volumes_is_refused(text):
+    with pytest.raises(MalformedShared):
+        from_json(text)

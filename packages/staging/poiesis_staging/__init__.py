@@ -1,0 +1,1 @@
+"""What filers share whatever their store is: the files of outputs, found."""

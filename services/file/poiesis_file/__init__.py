@@ -1,0 +1,1 @@
+"""Moves files between the volume of a TES task and shared volumes."""

@@ -1,0 +1,133 @@
+"""Shared volumes as this filer sees them: which there are, and what lies in them. Standard library only.
+
+Anyone who can write to a volume can put a symbolic link there at any moment. So every path is resolved
+within the volumes first, and then opened name by name without following a link: what has changed in between
+is refused, and never leads out.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from poiesis_models import paths, shared
+from poiesis_models.shared import SharedVolume
+from poiesis_staging.tree import Missing, Place, Tree
+from poiesis_transfer.errors import NotFound, Passing, Permanent, TransferError
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LINK = {errno.ELOOP, errno.ENOTDIR}
+_DENIED = {errno.EACCES, errno.EPERM}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_PASSING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volumes:
+    """`root` holds each volume at its prefix."""
+
+    root: Path
+    volumes: tuple[SharedVolume, ...]
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """POIESIS_SHARED (filer contract v1); raise Permanent."""
+        try:
+            volumes = shared.from_json(env.get("POIESIS_SHARED") or "[]")
+        except shared.MalformedShared as error:
+            raise Permanent(f"POIESIS_SHARED: {error}") from error
+        return cls(root=Path(paths.SHARED), volumes=volumes)
+
+    @property
+    def tree(self) -> Tree:
+        """Everything, seen from the users' `/`."""
+        return Tree(self.root, failure)
+
+    def path(self, url: str, *, writing: bool = False) -> str:
+        """The path that a URL names; raise Permanent if it is in no volume, or in one that is only read."""
+        try:
+            path = shared.file_path(url)
+        except shared.NotAFileUrl as error:
+            raise Permanent(f"{url!r} is no file: {error}") from error
+        volume = shared.volume_of(path, self.volumes)
+        if volume is None:
+            there = ", ".join(one.prefix for one in self.volumes) or "there are none"
+            raise Permanent(f"{path} is in no shared volume: {there}")
+        if writing and not volume.writable:
+            raise Permanent(f"{path} cannot be written: the shared volume {volume.prefix} is read-only")
+        return path
+
+    def find(self, path: str) -> Place:
+        """What lies there, links followed; raise NotFound, and Permanent where a link leads out."""
+        place = self.tree.find(path)
+        if isinstance(place, Missing):
+            if place.link is None:
+                raise NotFound(f"{path} does not exist")
+            raise NotFound(
+                f"{path}: the symbolic link {place.link} leads to {place.target}, which is not there"
+            )
+        if not self.holds(place.real):
+            raise Permanent(f"{path} leads out of the shared volumes")
+        return place
+
+    def holds(self, real: str) -> bool:
+        """Whether a path without links is in one of the volumes."""
+        return shared.volume_of(real, self.volumes) is not None
+
+    def open(self, real: str) -> int:
+        """A descriptor for reading a path without links; raise OSError if it has one by now."""
+        with self.directory(real.rpartition("/")[0]) as directory:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not block
+            return os.open(real.rpartition("/")[2], flags, dir_fd=directory)
+
+    @contextmanager
+    def directory(self, real: str, *, make: bool = False) -> Iterator[int]:
+        """A descriptor of a directory, opened name by name; `make`: with what is missing of it."""
+        here = os.open(self.root, _DIRECTORY)
+        try:
+            for name in real.split("/"):
+                if name:
+                    inner = _enter(here, name, make=make)
+                    os.close(here)
+                    here = inner
+            yield here
+        finally:
+            os.close(here)
+
+
+def _enter(directory: int, name: str, *, make: bool) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=directory)
+    except FileNotFoundError:
+        if not make:
+            raise
+        with suppress(FileExistsError):  # another transfer has made it meanwhile, or it is a link
+            os.mkdir(name, 0o775, dir_fd=directory)
+        return os.open(name, _DIRECTORY, dir_fd=directory)
+
+
+def failure(error: OSError, path: str) -> TransferError:
+    """What went wrong with `path` in a shared volume."""
+    if error.errno in _PASSING:
+        return Passing(f"{path}: {(error.strerror or 'failed').lower()}")
+    if error.errno in _LINK:
+        return Permanent(f"{path}: there is a symbolic link, or a file, where a directory should be")
+    if error.errno in _DENIED:
+        return Permanent(f"{path}: permission denied; filers have uid and gid 65532")
+    if error.errno in _FULL:
+        return Permanent(f"{path}: the shared volume is full")
+    if error.errno == errno.ENOENT:
+        return NotFound(f"{path} does not exist")
+    return Permanent(f"{path}: {(error.strerror or 'failed').lower()}")
+
+
+@contextmanager
+def in_volume(path: str) -> Iterator[None]:
+    """OSError becomes ours."""
+    try:
+        yield
+    except OSError as error:
+        raise failure(error, path) from error

@@ -1,0 +1,1 @@
+"""Moves the data of a TES task by rclone."""

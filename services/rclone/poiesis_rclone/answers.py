@@ -1,0 +1,38 @@
+"""What rclone's errors mean, and how much of them a task's owner may read. Pure."""
+
+import re
+from collections.abc import Iterable
+
+from poiesis_transfer.errors import NotFound, Passing, Permanent, TransferError
+from poiesis_transfer.urls import shown
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"']+", re.IGNORECASE)
+_CHARACTERS = 500
+_NOT_FOUND = 404
+_MISSING = re.compile(r"not found|no such (file|bucket|key|container)|NoSuch", re.IGNORECASE)
+# Trying again cannot help: rclone itself tells little apart, and its backends speak their own words.
+_FOR_GOOD = re.compile(
+    r"\b40[0135]\b|\bcode: 40[0135]\b|AccessDenied|access denied|forbidden|unauthorized|permission denied"
+    r"|unable to authenticate|login incorrect|\b5[35]0 |invalid credential|InvalidAccessKey|SignatureDoesNot"
+    r"|no space left|disk space|quota|knownhosts|host key|didn't find section|certificate|is a directory",
+    re.IGNORECASE,
+)
+
+
+def failure(what: str, error: str, status: int, secrets: Iterable[str]) -> TransferError:
+    """`what` was tried; `error` and `status` are rclone's answer."""
+    message = f"{what}: {spoken(error, secrets)}"
+    words = _URL.sub("", error)  # a path may hold any number and word
+    if status == _NOT_FOUND or _MISSING.search(words):
+        return NotFound(message)
+    if _FOR_GOOD.search(words):
+        return Permanent(message)
+    return Passing(message)
+
+
+def spoken(error: str, secrets: Iterable[str]) -> str:
+    """An error without credentials: no secret of the configuration, and URLs without query and userinfo."""
+    text = _URL.sub(lambda match: shown(match[0].partition("?")[0]), " ".join(error.split()))
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    return text if len(text) <= _CHARACTERS else text[:_CHARACTERS] + "…"

@@ -1,0 +1,246 @@
+"""Carry the work list out."""
+
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from poiesis_models import paths
+from poiesis_models.globs import join_url
+from poiesis_models.worklist import InputItem, WorkList
+from poiesis_rclone.daemon import Rclone, running
+from poiesis_rclone.remotes import Place, Remote, parse, place_of, remote_of, secrets
+from poiesis_staging.outputs import Found, join_encoded, send_all
+from poiesis_transfer import pool
+from poiesis_transfer.config import Config
+from poiesis_transfer.contents import stage_content
+from poiesis_transfer.errors import NotFound, Permanent, TransferError, Unsendable, writing
+from poiesis_transfer.files import ANYONE_FILE, Landing, SourceFile, make_directories
+from poiesis_transfer.progress import Progress
+from poiesis_transfer.room import Room
+from poiesis_transfer.urls import shown
+
+AT_ONCE = 8
+_METER_SECONDS = 1.0
+_STATS_SECONDS = 10  # rclone is next door
+_NO_NAMES = {"", ".", ".."}
+
+
+def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progress) -> None:
+    """Move all inputs and outputs; raise TransferError."""
+    file = Path(env.get("POIESIS_SECRET") or paths.SECRET) / "rclone.conf"
+    given = [(number, item) for number, item in enumerate(work.inputs) if item.url is not None]
+    urls = [item.url or "" for _, item in given] + [item.url for item in work.outputs]
+    remotes = parse(_text(file)) if urls else ()
+    for url in urls:
+        place_of(url, remotes)  # before anything is moved
+    room = Room(config.disk_bytes)
+    for number, item in enumerate(work.inputs):
+        if item.content_file is not None:
+            landing = Landing(Path(item.local), item.path, progress, room=room, owner=number)
+            stage_content(config.work_list.parent / item.content_file, landing)
+    if not urls:
+        return
+    with running(file, config.run, list(secrets(remotes)), env) as rclone:
+        meter = Meter(rclone, progress)
+        mover = Mover(rclone, remotes, room, progress, meter)
+        with meter.running():
+            pool.for_each(given, mover.stage, at_once=AT_ONCE, interrupt=rclone.interrupt)
+            send_all(
+                work.outputs,
+                mover.send,
+                progress,
+                at_once=AT_ONCE,
+                interrupt=rclone.interrupt,
+                join=mover.join,
+            )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Permanent(
+            "there is no rclone.conf in the filer's Secret, or it cannot be read: rclone.existingSecret"
+        ) from error
+
+
+class Meter:
+    """Tells how many bytes have moved: rclone's count of those on their way, or the sizes of whole files."""
+
+    def __init__(self, rclone: Rclone, progress: Progress) -> None:
+        self._rclone = rclone
+        self._progress = progress
+        self._told = 0
+        self._whole = 0
+        self._lock = threading.Lock()
+
+    def file(self, size: int) -> None:
+        """One more file of so many bytes is where it belongs."""
+        with self._lock:
+            self._whole += size
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Tell every second, and at the end."""
+        over = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(over,), name="meter", daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watch.join()
+            self._tell(self._whole)
+
+    def _watch(self, over: threading.Event) -> None:
+        what = "cannot tell what has moved"
+        while not over.wait(_METER_SECONDS):
+            try:
+                answer = self._rclone.call("core/stats", what, timeout=_STATS_SECONDS)
+            except (TransferError, pool.Stopped):  # rclone has ended: whoever waits for a file says so
+                return
+            self._tell(max(int(answer["bytes"]), self._whole))
+
+    def _tell(self, count: int) -> None:
+        self._progress.moved(count - self._told)
+        self._told = count
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file to be staged; `url` is for messages, and `size` -1 if the store does not say it."""
+
+    place: Place
+    url: str
+    size: int
+
+    @property
+    def room(self) -> int:
+        """Bytes that it will have, as far as that is known."""
+        return max(self.size, 0)
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Moves one input or output file at a time; many may be moved at once."""
+
+    rclone: Rclone
+    remotes: tuple[Remote, ...]
+    room: Room
+    progress: Progress
+    meter: Meter
+
+    def stage(self, numbered: tuple[int, InputItem]) -> None:
+        """One input; raise TransferError."""
+        number, item = numbered
+        url = item.url or ""
+        place = place_of(url, self.remotes)
+        size = self._size(item, place)
+        if size is None:
+            self._directory(item, place, number)
+        else:
+            self._file(_Source(place, shown(url), size), Path(item.local), item.path, number)
+
+    def _size(self, item: InputItem, place: Place) -> int | None:
+        """Bytes (-1: the store does not say), None for a directory.
+
+        Raise NotFound, and Permanent if it is not of the type that the input has.
+        """
+        what = f"cannot read {shown(item.url or '')}"
+        if not place.path:
+            if item.type == "FILE":
+                raise Permanent(f"{what}: it is a directory, but the input {item.path} is declared as FILE")
+            return None
+        answer = self.rclone.call("operations/stat", what, fs=place.fs, remote=place.path)
+        found = answer["item"]
+        if found is None:
+            raise NotFound(f"{what} (input {item.path}): there is nothing by that name")
+        directory = bool(found["IsDir"])
+        if item.type == "FILE" and directory:
+            raise Permanent(f"{what}: it is a directory, but the input {item.path} is declared as FILE")
+        if not directory and (item.type == "DIRECTORY" or place.directory):
+            raise Permanent(f"{what}: it is a file, but the input {item.path} is declared as DIRECTORY")
+        return None if directory else int(found["Size"])
+
+    def _directory(self, item: InputItem, place: Place, number: int) -> None:
+        url = shown(item.url or "").rstrip("/")
+        answer = self.rclone.call(
+            "operations/list",
+            f"cannot list {url}",
+            fs=place.fs,
+            remote=place.path,
+            opt={"recurse": True, "noMimeType": True, "noModTime": True},
+        )
+        with writing(item.path):
+            make_directories(Path(item.local))
+
+        def one(entry: dict[str, Any]) -> None:
+            name = str(entry["Path"]).removeprefix(f"{place.path}/" if place.path else "")
+            if any(segment in _NO_NAMES for segment in name.split("/")):
+                raise Permanent(f"cannot stage {url}/{name}: a segment of its name is empty, '.' or '..'")
+            local, path = Path(item.local, name), f"{item.path.rstrip('/')}/{name}"
+            if entry["IsDir"]:
+                with writing(path):
+                    make_directories(local)
+            else:
+                source = _Source(place.below(name), f"{url}/{name}", int(entry["Size"]))
+                self._file(source, local, path, number)
+
+        pool.for_each(answer["list"], one, at_once=AT_ONCE, interrupt=self.rclone.interrupt)
+
+    def _file(self, source: _Source, local: Path, path: str, number: int) -> None:
+        """rclone writes beside the file, which then gets its name and may be used by any uid."""
+        digest = hashlib.sha256(f"{number} {local.name}".encode()).hexdigest()
+        aside = local.with_name(f".poiesis-{digest[:20]}")
+        with writing(path):
+            make_directories(local.parent)
+            local.unlink(missing_ok=True)  # an earlier start's: the volume need not hold both
+            self.room.take(source.room, local.parent, path)
+        self.rclone.call(
+            "operations/copyfile",
+            f"cannot fetch {source.url} (input {path})",
+            srcFs=source.place.fs,
+            srcRemote=source.place.path,
+            dstFs=str(local.parent),
+            dstRemote=aside.name,
+        )
+        with writing(path):
+            size = _publish(aside, local)
+        self.room.written(source.room)
+        self.meter.file(size)
+        self.progress.file_done()
+
+    def join(self, url: str, relative: str) -> str:
+        """The URL of what is below a directory: keys are literal, paths on a host percent-encoded."""
+        on_host = remote_of(url, self.remotes).authority is not None
+        return join_encoded(url, relative) if on_host else join_url(url, relative)
+
+    def send(self, found: Found) -> int:
+        """The size in bytes; raise TransferError."""
+        place = place_of(found.url, self.remotes)
+        if not place.path:
+            raise Unsendable(
+                f"output {found.path} is a file, but its URL {shown(found.url)} names a directory"
+            )
+        with SourceFile(found.local, found.path) as source:
+            self.rclone.call(
+                "operations/copyfile",
+                f"cannot send {found.path} to {shown(found.url)}",
+                srcFs="/",
+                srcRemote=found.local.lstrip("/"),
+                dstFs=place.fs,
+                dstRemote=place.path,
+            )
+            source.check_size()
+            self.meter.file(source.size)
+            return source.size
+
+
+def _publish(aside: Path, local: Path) -> int:
+    aside.chmod(ANYONE_FILE)
+    aside.replace(local)
+    return local.stat().st_size

@@ -1,0 +1,118 @@
+"""Calls of rclone's remote control, with somebody else at its socket."""
+
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poiesis_rclone.daemon import Rclone, running
+from poiesis_transfer import pool
+from poiesis_transfer.errors import NotFound, Passing, Permanent
+
+SECONDS = 10  # until a wait that nobody ends fails the test
+
+
+class Control(socketserver.ThreadingUnixStreamServer):
+    """Answers what it was asked; `hang` is not answered before the end."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path) -> None:
+        self.hangs, self.over = threading.Event(), threading.Event()
+        super().__init__(str(path), _Handler)
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, _ = super().get_request()
+        return connection, ("here", 0)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Control
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/hang":
+            self.server.hangs.set()
+            self.server.over.wait(SECONDS)
+            return
+        status = 404 if self.path == "/operations/none" else 200
+        body = json.dumps({"error": "object not found"} if status != 200 else {"asked": asked}).encode()
+        self.send_response_only(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing is logged."""
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Control]:
+    with Control(tmp_path / "socket") as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
+        serving.start()
+        yield server
+        server.over.set()
+        server.shutdown()
+        serving.join()
+
+
+@pytest.fixture
+def rclone(control: Control, tmp_path: Path) -> Rclone:
+    return Rclone(tmp_path / "socket", ())
+
+
+def test_parameters_go_and_the_answer_comes_as_json(rclone: Rclone):
+    assert rclone.call("operations/stat", "x", remote="ü?#") == {"asked": {"remote": "ü?#"}}
+
+
+def test_a_failure_is_named(rclone: Rclone):
+    with pytest.raises(NotFound, match="cannot read x: object not found"):
+        rclone.call("operations/none", "cannot read x")
+
+
+def test_nobody_there_may_pass(tmp_path: Path):
+    with pytest.raises(Passing, match="cannot read x: rclone ended meanwhile"):
+        Rclone(tmp_path / "socket", ()).call("operations/stat", "cannot read x")
+
+
+def test_who_waits_for_an_answer_is_woken_when_another_fails(control: Control, rclone: Rclone):
+    def work(number: int) -> None:
+        if number == 0:
+            assert control.hangs.wait(SECONDS)
+            raise Permanent("zero")
+        rclone.call("hang", "one")
+
+    with pytest.raises(Permanent, match="zero"):
+        pool.for_each(range(2), work, interrupt=rclone.interrupt)
+
+
+def test_what_a_group_inside_breaks_off_is_not_what_has_failed(control: Control, rclone: Rclone):
+    def inner(number: int) -> None:
+        assert control.hangs.wait(SECONDS)
+        raise Passing("inner")
+
+    def work(number: int) -> None:
+        if number == 0:
+            pool.for_each(range(1), inner, interrupt=rclone.interrupt)
+        else:
+            rclone.call("hang", "outer")
+
+    with pytest.raises(Passing, match="inner"):
+        pool.for_each(range(2), work, interrupt=rclone.interrupt)
+
+
+def test_an_rclone_that_cannot_start_may_do_so_later(tmp_path: Path):
+    (tmp_path / "rclone").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "rclone").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    with (
+        pytest.raises(Passing, match="it ended with 3"),
+        running(tmp_path / "rclone.conf", tmp_path, [], env),
+    ):
+        pass

@@ -1,0 +1,106 @@
+"""Which remote a URL is for; nobody's credentials go to another host."""
+
+import pytest
+
+from poiesis_rclone.remotes import Place, parse, place_of, secrets
+from poiesis_transfer.errors import Permanent
+
+REMOTES = parse("""
+[gs]
+type = google cloud storage
+service_account_credentials = {"k": "v"}
+[gs+mine]
+type = google cloud storage
+[sftp]
+type = sftp
+host = One.example.org
+pass = obscured
+[sftp+two]
+type = sftp
+host = two.example.org
+port = 2222
+[davs]
+type = webdav
+url = https://dav.example.org/remote.php/webdav
+bearer_token = t0ken
+[dav]
+type = webdav
+url = http://dav.example.org:8080
+[ftp]
+type = ftp
+host = ftp.example.org
+[drive]
+type = drive
+""")
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("gs://bucket/a b?#%/c", Place("gs:", "bucket/a b?#%/c")),
+        ("GS://bucket/a", Place("gs:", "bucket/a")),
+        ("gs://mine/a", Place("gs+mine:", "mine/a")),
+        ("gs://bucket/a/", Place("gs:", "bucket/a", directory=True)),
+        ("gs://bucket", Place("gs:", "bucket")),
+        ("sftp://one.example.org/srv/a%20b%23", Place("sftp:/", "srv/a b#")),
+        ("sftp://ONE.example.org:22/a", Place("sftp:/", "a")),
+        ("sftp://two.example.org:2222/a/", Place("sftp+two:/", "a", directory=True)),
+        ("sftp://one.example.org", Place("sftp:/", "")),
+        ("davs://dav.example.org/x", Place("davs:", "x")),
+        ("davs://dav.example.org:443/x", Place("davs:", "x")),
+        ("dav://dav.example.org:8080/x", Place("dav:", "x")),
+        ("ftp://ftp.example.org/a/b", Place("ftp:", "a/b")),
+        ("drive://papers/a", Place("drive:", "papers/a")),
+    ],
+)
+def test_a_url_leads_to_the_remote_of_its_scheme_and_host(url, place):
+    assert place_of(url, REMOTES) == place
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sftp://three.example.org/a", "no remote for sftp://three.example.org/a"),
+        ("sftp://one.example.org:23/a", "no remote for"),
+        ("sftp://two.example.org/a", "no remote for"),
+        ("davs://dav.example.org:8080/x", "no remote for"),
+        ("azblob://c/b", "it has some for: dav, davs, drive, ftp, gs, sftp"),
+        ("sftp://user:s3cret@one.example.org/a", "names no user here"),
+        ("sftp://one.example.org/a?s3cret", "%3F"),
+        ("sftp://one.example.org/a#s3cret", "%3F"),
+        ("sftp://one.example.org/%ff", "UTF-8"),
+        ("sftp://one.example.org/a/%2e%2e/b", "'.' or '..'"),
+        ("sftp://one.example.org:x/a", "is no URL"),
+        ("gs://bucket/a/../b", "'.' or '..'"),
+        ("gs://bucket//a", "empty"),
+        ("gs://bucket/\0", "empty"),
+        ("gs:bucket/a", "scheme"),
+        ("/a", "scheme"),
+    ],
+)
+def test_other_urls_are_refused_without_their_secrets(url, words):
+    with pytest.raises(Permanent) as failure:
+        place_of(url, REMOTES)
+    assert words in str(failure.value)
+    assert "s3cret" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("RCLONE_ENCRYPT_V0:\nxyz", "encrypted"),
+        ("no sections", "no INI file"),
+        ("[file]\ntype = local", "this container's own files"),
+        ("[sftp]\ntype = sftp\nhost = h\nport = x", "no such port"),
+        ("[sftp]\ntype = sftp", "names no host"),
+        ("[dav]\ntype = webdav", "names no host"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_refused(text, words):
+    with pytest.raises(Permanent, match=words):
+        parse(text)
+
+
+def test_secrets_of_the_configuration_are_known_and_not_shown():
+    assert list(secrets(REMOTES)) == ['{"k": "v"}', "obscured", "t0ken"]
+    assert "t0ken" not in repr(REMOTES)

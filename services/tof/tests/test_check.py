@@ -1,0 +1,36 @@
+import pytest
+
+from poiesis_models.worklist import OutputItem
+from poiesis_staging.outputs import Found
+from poiesis_tof.send import check, target
+from poiesis_transfer.errors import Permanent, Unsendable
+from poiesis_transfer.urls import S3Url
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (
+            "https://u:secret@h/p?secret",
+            "output /out/file: https://h/p has the scheme 'https'; outputs can be sent to s3 only",
+        ),
+        ("/bare", "no scheme"),
+        ("s3:///k", "does not name an S3 bucket"),
+    ],
+)
+def test_what_cannot_be_sent_is_named_before_anything_is(url: str, words: str):
+    with pytest.raises(Permanent) as failure:
+        check([OutputItem(path="/out/file", local="/task/root/out/file", url=url)])
+    assert words in str(failure.value)
+    assert "secret" not in str(failure.value)
+
+
+def test_a_work_list_that_contradicts_itself_is_refused():
+    with pytest.raises(Permanent, match="not a work list"):
+        check([OutputItem(path="/a", local="/task/root/b", url="s3://b/k")])
+
+
+def test_a_key_is_literal_and_a_bucket_is_no_place_for_a_file():
+    assert target(Found("/out/f", "/task/root/out/f", "s3://b/a b?#")) == S3Url("b", "a b?#")
+    with pytest.raises(Unsendable, match="its URL s3://b names a bucket"):
+        target(Found("/out/f", "/task/root/out/f", "s3://b"))
