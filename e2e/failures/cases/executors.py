@@ -270,6 +270,7 @@ CASES: Sequence[Case] = (
         after=After.EXECUTOR,
         states=RAN,
         sees=(kept_the_end("last words\n"),),
+        wait_seconds=900,  # two minutes on a machine that has nothing else to do
     ),
     Case(
         id="garbage",
