@@ -51,6 +51,7 @@ def install(
 ) -> Release:
     """`helm upgrade --install`, and wait for an answer. `secrets` are made first."""
     with step(f"install the chart: release {name}, namespace {namespace}"):
+        _await_deletion(cluster, namespace)
         _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         for secret, data in secrets.items():
             metadata = {"name": secret, "namespace": namespace}
@@ -72,6 +73,13 @@ def install(
         release = Release(name=name, namespace=namespace, url=api_url(cluster, name, namespace))
         wait_until(lambda: _answers(release.url), f"an answer from {release.url}", seconds=60)
     return release
+
+
+def _await_deletion(cluster: Cluster, namespace: str) -> None:
+    """Of a namespace that `uninstall` has left on its way out: nothing can be made in it."""
+    phase = ("get", "namespace", namespace, "--ignore-not-found", "-o", "jsonpath={.status.phase}")
+    if cluster.kubectl(*phase) == "Terminating":
+        cluster.kubectl("wait", "--for=delete", f"namespace/{namespace}", "--timeout=120s")
 
 
 def uninstall(cluster: Cluster, name: str, namespace: str) -> None:
