@@ -35,7 +35,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
 RSS_LIMIT_MIB = 128
 CODE = os.pathsep.join(
-    str(ROOT / part) for part in ("packages/models", "packages/transfer", "services/tif", "services/tof")
+    str(ROOT / part)
+    for part in ("packages/models", "packages/transfer", "packages/staging", "services/tif", "services/tof")
 )
 BOTO3 = """
 import os, sys, boto3
