@@ -43,8 +43,7 @@ class S3Bucket:
 
     def put(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
-            body = {"Body": data} if data else {}  # boto3 announces an empty one, and MinIO waits
-            self._client.put_object(Bucket=self.bucket, Key=name, **body)
+            self._client.put_object(Bucket=self.bucket, Key=name, Body=data)
 
     def get(self, name: str) -> bytes | None:
         try:

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
-import botocore.handlers
 import pytest
-from botocore.config import Config as SdkConfig
 
 from poiesis_models import runfiles
 from poiesis_models.worklist import WorkList
 from poiesis_transfer.config import S3Config
+from storage import Endpoint
 
 
 @pytest.fixture(scope="session")
@@ -33,15 +31,7 @@ def s3(s3_endpoint: Any) -> S3Config:
 @pytest.fixture(scope="session")
 def admin(s3: S3Config) -> Iterator[Any]:
     """An S3 client that is not ours, to prepare and to look."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=s3.endpoint_url,
-        region_name=s3.region,
-        aws_access_key_id=s3.access_key_id,
-        aws_secret_access_key=s3.secret_access_key,
-        config=SdkConfig(s3={"addressing_style": "path"}),
-    )
-    client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)  # MinIO stalls on it
+    client = _endpoint(s3).client()
     yield client
     client.close()
 
@@ -70,26 +60,21 @@ def _bucket(admin: Any) -> Iterator[str]:
 
 def keys_of(s3: S3Config, bucket: str, secret: Path) -> Path:
     """The directory `secret` as a Secret of somebody who may do all in one bucket, and nothing elsewhere."""
-    sts = boto3.client(
-        "sts",
-        endpoint_url=s3.endpoint_url,
-        region_name=s3.region,
-        aws_access_key_id=s3.access_key_id,
-        aws_secret_access_key=s3.secret_access_key,
-    )
-    allowed = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
-    statement = {"Effect": "Allow", "Action": "s3:*", "Resource": allowed}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    given = sts.assume_role(RoleArn="arn:aws:iam::1:role/tests", RoleSessionName="tests", Policy=policy)
-    sts.close()
     secret.mkdir()
-    for name, key in (
-        ("AWS_ACCESS_KEY_ID", "AccessKeyId"),
-        ("AWS_SECRET_ACCESS_KEY", "SecretAccessKey"),
-        ("AWS_SESSION_TOKEN", "SessionToken"),
-    ):
-        (secret / name).write_text(given["Credentials"][key])
+    for name, value in _endpoint(s3).secret_for(bucket).items():
+        (secret / name).write_text(value)
     return secret
+
+
+def _endpoint(s3: S3Config) -> Endpoint:
+    url = s3.endpoint_url or ""
+    return Endpoint(
+        url=url,
+        pod_url=url,
+        access_key=s3.access_key_id or "",
+        secret_key=s3.secret_access_key or "",
+        region=s3.region,
+    )
 
 
 def keys(admin: Any, bucket: str) -> dict[str, int]:

@@ -29,6 +29,12 @@ DATA_SUBPATH = "root"
 DATA_ROOT = join(TASK, DATA_SUBPATH)
 
 HELPER_IN_IMAGE = "/helper"  # in the helper's and the recorder's images
+_NO_NAMES = {"", ".", ".."}
+
+
+def names_all(path: str) -> bool:
+    """Whether each segment of a relative path is the name of something: neither empty nor `.` nor `..`."""
+    return _NO_NAMES.isdisjoint(path.split("/"))
 
 
 def data_path(container_path: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from urllib.parse import unquote, urlsplit
 
-_NO_NAMES = {"", ".", ".."}
+from poiesis_models.paths import names_all
 
 
 class NotAFileUrl(ValueError):
@@ -51,7 +51,7 @@ def file_path(url: str) -> str:
     """
     path = url if url.startswith("/") else _decoded(url)
     first, *names = path.rstrip("/").split("/")
-    if first or not names or any(name in _NO_NAMES for name in names):
+    if first or not names_all("/".join(names)):
         raise NotAFileUrl("it has to be an absolute path without empty segments, '.' and '..'")
     if "\0" in path:
         raise NotAFileUrl("a path holds no NUL")

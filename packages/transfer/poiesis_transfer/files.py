@@ -26,17 +26,15 @@ Buffer = bytes | bytearray | memoryview
 class Landing:
     """A file that is written beside its place and appears there when it is whole.
 
-    `path` is what executors call it. The temporary name is the same at every start, so what a killed filer
-    left is replaced; `owner` keeps two inputs that name the same file out of each other's way. Parts of a
-    file may be written by several threads.
+    `path` is what executors call it; `owner` as of `name_aside`. Parts of a file may be written by several
+    threads.
     """
 
     def __init__(
         self, local: Path, path: str, progress: Progress, *, room: Room | None = None, owner: int = 0
     ) -> None:
-        digest = hashlib.sha256(f"{owner} {local.name}".encode("utf-8", "surrogateescape")).hexdigest()
         self._local = local
-        self._temporary = local.with_name(f".poiesis-{digest[:20]}")
+        self._temporary = local.with_name(name_aside(local.name, owner=owner))
         self._progress = progress
         self._room = room or Room()
         self._fd = -1
@@ -128,6 +126,16 @@ class Landing:
                 self._temporary.unlink(missing_ok=True)
                 self._room.give_back(self._held, self._held - self._written)
                 self._progress.moved(-self._written)
+
+
+def name_aside(name: str, *, owner: int = 0) -> str:
+    """What a file is called until it is whole.
+
+    The same at every start, so what a killed filer left is replaced; `owner` keeps two inputs that name the
+    same file out of each other's way.
+    """
+    digest = hashlib.sha256(f"{owner} {name}".encode("utf-8", "surrogateescape")).hexdigest()
+    return f".poiesis-{digest[:20]}"
 
 
 def make_directories(path: Path) -> None:

@@ -3,7 +3,6 @@
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Self
 
 from poiesis_models.s3credentials import Choice, S3Credentials
@@ -22,7 +21,9 @@ from poiesis_transfer.web import Web
 class S3Stores:
     """Asked as one store is. Each URL goes to the entry that is closest to it, else to the deployment's own.
 
-    An entry's keys are read when its first URL comes, so that one that nothing needs breaks nothing.
+    A context manager, that closes the connections. Nothing is sent before the first transfer; an entry's keys
+    are read when its first URL comes, so that one that nothing needs breaks nothing. `slots`: for requests,
+    shared with others.
     Connections may lead anywhere: endpoints are the operator's choice.
     """
 
@@ -44,24 +45,12 @@ class S3Stores:
         self._webs: dict[str | None, Web] = {}
         self._stores: dict[str | None, S3Store] = {}
 
-    @classmethod
-    @contextmanager
-    def open(
-        cls,
-        config: S3Config,
-        entries: Sequence[S3Credentials] = (),
-        *,
-        limits: web.Limits = web.LIMITS,
-        retry: Retry = web.RETRY,
-        slots: threading.BoundedSemaphore | None = None,
-    ) -> Iterator[Self]:
-        """Nothing is sent before the first transfer. `slots`: for requests, shared with others."""
-        stores = cls(config, entries, limits=limits, retry=retry, slots=slots)
-        try:
-            yield stores
-        finally:
-            for connections in stores._webs.values():
-                connections.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connections in self._webs.values():
+            connections.close()
 
     def interrupt(self) -> None:
         """Nobody waits for the network any more."""

@@ -98,7 +98,7 @@ def test_no_wrong_byte_is_left_whatever_the_store_does(
     ends: Counter[str] = Counter()
     with faulty(s3.endpoint_url or "", mischief, objects.change) as url:
         there = replace(s3, endpoint_url=url, addressing_style="path")
-        with S3Stores.open(there, limits=LIMITS, retry=RETRY) as store:
+        with S3Stores(there, limits=LIMITS, retry=RETRY) as store:
 
             def transfer(number: int) -> None:
                 size = random.Random(f"{SEED} {number}").choice(SIZES)  # noqa: S311

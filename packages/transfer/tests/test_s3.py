@@ -36,7 +36,7 @@ CHANGED_KEY = "a-wrong-secret-key"
 
 @contextmanager
 def opened(config: S3Config) -> Iterator[S3Stores]:
-    with S3Stores.open(config, retry=QUICK) as store:
+    with S3Stores(config, retry=QUICK) as store:
         yield store
 
 

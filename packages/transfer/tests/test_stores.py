@@ -68,7 +68,7 @@ def test_each_bucket_is_asked_with_its_own_credentials(
     progress: Progress,
 ):
     (tmp_path / "sent").write_text("x")
-    with S3Stores.open(nobody, two, retry=QUICK) as stores:
+    with S3Stores(nobody, two, retry=QUICK) as stores:
         for place in (bucket, other_bucket):
             url = S3Url(place, "d/k")
             with SourceFile(str(tmp_path / "sent"), "/out/f") as file:
@@ -94,7 +94,7 @@ def test_a_refusal_names_the_credentials_and_shows_none(
     url = S3Url(other_bucket, "team/k")
     messages = []
     with (
-        S3Stores.open(nobody, [stranger], retry=QUICK) as stores,
+        S3Stores(nobody, [stranger], retry=QUICK) as stores,
         SourceFile(str(tmp_path / "sent"), "/o") as file,
     ):
         for attempt in (
@@ -123,7 +123,7 @@ def test_the_deployments_credentials_are_for_all_else(
 ):
     admin.put_object(Bucket=bucket, Key="k", Body=b"x")
     public = entry("public", f"s3://{bucket}/public/", f"s3://{other_bucket}", anonymous=True)
-    with S3Stores.open(s3, [public], retry=QUICK) as stores:
+    with S3Stores(s3, [public], retry=QUICK) as stores:
         assert read(stores, S3Url(bucket, "k"), tmp_path / "came", progress) == b"x"
         for url in (S3Url(bucket, "public/k"), S3Url(other_bucket, "k")):
             with pytest.raises(Permanent, match="with the credentials public: access denied"):
@@ -137,7 +137,7 @@ def test_credentials_that_cannot_be_used_break_their_own_urls_alone(
     admin.put_object(Bucket=bucket, Key="k", Body=b"x")
     broken = of_secret("lab", f"s3://{other_bucket}", tmp_path / "none")
     untrusted = entry("private", "s3://private", anonymous=True, ca_file=str(tmp_path / "no.crt"))
-    with S3Stores.open(s3, [broken, untrusted], retry=QUICK) as stores:
+    with S3Stores(s3, [broken, untrusted], retry=QUICK) as stores:
         assert read(stores, S3Url(bucket, "k"), tmp_path / "came", progress) == b"x"
         missing = "credentials lab: the Secret lab-keys does not exist or has no AWS_ACCESS_KEY_ID"
         for _ in range(2):
@@ -211,7 +211,7 @@ def test_an_entrys_ways_are_its_own(recorder: Recorder, tmp_path: Path):
         ),
         entry("public", "s3://public", endpoint=recorder.url, anonymous=True),
     ]
-    with S3Stores.open(deployment, entries, retry=QUICK) as stores:
+    with S3Stores(deployment, entries, retry=QUICK) as stores:
         assert stores.is_object(S3Url("paid", "k"))
         assert stores.is_object(S3Url("public", "k"))
     (paid_path, paid), (public_path, public) = recorder.seen
@@ -233,7 +233,7 @@ def test_all_of_them_together_send_no_more_than_16_requests_at_once(
         for number in range(4)
     ]
     urls = [S3Url(f"bucket-{number % 4}", f"k{number}") for number in range(120)]
-    with S3Stores.open(S3Config(anonymous=True), entries, retry=QUICK) as stores:
+    with S3Stores(S3Config(anonymous=True), entries, retry=QUICK) as stores:
         pool.for_each(urls, lambda url: _ask(stores, url), at_once=60, interrupt=stores.interrupt)
         assert len(stores._webs) == 4
     assert len(recorder.seen) == 120

@@ -761,7 +761,7 @@ def _filer_env(run: FilerRun, layout: Layout, config: TaskPodConfig) -> dict[str
         "POIESIS_WORK_LIST": paths.WORK_LIST,
         "POIESIS_DISK_BYTES": str(disk_bytes(layout.task.request, config)),
         **{name: value for name, value in optional.items() if value is not None},
-        **run.filer.env,
+        **filer.env,
     }
 
 

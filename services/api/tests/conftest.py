@@ -7,13 +7,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
+from poiesis_api.app import make_app
 from poiesis_api.config import Database, Document, UserLimits
 from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import NoAuthenticator
 from poiesis_api.limits import RequestRates
 from poiesis_api.openapi import document
 from poiesis_api.postgres import open_pool
+from poiesis_api.submitter import Submitter
 
 HERE = Path(__file__).parent
 
@@ -67,6 +70,16 @@ async def kubernetes() -> AsyncIterator[Any]:
     """An API server that can fail; `kubernetes.client` talks to it."""
     async with fake_kubernetes.serve() as fake:
         yield fake
+
+
+@pytest.fixture
+async def client(
+    pool: Any, kubernetes: Any, config: Document, conformance: Any, services_for_everybody: Any
+) -> AsyncIterator[TestClient[Any, Any]]:
+    """Of everybody; whatever it is answered is what our OpenAPI document promises."""
+    services = services_for_everybody(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
+    async with TestClient(TestServer(make_app(services)), middlewares=[conformance]) as client:
+        yield client
 
 
 @pytest.fixture

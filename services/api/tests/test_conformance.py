@@ -6,13 +6,10 @@ from datetime import datetime
 from uuid import UUID
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 
-from poiesis_api.app import make_app
 from poiesis_api.config import Document
 from poiesis_api.handlers import service_info_document
 from poiesis_api.parameters import supported
-from poiesis_api.submitter import Submitter
 from poiesis_api.taskpod import Task, task_objects
 from poiesis_models.states import TesState
 from poiesis_models.tes import TesTaskRequest
@@ -22,14 +19,6 @@ EXECUTOR = {"image": "busybox", "command": ["true"]}
 REPORT = "SELECT state::text FROM record_report($1, 't', $2::text::jsonb)"
 SECOND = 1_000_000_000
 TASK_ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
-
-
-@pytest.fixture
-async def client(pool, kubernetes, config, conformance, services_for_everybody):
-    """Whatever it is answered is what our OpenAPI document promises."""
-    services = services_for_everybody(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
-    async with TestClient(TestServer(make_app(services)), middlewares=[conformance]) as client:
-        yield client
 
 
 async def create(client, **fields):

@@ -7,10 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
-
-from poiesis_api.app import make_app
-from poiesis_api.submitter import Submitter
 
 ROOT = Path(__file__).parents[3]
 BASE = "/ga4gh/tes/v1"
@@ -41,13 +37,6 @@ def test_every_promise_names_its_tests(promise, tests):
         assert re.search(rf"^((async )?def {name}\(|{name} = )", (ROOT / path).read_text(), re.MULTILINE), (
             test
         )
-
-
-@pytest.fixture
-async def client(pool, kubernetes, config, conformance, services_for_everybody):
-    services = services_for_everybody(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
-    async with TestClient(TestServer(make_app(services)), middlewares=[conformance]) as client:
-        yield client
 
 
 async def create(client, **fields):

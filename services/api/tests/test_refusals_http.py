@@ -23,13 +23,6 @@ EXECUTORS = b'"executors": [{"image": "busybox", "command": ["true"]}]'
 SMALL = b"{" + EXECUTORS + b"}"
 
 
-@pytest.fixture
-async def client(pool, kubernetes, config, conformance, services_for_everybody):
-    services = services_for_everybody(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
-    async with TestClient(TestServer(make_app(services)), middlewares=[conformance]) as client:
-        yield client
-
-
 async def refusal(response):
     """Status, field and sentence; the shape is the same whatever went wrong."""
     body = await response.json()

@@ -1,6 +1,5 @@
 """Carry the work list out."""
 
-import hashlib
 import os
 import stat
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from poiesis_transfer import pool
 from poiesis_transfer.config import Config
 from poiesis_transfer.contents import stage_content
 from poiesis_transfer.errors import Passing, Permanent, Unsendable, writing
-from poiesis_transfer.files import READ_BLOCK, Landing, SourceFile, make_directories
+from poiesis_transfer.files import READ_BLOCK, Landing, SourceFile, make_directories, name_aside
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.room import Room
 
@@ -132,7 +131,7 @@ class Sender:
         """Raise TransferError."""
         path = self._volumes.path(found.url, writing=True)
         folder, _, name = path.rpartition("/")
-        aside = f".poiesis-{hashlib.sha256(name.encode()).hexdigest()[:20]}"
+        aside = name_aside(name)
         with (
             SourceFile(found.local, found.path) as source,
             in_volume(path),

@@ -1,6 +1,5 @@
 """Carry the work list out."""
 
-import hashlib
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from poiesis_transfer import pool
 from poiesis_transfer.config import Config
 from poiesis_transfer.contents import stage_content
 from poiesis_transfer.errors import NotFound, Permanent, TransferError, Unsendable, writing
-from poiesis_transfer.files import ANYONE_FILE, Landing, SourceFile, make_directories
+from poiesis_transfer.files import ANYONE_FILE, Landing, SourceFile, make_directories, name_aside
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.room import Room
 from poiesis_transfer.urls import shown
@@ -26,7 +25,6 @@ from poiesis_transfer.urls import shown
 AT_ONCE = 8
 _METER_SECONDS = 1.0
 _STATS_SECONDS = 10  # rclone is next door
-_NO_NAMES = {"", ".", ".."}
 
 
 def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progress) -> None:
@@ -180,7 +178,7 @@ class Mover:
 
         def one(entry: dict[str, Any]) -> None:
             name = str(entry["Path"]).removeprefix(f"{place.path}/" if place.path else "")
-            if any(segment in _NO_NAMES for segment in name.split("/")):
+            if not paths.names_all(name):
                 raise Permanent(f"cannot stage {url}/{name}: a segment of its name is empty, '.' or '..'")
             local, path = Path(item.local, name), f"{item.path.rstrip('/')}/{name}"
             if entry["IsDir"]:
@@ -194,8 +192,7 @@ class Mover:
 
     def _file(self, source: _Source, local: Path, path: str, number: int) -> None:
         """rclone writes beside the file, which then gets its name and may be used by any uid."""
-        digest = hashlib.sha256(f"{number} {local.name}".encode()).hexdigest()
-        aside = local.with_name(f".poiesis-{digest[:20]}")
+        aside = local.with_name(name_aside(local.name, owner=number))
         with writing(path):
             make_directories(local.parent)
             local.unlink(missing_ok=True)  # an earlier start's: the volume need not hold both

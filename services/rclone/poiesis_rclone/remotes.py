@@ -11,13 +11,13 @@ from configparser import ConfigParser, Error
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from poiesis_models.paths import names_all
 from poiesis_transfer.errors import Permanent
 from poiesis_transfer.urls import scheme, shown
 
 _PORTS = {"ftp": 21, "sftp": 22, "smb": 445, "http": 80, "https": 443}
 _URL_BACKENDS = {"webdav", "http"}  # whose `url` says which host they are for
 _HOST_BACKENDS = {"sftp", "ftp", "smb"}  # whose `host` and `port` do
-_NO_NAMES = {"", ".", ".."}
 _ENCRYPTED = "RCLONE_ENCRYPT"
 _SECRET_WORDS = ("pass", "secret", "key", "token", "sas", "cred", "bearer")
 
@@ -163,6 +163,6 @@ def _on_host(url: str, remote: Remote) -> Place:
 
 
 def _checked(path: str, url: str) -> str:
-    if path and ("\0" in path or any(name in _NO_NAMES for name in path.split("/"))):
+    if path and ("\0" in path or not names_all(path)):
         raise Permanent(f"{shown(url)}: a segment of its path is empty, '.' or '..'")
     return path

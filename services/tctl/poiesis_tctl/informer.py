@@ -24,6 +24,7 @@ from poiesis_tctl.kube import KubeError, Object
 logger = logging.getLogger(__name__)
 
 _Key = TypeVar("_Key")
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # what an object of another shape raises
 OF_TASKS: Mapping[str, str] = MappingProxyType({"labelSelector": TASK_LABEL})
 
 
@@ -188,7 +189,7 @@ class Informer:
         """One that nobody can read must not keep the others from being known."""
         try:
             slim = self._slim(item)
-        except (ValueError, KeyError, TypeError, AttributeError) as reason:
+        except _UNREADABLE as reason:
             about = {"collection": self._collection, "object": item["metadata"]["name"]}
             logger.error("unreadable object", extra={**about, "error": repr(reason)})  # noqa: TRY400
             return
@@ -228,7 +229,7 @@ class Informer:
             if kind != "ERROR":
                 return self._apply(kind, item)
             error = KubeError(item.get("code") or 0, item.get("reason") or "", item.get("message") or "")
-        except (ValueError, KeyError, TypeError, AttributeError) as reason:
+        except _UNREADABLE as reason:
             raise ListAgain(f"unreadable event ({reason!r}): {line[:200]!r}") from reason
         raise error
 

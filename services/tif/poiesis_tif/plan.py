@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from poiesis_models.paths import names_all
 from poiesis_models.worklist import InputItem
 from poiesis_transfer.errors import Permanent
 from poiesis_transfer.urls import S3Url, parse_s3, scheme, shown
@@ -63,13 +64,11 @@ def plan(items: Sequence[InputItem]) -> list[Step]:
 def relative_path(key: str, prefix: str) -> str:
     """Where the object lies below the directory; raise Permanent if a file cannot have that name."""
     relative = key.removeprefix(prefix)
-    segments = relative.removesuffix("/").split("/")
-    if relative and ("\0" in relative or any(segment in _NOT_NAMES for segment in segments)):
+    if relative and ("\0" in relative or not names_all(relative.removesuffix("/"))):
         raise Permanent(f"the key {key!r} cannot be staged below {prefix!r}: a segment is '', '.' or '..'")
     return relative
 
 
-_NOT_NAMES = {"", ".", ".."}
 _KINDS: Mapping[str | None, Kind] = {"FILE": Kind.FILE, "DIRECTORY": Kind.DIRECTORY, None: Kind.UNKNOWN}
 
 

@@ -66,7 +66,7 @@ def _sources(config: Config, steps: list[Step], stack: ExitStack) -> Sources:
     if Stored in kinds:
         from poiesis_transfer.stores import S3Stores
 
-        store = stack.enter_context(S3Stores.open(config.s3, config.credentials, slots=slots))
+        store = stack.enter_context(S3Stores(config.s3, config.credentials, slots=slots))
     return Sources(web, store)
 
 

@@ -18,7 +18,7 @@ def send(config: Config, work: WorkList, progress: Progress) -> None:
         return
     from poiesis_transfer.stores import S3Stores
 
-    with S3Stores.open(config.s3, config.credentials) as store:
+    with S3Stores(config.s3, config.credentials) as store:
 
         def upload(found: Found) -> int:
             url = target(found)
