@@ -35,7 +35,7 @@ fuzz: $(READY) ## New random requests and tasks, EXAMPLES=1000 of each test that
 	@POIESIS_FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python e2e/run_tests.py integration -- -k fuzz
 
 e2e: $(READY) ## Stories on the kind cluster (KUBERNETES=1.29 or 1.37: on another Kubernetes, in a cluster of its own)
-	@$(BIN)/python e2e/run_tests.py e2e
+	@$(BIN)/python e2e/run_tests.py e2e seconds
 
 mutants: $(READY) ## See each row of docs/failures.md fail when what makes it right is taken away (NAMES="…" for some)
 	@cd e2e && ../$(BIN)/python -m failures.mutants $(NAMES)

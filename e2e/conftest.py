@@ -55,7 +55,7 @@ from lab.errors import LabError
 from lab.images import Images
 from lab.shell import say
 from machine import Machine
-from run_tests import CONTROLLERS
+from run_tests import LAST_WORDS
 from storage import Bucket, Endpoint, make_bucket
 from tes_client import Document, Task, TesClient, connect
 from waiting import eventually
@@ -349,8 +349,8 @@ def remotes(cluster: Cluster) -> dict[str, backends.Remote]:
     """An SSH server and a WebDAV server, by the schemes of their URLs."""
 
     def make() -> dict[str, Any]:
-        image = services.build(["rclone"])["rclone"]
-        return {scheme: asdict(backends.start_remote(scheme, image)) for scheme in ("sftp", "webdav")}
+        webdav = backends.start_webdav(services.build(["rclone"])["rclone"])
+        return {"sftp": asdict(backends.start_sftp()), "webdav": asdict(webdav)}
 
     return {scheme: backends.Remote(**facts) for scheme, facts in once("remotes", make).items()}
 
@@ -370,22 +370,23 @@ def weed(other_s3: Endpoint) -> Iterator[Bucket]:
 
 
 @pytest.fixture(scope="session")
-def rclone_conf(remotes: dict[str, backends.Remote], other_s3: Endpoint) -> str:
+def rclone_conf(remotes: dict[str, backends.Remote], built: dict[str, str], other_s3: Endpoint) -> str:
     """Remotes for sftp://, webdav:// and weed://."""
     sftp, webdav = remotes["sftp"], remotes["webdav"]
+    sftp_pass, webdav_pass = (backends.obscured(one.password, built["rclone"]) for one in (sftp, webdav))
     return f"""
 [sftp]
 type = sftp
 host = {sftp.pod_host}
 port = {sftp.pod_port}
 user = {sftp.user}
-pass = {sftp.obscured()}
+pass = {sftp_pass}
 shell_type = none
 [webdav]
 type = webdav
 url = http://{webdav.pod_address}
 user = {webdav.user}
-pass = {webdav.obscured()}
+pass = {webdav_pass}
 [weed]
 type = s3
 provider = SeaweedFS
@@ -710,20 +711,20 @@ async def database(postgres: backends.Postgres, release: Release) -> AsyncIterat
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Beside a failure stand the Pods of the tasks that the test created, and the controllers' last words."""
+    """Beside a failure stand the Pods of the tasks that the test created, and the release's last words."""
     report = yield
     created = item.stash.get(_CREATED, [])
     if report.when == "call" and report.failed and created:
         cluster = item.stash.get(_CLUSTER, None)
         for task_id in created[:3]:
             report.sections.append((f"Kubernetes on task {task_id}", _looks(task_id, cluster)))
-        report.user_properties.append((CONTROLLERS, _controllers(item.stash[_NAMESPACE], cluster)))
+        item.user_properties.append((LAST_WORDS, _last_words(item.stash[_NAMESPACE], cluster)))
     return report
 
 
-def _controllers(namespace: str, cluster: Cluster | None) -> str:
-    """Who leads, and what they said last."""
-    where = ("--namespace", namespace, f"--selector={COMPONENT_LABEL}=tctl")
+def _last_words(namespace: str, cluster: Cluster | None) -> str:
+    """Who leads, and what apis and controllers said last."""
+    where = ("--namespace", namespace, f"--selector={COMPONENT_LABEL} in (api,tctl)")
     try:
         cluster = cluster or lab_cluster.current()
         return "\n".join(

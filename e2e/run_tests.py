@@ -1,9 +1,10 @@
 """`make test`: unit, integration and end-to-end tests, and a summary of what ran.
 
-    run_tests.py [unit] [integration] [browser] [e2e] [-- pytest arguments]
+    run_tests.py [unit] [integration] [browser] [e2e] [seconds] [-- pytest arguments]
 
 Integration tests get a Postgres, a MinIO and a Keycloak of the lab, browser tests Chromium, too, end-to-end
-tests its kind cluster; none skips when they cannot be had.
+tests its kind cluster; none skips when they cannot be had. Stories that promise something within seconds run
+last, with nothing beside them.
 """
 
 import os
@@ -20,9 +21,9 @@ from lab.errors import LabError
 from lab.shell import say
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTROLLERS = "controllers"  # the property of a failed story: the controllers' last words
+LAST_WORDS = "last words"  # the property of a failed story: the last words of its apis and controllers
 _LINE = 300  # characters of what a failed test says, in the summary
-_WORDS = 4000  # and of what the controllers do
+_WORDS = 4000  # and of its release
 CODE = [
     "packages",
     "services",
@@ -95,7 +96,8 @@ LEVELS = {
     "unit": Level(_helm, ["-m", "not integration and not browser and not e2e", "-n", "2", *CODE]),
     "integration": Level(_integration, ["-m", "integration", "-n", "2", *CODE]),
     "browser": Level(_browser, ["-m", "browser", "services/api"]),
-    "e2e": Level(_cluster, ["-m", "e2e", "-n", "4", "--dist", "loadgroup", "e2e/stories"]),
+    "e2e": Level(_cluster, ["-m", "e2e and not seconds", "-n", "3", "e2e/stories"]),
+    "seconds": Level(_cluster, ["-m", "e2e and seconds", "e2e/stories"]),
 }
 
 
@@ -135,15 +137,15 @@ def result_of(report: Path) -> Result:
         failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         skipped += int(suite.get("skipped", 0))
     failures = tuple(
-        f"{test.get('name')}: {_line(problem.get('message', ''))}{_controllers(test)}"
+        f"{test.get('name')}: {_line(problem.get('message', ''))}{_last_words(test)}"
         for test in root.iter("testcase")
         for problem in (*test.iter("failure"), *test.iter("error"))
     )
     return Result(total - failed - skipped, failed, skipped, 0, ok=not failed, failures=failures)
 
 
-def _controllers(test: ET.Element) -> str:
-    said = [one.get("value", "") for one in test.iter("property") if one.get("name") == CONTROLLERS]
+def _last_words(test: ET.Element) -> str:
+    said = [one.get("value", "") for one in test.iter("property") if one.get("name") == LAST_WORDS]
     return "".join(f"\n{words[-_WORDS:]}" for words in said)
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Literal, NotRequired, TypedDict
 
 import aiohttp
@@ -268,14 +269,23 @@ class TesClient:
         history = History(task_id=task_id)
         deadline = time.monotonic() + timeout
         while True:
-            news = history.note((await self.get(task_id))["state"])
-            if news and on_change is not None:
+            state = await self._state(task_id)
+            if state is not None and history.note(state) and on_change is not None:
                 on_change(history.seen[-1])
-            if history.state in until or history.state in TERMINAL:
+            if state in until or state in TERMINAL:
                 return history
             if time.monotonic() > deadline:
                 raise StillWaiting(task_id, timeout, history, await self.get(task_id, "FULL"))
             await asyncio.sleep(every)
+
+    async def _state(self, task_id: str) -> State | None:
+        """None if the server cannot tell now and says so: who polls asks again."""
+        try:
+            return (await self.get(task_id))["state"]
+        except TesRefused as refused:
+            if refused.status != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+            return None
 
     async def run(self, document: Document, *, timeout: float = 300) -> Task:  # noqa: ASYNC109
         """Create, wait for the end, and return the FULL task."""

@@ -71,7 +71,7 @@ def _s3(name: str) -> Made:
 
 
 def _http() -> Made:
-    remote = _remote("webdav", to_everyone=True)
+    remote = backends.start_webdav(built("rclone"), to_everyone=True)
     subject = Subject(
         image=built("tif"),
         command=("python3", "-m", "poiesis_tif"),
@@ -82,7 +82,7 @@ def _http() -> Made:
 
 
 def _shell() -> Made:
-    remote = _remote("webdav")
+    remote = backends.start_webdav(built("rclone"))
     netrc = f"machine {remote.pod_host} login {remote.user} password {remote.password}\n"
     subject = Subject(
         image=shell_image(),
@@ -95,19 +95,19 @@ def _shell() -> Made:
 
 
 def _webdav() -> Made:
-    remote = _remote("webdav")
+    remote = backends.start_webdav(built("rclone"))
     conf = f"[webdav]\ntype = webdav\nurl = http://{remote.pod_address}\nuser = {remote.user}\n"
     return _rclone("webdav", remote, conf)
 
 
 def _sftp() -> Made:
-    remote = _remote("sftp")
+    remote = backends.start_sftp()
     host = f"host = {remote.pod_host}\nport = {remote.pod_port}\nuser = {remote.user}\n"
     return _rclone("sftp", remote, f"[sftp]\ntype = sftp\n{host}shell_type = none\n")
 
 
 def _rclone(scheme: str, remote: backends.Remote, conf: str) -> Made:
-    obscured = remote.obscured()
+    obscured = backends.obscured(remote.password, built("rclone"))
     subject = Subject(
         image=built("rclone"),
         command=("python3", "-m", "poiesis_rclone"),
@@ -128,10 +128,6 @@ def _file(folder: Path) -> Made:
         shared={_PREFIX: folder},
     )
     return subject, SharedDirectory(folder, _PREFIX)
-
-
-def _remote(protocol: str, *, to_everyone: bool = False) -> backends.Remote:
-    return backends.start_remote(protocol, built("rclone"), to_everyone=to_everyone)
 
 
 _BOTH = frozenset({"inputs", "outputs"})

@@ -25,6 +25,8 @@ from lab import cache, cluster, docker, images, keycloak
 from lab.shell import CommandFailed, step, succeeds, wait_until
 
 _READY_S = 60
+_REMOTE_PORT = 8080
+_REMOTE_USER, _REMOTE_PASSWORD = "lab", "lab-remote-password"
 _KEYCLOAK_READY_S = 180  # it is a large program, and the machine may be busy
 
 
@@ -90,10 +92,6 @@ class Remote(Backend):
     def pod_address(self) -> str:
         """Host and port."""
         return f"{self.pod_host}:{self.pod_port}"
-
-    def obscured(self) -> str:
-        """The password as rclone.conf holds it."""
-        return docker.docker("exec", self.container, "rclone", "obscure", self.password)
 
     def put(self, files: Mapping[str, bytes]) -> None:
         """Files by path."""
@@ -184,22 +182,39 @@ def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -
         return server
 
 
-def start_remote(protocol: str, image: str, *, to_everyone: bool = False) -> Remote:
-    """`rclone serve webdav` or `sftp` of the directory /data, by our own rclone image `image`."""
-    name, port = f"poiesis-{protocol}{'-open' if to_everyone else ''}", 8080
-    user, password = "lab", "lab-remote-password"
+def start_webdav(image: str, *, to_everyone: bool = False) -> Remote:
+    """`rclone serve webdav` of the directory /data, by our own rclone image `image`."""
 
     def make(image: str) -> DockerContainer:
         # The cache is for what `put` adds; with 0 rclone is busy for ever once a directory was looked at.
-        serve = f"serve {protocol} /data --addr :{port} --dir-cache-time 100ms"
+        serve = f"serve webdav /data --addr :{_REMOTE_PORT} --dir-cache-time 100ms"
         if not to_everyone:
-            serve += f" --user {user} --pass {password}"
+            serve += f" --user {_REMOTE_USER} --pass {_REMOTE_PASSWORD}"
         return DockerContainer(image).with_command(serve).with_copy_into_container(b"", "/data/ready")
 
+    name = f"poiesis-webdav{'-open' if to_everyone else ''}"
+    return _start_remote(name, image, make, entrypoint="rclone", user="0")
+
+
+def start_sftp() -> Remote:
+    """AsyncSSH: rclone's own server loses files that are renamed while it lists their directory."""
+
+    def make(image: str) -> DockerContainer:
+        return DockerContainer(image).with_command([str(_REMOTE_PORT), _REMOTE_USER, _REMOTE_PASSWORD])
+
+    return _start_remote("poiesis-sftp", images.sftp_server(), make)
+
+
+def obscured(password: str, image: str) -> str:
+    """As rclone.conf holds it, by the rclone of `image`."""
+    return docker.docker("run", "--rm", "--network=none", "--entrypoint=rclone", image, "obscure", password)
+
+
+def _start_remote(name: str, image: str, make: Callable[[str], DockerContainer], **settings: str) -> Remote:
     with cache.lock():
-        found = _start(name, image, port, make, entrypoint="rclone", user="0")
+        found = _start(name, image, _REMOTE_PORT, make, **settings)
         wait_until(lambda: _greets(found.host, found.port), name, seconds=_READY_S)
-        return Remote(**vars(found), user=user, password=password)
+        return Remote(**vars(found), user=_REMOTE_USER, password=_REMOTE_PASSWORD)
 
 
 def start_seaweedfs() -> S3:

