@@ -4,6 +4,8 @@ They join docker's network of the cluster, so Pods reach them by address. A cont
 from the same image for the same network, is used again; `python -m lab down` removes it.
 """
 
+import base64
+import hashlib
 import json
 import os
 import socket
@@ -110,12 +112,14 @@ class Remote(Backend):
             return None if content is None else content.read()
 
 
-def start_minio(name: str = "poiesis-minio") -> S3:
-    """MinIO, ready; its buckets are whatever earlier tests left."""
+def start_minio(
+    name: str = "poiesis-minio", also: Callable[[DockerContainer], DockerContainer] = lambda made: made
+) -> S3:
+    """MinIO, ready; its buckets are whatever earlier tests left. `also`: what else a new container gets."""
     access_key, secret_key = "lab-access-key", "lab-secret-key"
 
     def make(image: str) -> DockerContainer:
-        return (
+        return also(
             DockerContainer(image)
             .with_env("MINIO_ROOT_USER", access_key)
             .with_env("MINIO_ROOT_PASSWORD", secret_key)
@@ -127,6 +131,33 @@ def start_minio(name: str = "poiesis-minio") -> S3:
         minio = S3(**vars(found), access_key=access_key, secret_key=secret_key)
         wait_until(lambda: _get(f"{minio.url}/minio/health/ready") == 200, "MinIO", seconds=_READY_S)
         return minio
+
+
+def start_minio_for_tokens(issuer: str, ca: str, audience: str, name: str = "poiesis-minio-tokens") -> S3:
+    """A MinIO of its own whose STS gives who has a token of `issuer` for `audience` keys to all buckets.
+
+    `ca` (PEM) has signed the issuer's certificate. The role is `minio_role(audience)`.
+    """
+    settings = {
+        "CONFIG_URL": f"{issuer}/.well-known/openid-configuration",
+        "CLIENT_ID": audience,
+        "ROLE_POLICY": "readwrite",
+    }
+
+    def with_issuer(container: DockerContainer) -> DockerContainer:
+        for key, value in settings.items():
+            container.with_env(f"MINIO_IDENTITY_OPENID_{key}", value)
+        return container.with_copy_into_container(ca.encode(), "/root/.minio/certs/CAs/issuer.crt")
+
+    with cache.lock():
+        docker.docker("rm", "--force", "--volumes", name)  # an earlier one may trust another cluster
+        return start_minio(name, with_issuer)
+
+
+def minio_role(audience: str) -> str:
+    """The ARN that MinIO makes up for those who come with tokens for `audience`."""
+    digest = hashlib.sha1(audience.encode(), usedforsecurity=False).digest()
+    return f"arn:minio:iam:::role/{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
 
 def start_postgres(name: str = "poiesis-postgres") -> Postgres:

@@ -50,6 +50,11 @@ CREDENTIALS = (
         "storage.s3.credentials[1].caSecret.name=public-ca",
     ),
 )
+ROLE = "arn:aws:iam::123456789012:role/tes"
+WEB_IDENTITY = (
+    f"storage.s3.webIdentity.roleArn={ROLE}",
+    "storage.s3.webIdentity.stsEndpoint=https://sts.example.org",
+)
 USER_LIMITS = (
     *("userLimits.active.tasks=5", "userLimits.active.whenReached=refuse", "userLimits.queuedTasks=6"),
     *(
@@ -331,6 +336,8 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
             "'/filers/0/inputs': missing properties 'schemes', 'command'",
         ),
         (("storage.s3.endpoint=minio:9000",), "'/storage/s3/endpoint'"),
+        (("storage.s3.webIdentity.stsEndpoint=sts",), "'/storage/s3/webIdentity/stsEndpoint'"),
+        (("storage.s3.webIdentity.audience=",), "'/storage/s3/webIdentity/audience'"),
         (("storage.s3.credentials[0].name=a",), "'/storage/s3/credentials/0': missing property 'urls'"),
         ((*CREDENTIALS, "storage.s3.credentials[0].name=Lab_A"), "'/storage/s3/credentials/0/name'"),
         ((*CREDENTIALS, "storage.s3.credentials[0].urls={https://b}"), "'/storage/s3/credentials/0/urls/0'"),
@@ -388,6 +395,13 @@ def test_storage_of_ones_own():
         "caSecret": {"name": "ca", "key": "ca.crt"},
         "httpAllow": ["10.20.0.0/16", "files.example.org"],
     }
+
+
+def test_a_role_by_the_pods_own_token():
+    role = {"roleArn": ROLE, "audience": "sts.amazonaws.com"}
+    assert config(render(WEB_IDENTITY[0]))["storage"]["webIdentity"] == role
+    sts = "https://sts.example.org"
+    assert config(render(*WEB_IDENTITY))["storage"]["webIdentity"] == {**role, "stsEndpoint": sts}
 
 
 def test_credentials_of_some_buckets_and_users_are_told_as_far_as_they_go():
@@ -609,7 +623,7 @@ def test_limits_are_told_where_there_are_any():
 @pytest.mark.parametrize(
     "values",
     [
-        *((), EVERYTHING, EXTERNAL, BASIC, OIDC, OIDC[:3], USER_LIMITS, CREDENTIALS),
+        *((), EVERYTHING, EXTERNAL, BASIC, OIDC, OIDC[:3], USER_LIMITS, CREDENTIALS, WEB_IDENTITY),
         ("executors.defaultResources.cpu=2",),
         ("api.allowedOrigins={https://a.example,http://localhost:3000,http://[::1]:3000}",),
     ],
@@ -634,6 +648,7 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
         Section,
         StorageCredentials,
         UserLimits,
+        WebIdentity,
     )
 
     def missing(section: type[Section], document: dict[str, Any], where: str) -> Iterator[str]:
@@ -651,6 +666,7 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
             *OIDC,
             *CREDENTIALS,
             *("storage.s3.endpoint=https://s3", "storage.s3.region=r", "storage.s3.caSecret.name=ca"),
+            *WEB_IDENTITY,
             *("volume.storageClass=fast", "executors.imagePullPolicy=Never", "pod.priorityClassName=low"),
             *("pod.runtimeClassName=kata", "pod.activeDeadlineSeconds=9", "queue.giveUpSeconds=9"),
             *("queue.kueueQueueName=lq", "queue.kueuePriorityClass=urgent", "volume.type=ephemeral"),
@@ -665,6 +681,7 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
     assert list(missing(UserLimits, told["userLimits"], "")) == []
     lab, public = told["storage"]["credentials"]
     assert list(missing(StorageCredentials, lab | public, "")) == []
+    assert list(missing(WebIdentity, told["storage"]["webIdentity"], "")) == []
     assert list(missing(Basic, config(render(*BASIC))["auth"]["basic"], "")) == []
 
 

@@ -16,6 +16,7 @@ ACK_FILE = "/poiesis/ack/done"  # content: 0 = the task is COMPLETE, 1 = it ende
 SPEC = "/poiesis/spec"  # filers only: work.json and the contents of literal inputs
 WORK_LIST = "/poiesis/spec/work.json"
 CREDENTIALS = "/poiesis/credentials"  # filers only: a directory for each of the task's S3 credentials
+WEB_IDENTITY = "/poiesis/web-identity"  # filers of object storage only: the file `token`, for AWS' STS
 SECRET = "/poiesis/secret"  # a filer's own Secret, if it has one  # noqa: S105
 SHARED = "/poiesis/shared"  # a filer's shared volumes, each at its own prefix below
 RECORDER = "/poiesis/recorder"  # trec only

@@ -20,7 +20,7 @@ class ConfigError(Permanent):
 
 @dataclass(frozen=True, kw_only=True)
 class S3Config:
-    """Where S3 is and who we are there. Unset keys leave botocore its own ways (a web identity, for one).
+    """Where S3 is and who we are there: without keys, whoever AWS' chain says (a web identity, a role).
 
     `name`: of the entry of the credentials that this is for; None: the deployment's own.
     """

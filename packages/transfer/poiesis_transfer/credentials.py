@@ -29,7 +29,8 @@ class Given:
 class Chain:
     """AWS' standard chain: web identity (IRSA), container and instance roles, profiles. Renewed in time."""
 
-    def __init__(self) -> None:
+    def __init__(self, region: str) -> None:
+        self._region = region
         self._lock = threading.Lock()
         self._found: Any = None
 
@@ -40,7 +41,7 @@ class Chain:
         try:
             with self._lock:
                 if self._found is None:
-                    self._found = _search()
+                    self._found = _search(self._region)
                 frozen = self._found.get_frozen_credentials()
         except (
             botocore.exceptions.ConnectionError,
@@ -60,13 +61,15 @@ def identity(config: S3Config) -> Identity:
         return Given(None)
     if config.access_key_id is not None and config.secret_access_key is not None:
         return Given(Credentials(config.access_key_id, config.secret_access_key, config.session_token))
-    return Chain()
+    return Chain(config.region)
 
 
-def _search() -> Any:
+def _search(region: str) -> Any:
+    """`region`: whose STS is asked. AWS_REGION alone does not tell botocore."""
     import botocore.session
 
     session = botocore.session.get_session()
+    session.set_config_variable("region", region)
     # Keys in the environment are the deployment's, and `config` has read them: here they would be another's.
     session.get_component("credential_provider").remove("env")
     found = session.get_credentials()

@@ -1,10 +1,13 @@
-"""AWS' standard chain, against a service of our own that gives credentials as a container role's does."""
+"""AWS' standard chain, against services of our own that give credentials as a container role's and STS do."""
 
 import http.server
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -12,6 +15,36 @@ from poiesis_transfer.config import S3Config
 from poiesis_transfer.credentials import Chain, identity
 from poiesis_transfer.errors import Permanent
 from poiesis_transfer.sigv4 import Credentials
+
+
+class Quiet(http.server.BaseHTTPRequestHandler):
+    """Logs nothing."""
+
+    def answer(self, text: str, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing is logged."""
+
+
+@contextmanager
+def serving(handler: type[Quiet]) -> Iterator[str]:
+    """Its URL."""
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def soon() -> str:
+    """A time so near that what expires then is renewed at once."""
+    return (datetime.now(UTC) + timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @pytest.fixture
@@ -29,29 +62,15 @@ def role(nowhere, monkeypatch: pytest.MonkeyPatch):
     """Credentials that are renewed whenever they are asked for; the list of what was given."""
     given: list[str] = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             given.append(f"key-{len(given)}")
-            soon = datetime.now(UTC) + timedelta(seconds=30)
             answer = {"AccessKeyId": given[-1], "SecretAccessKey": "s", "Token": "t"}
-            body = json.dumps({**answer, "Expiration": soon.strftime("%Y-%m-%dT%H:%M:%SZ")}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(json.dumps({**answer, "Expiration": soon()}), "application/json")
 
-        def log_message(self, *args: Any) -> None:
-            """Nothing is logged."""
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
-        serving.start()
-        monkeypatch.setenv(
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{server.server_port}/role"
-        )
+    with serving(Handler) as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/role")
         yield given
-        server.shutdown()
-        serving.join()
 
 
 def test_a_roles_credentials_are_renewed_before_they_expire(role):
@@ -66,12 +85,48 @@ def test_keys_in_the_environment_are_the_deployments_and_not_the_chains(
 ):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-deployments")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-deployments")
-    assert Chain().credentials() == Credentials(role[-1], "s", "t")
+    assert Chain("us-east-1").credentials() == Credentials(role[-1], "s", "t")
 
 
 def test_without_any_identity_the_variables_are_named(nowhere):
     with pytest.raises(Permanent, match="AWS_ACCESS_KEY_ID"):
-        Chain().credentials()
+        Chain("us-east-1").credentials()
+
+
+STS_ANSWER = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>{key}</AccessKeyId><SecretAccessKey>s</SecretAccessKey>
+<SessionToken>t</SessionToken><Expiration>{expires}</Expiration></Credentials></AssumeRoleWithWebIdentityResult>
+</AssumeRoleWithWebIdentityResponse>"""
+
+
+@pytest.fixture
+def sts(nowhere, monkeypatch: pytest.MonkeyPatch, tmp_path):
+    """An STS that gives keys for the token in the file `token`; the forms that it was sent."""
+    asked: list[dict[str, str]] = []
+
+    class Handler(Quiet):
+        def do_POST(self) -> None:
+            form = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            asked.append(form)
+            answer = STS_ANSWER.format(key=f"key-of-{form['WebIdentityToken']}", expires=soon())
+            self.answer(answer, "text/xml")
+
+    with serving(Handler) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/tes")
+        monkeypatch.setenv("AWS_ROLE_SESSION_NAME", "poiesis-1")
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        yield asked
+
+
+def test_a_web_identitys_token_is_read_anew_for_each_pair_of_keys(sts, tmp_path):
+    (tmp_path / "token").write_text("token-one")
+    chain = identity(S3Config())
+    assert chain.credentials() == Credentials("key-of-token-one", "s", "t")
+    (tmp_path / "token").write_text("token-two")
+    assert chain.credentials() == Credentials("key-of-token-two", "s", "t")
+    assert sts[0]["RoleArn"] == "arn:aws:iam::1:role/tes"
+    assert sts[0]["RoleSessionName"] == "poiesis-1"
 
 
 def test_keys_that_are_given_come_before_the_chain_and_nobody_signs_for_public_buckets(role):

@@ -143,6 +143,16 @@ class StorageCredentials(Section):
         return self
 
 
+class WebIdentity(Section):
+    """A token of the task's ServiceAccount, which STS changes for the keys of a role."""
+
+    role_arn: NonEmpty = Field(description="AWS_ROLE_ARN")
+    audience: NonEmpty = Field(default="sts.amazonaws.com", description="whom the token is for")
+    sts_endpoint: Annotated[str, Field(pattern=r"^https?://.+$")] | None = Field(
+        default=None, description="AWS_ENDPOINT_URL_STS; none: Amazon's in the region"
+    )
+
+
 class Storage(Section):
     """Object storage of the filers."""
 
@@ -154,6 +164,9 @@ class Storage(Section):
     region: NonEmpty | None = Field(default=None, description="AWS_REGION")
     addressing_style: Literal["path", "virtual", "auto"] = "auto"
     ca_secret: CaSecret | None = Field(default=None, description="trusted for the endpoint (AWS_CA_BUNDLE)")
+    web_identity: WebIdentity | None = Field(
+        default=None, description="who the filers are where neither a Secret nor `credentials` gives keys"
+    )
     credentials: list[StorageCredentials] = Field(
         default=[], description="of some buckets, or for some users; what is above is for all else"
     )

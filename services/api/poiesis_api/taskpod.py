@@ -13,6 +13,7 @@ from poiesis_api.config import (
     FilerSide,
     Requests,
     SharedVolume,
+    Storage,
     StorageCredentials,
     TaskPodConfig,
 )
@@ -571,6 +572,8 @@ def _filer_mounts(filer: Filer, config: TaskPodConfig) -> Iterator[Manifest]:
     """What the operator gives this filer, and no other container."""
     if filer.object_storage and config.storage.ca_secret is not None:
         yield _mount("storage-ca", CA_DIRECTORY, read_only=True)
+    if filer.object_storage and config.storage.web_identity is not None:
+        yield _mount("web-identity", paths.WEB_IDENTITY, read_only=True)
     if filer.secret_name is not None:
         yield _mount(_secret_volume(filer, config), paths.SECRET, read_only=True)
     for one in filer.shared_volumes:
@@ -750,7 +753,7 @@ def _filer_env(run: FilerRun, layout: Layout, config: TaskPodConfig) -> dict[str
     filer = run.filer
     credentials = [told(entry) for entry in run.credentials]
     optional = {
-        **(_storage_env(config) if filer.object_storage else {}),
+        **(_storage_env(config.storage, layout.name) if filer.object_storage else {}),
         "POIESIS_HTTP_ALLOW": " ".join(config.storage.http_allow) or None,
         "POIESIS_S3_CREDENTIALS": s3credentials.to_json(credentials) if credentials else None,
         "POIESIS_SECRET": paths.SECRET if filer.secret_name else None,
@@ -765,13 +768,18 @@ def _filer_env(run: FilerRun, layout: Layout, config: TaskPodConfig) -> dict[str
     }
 
 
-def _storage_env(config: TaskPodConfig) -> dict[str, str | None]:
-    storage = config.storage
+def _storage_env(storage: Storage, session: str) -> dict[str, str | None]:
+    """`session`: how the store's own log names who came by a web identity."""
+    role = storage.web_identity
     return {
         "POIESIS_S3_ADDRESSING_STYLE": storage.addressing_style,
         "AWS_ENDPOINT_URL_S3": storage.endpoint,
         "AWS_REGION": storage.region,
         "AWS_CA_BUNDLE": f"{CA_DIRECTORY}/ca.crt" if storage.ca_secret else None,
+        "AWS_ROLE_ARN": role.role_arn if role else None,
+        "AWS_ROLE_SESSION_NAME": session if role else None,
+        "AWS_WEB_IDENTITY_TOKEN_FILE": f"{paths.WEB_IDENTITY}/token" if role else None,
+        "AWS_ENDPOINT_URL_STS": role.sts_endpoint if role else None,
     }
 
 
@@ -824,10 +832,21 @@ def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) 
         yield {"name": _credentials_volume(entry), "projected": {"sources": _credentials_sources(entry)}}
     filers = {run.filer.name: run.filer for run in runs}
     yield from _filer_volumes(filers.values(), config)
-    if config.storage.ca_secret is not None and any(filer.object_storage for filer in filers.values()):
-        ca = config.storage.ca_secret
-        items = [{"key": ca.key, "path": "ca.crt"}]
-        yield {"name": "storage-ca", "secret": {"secretName": ca.name, "items": items}}
+    if any(filer.object_storage for filer in filers.values()):
+        yield from _storage_volumes(config.storage)
+
+
+def _storage_volumes(storage: Storage) -> Iterator[Manifest]:
+    if storage.ca_secret is not None:
+        items = [{"key": storage.ca_secret.key, "path": "ca.crt"}]
+        yield {"name": "storage-ca", "secret": {"secretName": storage.ca_secret.name, "items": items}}
+    if storage.web_identity is not None:
+        token = {
+            "audience": storage.web_identity.audience,
+            "path": "token",
+            "expirationSeconds": TOKEN_SECONDS,
+        }
+        yield {"name": "web-identity", "projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
 def _task_volume(layout: Layout, config: TaskPodConfig) -> Manifest:

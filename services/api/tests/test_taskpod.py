@@ -632,6 +632,35 @@ def test_what_was_not_granted_or_is_configured_no_more_counts_for_nothing(config
     assert "credentials-" not in json.dumps(objects.job)
 
 
+def test_filers_of_object_storage_alone_have_a_web_identity(config):
+    side = {"schemes": ["drs"], "image": "drs", "command": ["drs"]}
+    drs = {"name": "drs", "inputs": side, "objectStorage": False}
+    filers = [config.filers[0].model_dump(by_alias=True), drs]
+    role = {"roleArn": "arn:aws:iam::1:role/tes", "stsEndpoint": "https://sts.example.org"}
+    changed = change(config, filers=filers, storage={"webIdentity": role})
+    urls = {"/d/a": "s3://b/x", "/d/b": "drs://h/x"}
+    inputs = [{"path": path, "url": url} for path, url in urls.items()]
+    objects = task_objects(task(inputs=inputs, outputs=[{"path": "/o", "url": "s3://b/o"}]), changed)
+
+    token = {"audience": "sts.amazonaws.com", "path": "token", "expirationSeconds": 3600}
+    assert volume(objects, "web-identity")["projected"] == {"sources": [{"serviceAccountToken": token}]}
+    mount = {"name": "web-identity", "mountPath": "/poiesis/web-identity", "readOnly": True}
+    with_mount = {name for name in names(objects) if mount in container(objects, name)["volumeMounts"]}
+    assert with_mount == {"tif-0", "tof-0"}
+    env = {
+        "AWS_ROLE_ARN": "arn:aws:iam::1:role/tes",
+        "AWS_ROLE_SESSION_NAME": f"poiesis-{ID}",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/poiesis/web-identity/token",
+        "AWS_ENDPOINT_URL_STS": "https://sts.example.org",
+    }
+    told = {
+        name: {one["name"]: one.get("value") for one in container(objects, name).get("env", ())}
+        for name in names(objects)
+    }
+    assert {name for name, variables in told.items() if env.items() <= variables.items()} == with_mount
+    assert {name for name, variables in told.items() if env.keys() & variables.keys()} == with_mount
+
+
 def told_of(objects, name):
     env = {entry["name"]: entry["value"] for entry in container(objects, name)["env"]}
     return json.loads(env["POIESIS_S3_CREDENTIALS"]) if "POIESIS_S3_CREDENTIALS" in env else None

@@ -306,6 +306,13 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- include "poiesis.setIfAny" (list $storage "secretName" (include "poiesis.storageSecret" .)) -}}
 {{- include "poiesis.setIfAny" (list $storage "endpoint" $s3.endpoint) -}}
 {{- include "poiesis.setIfAny" (list $storage "region" $s3.region) -}}
+{{- with $s3.webIdentity -}}
+{{- if .roleArn -}}
+{{- $role := dict "roleArn" .roleArn "audience" .audience -}}
+{{- include "poiesis.setIfAny" (list $role "stsEndpoint" .stsEndpoint) -}}
+{{- $_ := set $storage "webIdentity" $role -}}
+{{- end -}}
+{{- end -}}
 {{- include "poiesis.setIfAny" (list $storage "credentials" (include "poiesis.storageCredentials" . | fromJson).entries) -}}
 {{- include "poiesis.setIfAny" (list $storage "httpAllow" $values.storage.http.allow) -}}
 {{- if $s3.caSecret.name -}}
