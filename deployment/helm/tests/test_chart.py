@@ -246,6 +246,14 @@ def test_no_secret_value_is_in_a_config_map():
     assert [value for value in secret_values | passwords if value in elsewhere] == []
 
 
+def test_no_slow_probe_cuts_the_embedded_database_off():
+    manifests = render()
+    (container,) = one(manifests, "StatefulSet", "poiesis-postgres")["spec"]["template"]["spec"]["containers"]
+    once_started = [container[name] for name in ("readinessProbe", "livenessProbe")]
+    assert [probe.get("tcpSocket") for probe in once_started] == [{"port": "postgres"}] * 2
+    assert one(manifests, "Service", "poiesis-postgres")["spec"]["publishNotReadyAddresses"] is True
+
+
 def test_the_embedded_database_comes_with_its_secrets_and_an_ordinary_job():
     manifests = render()
     assert names(manifests, "StatefulSet") == ["poiesis-postgres"]
