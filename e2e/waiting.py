@@ -13,7 +13,7 @@ class NotInTime(TimeoutError):
 
 
 async def eventually(
-    look: Callable[[], Awaitable[T | None]], what: str, *, seconds: float = 60, every: float = 0.3
+    look: Callable[[], Awaitable[T | None]], what: str, *, seconds: float = 120, every: float = 0.3
 ) -> T:
     """The first answer of `look` that is truthy; NotInTime, with the last answer, after `seconds`."""
     deadline = time.monotonic() + seconds

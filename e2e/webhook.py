@@ -40,6 +40,15 @@ async def admission(
     """
     server = _Server(await node.host_address(), review)
     name = f"poiesis-e2e-{uuid.uuid4().hex[:8]}.example.org"
+
+    async def asked() -> bool:
+        server.probed = False
+        await kube.run("create", "--dry-run=server", "-f", "-", input_text=json.dumps(probe))
+        return server.probed
+
+    async def not_asked() -> bool:
+        return not await asked()
+
     try:
         made = configuration(
             "Mutating",
@@ -52,14 +61,11 @@ async def admission(
         )
         await kube.create(made)
 
-        async def asked() -> bool:
-            await kube.run("create", "--dry-run=server", "-f", "-", input_text=json.dumps(probe))
-            return server.probed
-
         await eventually(asked, "a webhook that is called")
         yield
     finally:
         await kube.run("delete", "mutatingwebhookconfiguration", name, "--ignore-not-found")
+        await eventually(not_asked, "an API server that calls the webhook no more")  # nor is about to
         await server.stop()
 
 
