@@ -34,6 +34,11 @@ def task_selector(task_id: UUID) -> str:
     return f"{TASK_LABEL}={task_id}"
 
 
+def stream_name(index: int) -> str:
+    """Container name of the `index`th filer that streams inputs while the executor reads them."""
+    return f"stream-{index}"
+
+
 def executor_name(index: int) -> str:
     """Container name of executor `index` (0-based)."""
     return f"executor-{index}"

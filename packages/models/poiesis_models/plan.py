@@ -17,12 +17,14 @@ class Plan:
     """The containers of a TaskPod between the recorder and `pause`, in the order in which they run.
 
     `ignore_error`: one flag per executor. `upload_on_error`: outputs are sent after a failed executor too.
+    `streams` are sidecars that pour inputs into FIFOs: beside the executor, and so not in the order.
     """
 
     inputs: tuple[str, ...] = ()
     executors: tuple[str, ...]
     ignore_error: tuple[bool, ...]
     outputs: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
     upload_on_error: bool = True
     preemptible: bool = False
 
@@ -31,8 +33,9 @@ class Plan:
         yield from (*self.inputs, *self.executors, *self.outputs)
 
     def to_json(self) -> str:
-        """One line, stable."""
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+        """One line, stable. Without streams nothing is said of them."""
+        document = {key: value for key, value in asdict(self).items() if key != "streams" or value}
+        return json.dumps(document, separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -44,6 +47,7 @@ class Plan:
                 executors=tuple(map(str, raw["executors"])),
                 ignore_error=tuple(map(bool, raw["ignore_error"])),
                 outputs=tuple(map(str, raw["outputs"])),
+                streams=tuple(map(str, raw.get("streams", ()))),
                 upload_on_error=bool(raw["upload_on_error"]),
                 preemptible=bool(raw["preemptible"]),
             )

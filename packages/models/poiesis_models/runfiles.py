@@ -20,6 +20,10 @@ RECORD_BYTES = 1024  # the helper writes under 200
 PROGRESS_LINE_BYTES = 16 * 1024
 LOG_MARK = b"[poiesis: earlier output left out]\n"
 SIGTERM_EXIT = 143
+STREAM_BEGUN = "begun"
+STREAM_WHOLE = "whole"  # the reader was given all of it, and it was right
+STREAM_CLOSED = "closed"  # the reader wanted no more
+STREAM_FAILED = "failed"  # an event `error` says why
 
 
 class MalformedFile(ValueError):
@@ -84,8 +88,23 @@ class Progress:
     files: int = 0
     bytes: int = 0
     outputs: tuple["SentOutput", ...] = ()
+    streams: tuple["Stream", ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """How far an input is that is poured into a FIFO. `begun`: its reader has opened it, and what has been
+    read so far may be less than the whole. Anything else is its end."""
+
+    path: str
+    state: str
+
+    @property
+    def begun(self) -> bool:
+        """Whether its end is still to come."""
+        return self.state == STREAM_BEGUN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +123,7 @@ def parse_progress(data: bytes) -> Progress:
     """
     files = size = 0
     outputs: dict[tuple[str, str], SentOutput] = {}
+    streams: dict[str, Stream] = {}
     warnings: list[str] = []
     error: str | None = None
     complete, _, _ = data.rpartition(b"\n")
@@ -117,12 +137,20 @@ def parse_progress(data: bytes) -> Progress:
                     url=_str(event, "url"), path=_str(event, "path"), size_bytes=_int(event, "size_bytes", 0)
                 )
                 outputs[sent.path, sent.url] = sent
+            case "stream":
+                path = _str(event, "path")
+                streams[path] = Stream(path=path, state=_str(event, "state"))
             case "warning":
                 warnings.append(_str(event, "message"))
             case "error":
                 error = _str(event, "message")
     return Progress(
-        files=files, bytes=size, outputs=tuple(outputs.values()), warnings=tuple(warnings), error=error
+        files=files,
+        bytes=size,
+        outputs=tuple(outputs.values()),
+        streams=tuple(streams.values()),
+        warnings=tuple(warnings),
+        error=error,
     )
 
 

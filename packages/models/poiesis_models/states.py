@@ -5,7 +5,7 @@ Standard library only.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -70,7 +70,8 @@ class Facts:
     """All that is known of a task's work, from whatever source.
 
     `running`: something of the task runs, or may still start. `disruption`: the platform took the Pod away
-    (preemption, eviction). `trouble`: filer, image, configuration, deadline, node, refusal. `done`: every
+    (preemption, eviction). `trouble`: filer, image, configuration, deadline, node, refusal. `cut_short`: the
+    executor may have been given less than the whole of an input that was streamed to it. `done`: every
     container has ended and every output has been sent.
     """
 
@@ -79,6 +80,7 @@ class Facts:
     executors: Sequence[ExecutorEnd] = ()
     disruption: Trouble | None = None
     trouble: Trouble | None = None
+    cut_short: Trouble | None = None
     preemptible: bool = False
     done: bool = False
 
@@ -99,19 +101,36 @@ def _canceled(facts: Facts) -> Ending | None:
     return Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
 
 
+def _cut_short(facts: Facts) -> Ending | None:
+    """Before the executor's own failure, which may be no more than what it made of half an input."""
+    if facts.cut_short is None:
+        return None
+    ending = _ending(TesState.SYSTEM_ERROR, facts.cut_short)
+    failed = _failed(facts)
+    return replace(ending, message=f"{ending.message}; {_failure(failed)[1]}") if failed else ending
+
+
 def _executor_error(facts: Facts) -> Ending | None:
-    failed = next((end for end in facts.executors if end.failed), None)
+    failed = _failed(facts)
     if failed is None:
         return None
-    if failed.oom:
-        reason, message = "OOMKilled", f"executor {failed.index} ran out of memory"
-    else:
-        reason, message = "Error", f"executor {failed.index} exited with code {failed.exit_code}"
+    reason, message = _failure(failed)
     if facts.trouble is not None:
         message = f"{message}; then: {facts.trouble.message}"
     return Ending(
         state=TesState.EXECUTOR_ERROR, reason=reason, message=message, container=f"executor-{failed.index}"
     )
+
+
+def _failed(facts: Facts) -> ExecutorEnd | None:
+    return next((end for end in facts.executors if end.failed), None)
+
+
+def _failure(failed: ExecutorEnd) -> tuple[str, str]:
+    """Reason and message."""
+    if failed.oom:
+        return "OOMKilled", f"executor {failed.index} ran out of memory"
+    return "Error", f"executor {failed.index} exited with code {failed.exit_code}"
 
 
 def _disrupted(facts: Facts) -> Ending | None:
@@ -134,6 +153,7 @@ def _ending(state: TesState, trouble: Trouble) -> Ending:
 
 RULES: Sequence[Callable[[Facts], Ending | None]] = (
     _canceled,
+    _cut_short,
     _executor_error,
     _disrupted,
     _troubled,
@@ -144,8 +164,8 @@ RULES: Sequence[Callable[[Facts], Ending | None]] = (
 def terminal_state(facts: Facts) -> Ending | None:
     """How the task ended; None while something runs or while no rule can tell.
 
-    The first rule that applies wins: a cancel that was asked for, then an executor's own failure, then the
-    platform, then everything else that went wrong, then success.
+    The first rule that applies wins: a cancel that was asked for, then an input that was cut short while it
+    was streamed, then an executor's own failure, then the platform, then everything else that went wrong, then success.
     """
     if facts.running:
         return None

@@ -28,7 +28,12 @@ OUTPUTS = st.builds(
     wildcard=st.booleans(),
     path_prefix=st.none() | TEXT,
 )
-EVENT = {"progress": ("files", "bytes"), "output": ("url", "path", "size_bytes"), "warning": ("message",)}
+EVENT = {
+    "progress": ("files", "bytes"),
+    "output": ("url", "path", "size_bytes"),
+    "stream": ("path", "state"),
+    "warning": ("message",),
+}
 
 
 def published(name: str) -> Draft202012Validator:
@@ -73,10 +78,10 @@ def test_what_is_no_work_list_is_not_as_published(change):
 
 @given(
     st.fixed_dictionaries(
-        {"event": st.sampled_from(["progress", "output", "warning", "error", "later"])},
+        {"event": st.sampled_from(["progress", "output", "stream", "warning", "error", "later"])},
         optional={
             key: TEXT | st.integers(-1, 2**63) | st.booleans() | st.none()
-            for key in ("files", "bytes", "url", "path", "size_bytes", "message")
+            for key in ("files", "bytes", "url", "path", "size_bytes", "message", "state")
         },
     )
 )

@@ -18,6 +18,7 @@ FAILED = ExecutorEnd(index=1, exit_code=7)
 OOM = ExecutorEnd(index=1, exit_code=137, oom=True)
 IGNORED = ExecutorEnd(index=1, exit_code=7, ignore_error=True)
 EVICTED = Trouble(reason="Evicted", message="the node was low on memory")
+CUT = Trouble(reason="Error", message="cannot fetch http://h/x: 5 of 9 bytes came", container="stream-0")
 UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="tof-0")
 
 
@@ -70,6 +71,28 @@ UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="t
             Facts(running=False, done=True, executors=[OK, IGNORED]),
             Ending(state=TesState.COMPLETE),
             id="an ignored error is no end",
+        ),
+        pytest.param(
+            Facts(running=False, executors=[OK], cut_short=CUT),
+            Ending(
+                state=TesState.SYSTEM_ERROR, reason="Error", message=CUT.message, container="stream-0"
+            ),
+            id="an input that was cut short, whatever the executor made of it",
+        ),
+        pytest.param(
+            Facts(running=False, executors=[FAILED], cut_short=CUT, disruption=EVICTED, preemptible=True),
+            Ending(
+                state=TesState.SYSTEM_ERROR,
+                reason="Error",
+                message=f"{CUT.message}; executor 1 exited with code 7",
+                container="stream-0",
+            ),
+            id="an input that was cut short before the executor that failed of it",
+        ),
+        pytest.param(
+            Facts(running=False, cancel_requested=True, cut_short=CUT),
+            Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request"),
+            id="a cancel before an input that was cut short",
         ),
         pytest.param(
             Facts(running=False, executors=[FAILED], trouble=UPLOAD),
@@ -148,6 +171,7 @@ def test_whatever_the_facts_an_ending_is_terminal_and_none_is_given_while_someth
 def test_there_is_a_rule_for_each_way_to_end():
     assert [rule.__name__ for rule in RULES] == [
         "_canceled",
+        "_cut_short",
         "_executor_error",
         "_disrupted",
         "_troubled",

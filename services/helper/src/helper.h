@@ -64,6 +64,7 @@ int write_all(int fd, const void *data, size_t size);
 int open_aside(int dir, const char *aside);
 int put_file(int dir, const char *name, const void *data, size_t size);
 int make_directory(const char *path);
+int make_fifo(const char *path);
 int make_parents(const char *path);
 int copy_file(const char *from, const char *to, mode_t mode);
 

@@ -1,4 +1,7 @@
-/* helper install: called by the first container's postStart hook, so that later containers find the helper and their directories. */
+/*
+ * helper install: called by the first container's postStart hook, so that later containers find the helper, their directories
+ * and the FIFOs of inputs that are streamed to them.
+ */
 #include "helper.h"
 
 #include <errno.h>
@@ -20,16 +23,18 @@ static bool is_installed(const char *path)
 int install_main(int argc, char **argv)
 {
     const char *bin = NULL;
-    struct list directories = {0};
+    struct list directories = {0}, fifos = {0};
     struct option options[] = {
         {.name = "--bin", .kind = TEXT, .value = &bin, .required = true},
         {.name = "--dir", .kind = LIST, .value = &directories},
+        {.name = "--fifo", .kind = LIST, .value = &fifos},
     };
     const struct verb verb = {
         .name = "install",
-        .usage = "helper install --bin DIR [--dir PATH]...",
-        .help = "  --bin DIR   copy this program to DIR/helper, mode 0755\n"
-                "  --dir PATH  make this directory with its parents, mode 0777\n"
+        .usage = "helper install --bin DIR [--dir PATH]... [--fifo PATH]...",
+        .help = "  --bin DIR    copy this program to DIR/helper, mode 0755\n"
+                "  --dir PATH   make this directory with its parents, mode 0777\n"
+                "  --fifo PATH  make this FIFO with its parents, mode 0666\n"
                 "\n"
                 "What is there already stays. Exit 0, or 1 with a line on stderr.\n",
         .options = options,
@@ -49,6 +54,12 @@ int install_main(int argc, char **argv)
     for (size_t i = 0; i < directories.count; i++) {
         if (make_directory(directories.items[i]) != 0) {
             say("cannot make the directory %s: %s", directories.items[i], strerror(errno));
+            return 1;
+        }
+    }
+    for (size_t i = 0; i < fifos.count; i++) {
+        if (make_fifo(fifos.items[i]) != 0) {
+            say("cannot make the FIFO %s: %s", fifos.items[i], strerror(errno));
             return 1;
         }
     }

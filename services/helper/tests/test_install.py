@@ -23,6 +23,25 @@ def test_install_copies_the_program_and_makes_directories_for_every_uid(helper, 
     assert {path: path.stat().st_mode & 0o7777 for path in everything} == dict.fromkeys(everything, 0o777)
 
 
+def test_install_makes_fifos_that_every_uid_can_open_and_may_be_called_again(helper, tmp_path):
+    fifo = tmp_path / "data/in/reads.bam"
+    for _ in range(2):
+        ended = _install(helper, "--bin", tmp_path / "bin", "--fifo", fifo, umask=0o077)
+        assert (ended.returncode, ended.stderr) == (0, b"")
+        assert fifo.is_fifo()
+        assert fifo.stat().st_mode & 0o7777 == 0o666
+    assert fifo.parent.stat().st_mode & 0o7777 == 0o777
+
+
+def test_install_does_not_take_a_file_for_a_fifo(helper, tmp_path):
+    (tmp_path / "reads.bam").write_text("reads")
+    ended = _install(helper, "--bin", tmp_path / "bin", "--fifo", tmp_path / "reads.bam")
+    assert ended.returncode == 1
+    assert b"cannot make the FIFO" in ended.stderr
+    assert b"File exists" in ended.stderr
+    assert (tmp_path / "reads.bam").read_text() == "reads"
+
+
 def test_install_leaves_a_program_that_is_executing(helper, tmp_path):
     words = ["--bin", tmp_path, "--dir", tmp_path / "run"]
     assert _install(helper, *words).returncode == 0
