@@ -3,12 +3,11 @@
 The first request is for the whole: its answer says how long the body is, which version it is and what its
 checksum is. A short body is read from it. Of a long one it gives the first part, and the others come at
 the same time by ranges that hold for that version alone, each written to its place. A transfer that breaks
-goes on where it was; an object that changed begins anew.
+goes on where it was; an object that changed begins anew, unless its bytes went where they cannot be taken back.
 """
 
 import re
-import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
@@ -16,8 +15,8 @@ from typing import Protocol
 
 from poiesis_transfer import checksums, pool
 from poiesis_transfer.checksums import Expected, Running
-from poiesis_transfer.errors import Changed, Passing, TransferError
-from poiesis_transfer.files import READ_BLOCK, Landing
+from poiesis_transfer.errors import Changed, Passing, Permanent, TransferError
+from poiesis_transfer.files import READ_BLOCK, Buffer
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.web import translated
 
@@ -43,6 +42,31 @@ class Source(Protocol):
 
     def version(self, answer: HTTPResponse) -> "Version":
         """What the first answer says of the whole."""
+
+
+class Sink(Protocol):
+    """Where the bytes go: a `Landing`, for one. All but `path` and `in_order` may raise TransferError.
+
+    `in_order`: each byte follows the one before it, and none can be taken back.
+    """
+
+    path: str
+    in_order: bool
+
+    def empty(self) -> None:
+        """Begin again."""
+
+    def announce(self, size: int) -> None:
+        """So many bytes will come."""
+
+    def write(self, data: Buffer, offset: int) -> None:
+        """They belong there."""
+
+    def blocks(self) -> Iterator[bytes]:
+        """What has been written, from the beginning; not asked of one that is `in_order`."""
+
+    def keep(self, size: int | None = None, *, modified: float | None = None) -> None:
+        """All has come, and it is right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +95,34 @@ class Part:
         return self.start + self.done
 
 
-def fetch(source: Source, landing: Landing, retry: Retry) -> None:
+def fetch(source: Source, landing: Sink, retry: Retry) -> None:
     """The object, whole and right, becomes the landing's file. Raise TransferError."""
-    retry.call(lambda: _Transfer(source, landing, retry).run())
+    retry.call(lambda: _fetch_once(source, landing, retry))
+
+
+def _fetch_once(source: Source, landing: Sink, retry: Retry) -> None:
+    transfer = _Transfer(source, landing, retry)
+    try:
+        transfer.run()
+    except Passing as failure:
+        if landing.in_order and transfer.done:
+            raise Permanent(f"{failure}; it was being streamed, so it cannot begin anew") from failure
+        raise
 
 
 class _Transfer:
     """One version of the object."""
 
-    def __init__(self, source: Source, landing: Landing, retry: Retry) -> None:
+    def __init__(self, source: Source, landing: Sink, retry: Retry) -> None:
         self._source = source
         self._landing = landing
         self._retry = retry
-        self._lock = threading.Lock()
+        self._parts: list[Part] = []
+
+    @property
+    def done(self) -> int:
+        """Bytes that have been written."""
+        return sum(part.done for part in self._parts)
 
     def run(self) -> None:
         self._landing.empty()
@@ -94,7 +133,7 @@ class _Transfer:
             version = self._source.version(answer)
             if version.size is not None:
                 self._landing.announce(version.size)
-            parts = _parts(version)
+            parts = self._parts = _parts(version, in_order=self._landing.in_order)
             for part in parts:
                 part.running = _running(version, len(parts))
             self._receive(parts, version, answer, first)
@@ -183,9 +222,9 @@ class _Transfer:
             )
 
 
-def _parts(version: Version) -> list[Part]:
+def _parts(version: Version, *, in_order: bool) -> list[Part]:
     size = version.size
-    if size is None or size <= WHOLE_BYTES or version.condition is None:
+    if in_order or size is None or size <= WHOLE_BYTES or version.condition is None:
         return [Part(0, size)]
     return [Part(start, min(start + PART_BYTES, size)) for start in range(0, size, PART_BYTES)]
 

@@ -5,6 +5,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -39,7 +40,7 @@ def main(name: str, about: str, work: Work, *, arguments: Sequence[str] | None =
 def _ended(config: Config, work: Work, progress: Progress) -> int:
     try:
         signal.signal(signal.SIGTERM, _terminate)
-        work(config, _read(config), progress)
+        work(config, read_work_list(config.work_list), progress)
     except TransferError as failure:
         progress.error(str(failure))
         return failure.exit_code
@@ -59,11 +60,12 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated
 
 
-def _read(config: Config) -> WorkList:
+def read_work_list(path: Path) -> WorkList:
+    """Raise Permanent."""
     try:
-        return WorkList.from_json(config.work_list.read_text(encoding="utf-8"))
+        return WorkList.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Permanent(f"cannot read the work list {config.work_list}: {error.strerror}") from error
+        raise Permanent(f"cannot read the work list {path}: {error.strerror}") from error
     except MalformedWorkList as error:
         raise Permanent(str(error)) from error
 

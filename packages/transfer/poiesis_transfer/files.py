@@ -30,6 +30,8 @@ class Landing:
     threads.
     """
 
+    in_order = False
+
     def __init__(
         self, local: Path, path: str, progress: Progress, *, room: Room | None = None, owner: int = 0
     ) -> None:

@@ -7,7 +7,6 @@ from http.client import HTTPResponse
 
 from poiesis_transfer import checksums, fetch
 from poiesis_transfer.errors import Permanent, TransferError
-from poiesis_transfer.files import Landing
 from poiesis_transfer.urls import shown
 from poiesis_transfer.web import Url, Web, status_error
 
@@ -53,6 +52,6 @@ def modified(answer: HTTPResponse) -> float | None:
     return float(email.utils.mktime_tz(parsed)) if parsed else None
 
 
-def fetch_page(web: Web, url: str, landing: Landing) -> None:
+def fetch_page(web: Web, url: str, landing: fetch.Sink) -> None:
     """GET a page into a file."""
     fetch.fetch(Page(web, url), landing, web.retry)

@@ -66,6 +66,11 @@ class Progress:
             self._append(event="output", url=printable(url), path=printable(path), size_bytes=size_bytes)
             self.file_done()
 
+    def stream(self, path: str, state: str) -> None:
+        """How far an input is that is streamed; `path` is the container's."""
+        with self._lock:
+            self._append(event="stream", path=printable(path), state=state)
+
     def warning(self, message: str) -> None:
         """The task goes on, but its owner should know. After a hundred, one line says there are more."""
         with self._lock:

@@ -129,7 +129,7 @@ class S3Store:
         except NotFound:
             return False
 
-    def download(self, source: S3Url, landing: Landing) -> None:
+    def download(self, source: S3Url, landing: fetch.Sink) -> None:
         """Read an object into a file."""
         what = f"cannot read {source} (input {landing.path}) at {self._where}"
         fetch.fetch(_Object(self, source, what), landing, self._web.retry)

@@ -10,7 +10,8 @@ from poiesis_transfer import pool, web
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.credentials import identity
 from poiesis_transfer.errors import Permanent
-from poiesis_transfer.files import Landing, SourceFile
+from poiesis_transfer.fetch import Sink
+from poiesis_transfer.files import SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.s3 import S3Object, S3Store
@@ -71,7 +72,7 @@ class S3Stores:
         """Whether the key has an object."""
         return self._of(url).is_object(url)
 
-    def download(self, source: S3Url, landing: Landing) -> None:
+    def download(self, source: S3Url, landing: Sink) -> None:
         """Read an object into a file."""
         self._of(source).download(source, landing)
 

@@ -56,6 +56,11 @@ class FilerSide(Section):
     command: list[NonEmpty] = Field(
         min_length=1, description="argv: the helper runs it, ENTRYPOINT is not used"
     )
+    stream_command: list[NonEmpty] | None = Field(
+        default=None,
+        min_length=1,
+        description="argv that streams inputs into FIFOs; none: streamable inputs are staged",
+    )
 
 
 class SharedVolume(Section):

@@ -20,6 +20,7 @@ from poiesis_api.config import (
 from poiesis_api.grants import needed_by
 from poiesis_api.mounts import MountPlan, needs_volume, normal, plan_mounts
 from poiesis_api.parameters import configured
+from poiesis_api.streaming import may_be_streamed
 from poiesis_api.validation import url_scheme
 from poiesis_models import labels, paths, s3credentials, shared
 from poiesis_models.plan import Plan
@@ -100,6 +101,7 @@ class Layout:
     task: Task
     mounts: MountPlan
     inputs: tuple[FilerRun, ...]
+    streams: tuple[FilerRun, ...]
     outputs: tuple[FilerRun, ...]
     plan: Plan
     volume: bool
@@ -108,6 +110,11 @@ class Layout:
     def name(self) -> str:
         """Of all its objects."""
         return labels.object_name(self.task.id)
+
+    @property
+    def filers(self) -> tuple[FilerRun, ...]:
+        """All of them."""
+        return (*self.inputs, *self.streams, *self.outputs)
 
 
 def task_objects(task: Task, config: TaskPodConfig) -> TaskObjects:
@@ -137,12 +144,15 @@ def job_name(metadata: Mapping[str, Any]) -> str:
 def layout_of(task: Task, config: TaskPodConfig) -> Layout:
     """Which containers there are and what they share."""
     request = task.request
-    inputs, outputs = input_runs(task, config), output_runs(task, config)
+    streamed = streamed_inputs(request, config)
+    inputs, streams = input_runs(task, config, without=streamed), stream_runs(task, config, streamed)
+    outputs = output_runs(task, config)
     plan = Plan(
         inputs=tuple(run.name for run in inputs),
         executors=tuple(labels.executor_name(index) for index in range(len(request.executors))),
         ignore_error=tuple(bool(executor.ignore_error) for executor in request.executors),
         outputs=tuple(run.name for run in outputs),
+        streams=tuple(run.name for run in streams),
         upload_on_error=bool(outputs) and config.executors.on_error == "upload",
         preemptible=bool(request.resources and request.resources.preemptible),
     )
@@ -150,6 +160,7 @@ def layout_of(task: Task, config: TaskPodConfig) -> Layout:
         task=task,
         mounts=plan_mounts(request),
         inputs=inputs,
+        streams=streams,
         outputs=outputs,
         plan=plan,
         volume=needs_volume(request),
@@ -159,11 +170,42 @@ def layout_of(task: Task, config: TaskPodConfig) -> Layout:
 # The filers' work
 
 
-def input_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
-    """One container a filer that the inputs need, in the order in which they need it."""
+def streamed_inputs(request: TesTaskRequest, config: TaskPodConfig) -> frozenset[int]:
+    """Indexes of those that a filer pours while the executor reads. Raise NoFiler."""
+    return frozenset(
+        index
+        for index in may_be_streamed(request)
+        if _input_filer((request.inputs or ())[index], config)[1].stream_command is not None
+    )
+
+
+def stream_runs(task: Task, config: TaskPodConfig, streamed: frozenset[int]) -> tuple[FilerRun, ...]:
+    """One sidecar a filer that streams."""
+    groups: dict[str, tuple[Filer, FilerSide, list[InputItem]]] = {}
+    for index, source in enumerate(task.request.inputs or ()):
+        if index in streamed:
+            filer, side = _input_filer(source, config)
+            groups.setdefault(filer.name, (filer, side, []))[2].append(_input_item(index, source))
+    return tuple(
+        FilerRun(
+            name=labels.stream_name(number),
+            filer=filer,
+            side=side,
+            key=f"streams-{number}.json",
+            work_list=WorkList(task=str(task.id), inputs=tuple(items)),
+            credentials=needed_by(items, (), granted_to(task, filer, config)),
+        )
+        for number, (filer, side, items) in enumerate(groups.values())
+    )
+
+
+def input_runs(task: Task, config: TaskPodConfig, *, without: frozenset[int]) -> tuple[FilerRun, ...]:
+    """One container a filer that the inputs need, but for some, in the order in which they need it."""
     groups: dict[str, tuple[Filer, FilerSide, list[InputItem]]] = {}
     contents: dict[str, str] = {}
     for index, source in enumerate(task.request.inputs or ()):
+        if index in without:
+            continue
         filer, side = _input_filer(source, config)
         item = _input_item(index, source)
         if item.content_file is not None:
@@ -286,7 +328,7 @@ def _parts(items: Sequence[_Item]) -> Iterator[list[_Item]]:
 
 def secret_entries(layout: Layout) -> dict[str, bytes]:
     """All that travels in Secrets, by key."""
-    runs = (*layout.inputs, *layout.outputs)
+    runs = layout.filers
     return {
         "token": layout.task.recorder_token.encode(),
         **{run.key: run.work_list.to_json().encode() for run in runs},
@@ -431,9 +473,10 @@ def pod_template(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, st
             },
             "initContainers": [
                 recorder_container(layout, config),
-                *(filer_container(run, layout, config) for run in layout.inputs),
+                *(filer_container(run, run.side.command, layout, config) for run in layout.inputs),
+                *(stream_container(run, layout, config) for run in layout.streams),
                 *(executor_container(index, layout, config) for index in range(len(layout.plan.executors))),
-                *(filer_container(run, layout, config) for run in layout.outputs),
+                *(filer_container(run, run.side.command, layout, config) for run in layout.outputs),
             ],
             "containers": [pause_container(layout, config)],
             "volumes": list(_volumes(layout, config, secrets)),
@@ -480,7 +523,8 @@ def recorder_container(layout: Layout, config: TaskPodConfig) -> Manifest:
 
 def install_command(layout: Layout) -> list[str]:
     """Kubernetes does not expand `$(X)` in hooks, so nothing is escaped here."""
-    directories = [f"{paths.RUNS}/{name}" for name in layout.plan]
+    directories = [f"{paths.RUNS}/{name}" for name in (*layout.plan, *layout.plan.streams)]
+    fifos = [item.local for run in layout.streams for item in run.work_list.inputs]
     if layout.volume:
         directories += [paths.DATA_ROOT, *map(paths.data_path, layout.mounts.made)]
     return [
@@ -488,11 +532,20 @@ def install_command(layout: Layout) -> list[str]:
         "install",
         *_options("--bin", [paths.BIN]),
         *_options("--dir", directories),
+        *_options("--fifo", fifos),
     ]
 
 
-def filer_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Manifest:
-    """Stages inputs or sends outputs, under the helper."""
+def stream_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Manifest:
+    """A native sidecar beside the executor, which finds the FIFOs already: the recorder's hook makes them."""
+    container = filer_container(run, run.side.stream_command or (), layout, config)
+    return {**container, "restartPolicy": "Always"}
+
+
+def filer_container(
+    run: FilerRun, command: Sequence[str], layout: Layout, config: TaskPodConfig
+) -> Manifest:
+    """Stages inputs, streams them or sends outputs, under the helper."""
     container: Manifest = {
         "name": run.name,
         "image": run.side.image,
@@ -502,7 +555,7 @@ def filer_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Man
             "--rerun",
             *_retries(config.filer_retry_attempts),
             "--",
-            *map(literal, run.side.command),
+            *map(literal, command),
         ],
         "env": [_env(name, value) for name, value in _filer_env(run, layout, config).items()],
         "resources": _resources(config.resources.filer),
@@ -824,7 +877,7 @@ def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) 
     yield {"name": "recorder", "projected": {"sources": _recorder_sources(layout, config)}}
     if layout.volume:
         yield {"name": "task", **_task_volume(layout, config)}
-    runs = (*layout.inputs, *layout.outputs)
+    runs = layout.filers
     for run in runs:
         yield {"name": _spec_volume(run), "projected": {"sources": _spec_sources(run, secrets)}}
     credentials = {entry.name: entry for run in runs for entry in run.credentials if _has_files(entry)}

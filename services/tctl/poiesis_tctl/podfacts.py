@@ -40,7 +40,8 @@ def pod_facts(pod: Object, *, cancel_requested: bool) -> Facts:
     """Facts of a Pod in which nothing runs any more."""
     plan, ends = plan_of(pod), container_ends(pod)
     executors = [end for _, end in _executors(pod, plan, ends)]
-    done = _is_done(plan, ends, executors)
+    cut_short = _cut_short(pod, plan, ends)
+    done = cut_short is None and _is_done(plan, ends, executors)
     return Facts(
         cancel_requested=cancel_requested,
         running=False,
@@ -48,6 +49,7 @@ def pod_facts(pod: Object, *, cancel_requested: bool) -> Facts:
         # What befell the Pod when all its work was done does not matter.
         disruption=None if done else _disruption(pod),
         trouble=None if done else _trouble(pod, plan, ends),
+        cut_short=cut_short,
         preemptible=plan.preemptible,
         done=done,
     )
@@ -77,6 +79,7 @@ def plan_of(pod: Object) -> Plan:
             executors=executors,
             ignore_error=(False,) * len(executors),
             outputs=tuple(name for name in names if name.startswith("tof-")),
+            streams=tuple(name for name in names if name.startswith("stream-")),
         )
 
 
@@ -182,11 +185,18 @@ def _is_done(plan: Plan, ends: Mapping[str, ContainerEnd], executors: Sequence[E
         len(executors) == len(plan.executors) > 0  # what ran nothing is no task's Pod
         and not any(end.failed or end.by_platform for end in executors)
         and all(name in ends and _filer_code(ends[name]) == 0 for name in (*plan.inputs, *plan.outputs))
+        and all(name in ends and _stream_code(ends[name]) == 0 for name in plan.streams)
     )
 
 
 def _filer_code(end: ContainerEnd) -> int:
     code = end.exit_code if end.record is None else end.record.tes_exit_code
+    return _OOM_EXIT if end.reason == _OOM and code == 0 else code
+
+
+def _stream_code(end: ContainerEnd) -> int:
+    """0 only of one that has cut nothing short: the kubelet ends it when its Pod's work is done."""
+    code = end.exit_code if end.record is None else end.record.exit_code
     return _OOM_EXIT if end.reason == _OOM and code == 0 else code
 
 
@@ -250,6 +260,20 @@ def _filer_trouble(end: ContainerEnd, *, taken: bool) -> Trouble | None:
     if end.reason == _OOM or (end.record is not None and end.record.oom):
         return Trouble(reason=_OOM, message=f"{end.name} ran out of memory", container=end.name)
     return Trouble(reason="Error", message=f"{end.name} exited with code {code}", container=end.name)
+
+
+def _cut_short(pod: Object, plan: Plan, ends: Mapping[str, ContainerEnd]) -> Trouble | None:
+    """One that was told to end while it poured says 143: of the executor that read, nobody knows more either."""
+    for end in (ends[name] for name in plan.streams if name in ends):
+        code = _stream_code(end)
+        told_to_end = code in _KILLED and (end.record.term if end.record is not None else _is_taken_away(pod))
+        if code == 0 or _is_unknown(end) or told_to_end:
+            continue
+        if end.reason == _OOM or (end.record is not None and end.record.oom):
+            return Trouble(reason=_OOM, message=f"{end.name} ran out of memory", container=end.name)
+        message = f"{end.name} exited with code {code}: an input may have been cut short"
+        return Trouble(reason="Error", message=message, container=end.name)
+    return None
 
 
 def _never_started(end: ContainerEnd) -> Trouble:

@@ -28,7 +28,7 @@ def stage(config: Config, work: WorkList, progress: Progress) -> None:
     """Stage every input; raise TransferError."""
     steps = plan(work.inputs)
     with ExitStack() as stack:
-        sources = _sources(config, steps, stack)
+        sources = sources_of(config, steps, stack)
         stager = Stager(
             sources=sources,
             contents=config.work_list.parent,
@@ -53,7 +53,8 @@ class Sources:
             self.s3.interrupt()
 
 
-def _sources(config: Config, steps: list[Step], stack: ExitStack) -> Sources:
+def sources_of(config: Config, steps: list[Step], stack: ExitStack) -> Sources:
+    """What the steps need; closed with the stack."""
     kinds = {type(step) for step in steps}
     web: Web | None = None
     store: S3Stores | None = None

@@ -35,6 +35,7 @@ class Files:
 
     `helper_gone`: it has started, its lock is free, and there is no exit record. `caught_up`: progress.jsonl
     has been read to its end, so `moved_files`, `moved_bytes`, `warnings` and `error` are a filer's last word.
+    `pouring`: inputs that are being streamed, of which a reader may have been given a part.
     """
 
     started: Started | None = None
@@ -46,6 +47,7 @@ class Files:
     moved_bytes: int = 0
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    pouring: tuple[str, ...] = ()
     caught_up: bool = True
 
 
@@ -77,13 +79,17 @@ class PodView:
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """Everything known at one moment. `shutting_down`: the kubelet ends this Pod, nothing more will start."""
+    """Everything known at one moment. `shutting_down`: the kubelet ends this Pod, nothing more will start.
+
+    `patient`: what streams inputs may still say what became of them.
+    """
 
     plan: Plan
     files: Mapping[str, Files]
     pod: PodView | None = None
     cancel_requested: bool = False
     shutting_down: bool = False
+    patient: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,15 +160,33 @@ def facts(situation: Situation, known: Sequence[Container]) -> Facts:
         if one.executor is not None and one.end is not None and one.end.exit_code is not None
     )
     trouble = next((found for one in known if (found := _trouble(one)) is not None), None)
-    running = _running(situation, known, ends)
+    cut = cut_short(situation)
+    pouring = still_pouring(situation)
+    running = _running(situation, known, ends) or (pouring and cut is None and not situation.shutting_down)
+    well = trouble is None and cut is None and not pouring
     return Facts(
         cancel_requested=situation.cancel_requested,
         running=running,
         executors=ends,
         trouble=trouble,
+        cut_short=cut,
         preemptible=plan.preemptible,
-        done=not running and trouble is None and known[-1].over and _went_well(known[-1], plan),
+        done=not running and well and known[-1].over and _went_well(known[-1], plan),
     )
+
+
+def cut_short(situation: Situation) -> Trouble | None:
+    """Why an executor may have been given less than the whole of an input that is streamed.
+
+    What streams ends when its Pod does: one that ends before may have left its readers with an end of file.
+    """
+    streams = ((name, situation.files.get(name, NO_FILES)) for name in situation.plan.streams)
+    return next((found for name, files in streams if (found := _cut_short(name, files, situation))), None)
+
+
+def still_pouring(situation: Situation) -> bool:
+    """Whether it is not known yet what became of an input that is streamed."""
+    return any(situation.files.get(name, NO_FILES).pouring for name in situation.plan.streams)
 
 
 def phase(known: Sequence[Container]) -> TesState:
@@ -291,6 +315,23 @@ def _trouble(one: Container) -> Trouble | None:
         return Trouble(reason=_OOM, message=f"{one.name} ran out of memory", container=one.name)
     said = one.files.error or f"{one.name} exited with code {end.exit_code}"
     return Trouble(reason="Error", message=said, container=one.name)
+
+
+def _cut_short(name: str, files: Files, situation: Situation) -> Trouble | None:
+    end = files.exit
+    if files.error is not None:
+        said = files.error
+    elif end is not None and end.oom:
+        return Trouble(reason=_OOM, message=f"{name} ran out of memory", container=name)
+    elif end is not None and not end.term:
+        said = f"{name} exited with code {end.exit_code} while it streamed inputs"
+    elif files.helper_gone and not situation.shutting_down:
+        said = f"{name} was killed while it streamed inputs"
+    elif files.pouring and not situation.patient:
+        said = f"{name} does not say what became of {', '.join(files.pouring)}"
+    else:
+        return None
+    return Trouble(reason="Error", message=said, container=name)
 
 
 def _running(situation: Situation, known: Sequence[Container], ends: Sequence[ExecutorEnd]) -> bool:

@@ -17,7 +17,10 @@ _WARNINGS = 100
 
 
 class ProgressFile:
-    """What a filer has done so far. `pending`: outputs that Postgres has not been told of, each once."""
+    """What a filer has done so far. `pending`: outputs that Postgres has not been told of, each once.
+
+    `pouring`: paths of inputs that are streamed and whose end has not been told.
+    """
 
     def __init__(self, path: Path, *, outputs: bool = True) -> None:
         self._path = path
@@ -33,6 +36,7 @@ class ProgressFile:
         self.warnings: list[str] = []
         self.error: str | None = None
         self.pending: dict[tuple[str, str], SentOutput] = {}
+        self.pouring: dict[str, None] = {}
         self.caught_up = True
 
     def refresh(self) -> None:
@@ -86,5 +90,10 @@ class ProgressFile:
         self.bytes = max(self.bytes, said.bytes)
         self.warnings.extend(said.warnings[: _WARNINGS - len(self.warnings)])
         self.error = said.error or self.error
+        for stream in said.streams:
+            if stream.begun:
+                self.pouring[stream.path] = None
+            else:
+                self.pouring.pop(stream.path, None)
         for output in said.outputs if self._outputs else ():
             self.pending[output.path, output.url] = output

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from poiesis_models.report import Answer
@@ -24,6 +25,7 @@ from poiesis_trec.facts import (
     containers,
     facts,
     phase,
+    still_pouring,
     unexplained,
     unstarted,
 )
@@ -44,6 +46,7 @@ _DOUBT_SECONDS = (
 _SHUTDOWN_RETRY_SECONDS = 1.0
 _SHUTDOWN_RESCAN_SECONDS = 0.5
 _ROUND_SECONDS = 0.02  # between two rounds: a container that writes all the time must not cost a core
+_STREAM_SECONDS = 30.0  # for what streams inputs to say how that ended, when all else has
 _ASK_SECONDS = 3.0  # for the Pod's status in shutdown
 # Before the end of grace. The helper kills what ignores SIGTERM 3 s before it and writes its record then:
 # that decides whether a canceled task is CANCELED by us, so it is worth waiting for.
@@ -105,6 +108,7 @@ class Recorder:
         self._cancel_requested = False
         self._round_at = self._rescan_at = self._retry_at = self._idle_at = float("-inf")
         self._stopped_at: float | None = None
+        self._patient_until: float | None = None
         self._must_ask = False  # for the answer: has a cancel been asked for?
         self._asked_pod = False
         self._give_up = False
@@ -141,6 +145,7 @@ class Recorder:
         self._round_at = now
         situation = self._situation()
         known = containers(situation)
+        situation = self._patiently(situation, known)
         pod = situation.pod
         snapshot = Snapshot(
             state=phase(known),
@@ -152,7 +157,11 @@ class Recorder:
                 for stream, seen in self._runs[one.name].logs.items()
             },
             outputs={name: self._runs[name].outputs for name in self._config.plan.outputs},
-            system_logs=(self._scheduled, *words.lines(known, pod, time.time_ns())),
+            system_logs=(
+                self._scheduled,
+                *words.lines(known, pod, time.time_ns()),
+                *words.stream_lines(situation, time.time_ns()),
+            ),
             ending=terminal_state(facts(situation, known)),
             cancel_seen=situation.cancel_requested,
             final=situation.shutting_down and (awaited(known) is None or self._past_waiting()),
@@ -167,6 +176,16 @@ class Recorder:
             cancel_requested=self._cancel_requested,
             shutting_down=self._stopped_at is not None,
         )
+
+    def _patiently(self, situation: Situation, known: tuple[Container, ...]) -> Situation:
+        """Wait for the word of what streams inputs as soon as that is all there is to wait for."""
+        if not still_pouring(situation) or facts(replace(situation, patient=False), known).running:
+            self._patient_until = None
+            return situation
+        now = self._clock()
+        if self._patient_until is None:
+            self._patient_until = now + _STREAM_SECONDS
+        return replace(situation, patient=now < self._patient_until)
 
     def _read_log(self, container: str, stream: str) -> tuple[str, Signature] | None:
         return self._runs[container].log(stream)
@@ -301,6 +320,8 @@ class Recorder:
             self._doubt.reset()
         if self._db.is_open:
             until.append(self._idle_at)
+        if self._patient_until is not None and now < self._patient_until:
+            until.append(self._patient_until)
         if self._stopped_at is not None and not self._past_waiting():
             until.append(self._wait_until(self._stopped_at))
         with suppress(TimeoutError):

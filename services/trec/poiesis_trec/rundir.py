@@ -83,6 +83,7 @@ class RunDirectory:
             moved_bytes=progress.bytes if progress else 0,
             warnings=tuple(progress.warnings) if progress else (),
             error=progress.error if progress else None,
+            pouring=tuple(progress.pouring) if progress else (),
             caught_up=progress.caught_up if progress else True,
         )
 
@@ -147,7 +148,10 @@ class RunDirectories:
     def __init__(self, root: Path, plan: Plan, log_bytes: int, changed: asyncio.Event) -> None:
         self._root = root
         self._changed = changed
-        self._directories = {name: RunDirectory(root / name, plan=plan, log_bytes=log_bytes) for name in plan}
+        self._directories = {
+            name: RunDirectory(root / name, plan=plan, log_bytes=log_bytes) for name in (*plan, *plan.streams)
+        }
+        self._streams = frozenset(plan.streams)
         self._dirty = set(self._directories)
         self._watched: set[str] = set()
 
@@ -169,7 +173,8 @@ class RunDirectories:
         doubtful = {name for name, directory in self._directories.items() if directory.doubtful}
         names = set(self._directories) if everything else self._dirty | doubtful
         self._dirty = set()
-        for name in names:
+        # Last, and always: an executor that was given an end of file can only have ended after they told why.
+        for name in (*(names - self._streams), *self._streams):
             self._directories[name].refresh(check_lock=everything)
 
     def outputs_told(self, name: str, told: Sequence[runfiles.SentOutput]) -> None:

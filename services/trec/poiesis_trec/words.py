@@ -9,7 +9,7 @@ from poiesis_models.labels import TREC_CONTAINER
 from poiesis_models.report import SystemLogReport
 from poiesis_models.runfiles import storable
 from poiesis_trec.config import PodRef
-from poiesis_trec.facts import Container, End, PodView
+from poiesis_trec.facts import NO_FILES, Container, End, PodView, Situation
 
 _MESSAGE_CHARACTERS = 2048
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff"})  # in turns; the second repeats the words of the first
@@ -27,6 +27,18 @@ def lines(known: Sequence[Container], pod: PodView | None, now_ns: int) -> Itera
         yield from _container_lines(one, now_ns)
     if pod is not None:
         yield from _pod_lines(pod, now_ns)
+
+
+def stream_lines(situation: Situation, now_ns: int) -> Iterator[SystemLogReport]:
+    """Of the sidecars that stream inputs."""
+    for name in situation.plan.streams:
+        files = situation.files.get(name, NO_FILES)
+        if files.started is not None:
+            yield _line(f"{name}/started", files.started.start_ns, f"{name} started")
+        for number, warning in enumerate(files.warnings):
+            yield _line(f"{name}/warning-{number}", now_ns, f"{name}: {warning}")
+        if files.error is not None:
+            yield _line(f"{name}/failed", now_ns, f"{name}: {files.error}")
 
 
 def _container_lines(one: Container, now_ns: int) -> Iterator[SystemLogReport]:

@@ -250,6 +250,9 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- with index $filer $side -}}
 {{- if not .image -}}
 {{- $_ := set . "image" (include "poiesis.image" (dict "root" $root "service" $service)) -}}
+{{- if and $root.Values.storage.streaming (eq $side "inputs") -}}
+{{- $_ := set . "streamCommand" (list "python3" "-m" "poiesis_tif.stream") -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
