@@ -451,8 +451,13 @@ def second_release(
 
 @pytest.fixture(scope="session")
 def third_release(released: Callable[..., Release]) -> Release:
-    """The chart with its own Postgres and few Jobs at a time, for stories in which services are lost."""
-    return released("third", {"queue": {"maxActiveTasks": 4, "claimSeconds": 10}}, {})
+    """The chart with its own Postgres and few Jobs at a time, for stories in which services are lost; it
+    streams what may be streamed."""
+    overrides: Values = {
+        "queue": {"maxActiveTasks": 4, "claimSeconds": 10},
+        "storage": {"streaming": True},
+    }
+    return released("third", overrides, {})
 
 
 @pytest.fixture(scope="session")

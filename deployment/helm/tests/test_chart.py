@@ -474,6 +474,21 @@ def test_a_filer_of_ones_own_is_added():
     ]
 
 
+@pytest.mark.parametrize(
+    ("values", "streams"),
+    [
+        ((), None),
+        (("storage.streaming=true",), ["python3", "-m", "poiesis_tif.stream"]),
+        (("storage.streaming=true", "filers[0].inputs.image=lab/s3:1"), None),
+    ],
+    ids=["by default", "with storage.streaming", "a filer of the site's own"],
+)
+def test_the_charts_own_filer_streams_where_that_is_switched_on(values, streams):
+    filer = ("filers[0].name=default", "filers[0].inputs.schemes={s3}", "filers[0].inputs.command={a}")
+    (default,) = config(render(*filer, *values))["filers"]
+    assert default["inputs"].get("streamCommand") == streams
+
+
 def test_filers_of_rclone_and_of_shared_volumes_are_there_where_they_are_configured():
     claim = "sharedVolumes[0].volume.persistentVolumeClaim.claimName=projects"
     manifests = render(

@@ -165,7 +165,8 @@ def terminal_state(facts: Facts) -> Ending | None:
     """How the task ended; None while something runs or while no rule can tell.
 
     The first rule that applies wins: a cancel that was asked for, then an input that was cut short while it
-    was streamed, then an executor's own failure, then the platform, then everything else that went wrong, then success.
+    was streamed, then an executor's own failure, then the platform, then everything else that went wrong,
+    then success.
     """
     if facts.running:
         return None

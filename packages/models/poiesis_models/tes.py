@@ -145,7 +145,9 @@ class TesInput(TesModel):
         "url is ignored.",
     )
     streamable: bool | None = Field(
-        default=None, description="Accepted and returned; inputs are always copied"
+        default=None,
+        description="The executor reads the file once: where the operator has switched streaming on, it may "
+        "get a FIFO instead of a copy",
     )
 
     @field_validator("content")

@@ -74,9 +74,7 @@ UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="t
         ),
         pytest.param(
             Facts(running=False, executors=[OK], cut_short=CUT),
-            Ending(
-                state=TesState.SYSTEM_ERROR, reason="Error", message=CUT.message, container="stream-0"
-            ),
+            Ending(state=TesState.SYSTEM_ERROR, reason="Error", message=CUT.message, container="stream-0"),
             id="an input that was cut short, whatever the executor made of it",
         ),
         pytest.param(

@@ -3,7 +3,7 @@
 The first request is for the whole: its answer says how long the body is, which version it is and what its
 checksum is. A short body is read from it. Of a long one it gives the first part, and the others come at
 the same time by ranges that hold for that version alone, each written to its place. A transfer that breaks
-goes on where it was; an object that changed begins anew, unless its bytes went where they cannot be taken back.
+goes on where it was; an object that changed begins anew, unless its bytes went where none can be taken back.
 """
 
 import re

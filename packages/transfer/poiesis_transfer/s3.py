@@ -21,7 +21,7 @@ from poiesis_transfer.checksums import Running
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.credentials import Identity
 from poiesis_transfer.errors import NotFound, Passing, Permanent, TransferError
-from poiesis_transfer.files import Landing, SourceFile
+from poiesis_transfer.files import SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.sigv4 import encoded_path, encoded_query, signed_headers
 from poiesis_transfer.urls import S3Url, shown

@@ -31,7 +31,10 @@ def may_be_streamed(task: TesTaskRequest) -> frozenset[int]:
 
 def _is_streamable_file(source: TesInput) -> bool:
     return (
-        source.streamable is True and source.type == "FILE" and source.literal is None and _names_a_file(source)
+        source.streamable is True
+        and source.type == "FILE"
+        and source.literal is None
+        and _names_a_file(source)
     )
 
 
@@ -50,7 +53,7 @@ def _is_met(index: int, path: str, task: TesTaskRequest) -> bool:
 
 
 def _read_by_filers(index: int, task: TesTaskRequest) -> Iterator[str]:
-    """An output that is a directory sends what lies in it, and an input that is one may bring the same file."""
+    """A directory that is sent holds it, and one that is staged may bring the same file."""
     for number, source in enumerate(task.inputs or ()):
         if number != index:
             yield normal(source.path)

@@ -542,9 +542,7 @@ def stream_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Ma
     return {**container, "restartPolicy": "Always"}
 
 
-def filer_container(
-    run: FilerRun, command: Sequence[str], layout: Layout, config: TaskPodConfig
-) -> Manifest:
+def filer_container(run: FilerRun, command: Sequence[str], layout: Layout, config: TaskPodConfig) -> Manifest:
     """Stages inputs, streams them or sends outputs, under the helper."""
     container: Manifest = {
         "name": run.name,

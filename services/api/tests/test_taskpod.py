@@ -25,7 +25,7 @@ from poiesis_api.taskpod import (
 )
 from poiesis_models.plan import Plan
 from poiesis_models.tes import TesTaskRequest
-from poiesis_models.worklist import WorkList
+from poiesis_models.worklist import InputItem, WorkList
 
 ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
 NAME = f"poiesis-{ID}"
@@ -51,6 +51,8 @@ HELPER_IMAGE = "ghcr.io/jaeaeich/poiesis-helper:0.2.0"
 EXECUTOR = {"image": "busybox", "command": ["true"]}
 RUN = ["/poiesis/bin/helper", "run", "--run", "/poiesis/run", "--runs", "/poiesis/runs"]
 RUN += ["--log-bytes", "65536", "--grace", "30", "--ack", "/poiesis/ack/done", "--ack-timeout", "60"]
+READS = {"path": "/in/reads.bam", "url": "s3://lab/reads.bam", "type": "FILE", "streamable": True}
+STREAM = ["python3", "-m", "poiesis_tif.stream"]
 INSTALL = ["/helper", "install", "--bin", "/poiesis/bin", "--dir", "/poiesis/runs/executor-0"]
 
 
@@ -857,3 +859,79 @@ async def test_the_client_library_knows_every_field(config, volume_type):
     for manifest in (objects.job, *(owned_by(one, "uid") for one in objects.owned)):
         model = models[manifest["kind"]].from_dict(manifest)
         assert serializer.sanitize_for_serialization(model) == manifest
+
+
+@pytest.fixture
+def streaming(config) -> Document:
+    """The chart with storage.streaming."""
+    (default,) = config.model_dump(by_alias=True)["filers"]
+    return change(config, filers=[default | {"inputs": default["inputs"] | {"streamCommand": STREAM}}])
+
+
+def test_without_the_chart_value_nothing_is_streamed(config):
+    hinted, plain = (
+        task_objects(task(inputs=[READS | {"streamable": hint}]), config) for hint in (True, None)
+    )
+    assert hinted == plain
+    assert names(hinted) == ["trec", "tif-0", "executor-0", "pause"]
+
+
+def test_a_sidecar_streams_between_the_last_filer_that_stages_and_the_executor(streaming):
+    staged = {"path": "/in/ref.fa", "url": "s3://lab/ref.fa"}
+    objects = task_objects(task(inputs=[READS, staged]), streaming)
+    assert names(objects) == ["trec", "tif-0", "stream-0", "executor-0", "pause"]
+    tif, stream = container(objects, "tif-0"), container(objects, "stream-0")
+    script = tif["command"].index("--") + 1
+    assert stream == {
+        **tif,
+        "name": "stream-0",
+        "restartPolicy": "Always",
+        "command": [*tif["command"][:script], *STREAM],
+        "volumeMounts": [
+            *run_mounts("stream-0"),
+            {"name": "task", "mountPath": "/task"},
+            {"name": "spec-stream-0", "mountPath": "/poiesis/spec", "readOnly": True},
+            *tif["volumeMounts"][len(run_mounts("tif-0")) + 2 :],
+        ],
+    }
+
+
+def test_each_filer_has_a_work_list_of_its_own_and_the_recorder_makes_the_fifo(streaming):
+    staged = {"path": "/in/ref.fa", "url": "s3://lab/ref.fa"}
+    objects = task_objects(task(inputs=[READS, staged]), streaming)
+    secret = next(one for one in objects.owned if one["kind"] == "Secret")
+    work = {
+        key: WorkList.from_json(secret_text(secret, key)).inputs
+        for key in ("inputs-0.json", "streams-0.json")
+    }
+    assert work == {
+        "inputs-0.json": (InputItem(path="/in/ref.fa", local="/task/root/in/ref.fa", url="s3://lab/ref.fa"),),
+        "streams-0.json": (
+            InputItem(
+                path="/in/reads.bam", local="/task/root/in/reads.bam", type="FILE", url="s3://lab/reads.bam"
+            ),
+        ),
+    }
+    install = container(objects, "trec")["lifecycle"]["postStart"]["exec"]["command"]
+    assert install[-2:] == ["--fifo", "/task/root/in/reads.bam"]
+    assert "/poiesis/runs/stream-0" in install
+    (plan,) = (one["value"] for one in container(objects, "trec")["env"] if one["name"] == "POIESIS_PLAN")
+    assert Plan.from_json(plan).streams == ("stream-0",)
+
+
+def test_a_task_whose_only_input_is_streamed_needs_no_other_filer(streaming):
+    assert names(task_objects(task(inputs=[READS]), streaming)) == ["trec", "stream-0", "executor-0", "pause"]
+
+
+def test_an_input_of_a_filer_that_cannot_stream_is_staged(streaming):
+    objects = task_objects(
+        task(inputs=[READS]),
+        change(
+            streaming,
+            filers=[
+                {"name": "site", "inputs": {"schemes": ["s3"], "image": "site/s3", "command": ["/s3"]}},
+                *streaming.model_dump(by_alias=True)["filers"],
+            ],
+        ),
+    )
+    assert names(objects) == ["trec", "tif-0", "executor-0", "pause"]

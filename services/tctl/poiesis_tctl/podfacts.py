@@ -263,7 +263,7 @@ def _filer_trouble(end: ContainerEnd, *, taken: bool) -> Trouble | None:
 
 
 def _cut_short(pod: Object, plan: Plan, ends: Mapping[str, ContainerEnd]) -> Trouble | None:
-    """One that was told to end while it poured says 143: of the executor that read, nobody knows more either."""
+    """None of one that was told to end while it poured (143): the Pod was taken away."""
     for end in (ends[name] for name in plan.streams if name in ends):
         code = _stream_code(end)
         told_to_end = code in _KILLED and (end.record.term if end.record is not None else _is_taken_away(pod))

@@ -1090,3 +1090,64 @@ def test_slim_objects_decide_alike(ended):
     slim = View(task=row(), pod=slim_pod(ended), job=slim_job(job(suspended=True)))
     assert decide(slim, {}, 0.0, Limits()) == decide(view, {}, 0.0, Limits())
     assert "managedFields" not in slim_pod(ended)["metadata"]
+
+
+STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
+
+
+@pytest.mark.parametrize(
+    ("stream", "values", "expected"),
+    [
+        (recorded(0, term=True), {}, COMPLETE),
+        (
+            recorded(65, term=True),
+            {},
+            Ending(
+                state=TesState.SYSTEM_ERROR,
+                reason="Error",
+                message="stream-0 exited with code 65: an input may have been cut short",
+                container="stream-0",
+            ),
+        ),
+        (
+            terminated(137, "OOMKilled"),
+            {},
+            Ending(
+                state=TesState.SYSTEM_ERROR,
+                reason="OOMKilled",
+                message="stream-0 ran out of memory",
+                container="stream-0",
+            ),
+        ),
+        (
+            recorded(143, term=True),
+            {"reason": "Evicted", "message": "The node was low on resource: memory."},
+            Ending(
+                state=TesState.SYSTEM_ERROR,
+                reason="Evicted",
+                message="The node was low on resource: memory.",
+            ),
+        ),
+    ],
+    ids=["all was read", "cut short", "out of memory", "told to end in the middle"],
+)
+def test_of_a_streamed_input_the_end_of_its_sidecar_tells(stream, values, expected):
+    states = {"executor-0": recorded(0), "stream-0": stream, "pause": terminated(1)}
+    ended = pod(states, phase="Failed", plan=STREAM, **values)
+    assert ending(View(task=row(), pod=ended, job=job())) == expected
+
+
+def test_a_pod_without_a_plan_has_its_streams_by_their_names():
+    states = {"executor-0": recorded(0), "stream-0": recorded(65, term=True)}
+    ended = pod(states, phase="Failed", plan=STREAM)
+    del ended["metadata"]["annotations"]
+    assert pod_facts(ended, cancel_requested=False).cut_short is not None
+
+
+def test_a_sidecar_that_streams_and_is_started_again_is_not_the_end_of_its_pod():
+    running = pod(
+        {"trec": RUNNING, "executor-0": RUNNING, "stream-0": waiting("CrashLoopBackOff")}, plan=STREAM
+    )
+    assert [
+        one for one in act(View(task=row(), pod=running, job=job()), lasted=10_000) if isinstance(one, Finish)
+    ] == []

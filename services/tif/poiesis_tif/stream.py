@@ -271,7 +271,9 @@ def begin(
     left = [item for item in items if item.path not in earlier]
     if left:
         names = ", ".join(item.path for item in left)
-        ledger.fail(left, f"the container that streams {names} was started again: what it had begun is cut short")
+        ledger.fail(
+            left, f"the container that streams {names} was started again: what it had begun is cut short"
+        )
     for item in left:
         _thread(release, item, ledger)
 

@@ -1,5 +1,7 @@
 """Every way in which a Pod's containers can end, as a table: plan, what is known -> how the task ended."""
 
+from dataclasses import replace
+
 import pytest
 
 from poiesis_models.plan import Plan
@@ -25,10 +27,13 @@ SKIP = Plan(
     outputs=("tof-0",),
     upload_on_error=False,
 )
+STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
 USAGE = {"max_rss_kb": 0, "user_us": 0, "sys_us": 0}
 RUNS = Files(started=Started(start_ns=10))
 DEAD = Files(started=Started(start_ns=10), helper_gone=True)
 SKIPPED = Files(skipped=True)
+POURS = replace(RUNS, pouring=("/in/a",))
+CUT = "cannot fetch http://h/a: 5 of 9 bytes came"
 
 
 def ended(code=0, *, signal=0, oom=False, term=False, **more):
@@ -49,13 +54,14 @@ def status(*ends, going=False, running=()):
     )
 
 
-def ending(plan, pod=None, cancel=False, stop=False, **files):
+def ending(plan, pod=None, cancel=False, stop=False, patient=True, **files):
     situation = Situation(
         plan=plan,
         files={name.replace("_", "-"): said for name, said in files.items()},
         pod=pod,
         cancel_requested=cancel,
         shutting_down=stop,
+        patient=patient,
     )
     known = containers(situation)
     return terminal_state(facts(situation, known))
@@ -155,6 +161,68 @@ def system_error(container, message, reason="Error"):
             system_error("tof-0", "tof-0 exited with code 65"),
         ),
         ({"plan": UPLOAD, "tif_0": ended(65, error="old", caught_up=False)}, None),
+        # streamed inputs: one that was cut short, whatever the executor made of it
+        ({"plan": STREAM, "executor_0": ended(), "stream_0": RUNS}, COMPLETE),
+        ({"plan": STREAM, "executor_0": ended()}, COMPLETE),
+        ({"plan": STREAM, "executor_0": RUNS, "stream_0": replace(RUNS, error=CUT)}, None),
+        (
+            {"plan": STREAM, "executor_0": ended(), "stream_0": replace(RUNS, error=CUT)},
+            system_error("stream-0", CUT),
+        ),
+        (
+            {"plan": STREAM, "executor_0": ended(3), "stream_0": replace(RUNS, error=CUT)},
+            system_error("stream-0", f"{CUT}; executor 0 exited with code 3"),
+        ),
+        ({"plan": STREAM, "executor_0": ended(3), "stream_0": RUNS}, executor_error(0, 3)),
+        ({"plan": STREAM, "executor_0": ended(), "stream_0": POURS}, None),
+        (
+            {"plan": STREAM, "executor_0": ended(), "stream_0": POURS, "patient": False},
+            system_error("stream-0", "stream-0 does not say what became of /in/a"),
+        ),
+        (
+            {"plan": STREAM, "executor_0": ended(), "stream_0": replace(POURS, helper_gone=True)},
+            system_error("stream-0", "stream-0 was killed while it streamed inputs"),
+        ),
+        (
+            {"plan": STREAM, "executor_0": ended(), "stream_0": ended(137, signal=9)},
+            system_error("stream-0", "stream-0 exited with code 137 while it streamed inputs"),
+        ),
+        (
+            {"plan": STREAM, "executor_0": ended(), "stream_0": ended(137, oom=True)},
+            system_error("stream-0", "stream-0 ran out of memory", "OOMKilled"),
+        ),
+        (
+            {
+                "plan": STREAM,
+                "executor_0": ended(),
+                "stream_0": ended(65, term=True, error=CUT),
+                "stop": True,
+            },
+            system_error("stream-0", CUT),
+        ),
+        (
+            {"plan": STREAM, "executor_0": ended(), "stream_0": replace(RUNS, error=CUT), "cancel": True},
+            CANCELED,
+        ),
+        # ... by the platform, in the middle: the end of file that the executor saw proves nothing
+        (
+            {
+                "plan": STREAM,
+                "executor_0": ended(),
+                "stream_0": ended(143, term=True, pouring=("/in/a",)),
+                "stop": True,
+            },
+            None,
+        ),
+        (
+            {
+                "plan": STREAM,
+                "executor_0": ended(),
+                "stream_0": replace(POURS, helper_gone=True),
+                "stop": True,
+            },
+            None,
+        ),
         # the platform takes the Pod away: not for us to say
         ({"plan": ABORT, "executor_0": ended(143, signal=15, term=True)}, None),
         ({"plan": ABORT, "executor_0": ended(143, term=True), "stop": True}, None),

@@ -294,3 +294,41 @@ def test_a_line_without_end_is_left_out(tmp_path: Path, caplog):
     progress.refresh()
     assert (progress.files, progress.caught_up) == (1, True)
     assert len(caplog.records) == 1
+
+
+STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
+
+
+def test_what_is_streamed_is_known_until_its_end_is_told(lab):
+    path = lab.config.runs / "stream-0"
+    path.mkdir(parents=True)
+    directory = RunDirectory(path, plan=STREAM, log_bytes=100)
+
+    def told(*lines: str) -> Files:
+        with (path / "progress.jsonl").open("a") as progress:
+            progress.writelines(f"{line}\n" for line in lines)
+        directory.refresh(check_lock=False)
+        return directory.files
+
+    assert told('{"event":"stream","path":"/in/a","state":"begun"}') == Files(pouring=("/in/a",))
+    began = told('{"event":"stream","path":"/in/b","state":"begun"}')
+    assert began == Files(pouring=("/in/a", "/in/b"))
+    ended = told('{"event":"stream","path":"/in/a","state":"whole"}')
+    assert ended == Files(pouring=("/in/b",))
+    failed = told('{"event":"error","message":"gone"}', '{"event":"stream","path":"/in/b","state":"failed"}')
+    assert failed == Files(error="gone")
+
+
+def test_what_streams_is_read_after_the_executor_that_it_may_have_cut_short(lab):
+    """The executor saw an end of file; why was on disk before, so it is known with the executor's end."""
+    runs = RunDirectories(lab.config.runs, STREAM, 100, asyncio.Event())
+    (lab.config.runs / "stream-0").mkdir(parents=True)
+    runs.refresh(everything=True)
+    executor = lab.helper("executor-0").start()
+    runs.refresh(everything=True)
+    (lab.config.runs / "stream-0/progress.jsonl").write_text('{"event":"error","message":"gone"}\n')
+    executor.end(0)
+    runs._dirty = {"executor-0"}  # all that inotify has told of so far
+    runs.refresh(everything=False)
+    assert runs.files["executor-0"].exit is not None
+    assert runs.files["stream-0"].error == "gone"

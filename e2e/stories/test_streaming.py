@@ -1,0 +1,122 @@
+"""As a user whose tool reads a file once I do not wait for it to be downloaded first."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
+from kube import Kube, Node, containers
+from lab.images import Images
+from storage import Bucket
+from tes_client import TesClient
+from waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+_HALF = 512 * 1024  # more than a pipe and a filer hold: a reader has it before the rest is sent
+_Send = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+
+
+@asynccontextmanager
+async def _source(node: Node, then: _Send) -> AsyncIterator[str]:
+    """The URL of a file of two halves: the first is sent at once, of the second `then` decides."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(2 * _HALF)})
+        await response.prepare(request)
+        await response.write(b"1" * _HALF)
+        await then(request, response)
+        return response
+
+    application = web.Application()
+    application.router.add_get("/reads", answer)
+    runner = web.AppRunner(application, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        address = await node.host_address()
+        await web.TCPSite(runner, address, 0).start()
+        yield f"http://{address}:{runner.addresses[0][1]}/reads"
+    finally:
+        await runner.cleanup()
+
+
+async def test_an_executor_reads_before_the_download_has_ended(
+    third_client: TesClient, third_kube: Kube, node: Node, images: Images
+) -> None:
+    read = asyncio.Event()
+
+    async def second_half(_: web.Request, response: web.StreamResponse) -> None:
+        await read.wait()
+        await response.write(b"2" * _HALF)
+
+    script = f"exec </in/reads; head -c {_HALF} | wc -c; wc -c"
+    async with _source(node, second_half) as url:
+        task_id = await third_client.create(
+            {
+                "executors": [sh(images.busybox, script)],
+                "inputs": [{"path": "/in/reads", "url": url, "type": "FILE", "streamable": True}],
+            }
+        )
+
+        async def first_half_was_read() -> bool:
+            task = await third_client.get(task_id, "FULL")
+            metadata = task["logs"][-1].get("metadata", {}) if task.get("logs") else {}
+            return metadata.get("executor-0.stdout") == f"{_HALF}\n"
+
+        await eventually(first_half_was_read, "the first half in the executor's live log", seconds=120)
+        read.set()
+        await third_client.wait(task_id)
+
+    task = await third_client.get(task_id, "FULL")
+    assert_ended(task, "COMPLETE")
+    assert stdout(task) == f"{_HALF}\n{_HALF}\n"
+    pod = await third_kube.pod(task_id)
+    assert list(containers(pod)) == ["trec", "stream-0", "executor-0", "pause"]
+
+
+async def test_a_source_that_breaks_is_a_system_error_though_the_executor_exits_0(
+    third_client: TesClient, node: Node, images: Images
+) -> None:
+    async def cut(request: web.Request, _: web.StreamResponse) -> None:
+        assert request.transport is not None
+        request.transport.close()
+
+    async with _source(node, cut) as url:
+        task = await third_client.run(
+            {
+                "executors": [sh(images.busybox, "wc -c </in/reads")],
+                "inputs": [{"path": "/in/reads", "url": url, "type": "FILE", "streamable": True}],
+            }
+        )
+
+    assert_ended(task, "SYSTEM_ERROR")
+    assert exit_codes(task) == [0]
+    assert stdout(task) == f"{_HALF}\n"
+    metadata = only_log(task)["metadata"]
+    assert metadata["container"] == "stream-0"
+    assert f"cannot fetch {url}: " in metadata["message"]
+    assert f"{_HALF} of {2 * _HALF} bytes came" in metadata["message"]
+    assert f"stream-0: cannot fetch {url}" in system_logs(task)
+
+
+async def test_what_is_not_read_to_its_end_is_no_failure_and_what_others_need_is_staged(
+    third_client: TesClient, third_kube: Kube, images: Images, bucket: Bucket
+) -> None:
+    await bucket.put("reads", b"r" * 4 * _HALF)
+    reads = {"url": bucket.url("reads"), "type": "FILE", "streamable": True}
+    task = await third_client.run(
+        {
+            "executors": [sh(images.busybox, "head -c 3 /in/reads; wc -c </staged/reads >/staged/size")],
+            "inputs": [{"path": "/in/reads", **reads}, {"path": "/staged/reads", **reads}],
+            "outputs": [{"path": "/staged/*", "path_prefix": "/staged", "url": bucket.url("out")}],
+        }
+    )
+
+    assert_ended(task, "COMPLETE")
+    assert stdout(task) == "rrr"
+    assert await bucket.get("out/size") == f"{4 * _HALF}\n".encode()
+    pod = await third_kube.pod(task["id"])
+    assert list(containers(pod)) == ["trec", "tif-0", "stream-0", "executor-0", "tof-0", "pause"]
