@@ -95,19 +95,17 @@ int make_directory(const char *path)
     return (found.st_mode & S_IWOTH) ? 0 : -1;
 }
 
-/* Make a FIFO that any uid can open, with its parents. */
+/*
+ * Make a FIFO that any uid can open, with its parents. Whatever is there stays: a recorder that is started again must not fail
+ * of what an executor has put there meanwhile.
+ */
 int make_fifo(const char *path)
 {
-    struct stat found;
     if (make_parents(path) != 0)
         return -1;
     if (mkfifo(path, 0666) == 0)
         return chmod(path, 0666);
-    int error = errno;
-    if (lstat(path, &found) == 0 && S_ISFIFO(found.st_mode))
-        return 0;
-    errno = error;
-    return -1;
+    return errno == EEXIST ? 0 : -1;
 }
 
 static int copy_content(int in, int out)

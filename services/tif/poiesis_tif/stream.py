@@ -158,6 +158,7 @@ def _opened(item: InputItem, ledger: Ledger) -> int | None:
     if stat.S_ISFIFO(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
+    ledger.fail([item], f"cannot stream the input {item.path}: something else is in the place of its FIFO")
     return None
 
 

@@ -333,6 +333,16 @@ def test_a_configuration_that_cannot_be_used_is_said_and_nobody_waits_for_ever(
     assert streamer.end() == 65
 
 
+def test_what_is_no_fifo_is_left_alone_and_said(source: Source, streamer: Streamer):
+    source.answers = [whole]
+    streamer.fifo.unlink()
+    streamer.fifo.write_bytes(b"of an earlier attempt")
+    streamer.start(source.url)
+    streamer.until("failed")
+    assert streamer.fifo.read_bytes() == b"of an earlier attempt"
+    assert streamer.end() == 65
+
+
 @pytest.mark.integration
 def test_an_object_is_streamed_from_s3(tmp_path: Path, s3: S3Config, admin: Any, bucket: str):
     admin.put_object(Bucket=bucket, Key="reads.bam", Body=BODY)
