@@ -54,6 +54,8 @@ class Executor(TypedDict):
 class Input(TypedDict):
     """TES `tesInput`: `url` or `content`."""
 
+    streamable: bool
+
     path: str
     url: NotRequired[str]
     content: NotRequired[str]

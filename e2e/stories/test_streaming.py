@@ -106,11 +106,13 @@ async def test_what_is_not_read_to_its_end_is_no_failure_and_what_others_need_is
     third_client: TesClient, third_kube: Kube, images: Images, bucket: Bucket
 ) -> None:
     await bucket.put("reads", b"r" * 4 * _HALF)
-    reads = {"url": bucket.url("reads"), "type": "FILE", "streamable": True}
     task = await third_client.run(
         {
             "executors": [sh(images.busybox, "head -c 3 /in/reads; wc -c </staged/reads >/staged/size")],
-            "inputs": [{"path": "/in/reads", **reads}, {"path": "/staged/reads", **reads}],
+            "inputs": [
+                {"path": path, "url": bucket.url("reads"), "type": "FILE", "streamable": True}
+                for path in ("/in/reads", "/staged/reads")
+            ],
             "outputs": [{"path": "/staged/*", "path_prefix": "/staged", "url": bucket.url("out")}],
         }
     )
