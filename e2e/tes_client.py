@@ -54,12 +54,11 @@ class Executor(TypedDict):
 class Input(TypedDict):
     """TES `tesInput`: `url` or `content`."""
 
-    streamable: bool
-
     path: str
     url: NotRequired[str]
     content: NotRequired[str]
     type: NotRequired[FileType]
+    streamable: NotRequired[bool]
 
 
 class Output(TypedDict):
