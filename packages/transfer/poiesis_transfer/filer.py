@@ -9,14 +9,13 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from poiesis_models import worklist
+from poiesis_models import runfiles, worklist
 from poiesis_models.worklist import MalformedWorkList, WorkList
 from poiesis_transfer.config import Config
 from poiesis_transfer.errors import Permanent, TransferError
 from poiesis_transfer.progress import Progress
 
 Work = Callable[[Config, WorkList, Progress], None]
-_SIGTERM_EXIT = 128 + signal.SIGTERM
 
 
 class _Terminated(BaseException):
@@ -45,7 +44,7 @@ def _ended(config: Config, work: Work, progress: Progress) -> int:
         progress.error(str(failure))
         return failure.exit_code
     except _Terminated:
-        return _SIGTERM_EXIT
+        return runfiles.SIGTERM_EXIT
     except Exception as failure:  # noqa: BLE001  # a defect of ours; its text might hold a signed URL
         sys.stderr.write("".join(traceback.format_tb(failure.__traceback__)))
         progress.error(f"a defect in the filer: {type(failure).__name__}; see the container's log")

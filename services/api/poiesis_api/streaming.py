@@ -16,15 +16,19 @@ MOST = 8  # of one task: each holds a thread and a connection as long as it is r
 
 def may_be_streamed(task: TesTaskRequest) -> frozenset[int]:
     """Indexes of the first inputs of a validated task that a FIFO can stand for."""
-    if len(task.executors) != 1:  # a second one would find nothing left
+    asked = {
+        index: normal(source.path)
+        for index, source in enumerate(task.inputs or ())
+        if _is_streamable_file(source)
+    }
+    if not asked or len(task.executors) != 1:  # a second one would find nothing left
         return frozenset()
     alone = plan_mounts(task).files
     found = [
         index
-        for index, source in enumerate(task.inputs or ())
-        if _is_streamable_file(source)
-        and normal(source.path) not in alone  # what is mounted by itself keeps its name when it is taken away
-        and not _is_met(index, normal(source.path), task)
+        for index, path in asked.items()
+        if path not in alone  # what is mounted by itself keeps its name when it is taken away
+        and not _is_met(index, path, task)
     ]
     return frozenset(found[:MOST])
 

@@ -181,11 +181,11 @@ def streamed_inputs(request: TesTaskRequest, config: TaskPodConfig) -> frozenset
 
 def stream_runs(task: Task, config: TaskPodConfig, streamed: frozenset[int]) -> tuple[FilerRun, ...]:
     """One sidecar a filer that streams."""
-    groups: dict[str, tuple[Filer, FilerSide, list[InputItem]]] = {}
-    for index, source in enumerate(task.request.inputs or ()):
-        if index in streamed:
-            filer, side = _input_filer(source, config)
-            groups.setdefault(filer.name, (filer, side, []))[2].append(_input_item(index, source))
+    groups = _by_filer(
+        (_input_filer(source, config), _input_item(index, source))
+        for index, source in enumerate(task.request.inputs or ())
+        if index in streamed
+    )
     return tuple(
         FilerRun(
             name=labels.stream_name(number),
@@ -195,24 +195,23 @@ def stream_runs(task: Task, config: TaskPodConfig, streamed: frozenset[int]) -> 
             work_list=WorkList(task=str(task.id), inputs=tuple(items)),
             credentials=needed_by(items, (), granted_to(task, filer, config)),
         )
-        for number, (filer, side, items) in enumerate(groups.values())
+        for number, (filer, side, items) in enumerate(groups)
     )
 
 
 def input_runs(task: Task, config: TaskPodConfig, *, without: frozenset[int]) -> tuple[FilerRun, ...]:
     """One container a filer that the inputs need, but for some, in the order in which they need it."""
-    groups: dict[str, tuple[Filer, FilerSide, list[InputItem]]] = {}
     contents: dict[str, str] = {}
+    served: list[tuple[tuple[Filer, FilerSide], InputItem]] = []
     for index, source in enumerate(task.request.inputs or ()):
         if index in without:
             continue
-        filer, side = _input_filer(source, config)
         item = _input_item(index, source)
         if item.content_file is not None:
             contents[item.content_file] = source.literal or ""
-        groups.setdefault(filer.name, (filer, side, []))[2].append(item)
+        served.append((_input_filer(source, config), item))
     runs: list[FilerRun] = []
-    for filer, side, items in groups.values():
+    for filer, side, items in _by_filer(served):
         granted = granted_to(task, filer, config)
         for part in _parts(items):
             number = len(runs)
@@ -234,12 +233,11 @@ def input_runs(task: Task, config: TaskPodConfig, *, without: frozenset[int]) ->
 
 def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
     """One container a filer that the outputs need."""
-    groups: dict[str, tuple[Filer, FilerSide, list[OutputItem]]] = {}
-    for output in task.request.outputs or ():
-        filer, side = _output_filer(output, config)
-        groups.setdefault(filer.name, (filer, side, []))[2].append(_output_item(output))
+    groups = _by_filer(
+        (_output_filer(output, config), _output_item(output)) for output in task.request.outputs or ()
+    )
     runs: list[FilerRun] = []
-    for filer, side, items in groups.values():
+    for filer, side, items in groups:
         granted = granted_to(task, filer, config)
         for part in _parts(items):
             number = len(runs)
@@ -254,6 +252,16 @@ def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
                 )
             )
     return tuple(runs)
+
+
+def _by_filer(
+    served: Iterable[tuple[tuple[Filer, FilerSide], _Item]],
+) -> Iterable[tuple[Filer, FilerSide, list[_Item]]]:
+    """What each filer serves, in the order in which they are needed."""
+    groups: dict[str, tuple[Filer, FilerSide, list[_Item]]] = {}
+    for (filer, side), item in served:
+        groups.setdefault(filer.name, (filer, side, []))[2].append(item)
+    return groups.values()
 
 
 def granted_to(task: Task, filer: Filer, config: TaskPodConfig) -> list[StorageCredentials]:

@@ -190,13 +190,16 @@ def _is_done(plan: Plan, ends: Mapping[str, ContainerEnd], executors: Sequence[E
 
 
 def _filer_code(end: ContainerEnd) -> int:
-    code = end.exit_code if end.record is None else end.record.tes_exit_code
-    return _OOM_EXIT if end.reason == _OOM and code == 0 else code
+    return _unless_oom(end, end.exit_code if end.record is None else end.record.tes_exit_code)
 
 
 def _stream_code(end: ContainerEnd) -> int:
     """0 only of one that has cut nothing short: the kubelet ends it when its Pod's work is done."""
-    code = end.exit_code if end.record is None else end.record.exit_code
+    return _unless_oom(end, end.exit_code if end.record is None else end.record.exit_code)
+
+
+def _unless_oom(end: ContainerEnd, code: int) -> int:
+    """No program tells 0 of itself whose child the kernel killed for want of memory."""
     return _OOM_EXIT if end.reason == _OOM and code == 0 else code
 
 

@@ -33,7 +33,6 @@ from poiesis_transfer.files import Buffer
 from poiesis_transfer.progress import Progress
 
 _ENDED_WELL = {runfiles.STREAM_WHOLE, runfiles.STREAM_CLOSED}
-_SIGTERM_EXIT = 128 + signal.SIGTERM
 
 
 class ReaderGone(Exception):
@@ -69,7 +68,8 @@ class Ledger:
         with self._lock:
             if self._failed:
                 return worklist.EXIT_PERMANENT
-            return _SIGTERM_EXIT if runfiles.STREAM_BEGUN in self._states.values() else worklist.EXIT_DONE
+            pouring = runfiles.STREAM_BEGUN in self._states.values()
+            return runfiles.SIGTERM_EXIT if pouring else worklist.EXIT_DONE
 
 
 class Pipe:
