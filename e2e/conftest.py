@@ -7,6 +7,7 @@ run upgrades it in place. --kubeconfig or POIESIS_KUBECONFIG names a cluster to 
 
 import asyncio
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -203,6 +204,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Of a story, and not while its fixtures wait for those of another one."""
     with _machine().shared() if item.get_closest_marker("e2e") else nullcontext():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a story leaves open fails that story, not the one that runs when it is found."""
+    yield
+    if request.node.get_closest_marker("e2e"):
+        gc.collect()
 
 
 # --- the cluster and what stands beside it -------------------------------------------------------------

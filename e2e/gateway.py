@@ -15,29 +15,25 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from serving import serving
+
 # Of one connection (RFC 9110, 7.6.1), or of a body as it came over the other one.
 _OWN = ("Connection", "Keep-Alive", "Transfer-Encoding", "Content-Encoding", "Content-Length")
 _INTROSPECTION = "/token/introspect"
 
 
-class Gateway:
-    """Made by `gateway`."""
+class _Behind:
+    """Keycloak."""
 
-    def __init__(self, keycloak: str, http: aiohttp.ClientSession, runner: web.AppRunner) -> None:
+    def __init__(self, keycloak: str, http: aiohttp.ClientSession) -> None:
         self._keycloak = keycloak
         self._http = http
-        self._runner = runner
-        self._behind: dict[str, str] = {}  # access tokens by opaque ones
-
-    @property
-    def url(self) -> str:
-        host, port = self._runner.addresses[0]
-        return f"http://{host}:{port}"
+        self._tokens: dict[str, str] = {}  # access tokens by opaque ones
 
     def opaque(self, token: str) -> str:
         """An opaque token for an access token."""
         made = secrets.token_urlsafe(32)
-        self._behind[made] = token
+        self._tokens[made] = token
         return made
 
     async def forward(self, request: web.Request) -> web.Response:
@@ -57,7 +53,20 @@ class Gateway:
 
     def _unwrapped(self, form: bytes) -> bytes:
         fields = parse_qsl(form.decode(), keep_blank_values=True)
-        return urlencode([(name, self._behind.get(value, value)) for name, value in fields]).encode()
+        return urlencode([(name, self._tokens.get(value, value)) for name, value in fields]).encode()
+
+
+class Gateway:
+    """Made by `gateway`."""
+
+    def __init__(self, behind: _Behind, runner: web.AppRunner) -> None:
+        self.opaque = behind.opaque
+        self._runner = runner
+
+    @property
+    def url(self) -> str:
+        host, port = self._runner.addresses[0]
+        return f"http://{host}:{port}"
 
     @asynccontextmanager
     async def away(self) -> AsyncIterator[None]:
@@ -77,16 +86,11 @@ class Gateway:
 async def gateway(address: str, keycloak: str) -> AsyncIterator[Gateway]:
     """Listens at `address` on a port of its own; `keycloak`: the URL behind it."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
+        behind = _Behind(keycloak, http)
         application = web.Application()
-        runner = web.AppRunner(application)
-        made = Gateway(keycloak, http, runner)
-        application.router.add_route("*", "/{path:.*}", made.forward)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, address, 0).start()
-            yield made
-        finally:
-            await runner.cleanup()
+        application.router.add_route("*", "/{path:.*}", behind.forward)
+        async with serving(application, address) as runner:
+            yield Gateway(behind, runner)
 
 
 def _others(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:

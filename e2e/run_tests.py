@@ -23,6 +23,7 @@ from lab.shell import say
 ROOT = Path(__file__).resolve().parent.parent
 LAST_WORDS = "last words"  # the property of a failed story: the last words of its apis and controllers
 _LINE = 300  # characters of what a failed test says, in the summary
+_END = 1500  # of its traceback
 _WORDS = 4000  # and of its release
 CODE = [
     "packages",
@@ -137,7 +138,7 @@ def result_of(report: Path) -> Result:
         failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         skipped += int(suite.get("skipped", 0))
     failures = tuple(
-        f"{test.get('name')}: {_line(problem.get('message', ''))}{_last_words(test)}"
+        f"{test.get('name')}: {_line(problem.get('message', ''))}{_end(problem)}{_last_words(test)}"
         for test in root.iter("testcase")
         for problem in (*test.iter("failure"), *test.iter("error"))
     )
@@ -147,6 +148,12 @@ def result_of(report: Path) -> Result:
 def _last_words(test: ET.Element) -> str:
     said = [one.get("value", "") for one in test.iter("property") if one.get("name") == LAST_WORDS]
     return "".join(f"\n{words[-_WORDS:]}" for words in said)
+
+
+def _end(problem: ET.Element) -> str:
+    """Of the traceback: it says what an ExceptionGroup is a group of."""
+    text = (problem.text or "").rstrip()
+    return f"\n{text[-_END:]}" if text else ""
 
 
 def _line(message: str) -> str:

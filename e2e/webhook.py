@@ -16,6 +16,7 @@ import trustme
 from aiohttp import web
 
 from kube import Kube, Node, Object
+from serving import port_of, serving
 from waiting import eventually
 
 PROBE = "poiesis-e2e-probe"  # the name of what only finds out whether the API server asks yet
@@ -38,7 +39,7 @@ async def admission(
     `rules` as in a MutatingWebhookConfiguration; `condition`: CEL that must hold; `probe`: an object that is
     named PROBE and that the rules and the condition are about; it is never stored.
     """
-    server = _Server(await node.host_address(), review)
+    server = _Server(review)
     name = f"poiesis-e2e-{uuid.uuid4().hex[:8]}.example.org"
 
     async def asked() -> bool:
@@ -49,24 +50,23 @@ async def admission(
     async def not_asked() -> bool:
         return not await asked()
 
-    try:
+    async with server.at(await node.host_address()) as where:
         made = configuration(
             "Mutating",
             name,
-            where=await server.start(),
+            where=where,
             namespace=kube.namespace,
             rules=rules,
             condition=condition,
             seconds=SECONDS,
         )
-        await kube.create(made)
-
-        await eventually(asked, "a webhook that is called")
-        yield
-    finally:
-        await kube.run("delete", "mutatingwebhookconfiguration", name, "--ignore-not-found")
-        await eventually(not_asked, "an API server that calls the webhook no more")  # nor is about to
-        await server.stop()
+        try:
+            await kube.create(made)
+            await eventually(asked, "a webhook that is called")
+            yield
+        finally:
+            await kube.run("delete", "mutatingwebhookconfiguration", name, "--ignore-not-found")
+            await eventually(not_asked, "an API server that calls the webhook no more")  # nor is about to
 
 
 def rule(operation: str, group: str, *plurals: str) -> Object:
@@ -112,27 +112,21 @@ def configuration(
 
 
 class _Server:
-    def __init__(self, address: str, review: Review) -> None:
-        self._address = address
+    def __init__(self, review: Review) -> None:
         self._review = review
-        self._authority = trustme.CA()
-        application = web.Application()
-        application.router.add_post("/", self._answer)
-        self._runner = web.AppRunner(application)
         self.probed = False
 
-    async def start(self) -> Mapping[str, str]:
+    @asynccontextmanager
+    async def at(self, address: str) -> AsyncIterator[Mapping[str, str]]:
         """Where it answers, as a webhook configuration's `clientConfig` has it."""
-        await self._runner.setup()
+        application = web.Application()
+        application.router.add_post("/", self._answer)
+        authority = trustme.CA()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._authority.issue_cert(self._address).configure_cert(context)
-        await web.TCPSite(self._runner, self._address, 0, ssl_context=context).start()
-        port: int = self._runner.addresses[0][1]
-        bundle = base64.b64encode(self._authority.cert_pem.bytes()).decode()
-        return {"url": f"https://{self._address}:{port}/", "caBundle": bundle}
-
-    async def stop(self) -> None:
-        await self._runner.cleanup()
+        authority.issue_cert(address).configure_cert(context)
+        bundle = base64.b64encode(authority.cert_pem.bytes()).decode()
+        async with serving(application, address, tls=context) as runner:
+            yield {"url": f"https://{address}:{port_of(runner)}/", "caBundle": bundle}
 
     async def _answer(self, request: web.Request) -> web.Response:
         asked: Object = (await request.json())["request"]

@@ -4,11 +4,14 @@ An HTTP server in the process of the test; Pods reach it by this machine's addre
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from aiohttp import web
+
+from serving import port_of, serving
 
 Word = Literal["started", "ended"]
 
@@ -27,26 +30,16 @@ class Entry:
 class Ledger:
     """`GET /<task's name>/<executor>/<started or ended>/<start>`: the same request again adds nothing."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self) -> None:
         self._entries: dict[tuple[str, int, Word, str], Entry] = {}
-        self._runner: web.AppRunner | None = None
 
-    async def start(self) -> str:
-        """Where it answers, without a slash at the end."""
+    @asynccontextmanager
+    async def at(self, address: str) -> AsyncIterator[str]:
+        """The URL where it answers meanwhile, without a slash at the end."""
         application = web.Application()
         application.router.add_get(r"/{name}/{executor:\d+}/{word:started|ended}/{start}", self._enter)
-        self._runner = web.AppRunner(application)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self._address, 0).start()
-        port: int = self._runner.addresses[0][1]
-        return f"http://{self._address}:{port}"
-
-    async def stop(self) -> None:
-        """It may be called again."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        async with serving(application, address) as runner:
+            yield f"http://{address}:{port_of(runner)}"
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from chaos import evidence, faults, judge
@@ -63,7 +63,8 @@ class _Run:
             if (content := submission.shape.input) is not None:
                 await stage.bucket.put(input_key(content), content.encode())
         async with AsyncExitStack() as stack:
-            ledger, url = await stack.enter_async_context(_ledger(stage))
+            ledger = Ledger()
+            url = await stack.enter_async_context(ledger.at(await stage.node.host_address()))
             clients = {
                 site.name: Patient(
                     await stack.enter_async_context(connect(site.url, seconds=_REQUEST_SECONDS)),
@@ -217,13 +218,3 @@ class _Run:
             for task_id, left in found.items():
                 if task_id in claim and self._sites[task_id] is site:
                     left.append(f"persistentvolume/{one['metadata']['name']}")
-
-
-@asynccontextmanager
-async def _ledger(stage: Stage) -> AsyncIterator[tuple[Ledger, str]]:
-    """And its URL."""
-    ledger = Ledger(await stage.node.host_address())
-    try:
-        yield ledger, await ledger.start()
-    finally:
-        await ledger.stop()

@@ -10,6 +10,7 @@ from aiohttp import web
 from documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
 from kube import Kube, Node, containers
 from lab.images import Images
+from serving import port_of, serving
 from storage import Bucket
 from tes_client import TesClient
 from waiting import eventually
@@ -33,14 +34,9 @@ async def _source(node: Node, then: _Send) -> AsyncIterator[str]:
 
     application = web.Application()
     application.router.add_get("/reads", answer)
-    runner = web.AppRunner(application, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        address = await node.host_address()
-        await web.TCPSite(runner, address, 0).start()
-        yield f"http://{address}:{runner.addresses[0][1]}/reads"
-    finally:
-        await runner.cleanup()
+    address = await node.host_address()
+    async with serving(application, address, grace=1) as runner:
+        yield f"http://{address}:{port_of(runner)}/reads"
 
 
 async def test_an_executor_reads_before_the_download_has_ended(

@@ -17,9 +17,9 @@ _SH = shutil.which("sh") or "/bin/sh"
 
 @pytest.fixture
 async def ledger() -> AsyncIterator[tuple[Ledger, str]]:
-    made = Ledger("127.0.0.1")
-    yield made, await made.start()
-    await made.stop()
+    made = Ledger()
+    async with made.at("127.0.0.1") as url:
+        yield made, url
 
 
 @pytest.fixture

@@ -1,0 +1,49 @@
+"""Servers of the stories leave nothing open for the next story to find."""
+
+import asyncio
+import gc
+import socket
+import ssl
+import warnings
+
+import trustme
+from aiohttp import web
+
+from serving import port_of, serving
+
+_HERE = "127.0.0.1"
+
+
+async def _answer(_: web.Request) -> web.Response:
+    return web.Response(text="heard")
+
+
+def _keep_open(authority: trustme.CA, port: int) -> ssl.SSLSocket:
+    """A client's connection that has had an answer, and says nothing more: not even goodbye."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    connection = context.wrap_socket(socket.create_connection((_HERE, port)), server_hostname=_HERE)
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: story\r\n\r\n")
+    assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+    return connection
+
+
+def test_no_connection_outlives_a_server_although_its_client_keeps_it_open() -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(_HERE).configure_cert(context)
+    application = web.Application()
+    application.router.add_get("/", _answer)
+
+    async def serve() -> ssl.SSLSocket:
+        async with serving(application, _HERE, tls=context) as runner:
+            return await asyncio.to_thread(_keep_open, authority, port_of(runner))
+
+    with asyncio.Runner() as runner, warnings.catch_warnings(record=True) as left_open:
+        warnings.simplefilter("always")
+        connection = runner.run(serve())
+        runner.close()
+        gc.collect()
+    connection.close()
+
+    assert [str(one.message) for one in left_open] == []
