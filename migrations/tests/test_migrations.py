@@ -15,7 +15,16 @@ import pytest
 pytestmark = pytest.mark.integration
 
 TABLES = [
-    *("backend_parameter", "executor", "executor_env", "executor_log", "input", "output", "output_file_log"),
+    *(
+        "backend_parameter",
+        "executor",
+        "executor_env",
+        "executor_log",
+        "filer_log",
+        "input",
+        "output",
+        "output_file_log",
+    ),
     *("schema_migrations", "system_log", "task", "task_log", "task_tag", "volume"),
 ]
 PUBLIC_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
