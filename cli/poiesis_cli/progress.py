@@ -1,13 +1,17 @@
 """What a person who waits wants to know of a task. Pure."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from poiesis_cli.live import executors_running
 from poiesis_cli.tes import Attempt, Task
 
 # Poiesis' own lines; those of other servers do not match, and then there is less to say.
-_MOVED = re.compile(r"\b(staged|sent) (\d{1,12}) files?, (\d{1,18}) bytes?$")
+_MOVED = re.compile(r"\b(staged|sent) (\d{1,12}) files?, (\d{1,18}) bytes?(?: in .*)?$")
+_MOVING = re.compile(
+    r"\b(tif|tof|stream)-\d+ so far: (\d{1,12}) files?, (\d{1,18}) bytes?, ([\d.]{1,18}) MB/s$"
+)
+_IN, _OUT = frozenset({"tif", "stream"}), frozenset({"tof"})
 _TAIL_LINES = 10
 _LINE_CHARACTERS = 160
 _KIND = 1000.0
@@ -18,9 +22,14 @@ def activity(task: Task) -> str:
     attempt = task.last_attempt
     match task.state:
         case "INITIALIZING":
-            return _moved(attempt, "staged")
+            return _together(_moving(attempt, _IN), _moved(attempt, "staged"))
         case "RUNNING":
-            return "; ".join(filter(None, [_executor(task, attempt), _moved(attempt, "staged")]))
+            return _together(
+                _executor(task, attempt),
+                _moving(attempt, _IN),
+                _moving(attempt, _OUT),
+                _moved(attempt, "staged"),
+            )
         case "QUEUED" | "PAUSED" | "CANCELING" | "PREEMPTED":
             return _in_short(attempt.system_logs[-1]) if attempt.system_logs else ""
         case "COMPLETE":
@@ -70,12 +79,31 @@ def _executor(task: Task, attempt: Attempt) -> str:
     return f"executor {index} ({index + 1} of {count}): {command[:60]}".rstrip(": ")
 
 
+def _together(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
+
+
+def _moving(attempt: Attempt, filers: Set[str]) -> str:
+    """What filers that run now have done so far."""
+    found = [match for line in attempt.system_logs if (match := _MOVING.search(line)) and match[1] in filers]
+    if not found:
+        return ""
+    verb = "sending" if filers == _OUT else "staging"
+    files, size = sum(int(match[2]) for match in found), sum(int(match[3]) for match in found)
+    rate = sum(float(match[4]) for match in found)
+    return f"{verb}: {_files(files)}, {size_text(size)} so far, {rate:.1f} MB/s"
+
+
 def _moved(attempt: Attempt, verb: str) -> str:
     found = [match for line in attempt.system_logs if (match := _MOVED.search(line)) and match[1] == verb]
     if not found:
         return ""
     files, size = sum(int(match[2]) for match in found), sum(int(match[3]) for match in found)
-    return f"{verb} {files} {'file' if files == 1 else 'files'}, {size_text(size)}"
+    return f"{verb} {_files(files)}, {size_text(size)}"
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def _in_short(line: str) -> str:

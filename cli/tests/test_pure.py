@@ -452,6 +452,7 @@ def test_the_last_words_of_an_executor_that_never_ended_are_shown():
 
 
 _TWO = [{"image": "i", "command": ["sort", "-n"]}, {"image": "i", "command": ["uniq"]}]
+_STAGING = "2026-11-23T08:04:54.880354Z tif-1 so far: 1 file, 3400000000 bytes, 209.9 MB/s"
 _STAGED = "2026-11-23T08:03:54.880354Z tif-0 staged 3 files, 2455495 bytes"
 
 
@@ -473,6 +474,25 @@ _STAGED = "2026-11-23T08:03:54.880354Z tif-0 staged 3 files, 2455495 bytes"
         (
             task("RUNNING", executors=_TWO, logs=[attempt(0, system_logs=[_STAGED])]),
             "executor 1 (2 of 2): uniq; staged 3 files, 2.5 MB",
+        ),
+        (
+            task("INITIALIZING", logs=[attempt(system_logs=[f"{_STAGED} in 1.6 s (1.5 MB/s)", _STAGING])]),
+            "staging: 1 file, 3.4 GB so far, 209.9 MB/s; staged 3 files, 2.5 MB",
+        ),
+        (
+            task(
+                "INITIALIZING",
+                logs=[attempt(system_logs=[_STAGING, "x tif-2 so far: 2 files, 5 bytes, 0.1 MB/s"])],
+            ),
+            "staging: 3 files, 3.4 GB so far, 210.0 MB/s",
+        ),
+        (
+            task(
+                "RUNNING",
+                executors=_TWO,
+                logs=[attempt(0, 0, system_logs=["x tof-0 so far: 0 files, 5 bytes, 0.0 MB/s"])],
+            ),
+            "executors have ended, outputs are sent; sending: 0 files, 5 bytes so far, 0.0 MB/s",
         ),
         (
             task("RUNNING", executors=_TWO, logs=[attempt(metadata={"executor-1.stdout": "x"})]),

@@ -155,6 +155,21 @@ def test_a_task_is_followed_from_its_first_words_to_its_end(real, reports):
     assert waited.err.splitlines()[1:] == ["  Error: executor 0 exited with code 3", "  oops"]
 
 
+def test_who_waits_is_told_how_far_inputs_are(real, reports):
+    task_id = real("run", "--detach", "busybox", "--", "x").out.strip()
+    filer = {
+        "container": "tif-0",
+        "start_ns": time.time_ns(),
+        "files": 3,
+        "bytes": 2_455_495,
+        "bytes_per_second": 245_549,
+    }
+    reports(task_id, state="INITIALIZING", filers=[filer])
+    ended = real("wait", task_id, "--timeout", "3")
+    assert ended.code == 124
+    assert "INITIALIZING   staging: 3 files, 2.5 MB so far, 0.2 MB/s" in ended.err
+
+
 def test_who_waits_is_told_what_was_staged(real, reports):
     task_id = real("run", "--detach", "busybox", "--", "x").out.strip()
     log = {"key": "tif-0/ended", "at_ns": time.time_ns(), "message": "tif-0 staged 3 files, 2455495 bytes"}

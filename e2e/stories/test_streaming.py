@@ -1,42 +1,19 @@
 """As a user whose tool reads a file once I do not wait for it to be downloaded first."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 
 from documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
+from halves import HALF, halves
 from kube import Kube, Node, containers
 from lab.images import Images
-from serving import port_of, serving
 from storage import Bucket
 from tes_client import TesClient
 from waiting import eventually
 
 pytestmark = pytest.mark.e2e
-
-_HALF = 512 * 1024  # more than a pipe and a filer hold: a reader has it before the rest is sent
-_Send = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
-
-
-@asynccontextmanager
-async def _source(node: Node, then: _Send) -> AsyncIterator[str]:
-    """The URL of a file of two halves: the first is sent at once, of the second `then` decides."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(2 * _HALF)})
-        await response.prepare(request)
-        await response.write(b"1" * _HALF)
-        await then(request, response)
-        return response
-
-    application = web.Application()
-    application.router.add_get("/reads", answer)
-    address = await node.host_address()
-    async with serving(application, address, grace=1) as runner:
-        yield f"http://{address}:{port_of(runner)}/reads"
 
 
 async def test_an_executor_reads_before_the_download_has_ended(
@@ -46,10 +23,10 @@ async def test_an_executor_reads_before_the_download_has_ended(
 
     async def second_half(_: web.Request, response: web.StreamResponse) -> None:
         await read.wait()
-        await response.write(b"2" * _HALF)
+        await response.write(b"2" * HALF)
 
-    script = f"exec </in/reads; head -c {_HALF} | wc -c; wc -c"
-    async with _source(node, second_half) as url:
+    script = f"exec </in/reads; head -c {HALF} | wc -c; wc -c"
+    async with halves(node, second_half) as url:
         task_id = await third_client.create(
             {
                 "executors": [sh(images.busybox, script)],
@@ -60,7 +37,7 @@ async def test_an_executor_reads_before_the_download_has_ended(
         async def first_half_was_read() -> bool:
             task = await third_client.get(task_id, "FULL")
             metadata = task["logs"][-1].get("metadata", {}) if task.get("logs") else {}
-            return metadata.get("executor-0.stdout") == f"{_HALF}\n"
+            return metadata.get("executor-0.stdout") == f"{HALF}\n"
 
         await eventually(first_half_was_read, "the first half in the executor's live log", seconds=120)
         read.set()
@@ -68,7 +45,7 @@ async def test_an_executor_reads_before_the_download_has_ended(
 
     task = await third_client.get(task_id, "FULL")
     assert_ended(task, "COMPLETE")
-    assert stdout(task) == f"{_HALF}\n{_HALF}\n"
+    assert stdout(task) == f"{HALF}\n{HALF}\n"
     pod = await third_kube.pod(task_id)
     assert list(containers(pod)) == ["trec", "stream-0", "executor-0", "pause"]
 
@@ -80,7 +57,7 @@ async def test_a_source_that_breaks_is_a_system_error_though_the_executor_exits_
         assert request.transport is not None
         request.transport.close()
 
-    async with _source(node, cut) as url:
+    async with halves(node, cut) as url:
         task = await third_client.run(
             {
                 "executors": [sh(images.busybox, "wc -c </in/reads")],
@@ -90,18 +67,18 @@ async def test_a_source_that_breaks_is_a_system_error_though_the_executor_exits_
 
     assert_ended(task, "SYSTEM_ERROR")
     assert exit_codes(task) == [0]
-    assert stdout(task) == f"{_HALF}\n"
+    assert stdout(task) == f"{HALF}\n"
     metadata = only_log(task)["metadata"]
     assert metadata["container"] == "stream-0"
     assert f"cannot fetch {url}: " in metadata["message"]
-    assert f"{_HALF} of {2 * _HALF} bytes came" in metadata["message"]
+    assert f"{HALF} of {2 * HALF} bytes came" in metadata["message"]
     assert f"stream-0: cannot fetch {url}" in system_logs(task)
 
 
 async def test_what_is_not_read_to_its_end_is_no_failure_and_what_others_need_is_staged(
     third_client: TesClient, third_kube: Kube, images: Images, bucket: Bucket
 ) -> None:
-    await bucket.put("reads", b"r" * 4 * _HALF)
+    await bucket.put("reads", b"r" * 4 * HALF)
     task = await third_client.run(
         {
             "executors": [sh(images.busybox, "head -c 3 /in/reads; wc -c </staged/reads >/staged/size")],
@@ -115,6 +92,6 @@ async def test_what_is_not_read_to_its_end_is_no_failure_and_what_others_need_is
 
     assert_ended(task, "COMPLETE")
     assert stdout(task) == "rrr"
-    assert await bucket.get("out/size") == f"{4 * _HALF}\n".encode()
+    assert await bucket.get("out/size") == f"{4 * HALF}\n".encode()
     pod = await third_kube.pod(task["id"])
     assert list(containers(pod)) == ["trec", "tif-0", "stream-0", "executor-0", "tof-0", "pause"]

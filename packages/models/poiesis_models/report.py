@@ -34,6 +34,18 @@ class OutputReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilerReport:
+    """How far a filer is that has started, and how fast. `end_ns` None: it moves data, or may."""
+
+    container: str
+    start_ns: int
+    end_ns: int | None = None
+    files: int
+    bytes: int
+    bytes_per_second: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SystemLogReport:
     """One line of system_logs. `key` makes it unique in its attempt: the same key again updates nothing."""
 
@@ -55,6 +67,7 @@ class Report:
     state: TesState | None = None
     executors: tuple[ExecutorReport, ...] = ()
     outputs: tuple[OutputReport, ...] = ()
+    filers: tuple[FilerReport, ...] = ()
     system_logs: tuple[SystemLogReport, ...] = ()
     ending: Ending | None = None
     cancel_seen: bool = False

@@ -48,9 +48,17 @@ _OUTPUTS = """(
 _VOLUMES = "(SELECT json_agg(path ORDER BY index) FROM volume WHERE task_id = t.id)"
 _TAGS = "(SELECT json_object_agg(key, value) FROM task_tag WHERE task_id = t.id)"
 
+# A filer that runs has a line of its own that changes.
 _SYSTEM_LOGS = f"""(
-    SELECT json_agg({_time("at")} || ' ' || message ORDER BY at, id) FROM system_log
-     WHERE task_id = t.id AND (%s)
+    SELECT json_agg({_time("at")} || ' ' || message ORDER BY at, id) FROM (
+        SELECT id, attempt, at, message FROM system_log WHERE task_id = t.id
+         UNION ALL
+        SELECT NULL, attempt, told_at,
+               concat(container, ' so far: ', files, CASE files WHEN 1 THEN ' file, ' ELSE ' files, ' END,
+                      bytes, CASE bytes WHEN 1 THEN ' byte, ' ELSE ' bytes, ' END,
+                      round(bytes_per_second / 1e6, 1), ' MB/s')
+          FROM filer_log WHERE task_id = t.id AND end_time IS NULL
+    ) lines WHERE %s
 )"""
 
 # How the task ended, told in the last log, which stands alone while, or if ever, the task has no Pod.

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import time
 from uuid import uuid4
 
 import asyncpg
@@ -156,6 +157,34 @@ async def test_unknown_and_read_only_fields_are_neither_stored_nor_returned(clie
     task = await read(client, task_id)
     assert set(task) == {"id", "state", "executors", "creation_time"}
     assert (task["id"], task["state"]) == (task_id, "QUEUED")
+
+
+async def test_system_logs_say_how_far_a_filer_is_until_it_has_ended(client, pool):
+    task_id = await create(client, SMALL)
+
+    async def lines():
+        (log,) = (await read(client, task_id))["logs"]
+        return [line.split(" ", 1)[1] for line in log["system_logs"]]
+
+    at_ns = time.time_ns() - 10**10
+    started = {"key": "tif-0/started", "at_ns": at_ns, "message": "tif-0 started"}
+    filer = {
+        "container": "tif-0",
+        "start_ns": at_ns,
+        "files": 12,
+        "bytes": 3_400_000_000,
+        "bytes_per_second": 209_876_543,
+    }
+    await report(pool, task_id, system_logs=[started], filers=[filer])
+    assert await lines() == ["tif-0 started", "tif-0 so far: 12 files, 3400000000 bytes, 209.9 MB/s"]
+    assert "system_logs" not in (await read(client, task_id, "BASIC"))["logs"][0]
+
+    await report(pool, task_id, filers=[{**filer, "files": 1, "bytes": 1, "bytes_per_second": 0}])
+    assert await lines() == ["tif-0 started", "tif-0 so far: 1 file, 1 byte, 0.0 MB/s"]
+
+    ended = {"key": "tif-0/ended", "at_ns": at_ns + 1, "message": "tif-0 staged 13 files"}
+    await report(pool, task_id, system_logs=[ended], filers=[{**filer, "end_ns": at_ns + 1}])
+    assert await lines() == ["tif-0 started", "tif-0 staged 13 files"]
 
 
 async def test_logs_of_a_running_and_of_an_ended_task(client, pool):

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from poiesis_models.report import ExecutorReport, OutputReport, Report, SystemLogReport
 from poiesis_models.runfiles import STDERR, STDOUT, SentOutput
 from poiesis_models.states import Ending, TesState
+from poiesis_trec import filers
 from poiesis_trec.config import PodRef
 from poiesis_trec.facts import Container
+from poiesis_trec.filers import Filer, Told
 from poiesis_trec.regular import Signature
 
 OUTPUTS_A_REPORT = 1000
@@ -25,10 +27,12 @@ _Shown = tuple[int | None, int | None, int | None, bool]  # start, end, exit cod
 class Snapshot:
     """Everything that could be told at one moment. `final`: do not hold back what changes often."""
 
+    at_ns: int
     state: TesState
     containers: Sequence[Container]
     logs: Mapping[Stream, Signature]
     outputs: Mapping[str, Sequence[SentOutput]]
+    filers: Sequence[Filer] = ()
     system_logs: Sequence[SystemLogReport]
     ending: Ending | None = None
     cancel_seen: bool = False
@@ -43,6 +47,7 @@ class Draft:
     streams: Mapping[Stream, Signature] = field(default_factory=dict)
     executors: Mapping[str, _Shown] = field(default_factory=dict)
     outputs: Mapping[str, Sequence[SentOutput]] = field(default_factory=dict)
+    filers: Mapping[str, Told] = field(default_factory=dict)
 
 
 class Outbox:
@@ -56,6 +61,7 @@ class Outbox:
         self._keys: set[str] = set()
         self._streams: dict[Stream, tuple[Signature, float]] = {}
         self._outputs_at = float("-inf")
+        self._filers: dict[str, Told] = {}
 
     def draft(
         self, snapshot: Snapshot, now: float, read_log: ReadLog, *, anyway: bool = False
@@ -76,8 +82,10 @@ class Outbox:
         )
         outputs, complete = self._outputs(snapshot, now)
         system_logs = tuple(line for line in snapshot.system_logs if line.key not in self._keys)
+        told_filers = self._due_filers(snapshot)
         ending = snapshot.ending if complete else None
-        if not (executors or outputs or system_logs or ending or anyway or snapshot.state != self._state):
+        news = executors or outputs or told_filers or system_logs or ending
+        if not (news or anyway or snapshot.state != self._state):
             return None
         report = Report(
             pod_uid=self._pod.uid,
@@ -90,6 +98,7 @@ class Outbox:
                 for sent in outputs.values()
                 for one in sent
             ),
+            filers=tuple(one.report for one in told_filers.values()),
             system_logs=system_logs,
             ending=ending,
             cancel_seen=snapshot.cancel_seen,
@@ -99,6 +108,7 @@ class Outbox:
             streams={stream: seen for stream, (_, seen) in texts.items()},
             executors=changed,
             outputs=outputs,
+            filers=told_filers,
         )
 
     def told(self, draft: Draft, now: float) -> None:
@@ -107,15 +117,30 @@ class Outbox:
         self._executors.update(draft.executors)
         self._keys.update(line.key for line in draft.report.system_logs)
         self._streams.update({stream: (seen, now) for stream, seen in draft.streams.items()})
+        self._filers.update(draft.filers)
         if draft.outputs:
             self._outputs_at = now
 
-    def due_at(self, snapshot: Snapshot) -> float | None:
+    def due_at(self, snapshot: Snapshot, now: float) -> float | None:
         """When what is held back now may be told; None if nothing is."""
         times = [self._due_at(stream, snapshot) for stream in self._changed_streams(snapshot)]
         if any(snapshot.outputs.values()):
             times.append(self._outputs_at + self._interval)
+        for one in snapshot.filers:
+            due_ns = filers.due_ns(one, self._filers.get(one.container))
+            if due_ns is not None:
+                times.append(now + (due_ns - snapshot.at_ns) / 10**9)
         return min(times, default=None)
+
+    def _due_filers(self, snapshot: Snapshot) -> dict[str, Told]:
+        due = {}
+        for one in snapshot.filers:
+            told = self._filers.get(one.container)
+            due_ns = filers.due_ns(one, told)
+            if due_ns is not None and due_ns <= snapshot.at_ns:
+                said = filers.report(one, told, snapshot.at_ns)
+                due[one.container] = Told(report=said, at_ns=snapshot.at_ns)
+        return due
 
     def _texts(
         self, snapshot: Snapshot, now: float, read_log: ReadLog

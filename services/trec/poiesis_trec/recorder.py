@@ -29,6 +29,7 @@ from poiesis_trec.facts import (
     unexplained,
     unstarted,
 )
+from poiesis_trec.filers import filers
 from poiesis_trec.outbox import Draft, Outbox, Snapshot
 from poiesis_trec.podwatch import PodUnknown, PodWatch
 from poiesis_trec.regular import Signature
@@ -146,8 +147,9 @@ class Recorder:
         situation = self._situation()
         known = containers(situation)
         situation = self._patiently(situation, known)
-        pod = situation.pod
+        pod, now_ns = situation.pod, time.time_ns()
         snapshot = Snapshot(
+            at_ns=now_ns,
             state=phase(known),
             containers=known,
             logs={
@@ -157,10 +159,11 @@ class Recorder:
                 for stream, seen in self._runs[one.name].logs.items()
             },
             outputs={name: self._runs[name].outputs for name in self._config.plan.outputs},
+            filers=tuple(filers(situation, known, now_ns)),
             system_logs=(
                 self._scheduled,
-                *words.lines(known, pod, time.time_ns()),
-                *words.stream_lines(situation, time.time_ns()),
+                *words.lines(known, pod, now_ns),
+                *words.stream_lines(situation, now_ns),
             ),
             ending=terminal_state(facts(situation, known)),
             cancel_seen=situation.cancel_requested,
@@ -312,7 +315,7 @@ class Recorder:
         until = [self._rescan_at]
         if now < self._retry_at:
             until.append(self._retry_at)
-        elif (due_at := self._outbox.due_at(snapshot)) is not None:
+        elif (due_at := self._outbox.due_at(snapshot, now)) is not None:
             until.append(due_at)
         if self._runs.doubtful:
             until.append(now + self._doubt.next())

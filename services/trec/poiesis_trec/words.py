@@ -10,8 +10,10 @@ from poiesis_models.report import SystemLogReport
 from poiesis_models.runfiles import storable
 from poiesis_trec.config import PodRef
 from poiesis_trec.facts import NO_FILES, Container, End, PodView, Situation
+from poiesis_trec.filers import bytes_per_second
 
 _MESSAGE_CHARACTERS = 2048
+_PACE_NS = 10**9
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff"})  # in turns; the second repeats the words of the first
 _QUIET = frozenset({"", "Completed", "Error"})  # reasons that an "ended" line tells better
 
@@ -72,9 +74,17 @@ def _ended(one: Container, end: End) -> str:
         what = "ended, its exit code is not known"
     elif one.executor is None and end.exit_code == 0:
         what = f"{did} {_count(one.files.moved_files, 'file')}, {_count(one.files.moved_bytes, 'byte')}"
+        what += _pace(one.files.moved_bytes, end.end_ns - (one.start_ns or end.end_ns))
     else:
         what = f"exited with code {end.exit_code}{said}"
     return f"{_who(one)} {what}"
+
+
+def _pace(count: int, duration_ns: int) -> str:
+    """Only of what took long enough to have one."""
+    if duration_ns < _PACE_NS:
+        return ""
+    return f" in {duration_ns / 10**9:.1f} s ({bytes_per_second(count, duration_ns) / 10**6:.1f} MB/s)"
 
 
 def _count(number: int, thing: str) -> str:

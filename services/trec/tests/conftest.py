@@ -112,6 +112,14 @@ class Task:
         )
         return [tuple(row) for row in rows]
 
+    async def filers(self) -> list[tuple[Any, ...]]:
+        rows = await self.db.fetch(
+            "SELECT container, end_time IS NOT NULL, files, bytes, bytes_per_second > 0 FROM filer_log"
+            " WHERE task_id = $1 ORDER BY start_time",
+            self.id,
+        )
+        return [tuple(row) for row in rows]
+
     async def system_logs(self) -> list[str]:
         rows = await self.db.fetch("SELECT message FROM system_log WHERE task_id = $1 ORDER BY id", self.id)
         return [row[0] for row in rows]

@@ -390,3 +390,20 @@ def test_what_system_logs_say_of_an_end(name, files, line):
     assert said[f"{name}/ended"].message == line
     assert said[f"{name}/ended"].at_ns == 20
     assert said[f"{name}/started"].at_ns == 10
+
+
+@pytest.mark.parametrize(
+    ("seconds", "line"),
+    [
+        (0.9, "tif-0 staged 3 files, 419753086 bytes"),
+        (16.24, "tif-0 staged 3 files, 419753086 bytes in 16.2 s (25.8 MB/s)"),
+    ],
+)
+def test_of_what_took_its_time_system_logs_say_how_fast_it_was(seconds, line):
+    record = ExitRecord(
+        exit_code=0, signal=0, oom=False, term=False, start_ns=10, end_ns=10 + int(seconds * 1e9), **USAGE
+    )
+    files = {"tif-0": replace(RUNS, exit=record, moved_files=3, moved_bytes=419753086)}
+    known = containers(Situation(plan=UPLOAD, files=files))
+    said = {one.key: one for one in words.lines(known, None, 99)}
+    assert said["tif-0/ended"].message == line

@@ -7,6 +7,7 @@ from poiesis_models.runfiles import SentOutput
 from poiesis_models.states import Ending, TesState
 from poiesis_trec.config import PodRef
 from poiesis_trec.facts import Container, End, Files
+from poiesis_trec.filers import Filer
 from poiesis_trec.outbox import Outbox, Snapshot
 from poiesis_trec.regular import Signature
 
@@ -24,6 +25,7 @@ def snapshot(*containers, log=0, outputs=(), **more):
     logs = {("executor-0", "stdout"): Signature(1, log, log)} if log else {}
     return Snapshot(
         **{
+            "at_ns": 0,
             "state": TesState.RUNNING,
             "containers": containers,
             "logs": logs,
@@ -79,9 +81,9 @@ def test_the_first_output_is_told_at_once_and_more_once_a_second(clock):
     assert clock.tell(snapshot(executor()), 0) is not None
     assert clock.tell(snapshot(executor(), log=1), 0.1).executors[0].stdout == "text 0.1"
     assert clock.tell(snapshot(executor(), log=2), 0.2) is None
-    assert clock.outbox.due_at(snapshot(executor(), log=2)) == 1.1
+    assert clock.outbox.due_at(snapshot(executor(), log=2), 0.5) == 1.1
     assert clock.tell(snapshot(executor(), log=3), 1.1).executors[0].stdout == "text 1.1"
-    assert clock.outbox.due_at(snapshot(executor(), log=3)) is None
+    assert clock.outbox.due_at(snapshot(executor(), log=3), 0.5) is None
 
 
 def test_the_last_output_is_told_with_the_end(clock):
@@ -104,7 +106,7 @@ def test_a_log_that_cannot_be_read_is_not_tried_until_it_changes(clock):
     draft = clock.outbox.draft(at, 0, lambda *_: None)
     clock.outbox.told(draft, 0)
     assert clock.outbox.draft(at, 1, pytest.fail) is None
-    assert clock.outbox.due_at(at) is None
+    assert clock.outbox.due_at(at, 0.5) is None
 
 
 def test_the_end_waits_for_the_last_outputs(clock):
@@ -119,10 +121,35 @@ def test_the_end_waits_for_the_last_outputs(clock):
 def test_outputs_are_told_once_a_second(clock):
     assert clock.tell(snapshot(outputs=(OUTPUT,)), 0).outputs
     assert clock.tell(snapshot(outputs=(OUTPUT,)), 0.5) is None
-    assert clock.outbox.due_at(snapshot(outputs=(OUTPUT,))) == 1
+    assert clock.outbox.due_at(snapshot(outputs=(OUTPUT,)), 0.5) == 1
     assert clock.tell(snapshot(outputs=(OUTPUT,)), 1).outputs
 
 
 def test_an_end_without_a_known_code_leaves_the_executor_open(clock):
     told = clock.tell(snapshot(executor(End(exit_code=None, end_ns=20))), 0)
     assert told.executors == (ExecutorReport(index=0, start_ns=10),)
+
+
+def test_a_filer_that_runs_is_told_of_now_and_then(clock):
+    second = 10**9
+
+    def moved(count, now, end_ns=None):
+        one = Filer(container="tif-0", start_ns=0, end_ns=end_ns, files=1, bytes=count)
+        return snapshot(filers=(one,), at_ns=now * second)
+
+    assert clock.tell(moved(5, 1), 101).filers == ()  # told for another reason
+    assert clock.tell(moved(5, 9), 109) is None
+    assert clock.outbox.due_at(moved(5, 9), 109) == 110
+    (said,) = clock.tell(moved(50, 10), 110).filers
+    assert (said.container, said.files, said.bytes, said.bytes_per_second) == ("tif-0", 1, 50, 5)
+    assert clock.outbox.due_at(moved(50, 11), 111) == 120
+    (said,) = clock.tell(moved(60, 12, end_ns=12 * second), 112).filers
+    assert (said.end_ns, said.bytes_per_second) == (12 * second, 5)
+    assert clock.tell(moved(60, 13, end_ns=12 * second), 113) is None
+    assert clock.outbox.due_at(moved(60, 13, end_ns=12 * second), 113) is None
+
+
+def test_what_postgres_did_not_take_of_a_filer_is_told_again(clock):
+    at = snapshot(filers=(Filer(container="tif-0", start_ns=0, end_ns=1, files=1, bytes=5),))
+    refused = clock.outbox.draft(at, 0, None)
+    assert clock.tell(at, 1) == refused.report

@@ -69,6 +69,25 @@ async def test_a_task_is_told_from_its_first_container_to_its_ack(lab, task):
     assert row["reported_by"] == "recorder"
 
 
+async def test_how_far_a_filer_is_is_told_while_it_runs_and_at_its_end(lab, task):
+    async with lab.recording():
+        tif = lab.helper("tif-0")
+        tif.start_ns -= 11 * 10**9
+        tif.start().progress(event="progress", files=1, bytes=1000)
+        await lab.eventually(task.filers, [("tif-0", False, 1, 1000, True)])
+        tif.progress(event="progress", files=2, bytes=3000)
+        tif.end()
+        await lab.eventually(task.filers, [("tif-0", True, 2, 3000, True)])
+        one = lab.helper("executor-0").start()
+        one.progress(event="progress", files=9, bytes=9)  # what an executor writes there is nobody's progress
+        one.end(1)
+        lab.helper("tof-0").start().end()
+        await lab.eventually(lambda: asyncio.to_thread(ack, lab), "1")
+    assert await task.filers() == [("tif-0", True, 2, 3000, True), ("tof-0", True, 0, 0, False)]
+    (line,) = [line for line in await task.system_logs() if "staged" in line]
+    assert line.startswith("tif-0 staged 2 files, 3000 bytes in 11.")
+
+
 async def test_the_end_is_told_within_moments(lab, task):
     lab.configure(plan=ONE, rescan_seconds=60)  # files must wake it, no clock
     async with lab.recording():

@@ -1,0 +1,76 @@
+"""As a user or an operator I see how far inputs are while they come, and how fast."""
+
+import asyncio
+import re
+
+import pytest
+from aiohttp import web
+
+from documents import assert_ended, sh, stdout, system_logs
+from halves import HALF, halves
+from kube import Kube, Node
+from lab.images import Images
+from tes_client import TesClient
+from waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
+    client: TesClient, kube: Kube, node: Node, images: Images
+) -> None:
+    seen = asyncio.Event()
+
+    async def second_half(_: web.Request, response: web.StreamResponse) -> None:
+        await seen.wait()
+        await response.write(b"2" * HALF)
+
+    async with halves(node, second_half) as url:
+        task_id = await client.create(
+            {
+                "executors": [sh(images.busybox, "wc -c </in/reads")],
+                "inputs": [{"path": "/in/reads", "url": url, "type": "FILE"}],
+            }
+        )
+
+        async def line() -> re.Match[str] | None:
+            task = await client.get(task_id, "FULL")
+            said = system_logs(task) if task.get("logs") else ""
+            return re.search(r"tif-0 so far: 0 files, ([1-9]\d*) bytes, \d+\.\d MB/s$", said, re.MULTILINE)
+
+        found = await eventually(line, "how far tif-0 is, in system_logs")
+        assert int(found[1]) <= HALF
+
+        async def measured() -> bool:
+            return await _metric(kube, 'poiesis_filers{filer="tif"}') >= 1
+
+        await eventually(measured, "a filer in the controller's metrics")
+        bytes_before = await _metric(kube, 'poiesis_filer_bytes_total{filer="tif"}')
+        seen.set()
+        await client.wait(task_id)
+
+    task = await client.get(task_id, "FULL")
+    assert_ended(task, "COMPLETE")
+    assert stdout(task) == f"{2 * HALF}\n"
+    said = system_logs(task)
+    assert re.search(
+        rf"tif-0 staged 1 file, {2 * HALF} bytes in \d+\.\d s \(\d+\.\d MB/s\)$", said, re.MULTILINE
+    ), said
+    assert "so far" not in said
+
+    async def counted() -> bool:
+        return await _metric(kube, 'poiesis_filer_bytes_total{filer="tif"}') >= bytes_before + HALF
+
+    await eventually(counted, "the second half in the controller's metrics")
+
+
+async def _metric(kube: Kube, name: str) -> float:
+    """The sum of what all controllers give; one without a sample gives nothing."""
+    total = 0.0
+    for pod in await kube.of_component("pods", "tctl"):
+        path = f"/api/v1/namespaces/{kube.namespace}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
+        text = await kube.run("get", "--raw", path)
+        total += sum(
+            float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} ")
+        )
+    return total

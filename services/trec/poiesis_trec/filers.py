@@ -1,0 +1,97 @@
+"""How far filers are and how fast: what Postgres is told of them while they run. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from poiesis_models.report import FilerReport
+from poiesis_trec.facts import NO_FILES, Container, Situation
+
+_SECOND_NS = 10**9
+_INTERVAL_NS = (10 * _SECOND_NS, 60 * _SECOND_NS)  # between two reports: first, and of one that takes long
+_INTERVALS_SO_FAR = 6  # a sixth of the time that it has taken, between these
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filer:
+    """One that has started. `end_ns` None: it moves data, or may."""
+
+    container: str
+    start_ns: int
+    end_ns: int | None
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What Postgres was told of a filer, and when."""
+
+    report: FilerReport
+    at_ns: int
+
+
+def filers(situation: Situation, known: Sequence[Container], now_ns: int) -> Iterator[Filer]:
+    """Those that have begun. One that streams inputs begins, and ends for now, with what it pours."""
+    for one in known:
+        if one.executor is None and one.start_ns is not None:
+            yield Filer(
+                container=one.name,
+                start_ns=one.start_ns,
+                end_ns=(one.end.end_ns or now_ns) if one.end else None,
+                files=one.files.moved_files,
+                bytes=one.files.moved_bytes,
+            )
+    for name in situation.plan.streams:
+        files = situation.files.get(name, NO_FILES)
+        if files.started is not None and (files.pouring or files.moved_bytes):
+            yield Filer(
+                container=name,
+                start_ns=files.started.start_ns,
+                end_ns=None if files.pouring else now_ns,
+                files=files.moved_files,
+                bytes=files.moved_bytes,
+            )
+
+
+def due_ns(filer: Filer, told: Told | None) -> int | None:
+    """When it is to be told of again (Unix time in ns, 0 at once); None if there is nothing to tell.
+
+    While it runs always, so that silence means that nobody is there to tell.
+    """
+    told = _same_start(filer, told)
+    if filer.end_ns is not None:
+        return None if told is not None and _last_word(filer, told.report) else 0
+    at_ns = told.at_ns if told is not None else filer.start_ns
+    shortest, longest = _INTERVAL_NS
+    return at_ns + min(max((at_ns - filer.start_ns) // _INTERVALS_SO_FAR, shortest), longest)
+
+
+def report(filer: Filer, told: Told | None, now_ns: int) -> FilerReport:
+    """Its rate is that since it was told of last, or of its whole run once it has ended."""
+    told = _same_start(filer, told)
+    if told is None or filer.end_ns is not None:
+        count, since_ns = filer.bytes, filer.start_ns
+    else:
+        count, since_ns = filer.bytes - told.report.bytes, told.at_ns
+    return FilerReport(
+        container=filer.container,
+        start_ns=filer.start_ns,
+        end_ns=filer.end_ns,
+        files=filer.files,
+        bytes=filer.bytes,
+        bytes_per_second=bytes_per_second(count, (filer.end_ns or now_ns) - since_ns),
+    )
+
+
+def bytes_per_second(count: int, duration_ns: int) -> int:
+    """Never negative: what is given up and fetched again counts once. Of no time at all it is 0."""
+    return max(count, 0) * _SECOND_NS // duration_ns if duration_ns > 0 else 0
+
+
+def _same_start(filer: Filer, told: Told | None) -> Told | None:
+    """A filer that has been started again begins anew."""
+    return told if told is not None and told.report.start_ns == filer.start_ns else None
+
+
+def _last_word(filer: Filer, said: FilerReport) -> bool:
+    return said.end_ns is not None and (said.files, said.bytes) == (filer.files, filer.bytes)
