@@ -735,6 +735,22 @@ _NODES = (
         rows=("unschedulable", "claim-unbound"),
     ),
     _one(
+        "unmountable-for-ever",
+        "The controller waits for a volume to be mounted for ever.",
+        _DECIDE,
+        "    if limits.unschedulable and unready",
+        "    if False and unready",
+        rows=("volume-unmountable",),
+    ),
+    _one(
+        "secret-required",
+        "A Pod waits for ever for a filer's Secret.",
+        "services/api/poiesis_api/taskpod.py",
+        '"secretName": filer.secret_name, "optional": True}',
+        '"secretName": filer.secret_name}',
+        rows=("input-no-secret",),
+    ),
+    _one(
         "preemption-unseen",
         "The controller does not see that a Pod had to make room.",
         "services/tctl/poiesis_tctl/podfacts.py",

@@ -139,7 +139,7 @@ class ControllerKube(Kube):
     async def delete_job(self, name: str, uid: str) -> None:
         await self._request("delete Job", lambda: _delete_job(self._cluster, name, uid))
 
-    async def events_of(self, uid: str, reason: str) -> list[Mapping[str, Any]]:  # noqa: ARG002
+    async def events_of(self, uid: str, **fields: str) -> list[Mapping[str, Any]]:  # noqa: ARG002
         return []
 
     async def _of(self, kind: str, task_id: str) -> list[Mapping[str, Any]]:

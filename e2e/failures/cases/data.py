@@ -20,7 +20,8 @@ from failures.cases.builders import (
 )
 from failures.disturbances import process_killed
 from failures.sights import complained, nothing_stored, printed, tried_again
-from failures.surroundings import server, tiny_volumes
+from failures.surroundings import server, tiny_volumes, without_secret
+from install import RCLONE_SECRET
 
 SECTION = "Inputs and outputs"
 
@@ -56,6 +57,23 @@ CASES: Sequence[Case] = (
         within=START,
         after=After.POD,
         states=QUEUED,
+    ),
+    Case(
+        id="input-no-secret",
+        section=SECTION,
+        title="The operator's Secret for the input's store does not exist",
+        document=fetched(lambda _: "sftp://store.example.org/it"),
+        around=without_secret(RCLONE_SECRET),
+        state="SYSTEM_ERROR",
+        reasons=("Error",),
+        message="there is no rclone.conf in the filer's Secret, or it cannot be read: rclone.existingSecret",
+        container="tif-0",
+        reporter="recorder",
+        within=START,
+        after=After.POD,
+        states=QUEUED,
+        release="second",
+        alone=True,
     ),
     Case(
         id="input-404",

@@ -37,7 +37,8 @@ from failures.sights import (
     printed,
     stored,
 )
-from failures.surroundings import no_volumes, server
+from failures.surroundings import no_volumes, server, without_secret
+from install import DATABASE_SECRET
 from tes_client import Document, State
 
 SECTION = "What nodes do"
@@ -241,6 +242,23 @@ CASES: Sequence[Case] = (
         after=After.CREATED,
         states=("QUEUED",),
         sees=(no_object(), explained("ProvisioningFailed: no volume plugin matched")),
+        release="nodes",
+        together="unschedulable",
+    ),
+    Case(
+        id="volume-unmountable",
+        section=SECTION,
+        title="Its node cannot mount one of its volumes (`tctl.thresholds.unschedulableSeconds` 20)",
+        document=scripts("echo never"),
+        around=without_secret(DATABASE_SECRET),
+        state="SYSTEM_ERROR",
+        reasons=("FailedMount",),
+        message="Pod <pod>: MountVolume.SetUp failed for volume <the words of the kubelet>",
+        reporter="controller",
+        within=_UNSCHEDULABLE,
+        after=After.CREATED,
+        states=("QUEUED",),
+        sees=(explained("FailedMount: MountVolume.SetUp failed for volume"),),
         release="nodes",
         together="unschedulable",
     ),

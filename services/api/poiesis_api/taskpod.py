@@ -642,11 +642,12 @@ def _filer_mounts(filer: Filer, config: TaskPodConfig) -> Iterator[Manifest]:
 
 
 def _filer_volumes(filers: Iterable[Filer], config: TaskPodConfig) -> Iterator[Manifest]:
+    """Secrets are optional, as those of credentials are."""
     sources: dict[str, list[SharedVolume]] = {}
     for filer in filers:
         if filer.secret_name is not None:
             name = _secret_volume(filer, config)
-            yield {"name": name, "secret": {"secretName": filer.secret_name}}
+            yield {"name": name, "secret": {"secretName": filer.secret_name, "optional": True}}
         for one in filer.shared_volumes:
             sources.setdefault(_shared_volume(one, config), []).append(one)
     for name, uses in sources.items():
@@ -898,7 +899,8 @@ def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) 
 def _storage_volumes(storage: Storage) -> Iterator[Manifest]:
     if storage.ca_secret is not None:
         items = [{"key": storage.ca_secret.key, "path": "ca.crt"}]
-        yield {"name": "storage-ca", "secret": {"secretName": storage.ca_secret.name, "items": items}}
+        secret = {"secretName": storage.ca_secret.name, "items": items, "optional": True}
+        yield {"name": "storage-ca", "secret": secret}
     if storage.web_identity is not None:
         token = {
             "audience": storage.web_identity.audience,

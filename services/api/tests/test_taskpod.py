@@ -566,6 +566,7 @@ def test_settings_of_the_cluster_reach_the_pod(config):
     assert filer["volumeMounts"][-1]["mountPath"] == "/poiesis/storage-ca"
     assert volume(objects, "storage-ca")["secret"] == {
         "secretName": "ca",
+        "optional": True,
         "items": [{"key": "tls.crt", "path": "ca.crt"}],
     }
 
@@ -746,7 +747,10 @@ def test_a_filer_alone_sees_its_secret_and_its_shared_volumes(config):
     for name in ("trec", "tif-1", "executor-0", "pause"):
         mounted = {mount["name"] for mount in container(objects, name)["volumeMounts"]}
         assert not mounted & {"secret-1", "shared-0", "shared-2"}
-    assert volume(objects, "secret-1") == {"name": "secret-1", "secret": {"secretName": "own"}}
+    assert volume(objects, "secret-1") == {
+        "name": "secret-1",
+        "secret": {"secretName": "own", "optional": True},
+    }
     assert volume(objects, "shared-0")["persistentVolumeClaim"] == {"claimName": "projects", "readOnly": True}
     assert volume(objects, "shared-2") == {"name": "shared-2", **results}
     spec = objects.job["spec"]["template"]["spec"]

@@ -15,6 +15,7 @@ from poiesis_tctl.decide import (
     EndPod,
     EnsureRole,
     ExplainNoPod,
+    ExplainNoStart,
     Finish,
     Recheck,
     RequeueAttempt,
@@ -245,14 +246,14 @@ class Controller:
                 await self._kube.delete_job(action.name, action.uid)
             case ExplainNoPod():
                 return await self._explain(key, task_id, action)
+            case ExplainNoStart():
+                return await self._explain_no_start(key, task_id, action)
             case SystemLog():
                 await self._tasks.say(task_id, action)
             case PodLine():
                 await self._tasks.tell(task_id, action.pod_uid, [action])
             case Recheck():
                 self._queue.add_after(key, action.seconds)
-            case EnsureRole():
-                await self._make_role(action)
         return True
 
     async def _finish(self, task_id: UUID, finish: Finish) -> bool:
@@ -266,15 +267,24 @@ class Controller:
         return stored
 
     async def _explain(self, key: str, task_id: UUID, asked: ExplainNoPod) -> bool:
-        events = await self._kube.events_of(asked.job_uid, "FailedCreate")
+        events = await self._kube.events_of(asked.job_uid, reason="FailedCreate")
         if not events:
             return True
-        message = max(events, key=_event_time).get("message") or "no message"
+        message = max(events, key=decide.event_time).get("message") or "no message"
         actions = decide.decide_refused(asked, message)
         if any(isinstance(action, Finish) for action in actions):
             view = await self._view_again(View(task=None), key, task_id)
             if asked not in self._decision(key, view).actions:
                 return True  # there is a Pod now, or a cancel; the caches will tell
+        return await self._act_all(key, task_id, actions)
+
+    async def _explain_no_start(self, key: str, task_id: UUID, asked: ExplainNoStart) -> bool:
+        events = await self._kube.events_of(asked.pod["metadata"]["uid"], type="Warning")
+        if self._pods.cache.current(key) != asked.pod:
+            return False
+        return await self._act_all(key, task_id, decide.decide_no_start(asked, events))
+
+    async def _act_all(self, key: str, task_id: UUID, actions: Sequence[Action]) -> bool:
         for action in actions:
             if not await self._act(key, task_id, action):
                 return False
@@ -289,11 +299,6 @@ class Controller:
                 self._workloads.cache.forget_gone(key)
         if view.pod is None:
             self._roles.pop(key, None)
-
-
-def _event_time(event: Object) -> str:
-    series = event.get("series") or {}
-    return str(event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime") or "")
 
 
 def _task_id(key: str) -> UUID | None:

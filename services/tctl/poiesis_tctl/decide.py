@@ -26,6 +26,7 @@ from poiesis_tctl.podfacts import (
     ExecutorRow,
     executor_rows,
     gate_is_open,
+    has_started,
     is_alive,
     is_deleted,
     is_stalled,
@@ -63,6 +64,8 @@ _RECORDER_ENDED_SECONDS = 900.0  # `pause` waits 600 s for an ack; then the Pod 
 _GRACE_SECONDS = 30.0  # Kubernetes' default
 _REFUSED_SECONDS = 5.0  # the Job controller makes a Pod within a second, or says why not
 _KUEUE_SAYS_SECONDS = 10.0  # between spec.active and the condition that says why
+# Reasons of events (pkg/kubelet/events; the attach-detach controller).
+_NOT_SET_UP = frozenset({"FailedAttachVolume", "FailedMount", "FailedMapVolume", "FailedCreatePodSandBox"})
 _QUANTITY = re.compile(r"\b\d[\w.]*")
 _POD_NAME = re.compile(rf"({OBJECT_NAME}){POD_SUFFIX}\b")
 
@@ -177,6 +180,14 @@ class ExplainNoPod:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExplainNoStart:
+    """Look up in the Pod's events why nothing of it could start; `decide_no_start` tells what to do then."""
+
+    task: TaskRow
+    pod: Object
+
+
+@dataclass(frozen=True, kw_only=True)
 class SystemLog:
     """Say it once, of a task that has no Pod yet."""
 
@@ -192,7 +203,15 @@ class Recheck:
 
 
 Action = (
-    EnsureRole | Finish | EndPod | DeleteJob | RequeueAttempt | ExplainNoPod | SystemLog | PodLine | Recheck
+    Finish
+    | EndPod
+    | DeleteJob
+    | RequeueAttempt
+    | ExplainNoPod
+    | ExplainNoStart
+    | SystemLog
+    | PodLine
+    | Recheck
 )
 
 
@@ -238,6 +257,23 @@ def decide_refused(asked: ExplainNoPod, message: str) -> tuple[Action, ...]:
     # Once for each message, whatever name the Pod would have had.
     key = podevents.key_of("FailedCreate", message)
     return (SystemLog(key=key, message=f"FailedCreate: {message}"),)
+
+
+def decide_no_start(asked: ExplainNoStart, events: Sequence[Object]) -> tuple[Action, ...]:
+    """About a Pod that has waited too long for its volumes or its network: `events` are its warnings."""
+    told = [event for event in events if event.get("reason") in _NOT_SET_UP]
+    latest = max(told, key=event_time, default={})
+    said = latest.get("message") or "its node does not set it up, and does not say why"
+    message = f"Pod {_name(asked.pod)}: {said}"
+    return _stop(
+        asked.task, asked.pod, Trouble(reason=latest.get("reason") or "PodNotStarted", message=message)
+    )
+
+
+def event_time(event: Object) -> str:
+    """When it happened last; later ones sort after earlier ones."""
+    series = event.get("series") or {}
+    return str(event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime") or "")
 
 
 def decide_role(pod: Object) -> EnsureRole | None:
@@ -306,6 +342,7 @@ def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) ->
         yield from _untold(task, pod, limits)
         yield from _stalled(task, pod, limits)
         yield from _unschedulable(task, pod, job, limits)
+        yield from _not_set_up(task, pod, limits)
 
 
 def _without_pod(task: TaskRow, view: View, limits: Limits) -> Iterator[_Symptom]:
@@ -485,6 +522,14 @@ def _unschedulable(task: TaskRow, pod: Object, job: Object | None, limits: Limit
         reason, message = podevents.FAILED_SCHEDULING, condition.get("message") or ""
         told = podevents.line(_uid(pod), reason, message)
         yield _Symptom(key="unschedulable", limit=limits.no_pod, cure=(told,))
+
+
+def _not_set_up(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
+    """Its node cannot mount its volumes or give it a network, and tries again for ever."""
+    unready = _condition(pod, "PodReadyToStartContainers", status="False")
+    if limits.unschedulable and unready is not None and not has_started(pod):
+        cure = (ExplainNoStart(task=task, pod=pod),)
+        yield _Symptom(key="not set up for too long", limit=limits.unschedulable, cure=cure)
 
 
 def _is_gated(condition: Object | None) -> bool:

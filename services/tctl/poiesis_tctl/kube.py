@@ -162,9 +162,11 @@ class Kube:
         answer = await self._request("GET", f"/apis/{group}")
         return str(answer["preferredVersion"]["version"])
 
-    async def events_of(self, uid: str, reason: str) -> list[Object]:
-        """Events about the object with this uid, in no order."""
-        selector = f"involvedObject.uid={uid},reason={reason}"
+    async def events_of(self, uid: str, **fields: str) -> list[Object]:
+        """Events about the object with this uid, in no order. `fields`: for instance reason, or type."""
+        selector = ",".join(
+            f"{name}={value}" for name, value in {"involvedObject.uid": uid, **fields}.items()
+        )
         answer = await self._request("GET", self.events_path, params={"fieldSelector": selector})
         return list(answer.get("items") or ())
 

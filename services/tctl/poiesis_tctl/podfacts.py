@@ -110,6 +110,14 @@ def gate_is_open(pod: Object) -> bool:
     )
 
 
+def has_started(pod: Object) -> bool:
+    """Any of its containers, ever."""
+    return any(
+        {"running", "terminated"} & {*(status.get("state") or {}), *(status.get("lastState") or {})}
+        for status in container_statuses(pod)
+    )
+
+
 def is_stalled(pod: Object) -> bool:
     """Nothing runs, nothing is waited for, and yet the Pod does not end.
 

@@ -436,6 +436,26 @@ async def test_pod_that_was_made_while_its_refusal_was_read_goes_on(world):
     assert (await task_of(world.db, task_id))["state"] == "QUEUED"
 
 
+async def test_pod_that_is_never_set_up_ends_the_task_in_the_words_of_its_node(world):
+    task_id = await world.task()
+    unready = condition("PodReadyToStartContainers", "", "", "False")
+    stuck = pod({"trec": waiting()}, task=task_id, name=f"poiesis-{task_id}-abcde", conditions=[unready])
+    event = {
+        "metadata": {"name": "e", "labels": {}},
+        "involvedObject": {"uid": stuck["metadata"]["uid"]},
+        "type": "Warning",
+        "reason": "FailedMount",
+        "message": 'secret "dsn" not found',
+        "lastTimestamp": "2025-11-23T06:00:00Z",
+    }
+    await world.api.put("events", event)
+    await world.api.put("pods", stuck)
+    async with world.leader(limits=replace(LIMITS, unschedulable=0.5)):
+        found = await world.until(task_id, "SYSTEM_ERROR")
+        assert found["reason"] == "FailedMount"
+        assert found["message"] == f'Pod poiesis-{task_id}-abcde: secret "dsn" not found'
+
+
 async def test_leftovers_of_ended_tasks_are_freed(world):
     suspended = await add_task(world.db)
     await world.api.put("jobs", job(task=suspended, suspended=True))

@@ -34,12 +34,14 @@ from poiesis_tctl.decide import (
     EndPod,
     EnsureRole,
     ExplainNoPod,
+    ExplainNoStart,
     Finish,
     Recheck,
     RequeueAttempt,
     SystemLog,
     View,
     decide,
+    decide_no_start,
     decide_refused,
     decide_role,
     slim_job,
@@ -609,6 +611,65 @@ def test_pod_that_is_held_back_by_a_queue_may_wait():
     gated = condition("PodScheduled", "SchedulingGated", "Scheduling is blocked", "False")
     view = View(task=row(), pod=pod(node=None, conditions=[gated]), job=job())
     assert act(view, lasted=1e6, limits=Limits(unschedulable=1)) == ()
+
+
+UNREADY = condition("PodReadyToStartContainers", "", "", "False")
+MOUNT = 'MountVolume.SetUp failed for volume "recorder" : secret "dsn" not found'
+
+
+def test_pod_whose_node_does_not_set_it_up_for_too_long_is_explained_and_ended():
+    stuck = pod({"trec": waiting()}, conditions=[UNREADY])
+    view, limits = View(task=row(state=TesState.QUEUED), pod=stuck, job=job()), Limits(unschedulable=90)
+    assert act(view, lasted=80, limits=limits) == (Recheck(seconds=10),)
+    assert act(view, lasted=90, limits=limits) == (ExplainNoStart(task=view.task, pod=stuck),)
+
+
+def had_run():
+    found = pod({"trec": waiting()}, conditions=[UNREADY])
+    found["status"]["initContainerStatuses"][0]["lastState"] = terminated(137)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("found", "limit"),
+    [
+        pytest.param(pod({"trec": waiting()}, conditions=[UNREADY]), 0, id="the operator wants no limit"),
+        pytest.param(pod({"trec": waiting()}), 1, id="its first image is being pulled"),
+        pytest.param(pod({"trec": RUNNING}, conditions=[UNREADY]), 1, id="it runs, its node is behind"),
+        pytest.param(had_run(), 1, id="it has run, and its node was rebooted"),
+    ],
+)
+def test_pod_that_was_set_up_or_may_wait_is_not_ended_for_that(found, limit):
+    view = View(task=row(state=TesState.QUEUED), pod=found, job=job())
+    actions = act(view, lasted=1e6, limits=Limits(unschedulable=limit))
+    assert not any(isinstance(one, ExplainNoStart) for one in actions)
+
+
+def warning(reason, message, second, **more):
+    return {"reason": reason, "message": message, "lastTimestamp": f"2025-11-23T06:00:0{second}Z", **more}
+
+
+@pytest.mark.parametrize(
+    ("events", "reason", "said"),
+    [
+        ([warning("FailedMount", "old", 1), warning("FailedMount", MOUNT, 2)], "FailedMount", MOUNT),
+        (
+            [
+                warning("FailedCreatePodSandBox", "no address", 3),
+                warning("FailedMount", MOUNT, 2),
+                warning("BackOff", "of something else", 4),
+            ],
+            "FailedCreatePodSandBox",
+            "no address",
+        ),
+        ([], "PodNotStarted", "its node does not set it up, and does not say why"),
+    ],
+)
+def test_pod_that_is_not_set_up_ends_in_the_words_of_its_node(events, reason, said):
+    stuck = pod({"trec": waiting()}, conditions=[UNREADY])
+    finish, end = decide_no_start(ExplainNoStart(task=row(state=TesState.QUEUED), pod=stuck), events)
+    assert finish.ending == system_error(reason, f"Pod {POD}: {said}")
+    assert end == EndPod(name=POD, uid="pod-uid-1", why=reason)
 
 
 # A Pod on its way out, or gone

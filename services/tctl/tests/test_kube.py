@@ -90,7 +90,7 @@ async def test_refusals_and_silence_are_one_kind_of_error(fake_api):
             kube.create_role(pod()),
             kube.pods_of("t"),
             kube.jobs_of("t"),
-            kube.events_of("u", "r"),
+            kube.events_of("u", reason="r"),
             kube.get_lease("l"),
         ):
             with pytest.raises(KubeError) as error:
