@@ -48,6 +48,11 @@ _OUTPUTS = """(
 _VOLUMES = "(SELECT json_agg(path ORDER BY index) FROM volume WHERE task_id = t.id)"
 _TAGS = "(SELECT json_object_agg(key, value) FROM task_tag WHERE task_id = t.id)"
 
+# No replica has taken it, although it is due for longer than that takes.
+_WAITS = """t.submitted_at IS NULL AND t.ended_at IS NULL AND t.cancel_requested_at IS NULL
+    AND t.next_submit_at < now() - interval '5 seconds'
+    AND coalesce(t.claimed_until, t.next_submit_at) <= now()"""
+
 # A filer that runs has a line of its own that changes.
 _SYSTEM_LOGS = f"""(
     SELECT json_agg({_time("at")} || ' ' || message ORDER BY at, id) FROM (
@@ -58,6 +63,8 @@ _SYSTEM_LOGS = f"""(
                       bytes, CASE bytes WHEN 1 THEN ' byte, ' ELSE ' bytes, ' END,
                       round(bytes_per_second / 1e6, 1), ' MB/s')
           FROM filer_log WHERE task_id = t.id AND end_time IS NULL
+         UNION ALL
+        SELECT NULL, NULL, t.next_submit_at, 'waits for its turn in the queue' WHERE {_WAITS}
     ) lines WHERE %s
 )"""
 
@@ -132,6 +139,7 @@ def _without_a_pod(*, full: bool) -> str:
     """How it ended, or why it waits."""
     system_logs = f", 'system_logs', {_SYSTEM_LOGS % 'true'}" if full else ""
     return f"""CASE WHEN t.ended_at IS NOT NULL OR EXISTS (SELECT FROM system_log WHERE task_id = t.id)
+                   OR {_WAITS}
 THEN json_build_array(json_build_object(
     'logs', '[]'::json, 'outputs', '[]'::json, 'metadata', json_build_object({_ENDING}),
     'end_time', {_time("t.ended_at")}{system_logs}

@@ -159,6 +159,23 @@ async def test_unknown_and_read_only_fields_are_neither_stored_nor_returned(clie
     assert (task["id"], task["state"]) == (task_id, "QUEUED")
 
 
+async def test_a_task_that_no_replica_has_taken_in_time_says_that_it_waits_for_its_turn(client, pool):
+    task_id = await create(client, SMALL)
+    assert "logs" not in await read(client, task_id)
+    due = "UPDATE task SET next_submit_at = now() - interval '6 seconds'"
+    await pool.execute(due)
+    (log,) = (await read(client, task_id))["logs"]
+    assert [line.split(" ", 1)[1] for line in log["system_logs"]] == ["waits for its turn in the queue"]
+
+    for why_not in (
+        "UPDATE task SET claimed_until = now() + interval '1 minute'",
+        "UPDATE task SET claimed_until = NULL, next_submit_at = now() + interval '1 minute'",
+        f"{due}, submitted_at = now(), recorder_token = NULL",
+    ):
+        await pool.execute(why_not)
+        assert "logs" not in await read(client, task_id), why_not
+
+
 async def test_system_logs_say_how_far_a_filer_is_until_it_has_ended(client, pool):
     task_id = await create(client, SMALL)
 
