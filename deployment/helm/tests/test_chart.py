@@ -339,6 +339,7 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
             ("tctl.thresholds.imagePullSeconds=soon",),
             "'/tctl/thresholds/imagePullSeconds': got string, want integer",
         ),
+        (("tctl.podMonitor.interval=often",), "'/tctl/podMonitor/interval'"),
         (
             ("filers[0].name=x", "filers[0].inputs.image=y"),
             "'/filers/0/inputs': missing properties 'schemes', 'command'",
@@ -718,6 +719,30 @@ def test_the_controllers_defaults_are_the_charts():
     set_by_chart = {name: value for name, value in environment(pod).items() if isinstance(value, str)}
     needed = {"POIESIS_DSN": "postgresql://x", "POD_NAME": "a", "POD_NAMESPACE": "b"}
     assert Config.from_env(needed | set_by_chart) == Config.from_env(needed)
+
+
+def test_the_controllers_metrics_are_scraped_where_that_is_asked_for():
+    manifests = render(
+        "tctl.podMonitor.enabled=true",
+        "tctl.podMonitor.interval=1m",
+        "tctl.podMonitor.labels.release=prometheus",
+    )
+    monitor = one(manifests, "PodMonitor", "poiesis-tctl")
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    template = one(manifests, "Deployment", "poiesis-tctl")["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    assert container["ports"] == [{"name": "health", "containerPort": 8080}]
+    selector = monitor["spec"].pop("selector")["matchLabels"]
+    assert selector.items() <= template["metadata"]["labels"].items()
+    assert selector["app.kubernetes.io/component"] == "tctl"
+    assert monitor["spec"] == {
+        "podMetricsEndpoints": [{"port": "health", "path": "/metrics", "interval": "1m"}]
+    }
+
+
+def test_without_that_the_chart_needs_no_prometheus_operator():
+    assert names(render(*EVERYTHING), "PodMonitor") == []
 
 
 def test_a_changed_configuration_restarts_the_api():

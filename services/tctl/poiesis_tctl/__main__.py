@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from poiesis_tctl import config as config_module
-from poiesis_tctl import health, kube, tasks_db
+from poiesis_tctl import health, kube, metrics, tasks_db
 from poiesis_tctl.config import Config, ConfigError
 from poiesis_tctl.controller import Controller
 from poiesis_tctl.lease import Elector, WorkWouldNotStop
@@ -43,8 +43,12 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         def ready() -> bool:
             return elector.is_answered() and (not elector.leading or (leader is not None and leader.synced))
 
+        def scraped() -> bytes:
+            figures = None if leader is None else leader.figures
+            return metrics.exposition(leading=elector.leading, figures=figures)
+
         await stack.enter_async_context(
-            health.serve(config.health_port, healthy=elector.is_alive, ready=ready)
+            health.serve(config.health_port, healthy=elector.is_alive, ready=ready, metrics=scraped)
         )
         await elector.run(lead, stop)
 

@@ -21,7 +21,7 @@
 | POIESIS_RECONCILE_SECONDS | 300 | between two comparisons of all unfinished tasks with the cluster |
 | POIESIS_KUEUE | false | true: Jobs go to a queue of Kueue, so its Workloads are watched, too |
 | POIESIS_WORKERS | 8 | tasks looked at concurrently; also the size of the Postgres pool |
-| POIESIS_HEALTH_PORT | 8080 | /healthz and /readyz |
+| POIESIS_HEALTH_PORT | 8080 | /healthz, /readyz and /metrics |
 | POIESIS_LOG_LEVEL | INFO | DEBUG, INFO, WARNING, ERROR |
 """
 

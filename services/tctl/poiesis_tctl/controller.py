@@ -28,11 +28,13 @@ from poiesis_tctl.kube import Kube, KubeError, KueueWorkloads, Object
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.reconciliation import Reconciliation
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
+from poiesis_tctl.transfers import Figures, Transfers
 from poiesis_tctl.workloads import slim_workload
 
 logger = logging.getLogger(__name__)
 
 _RECONCILE_AGAIN_SECONDS = 10.0
+_LOOK_SECONDS = 15.0
 _MENDING = (Finish, RequeueAttempt, EndPod, DeleteJob)
 
 
@@ -40,7 +42,13 @@ class Controller:
     """Lives as long as one leadership; nothing of it outlives that but what it wrote."""
 
     def __init__(
-        self, kube: Kube, tasks: TasksDb, config: Config, *, watch_times: WatchTimes | None = None
+        self,
+        kube: Kube,
+        tasks: TasksDb,
+        config: Config,
+        *,
+        watch_times: WatchTimes | None = None,
+        look_seconds: float = _LOOK_SECONDS,
     ) -> None:
         self._kube = kube
         self._tasks = tasks
@@ -58,6 +66,8 @@ class Controller:
         self._events = EventLog(kube, tasks, watch_times=times)
         self._since: dict[str, Mapping[str, float]] = {}  # symptoms of a task, and when they were first seen
         self._roles: dict[str, str] = {}  # task -> uid of the Pod whose Role exists
+        self._look_seconds = look_seconds
+        self.figures: Figures | None = None  # of the last look; none yet: None
 
     def _informer(
         self,
@@ -93,7 +103,7 @@ class Controller:
 
     async def run(self) -> None:
         """Until cancelled. A worker survives what goes wrong with a task; nothing else should fail."""
-        loops = [self._pods.run(), self._jobs.run(), self._events.run(), self._reconcile()]
+        loops = [self._pods.run(), self._jobs.run(), self._events.run(), self._reconcile(), self._observe()]
         if self._workloads is not None:  # nothing waits for it: Kueue may be away
             loops.append(self._workloads.run())
         try:
@@ -122,6 +132,16 @@ class Controller:
             mended = await self._rounds.round(keys)
             logger.info("reconciled", extra={"tasks": len(keys), "mended": mended})
             await asyncio.sleep(self._config.reconcile_seconds)
+
+    async def _observe(self) -> None:
+        """Look at Postgres now and then, for the metrics. What filers move is counted from the first look."""
+        transfers = Transfers()
+        while True:
+            try:
+                self.figures = transfers.count(await self._tasks.look())
+            except DatabaseUnavailable as error:
+                logger.warning("no new figures for metrics", extra={"error": str(error)})
+            await asyncio.sleep(self._look_seconds)
 
     async def _work(self) -> None:
         await self._when_synced()

@@ -10,8 +10,10 @@ from poiesis_models.states import TesState
 from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.podfacts import ExecutorRow
+from poiesis_tctl.transfers import SILENCE, FilerRow, Look, Moved, Run
 
 LINES_OF_A_POD = 50
+UNFINISHED_STATES = (TesState.QUEUED, TesState.INITIALIZING, TesState.RUNNING, TesState.CANCELING)
 _STATEMENT_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 
@@ -75,6 +77,31 @@ class TasksDb:
         """Tasks that must have objects in the cluster, or have ended."""
         async with self._connection() as connection:
             return [row["id"] for row in await connection.fetch(self._UNFINISHED)]
+
+    # Two conditions, each that of a partial index (task_to_submit, task_active): ended tasks are not read.
+    _COUNT = """
+    SELECT state::text, count(*) AS tasks
+      FROM (SELECT state FROM task WHERE submitted_at IS NULL AND ended_at IS NULL
+             UNION ALL
+            SELECT state FROM task WHERE submitted_at IS NOT NULL AND ended_at IS NULL) AS unfinished
+     GROUP BY state
+    """
+    # A requeued attempt has ended, though its task has not and its filers' last words may never come.
+    _FILERS = """
+    SELECT f.task_id, f.attempt, f.container, f.start_time, f.files, f.bytes, f.bytes_per_second,
+           f.end_time IS NULL AND a.end_time IS NULL AND t.ended_at IS NULL AS moving
+      FROM filer_log f JOIN task_log a USING (task_id, attempt) JOIN task t ON t.id = f.task_id
+     WHERE f.told_at > now() - $1::interval
+    """
+
+    async def look(self) -> Look:
+        """How many tasks there are that have not ended, and how far the filers are that are told of."""
+        async with self._connection() as connection, connection.transaction():  # one now()
+            at = await connection.fetchval("SELECT now()")
+            counted = {row["state"]: row["tasks"] for row in await connection.fetch(self._COUNT)}
+            filers = [_filer_row(row) for row in await connection.fetch(self._FILERS, SILENCE)]
+        tasks = {state: counted.get(state.value, 0) for state in UNFINISHED_STATES}
+        return Look(at=at, tasks=tasks, filers=filers)
 
     # The row is locked, so what is true here is still true for finish_task below.
     _MAY_FINISH = """
@@ -226,6 +253,15 @@ class TasksDb:
         with _errors():
             async with self._pool.acquire(timeout=_STATEMENT_SECONDS) as connection:
                 yield connection
+
+
+def _filer_row(row: asyncpg.Record) -> FilerRow:
+    return FilerRow(
+        run=Run(row["task_id"], row["attempt"], row["container"], row["start_time"]),
+        moved=Moved(row["files"], row["bytes"]),
+        bytes_per_second=row["bytes_per_second"],
+        moving=row["moving"],
+    )
 
 
 _SAY = """

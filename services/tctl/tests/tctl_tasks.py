@@ -1,6 +1,7 @@
 """Tasks in Postgres, made as the api makes them and told of as the recorder tells."""
 
 import hashlib
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -67,6 +68,33 @@ async def report(
         ending=ending,
     )
     await connection.execute("SELECT ended FROM record_report($1, $2, $3)", task_id, TOKEN, told.to_json())
+
+
+async def tell_filer(
+    connection: asyncpg.Connection,
+    task_id: UUID,
+    container: str = "tif-0",
+    *,
+    attempt: int = 0,
+    start: datetime | None = None,
+    ended: bool = False,
+    told_ago: float = 0,
+    files: int = 1,
+    size: int = 100,
+    rate: int = 10,
+) -> None:
+    """As the recorder, of an attempt that has been reported. `start`: a minute ago by default."""
+    await connection.execute(
+        """
+        INSERT INTO filer_log
+        VALUES ($1, $2, $3, coalesce($4, now() - interval '1 minute'), CASE WHEN $5 THEN now() END,
+                now() - make_interval(secs => $6), $7, $8, $9)
+        ON CONFLICT (task_id, attempt, container) DO UPDATE
+           SET start_time = excluded.start_time, end_time = excluded.end_time, told_at = excluded.told_at,
+               files = excluded.files, bytes = excluded.bytes, bytes_per_second = excluded.bytes_per_second
+        """,
+        task_id, attempt, container, start, ended, told_ago, files, size, rate,
+    )  # fmt: skip
 
 
 async def task_of(connection: asyncpg.Connection, task_id: UUID) -> dict[str, Any]:

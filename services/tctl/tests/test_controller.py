@@ -14,6 +14,7 @@ from uuid import UUID
 import aiohttp
 import asyncpg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tctl_builders import (
     ALL_DONE,
     RUNNING,
@@ -26,13 +27,15 @@ from tctl_builders import (
     workload,
 )
 from tctl_fakes import FakeApi, client, free_port
-from tctl_tasks import add_task, attempts_of, cancel, executors_of, logs_of, report, task_of
+from tctl_tasks import add_task, attempts_of, cancel, executors_of, logs_of, report, task_of, tell_filer
 
 from poiesis_models.states import Ending, TesState
+from poiesis_tctl import __main__ as tctl
 from poiesis_tctl import tasks_db
 from poiesis_tctl.config import Config, LeaseTimes, Limits
 from poiesis_tctl.controller import Controller
 from poiesis_tctl.informer import WatchTimes
+from poiesis_tctl.transfers import Moved
 
 pytestmark = pytest.mark.integration
 
@@ -101,12 +104,13 @@ class World:
     async def leader(self, **values: Any) -> AsyncIterator[Controller]:
         """One controller, without an election."""
         times = values.pop("watch_times", WATCH)
+        look_seconds = values.pop("look_seconds", 15.0)
         config = self.config(**values)
         async with (
             client(self.api) as kube,
             tasks_db.connect(self.dsn, connections=config.workers) as tasks,
         ):
-            controller = Controller(kube, tasks, config, watch_times=times)
+            controller = Controller(kube, tasks, config, watch_times=times, look_seconds=look_seconds)
             task = asyncio.create_task(controller.run())
             try:
                 yield controller
@@ -511,17 +515,105 @@ async def test_two_leaders_at_once_store_one_ending(world):
         assert [key for _, key, _ in await logs_of(world.db, task_id)] == ["recorder-silent", "end"]
 
 
+# Metrics
+
+
+async def test_leader_looks_again_and_again_and_counts_what_has_moved_between(world):
+    task_id = await world.task(state="RUNNING")
+    await world.pod(task_id, {"trec": RUNNING, "tif-0": RUNNING})
+    await report(world.db, task_id)
+    start = await world.db.fetchval("SELECT now()")
+    await tell_filer(world.db, task_id, start=start, files=5, size=500)
+    async with world.leader(look_seconds=0.05) as leader:
+        await world.api.until(lambda: leader.figures is not None)
+        assert leader.figures.tasks[TesState.RUNNING] == 1
+        assert leader.figures.filers["tif"].moving == 1
+        assert leader.figures.filers["tif"].moved == Moved(0, 0)
+        await tell_filer(world.db, task_id, start=start, files=7, size=530)
+        await world.api.until(lambda: leader.figures.filers["tif"].moved == Moved(2, 30))
+
+
+async def test_outage_of_postgres_leaves_the_figures_of_the_last_look(world, monkeypatch, caplog):
+    look = tasks_db.TasksDb.look
+    away = False
+
+    async def flaky(self: tasks_db.TasksDb) -> Any:
+        if away:
+            raise tasks_db.DatabaseUnavailable("away")
+        return await look(self)
+
+    monkeypatch.setattr(tasks_db.TasksDb, "look", flaky)
+    async with world.leader(look_seconds=0.05) as leader:
+        await world.api.until(lambda: leader.figures is not None)
+        away = True
+        await world.api.until(lambda: "no new figures for metrics" in caplog.messages)
+        stale = leader.figures
+        assert stale is not None
+        away = False
+        await world.api.until(lambda: leader.figures.looked_at > stale.looked_at)
+
+
+async def _scrape(url: str) -> dict[str, float]:
+    """The sum of each metric's samples."""
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
+        families = text_string_to_metric_families(await response.text())
+    return {family.name: sum(one.value for one in family.samples) for family in families}
+
+
+async def _until_scraped(url: str, true: Callable[[dict[str, float]], bool]) -> dict[str, float]:
+    async with asyncio.timeout(10):
+        while not true(found := await _scrape(url)):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def test_only_the_leader_tells_figures_and_only_while_it_leads(world, tmp_path, monkeypatch):
+    """Nor those of its former leadership when it leads again."""
+    await add_task(world.db, state="RUNNING", age=5)
+    config = world.config(kubeconfig=_kubeconfig(world, tmp_path), health_port=free_port(), pod_name="tctl-a")
+    url, stop = f"http://127.0.0.1:{config.health_port}", asyncio.Event()
+    running = asyncio.create_task(tctl.run(config, stop))
+    try:
+        await world.api.until(lambda: _holder(world) == "tctl-a")
+        found = await _until_scraped(url, lambda told: "poiesis_tasks" in told)
+        assert (found["poiesis_controller_leader"], found["poiesis_tasks"]) == (1, 1)
+
+        await _hold(world, "tctl-b")
+        found = await _until_scraped(url, lambda told: told["poiesis_controller_leader"] == 0)
+        assert found == {"poiesis_controller_leader": 0}
+
+        async def away(_: tasks_db.TasksDb) -> Any:
+            raise tasks_db.DatabaseUnavailable("away")
+
+        monkeypatch.setattr(tasks_db.TasksDb, "look", away)
+        await _hold(world, "")
+        found = await _until_scraped(url, lambda told: told["poiesis_controller_leader"] == 1)
+        assert found == {"poiesis_controller_leader": 1}
+    finally:
+        stop.set()
+        await running
+
+
+async def _hold(world: World, name: str) -> None:
+    lease = world.api.objects["leases"]["poiesis-tctl"]
+    await world.api.put("leases", {**lease, "spec": {**lease["spec"], "holderIdentity": name}})
+
+
 # Processes
+
+
+def _kubeconfig(world: World, tmp_path: Any) -> str:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(KUBECONFIG % world.api.url)
+    return str(kubeconfig)
 
 
 @asynccontextmanager
 async def process(world: World, name: str, tmp_path: Any) -> AsyncIterator[asyncio.subprocess.Process]:
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(KUBECONFIG % world.api.url)
     env = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "KUBECONFIG": str(kubeconfig),
+        "KUBECONFIG": _kubeconfig(world, tmp_path),
         "POIESIS_DSN": world.dsn,
         "POD_NAME": name,
         "POD_NAMESPACE": "tes",

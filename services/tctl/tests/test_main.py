@@ -50,7 +50,9 @@ async def test_health_says_what_it_is_told():
     port = free_port()
     state = {"healthy": True, "ready": False}
     async with (
-        health.serve(port, healthy=lambda: state["healthy"], ready=lambda: state["ready"]),
+        health.serve(
+            port, healthy=lambda: state["healthy"], ready=lambda: state["ready"], metrics=lambda: b""
+        ),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
     ):
         for path, expected in (("/healthz", 200), ("/readyz", 503), ("/", 404)):

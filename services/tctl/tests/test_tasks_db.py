@@ -15,6 +15,7 @@ from tctl_tasks import (
     logs_of,
     report,
     task_of,
+    tell_filer,
 )
 
 from poiesis_models.report import ExecutorReport
@@ -23,7 +24,8 @@ from poiesis_tctl import tasks_db
 from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.podfacts import ExecutorRow
-from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
+from poiesis_tctl.tasks_db import UNFINISHED_STATES, DatabaseUnavailable, TasksDb
+from poiesis_tctl.transfers import FilerRow, Moved, Run
 
 pytestmark = pytest.mark.integration
 
@@ -301,3 +303,93 @@ async def test_line_of_a_task_that_is_not_ours_is_dropped(tasks, superuser):
     stranger = uuid4()
     await tasks.tell(stranger, "pod-uid-1", lines(1))
     assert await told(superuser, stranger) == []
+
+
+# What metrics are made of
+
+
+async def test_look_counts_tasks_that_have_not_ended(tasks, superuser):
+    await superuser.execute("DELETE FROM task")
+    assert (await tasks.look()).tasks == {
+        TesState.QUEUED: 0,
+        TesState.INITIALIZING: 0,
+        TesState.RUNNING: 0,
+        TesState.CANCELING: 0,
+    }
+    for state, submitted in (
+        *(("QUEUED", False), ("QUEUED", False), ("QUEUED", True)),
+        *(("INITIALIZING", True), ("RUNNING", True), ("RUNNING", True)),
+    ):
+        await add_task(superuser, state=state, submitted=submitted)
+    for submitted in (False, True):
+        await add_task(superuser, state="CANCELING", submitted=submitted, canceled=True)
+        for state in ("COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR", "CANCELED", "PREEMPTED"):
+            ended = await add_task(superuser, submitted=submitted, canceled=True)
+            await superuser.execute(
+                "SELECT finish_task($1, $2::text::tes_state, 'r', 'm', NULL, 'api', true)", ended, state
+            )
+    assert (await tasks.look()).tasks == {
+        TesState.QUEUED: 3,
+        TesState.INITIALIZING: 1,
+        TesState.RUNNING: 2,
+        TesState.CANCELING: 2,
+    }
+
+
+async def test_looks_states_are_all_that_are_not_terminal(superuser):
+    known = await superuser.fetch(
+        "SELECT state::text FROM unnest(enum_range(NULL::tes_state)) AS state WHERE NOT is_terminal(state)"
+    )
+    assert {row["state"] for row in known} == set(UNFINISHED_STATES)
+
+
+async def test_look_finds_the_filers_that_are_told_of_and_knows_which_move(tasks, superuser):
+    await superuser.execute("DELETE FROM task")
+    running, ended, requeued = [await add_task(superuser, state="RUNNING") for _ in range(3)]
+    for task_id in (running, ended, requeued):
+        await report(superuser, task_id)
+    await tell_filer(superuser, running, "tif-0", start=START, files=3, size=300, rate=30)
+    await tell_filer(superuser, running, "tif-1", start=START, ended=True)
+    await tell_filer(superuser, running, "stream-0", start=START, told_ago=110)
+    await tell_filer(superuser, running, "tof-0", start=START, told_ago=130)  # lost
+    await tell_filer(superuser, running, "tof-1", start=START, told_ago=130, ended=True)
+    await tell_filer(superuser, ended, "tof-0", start=START)
+    assert await tasks.finish(ended, Finish(ending=FAILED, cancel_seen=False))
+    await tell_filer(superuser, requeued, "tif-0", start=START)
+    await tasks.requeue(requeued, RequeueAttempt(pod_uid="pod-uid-1", message="suspended"))
+    await report(superuser, requeued, pod_uid="pod-uid-2")
+    await tell_filer(superuser, requeued, "tif-0", start=START, attempt=1)
+
+    def row(task_id: UUID, container: str, *, attempt: int = 0, moving: bool) -> FilerRow:
+        run = Run(task_id, attempt, container, START)
+        return FilerRow(run=run, moved=Moved(1, 100), bytes_per_second=10, moving=moving)
+
+    whole = FilerRow(
+        run=Run(running, 0, "tif-0", START), moved=Moved(3, 300), bytes_per_second=30, moving=True
+    )
+    found = (await tasks.look()).filers
+    assert len(found) == 6
+    assert set(found) == {
+        whole,
+        row(running, "tif-1", moving=False),
+        row(running, "stream-0", moving=True),
+        row(ended, "tof-0", moving=False),
+        row(requeued, "tif-0", moving=False),
+        row(requeued, "tif-0", attempt=1, moving=True),
+    }
+
+
+async def test_filer_of_an_attempt_that_is_told_of_after_its_tasks_end_does_not_move(tasks, superuser):
+    """A recorder that was cut off made the attempt's row when the controller had ended the task."""
+    await superuser.execute("DELETE FROM task")
+    task_id = await add_task(superuser)
+    assert await tasks.finish(task_id, Finish(ending=FAILED, cancel_seen=False))
+    await report(superuser, task_id)
+    await tell_filer(superuser, task_id)
+    assert [row.moving for row in (await tasks.look()).filers] == [False]
+
+
+async def test_look_is_of_postgres_own_time(tasks, superuser):
+    before = await superuser.fetchval("SELECT now()")
+    at = (await tasks.look()).at
+    assert before <= at <= await superuser.fetchval("SELECT now()")

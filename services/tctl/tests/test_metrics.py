@@ -1,0 +1,109 @@
+"""What a scrape is told, read as Prometheus reads it."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+from tctl_fakes import free_port
+
+from poiesis_models.states import TesState
+from poiesis_tctl import health, metrics
+from poiesis_tctl.transfers import Figures, FilerFigures, Moved
+
+FIGURES = Figures(
+    looked_at=datetime(2025, 11, 23, 6, tzinfo=UTC),
+    tasks={TesState.QUEUED: 0, TesState.RUNNING: 7},
+    filers={
+        "tif": FilerFigures(moving=2, bytes_per_second=5_000_000, moved=Moved(3, 2**40)),
+        "stream": FilerFigures(moving=0, bytes_per_second=0, moved=Moved(0, 0)),
+    },
+)
+
+
+def samples(text: str) -> dict[str, float]:
+    """Name and labels as PromQL writes them."""
+    return {
+        one.name + "".join(f'{{{key}="{value}"}}' for key, value in one.labels.items()): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+    }
+
+
+def test_leader_tells_all():
+    assert samples(metrics.exposition(leading=True, figures=FIGURES).decode()) == {
+        "poiesis_controller_leader": 1,
+        "poiesis_metrics_looked_at_seconds": 1763877600,
+        'poiesis_tasks{state="QUEUED"}': 0,
+        'poiesis_tasks{state="RUNNING"}': 7,
+        'poiesis_filers{filer="tif"}': 2,
+        'poiesis_filers{filer="stream"}': 0,
+        'poiesis_filer_bytes_per_second{filer="tif"}': 5_000_000,
+        'poiesis_filer_bytes_per_second{filer="stream"}': 0,
+        'poiesis_filer_bytes_total{filer="tif"}': 2**40,
+        'poiesis_filer_bytes_total{filer="stream"}': 0,
+        'poiesis_filer_files_total{filer="tif"}': 3,
+        'poiesis_filer_files_total{filer="stream"}': 0,
+    }
+
+
+def test_others_tell_only_that_they_do_not_lead():
+    """Also one whose leadership has just ended, so that sums over replicas are right."""
+    for figures in (None, FIGURES):
+        text = metrics.exposition(leading=False, figures=figures).decode()
+        assert samples(text) == {"poiesis_controller_leader": 0}
+
+
+def test_leader_that_has_not_looked_tells_only_that_it_leads():
+    text = metrics.exposition(leading=True, figures=None).decode()
+    assert samples(text) == {"poiesis_controller_leader": 1}
+
+
+def test_what_only_grows_is_a_counter():
+    text = metrics.exposition(leading=True, figures=FIGURES).decode()
+    types = {family.name: family.type for family in text_string_to_metric_families(text)}
+    assert types == {
+        "poiesis_controller_leader": "gauge",
+        "poiesis_metrics_looked_at_seconds": "gauge",
+        "poiesis_tasks": "gauge",
+        "poiesis_filers": "gauge",
+        "poiesis_filer_bytes_per_second": "gauge",
+        "poiesis_filer_bytes": "counter",
+        "poiesis_filer_files": "counter",
+    }
+
+
+async def test_scrape_is_answered_beside_the_health_and_each_time_anew():
+    told = {"leading": False}
+    port = free_port()
+    async with (
+        health.serve(
+            port,
+            healthy=lambda: False,
+            ready=lambda: False,
+            metrics=lambda: metrics.exposition(leading=told["leading"], figures=FIGURES),
+        ),
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+    ):
+        for leading in (False, True):
+            told["leading"] = leading
+            async with session.get("/metrics") as response:
+                assert response.status == 200
+                assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+                assert samples(await response.text())["poiesis_controller_leader"] == leading
+
+
+def test_import_starts_no_thread_and_no_server():
+    program = (
+        "import socket, threading; socket.socket.listen = None; import poiesis_tctl.metrics;"
+        " print(threading.active_count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "1\n"

@@ -1,0 +1,129 @@
+"""What is counted between looks, and what moves at the moment."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tctl_builders import TASK
+
+from poiesis_models.states import TesState
+from poiesis_tctl.transfers import FILERS, Figures, FilerFigures, FilerRow, Look, Moved, Run, Transfers
+
+FIRST = datetime(2025, 11, 23, 6, tzinfo=UTC)
+BETWEEN = timedelta(seconds=15)
+MIDNIGHT = datetime(2025, 11, 23, tzinfo=UTC)
+NOTHING = Moved(0, 0)
+IDLE = FilerFigures(moving=0, bytes_per_second=0, moved=NOTHING)
+
+
+def run(container: str = "tif-0", **values: Any) -> Run:
+    """By default of the minute before the first look."""
+    known = {"task_id": TASK, "attempt": 0, "container": container, "start": FIRST - timedelta(minutes=1)}
+    return Run(**{**known, **values})
+
+
+def row(of: Run, files: int, size: int, *, rate: int = 0, moving: bool = True) -> FilerRow:
+    return FilerRow(run=of, moved=Moved(files, size), bytes_per_second=rate, moving=moving)
+
+
+def figures(*looks: list[FilerRow], tasks: Mapping[TesState, int] | None = None) -> Figures:
+    """After looks that come one after the other."""
+    transfers = Transfers()
+    for number, rows in enumerate(looks):
+        last = transfers.count(Look(at=FIRST + number * BETWEEN, tasks=tasks or {}, filers=rows))
+    return last
+
+
+A, B = run(), run(attempt=1)
+AGAIN = run(start=FIRST + timedelta(seconds=5))
+OLD = run(start=MIDNIGHT)
+
+
+@pytest.mark.parametrize(
+    ("looks", "moved"),
+    [
+        pytest.param([[]], (0, 0), id="nothing moves"),
+        pytest.param([[row(A, 3, 300)]], (0, 0), id="what was there before the first look does not count"),
+        pytest.param([[row(A, 3, 300)], [row(A, 5, 350)]], (2, 50), id="then the difference does"),
+        pytest.param([[], [row(A, 3, 300)]], (3, 300), id="what is new counts in full"),
+        pytest.param([[], [row(A, 3, 300)], [row(A, 3, 300)]], (3, 300), id="and once"),
+        pytest.param([[], [row(A, 1, 10)], []], (1, 10), id="what is gone stays counted"),
+        pytest.param([[], [row(A, 1, 10)], [row(B, 2, 20)]], (3, 30), id="attempts are apart"),
+        pytest.param([[], [row(A, 1, 10), row(run("tif-1"), 2, 20)]], (3, 30), id="filers of a kind are one"),
+        pytest.param([[], [row(A, 1, 10, moving=False)]], (1, 10), id="what has ended between looks counts"),
+        pytest.param([[row(A, 9, 900)], [row(AGAIN, 1, 10)]], (1, 10), id="what begins anew counts in full"),
+        pytest.param(
+            [[row(A, 1, 10)], [row(AGAIN, 2, 20)]], (2, 20), id="also where it is further than it had been"
+        ),
+        pytest.param(
+            [[row(A, 2, 500)], [row(A, 2, 400)], [row(A, 3, 600)]],
+            (1, 100),
+            id="what is given up and fetched again counts once",
+        ),
+        pytest.param([[row(A, 2, 500)], [row(A, 2, 400)]], (0, 0), id="nothing is ever taken back"),
+        pytest.param([[row(OLD, 3, 300)], [row(OLD, 3, 310)]], (0, 10), id="one that takes long goes on"),
+        pytest.param(
+            [[], [row(OLD, 3, 300)]], (0, 0), id="an ended one that is told again does not count again"
+        ),
+        pytest.param(
+            [[row(OLD, 3, 300)], [], [row(OLD, 5, 500)], [row(OLD, 6, 600)]],
+            (1, 100),
+            id="one that was silent goes on from where it is told of again",
+        ),
+        pytest.param([[], [row(run("x"), 1, 1), row(run("x-0"), 1, 1)]], (0, 0), id="no filer of ours"),
+    ],
+)
+def test_moved_is_the_difference_between_looks(looks, moved):
+    found = figures(*looks).filers
+    assert found["tif"].moved == moved
+    assert {found["tof"].moved, found["stream"].moved} == {NOTHING}
+
+
+def test_new_is_what_has_begun_since_what_the_last_look_could_see():
+    edge = FIRST - timedelta(minutes=2)
+    assert figures([], [row(run(start=edge), 1, 10)]).filers["tif"].moved == (1, 10)
+    just_before = run(start=edge - timedelta(microseconds=1))
+    assert figures([], [row(just_before, 1, 10)]).filers["tif"].moved == NOTHING
+
+
+def test_after_a_pause_what_has_begun_meanwhile_is_new():
+    """Postgres was away for an hour."""
+    transfers = Transfers()
+    transfers.count(Look(at=FIRST, tasks={}, filers=[]))
+    later = FIRST + timedelta(hours=1)
+    begun = run(start=FIRST + timedelta(minutes=10))
+    found = transfers.count(Look(at=later, tasks={}, filers=[row(begun, 1, 10)]))
+    assert found.filers["tif"].moved == (1, 10)
+
+
+def test_figures_of_each_filer_are_of_those_that_move():
+    rows = [
+        row(run("tif-0"), 1, 10, rate=5),
+        row(run("tif-1"), 1, 10, rate=7),
+        row(run("tif-2"), 1, 10, rate=1000, moving=False),
+        row(run("stream-0"), 4, 40, rate=9),
+        row(run("tif"), 1, 10, rate=1000),
+        row(run("gone-0"), 1, 10, rate=1000),
+    ]
+    assert figures([], rows, tasks={TesState.QUEUED: 3}) == Figures(
+        looked_at=FIRST + BETWEEN,
+        tasks={TesState.QUEUED: 3},
+        filers={
+            "tif": FilerFigures(moving=2, bytes_per_second=12, moved=Moved(3, 30)),
+            "tof": IDLE,
+            "stream": FilerFigures(moving=1, bytes_per_second=9, moved=Moved(4, 40)),
+        },
+    )
+
+
+def test_every_filer_is_there_before_anything_moves():
+    assert figures([]).filers == dict.fromkeys(FILERS, IDLE)
+
+
+def test_only_runs_of_the_last_look_are_remembered():
+    transfers = Transfers()
+    for number in range(3):
+        rows = [row(run(f"tif-{number}"), 1, 1)]
+        transfers.count(Look(at=FIRST + number * BETWEEN, tasks={}, filers=rows))
+    assert list(transfers._runs) == [run("tif-2")]
