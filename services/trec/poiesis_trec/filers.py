@@ -43,10 +43,10 @@ def filers(situation: Situation, known: Sequence[Container], now_ns: int) -> Ite
             )
     for name in situation.plan.streams:
         files = situation.files.get(name, NO_FILES)
-        if files.started is not None and (files.pouring or files.moved_bytes):
+        if files.poured_ns is not None:
             yield Filer(
                 container=name,
-                start_ns=files.started.start_ns,
+                start_ns=files.poured_ns,
                 end_ns=None if files.pouring else now_ns,
                 files=files.moved_files,
                 bytes=files.moved_bytes,

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ _WARNINGS = 100
 class ProgressFile:
     """What a filer has done so far. `pending`: outputs that Postgres has not been told of, each once.
 
-    `pouring`: paths of inputs that are streamed and whose end has not been told.
+    `pouring`: paths of inputs that are streamed and whose end has not been told; `poured_ns`: when the first
+    of all was seen.
     """
 
     def __init__(self, path: Path, *, outputs: bool = True) -> None:
@@ -37,6 +39,7 @@ class ProgressFile:
         self.error: str | None = None
         self.pending: dict[tuple[str, str], SentOutput] = {}
         self.pouring: dict[str, None] = {}
+        self.poured_ns: int | None = None
         self.caught_up = True
 
     def refresh(self) -> None:
@@ -93,6 +96,7 @@ class ProgressFile:
         for stream in said.streams:
             if stream.begun:
                 self.pouring[stream.path] = None
+                self.poured_ns = self.poured_ns or time.time_ns()
             else:
                 self.pouring.pop(stream.path, None)
         for output in said.outputs if self._outputs else ():

@@ -84,6 +84,7 @@ class RunDirectory:
             warnings=tuple(progress.warnings) if progress else (),
             error=progress.error if progress else None,
             pouring=tuple(progress.pouring) if progress else (),
+            poured_ns=progress.poured_ns if progress else None,
             caught_up=progress.caught_up if progress else True,
         )
 

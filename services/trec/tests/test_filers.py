@@ -121,11 +121,17 @@ def over():
             [("tif-0", 20, 2, 7), ("tof-0", None, 0, 0)],
         ),
         ({"stream-0": runs()}, []),
-        ({"stream-0": runs(pouring=("/in/a",))}, [("stream-0", None, 0, 0)]),
-        ({"stream-0": runs(moved_files=1, moved_bytes=9)}, [("stream-0", 99, 1, 9)]),
+        ({"stream-0": runs(pouring=("/in/a",), poured_ns=50)}, [("stream-0", None, 0, 0)]),
+        ({"stream-0": runs(poured_ns=50, moved_files=1, moved_bytes=9)}, [("stream-0", 99, 1, 9)]),
     ],
 )
 def test_which_filers_move_data(files, found):
     situation = Situation(plan=PLAN, files=files)
     seen = filers(situation, containers(situation), 99)
     assert [(one.container, one.end_ns, one.files, one.bytes) for one in seen] == found
+
+
+def test_a_stream_begins_with_what_it_pours_not_with_its_container():
+    situation = Situation(plan=PLAN, files={"stream-0": runs(poured_ns=50)})
+    (seen,) = filers(situation, containers(situation), 99)
+    assert seen.start_ns == 50

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -310,13 +312,17 @@ def test_what_is_streamed_is_known_until_its_end_is_told(lab):
         directory.refresh(check_lock=False)
         return directory.files
 
-    assert told('{"event":"stream","path":"/in/a","state":"begun"}') == Files(pouring=("/in/a",))
-    began = told('{"event":"stream","path":"/in/b","state":"begun"}')
-    assert began == Files(pouring=("/in/a", "/in/b"))
+    assert told('{"event":"progress","files":0,"bytes":0}') == Files()
+    before_ns = time.time_ns()
+    began = told('{"event":"stream","path":"/in/a","state":"begun"}')
+    assert began == Files(pouring=("/in/a",), poured_ns=began.poured_ns)
+    assert before_ns <= (began.poured_ns or 0) <= time.time_ns()
+    also = told('{"event":"stream","path":"/in/b","state":"begun"}')
+    assert also == replace(began, pouring=("/in/a", "/in/b"))
     ended = told('{"event":"stream","path":"/in/a","state":"whole"}')
-    assert ended == Files(pouring=("/in/b",))
+    assert ended == replace(began, pouring=("/in/b",))
     failed = told('{"event":"error","message":"gone"}', '{"event":"stream","path":"/in/b","state":"failed"}')
-    assert failed == Files(error="gone")
+    assert failed == replace(began, pouring=(), error="gone")
 
 
 def test_what_streams_is_read_after_the_executor_that_it_may_have_cut_short(lab):
