@@ -35,8 +35,8 @@ class Files:
 
     `helper_gone`: it has started, its lock is free, and there is no exit record. `caught_up`: progress.jsonl
     has been read to its end, so `moved_files`, `moved_bytes`, `warnings` and `error` are a filer's last word.
-    `pouring`: inputs that are being streamed, of which a reader may have been given a part; `poured_ns`: since
-    when there has been one.
+    `pouring`: inputs that are being streamed, of which a reader may have been given a part; `poured_ns`:
+    since when there has been one.
     """
 
     started: Started | None = None
