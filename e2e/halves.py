@@ -13,13 +13,14 @@ Send = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
 
 @asynccontextmanager
-async def halves(node: Node, then: Send) -> AsyncIterator[str]:
-    """The URL of a file of two halves: the first is sent at once, of the second `then` decides."""
+async def halves(node: Node, then: Send, *, half: int = HALF) -> AsyncIterator[str]:
+    """The URL of a file of two halves of so many bytes: the first is sent at once, of the second `then`
+    decides."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(2 * HALF)})
+        response = web.StreamResponse(headers={"Content-Length": str(2 * half)})
         await response.prepare(request)
-        await response.write(b"1" * HALF)
+        await response.write(b"1" * half)
         await then(request, response)
         return response
 

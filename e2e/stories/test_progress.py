@@ -7,13 +7,15 @@ import pytest
 from aiohttp import web
 
 from documents import assert_ended, sh, stdout, system_logs
-from halves import HALF, halves
+from halves import halves
 from kube import Kube, Node
 from lab.images import Images
 from tes_client import TesClient
 from waiting import eventually
 
 pytestmark = pytest.mark.e2e
+
+_HALF = 8 * 2**20  # a filer tells of what it has written, a few MiB at a time
 
 
 async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
@@ -23,9 +25,9 @@ async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
 
     async def second_half(_: web.Request, response: web.StreamResponse) -> None:
         await seen.wait()
-        await response.write(b"2" * HALF)
+        await response.write(b"2" * _HALF)
 
-    async with halves(node, second_half) as url:
+    async with halves(node, second_half, half=_HALF) as url:
         task_id = await client.create(
             {
                 "executors": [sh(images.busybox, "wc -c </in/reads")],
@@ -39,7 +41,7 @@ async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
             return re.search(r"tif-0 so far: 0 files, ([1-9]\d*) bytes, \d+\.\d MB/s$", said, re.MULTILINE)
 
         found = await eventually(line, "how far tif-0 is, in system_logs")
-        assert int(found[1]) <= HALF
+        assert int(found[1]) <= _HALF
 
         async def measured() -> bool:
             return await _metric(kube, 'poiesis_filers{filer="tif"}') >= 1
@@ -51,15 +53,15 @@ async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
 
     task = await client.get(task_id, "FULL")
     assert_ended(task, "COMPLETE")
-    assert stdout(task) == f"{2 * HALF}\n"
+    assert stdout(task) == f"{2 * _HALF}\n"
     said = system_logs(task)
     assert re.search(
-        rf"tif-0 staged 1 file, {2 * HALF} bytes in \d+\.\d s \(\d+\.\d MB/s\)$", said, re.MULTILINE
+        rf"tif-0 staged 1 file, {2 * _HALF} bytes in \d+\.\d s \(\d+\.\d MB/s\)$", said, re.MULTILINE
     ), said
     assert "so far" not in said
 
     async def counted() -> bool:
-        return await _metric(kube, 'poiesis_filer_bytes_total{filer="tif"}') >= bytes_before + HALF
+        return await _metric(kube, 'poiesis_filer_bytes_total{filer="tif"}') >= bytes_before + _HALF
 
     await eventually(counted, "the second half in the controller's metrics")
 

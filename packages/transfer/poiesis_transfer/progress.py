@@ -34,6 +34,7 @@ class Progress:
         self._files = self._bytes = self._warnings = 0
         self._told: tuple[int, int] | None = None
         self._told_at = clock()
+        self._later: threading.Timer | None = None
         self._lock = threading.RLock()
 
     def __enter__(self) -> Self:
@@ -47,6 +48,9 @@ class Progress:
                 self._tell()
             finally:
                 os.close(self._fd)
+                self._fd = -1
+            if self._later is not None:
+                self._later.cancel()
 
     def moved(self, count: int) -> None:
         """`count` bytes more; fewer when an attempt is given up and its bytes will come again."""
@@ -94,8 +98,19 @@ class Progress:
         sys.stderr.write(f"{event}: {text}\n")
 
     def _tell_sometimes(self) -> None:
-        if self._clock() - self._told_at >= _INTERVAL_SECONDS:
+        left = self._told_at + _INTERVAL_SECONDS - self._clock()
+        if left <= 0:
             self._tell()
+        elif self._later is None:  # for what comes right before a standstill
+            self._later = threading.Timer(left, self._tell_later)
+            self._later.daemon = True
+            self._later.start()
+
+    def _tell_later(self) -> None:
+        with self._lock:
+            self._later = None
+            if self._fd >= 0:
+                self._tell()
 
     def _tell(self) -> None:
         now = (self._files, self._bytes)

@@ -1,3 +1,5 @@
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,23 @@ def test_after_a_hundred_warnings_one_says_that_there_are_more(tmp_path: Path):
         "99",
         "more than 100 warnings; the rest is left out",
     )
+
+
+def test_what_came_right_before_a_standstill_is_told_while_nothing_more_comes(tmp_path: Path):
+    with Progress(tmp_path) as progress:
+        progress.moved(5)
+        progress.moved(6)
+        assert lines(tmp_path) == []
+        deadline = time.monotonic() + 10
+        while not lines(tmp_path) and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        assert [parse_progress(line + b"\n").bytes for line in lines(tmp_path)] == [11]
+
+
+def test_a_filer_that_ends_leaves_nobody_behind_who_would_tell_more(tmp_path: Path):
+    with Progress(tmp_path) as progress:
+        progress.moved(5)
+        (teller,) = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+    teller.join(10)
+    assert not teller.is_alive()
+    assert len(lines(tmp_path)) == 1
