@@ -289,8 +289,8 @@ _IMAGES = (
         "events-untold",
         "The controller does not tell what Kubernetes' events say.",
         "services/tctl/poiesis_tctl/controller.py",
-        "[self._pods.run(), self._jobs.run(), self._events.run(), self._reconcile()]",
-        "[self._pods.run(), self._jobs.run(), self._reconcile()]",
+        "[self._pods.run(), self._jobs.run(), self._events.run(), self._reconcile(), ",
+        "[self._pods.run(), self._jobs.run(), self._reconcile(), ",
         rows=("image-missing", "recorder-missing", "cancel-unscheduled"),
     ),
 )

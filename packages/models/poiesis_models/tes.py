@@ -234,10 +234,10 @@ class TesResources(TesModel):
     )
     disk_gb: Double | None = Field(
         default=None,
-        gt=0,
+        ge=0,
         le=1e9,
         allow_inf_nan=False,
-        description="Disk for the task's data; GB = 10^9 bytes",
+        description="Disk for the task's data; GB = 10^9 bytes; 0 is as if not given",
     )
     zones: list[Text] | None = Field(
         default=None, max_length=ITEMS, fail_fast=True, description="Compute zones"
@@ -260,6 +260,11 @@ class TesResources(TesModel):
             return float(value)
         except OverflowError:
             return math.inf  # which is refused
+
+    @field_validator("disk_gb")
+    @classmethod
+    def _none_is_not_said(cls, value: float | None) -> float | None:
+        return value or None  # clients that count in whole units round to it
 
 
 class TesTaskRequest(TesModel):

@@ -46,7 +46,9 @@ def task(**fields: Any) -> dict[str, Any]:
         (task(outputs=[{"url": "s3://b/k", "path": "/a/*", "path_prefix": "/a//"}]), ("outputs", 0)),
         (task(volumes=["x"]), ("volumes", 0)),
         (task(resources={"cpu_cores": 0}), ("resources", "cpu_cores")),
+        (task(resources={"ram_gb": 0}), ("resources", "ram_gb")),
         (task(resources={"ram_gb": -1}), ("resources", "ram_gb")),
+        (task(resources={"disk_gb": -0.1}), ("resources", "disk_gb")),
         (task(resources={"disk_gb": float("nan")}), ("resources", "disk_gb")),
         (task(resources={"disk_gb": 10**400}), ("resources", "disk_gb")),
         (task(resources={"ram_gb": -(10**400)}), ("resources", "ram_gb")),
@@ -61,6 +63,14 @@ def test_an_invalid_task_is_refused_naming_the_field(document: dict[str, Any], w
 
 def test_what_was_not_sent_is_not_returned_and_unknown_fields_are_dropped():
     document = task(id="mine", state="COMPLETE", x=1, resources={"ram_gb": 2})
+    assert TesTaskRequest.model_validate(document).model_dump(exclude_none=True) == task(
+        resources={"ram_gb": 2.0}
+    )
+
+
+@pytest.mark.parametrize("none", [0, 0.0, -0.0])
+def test_a_disk_of_nothing_is_as_if_not_given(none: float):
+    document = task(resources={"ram_gb": 2, "disk_gb": none})
     assert TesTaskRequest.model_validate(document).model_dump(exclude_none=True) == task(
         resources={"ram_gb": 2.0}
     )

@@ -78,7 +78,7 @@ def refuse(limits: UserLimits) -> bool:
 def check(usage: Usage, wanted: Resources, limits: UserLimits) -> None:
     """Raise LimitReached, or InvalidTask for a task that could never be taken."""
     for name, most in _count_limits(limits):
-        count = getattr(usage, name)
+        count = _queued(usage, limits) if name == "queued" else getattr(usage, name)
         if most is not None and count >= most:
             raise LimitReached(f"you have {count} {name} tasks, and may have {most}", RETRY_SECONDS)
     for name, limit in _sum_limits(limits):
@@ -99,6 +99,19 @@ def _count_limits(limits: UserLimits) -> tuple[tuple[str, int | None], ...]:
     active = limits.active
     refused_at = active.tasks if active and active.when_reached == "refuse" else None
     return ("unfinished", refused_at), ("queued", limits.queued_tasks)
+
+
+def _queued(usage: Usage, limits: UserLimits) -> int:
+    """Where further active tasks wait, only those that are more than may be active.
+
+    Between the end of one and the Job of the next fewer are active, and a client that keeps to both limits
+    must not be refused.
+    """
+    return (
+        min(usage.queued, max(0, usage.unfinished - active_per_owner(limits)))
+        if hold_back(limits)
+        else usage.queued
+    )
 
 
 def _sum_limits(limits: UserLimits) -> tuple[tuple[str, float | None], ...]:

@@ -77,7 +77,7 @@ def validate(task: TesTaskRequest, config: TaskPodConfig) -> tuple[TesTaskReques
     _check_files(task)
     _check_urls(task, config)
     task, ignored = _with_backend_parameters(task, config)
-    return task, [*_inferred_prefixes(task), *ignored]
+    return task, [*_inferred_prefixes(task), *_double_stars(task), *ignored]
 
 
 def container_paths(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
@@ -250,6 +250,15 @@ def _inferred_prefixes(task: TesTaskRequest) -> Iterator[str]:
             yield (
                 f"outputs[{index}].path_prefix is missing, though path {shown(output.path)} has wildcards:"
                 f" {shown(output.prefix)} is taken for it"
+            )
+
+
+def _double_stars(task: TesTaskRequest) -> Iterator[str]:
+    for index, output in enumerate(task.outputs or ()):
+        if output.wildcard and "**" in output.path:
+            yield (
+                f"outputs[{index}].path: ** in {shown(output.path)} is what * is, which does not cross /;"
+                " for all below a directory send the directory"
             )
 
 

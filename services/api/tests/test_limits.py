@@ -54,6 +54,16 @@ def test_a_task_counts_for_what_it_asks_or_gets(config, given, counts):
         ({"queued_tasks": 4}, {}, None),
         ({"queued_tasks": 3}, {}, "you have 3 queued tasks, and may have 3"),
         ({"active": {"tasks": 1}}, {}, None),
+        ({"active": {"tasks": 1}, "queued_tasks": 3}, {}, "you have 3 queued tasks, and may have 3"),
+        pytest.param(
+            {"active": {"tasks": 2}, "queued_tasks": 3}, {}, None, id="one has ended, the next has no Job yet"
+        ),
+        pytest.param(
+            {"active": {"tasks": 2, "when_reached": "refuse"}, "queued_tasks": 3},
+            {},
+            "you have 4 unfinished tasks, and may have 2",
+            id="where no task waits for others",
+        ),
         (
             {"active": {"tasks": 4, "when_reached": "refuse"}},
             {},

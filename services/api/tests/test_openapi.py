@@ -234,7 +234,7 @@ DEVIATIONS: Mapping[str, tuple[str, str]] = {
     "tesOutput.url": ("string ! minLength=1", "nothing could be sent there"),
     "tesResources.cpu_cores": ("integer/int32 exclusiveMinimum=0 maximum=2147483647", POSITIVE),
     "tesResources.ram_gb": ("number/double exclusiveMinimum=0 maximum=1000000000.0", POSITIVE),
-    "tesResources.disk_gb": ("number/double exclusiveMinimum=0 maximum=1000000000.0", POSITIVE),
+    "tesResources.disk_gb": ("number/double maximum=1000000000.0 minimum=0", POSITIVE),
     "tesExecutor.workdir": (f"string {PATH}", ABSOLUTE),
     "tesExecutor.stdin": (f"string {PATH}", ABSOLUTE),
     "tesExecutor.stdout": (f"string {PATH}", ABSOLUTE),

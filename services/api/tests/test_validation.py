@@ -184,6 +184,21 @@ def test_a_pattern_without_prefix_is_taken_from_the_directory_before_it(config):
     ]
 
 
+def test_two_stars_are_one_and_that_is_said(config):
+    request_ = task(
+        outputs=[source("/a/**.txt", path_prefix="/a"), source("/b/*", path_prefix="/b"), source("/c/x")]
+    )
+    assert validate(request_, config) == (
+        request_,
+        [
+            (
+                "outputs[0].path: ** in '/a/**.txt' is what * is, which does not cross /;"
+                " for all below a directory send the directory"
+            )
+        ],
+    )
+
+
 def test_unknown_backend_parameters_are_warned_about_unless_strict(config):
     resources = {"cpu_cores": 1, "backend_parameters": {"A": "1", "b": "2"}}
     assert validate(task(resources=resources), config) == (

@@ -7,8 +7,9 @@ is refused, and never leads out.
 
 import errno
 import os
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -104,9 +105,14 @@ def _enter(directory: int, name: str, *, make: bool) -> int:
     except FileNotFoundError:
         if not make:
             raise
-        with suppress(FileExistsError):  # another transfer has made it meanwhile, or it is a link
-            os.mkdir(name, 0o775, dir_fd=directory)
-        return os.open(name, _DIRECTORY, dir_fd=directory)
+        try:
+            os.mkdir(name, dir_fd=directory)
+        except FileExistsError:  # another transfer has made it meanwhile, or it is a link
+            return os.open(name, _DIRECTORY, dir_fd=directory)
+        made = os.open(name, _DIRECTORY, dir_fd=directory)
+        # Whatever the umask is; where the directory hands its group on, what is in it does, too.
+        os.fchmod(made, 0o775 | stat.S_IMODE(os.fstat(made).st_mode) & stat.S_ISGID)
+        return made
 
 
 def failure(error: OSError, path: str) -> TransferError:

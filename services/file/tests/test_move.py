@@ -160,6 +160,20 @@ def test_an_output_appears_whole_under_its_name_and_replaces_what_is_there(lab: 
     ]
 
 
+@pytest.mark.parametrize(("hands_on", "made"), [(0o755, 0o775), (0o2775, 0o2775)])
+def test_directories_that_are_made_are_for_the_group_whatever_the_umask(lab: Lab, hands_on: int, made: int):
+    (lab.root / "d").mkdir()
+    (lab.root / "d/a").write_text("new")
+    (lab.shared / "nfs/out").chmod(hands_on)
+    umask = os.umask(0o077)
+    try:
+        lab.send("/d/a", "file:///nfs/out/one/two/a")
+    finally:
+        os.umask(umask)
+    for directory in ("one", "one/two"):
+        assert (lab.shared / "nfs/out" / directory).stat().st_mode & 0o7777 == made
+
+
 @pytest.mark.parametrize("url", ["file:///nfs/out/a%20b", "/nfs/out/a b"])
 def test_names_in_a_directory_are_kept_whatever_they_hold(lab: Lab, url: str):
     (lab.root / "d").mkdir()
