@@ -7,6 +7,7 @@ from poiesis_models.report import FilerReport
 from poiesis_trec.facts import NO_FILES, Container, Situation
 
 _SECOND_NS = 10**9
+_MOST = 2**63 - 1
 _INTERVAL_NS = (10 * _SECOND_NS, 60 * _SECOND_NS)  # between two reports: first, and of one that takes long
 _INTERVALS_SO_FAR = 6  # a sixth of the time that it has taken, between these
 
@@ -84,8 +85,11 @@ def report(filer: Filer, told: Told | None, now_ns: int) -> FilerReport:
 
 
 def bytes_per_second(count: int, duration_ns: int) -> int:
-    """Never negative: what is given up and fetched again counts once. Of no time at all it is 0."""
-    return max(count, 0) * _SECOND_NS // duration_ns if duration_ns > 0 else 0
+    """Never negative: what is given up and fetched again counts once. Of no time at all it is 0.
+
+    Nor more than a bigint holds, whatever a filer says that it has moved.
+    """
+    return min(max(count, 0) * _SECOND_NS // duration_ns, _MOST) if duration_ns > 0 else 0
 
 
 def _same_start(filer: Filer, told: Told | None) -> Told | None:

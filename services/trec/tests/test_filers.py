@@ -20,7 +20,7 @@ PLAN = Plan(
 
 
 def at(seconds):
-    return START + seconds * SECOND
+    return START + int(seconds * SECOND)
 
 
 def filer(*, end=None, count=0, start=0):
@@ -77,6 +77,7 @@ def test_when_a_filer_is_told_of(now, before, due):
         pytest.param(filer(count=100, start=15), told(10, count=500), 20, 20, id="anew after a new start"),
         pytest.param(filer(count=600, end=20), told(10, count=500), 21, 30, id="in the end: of all of it"),
         pytest.param(filer(count=600, end=0), None, 0, 0, id="of no time there is none"),
+        pytest.param(filer(count=2**63 - 1), None, 0.5, 2**63 - 1, id="as much as Postgres can hold"),
     ],
 )
 def test_how_fast_a_filer_is(now, before, seconds, rate):
