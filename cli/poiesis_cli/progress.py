@@ -22,12 +22,12 @@ def activity(task: Task) -> str:
     attempt = task.last_attempt
     match task.state:
         case "INITIALIZING":
-            return _together(_moving(attempt, _IN), _moved(attempt, "staged"))
+            return _together(_moving(attempt, "staging", _IN), _moved(attempt, "staged"))
         case "RUNNING":
             return _together(
                 _executor(task, attempt),
-                _moving(attempt, _IN),
-                _moving(attempt, _OUT),
+                _moving(attempt, "staging", _IN),
+                _moving(attempt, "sending", _OUT),
                 _moved(attempt, "staged"),
             )
         case "QUEUED" | "PAUSED" | "CANCELING" | "PREEMPTED":
@@ -83,27 +83,22 @@ def _together(*parts: str) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _moving(attempt: Attempt, filers: Set[str]) -> str:
+def _moving(attempt: Attempt, verb: str, filers: Set[str]) -> str:
     """What filers that run now have done so far."""
     found = [match for line in attempt.system_logs if (match := _MOVING.search(line)) and match[1] in filers]
-    if not found:
-        return ""
-    verb = "sending" if filers == _OUT else "staging"
-    files, size = sum(int(match[2]) for match in found), sum(int(match[3]) for match in found)
     rate = sum(float(match[4]) for match in found)
-    return f"{verb}: {_files(files)}, {size_text(size)} so far, {rate:.1f} MB/s"
+    return f"{verb}: {_total(found)} so far, {rate:.1f} MB/s" if found else ""
 
 
 def _moved(attempt: Attempt, verb: str) -> str:
     found = [match for line in attempt.system_logs if (match := _MOVED.search(line)) and match[1] == verb]
-    if not found:
-        return ""
+    return f"{verb} {_total(found)}" if found else ""
+
+
+def _total(found: Sequence[re.Match[str]]) -> str:
+    """Of lines of one kind: their second and third group are files and bytes."""
     files, size = sum(int(match[2]) for match in found), sum(int(match[3]) for match in found)
-    return f"{verb} {_files(files)}, {size_text(size)}"
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"
+    return f"{files} {'file' if files == 1 else 'files'}, {size_text(size)}"
 
 
 def _in_short(line: str) -> str:

@@ -1,6 +1,6 @@
 """What one user may have at a time, and whether a request keeps to it. No I/O."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 from kubernetes.utils.quantity import parse_quantity
@@ -77,8 +77,9 @@ def refuse(limits: UserLimits) -> bool:
 
 def check(usage: Usage, wanted: Resources, limits: UserLimits) -> None:
     """Raise LimitReached, or InvalidTask for a task that could never be taken."""
+    usage = replace(usage, queued=_queued(usage, limits))
     for name, most in _count_limits(limits):
-        count = _queued(usage, limits) if name == "queued" else getattr(usage, name)
+        count = getattr(usage, name)
         if most is not None and count >= most:
             raise LimitReached(f"you have {count} {name} tasks, and may have {most}", RETRY_SECONDS)
     for name, limit in _sum_limits(limits):

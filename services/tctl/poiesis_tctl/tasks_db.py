@@ -78,14 +78,7 @@ class TasksDb:
         async with self._connection() as connection:
             return [row["id"] for row in await connection.fetch(self._UNFINISHED)]
 
-    # Two conditions, each that of a partial index (task_to_submit, task_active): ended tasks are not read.
-    _COUNT = """
-    SELECT state::text, count(*) AS tasks
-      FROM (SELECT state FROM task WHERE submitted_at IS NULL AND ended_at IS NULL
-             UNION ALL
-            SELECT state FROM task WHERE submitted_at IS NOT NULL AND ended_at IS NULL) AS unfinished
-     GROUP BY state
-    """
+    _COUNT = "SELECT state::text, count(*) AS tasks FROM task WHERE ended_at IS NULL GROUP BY state"
     # A requeued attempt has ended, though its task has not and its filers' last words may never come.
     _FILERS = """
     SELECT f.task_id, f.attempt, f.container, f.start_time, f.files, f.bytes, f.bytes_per_second,
