@@ -1,5 +1,6 @@
 """A source of inputs that sends half of a file, and goes on when a story says so."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,16 @@ from serving import port_of, serving
 
 HALF = 512 * 1024  # more than a pipe and a filer hold: a reader has it before the rest is sent
 Send = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+
+
+def rest_when(asked: asyncio.Event, *, half: int = HALF) -> Send:
+    """The second half is sent when it is asked for."""
+
+    async def send(_: web.Request, response: web.StreamResponse) -> None:
+        await asked.wait()
+        await response.write(b"2" * half)
+
+    return send
 
 
 @asynccontextmanager

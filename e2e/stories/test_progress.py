@@ -4,10 +4,9 @@ import asyncio
 import re
 
 import pytest
-from aiohttp import web
 
 from documents import assert_ended, sh, stdout, system_logs
-from halves import halves
+from halves import halves, rest_when
 from kube import Kube, Node
 from lab.images import Images
 from tes_client import TesClient
@@ -23,11 +22,7 @@ async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
 ) -> None:
     seen = asyncio.Event()
 
-    async def second_half(_: web.Request, response: web.StreamResponse) -> None:
-        await seen.wait()
-        await response.write(b"2" * _HALF)
-
-    async with halves(node, second_half, half=_HALF) as url:
+    async with halves(node, rest_when(seen, half=_HALF), half=_HALF) as url:
         task_id = await client.create(
             {
                 "executors": [sh(images.busybox, "wc -c </in/reads")],

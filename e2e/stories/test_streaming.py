@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
-from halves import HALF, halves
+from halves import HALF, halves, rest_when
 from kube import Kube, Node, containers
 from lab.images import Images
 from storage import Bucket
@@ -21,12 +21,8 @@ async def test_an_executor_reads_before_the_download_has_ended(
 ) -> None:
     read = asyncio.Event()
 
-    async def second_half(_: web.Request, response: web.StreamResponse) -> None:
-        await read.wait()
-        await response.write(b"2" * HALF)
-
     script = f"exec </in/reads; head -c {HALF} | wc -c; wc -c"
-    async with halves(node, second_half) as url:
+    async with halves(node, rest_when(read)) as url:
         task_id = await third_client.create(
             {
                 "executors": [sh(images.busybox, script)],
