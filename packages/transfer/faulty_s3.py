@@ -6,6 +6,7 @@ bits over in both directions, loses answers, and lets objects change between two
 
 import http.client
 import random
+import re
 import socket
 import struct
 import threading
@@ -14,17 +15,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 SLOW = b"<Error><Code>SlowDown</Code></Error>"
 FAULTS = ("reset", "storm", "slow", "truncated", "flipped", "flipped-request", "lost", "changed")
 _STORM = 3  # requests in a row
 _PIECE = 16 * 1024
+_BEGUN = re.compile(r"<InitiateMultipartUploadResult.*<UploadId>(.+)</UploadId>", re.DOTALL)
 _AT_END = struct.pack("ii", 1, 0)  # SO_LINGER: close sends a reset
 
 
 class Mischief:
-    """What goes wrong, decided one request after the other; `share` of the requests meets a fault."""
+    """What goes wrong, decided one request after the other; `share` of the requests meets a fault.
+
+    `stay`: the ids of uploads in parts that nobody can end: their beginning was not told, or their abort did
+    not arrive.
+    """
 
     def __init__(self, seed: int, share: float) -> None:
         self._random = random.Random(seed)  # noqa: S311
@@ -32,6 +38,7 @@ class Mischief:
         self._lock = threading.Lock()
         self._storm = 0
         self.done: Counter[str] = Counter()
+        self.stay: set[str] = set()
 
     def next(self) -> tuple[str | None, float]:
         """A fault, and a number in [0, 1) that says where it strikes."""
@@ -91,6 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         fault, where = self.mischief.next()
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if fault in {"reset", "storm"} and self.command == "DELETE":
+            self.mischief.stay.update(parse_qs(urlsplit(self.path).query).get("uploadId", ()))
         if fault == "reset":
             self._reset()
         elif fault == "storm":
@@ -107,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _spoilt(self, fault: str | None, where: float, answer: tuple[int, dict[str, str], bytes]) -> None:
         status, headers, body = answer
+        if fault in {"lost", "truncated", "flipped"}:
+            self.mischief.stay.update(_BEGUN.findall(body.decode(errors="replace")))
         if fault == "lost":
             self._reset()
         elif fault == "truncated":

@@ -12,6 +12,7 @@ from typing import TypeVar
 from poiesis_transfer.errors import Passing, Permanent
 
 AT_ONCE = 16  # files, and requests that carry bytes
+_LOOK_SECONDS = 0.25
 
 _T = TypeVar("_T")
 _END = object()
@@ -138,10 +139,15 @@ class _Group:
             self._ended.append(ended)
 
     def wait(self) -> None:
-        """Until all hands have ended. Not by Thread.join: if a signal's handler raises there, CPython before
-        3.13 takes the thread for ended (gh-90882)."""
+        """Until all hands have ended.
+
+        Not by Thread.join: if a signal's handler raises there, CPython before 3.13 takes the thread for ended
+        (gh-90882). Not without a timeout: a signal that comes after the GIL is given up and before the thread
+        sleeps does not wake it, and its handler would run only when the work has ended by itself.
+        """
         for ended in self._ended:
-            ended.wait()
+            while not ended.wait(_LOOK_SECONDS):
+                pass
 
     def _hand(self, ended: threading.Event) -> None:
         _HERE.halt = self.halt

@@ -191,6 +191,7 @@ class Web:
         while True:
             connection, fresh = self._connection(url)
             try:
+                pool.check()  # an interrupt finds no socket to break while it is connected
                 target, sent = self._line(url)
                 _send(connection, (method, target), {"host": url.authority, **headers, **sent}, body)
                 return connection, connection.getresponse()

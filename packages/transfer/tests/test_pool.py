@@ -1,4 +1,7 @@
+import signal
+import sys
 import threading
+from types import FrameType
 
 import pytest
 
@@ -114,3 +117,37 @@ def test_what_the_source_raises_is_raised():
 
     with pytest.raises(Permanent, match="listing"):
         for_each(source(), lambda _: None)
+
+
+class _Signalled(BaseException):
+    """What the handler of the filers raises."""
+
+
+def test_a_signal_that_does_not_wake_the_main_thread_ends_the_work_all_the_same():
+    ended: list[str] = []
+
+    def work(number: int) -> None:
+        while not waits_for_hands(sys._current_frames()[main]):
+            pool.wait(0.01)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # as if it came right before the sleep
+        try:
+            pool.wait(SECONDS)
+        except pool.Stopped:
+            ended.append("stopped")
+
+    def waits_for_hands(frame: FrameType | None) -> bool:
+        return frame is not None and (
+            frame.f_code is pool._Group.wait.__code__ or waits_for_hands(frame.f_back)
+        )
+
+    def handle(*_: object) -> None:
+        raise _Signalled
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with pytest.raises(_Signalled):
+            for_each([1], work)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert ended == ["stopped"]

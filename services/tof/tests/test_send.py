@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +258,20 @@ class Stalling(http.server.BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
+@contextmanager
+def serving(handler: type[Stalling]) -> Iterator[str]:
+    """Its URL."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_sigterm_aborts_an_upload_that_hangs_and_ends_at_once(tmp_path: Path, root: Path):
     with (root / "out/big").open("wb") as file:
         file.truncate(100 * MIB)
@@ -266,23 +282,19 @@ def test_sigterm_aborts_an_upload_that_hangs_and_ends_at_once(tmp_path: Path, ro
         asked = queue.Queue()
         over = threading.Event()
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
-        serving.start()
-        there = S3Config(
-            endpoint_url=f"http://127.0.0.1:{server.server_port}", access_key_id="a", secret_access_key="b"
-        )
+    with serving(Handler) as url:
+        there = S3Config(endpoint_url=url, access_key_id="a", secret_access_key="b")
         places = {"POIESIS_RUN": str(tmp_path), "POIESIS_WORK_LIST": str(tmp_path / "work.json")}
         with subprocess.Popen(
             [sys.executable, "-m", "poiesis_tof"], env=environment(there) | places, stderr=subprocess.PIPE
         ) as process:
-            assert Handler.asked.get(timeout=60) == "PUT"
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=20)  # less than an idle connection is waited for
-        Handler.over.set()
-        server.shutdown()
-        serving.join()
+            try:
+                assert Handler.asked.get(timeout=60) == "PUT"
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=20)  # less than an idle connection is waited for
+            finally:
+                process.kill()
+                Handler.over.set()
     assert process.returncode == 143
     asked = []
     while not Handler.asked.empty():
