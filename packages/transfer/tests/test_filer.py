@@ -100,7 +100,7 @@ def test_sigterm_ends_the_work_and_lets_it_clean_up(run, tmp_path: Path):
         assert process.stdout is not None
         assert process.stdout.readline() == b"started\n"
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     assert process.returncode == 143
     assert parse_progress((tmp_path / "progress.jsonl").read_bytes()).warnings == ("cleaned up",)
 

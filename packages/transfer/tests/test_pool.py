@@ -9,7 +9,7 @@ from poiesis_transfer import pool
 from poiesis_transfer.errors import Passing, Permanent
 from poiesis_transfer.pool import for_each
 
-SECONDS = 10  # until a wait that nobody ends fails the test
+SECONDS = 60  # until a wait that nobody ends fails the test
 
 
 def test_everything_is_worked_on_and_never_too_much_at_once():

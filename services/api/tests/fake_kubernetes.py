@@ -71,7 +71,7 @@ class FakeKubernetes:
 
     async def until(self, call: str) -> None:
         """A request of this kind has been answered."""
-        async with asyncio.timeout(10), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: call in self.calls)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:

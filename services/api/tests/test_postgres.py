@@ -116,7 +116,7 @@ async def _cut_under(dsn: str, statement: str, *, times: int) -> None:
     """End the backend that runs the statement, and the next that does."""
     owner = await asyncpg.connect(dsn)
     cut: set[int] = set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(cut) < times:
             pids = await owner.fetch(UNDER, f"{statement}%", list(cut))
             cut.update(row["pid"] for row in pids)

@@ -444,7 +444,7 @@ async def test_run_submits_at_once_when_it_is_woken_and_ends_when_it_is_stopped(
     submitter.wake()
     await kubernetes.until("PATCH Job")
     stop.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await running
     await assert_submitted(pool, kubernetes, task_id)
 
@@ -456,7 +456,7 @@ async def test_more_tasks_than_fit_at_once_are_all_submitted_by_one_wake(pool, k
         await create(pool)
     stop = asyncio.Event()
     running = asyncio.create_task(submitter.run(stop))
-    async with asyncio.timeout(20), kubernetes.changed:
+    async with asyncio.timeout(60), kubernetes.changed:
         await kubernetes.changed.wait_for(lambda: kubernetes.calls.count("PATCH Job") == 7)
     stop.set()
     await running

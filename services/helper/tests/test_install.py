@@ -8,7 +8,7 @@ import pytest
 
 def _install(helper, *words, **popen):
     return subprocess.run(
-        [helper, "install", *map(str, words)], capture_output=True, timeout=10, check=False, **popen
+        [helper, "install", *map(str, words)], capture_output=True, timeout=60, check=False, **popen
     )
 
 

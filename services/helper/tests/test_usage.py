@@ -52,7 +52,7 @@ RUN = ["run", "--run", "/tmp"]
     ],
 )
 def test_what_is_not_understood_is_named_and_nothing_is_done(helper, words, named):
-    ended = subprocess.run([helper, *words], capture_output=True, text=True, timeout=10, check=False)
+    ended = subprocess.run([helper, *words], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout) == (64, "")
     message, usage = ended.stderr.splitlines()
     assert named in message
@@ -78,7 +78,7 @@ def test_what_is_not_understood_is_named_and_nothing_is_done(helper, words, name
     ],
 )  # fmt: skip
 def test_help_names_every_option(helper, verb, options):
-    ended = subprocess.run([helper, *verb, "--help"], capture_output=True, text=True, timeout=10, check=False)
+    ended = subprocess.run([helper, *verb, "--help"], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("usage: helper ")
     assert {option for option in options if option not in ended.stdout} == set()

@@ -38,7 +38,7 @@ def test_wait_exits_as_the_acknowledgement_says(waiting, tmp_path, content, code
     (tmp_path / "new").write_bytes(content)
     (tmp_path / "new").rename(tmp_path / "ack")
     process = process or waiting()
-    assert (*process.communicate(timeout=10), process.returncode) == (b"", b"", code)
+    assert (*process.communicate(timeout=60), process.returncode) == (b"", b"", code)
 
 
 def test_wait_is_woken_by_the_file_and_not_by_a_poll(waiting, tmp_path):
@@ -73,7 +73,7 @@ def test_wait_finds_a_file_whose_directory_came_later(helper, tmp_path):
 
 def test_wait_says_that_nobody_acknowledged(waiting, tmp_path):
     process = waiting("--timeout", "1")
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     message = b"poiesis: nobody acknowledged the end of the task in %b within 1 s\n" % os.fsencode(
         tmp_path / "ack"
     )

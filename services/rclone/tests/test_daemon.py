@@ -14,7 +14,7 @@ from poiesis_rclone.daemon import Rclone, running
 from poiesis_transfer import pool
 from poiesis_transfer.errors import NotFound, Passing, Permanent
 
-SECONDS = 10  # until a wait that nobody ends fails the test
+SECONDS = 60  # until a wait that nobody ends fails the test
 
 
 class Control(socketserver.ThreadingUnixStreamServer):

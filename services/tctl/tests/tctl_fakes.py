@@ -7,7 +7,7 @@ import re
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 from aiohttp import web
@@ -89,15 +89,13 @@ class FakeApi:
         self.oldest = self.version
         self.history.clear()
 
-    async def until(self, true: Callable[[], bool], seconds: float = 10.0) -> None:
-        """Wait for requests to make it so."""
-        async with asyncio.timeout(seconds):
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait for requests to make it so, or for what else does: it is looked at every moment."""
+        async with asyncio.timeout(60), self._changed:
             while not true():
-                async with self._changed:
-                    waiter = asyncio.ensure_future(self._changed.wait())
-                    await asyncio.wait({waiter}, timeout=0.02)
-                    waiter.cancel()
-                    await asyncio.gather(waiter, return_exceptions=True)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await self._changed.wait()
 
     def asked(self, method: str, kind: str) -> list[dict[str, str]]:
         """Queries of the requests so far; `watch` for a method."""

@@ -74,14 +74,14 @@ class World:
 
     async def until(self, task_id: UUID, state: str) -> dict[str, Any]:
         """The task once it has that state."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (found := await task_of(self.db, task_id))["state"] != state:
                 assert found["reported_by"] is None, found
                 await asyncio.sleep(0.02)
         return found
 
     async def until_said(self, task_id: UUID, text: str) -> tuple[int | None, str, str]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (found := [one for one in await logs_of(self.db, task_id) if text in one[2]]):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         return found[0]
@@ -561,7 +561,7 @@ async def _scrape(url: str) -> dict[str, float]:
 
 
 async def _until_scraped(url: str, true: Callable[[dict[str, float]], bool]) -> dict[str, float]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not true(found := await _scrape(url)):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return found
@@ -667,6 +667,6 @@ async def test_leader_that_is_killed_is_replaced_and_what_it_missed_is_found(wor
         for path in ("/healthz", "/readyz"):
             assert await _status(f"{other.health}{path}") == 200
         other.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await other.wait() == 0
         assert _holder(world) == ""

@@ -291,7 +291,7 @@ def test_sigterm_aborts_an_upload_that_hangs_and_ends_at_once(tmp_path: Path, ro
             try:
                 assert Handler.asked.get(timeout=60) == "PUT"
                 process.send_signal(signal.SIGTERM)
-                process.communicate(timeout=20)  # less than an idle connection is waited for
+                process.communicate(timeout=40)  # less than an idle connection is waited for
             finally:
                 process.kill()
                 Handler.over.set()
