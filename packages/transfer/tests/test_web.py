@@ -3,6 +3,7 @@ import asyncio
 import hashlib
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from aiohttp import web as server
 from aiohttp.test_utils import TestServer, unused_port
 
 from poiesis_transfer import fetch as fetch_module
+from poiesis_transfer import pool
 from poiesis_transfer import web as web_module
 from poiesis_transfer.addresses import Allowed
 from poiesis_transfer.errors import NotFound, Passing, Permanent, Refused, TransferError
@@ -21,7 +23,7 @@ from poiesis_transfer.files import Landing
 from poiesis_transfer.pages import fetch_page
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
-from poiesis_transfer.web import Limits, Web, environments_proxy, retry_after, status_error, translated
+from poiesis_transfer.web import Limits, Url, Web, environments_proxy, retry_after, status_error, translated
 
 Handler = Callable[[server.Request], Awaitable[server.StreamResponse]]
 BODY = bytes(range(256)) * 20_000  # 5 MB: several blocks
@@ -416,6 +418,37 @@ async def test_a_proxy_is_asked_for_the_whole_url_and_keeps_no_address_secret(un
     assert request.headers["Proxy-Authorization"] == "Basic dXNlcjpwYXNz"
     with pytest.raises(Refused):
         await get("http://169.254.169.254/x", proxy=lambda *_: proxy, allowed=Allowed())
+
+
+def test_a_request_that_connects_while_its_group_is_interrupted_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    connecting, interrupted = threading.Event(), threading.Event()
+    web = Web(limits=LIMITS)
+
+    def resolve(*_: object, **__: object) -> Any:
+        connecting.set()
+        assert interrupted.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", listening.getsockname())]
+
+    def interrupt() -> None:
+        web.interrupt()
+        interrupted.set()
+
+    def work(number: int) -> None:
+        if number == 0:
+            assert connecting.wait(60)
+            raise Permanent("the other one")
+        with web.get(Url.parse("http://files.example/x"), "x", {}):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr(web_module.socket, "getaddrinfo", resolve)
+        with pytest.raises(Permanent, match="the other one"):
+            pool.for_each(range(2), work, at_once=2, interrupt=interrupt)
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.recv(1000) == b""
 
 
 def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch):
