@@ -80,12 +80,13 @@ def test_a_filer_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, cap
 
 def test_sigterm_ends_the_work_and_lets_it_clean_up(run, tmp_path: Path):
     code = (
-        "import sys, threading\n"
+        "import sys, time\n"
         "from poiesis_transfer import filer\n"
         "def work(config, work, progress):\n"
         "    try:\n"
         "        print('started', flush=True)\n"
-        "        threading.Event().wait()\n"
+        "        while True:\n"
+        "            time.sleep(0.1)  # a signal right before a sleep does not wake it\n"
         "    finally:\n"
         "        progress.warning('cleaned up')\n"
         "sys.exit(filer.main('test', 'about', work))\n"

@@ -127,7 +127,7 @@ class FakeIssuer:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Of what requests change; within seconds."""
-        async with asyncio.timeout(60), self._changed:
+        async with asyncio.timeout(20), self._changed:
             await self._changed.wait_for(condition)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

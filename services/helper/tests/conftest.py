@@ -83,7 +83,7 @@ class Container:
 
     def run(self, *argv: str | bytes | Path, options: Sequence[str | Path] = (), **popen) -> Ended:
         process = self.start(*argv, options=options, **popen)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=30)
         return Ended(process.returncode, out, err)
 
     def sh(self, script: str, options: Sequence[str | Path] = (), **popen) -> Ended:

@@ -89,9 +89,9 @@ class FakeApi:
         self.oldest = self.version
         self.history.clear()
 
-    async def until(self, true: Callable[[], bool]) -> None:
+    async def until(self, true: Callable[[], bool], seconds: float = 10.0) -> None:
         """Wait for requests to make it so, or for what else does: it is looked at every moment."""
-        async with asyncio.timeout(60), self._changed:
+        async with asyncio.timeout(seconds), self._changed:
             while not true():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(0.02):

@@ -74,14 +74,14 @@ class World:
 
     async def until(self, task_id: UUID, state: str) -> dict[str, Any]:
         """The task once it has that state."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(10):
             while (found := await task_of(self.db, task_id))["state"] != state:
                 assert found["reported_by"] is None, found
                 await asyncio.sleep(0.02)
         return found
 
     async def until_said(self, task_id: UUID, text: str) -> tuple[int | None, str, str]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(10):
             while not (found := [one for one in await logs_of(self.db, task_id) if text in one[2]]):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         return found[0]
@@ -561,7 +561,7 @@ async def _scrape(url: str) -> dict[str, float]:
 
 
 async def _until_scraped(url: str, true: Callable[[dict[str, float]], bool]) -> dict[str, float]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(10):
         while not true(found := await _scrape(url)):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return found
@@ -651,7 +651,8 @@ async def test_leader_that_is_killed_is_replaced_and_what_it_missed_is_found(wor
         name: process(world, name, tmp_path) for name in ("tctl-a", "tctl-b")
     }
     async with replicas["tctl-a"] as a, replicas["tctl-b"] as b:
-        await world.api.until(world.has("rolebindings", stored["metadata"]["name"]))
+        bound = world.has("rolebindings", stored["metadata"]["name"])
+        await world.api.until(bound, seconds=60)  # two processes start
         first = _holder(world)
         leader, other = (a, b) if first == "tctl-a" else (b, a)
         assert await _status(f"{leader.health}/readyz") == 200
@@ -667,6 +668,6 @@ async def test_leader_that_is_killed_is_replaced_and_what_it_missed_is_found(wor
         for path in ("/healthz", "/readyz"):
             assert await _status(f"{other.health}{path}") == 200
         other.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(10):
             assert await other.wait() == 0
         assert _holder(world) == ""

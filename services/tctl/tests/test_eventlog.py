@@ -42,7 +42,7 @@ class World:
     async def until_told(self, task_id: UUID, *messages: str) -> None:
         """The task's lines are these, in whatever order."""
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(10):
                 while await self.told(task_id) != sorted(messages):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:
@@ -217,7 +217,7 @@ async def test_events_hold_up_no_decision(world, monkeypatch):
 
 
 async def _complete(world: World, task_id: UUID) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(10):
         while (await task_of(world.db, task_id))["state"] != "COMPLETE":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 

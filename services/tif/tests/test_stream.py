@@ -22,7 +22,7 @@ from s3_for_tests import environment
 
 BODY = bytes(range(256)) * 4096  # 1 MiB: more than a pipe holds
 HALF = len(BODY) // 2
-PATIENCE = 60.0
+PATIENCE = 40.0  # less than a silent source is waited for
 Answer = Callable[["Request"], None]
 
 

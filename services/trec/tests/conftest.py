@@ -154,7 +154,7 @@ class Lab:
             one.killed()
 
     async def eventually(
-        self, look: Callable[[], Awaitable[Any]], expected: Any, seconds: float = 60
+        self, look: Callable[[], Awaitable[Any]], expected: Any, seconds: float = 10
     ) -> None:
         """Wait until `look()` gives `expected`."""
         end = time.monotonic() + seconds

@@ -63,7 +63,7 @@ def test_sigterm_is_exit_0_even_before_there_is_a_handler(env, root):
     assert process.stderr is not None
     first = process.stderr.readline()
     process.send_signal(signal.SIGTERM)
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "recording task" in first
     assert "told to end" in rest
@@ -84,7 +84,7 @@ def test_what_the_hook_installs_is_there_when_it_records(env, root, tmp_path):
     assert "recording task" in process.stderr.readline()
     assert made.is_dir()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=30)
     assert process.returncode == 0
 
 
@@ -100,7 +100,7 @@ def test_it_records_also_if_that_fails(env, root, command):
     assert command[0] in process.stderr.readline()
     assert "recording task" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=30)
 
 
 def test_only_what_is_needed_is_loaded(env):

@@ -137,7 +137,7 @@ async def test_the_watch_survives_everything_an_api_server_can_do(certificate, t
     async with api.serve(certificate, tmp_path) as where:
         watch = PodWatch(where, POD, changed)
         task = asyncio.create_task(watch.run())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(20):
             await changed.wait()
         task.cancel()
         await asyncio.wait({task})
@@ -157,7 +157,7 @@ async def test_the_token_is_read_again_at_each_connect(certificate, tmp_path):
     api = FakeApi(rotates, events(added(pod(waiting("pause", "ErrImagePull"))), then=forever))
     async with api.serve(certificate, tmp_path) as where:
         task = asyncio.create_task(PodWatch(where, POD, changed).run())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(10):
             await changed.wait()
         task.cancel()
         await asyncio.wait({task})
