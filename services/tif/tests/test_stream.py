@@ -182,9 +182,7 @@ class Streamer:
         """It has its progress open: it does that when no signal can surprise it any more."""
         deadline = time.monotonic() + PATIENCE
         progress = self._run / "progress.jsonl"
-        while not any(
-            progress.exists() and fd.samefile(progress) for fd in Path(f"/proc/{pid}/fd").iterdir()
-        ):
+        while not any(_is_file(fd, progress) for fd in Path(f"/proc/{pid}/fd").iterdir()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
@@ -192,6 +190,14 @@ class Streamer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+
+def _is_file(fd: Path, path: Path) -> bool:
+    """Not if one of them is not there, or not any more: a process closes what it has opened."""
+    try:
+        return fd.samefile(path)
+    except FileNotFoundError:
+        return False
 
 
 @pytest.fixture
