@@ -13,9 +13,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from served_for_tests import serving_http
 
 SLOW = b"<Error><Code>SlowDown</Code></Error>"
 FAULTS = ("reset", "storm", "slow", "truncated", "flipped", "flipped-request", "lost", "changed")
@@ -67,16 +69,8 @@ def faulty(endpoint: str, mischief: Mischief, change: Callable[[str], None]) -> 
 
     Handler.mischief = mischief
     Handler.change = staticmethod(change)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    serving = threading.Thread(target=server.serve_forever, args=(0.05,))
-    serving.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        serving.join()
-        server.server_close()
+    with serving_http(Handler) as url:
+        yield url
 
 
 class _Handler(BaseHTTPRequestHandler):

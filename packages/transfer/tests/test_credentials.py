@@ -2,9 +2,6 @@
 
 import http.server
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
@@ -15,6 +12,7 @@ from poiesis_transfer.config import S3Config
 from poiesis_transfer.credentials import Chain, identity
 from poiesis_transfer.errors import Permanent
 from poiesis_transfer.sigv4 import Credentials
+from served_for_tests import serving_http
 
 
 class Quiet(http.server.BaseHTTPRequestHandler):
@@ -29,17 +27,6 @@ class Quiet(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         """Nothing is logged."""
-
-
-@contextmanager
-def serving(handler: type[Quiet]) -> Iterator[str]:
-    """Its URL."""
-    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 def soon() -> str:
@@ -68,7 +55,7 @@ def role(nowhere, monkeypatch: pytest.MonkeyPatch):
             answer = {"AccessKeyId": given[-1], "SecretAccessKey": "s", "Token": "t"}
             self.answer(json.dumps({**answer, "Expiration": soon()}), "application/json")
 
-    with serving(Handler) as url:
+    with serving_http(Handler) as url:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/role")
         yield given
 
@@ -111,7 +98,7 @@ def sts(nowhere, monkeypatch: pytest.MonkeyPatch, tmp_path):
             answer = STS_ANSWER.format(key=f"key-of-{form['WebIdentityToken']}", expires=soon())
             self.answer(answer, "text/xml")
 
-    with serving(Handler) as url:
+    with serving_http(Handler) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
         monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/tes")
         monkeypatch.setenv("AWS_ROLE_SESSION_NAME", "poiesis-1")

@@ -7,7 +7,6 @@ import hashlib
 import http.server
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from poiesis_transfer.s3 import MIB, S3Object, S3Store, answer_error, part_size
 from poiesis_transfer.stores import S3Stores
 from poiesis_transfer.urls import S3Url
 from s3_for_tests import keys
+from served_for_tests import serving
 
 QUICK = Retry(attempts=2, first_seconds=0.001)
 CHANGED_KEY = "a-wrong-secret-key"
@@ -405,14 +405,10 @@ class Scripted(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def scripted():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Scripted) as server:
-        server.daemon_threads = True
-        cast("Any", server).seen = []
-        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
-        serving.start()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
+    cast("Any", server).seen = []
+    with serving(server):
         yield server
-        server.shutdown()
-        serving.join()
 
 
 def there(server: Any, **changes: Any) -> S3Config:

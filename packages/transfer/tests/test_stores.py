@@ -24,6 +24,7 @@ from poiesis_transfer.s3 import S3Object
 from poiesis_transfer.stores import S3Stores
 from poiesis_transfer.urls import S3Url
 from s3_for_tests import keys, keys_of
+from served_for_tests import serving
 
 QUICK = Retry(attempts=2, first_seconds=0.001)
 
@@ -187,12 +188,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
-    with Recorder(seconds=0.1) as server:
-        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
-        serving.start()
+    server = Recorder(seconds=0.1)
+    with serving(server):
         yield server
-        server.shutdown()
-        serving.join()
 
 
 def test_an_entrys_ways_are_its_own(recorder: Recorder, tmp_path: Path):

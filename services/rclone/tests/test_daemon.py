@@ -13,6 +13,7 @@ import pytest
 from poiesis_rclone.daemon import Rclone, running
 from poiesis_transfer import pool
 from poiesis_transfer.errors import NotFound, Passing, Permanent
+from served_for_tests import serving
 
 SECONDS = 60  # until a wait that nobody ends fails the test
 
@@ -53,13 +54,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[Control]:
-    with Control(tmp_path / "socket") as server:
-        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
-        serving.start()
+    server = Control(tmp_path / "socket")
+    with serving(server):
         yield server
         server.over.set()
-        server.shutdown()
-        serving.join()
 
 
 @pytest.fixture

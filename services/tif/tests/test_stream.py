@@ -19,6 +19,7 @@ import pytest
 from poiesis_models.worklist import InputItem, WorkList
 from poiesis_transfer.config import S3Config
 from s3_for_tests import environment
+from served_for_tests import serving
 
 BODY = bytes(range(256)) * 4096  # 1 MiB: more than a pipe holds
 HALF = len(BODY) // 2
@@ -70,13 +71,9 @@ class Source(ThreadingHTTPServer):
 @pytest.fixture
 def source() -> Iterator[Source]:
     server = Source()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield server
-    server.go_on.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
+        server.go_on.set()
 
 
 def whole(request: Request) -> None:

@@ -11,8 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from poiesis_models.s3credentials import S3Credentials, to_json
 from poiesis_models.worklist import OutputItem, WorkList
 from poiesis_transfer.config import S3Config
 from s3_for_tests import Ended, environment, keys, keys_of, run_filer
+from served_for_tests import serving_http
 
 MIB = 1024 * 1024
 
@@ -258,20 +257,6 @@ class Stalling(http.server.BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
-@contextmanager
-def serving(handler: type[Stalling]) -> Iterator[str]:
-    """Its URL."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_sigterm_aborts_an_upload_that_hangs_and_ends_at_once(tmp_path: Path, root: Path):
     with (root / "out/big").open("wb") as file:
         file.truncate(100 * MIB)
@@ -282,7 +267,7 @@ def test_sigterm_aborts_an_upload_that_hangs_and_ends_at_once(tmp_path: Path, ro
         asked = queue.Queue()
         over = threading.Event()
 
-    with serving(Handler) as url:
+    with serving_http(Handler) as url:
         there = S3Config(endpoint_url=url, access_key_id="a", secret_access_key="b")
         places = {"POIESIS_RUN": str(tmp_path), "POIESIS_WORK_LIST": str(tmp_path / "work.json")}
         with subprocess.Popen(
