@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
 
 CHART = Path(__file__).parents[1] / "poiesis"
 FLOOR = "1.29.0"
@@ -215,7 +216,8 @@ def test_every_pod_passes_the_restricted_level(values):
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), name
         assert all(
-            set(volume) - {"name"} <= {"configMap", "emptyDir", "secret"} for volume in pod.get("volumes", [])
+            set(volume) - {"name"} <= {"configMap", "emptyDir", "projected", "secret"}
+            for volume in pod.get("volumes", [])
         ), name
         for container in pod["containers"]:
             assert container["securityContext"] == {
@@ -265,7 +267,7 @@ def test_the_embedded_database_comes_with_its_secrets_and_an_ordinary_job():
     made = one(manifests, "Secret", "poiesis-postgres")["stringData"]
     assert sorted(made) == ["api-dsn", "migrations-dsn", "password"]
     assert re.fullmatch(
-        r"postgresql://poiesis_api:\w{32}@poiesis-postgres:5432/poiesis\?sslmode=disable", made["api-dsn"]
+        r"postgresql://poiesis_api:\w{32}@poiesis-postgres:5432/poiesis\?sslmode=verify-full", made["api-dsn"]
     )
     job = one(manifests, "Job", "poiesis-migrations-1")
     assert "annotations" not in job["metadata"]
@@ -278,9 +280,80 @@ def test_task_pods_can_mount_nothing_but_the_recorders_dsn():
 
 
 def test_passwords_survive_an_uninstall_as_the_data_does():
-    for name in ("poiesis-postgres", "poiesis-recorder"):
+    for name in ("poiesis-postgres", "poiesis-recorder", "poiesis-postgres-tls"):
         annotations = one(render(), "Secret", name)["metadata"]["annotations"]
         assert annotations == {"helm.sh/resource-policy": "keep"}
+
+
+CA_USERS = (("Deployment", "poiesis-api"), ("Deployment", "poiesis-tctl"))
+
+
+def test_the_embedded_database_accepts_tls_with_a_password_only():
+    manifests = render()
+    rules = one(manifests, "ConfigMap", "poiesis-postgres")["data"]["pg_hba.conf"].splitlines()
+    assert rules == ["local all all trust", "hostssl all all all scram-sha-256"]
+    (container,) = one(manifests, "StatefulSet", "poiesis-postgres")["spec"]["template"]["spec"]["containers"]
+    assert {"ssl=on", "hba_file=/etc/poiesis-postgres/pg_hba.conf"} <= set(container["args"])
+
+
+def test_parameters_cannot_switch_tls_off():
+    manifests = render("postgresql.parameters.ssl=off", "postgresql.parameters.work_mem=8MB")
+    (container,) = one(manifests, "StatefulSet", "poiesis-postgres")["spec"]["template"]["spec"]["containers"]
+    assert {"ssl=on", "work_mem=8MB"} <= set(container["args"])
+    assert "ssl=off" not in container["args"]
+
+
+def test_the_certificate_is_for_the_name_in_the_dsns():
+    made = one(render(), "Secret", "poiesis-postgres-tls")["stringData"]
+    certificate, authority = (
+        x509.load_pem_x509_certificate(made[key].encode()) for key in ("tls.crt", "ca.crt")
+    )
+    certificate.verify_directly_issued_by(authority)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName)[:1] == ["poiesis-postgres"]
+    assert "PRIVATE KEY" not in made["ca.crt"]
+
+
+def ca_of(pod):
+    """The Secret and key that the first container reads PGSSLROOTCERT from."""
+    (container, *_) = pod["containers"]
+    path = environment(pod)["PGSSLROOTCERT"]
+    (mount,) = (one for one in container["volumeMounts"] if one["name"] == "postgres-ca")
+    (volume,) = (one["secret"] for one in pod["volumes"] if one["name"] == "postgres-ca")
+    (item,) = volume["items"]
+    assert path == f"{mount['mountPath']}/{item['path']}"
+    return volume["secretName"], item["key"]
+
+
+@pytest.mark.parametrize(
+    ("values", "job", "secret"),
+    [
+        ((), "poiesis-migrations-1", ("poiesis-postgres-tls", "ca.crt")),
+        (("postgresql.tlsSecret=mine",), "poiesis-migrations-1", ("mine", "ca.crt")),
+        (
+            (*EXTERNAL, "postgresql.caSecret.name=pg-ca", "postgresql.caSecret.key=root.pem"),
+            "poiesis-migrations",
+            ("pg-ca", "root.pem"),
+        ),
+    ],
+)
+def test_every_client_of_postgres_verifies_its_certificate(values, job, secret):
+    manifests = render(*values)
+    for kind, name in (*CA_USERS, ("Job", job)):
+        assert ca_of(one(manifests, kind, name)["spec"]["template"]["spec"]) == secret, name
+    assert config(manifests)["postgresCaSecret"] == {"name": secret[0], "key": secret[1]}
+
+
+def test_an_external_database_with_a_public_certificate_needs_no_ca_secret():
+    manifests = render(*EXTERNAL)
+    for kind, name in (*CA_USERS, ("Job", "poiesis-migrations")):
+        pod = one(manifests, kind, name)["spec"]["template"]["spec"]
+        assert "PGSSLROOTCERT" not in environment(pod), name
+    assert "postgresCaSecret" not in config(manifests)
+
+
+def test_a_certificate_of_ones_own_replaces_the_charts():
+    assert "poiesis-postgres-tls" not in names(render("postgresql.tlsSecret=mine"), "Secret")
 
 
 def test_an_external_database_is_migrated_by_a_hook_with_the_dsns_of_the_given_secret():
@@ -395,7 +468,7 @@ def test_storage_of_ones_own():
         *("storage.s3.region=eu-central-1", "storage.s3.addressingStyle=path", "storage.s3.caSecret.name=ca"),
         "storage.http.allow={10.20.0.0/16,files.example.org}",
     )
-    assert names(manifests, "Secret") == ["poiesis-postgres", "poiesis-recorder"]
+    assert names(manifests, "Secret") == ["poiesis-postgres", "poiesis-postgres-tls", "poiesis-recorder"]
     assert config(manifests)["storage"] == {
         "secretName": "keys",
         "endpoint": "https://s3.example.org",
@@ -588,7 +661,7 @@ def identity_files(manifests: list[Manifest]) -> dict[str, tuple[str, str]]:
     return {
         f"{mounted[volume['name']]}/{item['path']}": (volume["secret"]["secretName"], item["key"])
         for volume in pod["volumes"]
-        if "secret" in volume
+        if "secret" in volume and volume["name"].startswith("identity-")
         for item in volume["secret"]["items"]
     }
 

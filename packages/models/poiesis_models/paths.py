@@ -22,6 +22,9 @@ SHARED = "/poiesis/shared"  # a filer's shared volumes, each at its own prefix b
 RECORDER = "/poiesis/recorder"  # trec only
 RECORDER_TOKEN = "/poiesis/recorder/token"  # this task's token  # noqa: S105
 RECORDER_DSN = "/poiesis/recorder/dsn"
+POSTGRES_CA = (
+    "/poiesis/recorder/postgres-ca.crt"  # trusted for the DSN, if its certificate authority is private
+)
 KUBERNETES_TOKEN = "/poiesis/recorder/kubernetes/token"  # noqa: S105
 KUBERNETES_CA = "/poiesis/recorder/kubernetes/ca.crt"
 COLLECT = "/poiesis/collect"  # executors: the data root again, to copy outputs that lie in system directories

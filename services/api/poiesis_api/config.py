@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from poiesis_models import shared
@@ -226,7 +226,7 @@ class Executors(Section):
     )
     security_context: dict[str, Any] = Field(
         default={},
-        description="securityContext of executors, over allowPrivilegeEscalation: false",
+        description="securityContext of executors; NET_RAW is dropped in addition to what it drops",
     )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
         default=None, description="none: Kubernetes' rule (Always for :latest)"
@@ -235,6 +235,17 @@ class Executors(Section):
     on_error: Literal["upload", "skip"] = Field(
         default="upload", description="whether outputs are sent after a failed executor"
     )
+
+    @field_validator("security_context")
+    @classmethod
+    def _net_raw_is_not_added(cls, context: dict[str, Any]) -> dict[str, Any]:
+        """Containers of a Pod share its network: a raw socket reads and forges the recorder's packets."""
+        added = (context.get("capabilities") or {}).get("add") or []
+        if {str(name).upper().removeprefix("CAP_") for name in added} & {"NET_RAW"}:
+            raise ValueError("capabilities.add must not contain NET_RAW: executors never have it")
+        if context.get("privileged"):
+            raise ValueError("privileged must be false: it includes NET_RAW, which executors never have")
+        return context
 
 
 class Requests(Section):
@@ -332,6 +343,9 @@ class TaskPodConfig(Section):
     filers: list[Filer] = Field(min_length=1, description="literal inputs go to the first that has inputs")
     storage: Storage = Storage()
     recorder_secret: NonEmpty = Field(description="Secret whose key `recorder-dsn` trec connects with")
+    postgres_ca_secret: CaSecret | None = Field(
+        default=None, description="certificate authority that trec trusts for Postgres (PGSSLROOTCERT)"
+    )
     volume: Volume = Volume()
     executors: Executors = Executors()
     resources: Resources = Resources()

@@ -86,6 +86,8 @@ def driver_errors() -> Iterator[None]:
     """Raise StorageUnavailable if Postgres is away. No error holds a row, for in it may be a signed URL."""
     try:
         yield
+    except OSError as error:  # before ValueError: a certificate that cannot be verified is both
+        raise StorageUnavailable("the database does not answer; try again") from error
     except ValueError:  # the driver's own DataError, an InterfaceError: a mistake of ours
         raise
     except _AWAY as error:

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from posixpath import basename
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -521,6 +522,7 @@ def recorder_container(layout: Layout, config: TaskPodConfig) -> Manifest:
             _env("POIESIS_INSTALL", json.dumps(install_command(layout))),
             _env("POIESIS_LOG_BYTES", str(config.executors.log_bytes)),
             _env("POIESIS_GRACE_SECONDS", str(config.termination_grace_period_seconds)),
+            *([_env("PGSSLROOTCERT", paths.POSTGRES_CA)] if config.postgres_ca_secret else []),
         ],
         "lifecycle": {"postStart": {"exec": {"command": install_command(layout)}}},
         "resources": _resources(config.resources.trec),
@@ -684,7 +686,7 @@ def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Man
         "command": executor_command(index, layout, config),
         "env": [_env(key, value) for key, value in (executor.env or {}).items()],
         "resources": executor_resources(layout, config),
-        "securityContext": {"allowPrivilegeEscalation": False, **config.executors.security_context},
+        "securityContext": executor_security_context(config.executors.security_context),
         "volumeMounts": [
             *_run_mounts(name),
             *(
@@ -700,6 +702,19 @@ def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Man
     if config.executors.image_pull_policy is not None:
         container["imagePullPolicy"] = config.executors.image_pull_policy
     return container
+
+
+def executor_security_context(configured: Mapping[str, Any]) -> Manifest:
+    """Return the operator's securityContext without NET_RAW.
+
+    An executor shares the Pod's network with the recorder, and the node's bridge with other Pods: with a raw
+    socket it could read and forge their packets. Runtimes drop after they add, so `add: [ALL]` is covered.
+    """
+    capabilities = configured.get("capabilities") or {}
+    drop = capabilities.get("drop") or []
+    if not {"ALL", "NET_RAW"} & set(drop):
+        drop = [*drop, "NET_RAW"]
+    return {"allowPrivilegeEscalation": False, **configured, "capabilities": {**capabilities, "drop": drop}}
 
 
 def executor_command(index: int, layout: Layout, config: TaskPodConfig) -> list[str]:
@@ -923,9 +938,11 @@ def _task_volume(layout: Layout, config: TaskPodConfig) -> Manifest:
 
 
 def _recorder_sources(layout: Layout, config: TaskPodConfig) -> list[Manifest]:
+    authority = config.postgres_ca_secret
     return [
         _from_secret(layout.name, {"token": "token"}),
         _from_secret(config.recorder_secret, {"recorder-dsn": "dsn"}),
+        *([_from_secret(authority.name, {authority.key: basename(paths.POSTGRES_CA)})] if authority else []),
         {"serviceAccountToken": {"path": "kubernetes/token", "expirationSeconds": TOKEN_SECONDS}},
         {
             "configMap": {

@@ -61,6 +61,14 @@ def test_a_dsn_of_another_database_is_refused_without_showing_it(env):
         ({"images": {}}, "images.trec"),
         ({"queue": {"maxActiveTasks": 0}}, "queue.maxActiveTasks"),
         ({"queue": {"maxActive": 1}}, "queue.maxActive"),
+        *(
+            (
+                {"executors": {"securityContext": {"capabilities": {"add": [name]}}}},
+                "executors.securityContext: .*NET_RAW",
+            )
+            for name in ("NET_RAW", "CAP_NET_RAW")
+        ),
+        ({"executors": {"securityContext": {"privileged": True}}}, "executors.securityContext: .*privileged"),
         ({"volume": {"type": "nfs"}}, "volume.type"),
         ({"filers": []}, "filers"),
         ({"filers": SMALLEST["filers"] * 2}, "two have the same name"),

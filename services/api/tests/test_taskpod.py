@@ -144,7 +144,7 @@ def test_the_smallest_task_is_a_job_a_service_account_and_a_secret(config):
             "requests": {"cpu": "1", "memory": "2Gi"},
             "limits": {"cpu": "1", "memory": "2Gi"},
         },
-        "securityContext": {"allowPrivilegeEscalation": False},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["NET_RAW"]}},
         "volumeMounts": run_mounts("executor-0"),
     }
     pause = {
@@ -458,7 +458,7 @@ def test_an_executor_as_tes_gives_it(config):
         "workingDir": "/w",
         "env": [{"name": "A", "value": "$$(B)"}, {"name": "C", "value": "$$"}],
         "resources": {"requests": asked, "limits": asked},
-        "securityContext": {"allowPrivilegeEscalation": False},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["NET_RAW"]}},
         "volumeMounts": run_mounts("executor-0"),
     }
 
@@ -479,6 +479,37 @@ def test_executors_have_the_configured_security_context(config):
     executor = container(task_objects(task(), fixed), "executor-0")
     assert executor["securityContext"] == {"allowPrivilegeEscalation": False, **context}
     assert executor["imagePullPolicy"] == "Never"
+
+
+@pytest.mark.parametrize(
+    ("configured", "capabilities"),
+    [
+        ({}, {"drop": ["NET_RAW"]}),
+        ({"capabilities": None}, {"drop": ["NET_RAW"]}),
+        ({"capabilities": {"drop": ["MKNOD"]}}, {"drop": ["MKNOD", "NET_RAW"]}),
+        ({"capabilities": {"drop": ["ALL"]}}, {"drop": ["ALL"]}),
+        ({"capabilities": {"add": ["ALL"]}}, {"add": ["ALL"], "drop": ["NET_RAW"]}),
+        ({"capabilities": {"add": ["SYS_ADMIN"], "drop": None}}, {"add": ["SYS_ADMIN"], "drop": ["NET_RAW"]}),
+    ],
+)
+def test_executors_never_have_net_raw(config, configured, capabilities):
+    changed = change(config, executors={"securityContext": configured})
+    executor = container(task_objects(task(), changed), "executor-0")
+    assert executor["securityContext"]["capabilities"] == capabilities
+
+
+def test_the_recorder_trusts_the_certificate_authority_of_postgres(config):
+    document = config.model_dump(by_alias=True)
+    document["postgresCaSecret"] = {"name": "postgres-tls", "key": "ca.pem"}
+    changed = Document.model_validate(document)
+    objects = task_objects(task(), changed)
+    recorder = container(objects, "trec")
+    assert {"name": "PGSSLROOTCERT", "value": "/poiesis/recorder/postgres-ca.crt"} in recorder["env"]
+    (volume,) = (
+        one for one in objects.job["spec"]["template"]["spec"]["volumes"] if one["name"] == "recorder"
+    )
+    item = {"key": "ca.pem", "path": "postgres-ca.crt"}
+    assert {"secret": {"name": "postgres-tls", "items": [item]}} in volume["projected"]["sources"]
 
 
 def test_every_container_has_requests_and_limits(config):

@@ -57,10 +57,15 @@ class TasksDb:
             if (error.sqlstate or "")[:2] in _LASTING:
                 raise ReportRefused(said) from error
             raise DatabaseUnavailable(said) from error
+        except (
+            OSError
+        ) as error:  # before ValueError: a certificate that cannot be verified is both, and may be renewed
+            await self.close()
+            raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
         except (ValueError, LookupError) as error:  # its text may hold parts of the DSN
             await self.close()
             raise ReportRefused(f"the DSN or the report cannot be used ({type(error).__name__})") from None
-        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             await self.close()
             raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
         except asyncio.CancelledError:

@@ -76,6 +76,44 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 
+{{/* The Secret with the embedded Postgres' certificate. */}}
+{{- define "poiesis.postgresTlsSecret" -}}
+{{- default (printf "%s-tls" (include "poiesis.postgresSecret" .)) .Values.postgresql.tlsSecret -}}
+{{- end -}}
+
+{{/* The certificate authority of Postgres as {name, key}; null: none of its own. */}}
+{{- define "poiesis.postgresCa" -}}
+{{- if .Values.postgresql.embedded -}}
+{{- dict "name" (include "poiesis.postgresTlsSecret" .) "key" "ca.crt" | toJson -}}
+{{- else if .Values.postgresql.caSecret.name -}}
+{{- .Values.postgresql.caSecret | toJson -}}
+{{- else -}}
+null
+{{- end -}}
+{{- end -}}
+
+{{/* Where a service finds it: libpq, asyncpg and dbmate read this variable when sslmode is verify-ca or verify-full. */}}
+{{- define "poiesis.postgresCaEnv" -}}
+{{- if ne (include "poiesis.postgresCa" .) "null" }}
+- {name: PGSSLROOTCERT, value: /etc/poiesis-postgres/ca.crt}
+{{- end }}
+{{- end -}}
+
+{{- define "poiesis.postgresCaMount" -}}
+{{- if ne (include "poiesis.postgresCa" .) "null" }}
+- {name: postgres-ca, mountPath: /etc/poiesis-postgres, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "poiesis.postgresCaVolume" -}}
+{{- with include "poiesis.postgresCa" . | fromJson }}
+- name: postgres-ca
+  secret:
+    secretName: {{ .name }}
+    items: [{key: {{ .key }}, path: ca.crt}]
+{{- end }}
+{{- end -}}
+
 {{- define "poiesis.storageSecret" -}}
 {{- $s3 := .Values.storage.s3 -}}
 {{- if $s3.existingSecret -}}
@@ -349,11 +387,15 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- range list "giveUpSeconds" "kueueQueueName" "kueuePriorityClass" -}}
 {{- include "poiesis.setIfAny" (list $queue . (index $values.queue .)) -}}
 {{- end -}}
+{{- $document := dict -}}
+{{- with include "poiesis.postgresCa" . | fromJson -}}
+{{- $_ := set $document "postgresCaSecret" . -}}
+{{- end -}}
 {{- $info := dict "version" .Chart.AppVersion -}}
 {{- range $key, $value := $values.serviceInfo -}}
 {{- include "poiesis.setIfAny" (list $info $key $value) -}}
 {{- end -}}
-{{- dict
+{{- merge $document (dict
     "images" $images
     "filers" $filers
     "storage" $storage
@@ -376,6 +418,6 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
       "port" 8000
       "drainSeconds" (float64 $values.api.drainSeconds)
       "allowedOrigins" $values.api.allowedOrigins)
-    "database" (set (deepCopy $values.api.database) "timeoutSeconds" (float64 $values.api.database.timeoutSeconds))
+    "database" (set (deepCopy $values.api.database) "timeoutSeconds" (float64 $values.api.database.timeoutSeconds)))
   | toPrettyJson -}}
 {{- end -}}
