@@ -8,68 +8,78 @@ READY := $(VENV)/ready
 PLATFORM ?=
 KUBERNETES ?= $(POIESIS_KUBERNETES)
 export POIESIS_KUBERNETES := $(KUBERNETES)
-LAB = cd e2e && ../$(BIN)/python -m lab
+CHECK = $(BIN)/python -m poiesis_tools.check
+TEST = $(BIN)/python -m poiesis_tools.testing
+LAB = $(BIN)/python -m poiesis_lab
 
-
-.PHONY: help demo test lint format unit integration browser fuzz e2e chaos mutants up down status images locks bench clean
+.PHONY: help demo check test test-all lint format unit integration browser fuzz core stories chaos mutants up down status images locks bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## A cluster, the chart and a real task: align reads, with its result and the URL to try next
-	@cd e2e && ../$(BIN)/python -m demo
+	@$(BIN)/python -m poiesis_e2e.demo
 
-test: $(READY) ## Everything: unit, integration (Postgres, MinIO, Keycloak), browser and end-to-end on a kind cluster
-	@$(BIN)/python e2e/run_tests.py
+check: $(READY) ## Minutes, no container: format, lint, types, imports, chart, unit tests (MEMBER=services/trec: one alone)
+	@$(CHECK) $(MEMBER)
 
-unit: $(READY) ## Tests that need no container
-	@$(BIN)/python e2e/run_tests.py unit
+test: $(READY) ## check, integration tests, browser, and the core stories on a kind cluster
+	@$(CHECK) --static && $(TEST) test
 
-integration: $(READY) ## Tests on a real Postgres, MinIO and Keycloak
-	@$(BIN)/python e2e/run_tests.py integration
+test-all: $(READY) ## Everything, before a release and every night (KUBERNETES=1.29 or 1.37: on another Kubernetes)
+	@$(CHECK) --static && $(TEST) test-all
 
-browser: $(READY) ## The page of the API in Chromium, which is installed where there is none
-	@$(BIN)/python e2e/run_tests.py browser
-
-fuzz: $(READY) ## New random requests and tasks, EXAMPLES=1000 of each test that makes some
-	@POIESIS_FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python e2e/run_tests.py integration -- -k fuzz
-
-e2e: $(READY) ## Stories on the kind cluster (KUBERNETES=1.29 or 1.37: on another Kubernetes, in a cluster of its own)
-	@$(BIN)/python e2e/run_tests.py e2e seconds
-
-mutants: $(READY) ## See each row of docs/failures.md fail when what makes it right is taken away (NAMES="…" for some)
-	@cd e2e && ../$(BIN)/python -m failures.mutants $(NAMES)
-
-lint: $(READY) ## Formatting, style, types, import directions, dead code, the chart
-	@$(BIN)/python e2e/lint.py
+lint: $(READY) ## The static part of check
+	@$(CHECK) --static
 
 format: $(READY) ## Format the code
-	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format .
+	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format . ; git ls-files 'services/helper/**/*.[ch]' | xargs $(BIN)/clang-format -i
 
-chaos: $(READY) ## Kill parts at random while tasks run (SEED=… SECONDS=600 TASKS=60); see docs/chaos.md
-	@cd e2e && ../$(BIN)/python -m chaos \
+unit: $(READY) ## Tests that need no container
+	@$(TEST) unit
+
+integration: $(READY) ## Tests on a real Postgres, MinIO and Keycloak
+	@$(TEST) integration
+
+browser: $(READY) ## The API's web page in Chromium, which is installed where it is missing
+	@$(TEST) browser
+
+core: $(READY) ## The core stories on the kind cluster
+	@$(TEST) core
+
+stories: $(READY) ## All stories on the kind cluster (KUBERNETES=1.29 or 1.37: in a cluster of its own)
+	@$(TEST) stories seconds
+
+fuzz: $(READY) ## New random requests and tasks, EXAMPLES=1000 per test
+	@POIESIS_FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(TEST) integration -- -k fuzz
+
+mutants: $(READY) ## Prove that each row of docs/failures.md fails when its handling is removed (NAMES="…" for some)
+	@$(BIN)/python -m poiesis_e2e.failures.mutants $(NAMES)
+
+chaos: $(READY) ## Kill services at random while tasks run (SEED=… SECONDS=600 TASKS=60); see docs/chaos.md
+	@$(BIN)/python -m poiesis_e2e.chaos \
 		$(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TASKS),--tasks $(TASKS))
 
-up: $(READY) ## Bring the lab's cluster up (or reuse it)
+up: $(READY) ## Bring the lab's cluster up, or reuse it
 	@$(LAB) up
 
 down: $(READY) ## Remove the cluster and everything the lab started
 	@$(LAB) down
 
-status: $(READY) ## Say what the lab runs
+status: $(READY) ## Show what the lab runs
 	@$(LAB) status
 
 images: $(READY) ## Build all images (PLATFORM=linux/arm64 where docker can)
 	@$(LAB) images $(if $(PLATFORM),--platform $(PLATFORM))
 
 bench: $(READY) ## Measure a task beside a hand-written Job, and what a task costs
-	@$(BIN)/python bench/latency.py && $(BIN)/python bench/footprint.py
+	@$(BIN)/python -m poiesis_bench.latency && $(BIN)/python -m poiesis_bench.footprint
 
 locks: $(READY) ## Renew every requirements lock (hashes, no host)
-	@$(BIN)/python e2e/locks.py
+	@$(BIN)/python -m poiesis_tools.locks
 
 clean: ## Remove the virtual environment and build products
 	rm -rf $(VENV) services/helper/build
 
-$(READY): requirements-dev.lock e2e/bootstrap.sh
-	@PYTHON=$(PYTHON) VENV=$(VENV) bash e2e/bootstrap.sh
+$(READY): requirements-dev.lock tools/bootstrap.sh VERSION $(wildcard */pyproject.toml packages/*/pyproject.toml services/*/pyproject.toml)
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash tools/bootstrap.sh

@@ -57,7 +57,7 @@ def postgres_server() -> str:
     given = os.environ.get("POIESIS_TEST_DSN")
     if given:
         return given
-    from lab import backends, daemon
+    from poiesis_lab import backends, daemon
 
     daemon.ensure()
     return backends.start_postgres("poiesis-postgres-integration").dsn
@@ -83,7 +83,7 @@ def s3_endpoint() -> S3Endpoint:
             access_key=os.environ["POIESIS_TEST_S3_ACCESS_KEY"],
             secret_key=os.environ["POIESIS_TEST_S3_SECRET_KEY"],
         )
-    from lab import backends, daemon
+    from poiesis_lab import backends, daemon
 
     daemon.ensure()
     minio = backends.start_minio()
@@ -100,7 +100,7 @@ def keycloak() -> KeycloakServer:
             administrator=os.environ["POIESIS_TEST_KEYCLOAK_ADMINISTRATOR"],
             password=os.environ["POIESIS_TEST_KEYCLOAK_PASSWORD"],
         )
-    from lab import backends, daemon
+    from poiesis_lab import backends, daemon
 
     daemon.ensure()
     server = backends.start_keycloak()

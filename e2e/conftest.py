@@ -26,9 +26,9 @@ from filelock import FileLock
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from failures.case import World
-from failures.node_disturbances import well_again
-from install import (
+from poiesis_e2e.failures.case import World
+from poiesis_e2e.failures.node_disturbances import well_again
+from poiesis_e2e.install import (
     DATABASE_SECRET,
     RCLONE_SECRET,
     SERVICES,
@@ -46,20 +46,20 @@ from install import (
     storage_secret,
     uninstall,
 )
-from kube import COMPONENT_LABEL, TASK_LABEL, Kube, Node
-from lab import backends, cache, clients, docker, services, versions
-from lab import cluster as lab_cluster
-from lab import images as lab_images
-from lab import kueue as lab_kueue
-from lab.cluster import Cluster
-from lab.errors import LabError
-from lab.images import Images
-from lab.shell import say
-from machine import Machine
-from run_tests import LAST_WORDS
-from storage import Bucket, Endpoint, make_bucket
-from tes_client import Document, Task, TesClient, connect
-from waiting import eventually
+from poiesis_e2e.kube import COMPONENT_LABEL, TASK_LABEL, Kube, Node
+from poiesis_e2e.machine import Machine
+from poiesis_e2e.storage import Bucket, Endpoint, make_bucket
+from poiesis_e2e.tes_client import Document, Task, TesClient, connect
+from poiesis_e2e.waiting import eventually
+from poiesis_lab import backends, cache, clients, docker, services, versions
+from poiesis_lab import cluster as lab_cluster
+from poiesis_lab import images as lab_images
+from poiesis_lab import kueue as lab_kueue
+from poiesis_lab.cluster import Cluster
+from poiesis_lab.errors import LabError
+from poiesis_lab.images import Images
+from poiesis_lab.shell import say
+from poiesis_tools.testing import LAST_WORDS
 
 _RUN = "POIESIS_E2E_RUN"  # how this run is called
 _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down

@@ -3,4 +3,6 @@
 It knows HTTP and the specification, and no service of this project.
 """
 
-__version__ = "0.2.0"
+from importlib.metadata import version
+
+__version__ = version("poiesis-cli")

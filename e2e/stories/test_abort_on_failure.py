@@ -2,10 +2,10 @@
 
 import pytest
 
-from documents import RunTask, assert_ended, executor_logs, exit_codes, only_log, reason, sh
-from kube import Kube, container_status
-from lab.images import Images
-from storage import Bucket
+from poiesis_e2e.documents import RunTask, assert_ended, executor_logs, exit_codes, only_log, reason, sh
+from poiesis_e2e.kube import Kube, container_status
+from poiesis_e2e.storage import Bucket
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

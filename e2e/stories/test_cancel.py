@@ -2,9 +2,9 @@
 
 import pytest
 
-from documents import assert_ended, sh, system_logs
-from lab.images import Images
-from tes_client import TERMINAL, TesClient
+from poiesis_e2e.documents import assert_ended, sh, system_logs
+from poiesis_e2e.tes_client import TERMINAL, TesClient
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

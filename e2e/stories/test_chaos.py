@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from chaos.judge import violations
-from chaos.plan import Kind, plan
-from chaos.report import report
-from chaos.run import carry_out
-from chaos.stage import stage
-from lab.cluster import Cluster
-from lab.images import Images
-from storage import Endpoint
+from poiesis_e2e.chaos.judge import violations
+from poiesis_e2e.chaos.plan import Kind, plan
+from poiesis_e2e.chaos.report import report
+from poiesis_e2e.chaos.run import carry_out
+from poiesis_e2e.chaos.stage import stage
+from poiesis_e2e.storage import Endpoint
+from poiesis_lab.cluster import Cluster
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

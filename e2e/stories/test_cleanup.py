@@ -2,11 +2,11 @@
 
 import pytest
 
-from documents import RunTask, assert_ended, sh
-from kube import TASK_LABEL, Kube, Object
-from lab.images import Images
-from storage import Bucket
-from waiting import eventually
+from poiesis_e2e.documents import RunTask, assert_ended, sh
+from poiesis_e2e.kube import TASK_LABEL, Kube, Object
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.waiting import eventually
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from command import Command, ended
-from install import Release
-from lab.images import Images
-from storage import Bucket
-from tes_client import TesClient
-from waiting import eventually
+from poiesis_e2e.command import Command, ended
+from poiesis_e2e.install import Release
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import TesClient
+from poiesis_e2e.waiting import eventually
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from documents import assert_ended, only_log, reason, seconds, sh, stdout
-from kube import Kube, Node, Object, container_status
-from lab.images import Images
-from tes_client import TERMINAL, Document, TesClient
-from waiting import eventually
+from poiesis_e2e.documents import assert_ended, only_log, reason, seconds, sh, stdout
+from poiesis_e2e.kube import Kube, Node, Object, container_status
+from poiesis_e2e.tes_client import TERMINAL, Document, TesClient
+from poiesis_e2e.waiting import eventually
+from poiesis_lab.images import Images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 

@@ -4,11 +4,11 @@ import base64
 
 import pytest
 
-from documents import assert_ended, sh
-from kube import Kube, Object, containers
-from lab.images import Images
-from storage import Bucket, Endpoint
-from tes_client import TesClient
+from poiesis_e2e.documents import assert_ended, sh
+from poiesis_e2e.kube import Kube, Object, containers
+from poiesis_e2e.storage import Bucket, Endpoint
+from poiesis_e2e.tes_client import TesClient
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

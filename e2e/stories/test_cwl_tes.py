@@ -14,13 +14,13 @@ import pytest
 import trustme
 from filelock import AsyncFileLock
 
-from command import Outcome, ended
-from install import Release
-from kube import Kube, Node
-from lab import clients
-from lab.images import Images
-from little_cpu import little_cpu
-from waiting import eventually
+from poiesis_e2e.command import Outcome, ended
+from poiesis_e2e.install import Release
+from poiesis_e2e.kube import Kube, Node
+from poiesis_e2e.little_cpu import little_cpu
+from poiesis_e2e.waiting import eventually
+from poiesis_lab import clients
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from documents import RunTask, assert_ended, only_log, sh, stdout
-from lab.images import Images
-from storage import Bucket
-from tes_client import Input
+from poiesis_e2e.documents import RunTask, assert_ended, only_log, sh, stdout
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import Input
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

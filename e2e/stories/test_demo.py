@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from demo import data, task
-from documents import assert_ended
-from lab import backends
-from storage import Bucket
-from tes_client import TesClient
+from poiesis_e2e.demo import data, task
+from poiesis_e2e.documents import assert_ended
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import TesClient
+from poiesis_lab import backends
 
 pytestmark = pytest.mark.e2e
 

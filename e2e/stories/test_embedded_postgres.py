@@ -2,11 +2,11 @@
 
 import pytest
 
-from documents import assert_ended, sh
-from kube import Kube
-from lab.images import Images
-from storage import Bucket
-from tes_client import TesClient
+from poiesis_e2e.documents import assert_ended, sh
+from poiesis_e2e.kube import Kube
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import TesClient
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

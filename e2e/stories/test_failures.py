@@ -11,14 +11,14 @@ from functools import partial
 
 import pytest
 
-from documents import assert_ended, last_log
-from failures.case import Case, Late, Outcome, World
-from failures.cases import CASES
-from install import Release
-from kube import Kube, Node
-from machine import Machine
-from storage import Endpoint, make_bucket
-from tes_client import State, TesClient
+from poiesis_e2e.documents import assert_ended, last_log
+from poiesis_e2e.failures.case import Case, Late, Outcome, World
+from poiesis_e2e.failures.cases import CASES
+from poiesis_e2e.install import Release
+from poiesis_e2e.kube import Kube, Node
+from poiesis_e2e.machine import Machine
+from poiesis_e2e.storage import Endpoint, make_bucket
+from poiesis_e2e.tes_client import State, TesClient
 
 pytestmark = pytest.mark.e2e
 

@@ -5,13 +5,13 @@ import uuid
 
 import pytest
 
-from documents import assert_ended, only_log, sh, stdout, system_logs
-from install import SHARED_CLAIM
-from kube import Kube, containers
-from lab.backends import Remote
-from lab.images import Images
-from storage import Bucket
-from tes_client import TesClient, TesRefused
+from poiesis_e2e.documents import assert_ended, only_log, sh, stdout, system_logs
+from poiesis_e2e.install import SHARED_CLAIM
+from poiesis_e2e.kube import Kube, containers
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import TesClient, TesRefused
+from poiesis_lab.backends import Remote
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

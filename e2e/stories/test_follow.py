@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from documents import executor_logs, only_log, seconds, sh
-from kube import Kube, container_status, exit_record
-from lab.images import Images
-from storage import Bucket
-from tes_client import TesClient
-from waiting import eventually
+from poiesis_e2e.documents import executor_logs, only_log, seconds, sh
+from poiesis_e2e.kube import Kube, container_status, exit_record
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import TesClient
+from poiesis_e2e.waiting import eventually
+from poiesis_lab.images import Images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.seconds]
 

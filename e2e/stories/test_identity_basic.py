@@ -8,12 +8,12 @@ import aiohttp
 import bcrypt
 import pytest
 
-from command import Command
-from documents import only_log, sh
-from install import Release, Secrets, Values
-from lab.images import Images
-from ownership import assert_a_task_is_its_owners
-from tes_client import PATH, Document, TesClient, connect
+from poiesis_e2e.command import Command
+from poiesis_e2e.documents import only_log, sh
+from poiesis_e2e.install import Release, Secrets, Values
+from poiesis_e2e.ownership import assert_a_task_is_its_owners
+from poiesis_e2e.tes_client import PATH, Document, TesClient, connect
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

@@ -6,13 +6,13 @@ from typing import Any
 import bcrypt
 import pytest
 
-from documents import assert_ended, only_log, reason, sh
-from install import Release, Secrets, Values, kube_of
-from kube import Kube, containers
-from lab.cluster import Cluster
-from lab.images import Images
-from storage import Bucket, Endpoint, make_bucket
-from tes_client import Document, TesClient, connect
+from poiesis_e2e.documents import assert_ended, only_log, reason, sh
+from poiesis_e2e.install import Release, Secrets, Values, kube_of
+from poiesis_e2e.kube import Kube, containers
+from poiesis_e2e.storage import Bucket, Endpoint, make_bucket
+from poiesis_e2e.tes_client import Document, TesClient, connect
+from poiesis_lab.cluster import Cluster
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

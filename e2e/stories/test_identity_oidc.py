@@ -18,19 +18,19 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from command import Command, ended
-from documents import assert_ended, sh
-from gateway import Gateway, gateway
-from install import Release, Secrets, Values, kube_of, merged
-from keycloak_page import confirm
-from kube import Kube, Node
-from lab.backends import Keycloak
-from lab.cluster import Cluster
-from lab.images import Images
-from lab.realm import EXAMPLE, Realm, make_realm
-from ownership import assert_a_task_is_its_owners
-from tes_client import PATH, TesClient, connect
-from waiting import eventually
+from poiesis_e2e.command import Command, ended
+from poiesis_e2e.documents import assert_ended, sh
+from poiesis_e2e.gateway import Gateway, gateway
+from poiesis_e2e.install import Release, Secrets, Values, kube_of, merged
+from poiesis_e2e.keycloak_page import confirm
+from poiesis_e2e.kube import Kube, Node
+from poiesis_e2e.ownership import assert_a_task_is_its_owners
+from poiesis_e2e.tes_client import PATH, TesClient, connect
+from poiesis_e2e.waiting import eventually
+from poiesis_lab.backends import Keycloak
+from poiesis_lab.cluster import Cluster
+from poiesis_lab.images import Images
+from poiesis_lab.realm import EXAMPLE, Realm, make_realm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 

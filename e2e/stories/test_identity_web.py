@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from documents import assert_ended, sh
-from install import Release, Secrets, Values, endpoint_of, kube_of
-from kube import containers
-from lab import backends, docker
-from lab.cluster import Cluster
-from lab.images import Images
-from storage import Bucket, Endpoint, make_bucket
-from tes_client import connect
+from poiesis_e2e.documents import assert_ended, sh
+from poiesis_e2e.install import Release, Secrets, Values, endpoint_of, kube_of
+from poiesis_e2e.kube import containers
+from poiesis_e2e.storage import Bucket, Endpoint, make_bucket
+from poiesis_e2e.tes_client import connect
+from poiesis_lab import backends, docker
+from poiesis_lab.cluster import Cluster
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from documents import RunTask, assert_ended, exit_codes, sh, stdout
-from lab.images import Images
-from storage import Bucket
-from tes_client import Executor
+from poiesis_e2e.documents import RunTask, assert_ended, exit_codes, sh, stdout
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import Executor
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

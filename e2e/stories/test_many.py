@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from documents import RunTask, sh, stdout
-from lab.images import Images
-from tes_client import Document
+from poiesis_e2e.documents import RunTask, sh, stdout
+from poiesis_e2e.tes_client import Document
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

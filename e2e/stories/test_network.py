@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from documents import RunTask, assert_ended, executor_logs, sh
-from kube import CommandRefused, Kube, Node, run
-from lab.images import Images
-from tes_client import TesClient
+from poiesis_e2e.documents import RunTask, assert_ended, executor_logs, sh
+from poiesis_e2e.kube import CommandRefused, Kube, Node, run
+from poiesis_e2e.tes_client import TesClient
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from storage import Bucket
-from tes_client import Document, TesClient
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import Document, TesClient
 
 pytestmark = pytest.mark.e2e
 

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import aiohttp
 import pytest
 
-from documents import assert_ended, only_log, sh, stdout
-from install import CHART, Release
-from kube import Kube, container_status
-from lab.cluster import Cluster
-from lab.images import Images
-from machine import Machine
-from storage import Bucket
-from tes_client import TesClient
-from waiting import eventually
+from poiesis_e2e.documents import assert_ended, only_log, sh, stdout
+from poiesis_e2e.install import CHART, Release
+from poiesis_e2e.kube import Kube, container_status
+from poiesis_e2e.machine import Machine
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import TesClient
+from poiesis_e2e.waiting import eventually
+from poiesis_lab.cluster import Cluster
+from poiesis_lab.images import Images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from documents import assert_ended, executor_logs, exit_codes, only_log, seconds, sh, stdout
-from kube import Kube, Node, Object, container_status
-from lab.images import Images
-from tes_client import Document, Task, TesClient, TesRefused
-from waiting import eventually
+from poiesis_e2e.documents import assert_ended, executor_logs, exit_codes, only_log, seconds, sh, stdout
+from poiesis_e2e.kube import Kube, Node, Object, container_status
+from poiesis_e2e.tes_client import Document, Task, TesClient, TesRefused
+from poiesis_e2e.waiting import eventually
+from poiesis_lab.images import Images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 

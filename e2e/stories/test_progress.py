@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from documents import assert_ended, sh, stdout, system_logs
-from halves import halves, rest_when
-from kube import Kube, Node
-from lab.images import Images
-from tes_client import TesClient
-from waiting import eventually
+from poiesis_e2e.documents import assert_ended, sh, stdout, system_logs
+from poiesis_e2e.halves import halves, rest_when
+from poiesis_e2e.kube import Kube, Node
+from poiesis_e2e.tes_client import TesClient
+from poiesis_e2e.waiting import eventually
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

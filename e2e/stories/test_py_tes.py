@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import tes  # type: ignore[import-untyped]
 
-from command import ended
-from install import Release
-from lab import clients
-from lab.images import Images
+from poiesis_e2e.command import ended
+from poiesis_e2e.install import Release
+from poiesis_lab import clients
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from documents import assert_ended, sh
-from kube import Kube, Object
-from lab.images import Images
-from storage import Bucket
-from tes_client import State, TesClient
-from waiting import eventually
+from poiesis_e2e.documents import assert_ended, sh
+from poiesis_e2e.kube import Kube, Object
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import State, TesClient
+from poiesis_e2e.waiting import eventually
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

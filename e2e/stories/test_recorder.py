@@ -3,11 +3,20 @@
 import asyncpg
 import pytest
 
-from documents import assert_ended, executor_logs, exit_codes, only_log, reason, sh, stdout, system_logs
-from kube import Kube, Node, container_status
-from lab.images import Images
-from storage import Bucket
-from tes_client import TesClient
+from poiesis_e2e.documents import (
+    assert_ended,
+    executor_logs,
+    exit_codes,
+    only_log,
+    reason,
+    sh,
+    stdout,
+    system_logs,
+)
+from poiesis_e2e.kube import Kube, Node, container_status
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import TesClient
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

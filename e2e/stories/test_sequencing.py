@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from documents import RunTask, assert_ended, executor_logs, exit_codes, seconds, sh, stdout
-from lab.images import Images
+from poiesis_e2e.documents import RunTask, assert_ended, executor_logs, exit_codes, seconds, sh, stdout
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

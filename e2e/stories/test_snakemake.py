@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from command import ended
-from kube import Kube, Node
-from lab import clients
-from little_cpu import little_cpu
-from storage import Bucket, Endpoint
-from tes_client import TesClient
+from poiesis_e2e.command import ended
+from poiesis_e2e.kube import Kube, Node
+from poiesis_e2e.little_cpu import little_cpu
+from poiesis_e2e.storage import Bucket, Endpoint
+from poiesis_e2e.tes_client import TesClient
+from poiesis_lab import clients
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("room")]
 

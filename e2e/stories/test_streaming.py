@@ -5,13 +5,13 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
-from halves import HALF, halves, rest_when
-from kube import Kube, Node, containers
-from lab.images import Images
-from storage import Bucket
-from tes_client import TesClient
-from waiting import eventually
+from poiesis_e2e.documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
+from poiesis_e2e.halves import HALF, halves, rest_when
+from poiesis_e2e.kube import Kube, Node, containers
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import TesClient
+from poiesis_e2e.waiting import eventually
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

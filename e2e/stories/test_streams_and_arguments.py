@@ -2,9 +2,9 @@
 
 import pytest
 
-from documents import RunTask, assert_ended, executor_logs, sh, stdout
-from lab.images import Images
-from storage import Bucket
+from poiesis_e2e.documents import RunTask, assert_ended, executor_logs, sh, stdout
+from poiesis_e2e.storage import Bucket
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

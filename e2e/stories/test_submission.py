@@ -7,12 +7,12 @@ from contextlib import suppress
 import aiohttp
 import pytest
 
-from documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
-from kube import COMPONENT_LABEL, Kube, Node, Object
-from lab.images import Images
-from tes_client import Document, Task, TesClient, TesRefused
-from waiting import eventually
-from webhook import PROBE, Refusal, admission, rule
+from poiesis_e2e.documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
+from poiesis_e2e.kube import COMPONENT_LABEL, Kube, Node, Object
+from poiesis_e2e.tes_client import Document, Task, TesClient, TesRefused
+from poiesis_e2e.waiting import eventually
+from poiesis_e2e.webhook import PROBE, Refusal, admission, rule
+from poiesis_lab.images import Images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 

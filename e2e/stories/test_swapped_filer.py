@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from documents import assert_ended, only_log, sh, stdout, system_logs
-from kube import Kube, containers
-from lab.images import Images
-from storage import Bucket
-from tes_client import TesClient
+from poiesis_e2e.documents import assert_ended, only_log, sh, stdout, system_logs
+from poiesis_e2e.kube import Kube, containers
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import TesClient
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from documents import assert_ended, only_log, seconds, sh
-from kube import Kube, Node
-from lab import docker
-from lab.images import Images
-from storage import Bucket
-from tes_client import Task, TesClient
-from waiting import eventually
+from poiesis_e2e.documents import assert_ended, only_log, seconds, sh
+from poiesis_e2e.kube import Kube, Node
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import Task, TesClient
+from poiesis_e2e.waiting import eventually
+from poiesis_lab import docker
+from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from machine import Machine
+from poiesis_e2e.machine import Machine
 
 
 @contextmanager

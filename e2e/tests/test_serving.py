@@ -9,7 +9,7 @@ import warnings
 import trustme
 from aiohttp import web
 
-from serving import port_of, serving
+from poiesis_e2e.serving import port_of, serving
 
 _HERE = "127.0.0.1"
 

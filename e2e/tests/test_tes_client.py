@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tes_client import PATH, TesClient, TesRefused, connect
+from poiesis_e2e.tes_client import PATH, TesClient, TesRefused, connect
 
 
 class Answers:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from poiesis_e2e.storage import Endpoint
 from poiesis_models import runfiles
 from poiesis_models.worklist import WorkList
 from poiesis_transfer.config import S3Config
-from storage import Endpoint
 
 
 @pytest.fixture(scope="session")

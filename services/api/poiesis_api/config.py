@@ -412,7 +412,7 @@ class ServiceInfo(Section):
     created_at: str | None = None
     updated_at: str | None = None
     environment: str | None = None
-    version: NonEmpty = "0.2.0"
+    version: NonEmpty = Field(default="unknown", description="of Poiesis; the chart sets its appVersion")
     storage: list[NonEmpty] = Field(default=[], description="URL prefixes that tasks can read and write")
 
 

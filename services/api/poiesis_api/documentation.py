@@ -78,7 +78,7 @@ def routes(document: dict[str, Any]) -> Collection[web.RouteDef]:
 
 @cache
 def _asset(name: str, content_type: str) -> _File:
-    """A file of the package; Swagger UI's own lie there compressed (e2e/swagger_ui.py)."""
+    """A file of the package; Swagger UI's own lie there compressed (tools/poiesis_tools/swagger_ui.py)."""
     compressed = _DIRECTORY / f"{name}.gz"
     if compressed.is_file():
         return _file(content_type, compressed.read_bytes())

@@ -10,10 +10,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
-from lab import host
 from poiesis_api import documentation, openapi
 from poiesis_api.app import make_app
 from poiesis_api.submitter import Submitter
+from poiesis_lab import host
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("error")]
 

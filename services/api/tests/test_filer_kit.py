@@ -3,9 +3,9 @@
 from itertools import pairwise
 from pathlib import Path
 
-from filer_kit.container import USER, Pod, Subject, run_arguments
 from poiesis_api.config import Document
 from poiesis_api.taskpod import Task, task_objects
+from poiesis_e2e.filer_kit.container import USER, Pod, Subject, run_arguments
 from poiesis_models.tes import TesTaskRequest
 
 

@@ -5,10 +5,10 @@ import asyncio
 import aiohttp
 import pytest
 
-from lab.realm import make_realm
 from poiesis_api.config import Administrators, Auth, Introspection, Oidc
 from poiesis_api.errors import InsufficientScope, NotAuthenticated
 from poiesis_api.identity.authenticators import open_authenticator
+from poiesis_lab.realm import make_realm
 
 pytestmark = pytest.mark.integration
 

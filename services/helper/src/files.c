@@ -84,7 +84,8 @@ int make_parents(const char *path)
     return status;
 }
 
-/* Make `path` with its parents and open it to every uid. The sticky and setgid bits of an existing one (fsGroup) stay. */
+/* Make `path` with its parents and open it to every uid. The sticky and setgid bits of an existing one (fsGroup) stay.
+ */
 int make_directory(const char *path)
 {
     struct stat found;
@@ -96,8 +97,8 @@ int make_directory(const char *path)
 }
 
 /*
- * Make a FIFO that any uid can open, with its parents. Whatever is there stays: a recorder that is started again must not fail
- * of what an executor has put there meanwhile.
+ * Make a FIFO that any uid can open, with its parents. Whatever is there stays: a recorder that is started again must
+ * not fail of what an executor has put there meanwhile.
  */
 int make_fifo(const char *path)
 {

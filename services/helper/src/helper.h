@@ -41,9 +41,9 @@ struct list {
 struct option {
     const char *name;
     enum option_kind kind;
-    void *value;    /* bool *, const char **, struct list * or long * */
+    void *value; /* bool *, const char **, struct list * or long * */
     bool required;
-    long min, max;  /* of a NUMBER */
+    long min, max; /* of a NUMBER */
     bool seen;
 };
 
@@ -94,7 +94,7 @@ struct log {
     int dir;
     const char *name;
     int fd;
-    bool broken; /* a write failed; log_close() tries once more */
+    bool broken;                           /* a write failed; log_close() tries once more */
     int64_t rewrite_at, no_rewrite_before; /* monotonic_ms; 0: no rewrite is waiting, none has been */
     size_t file_size;
     size_t cap;
@@ -116,9 +116,9 @@ struct tes_file {
 };
 
 struct stream {
-    int pipe;    /* read end; -1 from end of file on */
-    int own;     /* the helper's own stdout or stderr; -1 once writing to it failed */
-    size_t step; /* bytes that one write to `own` takes without blocking */
+    int pipe;              /* read end; -1 from end of file on */
+    int own;               /* the helper's own stdout or stderr; -1 once writing to it failed */
+    size_t step;           /* bytes that one write to `own` takes without blocking */
     struct tes_file *file; /* or NULL; both streams may have the same */
     struct log log;
     size_t have, sent; /* of `data`, to `own` */
@@ -127,7 +127,8 @@ struct stream {
 
 void tes_file_open(struct tes_file *file, const char *path);
 void tes_file_close(struct tes_file *file);
-void stream_open(struct stream *stream, int own, struct tes_file *file, int dir, const char *log_name, size_t log_bytes);
+void stream_open(struct stream *stream, int own, struct tes_file *file, int dir, const char *log_name,
+                 size_t log_bytes);
 bool stream_done(const struct stream *stream);
 void stream_wants(const struct stream *stream, struct pollfd *slot);
 void stream_move(struct stream *stream);

@@ -1,6 +1,6 @@
 /*
- * helper install: called by the first container's postStart hook, so that later containers find the helper, their directories
- * and the FIFOs of inputs that are streamed to them.
+ * helper install: called by the first container's postStart hook, so that later containers find the helper, their
+ * directories and the FIFOs of inputs that are streamed to them.
  */
 #include "helper.h"
 
@@ -16,8 +16,8 @@ static const char SELF[] = "/proc/self/exe";
 static bool is_installed(const char *path)
 {
     struct stat self, there;
-    return stat(SELF, &self) == 0 && stat(path, &there) == 0 && S_ISREG(there.st_mode) && self.st_size == there.st_size
-        && (there.st_mode & 0555) == 0555;
+    return stat(SELF, &self) == 0 && stat(path, &there) == 0 && S_ISREG(there.st_mode) &&
+           self.st_size == there.st_size && (there.st_mode & 0555) == 0555;
 }
 
 int install_main(int argc, char **argv)

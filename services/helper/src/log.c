@@ -1,4 +1,5 @@
-/* A capped log: the whole output while it is short; beyond 2 * cap bytes it becomes a mark and the last `cap`, and grows again. */
+/* A capped log: the whole output while it is short; beyond 2 * cap bytes it becomes a mark and the last `cap`, and
+ * grows again. */
 #include "helper.h"
 
 #include <fcntl.h>
@@ -11,7 +12,8 @@
 static const char MARK[] = "[poiesis: earlier output left out]\n";
 enum {
     MARK_SIZE = sizeof MARK - 1,
-    REWRITE_PAUSE_MS = 200, /* a rename may write the file to disk: a flood of output must not become a flood of those */
+    REWRITE_PAUSE_MS =
+        200, /* a rename may write the file to disk: a flood of output must not become a flood of those */
 };
 
 void log_open(struct log *log, int dir, const char *name, size_t cap)
@@ -50,8 +52,8 @@ static int rewrite(struct log *log)
     size_t mark = log->total > log->tail_size ? MARK_SIZE : 0;
     size_t older = log->tail_size == log->cap ? log->cap - log->tail_next : 0; /* bytes after the seam of a full ring */
     size_t newer = log->tail_size - older;
-    if (write_all(fd, MARK, mark) != 0 || write_all(fd, log->tail + log->tail_next, older) != 0
-        || write_all(fd, log->tail, newer) != 0 || renameat(log->dir, aside, log->dir, log->name) != 0) {
+    if (write_all(fd, MARK, mark) != 0 || write_all(fd, log->tail + log->tail_next, older) != 0 ||
+        write_all(fd, log->tail, newer) != 0 || renameat(log->dir, aside, log->dir, log->name) != 0) {
         close(fd);
         unlinkat(log->dir, aside, 0);
         return -1;

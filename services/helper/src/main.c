@@ -6,14 +6,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char HELP[] =
-    "usage: helper install|run|wait OPTION...\n"
-    "\n"
-    "  install  copy this program to a directory and make directories that any uid can use\n"
-    "  run      run a command as PID 1 of a container and record what became of it\n"
-    "  wait     wait for an acknowledgement file and exit as it says\n"
-    "\n"
-    "'helper VERB --help' says more.\n";
+static const char HELP[] = "usage: helper install|run|wait OPTION...\n"
+                           "\n"
+                           "  install  copy this program to a directory and make directories that any uid can use\n"
+                           "  run      run a command as PID 1 of a container and record what became of it\n"
+                           "  wait     wait for an acknowledgement file and exit as it says\n"
+                           "\n"
+                           "'helper VERB --help' says more.\n";
 
 /* A runtime may start us with fds 0-2 closed; a file opened later must not become one of them. */
 static void fill_standard_streams(void)

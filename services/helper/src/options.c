@@ -1,4 +1,5 @@
-/* Options: "--name value" or "--name=value", each at most once unless it is a list. Whatever is not understood is refused. */
+/* Options: "--name value" or "--name=value", each at most once unless it is a list. Whatever is not understood is
+ * refused. */
 #include "helper.h"
 
 #include <errno.h>
@@ -46,7 +47,8 @@ static void set(const struct verb *verb, struct option *option, const char *valu
         long number = strtol(value, &end, 10);
         if (strspn(value, "0123456789") != strlen(value) || errno || number < option->min || number > option->max) {
             char problem[160];
-            snprintf(problem, sizeof problem, "'%.60s' is not a number from %ld to %ld", value, option->min, option->max);
+            snprintf(problem, sizeof problem, "'%.60s' is not a number from %ld to %ld", value, option->min,
+                     option->max);
             usage_error(verb, option->name, problem);
         }
         *(long *)option->value = number;

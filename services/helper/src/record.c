@@ -19,8 +19,9 @@ bool exists(int dir, const char *name)
 }
 
 /*
- * Locked: the helper lives, and what is written in the directory may be the executor's. On the directory itself, which is a
- * mount there: the executor can replace every file in it. The recorder looks by a shared lock, so this may wait for an instant.
+ * Locked: the helper lives, and what is written in the directory may be the executor's. On the directory itself, which
+ * is a mount there: the executor can replace every file in it. The recorder looks by a shared lock, so this may wait
+ * for an instant.
  */
 void lock_run(int dir)
 {
@@ -44,10 +45,11 @@ size_t result_json(const struct result *result, char text[RESULT_SIZE])
     struct rusage usage = {0};
     getrusage(RUSAGE_CHILDREN, &usage);
     int size = snprintf(text, RESULT_SIZE,
-        "{\"exit_code\":%d,\"signal\":%d,\"oom\":%s,\"term\":%s,\"start_ns\":%" PRId64 ",\"end_ns\":%" PRId64
-        ",\"max_rss_kb\":%ld,\"user_us\":%" PRId64 ",\"sys_us\":%" PRId64 "}\n",
-        result->exit_code, result->signal, result->oom ? "true" : "false", result->term ? "true" : "false",
-        result->start_ns, result->end_ns, usage.ru_maxrss, microseconds(usage.ru_utime), microseconds(usage.ru_stime));
+                        "{\"exit_code\":%d,\"signal\":%d,\"oom\":%s,\"term\":%s,\"start_ns\":%" PRId64
+                        ",\"end_ns\":%" PRId64 ",\"max_rss_kb\":%ld,\"user_us\":%" PRId64 ",\"sys_us\":%" PRId64 "}\n",
+                        result->exit_code, result->signal, result->oom ? "true" : "false",
+                        result->term ? "true" : "false", result->start_ns, result->end_ns, usage.ru_maxrss,
+                        microseconds(usage.ru_utime), microseconds(usage.ru_stime));
     return size < RESULT_SIZE ? (size_t)size : RESULT_SIZE - 1;
 }
 
@@ -62,7 +64,7 @@ int result_read(int dir, struct result *result, char text[RESULT_SIZE], size_t *
     text[got > 0 ? got : 0] = '\0';
     char oom[6], term[6];
     if (sscanf(text, "{\"exit_code\":%3d,\"signal\":%3d,\"oom\":%5[a-z],\"term\":%5[a-z],", &result->exit_code,
-            &result->signal, oom, term) != 4) {
+               &result->signal, oom, term) != 4) {
         errno = EINVAL;
         return -1;
     }

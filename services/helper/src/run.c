@@ -1,6 +1,7 @@
 /*
  * helper run: PID 1 of an executor or filer container. Runs argv without a shell, sends its output to three places, and
- * records what became of it in the run directory, so that the recorder needs neither this container nor Kubernetes to know.
+ * records what became of it in the run directory, so that the recorder needs neither this container nor Kubernetes to
+ * know.
  */
 #include "helper.h"
 
@@ -21,8 +22,8 @@
 enum {
     EXIT_JSON_MARGIN_S = 3, /* SIGKILL comes so long before the kubelet's, to leave time for exit.json */
     KILL_AGAIN_MS = 100,
-    END_MS = 5000, /* for what does not die of SIGKILL */
-    DRAIN_MS = 10000, /* for whoever reads our own stdout and stderr */
+    END_MS = 5000,     /* for what does not die of SIGKILL */
+    DRAIN_MS = 10000,  /* for whoever reads our own stdout and stderr */
     HURRIED_MS = 1000, /* the same two after a stop signal */
     OOM_LATE_MS = 200,
     OOM_POLL_MS = 10,
@@ -108,8 +109,8 @@ static struct tes_file out_file, err_file;
 static struct stream out, err;
 
 /*
- * The '=' of SRC=DST, both absolute. A path may hold "=/" itself; DST then ends with SRC, so it is the one in the middle.
- * NULL if there is none.
+ * The '=' of SRC=DST, both absolute. A path may hold "=/" itself; DST then ends with SRC, so it is the one in the
+ * middle. NULL if there is none.
  */
 static const char *before_destination(const char *pair)
 {
@@ -146,7 +147,8 @@ static const char *failed_before(void)
 {
     for (size_t i = 0; i < options.after.count; i++) {
         char *path;
-        bool failed = asprintf(&path, "%s/%s/failed", options.runs, options.after.items[i]) > 0 && exists(AT_FDCWD, path);
+        bool failed =
+            asprintf(&path, "%s/%s/failed", options.runs, options.after.items[i]) > 0 && exists(AT_FDCWD, path);
         free(path);
         if (failed)
             return options.after.items[i];
@@ -215,7 +217,8 @@ static bool ran_before(int *code)
         return true;
     }
     if (exists(run_dir, "started")) {
-        say("%s/started exists without exit.json: this ran before and its end is not known; not running again", options.run);
+        say("%s/started exists without exit.json: this ran before and its end is not known; not running again",
+            options.run);
         *code = EXIT_REFUSED;
         return true;
     }
@@ -243,8 +246,8 @@ static void open_outputs(void)
     if (options.out) {
         struct stat one, other;
         tes_file_open(out_to = &out_file, options.out);
-        if (out_file.fd >= 0 && err_file.fd >= 0 && fstat(out_file.fd, &one) == 0 && fstat(err_file.fd, &other) == 0
-            && one.st_dev == other.st_dev && one.st_ino == other.st_ino) {
+        if (out_file.fd >= 0 && err_file.fd >= 0 && fstat(out_file.fd, &one) == 0 && fstat(err_file.fd, &other) == 0 &&
+            one.st_dev == other.st_dev && one.st_ino == other.st_ino) {
             tes_file_close(&out_file);
             out_to = err_to;
         }
@@ -425,7 +428,8 @@ static int64_t back_off_ms(long retry)
 /* Whether the process asked for another try, or could not finish its own. */
 static bool may_pass(const struct result *result)
 {
-    return !result->oom && (result->exit_code == options.retry_exit_code || (options.retry_killed && result->signal != 0));
+    return !result->oom &&
+           (result->exit_code == options.retry_exit_code || (options.retry_killed && result->signal != 0));
 }
 
 static void run_with_retries(char **argv, long kills_before, struct result *result)
@@ -435,8 +439,8 @@ static void run_with_retries(char **argv, long kills_before, struct result *resu
         if (!may_pass(result) || retry >= options.retry_attempts || signals_stop_at())
             return;
         int64_t pause = back_off_ms(retry);
-        say("exit code %d: starting again in %.1f s (retry %ld of %ld)", result->exit_code, (double)pause / 1000, retry + 1,
-            options.retry_attempts);
+        say("exit code %d: starting again in %.1f s (retry %ld of %ld)", result->exit_code, (double)pause / 1000,
+            retry + 1, options.retry_attempts);
         int64_t until = monotonic_ms() + pause;
         for (int64_t left; (left = until - monotonic_ms()) > 0 && !signals_stop_at();)
             if (wait_and_move(left))
@@ -457,8 +461,8 @@ static bool collect(void)
             return false;
         char *to = from + (before_destination(from) - from);
         *to++ = '\0';
-        if (stat(from, &source) == 0 && S_ISREG(source.st_mode)
-            && copy_file(from, to, (source.st_mode & 0777) | 0644) != 0 && errno != ECANCELED) {
+        if (stat(from, &source) == 0 && S_ISREG(source.st_mode) &&
+            copy_file(from, to, (source.st_mode & 0777) | 0644) != 0 && errno != ECANCELED) {
             say("cannot copy %s to %s: %s", from, to, strerror(errno));
             all = false;
         }

@@ -15,8 +15,9 @@ int signals_open(void)
     sigset_t taken;
     sigemptyset(&taken);
     const int numbers[] = {
-        SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2,
-        SIGWINCH, SIGPWR, 37, /* STOPSIGNALs of some images; 37 is what runtimes take SIGRTMIN+3 for (musl would say 38) */
+        SIGCHLD, SIGTERM,  SIGINT, SIGHUP, SIGQUIT, SIGUSR1,
+        SIGUSR2, SIGWINCH, SIGPWR, 37, /* STOPSIGNALs of some images; 37 is what runtimes take SIGRTMIN+3 for (musl
+                                          would say 38) */
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         sigaddset(&taken, numbers[i]);
@@ -38,7 +39,8 @@ static bool is_stop(const struct signalfd_siginfo *info)
     return info->ssi_signo == SIGTERM || (getpid() == 1 && info->ssi_code == SI_USER && info->ssi_pid == 0);
 }
 
-/* Take what has arrived and forward it to the process group (0: to nobody). True if there was more than the end of a child. */
+/* Take what has arrived and forward it to the process group (0: to nobody). True if there was more than the end of a
+ * child. */
 bool signals_take(pid_t group)
 {
     struct signalfd_siginfo info;

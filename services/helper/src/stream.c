@@ -23,8 +23,8 @@ void tes_file_open(struct tes_file *file, const char *path)
     struct stat opened;
     *file = (struct tes_file){.path = path, .fd = -1};
     /* O_NONBLOCK: a FIFO without a reader is an error, not a wait. */
-    if (make_parents(path) != 0
-        || (file->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0666)) < 0) {
+    if (make_parents(path) != 0 ||
+        (file->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0666)) < 0) {
         tes_file_failed(file);
         return;
     }

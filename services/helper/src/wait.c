@@ -1,4 +1,5 @@
-/* helper wait: the Pod's main container. It ends when somebody says how the task ended, so that the Job says the same. */
+/* helper wait: the Pod's main container. It ends when somebody says how the task ended, so that the Job says the same.
+ */
 #include "helper.h"
 
 #include <fcntl.h>

@@ -1,0 +1,88 @@
+"""What measurements need: the lab's cluster, a release of their own, and a bucket."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from poiesis_e2e.install import (
+    STORAGE_SECRET,
+    Release,
+    chart_values,
+    endpoint_of,
+    install,
+    storage_secret,
+    uninstall,
+)
+from poiesis_e2e.storage import Bucket, make_bucket
+from poiesis_lab import backends, cluster, images, services
+from poiesis_lab.cluster import Cluster
+from poiesis_lab.images import Images
+
+NAME = "poiesis-bench"
+CPU = "30m"  # of an executor, in a task and in a Job: twenty at once fit on the node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Up and running."""
+
+    cluster: Cluster
+    release: Release
+    bucket: Bucket
+    images: Images
+    built: dict[str, str]
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that all measurements have."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--volume",
+        choices=["emptyDir", "ephemeral", "pvc"],
+        default="emptyDir",
+        help="the task volume (default: emptyDir, so that the provisioner's seconds are not counted)",
+    )
+    made.add_argument("--json", action="store_true", help="print the samples as JSON and no table")
+    made.add_argument("--keep", action="store_true", help="leave the release installed")
+    return made
+
+
+@contextmanager
+def stage(volume: str, *, keep: bool) -> Iterator[Stage]:
+    """Bring it up, and remove the release at the end."""
+    running = cluster.up()
+    bases = images.images()
+    built = services.build_and_load()
+    minio = backends.start_minio()
+    endpoint = endpoint_of(minio)
+    bucket = make_bucket(endpoint)
+    release = install(
+        running,
+        name=NAME,
+        namespace=NAME,
+        values=chart_values(
+            built,
+            endpoint,
+            bases.postgres,
+            {"volume": {"type": volume}, "executors": {"defaultResources": {"cpu": CPU}}},
+        ),
+        secrets={STORAGE_SECRET: storage_secret(endpoint)},
+    )
+    try:
+        yield Stage(cluster=running, release=release, bucket=bucket, images=bases, built=built)
+    finally:
+        bucket.remove()
+        if not keep:
+            uninstall(running, NAME, NAME)
+
+
+def table(rows: list[list[str]]) -> str:
+    """Columns aligned; the first row is the head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -1,1 +1,0 @@
-"""`python -m demo`: from a fresh checkout to aligned reads, on a real cluster."""

@@ -1,5 +1,0 @@
-"""A real Kubernetes cluster, and the images it needs, on one machine with or without an image registry.
-
-`python -m lab up` brings it up; stories in which a node fails make a second one, of two nodes. Tests import
-`lab.cluster`, `lab.images`, `lab.services` and `lab.backends`.
-"""

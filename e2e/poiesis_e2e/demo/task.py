@@ -1,0 +1,126 @@
+"""The demo's task, and the check that it gave what it promises."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from poiesis_e2e.demo.data import ExampleFiles
+from poiesis_e2e.storage import Bucket
+from poiesis_e2e.tes_client import Document, Executor, Task
+
+BGZF_MAGIC = b"\x1f\x8b\x08\x04"  # SAM specification, 4.1: a BAM file is gzip with extra fields
+MAPPED_AT_LEAST = 90.0  # percent; these reads are simulated from this genome, with errors
+READS = 20_000  # 10 000 pairs
+REFERENCE_PATH = "demo/lambda_virus.fa"
+LOGS = ("align.log", "index.log", "sort.log")
+
+
+class WrongResult(Exception):
+    """The task has ended and its results are not what they should be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What came out. `flagstat` is samtools' text."""
+
+    flagstat: str
+    mapped_percent: float
+    logs: Mapping[str, str]
+
+
+def served(files: ExampleFiles) -> dict[str, bytes]:
+    """What the HTTP server has to serve."""
+    return {REFERENCE_PATH: files.reference}
+
+
+async def upload_reads(files: ExampleFiles, bucket: Bucket) -> None:
+    """Put the reads where the task looks for them."""
+    await bucket.put("reads/reads_1.fq.gz", files.reads_1)
+    await bucket.put("reads/reads_2.fq.gz", files.reads_2)
+
+
+def document(image: str, web: str, bucket: Bucket) -> Document:
+    """Index the reference, align the reads, sort and count the alignments. `web`: URL of the HTTP server."""
+
+    def run(*command: str) -> Executor:
+        return {"image": image, "command": list(command)}
+
+    return {
+        "name": "align phage lambda",
+        "description": "bowtie2 and samtools on the example reads of bowtie2",
+        "tags": {"demo": "lambda"},
+        "resources": {"ram_gb": 0.5, "disk_gb": 1},
+        "inputs": [
+            {"path": "/data/reference/lambda.fa", "url": f"{web}/{REFERENCE_PATH}", "type": "FILE"},
+            {"path": "/data/reads", "url": bucket.url("reads"), "type": "DIRECTORY"},
+        ],
+        "volumes": ["/data/index", "/data/work"],
+        "executors": [
+            {
+                **run("bowtie2-build", "/data/reference/lambda.fa", "/data/index/lambda"),
+                "stdout": "/data/logs/index.log",
+            },
+            {
+                **run(
+                    *("bowtie2", "-x", "/data/index/lambda", "-S", "/data/work/aligned.sam"),
+                    *("-1", "/data/reads/reads_1.fq.gz", "-2", "/data/reads/reads_2.fq.gz"),
+                ),
+                "stderr": "/data/logs/align.log",
+            },
+            {
+                **run("samtools", "sort", "-o", "/data/results/aligned.bam", "/data/work/aligned.sam"),
+                "stderr": "/data/logs/sort.log",
+            },
+            {
+                **run("samtools", "flagstat", "/data/results/aligned.bam"),
+                "stdout": "/data/results/flagstat.txt",
+            },
+        ],
+        "outputs": [
+            {"path": "/data/results/aligned.bam", "url": bucket.url("results/aligned.bam")},
+            {"path": "/data/results/flagstat.txt", "url": bucket.url("results/flagstat.txt")},
+            {"path": "/data/logs/*.log", "path_prefix": "/data/logs", "url": bucket.url("results/logs")},
+        ],
+    }
+
+
+async def verify(task: Task, bucket: Bucket) -> Results:
+    """Fetch the results and look at them; WrongResult says what is not as promised."""
+    if task["state"] != "COMPLETE":
+        raise WrongResult(f"the task ended as {task['state']}: {_why(task)}")
+    found = await bucket.keys("results/")
+    logs_wanted = [f"results/logs/{name}" for name in LOGS]
+    wanted = sorted(["results/aligned.bam", "results/flagstat.txt", *logs_wanted])
+    if found != wanted:
+        raise WrongResult(f"the bucket holds {found}, not {wanted}")
+    bam = await bucket.get("results/aligned.bam")
+    if not bam.startswith(BGZF_MAGIC):
+        raise WrongResult(f"results/aligned.bam is no BAM file: it starts with {bam[:4]!r}")
+    flagstat = await bucket.text("results/flagstat.txt")
+    reads, percent = mapped(flagstat)
+    if reads != READS or percent < MAPPED_AT_LEAST:
+        raise WrongResult(f"{percent} % of {reads} reads are mapped, not > {MAPPED_AT_LEAST} % of {READS}")
+    logs = {name: await bucket.text(f"results/logs/{name}") for name in LOGS}
+    if "overall alignment rate" not in logs["align.log"]:
+        raise WrongResult(f"results/logs/align.log is not what bowtie2 says: {logs['align.log'][:300]!r}")
+    return Results(flagstat=flagstat, mapped_percent=percent, logs=logs)
+
+
+def mapped(flagstat: str) -> tuple[int, float]:
+    """Number of reads, and how many percent of them are mapped, by the text of `samtools flagstat`."""
+    reads = re.search(r"^(\d+) \+ \d+ primary$", flagstat, re.MULTILINE)
+    percent = re.search(r"primary mapped \(([\d.]+)%", flagstat)
+    if reads is None or percent is None:
+        raise WrongResult(f"flagstat says something else than expected:\n{flagstat}")
+    return int(reads[1]), float(percent[1])
+
+
+def _why(task: Task) -> str:
+    lines = [line for log in task.get("logs", ()) for line in log.get("system_logs", ())]
+    lines += [
+        f"executor {index} exited with {log['exit_code']}: {log.get('stderr', '').strip()[-500:]}"
+        for attempt in task.get("logs", ())
+        for index, log in enumerate(attempt["logs"])
+        if log["exit_code"]
+    ]
+    return "\n".join(lines) or "no reason was given"

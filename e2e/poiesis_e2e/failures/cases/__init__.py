@@ -1,0 +1,24 @@
+"""The failure table: one case for each way in which a task ends otherwise than well, a module a section.
+
+docs/failures.md is rendered from this list, and stories/test_failures.py brings each case about on a cluster.
+"""
+
+from collections.abc import Sequence
+
+from poiesis_e2e.failures.case import Case
+from poiesis_e2e.failures.cases import (
+    cancel,
+    data,
+    executors,
+    images,
+    kueue,
+    nodes,
+    outside,
+    recorder,
+    refusals,
+)
+
+_SECTIONS = (executors, images, data, recorder, refusals, cancel, outside, nodes, kueue)
+
+SECTIONS = tuple(section.SECTION for section in _SECTIONS)
+CASES: Sequence[Case] = tuple(case for section in _SECTIONS for case in section.CASES)

@@ -1,0 +1,163 @@
+"""What cases are made of: documents to submit, the states and the times that go with them."""
+
+from collections.abc import Awaitable, Callable
+
+from poiesis_e2e.documents import sh
+from poiesis_e2e.failures.case import World
+from poiesis_e2e.failures.surroundings import server_name
+from poiesis_e2e.tes_client import Document, Executor, Output, State
+
+Builder = Callable[[World], Awaitable[Document]]
+
+QUEUED: tuple[State, ...] = ("QUEUED", "INITIALIZING")
+RAN: tuple[State, ...] = (*QUEUED, "RUNNING")
+CANCELED: tuple[State, ...] = ("CANCELING", "CANCELED")
+ASKED = "cancel requested by anonymous"
+
+AT_ONCE = 5  # seconds: the recorder reads a file and writes a row
+SOON = 10  # the kubelet, a watch and the controller besides
+START = 20  # a filer starts and tries once, or a container that cannot start is given up
+PULL = 90  # tctl.thresholds.imagePullSeconds is 60, counted from when the first try has failed
+CONFIGURATION = 60  # tctl.thresholds.configErrorSeconds is 30
+RETRIES = 120  # filerRetryAttempts is 5, with back-off
+GRACE = 35  # terminationGracePeriodSeconds is 30
+DISK = 150  # the kubelet measures a volume every one to two minutes (volumeStatsAggPeriod, with its jitter)
+
+RAM_GB = 0.064
+# busybox allocates the whole block and the kernel kills it while it is filled
+GREEDY = "dd if=/dev/zero of=/dev/null bs=512M count=1"
+READY = "echo ready"
+WAIT = "while :; do sleep 0.1; done"
+UNTIL_TOLD = f"{READY}; trap 'echo done; exit 0' USR1; {WAIT}"  # by the node, with a signal
+
+
+def scripts(*texts: str, **fields: object) -> Builder:
+    """Shell scripts, one an executor; `fields` of the document beside them."""
+
+    async def build(world: World) -> Document:
+        document: Document = {"executors": [sh(world.images.busybox, text, world.marker) for text in texts]}
+        return {**document, **fields}  # type: ignore[typeddict-item]
+
+    return build
+
+
+def argv(*words: str, bare: bool = False, **fields: object) -> Builder:
+    """One executor without a shell; `bare`: in an image that has none."""
+
+    async def build(world: World) -> Document:
+        where = world.images.noshell if bare else world.images.busybox
+        document: Document = {"executors": [{"image": where, "command": list(words)}]}
+        return {**document, **fields}  # type: ignore[typeddict-item]
+
+    return build
+
+
+def redirected(**fields: str) -> Builder:
+    """One executor that reads its stdin and says a word; `fields` of the executor beside that."""
+
+    async def build(world: World) -> Document:
+        executor = sh(world.images.busybox, "cat; echo heard")
+        return {"executors": [{**executor, **fields}]}  # type: ignore[typeddict-item]
+
+    return build
+
+
+def image(name: str, *before: str) -> Builder:
+    """An executor of this image, after those that run the scripts `before`. `{port}`: where TES answers."""
+
+    async def build(world: World) -> Document:
+        port = world.api_url.rpartition(":")[2]
+        last: Executor = {"image": name.format(port=port), "command": ["true"]}
+        return {"executors": [*(sh(world.images.busybox, script) for script in before), last]}
+
+    return build
+
+
+def fetched(url: Callable[[World], str]) -> Builder:
+    """An input, and an executor that never runs."""
+
+    async def build(world: World) -> Document:
+        return {
+            "executors": [sh(world.images.busybox, "echo never")],
+            "inputs": [{"path": "/in/it", "url": url(world), "type": "FILE"}],
+        }
+
+    return build
+
+
+def sent(*texts: str, bucket: str | None = None, **fields: object) -> Builder:
+    """An output `/out/it`, of one of the executors; to the world's bucket unless another is named."""
+
+    async def build(world: World) -> Document:
+        url = world.bucket.url("it") if bucket is None else f"s3://{bucket}/it"
+        outputs: list[Output] = [{"path": "/out/it", "url": url}]
+        executors = [sh(world.images.busybox, text, world.marker) for text in texts]
+        document: Document = {"executors": executors, "outputs": outputs}
+        return {**document, **fields}  # type: ignore[typeddict-item]
+
+    return build
+
+
+async def ignored_failure(world: World) -> Document:
+    return {
+        "executors": [
+            {**sh(world.images.busybox, "exit 3"), "ignore_error": True},
+            sh(world.images.busybox, "echo and yet it runs"),
+        ]
+    }
+
+
+async def ignored_out_of_memory(world: World) -> Document:
+    greedy: Executor = {**sh(world.images.busybox, f"echo before; {GREEDY}"), "ignore_error": True}
+    return {
+        "executors": [greedy, sh(world.images.busybox, "echo never")],
+        "resources": {"ram_gb": RAM_GB},
+        "outputs": [{"path": "/out/it", "url": world.bucket.url("it")}],
+    }
+
+
+async def foreign_image(world: World) -> Document:
+    return {"executors": [{"image": world.images.foreign, "command": ["/tool"]}]}
+
+
+async def private_object(world: World) -> Document:
+    await world.bucket.put("private", b"not for everybody")
+    return await fetched(lambda _: f"{world.storage.pod_url}/{world.bucket.name}/private")(world)
+
+
+def without_tls(world: World) -> str:
+    return f"{world.web_url.replace('http://', 'https://')}/it"
+
+
+def refused(world: World) -> str:
+    return f"{world.web_url.rpartition(':')[0]}:1/it"
+
+
+def fetched_and_shown(script: str = "cat /in/it") -> Builder:
+    """An input from the surroundings' `server`, and an executor that shows it."""
+
+    async def build(world: World) -> Document:
+        pod = await world.kube.get("pod", server_name(world))
+        assert pod is not None
+        url = f"http://{pod['status']['podIP']}/it"
+        return {
+            "executors": [sh(world.images.busybox, script)],
+            "inputs": [{"path": "/in/it", "url": url, "type": "FILE"}],
+        }
+
+    return build
+
+
+def large_input(size: int, disk_gb: float) -> Builder:
+    """An object of so many bytes, for a volume that has less."""
+
+    async def build(world: World) -> Document:
+        return {
+            "executors": [sh(world.images.busybox, "echo never")],
+            "inputs": [
+                {"path": "/in/it", "url": await world.bucket.put("large", bytes(size)), "type": "FILE"}
+            ],
+            "resources": {"disk_gb": disk_gb},
+        }
+
+    return build

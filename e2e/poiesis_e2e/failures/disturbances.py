@@ -1,0 +1,367 @@
+"""What befalls a task from outside: its own cancel, or a stranger."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+from poiesis_e2e.failures.case import Disturbance, Surroundings, World
+from poiesis_e2e.failures.surroundings import job_in_queue
+from poiesis_e2e.kube import CommandRefused, Object, container_status
+from poiesis_e2e.waiting import eventually
+
+Wait = Callable[[World, str], Awaitable[object]]
+
+
+def canceled(words: str, when: Wait) -> Disturbance:
+    """The client cancels, as soon as `when` has returned; and again, which changes nothing."""
+
+    async def act(world: World, task_id: str) -> None:
+        await when(world, task_id)
+        await world.client.cancel(task_id)
+        await world.client.cancel(task_id)
+
+    return Disturbance(words=f"canceled {words}", act=act)
+
+
+def deleted(kind: str) -> Disturbance:
+    """Somebody deletes the Pod, or the Job, while an executor runs."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        (found,) = await world.kube.of_task(kind, task_id)
+        await world.kube.delete(kind, found["metadata"]["name"])
+
+    return Disturbance(words=f"`kubectl delete {kind}` while an executor runs", act=act)
+
+
+def deadline(after_seconds: int) -> Disturbance:
+    """As `pod.activeDeadlineSeconds` would have it, for this Pod alone."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        name = (await world.kube.pod(task_id))["metadata"]["name"]
+        patch = f'{{"spec":{{"activeDeadlineSeconds":{after_seconds}}}}}'
+        await world.kube.run("patch", "pod", name, "--patch", patch)
+
+    return Disturbance(words="`pod.activeDeadlineSeconds` passes while an executor runs", act=act)
+
+
+def recorder_killed(words: str, when: Wait) -> Disturbance:
+    """SIGKILL, as out of memory would do it."""
+
+    async def act(world: World, task_id: str) -> None:
+        recorder = await world.kube.running_container(task_id, "trec")
+        await when(world, task_id)
+        await world.node.signal_container(recorder, "SIGKILL")
+
+    return Disturbance(words=f"`trec` is killed (SIGKILL) {words}", act=act)
+
+
+def recorder_killed_again_and_again() -> Disturbance:
+    """Before it can tell anything, until the executor's container has ended."""
+    # Recorders alone are looked through: among all processes of a busy node it would come too late.
+    its = "grep -qs POIESIS_TASK_ID=$0 /proc/$p/environ"
+    look = f"for p in $(pgrep -f poiesis_trec); do {its} && kill -KILL $p; done"
+    script = f"until [ -e $1 ]; do {look}; sleep 0.05; done 2>/dev/null; rm $1"
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        stop = f"/tmp/{task_id}"  # on the node
+        over = partial(ended("executor-0", at_once=True), world, task_id)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(world.node.run("sh", "-c", script, task_id, stop))
+            try:
+                await eventually(over, "the end of executor-0", seconds=150)
+            finally:
+                await world.node.run("touch", stop)
+
+    return Disturbance(words="`trec` is killed as often as it comes", act=act)
+
+
+def recorder_lost() -> Disturbance:
+    """It dies while an executor runs, and its image is then one that cannot be had: it never comes back."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        recorder = await world.kube.running_container(task_id, "trec")
+        name = (await world.kube.pod(task_id))["metadata"]["name"]
+        other = [{"name": "trec", "image": "registry.invalid/no/such:recorder"}]
+        await world.kube.run("patch", "pod", name, "--patch", json.dumps({"spec": {"initContainers": other}}))
+        with suppress(CommandRefused):  # the kubelet may have ended it for that
+            await world.node.signal_container(recorder, "SIGKILL")
+
+    return Disturbance(words="`trec` is killed, and its image cannot be had any more", act=act)
+
+
+def recorder_killed_twice() -> Disturbance:
+    """While an executor runs: after the second time the kubelet waits before it starts it again."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        first = await world.kube.running_container(task_id, "trec")
+        await world.node.signal_container(first, "SIGKILL")
+
+        async def back() -> str | None:
+            second = await world.kube.running_container(task_id, "trec")
+            return second if second != first else None
+
+        await world.node.signal_container(await eventually(back, "another trec"), "SIGKILL")
+
+    return Disturbance(words="`trec` is killed (SIGKILL) twice while an executor runs", act=act)
+
+
+def recorder_bereft(
+    kinds: str, words: str, *, until: Callable[[World, str], Awaitable[None]] | None = None
+) -> Disturbance:
+    """It loses a right or its identity while an executor runs, and has to begin anew without; `until` waits,
+    given its container, for when that is so."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        recorder = await world.kube.running_container(task_id, "trec")
+        for found in await world.kube.of_task(kinds, task_id):
+            await world.kube.delete(found["kind"], found["metadata"]["name"])
+        if until is not None:
+            await until(world, recorder)
+        await world.node.signal_container(recorder, "SIGKILL")
+
+    return Disturbance(words=f"{words}, then `trec` is killed", act=act)
+
+
+async def token_refused(world: World, recorder: str) -> None:
+    """The API server believes a token that it has believed for some seconds more."""
+    root = f"/proc/{await world.node.pid_of(recorder)}/root"
+    token = await world.node.run("cat", f"{root}/poiesis/recorder/kubernetes/token")
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+
+    async def refused() -> bool:
+        return not (await world.kube.create(review))["status"].get("authenticated")
+
+    await eventually(refused, "a token that the API server refuses", every=1)
+
+
+def recorder_killed_at_the_end(words: str, *, heard: bool) -> Disturbance:
+    """It dies while Postgres has its last report, which a lock holds back; `heard`: which Postgres executes.
+
+    Its next report is the last: the executor, which waits for SIGUSR1, has printed no more than is told.
+    """
+
+    async def act(world: World, task_id: str) -> None:
+        await live("ready\n")(world, task_id)
+        recorder, executor = [
+            await world.kube.running_container(task_id, name) for name in ("trec", "executor-0")
+        ]
+        async with _row_locked(world, task_id) as blocked:
+            await world.node.kill_children(executor, "USR1")
+            await ended("executor-0")(world, task_id)
+            await eventually(
+                lambda: world.kube.sql(f"SELECT pid {blocked}"), "a report that waits", seconds=20
+            )
+            await world.node.signal_container(recorder, "SIGKILL")
+            if not heard:
+                await world.kube.sql(f"SELECT pg_terminate_backend(pid) {blocked}")
+
+    return Disturbance(words=f"`trec` is killed (SIGKILL) {words}", act=act)
+
+
+@asynccontextmanager
+async def _row_locked(world: World, task_id: str) -> AsyncIterator[str]:
+    """Nobody can write the task's row meanwhile; FROM clause of the sessions that wait for it.
+
+    The release has its own Postgres.
+    """
+    lock = f"BEGIN; SELECT FROM task WHERE id = '{task_id}' FOR UPDATE; SELECT pg_sleep(300)"
+    holders = f"FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%{task_id}%'"
+    holding = asyncio.create_task(world.kube.sql(lock))
+    try:
+        await eventually(lambda: world.kube.sql(f"SELECT pid {holders}"), "a lock")
+        yield f"FROM pg_stat_activity WHERE pg_blocking_pids(pid) && ARRAY(SELECT pid {holders})"
+    finally:
+        await world.kube.sql(f"SELECT pg_terminate_backend(pid) {holders}")
+        with suppress(CommandRefused):  # so does psql hear of it
+            await holding
+
+
+def process_killed(container: str) -> Disturbance:
+    """What the helper has started in a container dies (SIGKILL), once it runs."""
+
+    async def act(world: World, task_id: str) -> None:
+        found = await world.kube.running_container(task_id, container)
+        await world.node.kill_children(found)
+
+    return Disturbance(words=f"the process of `{container}` is killed (SIGKILL)", act=act)
+
+
+def evicted() -> Disturbance:
+    """By the eviction API, as `kubectl drain` does it."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        metadata = (await world.kube.pod(task_id))["metadata"]
+        name, namespace = metadata["name"], metadata["namespace"]
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+        await world.kube.run("create", "--raw", path, "-f", "-", input_text=json.dumps(eviction))
+
+    return Disturbance(words="`kubectl drain` while an executor runs", act=act)
+
+
+def canceled_by_many() -> Disturbance:
+    """Ten clients at the same moment, while an executor runs."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        await asyncio.gather(*(world.client.cancel(task_id) for _ in range(10)))
+
+    return Disturbance(words="canceled ten times at once while it runs", act=act)
+
+
+def passes(surroundings: Surroundings, word: str) -> Disturbance:
+    """What stood in the way is taken away when the task has said `word` of it."""
+
+    async def act(world: World, task_id: str) -> None:
+        await told(word)(world, task_id)
+        await surroundings.end(world)
+
+    return Disturbance(words="until somebody changes that", act=act)
+
+
+def preempted() -> Disturbance:
+    """A Job of a higher WorkloadPriorityClass takes the queue for two seconds."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        job = job_in_queue(world, "sleep 2", priority_class="poiesis-e2e-high")
+        await world.kube.create({**job, "spec": {**job["spec"], "ttlSecondsAfterFinished": 0}})
+        await told("Preempted")(world, task_id)
+
+    return Disturbance(words="a Job of a higher priority takes the queue while an executor runs", act=act)
+
+
+def queue_stopped() -> Disturbance:
+    """And opened again when the task has said so."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        queue = await world.kube.get("localqueue", "queue")
+        assert queue is not None
+        where = ("patch", "clusterqueue", queue["spec"]["clusterQueue"], "--type=merge", "--patch")
+        await world.kube.run(*where, '{"spec":{"stopPolicy":"HoldAndDrain"}}')
+        try:
+            await told("ClusterQueueStopped")(world, task_id)
+        finally:
+            await world.kube.run(*where, '{"spec":{"stopPolicy":"None"}}')
+
+    return Disturbance(words="the ClusterQueue is drained while an executor runs, and opened again", act=act)
+
+
+def deactivated(words: str, when: Wait) -> Disturbance:
+    """An administrator sets `spec.active` of its Workload to false."""
+
+    async def act(world: World, task_id: str) -> None:
+        await when(world, task_id)
+        workload = await world.kube.workload(task_id)
+        assert workload is not None
+        name = workload["metadata"]["name"]
+        await world.kube.run(
+            "patch", "workload", name, "--type=merge", "--patch", '{"spec":{"active":false}}'
+        )
+
+    return Disturbance(words=f"its Workload is deactivated {words}", act=act)
+
+
+def told(word: str) -> Wait:
+    """The task's system logs have this in them."""
+
+    async def wait(world: World, task_id: str) -> None:
+        async def look() -> bool:
+            task = await world.client.get(task_id, "FULL")
+            return any(word in line for log in task.get("logs", ()) for line in log.get("system_logs", ()))
+
+        await eventually(look, f"{word!r} of task {task_id}")
+
+    return wait
+
+
+def live(text: str) -> Wait:
+    """All that the first executor has printed so far is told: this."""
+
+    async def wait(world: World, task_id: str) -> None:
+        async def look() -> bool:
+            task = await world.client.get(task_id, "FULL")
+            return any(
+                log.get("metadata", {}).get("executor-0.stdout") == text for log in task.get("logs", ())
+            )
+
+        await eventually(look, f"{text!r} of task {task_id}")
+
+    return wait
+
+
+def ended(container: str, *, at_once: bool = False) -> Callable[[World, str], Awaitable[bool]]:
+    """The kubelet has said that this container ended; `at_once`: whether it has."""
+
+    async def wait(world: World, task_id: str) -> bool:
+        async def look() -> bool:
+            status = container_status(await world.kube.pod(task_id), container)
+            return bool(status and status["state"].get("terminated"))
+
+        return await look() if at_once else await eventually(look, f"the end of {container}", every=0.05)
+
+    return wait
+
+
+async def no_node_found(world: World, task_id: str) -> None:
+    """The scheduler has said that it cannot place the Pod."""
+
+    async def look() -> bool:
+        pod = await world.kube.pod(task_id)
+        return any(_unschedulable(one) for one in pod["status"].get("conditions", ()))
+
+    await eventually(look, f"an unschedulable Pod of task {task_id}")
+
+
+async def pull_failed(world: World, task_id: str) -> None:
+    """The kubelet has tried to pull the first executor's image, and tries again."""
+    await world.kube.pull_failed(task_id)
+
+
+def runs(container: str) -> Wait:
+    """This container of the Pod runs."""
+
+    async def wait(world: World, task_id: str) -> None:
+        await world.kube.running_container(task_id, container, seconds=120)
+
+    return wait
+
+
+def tries_again(container: str) -> Wait:
+    """What it runs has failed and may pass: the helper has said that it will start it again."""
+
+    async def wait(world: World, task_id: str) -> None:
+        await runs(container)(world, task_id)
+        name = (await world.kube.pod(task_id))["metadata"]["name"]
+
+        async def look() -> bool:
+            return "starting again in" in await world.kube.run("logs", name, f"--container={container}")
+
+        await eventually(look, f"a failure of {container} of task {task_id}")
+
+    return wait
+
+
+async def executor_runs(world: World, task_id: str) -> None:
+    """The first executor has had the time to say that it is ready."""
+    await runs("executor-0")(world, task_id)  # until the kubelet says so, it shows no logs either
+    name = (await world.kube.pod(task_id))["metadata"]["name"]
+
+    async def look() -> bool:
+        return "ready" in await world.kube.run("logs", name, "--container=executor-0")
+
+    await eventually(look, f"the first words of task {task_id}")
+
+
+def _unschedulable(condition: Object) -> bool:
+    return condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable"

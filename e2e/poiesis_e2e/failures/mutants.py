@@ -1,0 +1,140 @@
+"""`python -m poiesis_e2e.failures.mutants [--list] [names…]`: prove that every row proves something.
+
+For each mutation (`mutations.py`) the tree is copied, some handling is taken away from the copy, and the rows
+that this handling makes right are run there, on the lab's cluster and in releases of their own. Each of them
+has to fail, and by what it asserts. Mutations that do not touch each other's rows share a copy, in which a
+row that none of them touches has to pass.
+Exit 0: every row did.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from xml.etree import ElementTree as ET
+
+from poiesis_e2e.failures.cases import CASES
+from poiesis_e2e.failures.mutation import Edit, Mutation, Verdict, edited, edits_by_file, grouped, judged
+from poiesis_e2e.failures.mutations import MUTATIONS
+from poiesis_e2e.failures.verdict import rows_of
+from poiesis_lab import binaries, cache
+from poiesis_tools.workspace import members
+
+ROOT = Path(__file__).resolve().parents[3]
+STORY = "e2e/stories/test_failures.py"
+SOONER = Edit(  # a row that hangs shall say so soon
+    file=STORY, old="timeout=case.wait_seconds,", new="timeout=case.within + 150,"
+)
+_LEFT_OUT = ignore_patterns(".venv", ".git", "__pycache__", ".*_cache", ".hypothesis", "build", "*.pyc")
+
+
+def control(group: Sequence[Mutation]) -> str | None:
+    """A plain row that no mutation of the group touches. It has to pass: nothing else may be broken."""
+    touched = {row for mutation in group for row in (*mutation.rows, *mutation.spoils)}
+    plain = (case.id for case in CASES if case.release == "first" and not (case.around or case.meanwhile))
+    return next((row for row in plain if row not in touched), None)
+
+
+def run(group: Sequence[Mutation], more: str | None, workers: int) -> Mapping[str, tuple[Verdict, str]]:
+    """Verdict and words of each row of a group, and of one more, as far as pytest has run it."""
+    with tempfile.TemporaryDirectory(prefix="poiesis-mutant-") as folder:
+        root = Path(folder) / "tree"
+        copytree(ROOT, root, symlinks=True, ignore=_LEFT_OUT)
+        (root / ".venv").symlink_to((ROOT / ".venv").resolve())
+        for name, edits in edits_by_file(group).items():
+            _edit(root / name, edits)
+        _edit(root / STORY, [SOONER])
+        report = Path(folder) / "report.xml"
+        rows = ",".join([*(row for mutation in group for row in mutation.rows), more or ""])
+        command = [
+            *(sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short", "-m", "e2e"),
+            *("-p", "poiesis_e2e.failures.verdict", f"--rows={rows}", f"--junitxml={report}"),
+            *("-n", str(workers), STORY),
+        ]
+        environment = os.environ | {"PYTHONPATH": _import_path(root), "POIESIS_HELM": str(binaries.helm())}
+        log = cache.directory() / "log" / f"mutants-{group[0].name}.log"
+        log.parent.mkdir(exist_ok=True)
+        print(f"pytest writes to {log}", flush=True)
+        with log.open("w") as output:
+            subprocess.run(command, cwd=root, env=environment, stdout=output, stderr=output, check=False)
+        return results(report.read_text(encoding="utf-8") if report.exists() else "<testsuites/>")
+
+
+def _import_path(root: Path) -> str:
+    """The members of the copy, before those that the virtual environment names."""
+    return os.pathsep.join(str(root / one.directory.relative_to(ROOT)) for one in members())
+
+
+def _edit(path: Path, edits: Sequence[Edit]) -> None:
+    path.write_text(edited(path.read_text(encoding="utf-8"), edits), encoding="utf-8")
+
+
+def results(report: str) -> Mapping[str, tuple[Verdict, str]]:
+    """Of a JUnit report: what the plugin has noted of each row; without a note it has passed.
+
+    A test that has not passed and of which nothing is noted was not judged.
+    """
+    found: dict[str, tuple[Verdict, str]] = {}
+    for test in ET.fromstring(report).iter("testcase"):  # noqa: S314  # our own file
+        rows = rows_of(test.get("name", ""))
+        for one in test.iter("property"):  # the first is the cause, what the teardown adds is not
+            if (row := one.get("name", "")) in rows:
+                verdict, _, words = one.get("value", "").partition(" ")
+                found.setdefault(row, (Verdict(verdict), words))
+        unexplained = any(test.find(what) is not None for what in ("failure", "error", "skipped"))
+        otherwise = Verdict.BROKEN if unexplained and not found.keys() & set(rows) else Verdict.SURVIVED
+        for row in rows:
+            found.setdefault(row, (otherwise, ""))
+    return found
+
+
+def chosen(names: Sequence[str]) -> list[Mutation]:
+    """The mutations of these names, or all; SystemExit for a name that none has."""
+    if unknown := sorted(set(names) - {mutation.name for mutation in MUTATIONS}):
+        sys.exit(f"no such mutation: {', '.join(unknown)}; --list names them")
+    return [mutation for mutation in MUTATIONS if not names or mutation.name in names]
+
+
+def _told(group: Sequence[Mutation], workers: int) -> Iterator[Verdict]:
+    """Run a group, and print a line of each row."""
+    untouched = control(group)
+    found = run(group, untouched, workers)
+    verdicts = {row: verdict for row, (verdict, _) in found.items()}
+    is_whole = untouched is None or verdicts.get(untouched) in {Verdict.SURVIVED, Verdict.LATE}
+    if not is_whole:
+        print(f"nothing is proven: {untouched}, which no mutation touches, has failed", flush=True)
+    for mutation in group:
+        for row, verdict in judged(mutation, verdicts if is_whole else {}).items():
+            words = found[row][1] if row in found else "it was not run"
+            print(f"{verdict:8}  {mutation.name}: {row}  {words[:300]}", flush=True)
+            yield verdict
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit 0: every row was killed. 1: some was not."""
+    parser = argparse.ArgumentParser(prog="python -m poiesis_e2e.failures.mutants", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help="of a mutation; all if none is named")
+    parser.add_argument("--list", action="store_true", help="say what there is, by groups, and run nothing")
+    parser.add_argument("-n", type=int, default=4, dest="workers", help="rows at once (4)")
+    given = parser.parse_args(arguments)
+    groups = grouped(chosen(given.names))
+    if given.list:
+        for number, group in enumerate(groups, 1):
+            for mutation in group:
+                print(f"{number}  {mutation.name}: {mutation.takes_away} [{', '.join(mutation.rows)}]")
+        return 0
+    counts: Counter[Verdict] = Counter()
+    for number, group in enumerate(groups, 1):
+        print(f"── {number} of {len(groups)}: {', '.join(mutation.name for mutation in group)}", flush=True)
+        counts.update(_told(group, given.workers))
+    print(", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict), flush=True)
+    return 0 if set(counts) == {Verdict.KILLED} else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

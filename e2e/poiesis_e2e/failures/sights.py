@@ -1,0 +1,243 @@
+"""What a client sees of a task beside its end."""
+
+from typing import Literal
+
+from poiesis_e2e.documents import executor_logs, only_log, seconds, system_logs
+from poiesis_e2e.failures.case import Outcome, Sight
+from poiesis_e2e.failures.node_disturbances import well_again
+from poiesis_e2e.kube import container_status
+from poiesis_e2e.tes_client import Task
+from poiesis_e2e.waiting import eventually
+
+_LOG_BYTES = 65536  # executors.logBytes of the chart
+_LEFT_OUT = "[poiesis: earlier output left out]\n"
+
+
+def printed(text: str, *, index: int = 0, stream: str = "stdout") -> Sight:
+    """An executor's stream is exactly this."""
+
+    async def check(outcome: Outcome) -> None:
+        assert executor_logs(outcome.task)[index].get(stream) == text
+
+    return Sight(words=f"`{stream}` of executor {index}: {_code(text)}", check=check)
+
+
+def complained(text: str, *, index: int = 0) -> Sight:
+    """An executor's stderr has this in it."""
+
+    async def check(outcome: Outcome) -> None:
+        assert text in executor_logs(outcome.task)[index].get("stderr", "")
+
+    return Sight(words=f"`stderr` of executor {index} names {_code(text)}", check=check)
+
+
+def kept_the_end(text: str) -> Sight:
+    """Of a flood the last bytes are kept."""
+
+    async def check(outcome: Outcome) -> None:
+        stdout = executor_logs(outcome.task)[0].get("stdout", "")
+        assert stdout.startswith(_LEFT_OUT)
+        assert stdout.endswith(text)
+        assert len(stdout) == len(_LEFT_OUT) + _LOG_BYTES
+
+    return Sight(words=f"the last 64 KiB of `stdout` (`executors.logBytes`), to {_code(text)}", check=check)
+
+
+def logged(text: str) -> Sight:
+    """The system logs say this, too."""
+
+    async def check(outcome: Outcome) -> None:
+        assert text in system_logs(outcome.task), system_logs(outcome.task)
+
+    return Sight(words=f"`system_logs`: {_code(text)}", check=check)
+
+
+def explained(text: str) -> Sight:
+    """One line of the system logs says this, beside the end's. It may come when the task has ended."""
+
+    async def check(outcome: Outcome) -> None:
+        async def look() -> bool:
+            task = await outcome.world.client.get(outcome.task["id"], "FULL")
+            said = [line.partition(" ")[2] for line in only_log(task).get("system_logs", [])]
+            lines = [line for line in said if text in line and not line.startswith(outcome.task["state"])]
+            assert len(lines) <= 1, lines
+            return len(lines) == 1
+
+        await eventually(look, f"{text!r} in the system logs", seconds=10)
+
+    return Sight(words=f"`system_logs`, once: {_code(text)}", check=check)
+
+
+def restarted(container: str) -> Sight:
+    """Kubernetes has started this container again."""
+
+    async def check(outcome: Outcome) -> None:
+        async def look() -> bool:
+            status = container_status(await outcome.world.kube.pod(outcome.task["id"]), container)
+            return status is not None and status["restartCount"] >= 1
+
+        await eventually(look, f"a restart of {container}")
+
+    return Sight(words=f"`{container}` was restarted", check=check)
+
+
+def never_started(container: str) -> Sight:
+    """Kubernetes did not go on to this container; known when the Pod has ended."""
+
+    async def check(outcome: Outcome) -> None:
+        pod = await outcome.world.kube.ended_pod(outcome.task["id"])
+        status = container_status(pod, container)
+        assert status is None or "waiting" in status["state"], status
+
+    return Sight(words=f"`{container}` was never started", check=check)
+
+
+def tried_again(container: str, times: int) -> Sight:
+    """The helper has started the filer again, as often as it may."""
+
+    async def check(outcome: Outcome) -> None:
+        name = (await outcome.world.kube.pod(outcome.task["id"]))["metadata"]["name"]
+        said = await outcome.world.kube.run("logs", name, f"--container={container}")
+        assert f"(retry {times} of {times})" in said, said[-1000:]
+
+    return Sight(words=f"`{container}` was started again {times} times", check=check)
+
+
+def told_once() -> Sight:
+    """Nothing is said twice."""
+
+    async def check(outcome: Outcome) -> None:
+        said = only_log(outcome.task).get("system_logs", [])
+        assert len(said) == len(set(said)), said
+
+    return Sight(words="each line once", check=check)
+
+
+def stored(key: str, content: str) -> Sight:
+    """An output was sent, and the task's log says so."""
+
+    async def check(outcome: Outcome) -> None:
+        assert await outcome.world.bucket.text_if_any(key) == content
+        sent = [(log["url"], log["size_bytes"]) for log in only_log(outcome.task)["outputs"]]
+        assert sent == [(outcome.world.bucket.url(key), str(len(content)))]
+
+    return Sight(words=f"the output `{key}`, which was sent", check=check)
+
+
+def in_the_bucket(key: str, content: str) -> Sight:
+    """An output was sent; nobody was there to say so."""
+
+    async def check(outcome: Outcome) -> None:
+        assert await outcome.world.bucket.text_if_any(key) == content
+
+    return Sight(words=f"the output `{key}` was sent", check=check)
+
+
+def nothing_stored() -> Sight:
+    """No output was sent."""
+
+    async def check(outcome: Outcome) -> None:
+        assert await outcome.world.bucket.keys() == []
+        assert only_log(outcome.task)["outputs"] == []
+
+    return Sight(words="no output", check=check)
+
+
+def pod_ended(phase: Literal["Succeeded", "Failed"]) -> Sight:
+    """Kubernetes says the same."""
+
+    async def check(outcome: Outcome) -> None:
+        pod = await outcome.world.kube.ended_pod(outcome.task["id"])
+        assert pod["status"]["phase"] == phase
+
+    return Sight(words=f"the Pod, too, is `{phase}`", check=check)
+
+
+def no_process() -> Sight:
+    """Nothing of the executors runs on."""
+
+    async def check(outcome: Outcome) -> None:
+        assert await outcome.world.node.processes_with(outcome.world.marker) == []
+
+    return Sight(words="no process of the executor is left", check=check)
+
+
+def nothing_runs_when_its_node_is_back() -> Sight:
+    """What was cut off is ended, and its word comes too late."""
+
+    async def check(outcome: Outcome) -> None:
+        world = outcome.world
+        await well_again(world.kube, world.node)
+
+        async def ended() -> bool:
+            return not await world.node.processes_with(world.marker)
+
+        await eventually(ended, "the end of what had been cut off")
+        task = await world.client.get(outcome.task["id"], "FULL")
+        assert _end(task) == _end(outcome.task)
+
+    return Sight(
+        words="when its node is back no process of the executor is left, and the end stays the same",
+        check=check,
+    )
+
+
+def _end(task: Task) -> tuple[str, ...]:
+    metadata = only_log(task).get("metadata", {})
+    return task["state"], *(metadata.get(key, "") for key in ("reason", "message", "reported_by"))
+
+
+def ended_meanwhile() -> Sight:
+    """The executors did not wait for what had been taken away."""
+
+    async def check(outcome: Outcome) -> None:
+        assert outcome.asked_at is not None
+        assert all(seconds(log["end_time"]) < outcome.asked_at for log in executor_logs(outcome.task))
+
+    return Sight(words="all executors ended meanwhile", check=check)
+
+
+def no_object() -> Sight:
+    """Nothing of the task is left in Kubernetes."""
+
+    async def check(outcome: Outcome) -> None:
+        kube, task_id = outcome.world.kube, outcome.task["id"]
+
+        async def gone() -> bool:
+            return not await kube.of_task("jobs,pods,secrets,serviceaccounts", task_id)
+
+        await eventually(gone, f"no object of task {task_id}", seconds=60)
+
+    return Sight(words="no Kubernetes object is left", check=check)
+
+
+def no_workload() -> Sight:
+    """Nor of its Job in Kueue."""
+
+    async def check(outcome: Outcome) -> None:
+        kube, task_id = outcome.world.kube, outcome.task["id"]
+
+        async def gone() -> bool:
+            return await kube.workload(task_id) is None
+
+        await eventually(gone, f"no Workload of task {task_id}")
+
+    return Sight(words="no Workload is left", check=check)
+
+
+def first_attempt(text: str, *, exit_code: int) -> Sight:
+    """The log before the last one, which ended so."""
+
+    async def check(outcome: Outcome) -> None:
+        first = outcome.task["logs"][0]
+        assert [log["exit_code"] for log in first["logs"]] == [exit_code]
+        assert any(text in line for line in first.get("system_logs", ())), first
+        assert "end_time" in first
+
+    words = f"a first log with exit code {exit_code} and {_code(text)} in its `system_logs`"
+    return Sight(words=words, check=check)
+
+
+def _code(text: str) -> str:
+    """A line of a table has no line breaks."""
+    return ", ".join(f"`{line}`" for line in text.strip().splitlines())

@@ -1,0 +1,106 @@
+"""A plugin of pytest for mutants: run only some rows, and note in the report by what each failed.
+
+`pytest -p failures.verdict --rows a,b`.
+"""
+
+import traceback
+from collections.abc import Generator, Iterator, Mapping, Sequence
+
+import pytest
+
+from poiesis_e2e.failures.case import Case, Late
+from poiesis_e2e.failures.mutation import Verdict
+from poiesis_e2e.tes_client import StillWaiting, TesRefused
+from poiesis_e2e.waiting import NotInTime
+
+_OF_A_ROW = (AssertionError, StillWaiting, NotInTime, TesRefused)
+_BROUGHT_ABOUT = frozenset(
+    {"disturbances.py", "node_disturbances.py", "surroundings.py", "webhook.py", "builders.py"}
+)
+_TOLD = ("told.", "live.")  # disturbances.py: waits for what the task's client is told
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--rows`."""
+    parser.addoption("--rows", required=True, help="ids of rows, by commas")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the rows that are asked for."""
+    rows = set(config.getoption("rows").split(","))
+    left_out = [item for item in items if not rows & set(rows_of(item.name))]
+    items[:] = [item for item in items if rows & set(rows_of(item.name))]
+    config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The report of the teardown has what was noted before: `<row>`, verdict and words."""
+    if call.excinfo is not None:
+        found = judge(call.excinfo.value, rows_of(item.name), in_test=call.when == "call")
+        item.user_properties.extend((row, f"{verdict} {words}") for row, (verdict, words) in found.items())
+    return (yield)
+
+
+def rows_of(test: str) -> list[str]:
+    """The rows that a test's name has in brackets."""
+    return test.partition("[")[2].removesuffix("]").split("+")
+
+
+def judge(error: BaseException, rows: Sequence[str], *, in_test: bool) -> Mapping[str, tuple[Verdict, str]]:
+    """By what each of a test's rows has failed, and in which words. Some may have passed."""
+    found = {row: list(_leaves(one)) for one, row in _by_row(error)}
+    if None in found:
+        everything = [cause for causes in found.values() for cause in causes]
+        found = dict.fromkeys(rows, everything)
+    return {str(row): _verdict(causes, in_test=in_test) for row, causes in found.items()}
+
+
+def _by_row(error: BaseException) -> Iterator[tuple[BaseException, str | None]]:
+    """With the row that was being proven; None: outside of any row."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        case = frame.f_locals.get("case")
+        if isinstance(case, Case):
+            yield error, case.id
+            return
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _by_row(one)
+    else:
+        yield error, None
+
+
+def _verdict(causes: Sequence[BaseException], *, in_test: bool) -> tuple[Verdict, str]:
+    verdict = Verdict.BROKEN
+    if in_test and all(_is_the_rows_own(cause) for cause in causes):
+        verdict = Verdict.LATE if all(isinstance(cause, Late) for cause in causes) else Verdict.KILLED
+    return verdict, "; ".join(map(_words, causes))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
+
+
+def _is_the_rows_own(error: BaseException) -> bool:
+    """A task that did not end, a look that saw something else, a client that was not told what it waited for.
+
+    Not: what should happen to the task could not be done.
+    """
+    if isinstance(error, StillWaiting | TesRefused):
+        return True
+    where = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    doing = [code.co_qualname for code in where if code.co_filename.rpartition("/")[2] in _BROUGHT_ABOUT]
+    untold = bool(doing) and doing[-1].startswith(_TOLD) and isinstance(error, NotInTime)
+    return untold or (not doing and isinstance(error, _OF_A_ROW))
+
+
+def _words(error: BaseException) -> str:
+    line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    said = str(error).strip().splitlines() or [""]
+    return f"{line}: {type(error).__name__}: {said[0]}"

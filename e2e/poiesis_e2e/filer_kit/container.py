@@ -1,0 +1,248 @@
+"""A filer in a container of docker's, started as a TaskPod starts it.
+
+Making a container takes docker longer than most filers work. So one is kept for each filer, with volumes that
+are emptied for each task, and the helper starts the filer in it. A test that needs a container of its own
+(another network, a full volume, a signal) gets one, where the helper is process 1 as in a TaskPod.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from poiesis_lab import docker
+from poiesis_lab.shell import CommandFailed, wait_until
+
+USER = "65532:65532"
+GRACE_SECONDS = 30
+_SECONDS = 300  # a filer that is not done by then hangs
+_PROGRESS = Draft202012Validator(
+    json.loads((Path(__file__).parents[3] / "docs/filers/progress.schema.json").read_text())
+)
+_LINE_BYTES = 16 * 1024
+_DISK_BYTES = 10**10  # what the chart gives who asks for nothing
+_DOCKER_FAILED = 125
+_DOCKER_ERRORS = ("Error response from daemon", "OCI runtime exec failed")
+_HELPER = "/poiesis/bin/helper"
+_WAIT = ("wait", "--ack", "/poiesis/ack/over", "--timeout", "7200")  # or until it is removed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The filer under test. `secret`: files in /poiesis/secret. `secrets`: what it may never tell.
+
+    `shared`: its shared volumes, path below /poiesis/shared -> directory of this machine.
+    """
+
+    image: str
+    command: tuple[str, ...]
+    network: str = "bridge"
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    shared: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a run ended: its exit code, and what it told, of this start and of those before in the same Pod."""
+
+    exit_code: int
+    events: tuple[dict[str, Any], ...]
+    log: str
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """Events of one kind."""
+        return [one for one in self.events if one["event"] == event]
+
+    @property
+    def messages(self) -> str:
+        """Warnings and errors."""
+        return "\n".join(one["message"] for one in self.events if one["event"] in {"warning", "error"})
+
+
+# A unit test holds these two against what the api gives Kubernetes.
+
+
+def pod_options(volumes: Mapping[str, str], env: Mapping[str, str]) -> list[str]:
+    """docker's options before the image. `volumes`: path in the container -> source."""
+    options = ["--user", USER, "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    for name, value in env.items():
+        options += ["--env", f"{name}={value}"]
+    for path, source in volumes.items():
+        options += ["--volume", f"{source}:{path}"]
+    return [*options, "--entrypoint", _HELPER]
+
+
+def run_arguments(command: Sequence[str]) -> list[str]:
+    """The helper's, to run a filer."""
+    helper = ["run", "--run", "/poiesis/run", "--runs", "/poiesis/runs", "--log-bytes", "65536"]
+    helper += ["--grace", str(GRACE_SECONDS), "--ack", "/poiesis/ack/done", "--ack-timeout", "60"]
+    return [*helper, "--rerun", "--", *command]
+
+
+class Pod:
+    """The volumes of a TaskPod, in which a filer may be started several times."""
+
+    def __init__(self, subject: Subject, helper: Path, folder: Path) -> None:
+        self.subject = subject
+        self.root = folder / "task/root"
+        self._helper = helper
+        self._folder = folder
+        self._kept: str | None = None
+        for name in ("run", "ack", "task", "task/root", "spec", "secret"):
+            self.directory(folder / name)
+        (folder / "ack/done").write_text(
+            "1"
+        )  # the recorder's word, for which the helper waits after a failure
+        for name, text in subject.secret.items():
+            (folder / "secret" / name).write_text(text)
+            (folder / "secret" / name).chmod(0o644)
+
+    @staticmethod
+    def directory(path: Path) -> None:
+        """For any uid, as the recorder makes them."""
+        path.mkdir()
+        path.chmod(0o777)
+
+    def work(self, work: Mapping[str, Any], contents: Mapping[str, str] | None = None) -> None:
+        """The work list, and the literal contents beside it."""
+        for name, text in {"work.json": json.dumps(work, ensure_ascii=False), **(contents or {})}.items():
+            (self._folder / "spec" / name).write_text(text)
+            (self._folder / "spec" / name).chmod(0o644)
+
+    def empty(self) -> None:
+        """For the next task, as if its volumes were new."""
+        old = self._folder / "old"
+        for name in ("run", "task", "spec"):
+            (old / name).mkdir(parents=True)
+            for entry in (self._folder / name).iterdir():
+                entry.rename(old / name / entry.name)
+        shutil.rmtree(old, ignore_errors=True)
+        if old.exists():  # somebody else's files
+            old.rename(self._folder / f"old-{uuid.uuid4().hex}")
+        self.directory(self.root)
+
+    def close(self) -> None:
+        """Remove the container that was kept."""
+        if self._kept is not None:
+            docker.docker("rm", "--force", self._kept)
+            self._kept = None
+
+    def run(self) -> Ended:
+        """Start the filer and wait for its end."""
+        if self._kept is None:
+            self._kept = _new_name()
+            docker.docker("run", "--rm", "--detach", *self.arguments(self._kept, _WAIT))
+        return self._ended(self._kept, "exec", self._kept, _HELPER, *run_arguments(self.subject.command))
+
+    def run_alone(self, *, network: str | None = None, options: Sequence[str] = ()) -> Ended:
+        """In a container of its own."""
+        name = _new_name()
+        command = run_arguments(self.subject.command)
+        return self._ended(name, "run", "--rm", *self.arguments(name, command, network, options))
+
+    def _ended(self, name: str, *command: str) -> Ended:
+        try:
+            done = subprocess.run(
+                [docker.binary(), *command], capture_output=True, check=False, timeout=_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            docker.docker("rm", "--force", name)
+            raise
+        log = (done.stdout + done.stderr).decode("utf-8", "replace")
+        assert done.returncode != _DOCKER_FAILED, log
+        assert not log.startswith(_DOCKER_ERRORS), log
+        ended = Ended(exit_code=done.returncode, events=tuple(self._events()), log=log)
+        everything = log + json.dumps(ended.events, ensure_ascii=False)
+        for secret in self.subject.secrets:
+            assert secret not in everything, "the filer told a credential"
+        return ended
+
+    def interrupted(self, signal: str) -> None:
+        """Start it, and signal it as soon as its process runs."""
+        started, name = self._folder / "run/started", _new_name()
+        docker.docker("run", "--detach", *self.arguments(name, run_arguments(self.subject.command)))
+        try:
+            wait_until(started.exists, "the filer's process", seconds=_SECONDS)
+            _kill(name, signal)
+            docker.docker("wait", name, timeout=_SECONDS)
+        finally:
+            docker.docker("rm", "--force", name)
+
+    def arguments(
+        self, name: str, command: Sequence[str], network: str | None = None, options: Sequence[str] = ()
+    ) -> list[str]:
+        """Of `docker run`; `command`: the helper's arguments."""
+        where = ["--name", name, "--network", network or self.subject.network]
+        restricted = pod_options(self._volumes(), self._env())
+        return [*where, *restricted, *options, self.subject.image, *command]
+
+    def _volumes(self) -> dict[str, str]:
+        mounts = {
+            "/poiesis/bin": f"{self._helper}",
+            "/poiesis/run": f"{self._folder / 'run'}",
+            "/poiesis/runs": f"{self._folder / 'run'}",
+            "/poiesis/ack": f"{self._folder / 'ack'}",
+            "/task": f"{self._folder / 'task'}",
+            "/poiesis/spec": f"{self._folder / 'spec'}",
+        }
+        if self.subject.secret:
+            mounts["/poiesis/secret"] = f"{self._folder / 'secret'}"
+        shared = {f"/poiesis/shared{prefix}": f"{source}" for prefix, source in self.subject.shared.items()}
+        written = {"/poiesis/run", "/task", *shared}
+        return {
+            (path if path in written else f"{path}:ro"): source for path, source in (mounts | shared).items()
+        }
+
+    def _env(self) -> dict[str, str]:
+        own = {
+            "POIESIS_RUN": "/poiesis/run",
+            "POIESIS_WORK_LIST": "/poiesis/spec/work.json",
+            "POIESIS_DISK_BYTES": str(_DISK_BYTES),
+        }
+        if self.subject.secret:
+            own["POIESIS_SECRET"] = "/poiesis/secret"
+        return {**own, **self.subject.env}
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        progress = self._folder / "run/progress.jsonl"
+        for line in progress.read_bytes().splitlines() if progress.exists() else ():
+            assert len(line) <= _LINE_BYTES, f"a line of {len(line)} bytes"
+            event = json.loads(line)
+            _PROGRESS.validate(event)
+            yield event
+
+
+def _kill(name: str, signal: str) -> None:
+    """A filer that was faster has ended by itself."""
+    try:
+        docker.docker("kill", "--signal", signal, name)
+    except CommandFailed as error:
+        if "is not running" not in error.output:
+            raise
+
+
+def _new_name() -> str:
+    return f"poiesis-kit-{uuid.uuid4().hex[:12]}"
+
+
+def install_helper(image: str, folder: Path) -> None:
+    """As the recorder does it; `image` is the helper's."""
+    folder.mkdir()
+    folder.chmod(0o777)
+    where = ["--volume", f"{folder}:/poiesis/bin", "--user", f"{os.getuid()}:{os.getgid()}"]
+    docker.docker("run", "--rm", *where, "--entrypoint", "/helper", image, "install", "--bin", "/poiesis/bin")
+
+
+def argv(text: str) -> tuple[str, ...]:
+    """As a shell splits it."""
+    return tuple(shlex.split(text))

@@ -1,0 +1,224 @@
+"""Install the chart into the lab's cluster: for the stories, the demo and the measurements alike."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
+
+from poiesis_e2e.kube import Kube
+from poiesis_e2e.storage import Endpoint
+from poiesis_lab import services
+from poiesis_lab.backends import S3
+from poiesis_lab.cluster import Cluster
+from poiesis_lab.shell import CommandFailed, step, wait_until
+
+CHART = Path(__file__).resolve().parents[2] / "deployment/helm/poiesis"
+SERVICES = tuple(name for name in services.SOURCES if name != "demo")
+STORAGE_SECRET = "poiesis-e2e-storage"
+DATABASE_SECRET = "poiesis-e2e-database"
+RCLONE_SECRET = "poiesis-e2e-rclone"
+SHARED_CLAIM = "shared"
+
+Values = dict[str, Any]
+Secrets = Mapping[str, Mapping[str, str]]  # name, key, value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """An installed chart and where its TES API answers."""
+
+    name: str
+    namespace: str
+    url: str
+
+    def to_json(self) -> str:
+        """For another process."""
+        return json.dumps(asdict(self))
+
+
+def install(
+    cluster: Cluster,
+    *,
+    name: str,
+    namespace: str,
+    values: Values,
+    secrets: Secrets,
+    seconds: float = 180,
+) -> Release:
+    """`helm upgrade --install`, and wait for an answer. `secrets` are made first."""
+    with step(f"install the chart: release {name}, namespace {namespace}"):
+        _await_deletion(cluster, namespace)
+        _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        for secret, data in secrets.items():
+            metadata = {"name": secret, "namespace": namespace}
+            _apply(
+                cluster,
+                {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(data)},
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "values.json"
+            file.write_text(json.dumps(values))
+            try:
+                cluster.helm(
+                    *("upgrade", "--install", name, str(CHART), "--namespace", namespace),
+                    *("--values", str(file), "--wait", "--timeout", f"{seconds:.0f}s"),
+                    timeout=seconds + 30,
+                )
+            except CommandFailed as error:
+                raise NotInstalled(cluster, namespace, error) from error
+        release = Release(name=name, namespace=namespace, url=api_url(cluster, name, namespace))
+        wait_until(lambda: _answers(release.url), f"an answer from {release.url}", seconds=60)
+    return release
+
+
+def _await_deletion(cluster: Cluster, namespace: str) -> None:
+    """Of a namespace that `uninstall` has left on its way out: nothing can be made in it."""
+    phase = ("get", "namespace", namespace, "--ignore-not-found", "-o", "jsonpath={.status.phase}")
+    if cluster.kubectl(*phase) == "Terminating":
+        cluster.kubectl("wait", "--for=delete", f"namespace/{namespace}", "--timeout=120s")
+
+
+def uninstall(cluster: Cluster, name: str, namespace: str) -> None:
+    """Remove the release, whole or half made, and its namespace with all that is in it."""
+    with step(f"remove release {name}, namespace {namespace}"):
+        cluster.kubectl("delete", "jobs", "--all", "--namespace", namespace, "--wait=false")
+        cluster.helm("uninstall", name, "--namespace", namespace, "--ignore-not-found", "--wait")
+        cluster.kubectl("delete", "namespace", namespace, "--wait=false", "--ignore-not-found")
+
+
+class NotInstalled(RuntimeError):
+    """Helm gave up; says what the namespace looks like."""
+
+    def __init__(self, cluster: Cluster, namespace: str, cause: Exception) -> None:
+        where = ("--namespace", namespace)
+        looks = [
+            cluster.kubectl("get", "pods", "-o", "wide", *where),
+            cluster.kubectl("get", "events", "--sort-by=.lastTimestamp", *where)[-2000:],
+        ]
+        for component in ("api", "tctl", "migrations", "postgres"):
+            selector = f"--selector=app.kubernetes.io/component={component}"
+            said = cluster.kubectl("logs", *where, selector, "--tail=15", "--prefix", "--ignore-errors")
+            looks.append(said)
+        super().__init__("\n".join([f"the chart could not be installed: {cause}", *looks]))
+
+
+def api_url(cluster: Cluster, name: str, namespace: str) -> str:
+    """By the Service's NodePort: unlike a port-forward it outlives the Pods behind it."""
+    listed = cluster.kubectl(
+        *("get", "services", "--namespace", namespace, "-o", "json"),
+        *("--selector", f"app.kubernetes.io/instance={name},app.kubernetes.io/component=api"),
+    )
+    (service,) = json.loads(listed)["items"]
+    (port,) = (port["nodePort"] for port in service["spec"]["ports"] if port["name"] == "http")
+    return f"http://{_node_address(cluster)}:{port}"
+
+
+def kube_of(cluster: Cluster, release: Release) -> Kube:
+    """kubectl in the release's namespace."""
+    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
+
+
+def endpoint_of(store: S3) -> Endpoint:
+    """One of the lab's S3 services."""
+    return Endpoint(
+        url=store.url, pod_url=store.pod_url, access_key=store.access_key, secret_key=store.secret_key
+    )
+
+
+def _node_address(cluster: Cluster) -> str:
+    if not cluster.external:
+        return cluster.address()
+    (node, *_) = json.loads(cluster.kubectl("get", "nodes", "-o", "json"))["items"]
+    addresses = {address["type"]: address["address"] for address in node["status"]["addresses"]}
+    found: str = addresses.get("ExternalIP") or addresses["InternalIP"]
+    return found
+
+
+def _apply(cluster: Cluster, manifest: Mapping[str, Any]) -> None:
+    cluster.kubectl("apply", "-f", "-", input_text=json.dumps(manifest))
+
+
+def _answers(url: str) -> bool:
+    opener = build_opener(ProxyHandler({}))  # the node is next door, not behind the machine's proxy
+    try:
+        with opener.open(f"{url}/ga4gh/tes/v1/service-info", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def chart_values(
+    images: Mapping[str, str], storage: Endpoint, database_image: str, overrides: Values | None = None
+) -> Values:
+    """Values for a small machine: our images, this object storage, small requests; then `overrides`.
+
+    `images`: references by service; none for a cluster that is not the lab's, which pulls the chart's own.
+    """
+    ours = {name: images[name] for name in SERVICES if name in images}
+    values: Values = {
+        "images": ours,
+        "postgresql": {
+            "image": database_image,
+            "persistence": {"size": "1Gi"},
+            "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},
+        },
+        "storage": {
+            "s3": {
+                "endpoint": storage.pod_url,
+                "region": storage.region,
+                "addressingStyle": "path",
+                "existingSecret": STORAGE_SECRET,
+            },
+            "http": {"allow": ["10.0.0.0/8", "172.16.0.0/12"]},  # the lab's own web servers
+        },
+        "volume": {"defaultSizeGb": 1},
+        "executors": {"defaultResources": {"cpu": "50m", "memory": "64Mi"}},
+        "resources": {
+            "trec": {"requests": {"cpu": "5m"}},
+            "filer": {
+                "requests": {"cpu": "10m", "memory": "64Mi"},
+                "limits": {"cpu": "1", "memory": "512Mi"},
+            },
+        },
+        "api": {
+            "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},
+            "service": {"type": "NodePort"},
+        },
+        "tctl": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
+        "serviceInfo": {"environment": "test"},
+    }
+    return merged(values, overrides or {})
+
+
+def merged(base: Values, over: Values) -> Values:
+    """`over` laid over `base`, as helm does it: dicts are merged, anything else is replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
+
+
+def storage_secret(endpoint: Endpoint) -> dict[str, str]:
+    """What the filers get as environment."""
+    return {"AWS_ACCESS_KEY_ID": endpoint.access_key, "AWS_SECRET_ACCESS_KEY": endpoint.secret_key}
+
+
+def database_secret(pod_dsn: str) -> dict[str, str]:
+    """DSNs of the three roles for the owner's `pod_dsn`; the migrations give the roles these passwords."""
+    owner = urlsplit(pod_dsn)
+
+    def dsn(role: str) -> str:
+        address = f"{owner.hostname}:{owner.port}"
+        return owner._replace(netloc=f"{role}:{role}-lab-password@{address}").geturl()
+
+    return {
+        "migrations-dsn": pod_dsn,
+        "api-dsn": dsn("poiesis_api"),
+        "recorder-dsn": dsn("poiesis_recorder"),
+    }

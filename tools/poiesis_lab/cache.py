@@ -1,0 +1,118 @@
+"""Where the lab keeps what it made, under which names, and who may change it at one time.
+
+A name holds the hash of everything the thing was made from, so a present name is a finished, current thing:
+each is written aside and renamed when complete.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from poiesis_lab.errors import LabError
+
+HERE = Path(__file__).parent
+RECIPES = HERE / "recipes"
+
+_LEFT_OUT = frozenset({"__pycache__", ".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
+
+_held = threading.local()
+
+
+def directory() -> Path:
+    """The cache: POIESIS_CACHE, else ~/.cache/poiesis. Made on first use."""
+    configured = os.environ.get("POIESIS_CACHE")
+    path = Path(configured) if configured else Path.home() / ".cache" / "poiesis"
+    path.mkdir(parents=True, exist_ok=True)
+    return path.resolve()
+
+
+def files_under(root: Path) -> list[Path]:
+    """Every file below `root` (or `root` itself), sorted, without caches and version control."""
+    if root.is_file():
+        return [root]
+    found: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.endswith(".egg-info")]
+        found += [Path(folder, name) for name in names if not name.endswith(".pyc")]
+    return sorted(found)
+
+
+def hash_of(
+    values: Mapping[str, object] | Sequence[object], files: Sequence[Path] = (), root: Path = HERE
+) -> str:
+    """Twelve hex digits that change with `values` (JSON) and the names, modes and contents of `files`."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for path in sorted(files):
+        name = path.relative_to(root) if path.is_relative_to(root) else path.name
+        executable = os.access(path, os.X_OK)
+        digest.update(f"\0{name}\0{executable}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+@contextmanager
+def aside(target: Path) -> Iterator[Path]:
+    """A path beside `target` to write to; it becomes `target` only if the block ends well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield folder / target.name
+        (folder / target.name).replace(target)
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """A scratch directory inside the cache (so on the same, large, file system)."""
+    parent = directory() / "tmp"
+    parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent) as name:
+        yield Path(name)
+
+
+@contextmanager
+def lock(name: str = "lab") -> Iterator[None]:
+    """One process at a time; the same thread may enter again."""
+    depths: dict[str, int] = _held.__dict__.setdefault("depths", {})
+    if depths.get(name, 0):
+        depths[name] += 1
+        try:
+            yield
+        finally:
+            depths[name] -= 1
+        return
+    with (directory() / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        depths[name] = 1
+        try:
+            yield
+        finally:
+            depths[name] = 0
+
+
+def read_state(name: str) -> dict[str, object]:
+    """What an earlier run wrote down under `name`; empty if nothing."""
+    path = directory() / "state" / f"{name}.json"
+    if not path.exists():
+        return {}
+    state = json.loads(path.read_text())
+    if not isinstance(state, dict):
+        raise LabError(f"{path} is not a JSON object; delete it and try again")
+    return state
+
+
+def write_state(name: str, state: Mapping[str, object]) -> None:
+    with aside(directory() / "state" / f"{name}.json") as path:
+        path.write_text(json.dumps(state, indent=2, sort_keys=True) + "\n")
+
+
+def forget_state(name: str) -> None:
+    (directory() / "state" / f"{name}.json").unlink(missing_ok=True)

@@ -1,0 +1,495 @@
+"""Kubernetes clusters: kind's, made here, or one that exists already and is named by its kubeconfig.
+
+The lab has two of its own: ONE_NODE, which `up` brings up by itself, and TWO_NODES, made for the stories in
+which a node fails.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_kind import KindCluster
+
+from poiesis_lab import binaries, cache, daemon, docker, images, node, versions
+from poiesis_lab.errors import LabError
+from poiesis_lab.shell import run, say, step, succeeds, wait_until
+
+NETWORK = "kind"
+LABEL = "poiesis.lab"  # on every container the lab starts beside the cluster
+
+_API_ANSWERS_S = 20
+_PROBE_POD_S = 40
+_FIRST_PROBE_POD_S = 90  # in a new cluster, which still starts
+
+_ONE_NODE = """\
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+nodes:
+  - role: control-plane
+kubeadmConfigPatches:
+  - |
+    kind: KubeletConfiguration
+    maxPods: 200
+    serializeImagePulls: false
+    volumeStatsAggPeriod: 15s
+"""
+
+# A node that says nothing for 12 s is lost, and 10 s later its Pods are deleted. With one control plane there
+# is nobody to elect: its parts wait for an API server that is away instead of ending and backing off.
+_TWO_NODES = """\
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+nodes:
+  - role: control-plane
+    kubeadmConfigPatches:
+      - |
+        kind: InitConfiguration
+        nodeRegistration:
+          taints: []
+  - role: worker
+kubeadmConfigPatches:
+  - |
+    kind: ClusterConfiguration
+    apiServer:
+      extraArgs:
+        default-not-ready-toleration-seconds: "10"
+        default-unreachable-toleration-seconds: "10"
+    controllerManager:
+      extraArgs:
+        leader-elect: "false"
+        node-monitor-period: 2s
+        node-monitor-grace-period: 12s
+    scheduler:
+      extraArgs:
+        leader-elect: "false"
+  - |
+    kind: KubeletConfiguration
+    maxPods: 200
+    serializeImagePulls: false
+    nodeLeaseDurationSeconds: 8
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSpec:
+    """A cluster that the lab makes: kind's name for it and kind's configuration of it."""
+
+    name: str
+    config: str
+    workers: int = 0  # as many as the configuration has
+    suffix: str = ""  # of what is kept about it in the cache
+
+    @property
+    def control_plane(self) -> str:
+        """The container that is the first node."""
+        return f"{self.name}-control-plane"
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The containers that are its nodes, as kind names them."""
+        numbers = ("" if number == 1 else str(number) for number in range(1, self.workers + 1))
+        return self.control_plane, *(f"{self.name}-worker{number}" for number in numbers)
+
+    @property
+    def state(self) -> str:
+        """Under which name the cache knows how it was made."""
+        return f"cluster{self.suffix}"
+
+    @property
+    def lock(self) -> str:
+        """Held while it is made. What else there is can be had while a further cluster is made."""
+        return f"lab{self.suffix}"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Where its kubeconfig is written."""
+        return cache.directory() / f"kubeconfig{self.suffix}"
+
+
+def _specs(release: versions.KubernetesRelease) -> tuple[ClusterSpec, ClusterSpec]:
+    """One node, two nodes: of one Kubernetes, beside those of another."""
+
+    def spec(suffix: str, config: str, workers: int = 0) -> ClusterSpec:
+        return ClusterSpec(
+            name=versions.own_name(f"poiesis{suffix}", release),
+            config=config + _of_release(release),
+            workers=workers,
+            suffix=versions.own_name(suffix, release),
+        )
+
+    return spec("", _ONE_NODE), spec("-nodes", _TWO_NODES, workers=1)
+
+
+def _of_release(release: versions.KubernetesRelease) -> str:
+    """What this Kubernetes needs beside: first the rest of the KubeletConfiguration."""
+    kubelet = "".join(f"    {name}: {json.dumps(value)}\n" for name, value in release.kubelet.items())
+    if release.policies == "v1":
+        return kubelet
+    return f"""\
+{kubelet}featureGates: {{ValidatingAdmissionPolicy: true}}
+runtimeConfig: {{admissionregistration.k8s.io/{release.policies}: "true"}}
+"""
+
+
+ONE_NODE, TWO_NODES = _specs(versions.RELEASE)
+_SPECS = (ONE_NODE, TWO_NODES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What tests need of a cluster. `spec` and `kind` are None for one that the lab did not make."""
+
+    kubeconfig: Path
+    kubectl_path: Path
+    helm_path: Path
+    spec: ClusterSpec | None = None
+    kind: KindCluster | None = None
+
+    @property
+    def external(self) -> bool:
+        return self.spec is None
+
+    def kubectl(self, *arguments: str, input_text: str | None = None, timeout: float = 120) -> str:
+        """What kubectl printed, or CommandFailed."""
+        command = [str(self.kubectl_path), "--kubeconfig", str(self.kubeconfig), *arguments]
+        return run(command, input_text=input_text, timeout=timeout)
+
+    def helm(self, *arguments: str, timeout: float = 300) -> str:
+        """What helm printed, or CommandFailed."""
+        return run([self.helm_path, "--kubeconfig", self.kubeconfig, *arguments], timeout=timeout)
+
+    def load(self, references: Iterable[str]) -> None:
+        """Copy images from docker into the nodes, those they do not all have yet."""
+        wanted = list(dict.fromkeys(references))
+        if self.spec is None:
+            raise LabError(
+                "images cannot be copied into a cluster that the lab did not make: push them to a registry"
+                f" that it pulls from, and name them there. These are meant: {', '.join(wanted)}"
+            )
+        present = set.intersection(*(_images_in_node(node) for node in self.spec.nodes))
+        missing = [reference for reference in wanted if in_containerd(reference) not in present]
+        if missing:
+            with step(f"load {len(missing)} images into the cluster"):
+                run([binaries.kind(), "load", "docker-image", "--name", self.spec.name, *missing])
+
+    def address(self) -> str:
+        """The control plane's in docker's network: NodePorts answer there, to host and containers."""
+        if self.spec is None:
+            raise LabError("address() is of the lab's own clusters; use `kubectl port-forward` with this one")
+        form = f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}'
+        return docker.docker("container", "inspect", "--format", form, self.spec.control_plane)
+
+    def proves_itself(self, *, new: bool = False) -> bool:
+        """Whether the API answers, and a Pod ends well that uses cluster DNS and, if new, a volume."""
+        try:
+            self._await_api()
+            self._run_probe(volume=new, seconds=_FIRST_PROBE_POD_S if new else _PROBE_POD_S)
+        except LabError as error:
+            say(f"lab: the cluster does not work: {error}")
+            return False
+        return True
+
+    def _await_api(self) -> None:
+        def ready() -> bool:
+            kubectl: list[str | Path] = [self.kubectl_path, "--kubeconfig", self.kubeconfig]
+            return succeeds([*kubectl, "--request-timeout=3s", "get", "--raw", "/readyz"])
+
+        wait_until(ready, "an answer from the API server", seconds=_API_ANSWERS_S)
+
+    def _run_probe(self, *, volume: bool, seconds: float) -> None:
+        """Needs the `default` ServiceAccount, scheduling, the image, the network and CoreDNS; or storage."""
+        name = f"lab-probe-{time.time_ns():x}"
+        objects = probe_objects(name, self._probe_image(), volume=volume)
+        self.kubectl("apply", "-f", "-", input_text=json.dumps(objects))
+        try:
+            wait_until(
+                lambda: self._phase(name) in ("Succeeded", "Failed"),
+                f"the end of Pod {name}",
+                seconds=seconds,
+                hint=lambda: self.kubectl("describe", "pod", name),
+            )
+            if self._phase(name) == "Failed":
+                raise LabError(f"Pod {name} failed: {self.kubectl('logs', name)}")
+        finally:
+            self.kubectl("delete", "pod,pvc", "-l", f"lab-probe={name}", "--wait=false")
+
+    def _phase(self, pod: str) -> str:
+        return self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}")
+
+    def _probe_image(self) -> str:
+        return images.PULLED["busybox"] if self.external else images.images().busybox
+
+
+def probe_objects(name: str, image: str, *, volume: bool) -> dict[str, Any]:
+    """A Pod that ends well when cluster DNS knows the API server; with a default volume, or none."""
+    script = "until nslookup kubernetes.default.svc.cluster.local.; do sleep 0.2; done; touch /data/file"
+    metadata = {"name": name, "labels": {"lab-probe": name}}
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata,
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }
+    data = {"persistentVolumeClaim": {"claimName": name}} if volume else {"emptyDir": {}}
+    container = {
+        "name": "probe",
+        "image": image,
+        "command": ["sh", "-c", script],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "activeDeadlineSeconds": _FIRST_PROBE_POD_S,
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
+            "containers": [container],
+            "volumes": [{"name": "data", **data}],
+        },
+    }
+    return {"apiVersion": "v1", "kind": "List", "items": [claim, pod] if volume else [pod]}
+
+
+def in_containerd(reference: str) -> str:
+    """The name containerd gives a docker image: with registry and repository spelled out."""
+    first, slash, _ = reference.partition("/")
+    if not slash:
+        return f"docker.io/library/{reference}"
+    return reference if "." in first or ":" in first or first == "localhost" else f"docker.io/{reference}"
+
+
+def _images_in_node(node: str) -> set[str]:
+    return set(docker.docker("exec", node, "ctr", "--namespace", "k8s.io", "images", "ls", "-q").splitlines())
+
+
+def up(kubeconfig: Path | None = None, spec: ClusterSpec = ONE_NODE) -> Cluster:
+    """A cluster that is proven to work: the running one, else a new one; or the one that `kubeconfig` names.
+
+    Safe to call from several processes at once: the others wait for the first.
+    """
+    if kubeconfig is not None:
+        with cache.lock():
+            return _adopt(kubeconfig)
+    with cache.lock(spec.lock):
+        with cache.lock():
+            daemon.ensure()
+            binaries.link_tools()
+            node.image()
+            in_pods = _in_pods(spec)
+        cluster = _reusable(spec) or _create(spec)
+        cluster.load(in_pods)
+        return cluster
+
+
+def current() -> Cluster:
+    """The cluster of the last `up`, unproven; LabError if there is none."""
+    state = cache.read_state(ONE_NODE.state)
+    if not state:
+        raise LabError("no cluster: run `python -m poiesis_lab up` first")
+    if isinstance(state.get("external"), str):
+        return _external(Path(str(state["external"])))
+    return _own(ONE_NODE)
+
+
+def _adopt(kubeconfig: Path) -> Cluster:
+    cluster = _external(kubeconfig.resolve())
+    cluster.kubectl("--request-timeout=10s", "get", "--raw", "/readyz")
+    cache.write_state(ONE_NODE.state, {"external": str(cluster.kubeconfig)})
+    say(
+        f"lab: using the cluster of {cluster.kubeconfig}; no image is copied to it:\n"
+        "     push the service images (`python -m poiesis_lab images`) to a registry that it pulls from"
+    )
+    return cluster
+
+
+def _external(kubeconfig: Path) -> Cluster:
+    if not kubeconfig.is_file():
+        raise LabError(f"there is no kubeconfig at {kubeconfig}")
+    return Cluster(kubeconfig=kubeconfig, kubectl_path=binaries.kubectl(), helm_path=binaries.helm())
+
+
+def _own(spec: ClusterSpec) -> Cluster:
+    kubectl = binaries.kubectl()
+    with contextlib.chdir(cache.directory()):  # KindCluster makes a directory where it stands
+        kind = KindCluster(
+            spec.name, kubeconfig=spec.kubeconfig, kind_path=binaries.kind(), kubectl_path=kubectl
+        )
+    return Cluster(
+        kubeconfig=spec.kubeconfig, kubectl_path=kubectl, helm_path=binaries.helm(), spec=spec, kind=kind
+    )
+
+
+def _recipe(spec: ClusterSpec, image: str) -> dict[str, object]:
+    return {"image": image, "config": cache.hash_of([spec.config, *_addons(spec)])}
+
+
+def _addons(spec: ClusterSpec) -> list[str]:
+    """Manifests beyond kind's own: the node image built here has the network of one node only."""
+    if not spec.workers or docker.registry_answers():
+        return []
+    return [(cache.RECIPES / "pod-network.yaml").read_text().replace("@IMAGE@", images.built_busybox())]
+
+
+def _in_pods(spec: ClusterSpec) -> list[str]:
+    """What its Pods run; to copy more takes time on every node."""
+    return [images.images().busybox] if spec.workers else images.images().in_pods()
+
+
+def _reusable(spec: ClusterSpec) -> Cluster | None:
+    """The running cluster if it is what would be made now and works; what does not is removed."""
+    state = cache.read_state(spec.state)
+    if not exists(spec):
+        return None
+    wanted = _recipe(spec, node.image())
+    if {name: state.get(name) for name in wanted} != wanted or not spec.kubeconfig.exists():
+        say(f"lab: the running cluster {spec.name} was made otherwise than it would be now; making it anew")
+    elif not _runs(spec):
+        say(f"lab: a node of the cluster {spec.name} is stopped; making the cluster anew")
+    else:
+        cluster = _own(spec)
+        if cluster.proves_itself():
+            return cluster
+    _delete_cluster(spec)
+    return None
+
+
+def exists(spec: ClusterSpec = ONE_NODE) -> bool:
+    """Whether docker has a node of it, running or not."""
+    return any(docker.container_facts(name) is not None for name in spec.nodes)
+
+
+def is_own_running() -> bool:
+    """Whether the last `up` made a cluster here whose node runs."""
+    return "image" in cache.read_state(ONE_NODE.state) and _runs(ONE_NODE)
+
+
+def _runs(spec: ClusterSpec) -> bool:
+    return all(_is_running(docker.container_facts(name)) for name in spec.nodes)
+
+
+def _is_running(facts: dict[str, object] | None) -> bool:
+    """A paused container is none that runs."""
+    state = (facts or {}).get("State")
+    return isinstance(state, dict) and state.get("Running") is True and state.get("Paused") is not True
+
+
+def _create(spec: ClusterSpec) -> Cluster:
+    image = node.image()
+    in_pods = _in_pods(spec)
+    _delete_cluster(spec)
+    made_network = not docker.has_network(NETWORK)
+    cluster = _own(spec)
+    config = cache.directory() / f"kind{spec.suffix}.yaml"
+    config.write_text(spec.config)
+    with step(f"create the cluster {spec.name}"):
+        command: list[str | Path] = [
+            binaries.kind(),
+            "create",
+            "cluster",
+            "--name",
+            spec.name,
+            "--config",
+            config,
+        ]
+        run([*command, "--image", image, "--kubeconfig", spec.kubeconfig, "--retain", "--wait", "120s"])
+    for manifest in _addons(spec):
+        cluster.kubectl("apply", "-f", "-", input_text=manifest)
+    cache.write_state(spec.state, {**_recipe(spec, image), "made_network": made_network})
+    cluster.load(in_pods)
+    with step("prove it: run a Pod with a volume"):
+        if spec.workers:
+            cluster.kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=60s")
+            cluster.kubectl("rollout", "status", "daemonset", "--namespace=kube-system", "--timeout=60s")
+        if not cluster.proves_itself(new=True):
+            hint = f"docker exec -it {spec.control_plane} bash"
+            raise LabError(f"the new cluster {spec.name} does not work; look at it with `{hint}`")
+    return cluster
+
+
+def _delete_cluster(spec: ClusterSpec) -> None:
+    """Also half-dead node containers that kind no longer counts as a cluster."""
+    if not exists(spec):
+        return
+    with step(f"delete the cluster {spec.name}"):
+        run([binaries.kind(), "delete", "cluster", "--name", spec.name, "--kubeconfig", spec.kubeconfig])
+        for name in spec.nodes:
+            if docker.container_facts(name) is not None:
+                docker.docker("rm", "--force", "--volumes", name)
+
+
+def remove(spec: ClusterSpec) -> None:
+    """This cluster alone; what stands beside the clusters stays."""
+    with cache.lock(spec.lock):
+        _delete_cluster(spec)
+        cache.forget_state(spec.state)
+        spec.kubeconfig.unlink(missing_ok=True)
+
+
+def down() -> None:
+    """Remove clusters, containers and networks that the lab made; caches and the docker daemon stay.
+
+    Containers stay while a cluster of another Kubernetes may need them.
+    """
+    with cache.lock(TWO_NODES.lock), cache.lock(ONE_NODE.lock):
+        states = [cache.read_state(spec.state) for spec in _SPECS]
+        if not docker.answers():
+            say("lab: no docker daemon answers, so nothing of the lab runs")
+        else:
+            ours = docker.docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}").split()
+            if ours and not _others_exist():
+                with step(f"remove {len(ours)} containers"):
+                    docker.docker("rm", "--force", "--volumes", *ours)
+            for spec in _SPECS:
+                _delete_cluster(spec)
+            made_network = any(state.get("made_network") is True for state in states)
+            if made_network and docker.has_network(NETWORK):
+                _remove_network()
+        for spec in _SPECS:
+            cache.forget_state(spec.state)
+            spec.kubeconfig.unlink(missing_ok=True)
+
+
+def _others_exist() -> bool:
+    """Whether there is a cluster of the lab of another Kubernetes."""
+    others = [release for release in versions.RELEASES.values() if release is not versions.RELEASE]
+    return any(exists(spec) for release in others for spec in _specs(release))
+
+
+def _remove_network() -> None:
+    users = docker.docker("network", "inspect", "--format", "{{len .Containers}}", NETWORK)
+    if users == "0":
+        docker.docker("network", "rm", NETWORK)
+    else:
+        say(f"lab: docker network {NETWORK} is kept: {users} other containers use it")
+
+
+def status() -> str:
+    """What runs, for people."""
+    lines = [f"cache       {cache.directory()}"]
+    state = cache.read_state(ONE_NODE.state)
+    if isinstance(state.get("external"), str):
+        lines.append(f"cluster     external, {state['external']}")
+    if not docker.answers():
+        return "\n".join([*lines, "docker      no daemon answers"])
+    lines.append(f"docker      {docker.docker('version', '--format', '{{.Server.Version}}')} answers")
+    made = [spec for spec in _SPECS if exists(spec)]
+    for spec in made:
+        runs, image = "running" if _runs(spec) else "stopped", cache.read_state(spec.state).get("image", "?")
+        lines.append(f"kind        {spec.name}: {runs}, {image}")
+        lines.append(f"kubeconfig  {spec.kubeconfig}")
+    if made:
+        lines.append(f"tools       {binaries.link_tools()} (kind, kubectl, helm)")
+    else:
+        lines.append("kind        no cluster")
+    form = "{{.Names}}\t{{.Status}}\t{{.Image}}"
+    others = docker.docker("ps", "--all", "--filter", f"label={LABEL}", "--format", form).splitlines()
+    lines += [f"container   {line.expandtabs(4)}" for line in others]
+    return "\n".join(lines)

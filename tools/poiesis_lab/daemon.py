@@ -1,0 +1,115 @@
+"""A docker daemon: the one that runs, or one that the lab starts and leaves running."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from poiesis_lab import cache, docker, host
+from poiesis_lab.cache import RECIPES
+from poiesis_lab.errors import LabError
+from poiesis_lab.shell import run, say, step, wait_until
+
+PID_FILE = Path("/var/run/docker.pid")
+SOCKET = Path("/var/run/docker.sock")
+CONTAINERD_PID_FILE = Path("/var/run/docker/containerd/containerd.pid")
+RUNTIME = "within-bounds"
+_START_S = 60
+
+
+def ensure() -> None:
+    """Return when a docker daemon answers and can run what the lab needs; else LabError saying what to do."""
+    if not docker.answers():
+        _start()
+    _check_runtime()
+
+
+def _start() -> None:
+    if os.environ.get("DOCKER_HOST"):
+        raise LabError(
+            f"no docker daemon answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: start it, or unset it"
+        )
+    running = _live_pid(PID_FILE, "dockerd")
+    if running is not None:
+        wait_until(docker.answers, f"an answer from dockerd (process {running})", seconds=30)
+        return
+    refusal = host.may_bootstrap()
+    if refusal is not None:
+        raise LabError(
+            f"no docker daemon answers, and the lab starts none because {refusal}.\n"
+            "Start docker (`systemctl start docker`), and see that `docker version` answers this user."
+        )
+    host.need_programs("dockerd")
+    with step("start dockerd"):
+        if Path("/run/systemd/system").exists():
+            run(["systemctl", "start", "docker"])
+        else:
+            _remove_stale_files()
+            _spawn()
+
+
+def _spawn() -> None:
+    log = cache.directory() / "log" / "dockerd.log"
+    log.parent.mkdir(exist_ok=True)
+    command = [host.find("dockerd") or "dockerd", "--pidfile", str(PID_FILE)]
+    if host.lacks(host.CAP_SYS_RESOURCE):
+        command += ["--add-runtime", f"{RUNTIME}={_runtime()}", "--default-runtime", RUNTIME]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
+        )
+
+    def up() -> bool:
+        if process.poll() is not None:
+            raise LabError(f"dockerd ended with {process.returncode}; its log is {log}\n{_tail(log)}")
+        return docker.answers(2)
+
+    wait_until(up, "an answer from dockerd", seconds=_START_S, hint=lambda: f"its log is {log}\n{_tail(log)}")
+    process.returncode = 0  # it outlives this process; otherwise Popen warns of a child left running
+
+
+def _runtime() -> Path:
+    """The wrapper, at a path that outlives a moved or removed checkout."""
+    source = RECIPES / "runc_within_bounds.py"
+    target = cache.directory() / "bin" / f"runc-within-bounds-{cache.hash_of([], [source])}"
+    if not target.exists():
+        with cache.aside(target) as path:
+            shutil.copy(source, path)
+            path.chmod(0o755)
+    return target
+
+
+def _check_runtime() -> None:
+    """A daemon that someone else started here would fail later, in runc, with a riddle."""
+    if not host.lacks(host.CAP_SYS_RESOURCE) or os.environ.get("DOCKER_HOST"):
+        return
+    runtime = docker.docker("info", "--format", "{{.DefaultRuntime}}", timeout=30)
+    if runtime == "runc":
+        raise LabError(
+            "without CAP_SYS_RESOURCE the running docker daemon cannot start privileged containers.\n"
+            "Stop it; the lab then starts one that can."
+        )
+
+
+def _live_pid(pid_file: Path, program: str) -> int | None:
+    """The process that `pid_file` names, if it is alive and still `program`: numbers are used again."""
+    try:
+        pid = int(pid_file.read_text())
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return None
+    return pid if name == program else None
+
+
+def _remove_stale_files() -> None:
+    """What a dockerd that was killed leaves, and a new one trips over."""
+    if PID_FILE.exists():
+        say(f"lab: {PID_FILE} is left from a dead dockerd")
+        PID_FILE.unlink()
+    SOCKET.unlink(missing_ok=True)
+    if _live_pid(CONTAINERD_PID_FILE, "containerd") is None:
+        CONTAINERD_PID_FILE.unlink(missing_ok=True)
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])

@@ -1,0 +1,154 @@
+"""The docker command line, as the lab uses it."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache as once
+from pathlib import Path
+from typing import BinaryIO
+
+from poiesis_lab import cache, host
+from poiesis_lab.errors import LabError
+from poiesis_lab.shell import CommandFailed, run, say, step, succeeds
+from poiesis_lab.versions import BUSYBOX_IMAGE, Version
+
+_REGISTRY_ANSWER_KEPT_S = 24 * 3600
+_REGISTRY_PROBE_S = 12
+_BUILDKIT_IS_A_PLUGIN_SINCE = 23
+
+
+@once
+def binary() -> str:
+    """A docker client that has BuildKit: by the plugin buildx, or so old that it is built in."""
+    candidates = dict.fromkeys(
+        path for path in (host.find("docker"), "/usr/bin/docker") if path and Path(path).exists()
+    )
+    for candidate in candidates:
+        version = Version.parse(run([candidate, "--version"]))
+        if version.major < _BUILDKIT_IS_A_PLUGIN_SINCE or succeeds([candidate, "buildx", "version"]):
+            return candidate
+    if candidates:
+        raise LabError(
+            f"{', '.join(candidates)} cannot build: install docker's buildx plugin (docker-buildx)"
+        )
+    raise LabError("no docker client found: install docker, or Debian's docker.io")
+
+
+def docker(*arguments: str | Path, timeout: float | None = None, input_text: str | None = None) -> str:
+    return run([binary(), *arguments], timeout=timeout, input_text=input_text).strip()
+
+
+def output(*arguments: str | Path) -> bytes:
+    """What a docker command writes, as it is."""
+    command = [binary(), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise CommandFailed(command, done.returncode, done.stderr.decode("utf-8", "replace"))
+    return done.stdout
+
+
+def feed(*arguments: str | Path, stream: BinaryIO) -> None:
+    """A docker command that reads `stream` from its standard input."""
+    run([binary(), *arguments], stdin=stream)
+
+
+def answers(seconds: float = 10) -> bool:
+    """Whether a docker daemon answers this user, by any client."""
+    client = host.find("docker")
+    return client is not None and succeeds([client, "version"], timeout=seconds)
+
+
+def has_image(reference: str) -> bool:
+    return succeeds([binary(), "image", "inspect", reference])
+
+
+def pull(reference: str) -> None:
+    """From its registry, unless docker has it."""
+    if not has_image(reference):
+        with step(f"pull {reference.partition('@')[0]}"):
+            docker("pull", "--quiet", reference)
+
+
+def has_images(references: Iterable[str]) -> bool:
+    """Whether docker has every one of them, asked at once."""
+    return succeeds([binary(), "image", "inspect", "--format", "{{.Id}}", *references])
+
+
+def build(
+    context: Path,
+    tag: str,
+    *,
+    dockerfile: Path | None = None,
+    arguments: Mapping[str, str] | None = None,
+    platform: str | None = None,
+) -> None:
+    """`docker build` with BuildKit. Steps that download may use the machine's CA bundle, the secret `ca`."""
+    command: list[str | Path] = [binary(), "build", "--progress=plain", "-t", tag]
+    if dockerfile is not None:
+        command += ["-f", dockerfile]
+    for name, value in (arguments or {}).items():
+        command += ["--build-arg", f"{name}={value}"]
+    if host.CA_BUNDLE.exists():
+        command += ["--secret", f"id=ca,src={host.CA_BUNDLE}"]
+    if platform is not None:
+        command += ["--platform", platform]
+    run([*command, context], env={"DOCKER_BUILDKIT": "1"})
+
+
+def import_tar(tar: Path, tag: str, changes: Sequence[str]) -> None:
+    """Make an image of one layer from a root file system; `changes` are Dockerfile lines."""
+    options = [part for change in changes for part in ("--change", change)]
+    docker("import", *options, tar, tag)
+
+
+def container_facts(name: str) -> dict[str, object] | None:
+    """`docker inspect` of a container; None if there is none of that name."""
+    try:
+        found = json.loads(docker("container", "inspect", name, timeout=30))
+    except CommandFailed as error:
+        if "No such container" in error.output:
+            return None
+        raise
+    facts: dict[str, object] = found[0]
+    return facts
+
+
+def has_network(name: str) -> bool:
+    return name in docker("network", "ls", "--format", "{{.Name}}").splitlines()
+
+
+@once
+def registry_answers() -> bool:
+    """Whether images can be pulled: tried once a day, unless POIESIS_REGISTRY=yes|no says so."""
+    configured = os.environ.get("POIESIS_REGISTRY")
+    if configured is not None:
+        if configured not in ("yes", "no"):
+            raise LabError(
+                f"POIESIS_REGISTRY is {configured!r}: say yes or no, or leave it unset to have it tried"
+            )
+        return configured == "yes"
+    known = cache.read_state("registry")
+    asked_at = known.get("asked_at")
+    if isinstance(asked_at, int | float) and 0 <= time.time() - asked_at < _REGISTRY_ANSWER_KEPT_S:
+        return known.get("answers") is True
+    found = _pull_answers()
+    cache.write_state("registry", {"asked_at": time.time(), "answers": found})
+    where = "pulled from a registry" if found else "built from packages: no image registry answers"
+    say(f"lab: images are {where} (POIESIS_REGISTRY=yes|no overrides; asked again in a day)")
+    return found
+
+
+def _pull_answers() -> bool:
+    try:
+        done = subprocess.run(
+            [binary(), "pull", "--quiet", BUSYBOX_IMAGE],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_REGISTRY_PROBE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0

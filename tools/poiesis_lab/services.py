@@ -1,0 +1,206 @@
+"""The images of this repository: built when their files changed, and copied into the cluster."""
+
+import json
+import re
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache as once
+from pathlib import Path
+
+from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
+
+from poiesis_lab import cache, cluster, docker, host, images
+from poiesis_lab.errors import LabError
+from poiesis_lab.shell import step
+
+ROOT = cache.HERE.parent.parent
+_QEMU = {"arm64": "qemu-aarch64", "amd64": "qemu-x86_64"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where an image's Dockerfile and its build context are, relative to the repository's root."""
+
+    dockerfile: str
+    context: str = "."
+
+
+def _sources() -> Iterator[tuple[str, Source]]:
+    """Every Dockerfile by the name of its folder, which is the build context if it has a .dockerignore."""
+    folders = [path.parent for path in ROOT.glob("services/*/Dockerfile")]
+    folders += [ROOT / "migrations", ROOT / "e2e/poiesis_e2e/demo"]
+    helper_first = sorted(folders, key=lambda path: (path.name != "helper", path))  # others copy from it
+    for folder in helper_first:
+        relative = str(folder.relative_to(ROOT))
+        own = (folder / ".dockerignore").exists()
+        yield folder.name, Source(dockerfile=f"{relative}/Dockerfile", context=relative if own else ".")
+
+
+SOURCES: Mapping[str, Source] = dict(_sources())
+
+
+def build_and_load(names: Sequence[str] | None = None) -> dict[str, str]:
+    """Build as `build` does, then copy the images into the cluster of the last `up`."""
+    with cache.lock():
+        built = build(names)
+        cluster.current().load(built.values())
+        return built
+
+
+def build(names: Sequence[str] | None = None, *, platform: str | None = None) -> dict[str, str]:
+    """Image references by name, for `names` or for all; built now where docker has no image of these very
+    files.
+
+    `platform` (linux/arm64) is docker's; LabError where docker cannot build for it.
+    """
+    wanted = list(SOURCES) if names is None else list(names)
+    if unknown := [name for name in wanted if name not in SOURCES]:
+        raise LabError(f"no image {', '.join(unknown)}: there are {', '.join(SOURCES)}")
+    with cache.lock():
+        bases = images.images()
+        arguments = {
+            "PYTHON_BASE": bases.python_base,
+            "PYTHON_BUILD_BASE": bases.python_build_base,
+            "DEBIAN_BASE": bases.debian_base,
+        }
+        built: dict[str, str] = {}
+        for name in SOURCES:
+            if name in wanted or (name == "helper" and _need_helper(wanted)):
+                built[name] = _build(name, arguments, platform)
+                if name == "helper":
+                    arguments["HELPER_IMAGE"] = built[name]
+        return {name: built[name] for name in wanted}
+
+
+def _need_helper(names: Collection[str]) -> bool:
+    return any("HELPER_IMAGE" in declared_arguments(_text(name)) for name in names)
+
+
+def _text(name: str) -> str:
+    path = ROOT / SOURCES[name].dockerfile
+    if not path.is_file():
+        raise LabError(f"{SOURCES[name].dockerfile} does not exist, so the image {name} cannot be built")
+    return path.read_text()
+
+
+def _build(name: str, arguments: Mapping[str, str], platform: str | None) -> str:
+    source, text = SOURCES[name], _text(name)
+    given = {key: value for key, value in arguments.items() if key in declared_arguments(text)}
+    context = (ROOT / source.context).resolve()
+    dockerfile = ROOT / source.dockerfile
+    files = [path for path in _in_context(context) if is_copied(path.relative_to(context), copied(text))]
+    suffix = ""
+    if platform is not None and platform != f"linux/{host.architecture()}":
+        _check_foreign(name, text, platform)
+        suffix = "-" + platform.rpartition("/")[2]
+    tag = f"poiesis/{name}:{cache.hash_of([text, given], files, root=context)}{suffix}"
+    if not docker.has_image(tag):
+        with step(f"build {name}"):
+            docker.build(context, tag, dockerfile=dockerfile, arguments=given, platform=platform)
+    return tag
+
+
+def _check_foreign(name: str, text: str, platform: str) -> None:
+    """Docker would speak of exec formats and, with bases built here, mislabel the image."""
+    if last_base(text) == "scratch":
+        return
+    if not docker.registry_answers():
+        raise LabError(
+            f"cannot build {name} for {platform}: its base image was built on this machine, for linux/"
+            f"{host.architecture()}, because no image registry answers.\n"
+            f"Build it on a machine of that architecture, or where a registry answers."
+        )
+    architecture = platform.rpartition("/")[2]
+    emulator = Path("/proc/sys/fs/binfmt_misc") / _QEMU.get(architecture, f"qemu-{architecture}")
+    if not emulator.exists():
+        raise LabError(
+            f"cannot build {name} for {platform}: this machine has no emulator ({emulator}).\n"
+            "Install an emulator (Debian: qemu-user-static), or build on a machine of that architecture."
+        )
+
+
+def _in_context(context: Path) -> list[Path]:
+    """The files that docker sees: all but what .dockerignore leaves out."""
+    ignore = context / ".dockerignore"
+    lines = [line.strip() for line in ignore.read_text().splitlines()] if ignore.exists() else []
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    paths = [context / name for name in exclude_paths(str(context), [*patterns, "**/__pycache__"])]
+    return sorted(path for path in paths if path.is_file())
+
+
+def is_copied(path: Path, patterns: Collection[str]) -> bool:
+    """Whether a COPY of one of `patterns` takes `path`: by its own name or by a directory it is in."""
+    return any(_matches(candidate, patterns) for candidate in (path, *path.parents))
+
+
+def _matches(path: Path, patterns: Collection[str]) -> bool:
+    return any(_glob(pattern).fullmatch(path.as_posix()) for pattern in patterns)
+
+
+@once
+def _glob(pattern: str) -> re.Pattern[str]:
+    """Go's path.Match, which COPY uses: `*` and `?` stop at a slash."""
+    clean = pattern.removeprefix("./").strip("/") or "."
+    return re.compile(re.escape(clean).replace(r"\*", "[^/]*").replace(r"\?", "[^/]"))
+
+
+def instructions(dockerfile: str) -> list[tuple[str, str]]:
+    """(INSTRUCTION, rest) of every instruction, continuation lines joined and comments gone."""
+    lines = [line for line in dockerfile.splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\[ \t]*\n", " ", "\n".join(lines))
+    found = []
+    for line in joined.splitlines():
+        word, _, rest = line.strip().partition(" ")
+        if word.isalpha() and word.isupper():
+            found.append((word, rest.strip()))
+    return found
+
+
+def declared_arguments(dockerfile: str) -> set[str]:
+    return {rest.partition("=")[0].strip() for word, rest in instructions(dockerfile) if word == "ARG"}
+
+
+def last_base(dockerfile: str) -> str:
+    """What the resulting image starts from, as it is written."""
+    bases = [rest.split() for word, rest in instructions(dockerfile) if word == "FROM"]
+    if not bases:
+        raise LabError("a Dockerfile without FROM")
+    return next(part for part in bases[-1] if not part.startswith("--"))
+
+
+def copied(dockerfile: str) -> list[str]:
+    """The paths and patterns of the build context that COPY, ADD and bind mounts name."""
+    found: list[str] = []
+    for word, rest in instructions(dockerfile):
+        if word in ("COPY", "ADD"):
+            found += _copy_sources(rest)
+        elif word == "RUN":
+            found += _bind_sources(rest)
+    return found
+
+
+def _copy_sources(rest: str) -> list[str]:
+    flags: list[str] = []
+    while rest.startswith("--"):
+        flag, _, rest = rest.partition(" ")
+        flags.append(flag)
+        rest = rest.lstrip()
+    if any(flag.startswith("--from=") for flag in flags):
+        return []
+    words: list[str] = json.loads(rest) if rest.startswith("[") else shlex.split(rest)
+    sources = [word for word in words[:-1] if not word.startswith("<<") and "://" not in word]
+    if variable := [word for word in sources if "$" in word]:
+        raise LabError(
+            f"COPY {' '.join(variable)}: the lab cannot tell which files a variable names; write them out"
+        )
+    return sources
+
+
+def _bind_sources(rest: str) -> list[str]:
+    found = []
+    for mount in re.findall(r"--mount=(\S+)", rest):
+        options = dict(part.partition("=")[::2] for part in mount.split(","))
+        if options.get("type", "bind") == "bind" and "from" not in options:
+            found.append(options.get("source") or options.get("src") or ".")
+    return found

@@ -1,0 +1,345 @@
+"""What the lab decides without a machine: versions, hashes, plans, names."""
+
+import hashlib
+import re
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from poiesis_lab import binaries, cache, cluster, host, kueue, maven, node, services, shell, versions
+from poiesis_lab.errors import LabError
+from poiesis_lab.versions import KubernetesRelease, Version
+
+STATUS = "Name:\tpython3\nCapInh:\t0000000000000000\nCapBnd:\t{}\nSeccomp:\t0\n"
+
+DOCKERFILE = """\
+# COPY commented/out /
+ARG PYTHON_BASE=python:3.13-slim
+ARG HELPER_IMAGE
+FROM ${HELPER_IMAGE} AS helper
+FROM --platform=$BUILDPLATFORM ${PYTHON_BASE} AS build
+COPY --chmod=0755 services/tif/requirements.lock services/tif/poiesis_tif \\
+     /src/
+COPY ["packages/models", "/models"]
+COPY migrations/*.sql /sql/
+COPY --from=helper /helper /helper
+RUN --mount=type=bind,source=docs,target=/docs \\
+    --mount=type=secret,id=ca make
+FROM scratch
+COPY --from=build /app /app
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("kind v0.31.0 go1.24.0 linux/amd64", Version(0, 31, 0)),
+        ("Client Version: v1.32.4-dispatcher\nKustomize Version: v5.5.0", Version(1, 32, 4)),
+        ("v3.21.4+gabcdef", Version(3, 21, 4)),
+        ("1.34", Version(1, 34, 0)),
+    ],
+)
+def test_a_version_is_read_from_what_a_tool_prints(text: str, version: Version) -> None:
+    assert Version.parse(text) == version
+
+
+def test_text_without_a_version_is_refused() -> None:
+    with pytest.raises(ValueError, match="no version number in 'unknown'"):
+        Version.parse("unknown")
+
+
+def test_kubectl_may_be_one_minor_release_away_from_the_cluster() -> None:
+    major, minor, _ = Version.parse(versions.KUBERNETES)
+    found = [Version(major, minor + away, 9) for away in (-2, -1, 0, 1, 2)]
+    assert [versions.kubectl_suits(one) for one in found] == [False, True, True, True, False]
+    assert not versions.kubectl_suits(Version(major + 1, minor, 0))
+
+
+def test_helm_may_be_newer_but_not_of_another_major_release() -> None:
+    assert [versions.helm_suits(Version.parse(text)) for text in ("3.13.9", "3.14.0", "3.99.0", "4.0.0")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_kind_must_be_the_release_that_the_node_image_is_made_for() -> None:
+    assert [versions.kind_suits(Version.parse(text)) for text in (versions.KIND, "0.30.0")] == [True, False]
+
+
+@pytest.mark.parametrize("release", versions.RELEASES.values(), ids=versions.RELEASES)
+def test_the_go_modules_pin_the_versions_of_the_version_file(release: KubernetesRelease) -> None:
+    kubernetes = (cache.HERE / "go" / release.module / "go.mod").read_text()
+    assert f"k8s.io/kubernetes v{release.version}\n" in kubernetes
+    staging = set(re.findall(r"=> \S+ v0\.(\S+)", kubernetes))
+    other_patch = {"29.15"} if release.minor == "1.29" else set()  # all that the module proxy has of some
+    assert staging == {release.version.removeprefix("1."), *other_patch}
+    assert f"go.etcd.io/etcd/server/v3 v{versions.ETCD}\n" in (cache.HERE / "go/etcd/go.mod").read_text()
+    assert f"sigs.k8s.io/kueue v{versions.KUEUE}\n" in (cache.HERE / "go/kueue/go.mod").read_text()
+
+
+def test_the_environment_chooses_the_kubernetes_of_the_cluster() -> None:
+    assert versions.chosen({}) == versions.chosen({"POIESIS_KUBERNETES": ""}) == versions.RELEASES["1.34"]
+    assert versions.chosen({"POIESIS_KUBERNETES": "1.29"}).version == "1.29.6"
+    with pytest.raises(LabError, match=r"POIESIS_KUBERNETES is '1\.30'; the lab knows 1\.29, 1\.34, 1\.37"):
+        versions.chosen({"POIESIS_KUBERNETES": "1.30"})
+
+
+def test_clusters_of_two_kubernetes_can_be_there_at_once() -> None:
+    names = [versions.own_name("poiesis", release) for release in versions.RELEASES.values()]
+    assert names == ["poiesis-1-29", "poiesis", "poiesis-1-37"]
+
+
+def test_a_hash_changes_with_values_names_contents_and_modes(tmp_path: Path) -> None:
+    file = tmp_path / "recipe"
+    file.write_text("one")
+    first = cache.hash_of(["a"], [file], tmp_path)
+    assert first == cache.hash_of(["a"], [file], tmp_path)
+    changed = [cache.hash_of(["b"], [file], tmp_path)]
+    file.write_text("two")
+    changed.append(cache.hash_of(["a"], [file], tmp_path))
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    changed.append(cache.hash_of(["a"], [file], tmp_path))
+    file = file.rename(tmp_path / "other")
+    changed.append(cache.hash_of(["a"], [file], tmp_path))
+    assert len({first, *changed}) == 5
+
+
+def test_two_equal_files_change_places_and_the_hash_changes(tmp_path: Path) -> None:
+    for name, text in (("a", "1"), ("b", "2")):
+        (tmp_path / name).write_text(text)
+    first = cache.hash_of([], cache.files_under(tmp_path), tmp_path)
+    (tmp_path / "a").write_text("2")
+    (tmp_path / "b").write_text("1")
+    assert cache.hash_of([], cache.files_under(tmp_path), tmp_path) != first
+
+
+def test_caches_are_not_part_of_a_recipe(tmp_path: Path) -> None:
+    for name in ("code.py", "__pycache__/code.pyc", ".venv/bin/python", "stray.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert cache.files_under(tmp_path) == [tmp_path / "code.py"]
+
+
+def test_what_was_interrupted_is_not_there(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with cache.aside(tmp_path / "image.tar") as path:
+            path.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+    with cache.aside(tmp_path / "image.tar") as path:
+        path.write_text("whole")
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("image.tar", "whole")]
+
+
+def test_state_is_remembered_until_it_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
+    cache.write_state("cluster", {"image": "node:1"})
+    assert cache.read_state("cluster") == {"image": "node:1"}
+    cache.forget_state("cluster")
+    assert cache.read_state("cluster") == {}
+
+
+def test_a_thread_may_take_the_lock_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
+    with cache.lock("test"), cache.lock("test"):
+        pass
+    with cache.lock("test"):
+        holder = subprocess.run(["flock", "--nonblock", str(tmp_path / "test.lock"), "true"], check=False)
+    assert holder.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("mask", "missing"), [("000001ffffffffff", False), ("000001fffeffffff", True), ("00000000a80425fb", True)]
+)
+def test_a_missing_capability_is_seen_in_the_bounding_set(mask: str, missing: bool) -> None:
+    assert host.lacks(host.CAP_SYS_RESOURCE, STATUS.format(mask)) is missing
+
+
+def test_only_packages_of_missing_programs_are_installed() -> None:
+    programs = {"dockerd": ("docker.io", "iptables"), "mmdebstrap": ("mmdebstrap", "iptables")}
+    assert host.apt_plan(programs, lambda name: name == "dockerd") == ["mmdebstrap", "iptables"]
+    assert host.apt_plan(programs, lambda _: False) == ["docker.io", "iptables", "mmdebstrap"]
+    assert host.apt_plan(programs, lambda _: True) == []
+
+
+def test_nothing_is_installed_where_it_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POIESIS_BOOTSTRAP", "never")
+    monkeypatch.setattr(host, "find", lambda _: None)
+    with pytest.raises(LabError, match=r"POIESIS_BOOTSTRAP=never(.|\n)*apt-get install .* mmdebstrap"):
+        host.need_programs("mmdebstrap")
+
+
+def test_a_browser_that_is_there_is_used_and_else_debians_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = {"google-chrome": "/opt/google-chrome"}
+    monkeypatch.setattr(host, "find", there.get)
+    assert host.browser() == "/opt/google-chrome"
+    there.clear()
+    monkeypatch.setattr(host, "need_programs", lambda name: there.update({name: f"/usr/bin/{name}"}))
+    assert host.browser() == "/usr/bin/chromium"
+
+
+def test_an_artifact_of_maven_is_kept_if_it_is_the_pinned_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def mvn(command: Sequence[str], *, cwd: Path, timeout: float) -> None:
+        asked.append(next(one for one in command if one.startswith("-Dartifact=")))
+        (cwd / "tool-1.0.zip").write_text("the file")
+
+    monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
+    monkeypatch.setattr(maven, "run", mvn)
+    monkeypatch.setattr(host, "find", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(LabError, match=r"org\.example:tool:1\.0:zip: sha256 is \w+, not the one"):
+        maven.artifact("org.example", "tool", "1.0", "zip", "0" * 64)
+    assert list((tmp_path / "maven").iterdir()) == []
+
+    right = hashlib.sha256(b"the file").hexdigest()
+    found = [maven.artifact("org.example", "tool", "1.0", "zip", right) for _ in range(2)]
+    assert found == [tmp_path / "maven" / f"{right[:12]}-tool-1.0.zip"] * 2
+    assert found[0].read_text() == "the file"
+    assert asked == ["-Dartifact=org.example:tool:1.0:zip"] * 2, "the third time it is there"
+
+
+def test_a_compiled_program_is_named_by_how_it_was_made() -> None:
+    program = binaries.PROGRAMS["kind"]
+    other = binaries.GoProgram(name=program.name, package=program.package, version="v0.30.0")
+    assert program.key() == binaries.PROGRAMS["kind"].key() != other.key()
+
+
+def test_control_plane_images_are_found_by_component_in_any_registry() -> None:
+    listing = (
+        "example.org/kube-apiserver:v1.34.4\n"
+        "example.org:5000/coredns/coredns:v1.12.1\n"
+        "example.org/etcd:3.6.5-0\n"
+    )
+    assert node.by_component(listing) == {
+        "kube-apiserver": "example.org/kube-apiserver:v1.34.4",
+        "coredns": "example.org:5000/coredns/coredns:v1.12.1",
+        "etcd": "example.org/etcd:3.6.5-0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        ("busybox:1.37", "docker.io/library/busybox:1.37"),
+        ("poiesis/api:abc", "docker.io/poiesis/api:abc"),
+        ("localhost/api:abc", "localhost/api:abc"),
+        ("example.org:5000/a/b:c", "example.org:5000/a/b:c"),
+    ],
+)
+def test_containerd_spells_image_names_out(reference: str, name: str) -> None:
+    assert cluster.in_containerd(reference) == name
+
+
+def test_each_cluster_is_made_and_known_apart_from_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
+    one, two = cluster.ONE_NODE, cluster.TWO_NODES
+    assert one.nodes == ("poiesis-control-plane",)
+    assert two.nodes == ("poiesis-nodes-control-plane", "poiesis-nodes-worker")
+    assert [spec.config.count("role: worker") for spec in (one, two)] == [one.workers, two.workers]
+    assert [spec.kubeconfig.name for spec in (one, two)] == ["kubeconfig", "kubeconfig-nodes"]
+    assert (one.state, one.lock) == ("cluster", "lab")
+    assert (two.state, two.lock) == ("cluster-nodes", "lab-nodes")
+
+
+def test_workers_are_numbered_from_the_second_on_as_kind_does() -> None:
+    three = cluster.ClusterSpec(name="c", config="", workers=3)
+    assert three.nodes == ("c-control-plane", "c-worker", "c-worker2", "c-worker3")
+
+
+def test_the_files_of_an_image_are_those_its_dockerfile_copies() -> None:
+    assert services.copied(DOCKERFILE) == [
+        "services/tif/requirements.lock",
+        "services/tif/poiesis_tif",
+        "packages/models",
+        "migrations/*.sql",
+        "docs",
+    ]
+
+
+def test_only_declared_build_arguments_are_given() -> None:
+    assert services.declared_arguments(DOCKERFILE) == {"PYTHON_BASE", "HELPER_IMAGE"}
+
+
+def test_the_base_of_an_image_is_that_of_its_last_stage() -> None:
+    assert services.last_base(DOCKERFILE) == "scratch"
+    assert services.last_base("FROM --platform=linux/arm64 a AS b\n") == "a"
+
+
+def test_a_copy_that_names_a_variable_is_refused() -> None:
+    with pytest.raises(LabError, match="write them out"):
+        services.copied("COPY ${SERVICE}/src /src\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "taken"),
+    [
+        ("packages/models/poiesis_models/tes.py", True),
+        ("migrations/0001_task.sql", True),
+        ("migrations/old/0001_task.sql", False),
+        ("services/tif/requirements.lock", True),
+        ("services/tof/requirements.lock", False),
+    ],
+)
+def test_a_file_belongs_to_an_image_if_a_copy_takes_it_or_its_directory(path: str, taken: bool) -> None:
+    assert services.is_copied(Path(path), services.copied(DOCKERFILE)) is taken
+
+
+def test_the_probe_asks_for_a_volume_only_when_told() -> None:
+    kinds = [
+        [item["kind"] for item in cluster.probe_objects("probe", "busybox", volume=volume)["items"]]
+        for volume in (True, False)
+    ]
+    assert kinds == [["PersistentVolumeClaim", "Pod"], ["Pod"]]
+
+
+def test_a_wait_that_ends_in_vain_says_what_was_awaited_and_the_hint() -> None:
+    with pytest.raises(LabError, match=r"the Pod: not within 0 s\nthe reason"):
+        shell.wait_until(lambda: False, "the Pod", seconds=0, hint=lambda: "the reason", every=0)
+
+
+def test_a_failed_command_shows_the_end_of_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
+    with pytest.raises(shell.CommandFailed, match=r"ended with 3(.|\n)*to stderr") as caught:
+        shell.run(["sh", "-c", "echo to stderr >&2; exit 3"])
+    assert caught.value.code == 3
+
+
+def test_a_missing_program_is_named() -> None:
+    with pytest.raises(LabError, match="no-such-program is not installed"):
+        shell.run(["no-such-program"])
+
+
+def test_kueue_sees_only_the_namespaces_that_are_labelled_for_it() -> None:
+    hook = {"name": "mjob.kb.io", "namespaceSelector": {"matchExpressions": []}}
+    container = {"name": "manager", "image": "controller", "imagePullPolicy": "Always", "resources": {"a": 1}}
+    deployment = {"kind": "Deployment", "spec": {"template": {"spec": {"containers": [container]}}}}
+    given: list[kueue.Manifest] = [
+        {"kind": "ValidatingWebhookConfiguration", "webhooks": [hook, {"name": "vjob.kb.io"}]},
+        deployment,
+        {"kind": "APIService"},
+        {"kind": "Namespace"},
+    ]
+    hooks, manager, namespace = kueue.adapted(given, "kueue:1")
+    selectors = [one["namespaceSelector"] for one in hooks["webhooks"]]
+    assert selectors == [{"matchLabels": {"poiesis.lab/kueue": "true"}}] * 2
+    (changed,) = manager["spec"]["template"]["spec"]["containers"]
+    assert (changed["image"], changed["imagePullPolicy"]) == ("kueue:1", "IfNotPresent")
+    assert namespace == {"kind": "Namespace"}
+    assert container["image"] == "controller"
