@@ -30,6 +30,7 @@ settings.register_profile(
 )
 settings.load_profile("new" if os.environ.get("POIESIS_FUZZ_EXAMPLES") else "same")
 
+pytest_plugins = ["pytester"]
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 

@@ -453,7 +453,6 @@ def second_release(
                 "writable": True,
             },
         ],
-        "tctl": {"thresholds": {"imagePullSeconds": 30, "startSeconds": 30}},
     }
     return released("second", overrides, {RCLONE_SECRET: {"rclone.conf": rclone_conf}})
 

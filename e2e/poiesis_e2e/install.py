@@ -24,6 +24,18 @@ DATABASE_SECRET = "poiesis-e2e-database"
 RCLONE_SECRET = "poiesis-e2e-rclone"
 SHARED_CLAIM = "shared"
 
+# What the stories' releases wait for, where the chart's defaults are several times as long.
+IMPATIENT = {
+    "imagePullSeconds": 10,
+    "configErrorSeconds": 5,
+    "startSeconds": 30,
+    "stalledSeconds": 15,
+    "noPodSeconds": 10,
+    "leftoverSeconds": 10,
+}
+GRACE_SECONDS = 10
+RETRY_ATTEMPTS = 2
+
 Values = dict[str, Any]
 Secrets = Mapping[str, Mapping[str, str]]  # name, key, value
 
@@ -189,7 +201,9 @@ def chart_values(
             "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},
             "service": {"type": "NodePort"},
         },
-        "tctl": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
+        "tctl": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}, "thresholds": IMPATIENT},
+        "filerRetryAttempts": RETRY_ATTEMPTS,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
         "serviceInfo": {"environment": "test"},
     }
     return merged(values, overrides or {})

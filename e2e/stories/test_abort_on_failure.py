@@ -10,6 +10,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.core
 async def test_the_executor_after_a_failure_never_runs_and_what_exists_is_sent(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:

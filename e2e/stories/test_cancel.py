@@ -9,6 +9,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.core
 async def test_a_task_canceled_right_after_its_creation_never_completes(
     client: TesClient, images: Images
 ) -> None:

@@ -18,6 +18,7 @@ _GROUPS = {
 _KINDS = ("jobs", "pods", "persistentvolumeclaims", "secrets", "serviceaccounts", "roles", "rolebindings")
 
 
+@pytest.mark.core
 async def test_everything_of_a_task_goes_with_its_job(
     run_task: RunTask, kube: Kube, images: Images, bucket: Bucket
 ) -> None:

@@ -23,6 +23,7 @@ def poiesis(release: Release, tmp_path: Path) -> Command:
     return Command(home=tmp_path, environment={"POIESIS_SERVER": release.url})
 
 
+@pytest.mark.core
 async def test_a_run_stages_sends_prints_and_exits_as_its_command_did(
     poiesis: Command, images: Images, bucket: Bucket, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ _MISSING: Document = {"executors": [sh("registry.invalid/no/such:image", "true")
 _OUTAGE_SECONDS = 300
 
 
+@pytest.mark.core
 async def test_when_the_leading_controller_dies_another_tells_the_end_once(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:

@@ -23,6 +23,7 @@ echo looked at $(wc -l </tmp/files) files
 """
 
 
+@pytest.mark.core
 async def test_an_executor_sees_no_token_and_no_credential(
     client: TesClient, kube: Kube, images: Images, bucket: Bucket, storage: Endpoint
 ) -> None:

@@ -13,6 +13,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.core
 async def test_inputs_come_by_http_from_s3_as_files_and_directories_and_literally(
     run_task: RunTask,
     images: Images,
@@ -62,6 +63,7 @@ async def test_literal_contents_of_128_kib_each_and_more_than_a_mebibyte_togethe
     assert stdout(task).split() == [hashlib.sha256(content.encode()).hexdigest() for content in contents]
 
 
+@pytest.mark.core
 async def test_outputs_go_by_pattern_and_by_directory(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:

@@ -13,6 +13,7 @@ from poiesis_lab import backends
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.core
 async def test_the_demos_task_aligns_the_reads(client: TesClient, bucket: Bucket, demo_image: str) -> None:
     files = await asyncio.to_thread(data.example_files)
     server = await asyncio.to_thread(backends.start_file_server, task.served(files))

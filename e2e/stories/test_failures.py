@@ -26,13 +26,16 @@ _EVERY_SECONDS = 0.2
 Record = Callable[[str, object], None]
 
 
+_CORE = {"out-of-memory-child", "image-missing", "cancel-obedient"}  # rows that `make test` runs, too
+
+
+def _marks(case: Case) -> list[pytest.MarkDecorator]:
+    found = [pytest.mark.disruptive] if case.alone else []
+    return [*found, pytest.mark.core] if case.id in _CORE else found
+
+
 def _cases(release: str) -> Callable[..., object]:
-    alone = pytest.mark.disruptive
-    cases = [
-        pytest.param(case, id=case.id, marks=alone if case.alone else ())
-        for case in CASES
-        if case.release == release
-    ]
+    cases = [pytest.param(case, id=case.id, marks=_marks(case)) for case in CASES if case.release == release]
     return pytest.mark.parametrize("case", cases)
 
 
@@ -153,8 +156,8 @@ async def _seen(case: Case, world: World, record: Record) -> None:
     assert _in_order(outcome.history.states, (*case.states, case.state)), str(outcome.history)
     for sight in case.sees:
         await sight.check(outcome)
-    if waited > case.within:
-        raise Late(f"{waited:.1f} s {case.after.value}, not {case.within:.0f} s; {outcome.history}")
+    if waited > case.bound:
+        raise Late(f"{waited:.1f} s {case.after.value}, not {case.bound:.0f} s; {outcome.history}")
 
 
 async def _ended(case: Case, world: World) -> Outcome:

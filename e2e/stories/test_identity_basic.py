@@ -79,6 +79,7 @@ async def test_service_info_needs_no_password(release: Release) -> None:
         assert (await nobody.service_info())["type"]["artifact"] == "tes"
 
 
+@pytest.mark.core
 async def test_a_task_is_seen_by_who_created_it_and_by_administrators(
     alice: TesClient, bob: TesClient, root: TesClient, images: Images
 ) -> None:

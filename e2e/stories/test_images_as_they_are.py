@@ -10,6 +10,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.core
 async def test_an_image_without_a_shell_reads_and_writes(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:

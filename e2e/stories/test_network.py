@@ -33,6 +33,7 @@ while True:
 """
 
 
+@pytest.mark.core
 async def test_no_executor_can_open_a_raw_socket(run_task: RunTask, images: Images) -> None:
     """ARP spoofing and taking over the recorder's TCP session both need one."""
     attack = "grep CapBnd /proc/self/status; arping -c 1 -w 1 -I eth0 10.244.0.1 2>&1"
@@ -78,6 +79,7 @@ async def _captured(node: Node, image: str) -> AsyncIterator[bytearray]:
         await process.wait()
 
 
+@pytest.mark.core
 async def test_the_traffic_of_postgres_cannot_be_read_on_the_pod_network(
     third_client: TesClient, images: Images, node: Node
 ) -> None:

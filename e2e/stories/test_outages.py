@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 _POLL_SECONDS = 0.01  # between two
 
 
+@pytest.mark.core
 async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
     second_client: TesClient, second_kube: Kube, images: Images, bucket: Bucket
 ) -> None:
@@ -55,6 +56,7 @@ async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
     assert [sent["size_bytes"] for sent in only_log(task)["outputs"]] == ["5"]
 
 
+@pytest.mark.core
 async def test_a_hundred_polls_a_second_see_nothing_of_an_upgrade(
     cluster: Cluster, second: Release, second_client: TesClient, images: Images, machine: Machine
 ) -> None:

@@ -27,6 +27,7 @@ def _counting(image: str) -> Document:
     return {"executors": [sh(image, script)]}
 
 
+@pytest.mark.core
 async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
     second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:

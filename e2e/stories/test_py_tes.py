@@ -15,6 +15,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.core
 async def test_py_tes_creates_waits_lists_and_cancels(release: Release, images: Images) -> None:
     await asyncio.to_thread(_round_trip, release.url, images.busybox)
 

@@ -21,6 +21,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.core
 async def test_a_recorder_killed_twice_loses_and_doubles_nothing(
     client: TesClient, kube: Kube, node: Node, images: Images, bucket: Bucket
 ) -> None:

@@ -10,6 +10,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.core
 async def test_three_executors_share_a_file_and_never_overlap(run_task: RunTask, images: Images) -> None:
     script = 'echo "$0" >>/data/story && cat /data/story && sleep 1'
     task = await run_task(

@@ -39,6 +39,7 @@ async def test_arguments_and_variables_arrive_as_they_were_sent(run_task: RunTas
     assert stdout(task) == expected
 
 
+@pytest.mark.core
 async def test_streams_come_from_and_go_to_the_files_named(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:

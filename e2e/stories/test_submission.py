@@ -30,6 +30,7 @@ _PROBE: Object = {
 }
 
 
+@pytest.mark.core
 async def test_tasks_of_apis_that_die_right_after_the_posts_run_once(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:

@@ -127,6 +127,11 @@ class Result:
     failures: tuple[str, ...] = ()
     unstable: tuple[str, ...] = ()
 
+    @property
+    def empty(self) -> bool:
+        """No test ran."""
+        return not (self.passed or self.failed or self.skipped)
+
 
 def _cannot_start(reason: str) -> Result:
     return Result(failed=1, failures=(reason,))
@@ -144,6 +149,8 @@ def run_level(name: str, *, extra: Sequence[str] = (), only: str | None = None) 
     workers = ("-n", level.workers) if level.workers else ()
     arguments = ["-m", level.marks, *workers, *((only,) if only else level.folders), *extra]
     result = _pytest(name, arguments, environment, "output.log")
+    if (only or extra) and result.empty:
+        result = replace(result, ok=True)  # a folder without such tests
     if level.again and not result.ok:
         result = _run_failed_again(name, result, environment)
     return replace(result, seconds=time.monotonic() - start)
@@ -166,8 +173,7 @@ def _pytest(name: str, arguments: Sequence[str], environment: Mapping[str, str],
             sys.stdout.write(line)
             file.write(line)
     code = process.wait()
-    no_tests = code == 5 and "-m" in arguments  # pytest's ExitCode.NO_TESTS_COLLECTED
-    return replace(result_of(report), ok=code == 0 or no_tests)
+    return replace(result_of(report), ok=code == 0)
 
 
 _AGAIN = 5  # tests at most: more failures are a defect, not chance

@@ -1,8 +1,11 @@
-"""`make test` says what failed where it says how many."""
+"""`make test` lists what failed, runs failed stories once more, and never passes without a test."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from poiesis_tools import testing as run_tests
+import pytest
+
+from poiesis_tools import testing
 
 REPORT = """<testsuites><testsuite tests="4" failures="1" errors="1" skipped="1">
   <testcase name="test_a"/>
@@ -19,7 +22,7 @@ REPORT = """<testsuites><testsuite tests="4" failures="1" errors="1" skipped="1"
 def test_a_report_is_counted_and_each_failure_is_told(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(REPORT)
-    found = run_tests.result_of(report)
+    found = testing.result_of(report)
     assert (found.passed, found.failed, found.skipped, found.ok) == (1, 2, 1, False)
     assert found.failures == (
         "test_b: AssertionError: assert 1 == 2 more\nat line 7",
@@ -28,5 +31,69 @@ def test_a_report_is_counted_and_each_failure_is_told(tmp_path: Path) -> None:
 
 
 def test_a_pytest_that_left_no_report_has_failed(tmp_path: Path) -> None:
-    found = run_tests.result_of(tmp_path / "none.xml")
+    found = testing.result_of(tmp_path / "none.xml")
     assert (found.passed, found.failed, found.ok) == (0, 1, False)
+
+
+GOOD, BAD = testing.Result(passed=3, ok=True), testing.Result(passed=2, failed=1, failures=("b: x",))
+
+
+@pytest.fixture
+def story(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Run the level `core` with these results of pytest, one per call; return the result and the calls."""
+
+    def run(*results: testing.Result, failed: Sequence[str] = (), extra: Sequence[str] = ()):
+        calls: list[Sequence[str]] = []
+
+        def pytest_(_name: str, arguments: Sequence[str], _environment: object, _log: str) -> testing.Result:
+            calls.append(arguments)
+            return results[len(calls) - 1]
+
+        level = testing.Level(prepare=dict, marks="e2e", folders=("e2e/stories",), again=True)
+        monkeypatch.setitem(testing.LEVELS, "core", level)
+        monkeypatch.setattr(testing, "_pytest", pytest_)
+        monkeypatch.setattr(testing, "folder_of", lambda _level: tmp_path)
+        testing.Record(failed=list(failed)).write(tmp_path / "record.json")
+        return testing.run_level("core", extra=extra), calls
+
+    return run
+
+
+def test_a_story_that_passes_at_the_second_try_is_unstable(story) -> None:
+    result, calls = story(BAD, GOOD, failed=["s.py::b"])
+    assert (result.ok, result.failed, result.passed) == (True, 0, 3)
+    assert [one.partition(" ")[0] for one in result.unstable] == ["s.py::b"]
+    assert calls[1] == ["s.py::b"]
+
+
+def test_a_story_that_fails_twice_has_failed(story) -> None:
+    result, _ = story(BAD, BAD, failed=["s.py::b"])
+    assert (result.ok, result.failures, result.unstable) == (False, ("b: x",), ())
+
+
+def test_many_failures_are_not_tried_again(story) -> None:
+    result, calls = story(testing.Result(failed=6), failed=list("abcdef"))
+    assert not result.ok
+    assert len(calls) == 1
+
+
+def test_a_level_without_a_test_has_failed_unless_a_part_was_asked_for(story) -> None:
+    assert not story(testing.Result())[0].ok
+    assert story(testing.Result(), extra=["-k", "none"])[0].ok
+
+
+@pytest.mark.parametrize(
+    ("arguments", "levels", "strict"),
+    [
+        ([], ["unit", "integration", "browser", "core"], False),
+        (["test-all"], ["unit", "integration", "browser", "stories", "seconds"], True),
+        (["unit", "core"], ["unit", "core"], False),
+    ],
+)
+def test_a_tier_is_a_list_of_levels(arguments, levels, strict) -> None:
+    assert testing._parsed(arguments) == (levels, None, [], strict)
+
+
+def test_an_unknown_level_is_named() -> None:
+    with pytest.raises(testing.LabError, match="no such tier or level: sotries"):
+        testing._parsed(["sotries"])

@@ -80,6 +80,17 @@ class Late(AssertionError):
     """Everything was as the row says, but for the time that it took."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Within:
+    """Seconds until the end, of which the chart's values rule a part: `documented` holds for their defaults.
+
+    `tested` holds in the stories' releases, which lose patience sooner so that no story waits for a default.
+    """
+
+    documented: float
+    tested: float
+
+
 class After(Enum):
     """The moment from which the client counts."""
 
@@ -118,7 +129,7 @@ class Case:
     document: Callable[[World], Awaitable[Document]]
     state: State
     reporter: Reporter
-    within: float
+    within: float | Within
     after: After
     states: tuple[State, ...]
     reasons: tuple[str, ...] = ()
@@ -133,6 +144,16 @@ class Case:
     alone: bool = False
     together: str = ""
     wait_seconds: float = field(default=300)  # for the end, from the creation on
+
+    @property
+    def documented(self) -> float:
+        """Seconds that the document promises."""
+        return self.within.documented if isinstance(self.within, Within) else self.within
+
+    @property
+    def bound(self) -> float:
+        """Seconds that the story grants."""
+        return self.within.tested if isinstance(self.within, Within) else self.within
 
     def tells(self, message: str | None) -> bool:
         """Whether these are the end's words."""

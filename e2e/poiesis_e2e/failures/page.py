@@ -72,7 +72,7 @@ def _row(case: Case) -> str:
         f"`{case.container}`" if case.container else "–",
         ", ".join(map(str, case.exit_codes)) or "–",
         case.reporter,
-        f"{case.within:.0f} s {case.after.value}",
+        f"{case.documented:.0f} s {case.after.value}",
         "; ".join((" → ".join(states), *(sight.words for sight in case.sees))),
     )
     return _line(tuple(_cell(text) for text in cells))

@@ -2,9 +2,12 @@
 
 from collections.abc import Awaitable, Callable
 
+import yaml
+
 from poiesis_e2e.documents import sh
-from poiesis_e2e.failures.case import World
+from poiesis_e2e.failures.case import Within, World
 from poiesis_e2e.failures.surroundings import server_name
+from poiesis_e2e.install import CHART, GRACE_SECONDS, IMPATIENT
 from poiesis_e2e.tes_client import Document, Executor, Output, State
 
 Builder = Callable[[World], Awaitable[Document]]
@@ -14,13 +17,20 @@ RAN: tuple[State, ...] = (*QUEUED, "RUNNING")
 CANCELED: tuple[State, ...] = ("CANCELING", "CANCELED")
 ASKED = "cancel requested by anonymous"
 
+
+def patience(threshold: str, slack: float) -> Within:
+    """Until a threshold of the controller, and what others take besides."""
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["tctl"]["thresholds"]
+    return Within(documented=defaults[threshold] + slack, tested=IMPATIENT[threshold] + slack)
+
+
 AT_ONCE = 5  # seconds: the recorder reads a file and writes a row
 SOON = 10  # the kubelet, a watch and the controller besides
 START = 20  # a filer starts and tries once, or a container that cannot start is given up
-PULL = 90  # tctl.thresholds.imagePullSeconds is 60, counted from when the first try has failed
-CONFIGURATION = 60  # tctl.thresholds.configErrorSeconds is 30
-RETRIES = 120  # filerRetryAttempts is 5, with back-off
-GRACE = 35  # terminationGracePeriodSeconds is 30
+PULL = patience("imagePullSeconds", 30)  # counted from when the first try has failed
+CONFIGURATION = patience("configErrorSeconds", 30)
+RETRIES = Within(documented=120, tested=60)  # filerRetryAttempts, with back-off
+GRACE = Within(documented=35, tested=GRACE_SECONDS + 5)  # terminationGracePeriodSeconds is 30
 DISK = 150  # the kubelet measures a volume every one to two minutes (volumeStatsAggPeriod, with its jitter)
 
 RAM_GB = 0.064

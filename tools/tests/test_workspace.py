@@ -1,0 +1,54 @@
+"""The workspace is what every tool believes it is, and licensed as it says."""
+
+import tomllib
+
+import pytest
+import yaml
+
+from poiesis_lab import services
+from poiesis_tools.check import import_contracts
+from poiesis_tools.workspace import ROOT, Member, members, reachable
+
+CHART = yaml.safe_load((ROOT / "deployment/helm/poiesis/Chart.yaml").read_text())
+
+
+def _named(name: str) -> Member:
+    return next(one for one in members() if one.name == name)
+
+
+def test_every_folder_with_a_python_package_is_a_member() -> None:
+    found = {path.parent for path in ROOT.glob("*/*/pyproject.toml")} | {
+        path.parent for path in ROOT.glob("*/pyproject.toml")
+    }
+    assert {one.directory for one in members()} == found
+
+
+def test_a_member_reaches_the_dependencies_of_its_dependencies() -> None:
+    assert reachable(_named("poiesis-tof")) == {"poiesis-models", "poiesis-staging", "poiesis-transfer"}
+    assert reachable(_named("poiesis-models")) == frozenset()
+
+
+def test_a_service_may_import_no_other_service() -> None:
+    contracts = {tuple(one["source_modules"]): one for one in import_contracts()["contracts"]}
+    forbidden = contracts["poiesis_trec",]["forbidden_modules"]
+    assert {"poiesis_api", "poiesis_tctl", "poiesis_cli", "poiesis_transfer"} <= set(forbidden)
+    assert "poiesis_models" not in forbidden
+
+
+@pytest.mark.parametrize("member", members(), ids=lambda one: one.name)
+def test_every_member_names_the_licence_and_has_a_readme(member: Member) -> None:
+    project = tomllib.loads((member.directory / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "Apache-2.0"
+    assert len((member.directory / "README.md").read_text().splitlines()) >= 10
+
+
+@pytest.mark.parametrize("name", [name for name in services.SOURCES if name != "demo"])
+def test_every_image_names_the_licence(name: str) -> None:
+    dockerfile = (ROOT / services.SOURCES[name].dockerfile).read_text()
+    assert 'org.opencontainers.image.licenses="Apache-2.0"' in dockerfile
+
+
+def test_the_chart_has_the_version_and_the_licence_of_the_project() -> None:
+    version = (ROOT / "VERSION").read_text().strip()
+    assert (CHART["version"], CHART["appVersion"]) == (version, version)
+    assert CHART["annotations"]["artifacthub.io/license"] == "Apache-2.0"
