@@ -13,7 +13,7 @@ from poiesis_lab.images import Images
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 
 _MISSING: Document = {"executors": [sh("registry.invalid/no/such:image", "true")]}
-_OUTAGE_SECONDS = 300
+_OUTAGE_SECONDS = 60  # longer than a Lease, and than every threshold of the controller here
 
 
 @pytest.mark.core
@@ -58,7 +58,7 @@ async def test_a_leader_that_was_paused_past_its_lease_does_not_tell_an_end_agai
     assert (await _status(third_kube, before))["restartCount"] == status["restartCount"]
 
 
-async def test_five_minutes_without_controllers_delay_the_ends_that_only_they_can_tell(
+async def test_a_minute_without_controllers_delays_only_the_ends_that_they_record(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
     """Tasks that go well have neither Role nor controller all the while, and do not notice."""

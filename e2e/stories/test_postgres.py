@@ -50,14 +50,14 @@ async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
     assert (await _newest(second_client))[:2] == [task["id"], *tasks[:1]]
 
 
-async def test_an_end_in_two_minutes_without_postgres_is_told_with_its_true_time(
+async def test_an_end_without_postgres_is_recorded_with_its_true_time(
     second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))
     await second_client.wait(task_id, until={"RUNNING"})
 
     async with second_kube.without("postgres"):
-        outage = asyncio.create_task(asyncio.sleep(120))
+        outage = asyncio.create_task(asyncio.sleep(40))  # longer than a recorder keeps a connection
         await _end_executor(second_kube, node, task_id)
         await outage
     task = await _ended(second_client, task_id)
