@@ -18,14 +18,15 @@ pytestmark = pytest.mark.e2e
 NET_RAW = 1 << 13  # capabilities(7), linux/capability.h
 TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, section 5.1: the record type, and the first byte of the version
 
-# Prints the payload of every packet from and to port 5432, a line of base64 for each.
+# Prints the payload of every packet from and to an address's port 5432, a line of base64 for each.
 _CAPTURE = """
-import base64, socket
+import base64, socket, sys
+server = socket.inet_aton(sys.argv[1])
 packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 print("ready", flush=True)
 while True:
     frame = packets.recv(65536)
-    if frame[12:14] != b"\\x08\\x00" or frame[23] != 6:
+    if frame[12:14] != b"\\x08\\x00" or frame[23] != 6 or server not in (frame[26:30], frame[30:34]):
         continue
     tcp = 14 + 4 * (frame[14] & 15)
     if (5432).to_bytes(2, "big") in (frame[tcp : tcp + 2], frame[tcp + 2 : tcp + 4]):
@@ -54,12 +55,12 @@ async def test_no_executor_can_open_a_raw_socket(run_task: RunTask, images: Imag
 
 
 @asynccontextmanager
-async def _captured(node: Node, image: str) -> AsyncIterator[bytearray]:
-    """What the node's Pods exchange with Postgres, as a program with NET_RAW on their bridge reads it."""
+async def _captured(node: Node, image: str, server: str) -> AsyncIterator[bytearray]:
+    """What the node's Pods exchange with a Postgres, as a program with NET_RAW on their bridge reads it."""
     name = f"poiesis-e2e-capture-{secrets.token_hex(4)}"
     process = await asyncio.create_subprocess_exec(
         *(node.docker, "run", "--rm", "--name", name, "--network", f"container:{node.container}"),
-        *("--cap-add", "NET_RAW", image, "python3", "-c", _CAPTURE),
+        *("--cap-add", "NET_RAW", image, "python3", "-c", _CAPTURE, server),
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -81,10 +82,11 @@ async def _captured(node: Node, image: str) -> AsyncIterator[bytearray]:
 
 @pytest.mark.core
 async def test_the_traffic_of_postgres_cannot_be_read_on_the_pod_network(
-    third_client: TesClient, images: Images, node: Node
+    third_client: TesClient, third_kube: Kube, images: Images, node: Node
 ) -> None:
     canary = secrets.token_hex(16)
-    async with _captured(node, images.python_base) as captured:
+    (postgres,) = await third_kube.of_component("pods", "postgres")
+    async with _captured(node, images.python_base, postgres["status"]["podIP"]) as captured:
         task = await third_client.run(
             {"executors": [{**sh(images.busybox, 'echo "$CANARY"'), "env": {"CANARY": canary}}]}
         )

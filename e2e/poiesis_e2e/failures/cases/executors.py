@@ -257,9 +257,9 @@ CASES: Sequence[Case] = (
     Case(
         id="flood",
         section=SECTION,
-        title="It prints 5 GB, then exits with 3",
+        title="It prints 1 GB, then exits with 3",
         around=container_with("it may use a whole CPU", "executor-0", "/resources/limits/cpu", "1"),
-        document=scripts("head -c 5000000000 /dev/zero; echo last words; exit 3"),
+        document=scripts("head -c 1000000000 /dev/zero; echo last words; exit 3"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
         message="executor 0 exited with code 3",
@@ -270,7 +270,7 @@ CASES: Sequence[Case] = (
         after=After.EXECUTOR,
         states=RAN,
         sees=(kept_the_end("last words\n"),),
-        wait_seconds=900,  # two minutes on a machine that has nothing else to do
+        wait_seconds=300,  # half a minute on a machine that has nothing else to do
     ),
     Case(
         id="garbage",
