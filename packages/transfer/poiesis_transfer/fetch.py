@@ -128,8 +128,7 @@ class _Transfer:
         self._landing.empty()
         with ExitStack() as first:
             answer = first.enter_context(self._source.get({}))
-            if answer.status != _OK:
-                raise self._source.failure(answer)
+            self._check_status(answer)
             version = self._source.version(answer)
             if version.size is not None:
                 self._landing.announce(version.size)
@@ -139,6 +138,10 @@ class _Transfer:
             self._receive(parts, version, answer, first)
         self._check(parts, version)
         self._landing.keep(version.size, modified=version.modified)
+
+    def _check_status(self, answer: HTTPResponse) -> None:
+        if answer.status != _OK:
+            raise self._source.failure(answer)
 
     def _receive(self, parts: list[Part], version: Version, answer: HTTPResponse, first: ExitStack) -> None:
         """The first part comes from the answer that is here; it is given back as soon as that is read."""

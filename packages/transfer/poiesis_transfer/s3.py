@@ -120,8 +120,7 @@ class S3Store:
 
         def head() -> bool:
             with self._request("HEAD", url, what) as answer:
-                if answer.status != _OK:
-                    raise self._failure(what, url, answer)
+                self._check_status(what, url, answer)
             return True
 
         try:
@@ -153,8 +152,7 @@ class S3Store:
     def _put_once(self, what: str, part: Slice, target: S3Url, query: Mapping[str, str]) -> str:
         headers = part.checksum_headers() if self._checksums else {}
         with self._request("PUT", target, what, query=query, headers=headers, body=part) as answer:
-            if answer.status != _OK:
-                raise self._failure(what, target, answer)
+            self._check_status(what, target, answer)
             answer.read()
             _check_stored(what, part, _lower(answer), etags_are_md5=self._config.etags_are_md5)
             return answer.headers.get("etag") or ""
@@ -167,8 +165,7 @@ class S3Store:
         def once() -> Element:
             sent = headers if self._checksums else {}
             with self._request("POST", url, what, query=query, headers=sent, body=_Text(text)) as answer:
-                if answer.status != _OK:
-                    raise self._failure(what, url, answer)
+                self._check_status(what, url, answer)
                 body = answer.read()
             root = _xml(what, body)
             if root.tag.rpartition("}")[2] == "Error":
@@ -218,8 +215,7 @@ class S3Store:
 
         def once() -> Element:
             with self._request("GET", bucket, what, query=query) as answer:
-                if answer.status != _OK:
-                    raise self._failure(what, bucket, answer)
+                self._check_status(what, bucket, answer)
                 return _xml(what, answer.read())
 
         return self._web.retry.call(once)
@@ -261,6 +257,10 @@ class S3Store:
             *request, amazons, credentials=credentials, region=region, now=datetime.now(UTC)
         )
         return {**headers, **signed}
+
+    def _check_status(self, what: str, url: S3Url, answer: HTTPResponse) -> None:
+        if answer.status != _OK:
+            raise self._failure(what, url, answer)
 
     def _failure(self, what: str, url: S3Url, answer: HTTPResponse) -> TransferError:
         said = _start(answer)

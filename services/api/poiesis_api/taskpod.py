@@ -644,16 +644,20 @@ def _filer_mounts(filer: Filer, config: TaskPodConfig) -> Iterator[Manifest]:
 
 
 def _filer_volumes(filers: Iterable[Filer], config: TaskPodConfig) -> Iterator[Manifest]:
-    """Secrets are optional, as those of credentials are."""
     sources: dict[str, list[SharedVolume]] = {}
     for filer in filers:
         if filer.secret_name is not None:
             name = _secret_volume(filer, config)
-            yield {"name": name, "secret": {"secretName": filer.secret_name, "optional": True}}
+            yield {"name": name, "secret": _filer_secret(filer.secret_name)}
         for one in filer.shared_volumes:
             sources.setdefault(_shared_volume(one, config), []).append(one)
     for name, uses in sources.items():
         yield {"name": name, **_shared_source(uses)}
+
+
+def _filer_secret(name: str) -> Manifest:
+    """Optional, like the Secrets of credentials: without it the Pod starts and the filer reports the error."""
+    return {"secretName": name, "optional": True}
 
 
 def _secret_volume(filer: Filer, config: TaskPodConfig) -> str:
@@ -894,7 +898,7 @@ def _spec_volume(run: FilerRun) -> str:
 
 def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) -> Iterator[Manifest]:
     yield {"name": "bin", "emptyDir": {}}
-    yield {"name": "run", "emptyDir": {"sizeLimit": str(run_bytes(layout.task.request, config))}}
+    yield {"name": "run", **_run_volume(layout, config)}
     yield {"name": "ack", "emptyDir": {}}
     yield {"name": "recorder", "projected": {"sources": _recorder_sources(layout, config)}}
     if layout.volume:
@@ -923,6 +927,10 @@ def _storage_volumes(storage: Storage) -> Iterator[Manifest]:
             "expirationSeconds": TOKEN_SECONDS,
         }
         yield {"name": "web-identity", "projected": {"sources": [{"serviceAccountToken": token}]}}
+
+
+def _run_volume(layout: Layout, config: TaskPodConfig) -> Manifest:
+    return {"emptyDir": {"sizeLimit": str(run_bytes(layout.task.request, config))}}
 
 
 def _task_volume(layout: Layout, config: TaskPodConfig) -> Manifest:

@@ -360,7 +360,12 @@ async def cancel_task(pool: Pool, caller: Caller, task_id: UUID) -> Cancel:
         return Cancel.UNKNOWN
     if not found["theirs"]:
         return Cancel.NOT_THEIRS
-    return Cancel.CANCELING if found["state"] == TesState.CANCELING else Cancel.ENDED
+    return _cancel_again(found["state"])
+
+
+def _cancel_again(state: str) -> Cancel:
+    """Return the result of a cancel that changed nothing: an earlier one, or the task's end, came first."""
+    return Cancel.CANCELING if state == TesState.CANCELING else Cancel.ENDED
 
 
 CANCELED = Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request")

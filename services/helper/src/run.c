@@ -395,6 +395,12 @@ static bool out_of_memory(long kills_before, bool unexplained_kill)
     }
 }
 
+/* The signal that ended the process, or 0. */
+static int ending_signal(int status)
+{
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
 /* Start argv once and see it and everything it started to the end. */
 static void run_once(char **argv, long kills_before, struct result *result)
 {
@@ -403,7 +409,7 @@ static void run_once(char **argv, long kills_before, struct result *result)
     pid_t process = start(argv, &result->exit_code);
     if (process > 0) {
         int status = wait_for(process, &killed);
-        result->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+        result->signal = ending_signal(status);
         result->exit_code = result->signal ? EXIT_BY_SIGNAL + result->signal : WEXITSTATUS(status);
     }
     result->end_ns = realtime_ns();
@@ -432,20 +438,26 @@ static bool may_pass(const struct result *result)
            (result->exit_code == options.retry_exit_code || (options.retry_killed && result->signal != 0));
 }
 
+/* After a stop signal the process is not started again. */
+static bool may_start_again(void)
+{
+    return !signals_stop_at();
+}
+
 static void run_with_retries(char **argv, long kills_before, struct result *result)
 {
     for (long retry = 0;; retry++) {
         run_once(argv, kills_before, result);
-        if (!may_pass(result) || retry >= options.retry_attempts || signals_stop_at())
+        if (!may_pass(result) || retry >= options.retry_attempts || !may_start_again())
             return;
         int64_t pause = back_off_ms(retry);
         say("exit code %d: starting again in %.1f s (retry %ld of %ld)", result->exit_code, (double)pause / 1000,
             retry + 1, options.retry_attempts);
         int64_t until = monotonic_ms() + pause;
-        for (int64_t left; (left = until - monotonic_ms()) > 0 && !signals_stop_at();)
+        for (int64_t left; (left = until - monotonic_ms()) > 0 && may_start_again();)
             if (wait_and_move(left))
                 signals_take(0);
-        if (signals_stop_at())
+        if (!may_start_again())
             return;
     }
 }

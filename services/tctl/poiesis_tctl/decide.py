@@ -375,7 +375,7 @@ def _suspended(task: TaskRow, job: Object, view: View) -> Iterator[_Symptom]:
         finish = _finish(task, view.gone_pod, Trouble(reason=why.reason, message=f"Kueue: {message}"))
         cure = (finish, _delete(job, "its Workload is not active"))
         yield _Symptom(key="deactivated", limit=0.0 if why.message else _KUEUE_SAYS_SECONDS, cure=cure)
-    if view.gone_pod is not None or task.state in {TesState.INITIALIZING, TesState.RUNNING}:
+    if _has_attempt(task, view):
         said = None if workload is None else workloads.eviction(workload)
         by = "" if said is None else f" by Kueue ({said})"
         yield _requeue(view.gone_pod, f"the Job was suspended{by}; another attempt follows")
@@ -383,6 +383,11 @@ def _suspended(task: TaskRow, job: Object, view: View) -> Iterator[_Symptom]:
         # Once for each reason, whatever the quantities.
         key = podevents.key_of("Kueue", _QUANTITY.sub("", str(wait)))
         yield _at_once("queued", SystemLog(key=key, message=f"Kueue: {wait}"))
+
+
+def _has_attempt(task: TaskRow, view: View) -> bool:
+    """Return whether the suspension ended an attempt: the task had a Pod."""
+    return view.gone_pod is not None or task.state in {TesState.INITIALIZING, TesState.RUNNING}
 
 
 def _refused(task: TaskRow, job: Object, limits: Limits) -> Iterator[_Symptom]:

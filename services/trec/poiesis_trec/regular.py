@@ -29,7 +29,7 @@ def signature(path: Path) -> Signature | None:
     except OSError as error:
         _log(path, error)
         return None
-    return _signature(found) if stat.S_ISREG(found.st_mode) else None
+    return _signature(found) if _is_regular(found) else None
 
 
 def open_regular(path: Path) -> int | None:
@@ -41,7 +41,7 @@ def open_regular(path: Path) -> int | None:
     except OSError as error:
         _log(path, error)
         return None
-    if stat.S_ISREG(os.fstat(fd).st_mode):
+    if _is_regular(os.fstat(fd)):
         return fd
     os.close(fd)
     return None
@@ -69,6 +69,10 @@ def _read(fd: int, limit: int) -> bytes:
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
+
+
+def _is_regular(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode)
 
 
 def _signature(found: os.stat_result) -> Signature:
