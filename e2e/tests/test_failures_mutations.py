@@ -1,5 +1,10 @@
 """The mutations fit the tree and the failure table, and their verdicts are drawn with care."""
 
+import ast
+import builtins
+from symtable import symtable
+from textwrap import indent
+
 import pytest
 
 from poiesis_e2e.failures import mutants, verdict
@@ -11,9 +16,9 @@ from poiesis_e2e.failures.mutation import (
     NotOnce,
     Verdict,
     edited,
-    edits_by_file,
     grouped,
     judged,
+    python_definitions,
     uncovered,
 )
 from poiesis_e2e.failures.mutations import EXEMPT, MUTATIONS
@@ -21,23 +26,37 @@ from poiesis_e2e.tes_client import StillWaiting
 from poiesis_e2e.waiting import NotInTime
 
 ROWS = {case.id for case in CASES}
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
-def test_what_a_mutation_takes_away_is_there_exactly_once(mutation: Mutation) -> None:
-    for file, edits in edits_by_file([mutation]).items():
-        text = (mutants.ROOT / file).read_text(encoding="utf-8")
-        assert edited(text, edits) != text
-
-
-def test_the_row_that_hangs_can_be_made_to_say_so_soon() -> None:
-    edited((mutants.ROOT / mutants.SOONER.file).read_text(encoding="utf-8"), [mutants.SOONER])
+PYTHON_EDITS = {
+    f"{edit.where.rpartition('/')[2]}={mutation.name}": edit
+    for mutation in MUTATIONS
+    for edit in mutation.edits
+    if edit.file.endswith(".py")
+} | {"story": mutants.SOONER}
 
 
 @pytest.mark.parametrize("group", grouped(MUTATIONS), ids=lambda group: group[0].name)
-def test_a_group_can_be_made_of_one_tree(group: list[Mutation]) -> None:
-    for file, edits in edits_by_file(group).items():
-        edited((mutants.ROOT / file).read_text(encoding="utf-8"), edits)
+def test_group_of_mutations_makes_valid_tree(group: list[Mutation]) -> None:
+    for name, (before, after) in mutants.changed(mutants.ROOT, group).items():
+        assert after != before
+        if name.endswith(".py"):
+            ast.parse(after)
+
+
+@pytest.mark.parametrize("edit", PYTHON_EDITS.values(), ids=PYTHON_EDITS)
+def test_edit_uses_names_that_exist_there(edit: Edit) -> None:
+    """A NameError would fail every row, and assigning to an argument that was renamed would fail no row."""
+    text = (mutants.ROOT / edit.file).read_text(encoding="utf-8")
+    (definition,) = python_definitions(text, edit.symbol)
+    nodes = list(ast.walk(ast.parse(f"async def _():\n{indent(edit.code, ' ')}")))
+    variables = [node for node in nodes if isinstance(node, ast.Name)]
+    assignments = [target for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    assigned = {target.id for target in assignments if isinstance(target, ast.Name)}
+    own = {node.id for node in variables if isinstance(node.ctx, ast.Store)} - assigned
+    read = {node.id for node in variables if isinstance(node.ctx, ast.Load)} - own
+    arguments = {node.arg for node in ast.walk(definition) if isinstance(node, ast.arg)} | {edit.symbol}
+    module = set(symtable(text, edit.file, "exec").get_identifiers())
+    assert assigned <= arguments
+    assert read <= arguments | module | set(dir(builtins))
 
 
 def test_every_mutation_has_a_name_of_its_own_and_rows_of_the_table() -> None:
@@ -57,25 +76,93 @@ def test_a_group_leaves_a_row_alone_that_shows_that_nothing_else_is_broken(group
 
 
 def mutation(
-    name: str, *rows: str, spoils: tuple[str, ...] = (), old: str = "", late: bool = False
+    name: str, *rows: str, spoils: tuple[str, ...] = (), where: str = "", late: bool = False
 ) -> Mutation:
-    edit = Edit(file="f", old=old or name, new="")
-    return Mutation(name=name, takes_away="", edits=(edit,), rows=rows, spoils=spoils, late=late)
+    edit = Edit(where=where or f"f.py:{name}", code="")
+    return Mutation(name=name, effect="", edits=(edit,), rows=rows, spoils=spoils, late=late)
 
 
-def test_an_edit_is_refused_where_its_text_is_missing_or_ambiguous() -> None:
-    assert edited("a b", [Edit(file="f", old="b", new="c")]) == "a c"
-    for text in ("a", "b b"):
-        with pytest.raises(NotOnce):
-            edited(text, [Edit(file="f", old="b", new="c")])
+PYTHON = '''\
+A = frozenset(
+    {1}
+)
+B: int = 1
 
 
-def test_mutations_share_a_tree_unless_one_touches_the_rows_or_the_lines_of_the_other() -> None:
+def f(a):
+    """Words."""
+    # why
+    return a
+
+
+class C:
+    async def f(
+        self,
+    ):
+        if self:
+            return 1
+
+    def only_words(self):
+        """Words."""
+'''
+C = """\
+static int f(int a);
+
+static bool f(int a,
+              int b)
+{
+    return a;
+}
+
+void g(void)
+{
+    f(1);
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "before"),
+    [
+        ("f.py:A", PYTHON, "B: int"),
+        ("f.py:B", PYTHON, "\n\ndef f"),
+        ("f.py:f", PYTHON, "    return a"),
+        ("f.py:C.f", PYTHON, "        if self"),
+        ("f.py:C.only_words", PYTHON, ""),
+        ("f.c:f", C, "    return a"),
+        ("f.c:g", C, "    f(1)"),
+        ("f.sql", "", ""),
+    ],
+)
+def test_edit_goes_to_start_of_function_or_after_assignment(where: str, text: str, before: str) -> None:
+    after = edited(text, [Edit(where=where, code="return 2")])
+    start, _, rest = after.partition("return 2\n")
+    assert start.rstrip(" ") + rest == text
+    assert rest.startswith(before)
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ("f.py:f", "def g(): ..."),
+        ("f.py:f", "def f(): ...\ndef f(): ..."),
+        ("f.py:C.f", "def f(): ..."),
+        ("f.c:f", "int f(void);"),
+        ("f.c:f", C + C),
+        ("f.sql", "SELECT 1"),
+    ],
+)
+def test_edit_needs_exactly_one_definition(where: str, text: str) -> None:
+    with pytest.raises(NotOnce):
+        edited(text, [Edit(where=where, code="return 2")])
+
+
+def test_mutations_share_a_tree_unless_one_touches_the_rows_or_the_symbol_of_the_other() -> None:
     apart = [mutation("a", "1"), mutation("b", "2", spoils=("3",)), mutation("c", "4", spoils=("3",))]
     assert len(grouped(apart)) == 1
     assert len(grouped([mutation("a", "1"), mutation("b", "1")])) == 2
     assert len(grouped([mutation("a", "1"), mutation("b", "2", spoils=("1",))])) == 2
-    assert len(grouped([mutation("a", "1", old="x\ny"), mutation("b", "2", old="y")])) == 2
+    assert len(grouped([mutation("a", "1", where="f.py:f"), mutation("b", "2", where="f.py:f")])) == 2
 
 
 def test_a_row_that_was_not_run_is_broken_and_lateness_counts_only_where_it_is_meant() -> None:

@@ -1,10 +1,10 @@
-"""`python -m poiesis_e2e.failures.mutants [--list] [names…]`: prove that every row proves something.
+"""`python -m poiesis_e2e.failures.mutants [--list | --dry-run] [name…]`: check that rows prove something.
 
-For each mutation (`mutations.py`) the tree is copied, some handling is taken away from the copy, and the rows
-that this handling makes right are run there, on the lab's cluster and in releases of their own. Each of them
-has to fail, and by what it asserts. Mutations that do not touch each other's rows share a copy, in which a
-row that none of them touches has to pass.
-Exit 0: every row did.
+For each mutation (`mutations.py`) the tree is copied, the handling of a failure is removed from the copy, and
+the rows that depend on it run there: on the lab's cluster, in releases of their own. Each of them must fail,
+by an assertion of its own. Mutations that do not touch each other's rows share a copy. One more row, which
+none of them touches, must pass there.
+Exit 0: every row failed as it must. `--dry-run` needs no cluster: it prints each mutation as a diff.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import unified_diff
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 from xml.etree import ElementTree as ET
@@ -27,28 +28,49 @@ from poiesis_tools.workspace import members
 
 ROOT = Path(__file__).resolve().parents[3]
 STORY = "e2e/stories/test_failures.py"
-SOONER = Edit(  # a row that hangs shall say so soon
-    file=STORY, old="timeout=case.wait_seconds,", new="timeout=case.within + 150,"
+SOONER = Edit(  # a row that hangs must fail soon
+    where=f"{STORY}:_followed",
+    code='case = type(case)(**{**vars(case), "wait_seconds": case.within + 150})',
 )
 _LEFT_OUT = ignore_patterns(".venv", ".git", "__pycache__", ".*_cache", ".hypothesis", "build", "*.pyc")
 
 
 def control(group: Sequence[Mutation]) -> str | None:
-    """A plain row that no mutation of the group touches. It has to pass: nothing else may be broken."""
+    """Return a plain row that no mutation of the group touches. It must pass: nothing else may be broken."""
     touched = {row for mutation in group for row in (*mutation.rows, *mutation.spoils)}
     plain = (case.id for case in CASES if case.release == "first" and not (case.around or case.meanwhile))
     return next((row for row in plain if row not in touched), None)
 
 
+def changed(root: Path, group: Sequence[Mutation]) -> Mapping[str, tuple[str, str]]:
+    """Return the content of each file that the mutations edit, before and after. Raise NotOnce."""
+    found = {}
+    for name, edits in edits_by_file(group).items():
+        path = root / name
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        found[name] = text, edited(text, edits)
+    return found
+
+
+def diff(mutation: Mutation) -> str:
+    """Return a unified diff of what the mutation changes."""
+    return "".join(
+        line
+        for name, (before, after) in changed(ROOT, [mutation]).items()
+        for line in unified_diff(before.splitlines(True), after.splitlines(True), name, name)
+    )
+
+
 def run(group: Sequence[Mutation], more: str | None, workers: int) -> Mapping[str, tuple[Verdict, str]]:
-    """Verdict and words of each row of a group, and of one more, as far as pytest has run it."""
+    """Return verdict and explanation of each row of a group, and of one more, as far as pytest ran it."""
     with tempfile.TemporaryDirectory(prefix="poiesis-mutant-") as folder:
         root = Path(folder) / "tree"
         copytree(ROOT, root, symlinks=True, ignore=_LEFT_OUT)
         (root / ".venv").symlink_to((ROOT / ".venv").resolve())
-        for name, edits in edits_by_file(group).items():
-            _edit(root / name, edits)
-        _edit(root / STORY, [SOONER])
+        for name, (_, text) in changed(root, group).items():
+            (root / name).write_text(text, encoding="utf-8")
+        story = root / STORY
+        story.write_text(edited(story.read_text(encoding="utf-8"), [SOONER]), encoding="utf-8")
         report = Path(folder) / "report.xml"
         rows = ",".join([*(row for mutation in group for row in mutation.rows), more or ""])
         command = [
@@ -66,23 +88,19 @@ def run(group: Sequence[Mutation], more: str | None, workers: int) -> Mapping[st
 
 
 def _import_path(root: Path) -> str:
-    """The members of the copy, before those that the virtual environment names."""
+    """Return the import path of the copy's members; it precedes the editable installs."""
     return os.pathsep.join(str(root / one.directory.relative_to(ROOT)) for one in members())
 
 
-def _edit(path: Path, edits: Sequence[Edit]) -> None:
-    path.write_text(edited(path.read_text(encoding="utf-8"), edits), encoding="utf-8")
-
-
 def results(report: str) -> Mapping[str, tuple[Verdict, str]]:
-    """Of a JUnit report: what the plugin has noted of each row; without a note it has passed.
+    """Return what the plugin noted about each row in a JUnit report; a row without a note has passed.
 
-    A test that has not passed and of which nothing is noted was not judged.
+    A test that failed without any note is broken.
     """
     found: dict[str, tuple[Verdict, str]] = {}
     for test in ET.fromstring(report).iter("testcase"):  # noqa: S314  # our own file
         rows = rows_of(test.get("name", ""))
-        for one in test.iter("property"):  # the first is the cause, what the teardown adds is not
+        for one in test.iter("property"):  # the first is the cause; the teardown may add others
             if (row := one.get("name", "")) in rows:
                 verdict, _, words = one.get("value", "").partition(" ")
                 found.setdefault(row, (Verdict(verdict), words))
@@ -94,44 +112,47 @@ def results(report: str) -> Mapping[str, tuple[Verdict, str]]:
 
 
 def chosen(names: Sequence[str]) -> list[Mutation]:
-    """The mutations of these names, or all; SystemExit for a name that none has."""
+    """Return the mutations with these names, or all. Raise SystemExit for an unknown name."""
     if unknown := sorted(set(names) - {mutation.name for mutation in MUTATIONS}):
-        sys.exit(f"no such mutation: {', '.join(unknown)}; --list names them")
+        sys.exit(f"no such mutation: {', '.join(unknown)} (--list shows all)")
     return [mutation for mutation in MUTATIONS if not names or mutation.name in names]
 
 
-def _told(group: Sequence[Mutation], workers: int) -> Iterator[Verdict]:
-    """Run a group, and print a line of each row."""
+def _judged(group: Sequence[Mutation], workers: int) -> Iterator[Verdict]:
+    """Run a group, and print a line per row."""
     untouched = control(group)
     found = run(group, untouched, workers)
     verdicts = {row: verdict for row, (verdict, _) in found.items()}
     is_whole = untouched is None or verdicts.get(untouched) in {Verdict.SURVIVED, Verdict.LATE}
     if not is_whole:
-        print(f"nothing is proven: {untouched}, which no mutation touches, has failed", flush=True)
+        print(f"no row counts: {untouched}, which no mutation touches, has failed", flush=True)
     for mutation in group:
         for row, verdict in judged(mutation, verdicts if is_whole else {}).items():
-            words = found[row][1] if row in found else "it was not run"
+            words = found[row][1] if row in found else "did not run"
             print(f"{verdict:8}  {mutation.name}: {row}  {words[:300]}", flush=True)
             yield verdict
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit 0: every row was killed. 1: some was not."""
+    """Exit 0: every row was killed. 1: at least one was not."""
     parser = argparse.ArgumentParser(prog="python -m poiesis_e2e.failures.mutants", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help="of a mutation; all if none is named")
-    parser.add_argument("--list", action="store_true", help="say what there is, by groups, and run nothing")
-    parser.add_argument("-n", type=int, default=4, dest="workers", help="rows at once (4)")
+    parser.add_argument("names", nargs="*", metavar="name", help="of a mutation; default: all")
+    parser.add_argument("--list", action="store_true", help="list the mutations by group, and run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print a diff per mutation, and run nothing")
+    parser.add_argument("-n", type=int, default=4, dest="workers", help="rows at the same time (default: 4)")
     given = parser.parse_args(arguments)
     groups = grouped(chosen(given.names))
-    if given.list:
+    if given.list or given.dry_run:
         for number, group in enumerate(groups, 1):
             for mutation in group:
-                print(f"{number}  {mutation.name}: {mutation.takes_away} [{', '.join(mutation.rows)}]")
+                print(f"{number}  {mutation.name}: {mutation.effect} [{', '.join(mutation.rows)}]")
+                if given.dry_run:
+                    print(diff(mutation))
         return 0
     counts: Counter[Verdict] = Counter()
     for number, group in enumerate(groups, 1):
         print(f"── {number} of {len(groups)}: {', '.join(mutation.name for mutation in group)}", flush=True)
-        counts.update(_told(group, given.workers))
+        counts.update(_judged(group, given.workers))
     print(", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict), flush=True)
     return 0 if set(counts) == {Verdict.KILLED} else 1
 

@@ -1,30 +1,53 @@
-"""What a mutation is: some handling taken away, and the rows of the table that must then fail. Pure."""
+"""What a mutation is, and how its edits are made. Pure.
 
-from collections.abc import Iterable, Mapping, Sequence
+An edit names a symbol of the product and the code that runs first there, so that rewording or reformatting
+the product does not break it. Code that no symbol names gets one, by moving it into a function of its own.
+"""
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """`old` stands exactly once in the file, whose path is relative to the repository's root."""
+    """Code that is inserted in one place.
 
-    file: str
-    old: str
-    new: str
+    `where` is `file:name`, the file relative to the repository's root. The code goes to the start of the
+    function `name` (in Python also `Class.method`, or directly after the assignment to `name`). Without a
+    name the code is the whole of a new file.
+    """
+
+    where: str
+    code: str
+
+    @property
+    def file(self) -> str:
+        """Path relative to the repository's root."""
+        return self.where.partition(":")[0]
+
+    @property
+    def symbol(self) -> str:
+        """Dotted name inside the file; empty for a new file."""
+        return self.where.partition(":")[2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mutation:
-    """`takes_away`: what handling, as a sentence about the code that is left.
+    """Edits that remove the handling of some failure. `effect`: what the product does then.
 
-    `rows` must fail with it. `spoils`: other rows that it makes fail as well, or may, so that they prove
-    nothing about another mutation of the same tree. `late`: that a row comes too late is what it does; of
-    any other, lateness alone proves nothing, for the machine may be slow.
+    `rows` must fail with it. `spoils`: other rows that fail as well, or may, so they prove nothing about
+    another mutation in the same tree. `late`: the mutation delays its rows; for any other mutation, lateness
+    alone proves nothing, because the machine may be slow.
     """
 
     name: str
-    takes_away: str
+    effect: str
     edits: tuple[Edit, ...]
     rows: tuple[str, ...]
     spoils: tuple[str, ...] = ()
@@ -32,7 +55,7 @@ class Mutation:
 
 
 class Verdict(StrEnum):
-    """What became of a row under a mutation. `BROKEN`: it failed, but not by what it asserts."""
+    """The result of a row under a mutation. `BROKEN`: it failed, but by no assertion of its own."""
 
     KILLED = "killed"
     LATE = "late"
@@ -41,23 +64,73 @@ class Verdict(StrEnum):
 
 
 class NotOnce(ValueError):
-    """An edit's old text is not in its file, or there more than once."""
+    """The symbol of an edit must be defined exactly once."""
 
     def __init__(self, edit: Edit, count: int) -> None:
-        super().__init__(f"{edit.file} has {count} times: {edit.old}")
+        super().__init__(f"{edit.where} must be defined exactly once, is defined {count} times")
 
 
 def edited(text: str, edits: Iterable[Edit]) -> str:
-    """`text`, the content of the file of all `edits`, with them. Raise NotOnce."""
+    """Return `text`, the content of the file that all `edits` name, with them made. Raise NotOnce."""
     for edit in edits:
-        if (count := text.count(edit.old)) != 1:
-            raise NotOnce(edit, count)
-        text = text.replace(edit.old, edit.new)
+        line, indentation = _place(text, edit)
+        lines = text.splitlines(keepends=True)
+        lines.insert(line, textwrap.indent(f"{edit.code}\n", " " * indentation))
+        text = "".join(lines)
     return text
 
 
+def _place(text: str, edit: Edit) -> tuple[int, int]:
+    """Return how many lines precede the code, and its indentation."""
+    if not edit.symbol:
+        places = [] if text else [(0, 0)]
+    elif edit.file.endswith(".c"):
+        places = list(_in_c(text, edit.symbol))
+    else:
+        places = [_in_python(node) for node in python_definitions(text, edit.symbol)]
+    if len(places) != 1:
+        raise NotOnce(edit, len(places))
+    return places[0]
+
+
+def _in_c(text: str, function: str) -> Iterator[tuple[int, int]]:
+    definition = re.compile(rf"^[a-z][^\n;]*\b{function}\([^;{{}}]*\)\n{{\n", re.MULTILINE)
+    return ((text.count("\n", 0, match.end()), 4) for match in definition.finditer(text))
+
+
+def _in_python(node: ast.stmt) -> tuple[int, int]:
+    if not isinstance(node, _Function):
+        return node.end_lineno or node.lineno, node.col_offset
+    first, *rest = node.body
+    if ast.get_docstring(node) is None:
+        return first.lineno - 1, first.col_offset
+    return rest[0].lineno - 1 if rest else first.end_lineno or first.lineno, first.col_offset
+
+
+def python_definitions(text: str, symbol: str) -> list[ast.stmt]:
+    """Return the functions and assignments that define the dotted name `symbol` in a module."""
+    return list(_definitions(ast.parse(text).body, *symbol.split(".")))
+
+
+def _definitions(body: Sequence[ast.stmt], name: str, *rest: str) -> Iterator[ast.stmt]:
+    for node in body:
+        if rest and isinstance(node, ast.ClassDef) and node.name == name:
+            yield from _definitions(node.body, *rest)
+        elif not rest and name in _names(node):
+            yield node
+
+
+def _names(node: ast.stmt) -> list[str]:
+    if isinstance(node, _Function):
+        return [node.name]
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [target.id for target in targets if isinstance(target, ast.Name)]
+    return []
+
+
 def edits_by_file(mutations: Iterable[Mutation]) -> Mapping[str, Sequence[Edit]]:
-    """What is to be done to each file."""
+    """Return the edits of each file, by `Edit.file`."""
     found: dict[str, list[Edit]] = {}
     for mutation in mutations:
         for edit in mutation.edits:
@@ -66,7 +139,7 @@ def edits_by_file(mutations: Iterable[Mutation]) -> Mapping[str, Sequence[Edit]]
 
 
 def grouped(mutations: Sequence[Mutation]) -> list[list[Mutation]]:
-    """Few groups of which each can be made of one tree: none of its mutations touches another's rows."""
+    """Return few groups of mutations that can share a tree: none of them touches another's rows."""
     groups: list[list[Mutation]] = []
     for mutation in sorted(mutations, key=lambda one: -len(one.rows) - len(one.spoils)):
         fitting = (group for group in groups if all(are_apart(mutation, other) for other in group))
@@ -79,32 +152,23 @@ def grouped(mutations: Sequence[Mutation]) -> list[list[Mutation]]:
 
 
 def are_apart(one: Mutation, other: Mutation) -> bool:
-    """Whether what the rows of each prove is the same beside the other, and both can be made."""
+    """Whether the rows of each prove the same while the other is in the tree, and they edit other symbols."""
     touched, others = {*one.rows, *one.spoils}, {*other.rows, *other.spoils}
     if touched & {*other.rows} or others & {*one.rows}:
         return False
-    return not any(_overlap(edit, theirs) for edit in one.edits for theirs in other.edits)
-
-
-def _overlap(one: Edit, other: Edit) -> bool:
-    """They may be about the same lines: whole lines are compared, blank and common ones aside."""
-    return one.file == other.file and bool(_lines(one.old) & _lines(other.old))
-
-
-def _lines(text: str) -> set[str]:
-    return {line.strip() for line in text.splitlines()}
+    return not {edit.where for edit in one.edits} & {edit.where for edit in other.edits}
 
 
 def uncovered(
     rows: Iterable[str], mutations: Iterable[Mutation], exempt: Mapping[str, str]
 ) -> tuple[set[str], set[str]]:
-    """Rows that no mutation kills and no reason excuses; and those that both do."""
+    """Return the rows that no mutation kills and no reason exempts; and those that both do."""
     covered = {row for mutation in mutations for row in mutation.rows}
     return set(rows) - covered - exempt.keys(), covered & exempt.keys()
 
 
 def judged(mutation: Mutation, verdicts: Mapping[str, Verdict]) -> Mapping[str, Verdict]:
-    """What became of its rows; a row of which nothing is known is broken."""
+    """Return the verdict of each of its rows; a row without one is broken."""
     found = {row: verdicts.get(row, Verdict.BROKEN) for row in mutation.rows}
     return {
         row: Verdict.KILLED if mutation.late and verdict is Verdict.LATE else verdict
