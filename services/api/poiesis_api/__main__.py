@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from contextlib import AsyncExitStack
 
 from aiohttp import web
@@ -22,6 +23,7 @@ from poiesis_api.identity.authenticators import open_authenticator
 from poiesis_api.identity.credentials import HEADER_BYTES
 from poiesis_api.limits import RequestRates, active_per_owner
 from poiesis_api.logs import configure_logging
+from poiesis_api.outages import WriteHealth
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
 from poiesis_models.together import together
@@ -36,8 +38,13 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         pool = await stack.enter_async_context(open_pool(config.dsn, document.database))
         kubernetes = await stack.enter_async_context(kube.connect(config.namespace))
         authenticator = await stack.enter_async_context(open_authenticator(document.auth))
+        write_health = WriteHealth(time.monotonic)
         submitter = Submitter(
-            pool, kubernetes, document, max_active_per_owner=active_per_owner(document.user_limits)
+            pool,
+            kubernetes,
+            document,
+            max_active_per_owner=active_per_owner(document.user_limits),
+            write_health=write_health,
         )
         services = Services(
             pool=pool,
@@ -45,6 +52,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             config=document,
             authenticator=authenticator,
             rates=RequestRates(document.user_limits.requests),
+            write_health=write_health,
         )
         runner = web.AppRunner(
             make_app(services), access_log=None, handle_signals=False, max_field_size=HEADER_BYTES

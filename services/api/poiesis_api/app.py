@@ -65,7 +65,10 @@ async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except TesError as error:
         if isinstance(error, StorageUnavailable):
-            logger.warning("Postgres does not answer", extra={"error": repr(error.__cause__)})
+            request.app[SERVICES].write_health.failed(error.outage)
+            logger.warning(
+                "postgres unavailable", extra={"outage": error.outage.name, "error": repr(error.__cause__)}
+            )
         if isinstance(error, NotAuthenticated) and error.why is not None:
             logger.info("credentials were refused", extra={"why": error.why})
         body = {"error": str(error)} if error.field is None else {"error": str(error), "field": error.field}

@@ -3,6 +3,10 @@
 import math
 from collections.abc import Mapping
 
+from poiesis_api.outages import Outage
+
+RETRY_AFTER = {"Retry-After": "5"}  # seconds, of what another attempt may not meet
+
 
 class TesError(Exception):
     """Base. `field`: dotted path in the request, where one is to blame. `headers`: of the response."""
@@ -91,11 +95,15 @@ class IdentityUnavailable(TesError):
     """Whoever could tell who asks does not answer: nothing is wrong with the credentials."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, headers={"Retry-After": "5"})
+        super().__init__(message, headers=RETRY_AFTER)
 
 
 class StorageUnavailable(TesError):
-    """Postgres does not answer."""
+    """Postgres did not do what it was asked for, and may do so later."""
+
+    def __init__(self, outage: Outage = Outage.AWAY) -> None:
+        super().__init__(outage.value, headers=RETRY_AFTER)
+        self.outage = outage
 
 
 SHOWN_CHARACTERS = 200

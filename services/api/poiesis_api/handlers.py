@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import re
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from poiesis_api.grants import granted
 from poiesis_api.identity.authenticators import Authenticator
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import RequestRates
+from poiesis_api.outages import Outage, WriteHealth
 from poiesis_api.parameters import supported
 from poiesis_api.postgres import Pool
 from poiesis_api.queries import parse_list_query, parse_view
@@ -43,6 +45,7 @@ class Services:
     config: Document
     authenticator: Authenticator
     rates: RequestRates
+    write_health: WriteHealth = field(default_factory=lambda: WriteHealth(time.monotonic))
     stopping: bool = False
 
 
@@ -68,6 +71,7 @@ async def create_task(request: web.Request) -> web.Response:
         idempotency=_idempotency(request, sent),
     )
     task_id = await tasks_db.create_task(services.pool, new, config.user_limits)
+    services.write_health.wrote()
     services.submitter.wake()
     return web.json_response({"id": str(task_id)})
 
@@ -143,13 +147,21 @@ async def healthz(_: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Requests can be answered. Raise StorageUnavailable."""
+    """Report whether requests can be answered. Raise StorageUnavailable.
+
+    A database that is full or read-only, or a queue that stands still, is a note: reads are answered, and a
+    replica that left its Service would not make the others better.
+    """
     services = request.app[SERVICES]
     if services.stopping:
         return web.json_response({"error": "stopping"}, status=503)
-    if not await tasks_db.is_ready(services.pool):
+    database = await tasks_db.look(services.pool)
+    if not database.has_schema:
         return web.json_response({"error": "the database has no schema yet"}, status=503)
-    return web.json_response({"status": "ready"})
+    read_only = Outage.READ_ONLY.value if database.read_only else None
+    notes = [read_only or services.write_health.note(), services.submitter.note()]
+    said = [note for note in notes if note is not None]
+    return web.json_response({"status": "ready", "notes": said} if said else {"status": "ready"})
 
 
 def service_info_document(info: ServiceInfo, backend_parameters: Sequence[str]) -> dict[str, Any]:

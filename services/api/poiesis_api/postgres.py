@@ -10,27 +10,13 @@ import asyncpg
 
 from poiesis_api.config import Database
 from poiesis_api.errors import StorageUnavailable
+from poiesis_api.outages import outage
 
 logger = logging.getLogger(__name__)
 
 Connection = Any  # asyncpg.Connection or its pool proxy
 Pool = Any  # asyncpg.Pool
 
-_AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # the driver met the server's farewell on an idle connection
-    asyncpg.OperatorInterventionError,  # shutdown, crash
-    asyncpg.TooManyConnectionsError,
-    asyncpg.ReadOnlySQLTransactionError,  # a standby that is about to be promoted
-    asyncpg.InvalidPasswordError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.UndefinedTableError,  # not migrated yet
-    asyncpg.UndefinedColumnError,  # by this release
-)
 _BROKEN = (  # the connection under a statement, and not Postgres as a whole
     ConnectionError,
     asyncpg.PostgresConnectionError,
@@ -39,18 +25,36 @@ _BROKEN = (  # the connection under a statement, and not Postgres as a whole
     asyncpg.CrashShutdownError,
 )
 _REPLACED = 2  # connections that may break under one statement
+WAIT_SECONDS = 10.0  # for a free connection of the pool
+_IDLE_SECONDS = 15  # of a session in a transaction; then Postgres ends it, and gives back what it locked
+_SESSION = """
+SET jit = off;  -- our statements are short; compiling the estimated worst of them took a second
+SET statement_timeout = {statement_ms};
+SET idle_in_transaction_session_timeout = {idle_ms};
+SET tcp_keepalives_idle = 10;
+SET tcp_keepalives_interval = 5;
+SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = 20000;
+"""
+_MARGIN_SECONDS = 2.0  # by which this side waits longer: Postgres decides what is rolled back
 
 
 @asynccontextmanager
 async def open_pool(dsn: str, config: Database) -> AsyncIterator[Pool]:
     """Connects when it is needed, so that the process starts without Postgres."""
+    session = _SESSION.format(statement_ms=round(config.timeout_seconds * 1000), idle_ms=_IDLE_SECONDS * 1000)
+
+    async def prepare(connection: Connection) -> None:
+        """By a statement: PgBouncer refuses unknown startup parameters."""
+        await connection.execute(session)
+
     pool = asyncpg.create_pool(
         dsn,
         min_size=0,
         max_size=config.max_connections,
-        command_timeout=config.timeout_seconds,
+        command_timeout=config.timeout_seconds + _MARGIN_SECONDS,
         timeout=config.timeout_seconds,
-        init=_without_jit,
+        init=prepare,
         reset=_nothing_to_reset,
         server_settings={"application_name": "poiesis-api"},
     )
@@ -62,20 +66,16 @@ async def open_pool(dsn: str, config: Database) -> AsyncIterator[Pool]:
             pool.terminate()
 
 
-async def _without_jit(connection: Connection) -> None:
-    """Our statements are short; compiling the estimated worst of them took a second."""
-    await connection.execute("SET jit = off")
-
-
 async def _nothing_to_reset(_: Connection) -> None:
     """No statement of ours leaves anything in the session; the default costs a round trip a request."""
 
 
 async def _warm(pool: Pool, connections: int) -> None:
     try:
-        opened = await asyncio.gather(*(pool.acquire() for _ in range(connections)))
-    except _AWAY as error:
-        logger.warning("Postgres does not answer yet", extra={"error": str(error)})
+        with driver_errors():
+            opened = await asyncio.gather(*(pool.acquire() for _ in range(connections)))
+    except StorageUnavailable as error:
+        logger.warning("Postgres does not answer yet", extra={"error": str(error.__cause__)})
         return
     for connection in opened:
         await pool.release(connection)
@@ -83,16 +83,27 @@ async def _warm(pool: Pool, connections: int) -> None:
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Raise StorageUnavailable if Postgres is away. No error holds a row, for in it may be a signed URL."""
+    """Raise StorageUnavailable for what a later attempt may not meet.
+
+    No error contains a row, which may hold signed URLs.
+    """
     try:
         yield
-    except OSError as error:  # before ValueError: a certificate that cannot be verified is both
-        raise StorageUnavailable("the database does not answer; try again") from error
-    except ValueError:  # the driver's own DataError, an InterfaceError: a mistake of ours
+    except (
+        OSError
+    ) as error:  # before ValueError: a certificate that cannot be verified is both; with TimeoutError
+        raise StorageUnavailable from error
+    except ValueError:  # the driver's own DataError, an InterfaceError: a defect of this service
         raise
-    except _AWAY as error:
-        raise StorageUnavailable("the database does not answer; try again") from error
+    except (
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+    ) as error:  # a connection closed under the driver
+        raise StorageUnavailable from error
     except asyncpg.PostgresError as error:
+        met = outage(error.sqlstate)
+        if met is not None:
+            raise StorageUnavailable(met) from error
         error.detail = None
         raise
 
@@ -101,7 +112,7 @@ def driver_errors() -> Iterator[None]:
 async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     """Raise StorageUnavailable."""
     with driver_errors():
-        async with pool.acquire() as connection, connection.transaction():
+        async with pool.acquire(timeout=WAIT_SECONDS) as connection, connection.transaction():
             yield connection
 
 
@@ -114,14 +125,20 @@ async def fetch(pool: Pool, sql: str, *values: object) -> list[Any]:
     with driver_errors():
         for _ in range(_REPLACED):
             try:
-                return list(await pool.fetch(sql, *values))
+                return await _fetch(pool, sql, *values)
             except _BROKEN as error:
                 logger.info("a connection broke", extra={"error": repr(error)})
                 await pool.expire_connections()
-        return list(await pool.fetch(sql, *values))
+        return await _fetch(pool, sql, *values)
+
+
+async def _fetch(pool: Pool, sql: str, *values: object) -> list[Any]:
+    async with pool.acquire(timeout=WAIT_SECONDS) as connection:
+        return list(await connection.fetch(sql, *values))
 
 
 async def execute(pool: Pool, sql: str, *values: object) -> None:
     """Raise StorageUnavailable."""
     with driver_errors():
-        await pool.execute(sql, *values)
+        async with pool.acquire(timeout=WAIT_SECONDS) as connection:
+            await connection.execute(sql, *values)

@@ -8,6 +8,7 @@ task's id and every step may be repeated, so that a replica may die after any of
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from poiesis_api.config import TaskPodConfig
 from poiesis_api.errors import StorageUnavailable
 from poiesis_api.kube import Kubernetes, KubernetesError, Manifest, Refused
 from poiesis_api.limits import UNLIMITED
+from poiesis_api.outages import WriteHealth
 from poiesis_api.postgres import Pool
 from poiesis_api.queue_db import Claim
 from poiesis_api.refusals import Verdict, back_off_seconds, judge, log_key
@@ -36,6 +38,8 @@ CANCEL_REPEAT_SECONDS = 3.0
 TIDY_BATCH = 100
 FINISHED_IN = 0.8  # of its claim's time, so that no two replicas work on one task
 RETRY_SECONDS = 2.0
+MOST_BACK_OFF_SECONDS = 15.0  # between two looks at the queue, so that tasks start soon after an outage
+STALLED_SECONDS = 30.0  # without a successful look at the queue
 
 
 class Broken(Exception):
@@ -60,11 +64,14 @@ class Submitter:
         config: TaskPodConfig,
         *,
         max_active_per_owner: int = UNLIMITED,
+        write_health: WriteHealth | None = None,
     ) -> None:
         self._pool = pool
         self._kubernetes = kubernetes
         self._config = config
         self._max_active_per_owner = max_active_per_owner
+        self._write_health = write_health or WriteHealth(time.monotonic)
+        self._claimed_at = time.monotonic()  # when a look at the queue last succeeded
         self._woken = asyncio.Event()
         self._at_work: set[asyncio.Task[None]] = set()
         self._submitting = 0
@@ -73,6 +80,13 @@ class Submitter:
     def wake(self) -> None:
         """There may be something to submit."""
         self._woken.set()
+
+    def note(self) -> str | None:
+        """Return what operators should know of the queue, for the body of /readyz."""
+        seconds = time.monotonic() - self._claimed_at
+        if self._submitting >= self._config.queue.max_submissions or seconds < STALLED_SECONDS:
+            return None
+        return f"no task could be taken from the queue for {seconds:.0f} s"
 
     def cancel_soon(self, task_id: UUID) -> None:
         """Delete the Job of a task that is CANCELING; `run` repeats it until the task has ended."""
@@ -92,19 +106,38 @@ class Submitter:
     async def _repeat(
         self, work: Callable[[], Awaitable[None]], stop: asyncio.Event, woken: asyncio.Event
     ) -> None:
-        """At every event and at every poll."""
+        """Run `work` at every event and at every poll; after a failure not before its back-off has passed."""
+        failures = 0
         stopped = asyncio.ensure_future(stop.wait())
         while not stop.is_set():
             woken.clear()
-            try:
-                await work()
-            except StorageUnavailable as error:
-                logger.warning("the queue waits for Postgres", extra={"error": str(error.__cause__)})
-            wake = asyncio.ensure_future(woken.wait())
-            pause = self._config.queue.poll_seconds * random.uniform(0.8, 1.2)  # noqa: S311
-            await asyncio.wait({wake, stopped}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-            wake.cancel()
+            failures = 0 if await self._survived(work) else failures + 1
+            events = {stopped}
+            if failures:
+                pause = min(back_off_seconds(failures, random.random()), MOST_BACK_OFF_SECONDS)  # noqa: S311
+            else:
+                pause = self._config.queue.poll_seconds * random.uniform(0.8, 1.2)  # noqa: S311
+                events.add(asyncio.ensure_future(woken.wait()))
+            await asyncio.wait(events, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            for event in events - {stopped}:
+                event.cancel()
         stopped.cancel()
+
+    async def _survived(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Run `work`; log any failure and return whether there was none: no error may end the process."""
+        try:
+            await work()
+        except StorageUnavailable as error:
+            self._write_health.failed(error.outage)
+            logger.warning(
+                "postgres unavailable, retrying",
+                extra={"outage": error.outage.name, "error": str(error.__cause__)},
+            )
+        except Exception:
+            logger.exception("unexpected error in the queue, retrying")
+        else:
+            return True
+        return False
 
     @property
     def _time_limit(self) -> float:
@@ -122,6 +155,7 @@ class Submitter:
                 seconds=queue.claim_seconds,
                 max_active_per_owner=self._max_active_per_owner,
             )
+            self._claimed_at = time.monotonic()
             self._more = len(claims) == free
             for claim in claims:
                 self._submitting += 1

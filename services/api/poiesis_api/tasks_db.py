@@ -20,16 +20,26 @@ from poiesis_api.queries import Filter, ListQuery, page_token
 from poiesis_models.states import Ending, TesState
 from poiesis_models.tes import TesTaskRequest
 
-_IS_READY = """
+_LOOK = """
 SELECT to_regproc('finish_task') IS NOT NULL AND EXISTS (
-    SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 's3_credentials')
+           SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 's3_credentials'
+       ) AS has_schema,
+       current_setting('transaction_read_only')::boolean AS read_only
 """
 
 
-async def is_ready(pool: Pool) -> bool:
-    """Whether Postgres answers and has the schema. Raise StorageUnavailable."""
-    (row,) = await fetch(pool, _IS_READY)
-    return bool(row[0])
+@dataclass(frozen=True, kw_only=True)
+class DatabaseLook:
+    """What a connection to Postgres shows at once."""
+
+    has_schema: bool
+    read_only: bool
+
+
+async def look(pool: Pool) -> DatabaseLook:
+    """Ask Postgres whether it can serve this release. Raise StorageUnavailable."""
+    (row,) = await fetch(pool, _LOOK)
+    return DatabaseLook(**dict(row))
 
 
 # Create

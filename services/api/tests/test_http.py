@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from poiesis_api import tasks_db
 from poiesis_api.app import make_app
 from poiesis_api.config import Database, UserLimits
+from poiesis_api.outages import Outage
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
 from poiesis_models.states import Ending, TesState
@@ -654,6 +655,34 @@ async def test_health_and_readiness(client, services):
     services.stopping = True
     assert (await client.get("/readyz")).status == 503
     assert (await client.get("/healthz")).status == 200
+
+
+async def test_a_database_that_cannot_be_written_is_a_note_and_reads_go_on(client, services, postgres_dsn):
+    task_id = await create(client)
+    name = postgres_dsn.rsplit("/", 1)[1]
+    admin = await asyncpg.connect(postgres_dsn)
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    try:
+        await services.pool.expire_connections()
+        response = await client.post(f"{BASE}/tasks", json=SMALL)
+        assert response.headers["Retry-After"] == "5"
+        assert "read-only" in await refused(response, 503)
+        ready = await client.get("/readyz")
+        assert (ready.status, (await ready.json())["notes"]) == (200, [Outage.READ_ONLY.value])
+        assert await read(client, task_id, "MINIMAL") == {"id": task_id, "state": "QUEUED"}
+    finally:
+        await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await admin.close()
+    await services.pool.expire_connections()
+    await create(client)
+    assert await (await client.get("/readyz")).json() == {"status": "ready"}
+
+
+async def test_a_full_disk_and_a_queue_that_stands_still_are_notes(client, services, monkeypatch):
+    services.write_health.failed(Outage.FULL)
+    services.submitter._claimed_at -= 60
+    ready = await (await client.get("/readyz")).json()
+    assert ready["notes"] == [Outage.FULL.value, "no task could be taken from the queue for 60 s"]
 
 
 async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config, services_for_everybody):

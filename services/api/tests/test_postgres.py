@@ -2,16 +2,18 @@
 
 import asyncio
 from collections import Counter
+from contextlib import nullcontext
 
 import asyncpg
 import pytest
 
 from poiesis_api import tasks_db
-from poiesis_api.config import UserLimits
+from poiesis_api.config import Database, UserLimits
 from poiesis_api.documents import View
 from poiesis_api.errors import StorageUnavailable
 from poiesis_api.identity.caller import Caller
-from poiesis_api.postgres import Pool, fetch
+from poiesis_api.outages import Outage
+from poiesis_api.postgres import Pool, fetch, open_pool, transaction
 from poiesis_api.tasks_db import NewTask
 from poiesis_models.tes import TesTaskRequest
 
@@ -72,12 +74,13 @@ class AnswerLost:
         self.pool = pool
         self.statements = 0
 
+    def acquire(self, **how):
+        return self.pool.acquire(**how) if self.statements else nullcontext(self)
+
     async def fetch(self, *arguments):
-        rows = await self.pool.fetch(*arguments)
         self.statements += 1
-        if self.statements == 1:
-            raise asyncpg.ConnectionDoesNotExistError("cut")
-        return rows
+        await self.pool.fetch(*arguments)
+        raise asyncpg.ConnectionDoesNotExistError("cut")
 
     async def expire_connections(self):
         await self.pool.expire_connections()
@@ -89,7 +92,34 @@ async def test_a_create_whose_answer_was_lost_is_stored_once(pool):
 
     assert [row["id"] for row in await pool.fetch("SELECT id FROM task")] == [task_id]
     assert await pool.fetchval("SELECT count(*) FROM executor") == 1
-    assert cut.statements == 3
+    assert cut.statements == 1
+
+
+async def test_a_statement_that_takes_too_long_is_ended_by_postgres_and_rolled_back(postgres_dsn):
+    async with open_pool(postgres_dsn, Database(timeout_seconds=0.3)) as pool:
+        await pool.execute("CREATE TABLE slow (n integer)")
+        with pytest.raises(StorageUnavailable) as raised:
+            await fetch(pool, "INSERT INTO slow SELECT 1 FROM pg_sleep(5)")
+        assert raised.value.outage is Outage.BUSY
+        assert await pool.fetchval("SELECT count(*) FROM slow") == 0
+
+
+async def test_a_deadlock_is_an_outage(pool):
+    await pool.execute(
+        "CREATE TABLE pair (n integer PRIMARY KEY, v integer); INSERT INTO pair VALUES (1), (2)"
+    )
+
+    async def lock(first: int, second: int, both: asyncio.Barrier) -> None:
+        async with transaction(pool) as db:
+            await db.execute("UPDATE pair SET v = 0 WHERE n = $1", first)
+            await both.wait()
+            await db.execute("UPDATE pair SET v = 0 WHERE n = $1", second)
+
+    both = asyncio.Barrier(2)
+    outcomes = await asyncio.gather(lock(1, 2, both), lock(2, 1, both), return_exceptions=True)
+    (lost,) = (one for one in outcomes if one is not None)
+    assert isinstance(lost, StorageUnavailable)
+    assert lost.outage is Outage.BUSY
 
 
 async def test_a_read_that_is_cut_three_times_is_of_a_database_that_is_away(pool, postgres_dsn):

@@ -2,20 +2,106 @@
 
 import ssl
 
+import asyncpg
 import pytest
 
 from poiesis_api.errors import StorageUnavailable
+from poiesis_api.outages import FORGOTTEN_AFTER_SECONDS, Outage, WriteHealth, outage
 from poiesis_api.postgres import driver_errors
 
 
 @pytest.mark.parametrize(
-    "error", [ssl.SSLCertVerificationError("self-signed certificate"), TimeoutError(), ConnectionResetError()]
+    "error",
+    [
+        ssl.SSLCertVerificationError("self-signed certificate"),
+        TimeoutError(),
+        ConnectionResetError(),
+        asyncpg.InterfaceError("connection is closed"),
+        asyncpg.InternalClientError("got result for unknown protocol state"),
+    ],
 )
 def test_a_connection_that_cannot_be_made_is_a_database_that_is_away(error):
-    with pytest.raises(StorageUnavailable), driver_errors():
+    with pytest.raises(StorageUnavailable) as raised, driver_errors():
         raise error
+    assert raised.value.outage is Outage.AWAY
 
 
 def test_invalid_data_is_a_defect_of_ours():
     with pytest.raises(ValueError, match="out of range"), driver_errors():
         raise ValueError("out of range")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (asyncpg.ConnectionDoesNotExistError, Outage.AWAY),
+        (asyncpg.ReadOnlySQLTransactionError, Outage.READ_ONLY),
+        (asyncpg.IdleInTransactionSessionTimeoutError, Outage.AWAY),
+        (asyncpg.InvalidPasswordError, Outage.AWAY),
+        (asyncpg.InvalidCatalogNameError, Outage.AWAY),
+        (asyncpg.UndefinedTableError, Outage.AWAY),
+        (asyncpg.UndefinedColumnError, Outage.AWAY),
+        (asyncpg.UndefinedFunctionError, Outage.AWAY),
+        (asyncpg.InvalidCachedStatementError, Outage.BUSY),
+        (asyncpg.DeadlockDetectedError, Outage.BUSY),
+        (asyncpg.SerializationError, Outage.BUSY),
+        (asyncpg.DiskFullError, Outage.FULL),
+        (asyncpg.OutOfMemoryError, Outage.AWAY),
+        (asyncpg.TooManyConnectionsError, Outage.AWAY),
+        (asyncpg.ConfigurationLimitExceededError, Outage.AWAY),
+        (asyncpg.LockNotAvailableError, Outage.BUSY),
+        (asyncpg.QueryCanceledError, Outage.BUSY),
+        (asyncpg.AdminShutdownError, Outage.AWAY),
+        (asyncpg.CrashShutdownError, Outage.AWAY),
+        (asyncpg.CannotConnectNowError, Outage.AWAY),
+        (asyncpg.PostgresIOError, Outage.AWAY),
+        (asyncpg.DataCorruptedError, Outage.AWAY),
+        (asyncpg.IndexCorruptedError, Outage.AWAY),
+        (asyncpg.InternalServerError, Outage.AWAY),
+    ],
+)
+def test_an_error_that_may_pass_is_an_outage(error, expected):
+    with pytest.raises(StorageUnavailable) as raised, driver_errors():
+        raise error("x")
+    assert raised.value.outage is expected
+    assert raised.value.headers == {"Retry-After": "5"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.UniqueViolationError,
+        asyncpg.CheckViolationError,
+        asyncpg.NumericValueOutOfRangeError,
+        asyncpg.PostgresSyntaxError,
+        asyncpg.InsufficientPrivilegeError,
+        asyncpg.ProgramLimitExceededError,
+    ],
+)
+def test_an_error_that_stays_is_a_defect_without_the_row(error):
+    made = error("x")
+    made.detail = "Failing row contains (https://bucket?signature=secret)."
+    with pytest.raises(error) as raised, driver_errors():
+        raise made
+    assert raised.value.detail is None
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "expected"), [(None, None), ("", None), ("08P01", Outage.AWAY), ("58000", Outage.AWAY)]
+)
+def test_codes_of_a_class_share_its_row(sqlstate, expected):
+    assert outage(sqlstate) is expected
+
+
+def test_a_note_lasts_until_a_write_succeeds_or_a_minute_has_passed():
+    now = [0.0]
+    health = WriteHealth(lambda: now[0])
+    health.failed(Outage.AWAY)
+    assert health.note() is None  # readiness itself shows that
+    health.failed(Outage.FULL)
+    assert health.note() == Outage.FULL.value
+    health.wrote()
+    assert health.note() is None
+    health.failed(Outage.READ_ONLY)
+    now[0] = FORGOTTEN_AFTER_SECONDS + 1
+    assert health.note() is None

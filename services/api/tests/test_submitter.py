@@ -449,6 +449,36 @@ async def test_run_submits_at_once_when_it_is_woken_and_ends_when_it_is_stopped(
     await assert_submitted(pool, kubernetes, task_id)
 
 
+class Failing:
+    """A pool of which nothing can be had for a while."""
+
+    def __init__(self, pool, errors):
+        self.pool = pool
+        self.errors = list(errors)
+
+    def acquire(self, **how):
+        if self.errors:
+            raise self.errors.pop()
+        return self.pool.acquire(**how)
+
+
+@pytest.mark.parametrize("error", [asyncpg.DiskFullError("disk full"), RuntimeError("a defect")])
+async def test_the_queue_survives_any_error(pool, kubernetes, config, caplog, error):
+    failing = Failing(pool, [error] * 4)
+    submitter = Submitter(failing, kubernetes.client, config)
+    task_id = await create(pool)
+    stop = asyncio.Event()
+    running = asyncio.create_task(submitter.run(stop))
+    async with asyncio.timeout(30):
+        while (await row(pool, task_id))["submitted_at"] is None:
+            assert not running.done()
+            await asyncio.sleep(0.02)
+    stop.set()
+    await running
+
+    assert len([one for one in caplog.records if one.message.endswith("retrying")]) == 4
+
+
 async def test_more_tasks_than_fit_at_once_are_all_submitted_by_one_wake(pool, kubernetes, config):
     queue = config.queue.model_copy(update={"poll_seconds": 600, "max_submissions": 2})
     submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"queue": queue}))
