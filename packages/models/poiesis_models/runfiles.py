@@ -157,12 +157,13 @@ def parse_progress(data: bytes) -> Progress:
 def log_text(data: bytes, cap: int) -> str:
     """A log file as text that Postgres and JSON can hold: at most the mark and the last `cap` bytes.
 
-    NUL and what is not UTF-8 become U+FFFD.
+    A shortened text begins at a line, if one begins in its first half. NUL and what is not UTF-8 become U+FFFD.
     """
     marked = data.startswith(LOG_MARK)
     body = data[len(LOG_MARK) :] if marked else data
     if len(body) > cap:
-        marked, body = True, body[-cap:]
+        marked, body = True, body[len(body) - cap :]
+        body = body[body.find(b"\n", 0, cap // 2) + 1 :]
     text = body.decode("utf-8", "replace").replace("\0", "\ufffd")
     return LOG_MARK.decode() + text if marked else text
 

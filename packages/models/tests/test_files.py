@@ -121,6 +121,8 @@ def test_a_file_name_that_is_not_utf8_is_told_in_characters_that_postgres_takes(
         (b"abcdefgh", LOG_MARK.decode() + "efgh"),
         (LOG_MARK + b"abc", LOG_MARK.decode() + "abc"),
         (LOG_MARK + b"abcdefgh", LOG_MARK.decode() + "efgh"),
+        (b"abcde\nfg", LOG_MARK.decode() + "e\nfg"[-2:]),
+        (b"abcdef\ng", LOG_MARK.decode() + "ef\ng"),
         (b"a\0b", "a\ufffdb"),
         (b"\xffab", "\ufffdab"),
     ],

@@ -78,7 +78,7 @@ int64_t realtime_ns(void);
 /* signals.c */
 int signals_open(void);
 void signals_restore(void);
-bool signals_take(pid_t group);
+bool signals_take(pid_t process);
 int64_t signals_stop_at(void);
 
 /* processes.c */
@@ -112,7 +112,7 @@ void log_close(struct log *log);
 struct tes_file {
     const char *path;
     int fd;
-    bool failed;
+    bool failed, is_regular;
 };
 
 struct stream {
@@ -121,11 +121,12 @@ struct stream {
     size_t step;           /* bytes that one write to `own` takes without blocking */
     struct tes_file *file; /* or NULL; both streams may have the same */
     struct log log;
-    size_t have, sent; /* of `data`, to `own` */
+    size_t have, sent, filed; /* of `data`: read, written to `own`, written to `file` */
     char data[64 * 1024];
 };
 
 void tes_file_open(struct tes_file *file, const char *path);
+bool is_same_file(int one, int other);
 void tes_file_close(struct tes_file *file);
 void stream_open(struct stream *stream, int own, struct tes_file *file, int dir, const char *log_name,
                  size_t log_bytes);
@@ -133,6 +134,7 @@ bool stream_done(const struct stream *stream);
 void stream_wants(const struct stream *stream, struct pollfd *slot);
 void stream_move(struct stream *stream);
 void stream_drop_own(struct stream *stream);
+void stream_drop_file(struct stream *stream);
 
 /* say.c: one line for a person, on stderr and wherever the stderr of the process goes */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -41,6 +41,21 @@ static void keep_tail(struct log *log, const char *data, size_t size)
     log->tail_size = log->tail_size + size < log->cap ? log->tail_size + size : log->cap;
 }
 
+static char tail_at(const struct log *log, size_t index)
+{
+    size_t oldest = log->tail_size == log->cap ? log->tail_next : 0;
+    return log->tail[(oldest + index) % log->cap];
+}
+
+/* How many of the oldest bytes to leave out so that the tail begins at a line, if one begins in its first half. */
+static size_t cut_line(const struct log *log)
+{
+    for (size_t i = 0; i < log->tail_size / 2; i++)
+        if (tail_at(log, i) == '\n')
+            return i + 1;
+    return 0;
+}
+
 /* Replace the file by [mark +] tail. */
 static int rewrite(struct log *log)
 {
@@ -52,8 +67,12 @@ static int rewrite(struct log *log)
     size_t mark = log->total > log->tail_size ? MARK_SIZE : 0;
     size_t older = log->tail_size == log->cap ? log->cap - log->tail_next : 0; /* bytes after the seam of a full ring */
     size_t newer = log->tail_size - older;
-    if (write_all(fd, MARK, mark) != 0 || write_all(fd, log->tail + log->tail_next, older) != 0 ||
-        write_all(fd, log->tail, newer) != 0 || renameat(log->dir, aside, log->dir, log->name) != 0) {
+    size_t left_out = mark ? cut_line(log) : 0;
+    size_t from_older = left_out < older ? left_out : older, from_newer = left_out - from_older;
+    if (write_all(fd, MARK, mark) != 0 ||
+        write_all(fd, log->tail + log->tail_next + from_older, older - from_older) != 0 ||
+        write_all(fd, log->tail + from_newer, newer - from_newer) != 0 ||
+        renameat(log->dir, aside, log->dir, log->name) != 0) {
         close(fd);
         unlinkat(log->dir, aside, 0);
         return -1;
@@ -61,7 +80,7 @@ static int rewrite(struct log *log)
     if (log->fd >= 0)
         close(log->fd);
     log->fd = fd;
-    log->file_size = mark + log->tail_size;
+    log->file_size = mark + log->tail_size - left_out;
     log->rewrite_at = 0;
     log->no_rewrite_before = monotonic_ms() + REWRITE_PAUSE_MS;
     return 0;

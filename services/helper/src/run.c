@@ -232,6 +232,15 @@ static void remove_leftovers(void)
         unlinkat(run_dir, names[i], 0);
 }
 
+/* NULL for a file that is our own stream, which gets the bytes in any case. */
+static struct tes_file *distinct(struct tes_file *file, int own)
+{
+    if (file->fd < 0 || !is_same_file(file->fd, own))
+        return file;
+    tes_file_close(file);
+    return NULL;
+}
+
 static void open_outputs(void)
 {
     struct tes_file *out_to = NULL, *err_to = NULL;
@@ -240,14 +249,13 @@ static void open_outputs(void)
     stream_open(&err, STDERR_FILENO, NULL, run_dir, "stderr", (size_t)options.log_bytes);
     say_also_in(&err); /* from here on messages reach the log too */
     if (options.err) {
-        tes_file_open(err_to = &err_file, options.err);
-        err.file = err_to;
+        tes_file_open(&err_file, options.err);
+        err.file = err_to = distinct(&err_file, STDERR_FILENO);
     }
     if (options.out) {
-        struct stat one, other;
-        tes_file_open(out_to = &out_file, options.out);
-        if (out_file.fd >= 0 && err_file.fd >= 0 && fstat(out_file.fd, &one) == 0 && fstat(err_file.fd, &other) == 0 &&
-            one.st_dev == other.st_dev && one.st_ino == other.st_ino) {
+        tes_file_open(&out_file, options.out);
+        out_to = distinct(&out_file, STDOUT_FILENO);
+        if (err_to && out_file.fd >= 0 && err_file.fd >= 0 && is_same_file(out_file.fd, err_file.fd)) {
             tes_file_close(&out_file);
             out_to = err_to;
         }
@@ -316,9 +324,12 @@ static void drain(void)
         for (int i = 0; i < 2; i++) {
             struct stream *stream = i ? &err : &out;
             stream_drop_own(stream);
+            stream_drop_file(stream);
             struct pollfd readable = {.fd = stream->pipe, .events = POLLIN};
-            while (stream->pipe >= 0 && poll(&readable, 1, 0) == 1)
+            while (stream->pipe >= 0 && poll(&readable, 1, 0) == 1) {
                 stream_move(stream);
+                stream_drop_file(stream);
+            }
             if (stream->pipe >= 0)
                 close(stream->pipe);
             stream->pipe = -1;
@@ -340,6 +351,7 @@ static int open_pipe(struct stream *stream)
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0)
         return -1;
+    (void)!fchmod(ends[1], 0622); /* a program that becomes another user may still open /dev/stdout */
     fcntl(ends[0], F_SETFL, O_NONBLOCK);
     stream->pipe = ends[0];
     return ends[1];
@@ -514,6 +526,7 @@ static bool hand_over(void)
 
 int run_main(int argc, char **argv)
 {
+    prctl(PR_SET_DUMPABLE, 0); /* the executor must not trace us, or reach our files through /proc */
     signal_queue = signals_open();
     char **process_argv = parse_options(&verb, argc, argv);
     check_options();

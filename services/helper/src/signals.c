@@ -1,7 +1,11 @@
 /* Signals are blocked and read from a signalfd: PID 1 has no default handlers, and nothing here is interrupted. */
 #include "helper.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -33,26 +37,63 @@ void signals_restore(void)
     sigprocmask(SIG_SETMASK, &mask_before, NULL);
 }
 
-/* From outside the PID namespace (sender 0) only the container runtime signals PID 1: with the image's STOPSIGNAL. */
-static bool is_stop(const struct signalfd_siginfo *info)
+/*
+ * Whether a signal comes from outside the container. As PID 1 the helper sees sender 0 for processes outside its PID
+ * namespace; no process inside can claim SI_USER with another sender. Elsewhere (a shared namespace, a test) every
+ * sender counts as outside.
+ */
+static bool is_from_outside(const struct signalfd_siginfo *info)
 {
-    return info->ssi_signo == SIGTERM || (getpid() == 1 && info->ssi_code == SI_USER && info->ssi_pid == 0);
+    return getpid() != 1 || (info->ssi_code == SI_USER && info->ssi_pid == 0);
 }
 
-/* Take what has arrived and forward it to the process group (0: to nobody). True if there was more than the end of a
- * child. */
-bool signals_take(pid_t group)
+/* The runtime stops PID 1 with the image's STOPSIGNAL, which may be any signal. */
+static bool is_stop(const struct signalfd_siginfo *info)
+{
+    return is_from_outside(info) && (info->ssi_signo == SIGTERM || getpid() == 1);
+}
+
+/* Whether a process has a handler for the signal (SigCgt in its status). */
+static bool catches(pid_t process, int number)
+{
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%d/status", (int)process);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+    if (fd >= 0)
+        close(fd);
+    text[size > 0 ? size : 0] = '\0';
+    const char *caught = strstr(text, "\nSigCgt:");
+    return caught && (strtoull(caught + strlen("\nSigCgt:"), NULL, 16) >> (number - 1)) & 1;
+}
+
+/*
+ * A signal from outside goes to the whole process group. One that the program sends to PID 1 goes to the program
+ * alone, and only if it handles the signal: without the helper the program would be PID 1, for which the kernel
+ * discards signals without a handler.
+ */
+static void forward(const struct signalfd_siginfo *info, pid_t process)
+{
+    int number = (int)info->ssi_signo;
+    if (is_from_outside(info))
+        kill(-process, number);
+    else if (catches(process, number))
+        kill(process, number);
+}
+
+/* Take the signals that have arrived and forward them to `process` (0: none). True if one came from outside. */
+bool signals_take(pid_t process)
 {
     struct signalfd_siginfo info;
     bool any = false;
     while (read(queue, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo == SIGCHLD)
             continue;
-        any = true;
+        any = any || is_from_outside(&info);
         if (!stop_at && is_stop(&info))
             stop_at = monotonic_ms();
-        if (group > 0)
-            kill(-group, (int)info.ssi_signo);
+        if (process > 0)
+            forward(&info, process);
     }
     return any;
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 enum { SAFETY_POLL_MS = 1000 };
@@ -74,6 +75,7 @@ int wait_main(int argc, char **argv)
         .options = options,
         .option_count = sizeof options / sizeof options[0],
     };
+    prctl(PR_SET_DUMPABLE, 0);
     int signals = signals_open();
     signal(SIGCHLD, SIG_IGN); /* whatever is adopted by PID 1 reaps itself */
     parse_options(&verb, argc, argv);

@@ -1,6 +1,7 @@
 """Signals, and what is left behind when the process has ended."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,6 +175,81 @@ def test_any_signal_from_outside_asks_pid_1_to_stop(pid_namespace, name):
 def test_a_process_may_signal_its_pid_1_without_stopping_it(pid_namespace):
     ended = pid_namespace.sh("trap 'echo got it' USR1; kill -USR1 1; sleep 0.2; exit 3")
     assert (ended.code, ended.out, pid_namespace.exit["term"]) == (3, b"got it\n", False)
+
+
+SENDERS = {
+    "kill": "kill -{signal} 1",
+    "parent": "kill -{signal} $PPID",
+    "queued": (
+        f'{sys.executable} -c "import ctypes, struct; '
+        "ctypes.CDLL(None).syscall(129, 1, {number}, struct.pack('=iiiiii', {number}, 0, -1, 0, 0, 0) + bytes(104))\""
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["TERM", "HUP", "QUIT", "USR1", "KILL", "STOP"])
+@pytest.mark.parametrize("sender", ["kill", "parent", "queued"])
+def test_program_that_signals_pid_1_is_not_stopped(pid_namespace, name, sender):
+    number = getattr(signal, f"SIG{name}")
+    send = SENDERS[sender].format(signal=name, number=int(number))
+    ended = pid_namespace.sh(f"{send}; sleep 0.2; echo after; exit 3")
+    assert (ended.code, ended.out) == (3, b"after\n")
+    assert pid_namespace.exit["term"] is False
+
+
+def test_signal_to_pid_1_reaches_a_program_that_handles_it_and_not_its_children(pid_namespace):
+    children = "trap 'echo child' TERM; sleep 0.3; exit 0"
+    ended = pid_namespace.sh(
+        f"trap 'echo got it' TERM; sh -c \"{children}\" & kill -TERM 1; sleep 0.1; wait; exit 3"
+    )
+    assert (ended.code, ended.out, pid_namespace.exit["term"]) == (3, b"got it\n", False)
+
+
+def test_pkill_by_the_words_of_the_command_does_not_stop_pid_1(pid_namespace):
+    script = "sleep 77 & sleep 0.1; for pid in /proc/[0-9]*; do tr '\\0' ' ' < $pid/cmdline | grep -q 'sleep 7[7]' "
+    script += "&& [ ${pid#/proc/} != $$ ] && kill ${pid#/proc/}; done 2>/dev/null; sleep 0.2; echo after"
+    ended = pid_namespace.sh(script)
+    assert (ended.code, ended.out, pid_namespace.exit["term"]) == (0, b"after\n", False)
+
+
+TRACE = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if len(sys.argv) > 1:
+    os.setuid(int(sys.argv[1]))
+target = os.getppid()
+attached = libc.ptrace(16, target, None, None)
+print("attach", attached, os.strerror(ctypes.get_errno()))
+try:
+    print("open", os.open(f"/proc/{target}/fd/1", os.O_WRONLY))
+except PermissionError as error:
+    print("open", error.strerror)
+"""
+# As a container's root: the capabilities that runtimes leave, without CAP_SYS_PTRACE.
+UNPRIVILEGED = [
+    "setpriv", "--no-new-privs",
+    "--bounding-set=-sys_ptrace,-sys_admin,-dac_read_search", "--inh-caps=-sys_ptrace,-sys_admin,-dac_read_search",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="giving up capabilities takes root")
+@pytest.mark.parametrize("uid", [0, 4321])
+def test_the_program_can_neither_trace_the_helper_nor_open_its_files(
+    container, uid, open_to_everyone, tmp_path
+):
+    open_to_everyone(tmp_path)
+    container.dir.chmod(0o777)
+    container.message.chmod(0o666)
+    container.prefix = UNPRIVILEGED
+    who = {} if uid == 0 else {"user": uid, "group": uid, "extra_groups": []}
+    if uid:
+        container.prefix = []
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin")  # one that other users can run
+    if python is None:
+        pytest.skip("PTRACE IS NOT TESTED: no Python of the system")
+    ended = container.run(python, "-c", TRACE, cwd="/", **who)
+    assert ended.err == b""
+    assert ended.out == b"attach -1 Operation not permitted\nopen Permission denied\n"
 
 
 def test_pid_1_kills_what_is_deaf_to_sigterm(pid_namespace):

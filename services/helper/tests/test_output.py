@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def test_a_log_never_exceeds_twice_its_cap_on_the_way(container, tmp_path):
             (tmp_path / "seen").touch()
     assert process.stdout.read() == b"12345678\n" * 3000
     assert max(sizes) <= 1000
-    assert container.read("stdout") == MARK + (b"12345678\n" * 3000)[-500:]
+    assert container.read("stdout") == MARK + b"12345678\n" * 55  # whole lines of the last 500 bytes
 
 
 def test_much_output_does_not_grow_memory(container, tmp_path, eventually):
@@ -166,3 +167,72 @@ def test_a_stuck_reader_holds_the_process_but_not_its_end(container, tmp_path, e
     process.send_signal(signal.SIGTERM)
     process.wait(10)  # nobody has read its stdout
     assert container.exit["term"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (b"first line\nsecond\nthird\n", b"second\nthird\n"),
+        (b"a line that is much longer than what is kept\nend\n", b"r than what is kept\nend\n"[-20:]),
+        (b"no line ends in all of this text", b"ds in all of this text"[-20:]),
+    ],
+    ids=["lines", "long line", "no line"],
+)
+def test_tail_of_a_log_begins_at_a_line(container, tmp_path, text, kept):
+    (tmp_path / "in").write_bytes(bytes(100) + text)
+    container.run("cat", options=["--stdin", tmp_path / "in", "--log-bytes=20"])
+    assert container.read("stdout") == MARK + kept
+
+
+BIG = "head -c 3000000 /dev/zero | tr '\\0' x"
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+@pytest.mark.parametrize("as_file", [True, False], ids=["stdout of the task", "opened by the program"])
+def test_container_stdout_by_any_name_is_complete(container, name, as_file):
+    process = container.start(
+        "sh", "-c", BIG if as_file else f"{BIG} > {name}", options=["--stdout", name] if as_file else []
+    )
+    time.sleep(0.3)  # the reader is slow: the pipes are full
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, len(out), err) == (0, 3_000_000, b"")
+    assert container.read("stdout").endswith(b"x" * 65536)
+
+
+def test_stdout_may_be_the_container_stderr(container):
+    ended = container.sh(f"{BIG}; echo y >&2", options=["--stdout", "/dev/stderr", "--stderr", "/dev/stderr"])
+    assert (ended.code, len(ended.out)) == (0, 3_000_000)
+    assert sorted(ended.err) == sorted(b"x" * 3_000_000 + b"y\n")
+
+
+def test_stdout_may_be_a_fifo_that_is_read_slowly(container, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    process = container.start(
+        "sh", "-c", BIG, options=["--stdout", tmp_path / "fifo"], stdout=subprocess.DEVNULL
+    )
+    time.sleep(0.3)
+    os.set_blocking(reader, True)
+    with os.fdopen(reader, "rb") as fifo:
+        assert len(fifo.read()) == 3_000_000
+    assert process.wait(10) == 0
+
+
+def test_a_fifo_that_is_not_read_does_not_hold_the_end(container, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    process = container.start(
+        "sh", "-c", f"trap 'exit 0' TERM; echo ready >&2; {BIG}; sleep 60",
+        options=["--grace=4", "--stdout", tmp_path / "fifo"], stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stderr.readline() == b"ready\n"
+    process.terminate()
+    process.wait(10)
+    os.close(reader)
+    assert b"cannot write" in container.read("stderr")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another uid takes root")
+def test_a_program_that_becomes_another_user_may_open_its_stdout(container):
+    become = "import os, sys; os.setuid(1234); open('/dev/stdout', 'w').write('ok')"
+    assert container.run(sys.executable, "-c", become).out == b"ok"

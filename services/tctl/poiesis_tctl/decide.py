@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from poiesis_models.labels import OBJECT_NAME, POD_SUFFIX, TASK_LABEL, TREC_CONTAINER
-from poiesis_models.podstatus import ContainerWait, container_statuses, container_waits
+from poiesis_models.podstatus import ContainerWait, container_statuses, container_waits, running_containers
 from poiesis_models.refusals import explained, is_final
 from poiesis_models.states import Ending, Facts, TesState, Trouble, terminal_state
 from poiesis_tctl import podevents, workloads
@@ -32,6 +32,7 @@ from poiesis_tctl.podfacts import (
     is_stalled,
     pause_note,
     phase,
+    plan_of,
     pod_facts,
     restarts_of_recorder,
     time_of,
@@ -61,6 +62,7 @@ _CONFIGURATION = frozenset(
     }
 )
 _RECORDER_ENDED_SECONDS = 900.0  # `pause` waits 600 s for an ack; then the Pod has its grace period
+_EXECUTOR_LEFT_SECONDS = 30.0  # a helper exits at once after the recorder's ack
 _GRACE_SECONDS = 30.0  # Kubernetes' default
 _REFUSED_SECONDS = 5.0  # the Job controller makes a Pod within a second, or says why not
 _KUEUE_SAYS_SECONDS = 10.0  # between spec.active and the condition that says why
@@ -432,6 +434,9 @@ def _after_the_end(task: TaskRow, view: View, limits: Limits) -> Iterator[_Sympt
             cure = (_end(pod, job, "its task has ended and it is stalled"),)
             yield _Symptom(key="stalled", limit=limits.stalled, cure=cure)
         by_recorder = task.reported_by == "recorder"
+        if by_recorder and running_containers(pod) & set(plan_of(pod).executors):
+            cure = (_end(pod, job, "its task has ended and an executor still runs"),)
+            yield _Symptom(key="executor left", limit=_EXECUTOR_LEFT_SECONDS, cure=cure)
         limit = max(_RECORDER_ENDED_SECONDS, limits.leftover) if by_recorder else limits.leftover
         yield _Symptom(key="leftover", limit=limit, cure=(_end(pod, job, "its task has ended"),))
 

@@ -1086,6 +1086,18 @@ THEIRS = row(state=TesState.COMPLETE, ended=True, reported_by="recorder")
             id="trec's, but its Pod stays",
         ),
         pytest.param(
+            View(task=THEIRS, pod=pod({**BEGUN, "executor-0": RUNNING}), job=job()),
+            29,
+            (Recheck(seconds=1),),
+            id="trec's, and an executor still runs",
+        ),
+        pytest.param(
+            View(task=THEIRS, pod=pod({**BEGUN, "executor-0": RUNNING}), job=job()),
+            30,
+            (EndPod(name=POD, uid="pod-uid-1", why="its task has ended and an executor still runs"),),
+            id="trec's, and an executor still runs after 30 s",
+        ),
+        pytest.param(
             View(task=THEIRS, pod=pod({"trec": TREC_KILLED, "tif-0": terminated(0, "OOMKilled")}), job=job()),
             60,
             (EndPod(name=POD, uid="pod-uid-1", why="its task has ended and it is stalled"),),
