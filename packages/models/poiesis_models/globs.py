@@ -1,13 +1,20 @@
-"""POSIX patterns (XCU 2.13) as TES outputs use them: `*`, `?`, `[..]`, `[!..]`, `\\`. Standard library only.
+"""How the path of an output is read: literally, or as a POSIX pattern (XCU 2.13). Standard library only.
 
-`*` and `?` do not cross `/`, and a leading dot is only matched by an explicit dot.
+`*`, `?`, `[…]` and `[!…]` are wildcards; they do not match `/`, and a leading dot must be written out. A
+backslash escapes the next character and is removed, also where no wildcard is left. A bracket that is never
+closed is an ordinary character.
 """
 
 import posixpath
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
 
-_SPECIAL = re.compile(r"[*?\[]")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPABLE = frozenset("*?[]!^-\\")  # what a writer of patterns may want to escape
+_NAMED_CHARACTERS = 16  # of the longest `[:class:]`, with some to spare
 _CLASSES = {
     "alpha": "a-zA-Z",
     "digit": "0-9",
@@ -24,45 +31,86 @@ _CLASSES = {
 }
 
 
+class Reading(Enum):
+    """What the path of an output names.
+
+    EITHER: its only wildcards are brackets. Some clients do not escape brackets that belong to a name, so a
+    file with exactly this name is meant as well as those that match.
+    """
+
+    LITERAL = "literal"
+    PATTERN = "pattern"
+    EITHER = "either"
+
+
+def reading(path: str) -> Reading:
+    """Return how `path` is read."""
+    kinds = {token.kind for segment in path.split("/") for token in _tokens(segment)}
+    if kinds & {"*", "?"}:
+        return Reading.PATTERN
+    return Reading.EITHER if "[" in kinds else Reading.LITERAL
+
+
 def has_wildcard(path: str) -> bool:
-    """Whether a path has an unescaped `*`, `?` or `[`."""
-    return _SPECIAL.search(_ESCAPED.sub("", path)) is not None
+    """Return whether a path has an unescaped `*`, `?` or `[…]`."""
+    return reading(path) is not Reading.LITERAL
+
+
+def unescaped(path: str) -> str:
+    """Return the path without the backslashes that escape: the name of a file, if it is no pattern."""
+    return _ESCAPED.sub(r"\1", path)
+
+
+def problem(path: str) -> str | None:
+    """Return why `path` cannot be understood, or None."""
+    for segment in path.split("/"):
+        for token in _tokens(segment):
+            found = _problem(token)
+            if found is not None:
+                return found
+    return None
+
+
+def needless_escape(path: str) -> str | None:
+    """Return the first escape of a character that needs none (`\\b`), which may belong to a name."""
+    escapes = (match[0] for match in _ESCAPED.finditer(path) if match[1] not in _ESCAPABLE)
+    return next(escapes, None)
 
 
 def literal_directory(pattern: str) -> str:
-    """The directory above the first segment with a wildcard, unescaped: `/a/b/*.txt` -> `/a/b`."""
+    """Return the directory above the first segment with a wildcard, unescaped: `/a/b/*.txt` -> `/a/b`."""
     literal: list[str] = []
     for segment in pattern.split("/"):
         if has_wildcard(segment):
             break
-        literal.append(_ESCAPED.sub(r"\1", segment))
+        literal.append(unescaped(segment))
     return "/".join(literal) or "/"
 
 
+@lru_cache(maxsize=256)
 def segment_regex(segment: str) -> re.Pattern[str]:
-    """A pattern without `/` as a regular expression for one file name."""
-    out = "" if segment.startswith((".", "\\.")) else r"(?!\.)"
-    index = 0
-    while index < len(segment):
-        char = segment[index]
-        if char == "*":
-            out += "[^/]*"
-        elif char == "?":
-            out += "[^/]"
-        elif char == "\\" and index + 1 < len(segment):
-            index += 1
-            out += re.escape(segment[index])
-        elif char == "[" and (end := _bracket_end(segment, index)) is not None:
-            out += _bracket(segment[index + 1 : end])
-            index = end
-        else:
-            out += re.escape(char)
-        index += 1
-    return re.compile(out, re.DOTALL)
+    """Return a pattern without `/` as a regular expression for one file name.
+
+    Each part between two stars is matched at the first place where it fits (an atomic group), which is
+    enough, since all else in a pattern has a fixed length. So the time of a match is at most the product of
+    both lengths.
+    """
+    tokens = list(_tokens(segment))
+    parts = [""]
+    for token in tokens:
+        if token.kind != "*":
+            parts[-1] += _regex(token)
+        elif parts[-1] or len(parts) == 1:  # several stars in a row are one
+            parts.append("")
+    first, *others = parts
+    middle = "".join(f"(?>.*?{part})" for part in others[:-1])
+    last = f".*{others[-1]}" if others else ""
+    explicit_dot = tokens[:1] == [_Token("char", ".")]
+    return re.compile(("" if explicit_dot else r"(?!\.)") + first + middle + last, re.DOTALL)
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a whole path matches a whole pattern, segment by segment."""
+    """Return whether a whole path matches a whole pattern, segment by segment."""
     patterns, names = pattern.split("/"), path.split("/")
     return len(patterns) == len(names) and all(
         segment_regex(one).fullmatch(name) is not None for one, name in zip(patterns, names, strict=True)
@@ -70,8 +118,37 @@ def matches(pattern: str, path: str) -> bool:
 
 
 def join_url(base: str, relative: str) -> str:
-    """`base` as a directory URL plus a relative path."""
+    """Return `base` as a directory URL plus a relative path."""
     return posixpath.join(base.rstrip("/") + "/", relative.lstrip("/"))
+
+
+@dataclass(frozen=True)
+class _Token:
+    """`kind`: `*`, `?`, `[` with what stands between the brackets, `char`, or `end` for a `\\` at the end."""
+
+    kind: str
+    text: str = ""
+
+
+def _tokens(segment: str) -> Iterator[_Token]:
+    """Where one bracket is never closed, no later one is looked at: the time is linear in the length."""
+    index = 0
+    closed = True
+    while index < len(segment):
+        char = segment[index]
+        end = _bracket_end(segment, index) if char == "[" and closed else None
+        if char in "*?":
+            yield _Token(char)
+        elif char == "\\":
+            index += 1
+            yield _Token("char", segment[index]) if index < len(segment) else _Token("end", char)
+        elif end is not None:
+            yield _Token("[", segment[index + 1 : end])
+            index = end
+        else:
+            closed = closed and char != "["
+            yield _Token("char", char)
+        index += 1
 
 
 def _bracket_end(segment: str, start: int) -> int | None:
@@ -81,25 +158,72 @@ def _bracket_end(segment: str, start: int) -> int | None:
     if segment[index : index + 1] == "]":  # first in the list: itself
         index += 1
     while index < len(segment) and segment[index] != "]":
-        if segment.startswith("[:", index) and (close := segment.find(":]", index)) != -1:
-            index = close + 1
-        index += 1
+        named = _named(segment, index)
+        index += len(named) if named else 2 if segment[index] == "\\" else 1
     return index if index < len(segment) else None
 
 
-def _bracket(body: str) -> str:
-    negated = body.startswith("!")
-    inner = body[1:] if negated else body
-    out = ""
+def _named(text: str, index: int) -> str:
+    """Return the `[:class:]`, `[.symbol.]` or `[=equivalence=]` that begins there, or an empty string."""
+    mark = text[index + 1 : index + 2]
+    if text[index] != "[" or mark not in {":", ".", "="}:
+        return ""
+    close = text.find(f"{mark}]", index + 2, index + _NAMED_CHARACTERS)
+    return "" if close == -1 else text[index : close + 2]
+
+
+def _members(body: str) -> Iterator[tuple[str, str]]:
+    """Yield the ranges between two brackets as (first, last), and named ones as (`[:class:]`, "")."""
     index = 0
-    while index < len(inner):
-        if inner.startswith("[:", index) and (close := inner.find(":]", index)) != -1:
-            out += _CLASSES.get(inner[index + 2 : close], "")
-            index = close + 2
+    while index < len(body):
+        named = _named(body, index)
+        if named:
+            yield named, ""
+            index += len(named)
             continue
-        if inner[index] == "-" and 0 < index < len(inner) - 1:
-            out += "-"
-        else:
-            out += re.escape(inner[index])
+        first, index = _member(body, index)
+        last = first
+        if index < len(body) - 1 and body[index] == "-":
+            last, index = _member(body, index + 1)
+        yield first, last
+
+
+def _member(body: str, index: int) -> tuple[str, int]:
+    if body[index] == "\\" and index + 1 < len(body):
         index += 1
-    return f"[{'^/' if negated else ''}{out}]" if out or negated else "(?!)"
+    return body[index], index + 1
+
+
+def _problem(token: _Token) -> str | None:
+    if token.kind == "end":
+        return r"a backslash must stand before the character that it escapes (for a backslash write '\\')"
+    if token.kind != "[":
+        return None
+    for first, last in _members(token.text.removeprefix("!")):
+        if not last and first[2:-2] not in _CLASSES:
+            known = ", ".join(f"[:{name}:]" for name in _CLASSES)
+            return f"{first!r} is not a character class (supported: {known})"
+        if last and first > last:
+            return f"the range '{first}-{last}' ends before it begins"
+    return None
+
+
+def _regex(token: _Token) -> str:
+    if token.kind == "?":
+        return "."
+    if token.kind != "[":
+        return re.escape(token.text)
+    negated = token.text.startswith("!")
+    members = "".join(_member_regex(*member) for member in _members(token.text.removeprefix("!")))
+    if not members:
+        return "." if negated else "(?!)"
+    return f"[{'^' if negated else ''}{members}]"
+
+
+def _member_regex(first: str, last: str) -> str:
+    """Return an empty string for what can match no character: `problem` has the reason."""
+    if not last:
+        return _CLASSES.get(first[2:-2], "") if first.startswith("[:") else ""
+    if first > last:
+        return ""
+    return re.escape(first) if first == last else f"{re.escape(first)}-{re.escape(last)}"

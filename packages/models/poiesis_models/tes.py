@@ -24,8 +24,9 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from typing_extensions import TypeAliasType
 
-from poiesis_models.globs import has_wildcard, literal_directory
+from poiesis_models.globs import has_wildcard, literal_directory, unescaped
 from poiesis_models.states import TesState
+from poiesis_models.urls import names_s3_directory
 
 CONTENT_BYTES = 128 * 1024
 # More of them no Pod can hold, and no list can be checked in passing. Of a list the first wrong item is told:
@@ -165,14 +166,28 @@ class TesInput(TesModel):
             raise ValueError("an input needs url or content")
         if self.content and self.type == "DIRECTORY":
             raise ValueError("content makes a file: type must not be DIRECTORY")
-        if self.path == "/" or (self.path.endswith("/") and self.type != "DIRECTORY"):
-            raise ValueError(f"path must name a file, not {self.path!r}")
+        if self.path == "/":
+            raise ValueError("path must not be '/'")
+        if self.path.endswith("/") and (self.content or self.type == "FILE"):
+            raise ValueError(f"path must not end in '/' for a file, got {self.path!r}")
         return self
 
     @property
     def literal(self) -> str | None:
         """The content to write; None if the input comes from `url` (as it does if the content is empty)."""
         return None if self.content is None or (self.content == "" and self.url) else self.content
+
+    @property
+    def certain_type(self) -> TesFileType | None:
+        """What lies at `path` once it is staged, as far as the document shows; None: the store decides.
+
+        An S3 URL that names a bucket or ends in `/` is a directory, also where `type` is FILE.
+        """
+        if self.literal is not None:
+            return "FILE"
+        if self.path.endswith("/") or names_s3_directory(self.url or ""):
+            return "DIRECTORY"
+        return self.type
 
 
 class TesOutput(TesModel):
@@ -185,7 +200,8 @@ class TesOutput(TesModel):
         examples=["s3://bucket/results"],
     )
     path: ContainerPath = Field(
-        description="File, directory or POSIX pattern (`*`, `?`, `[…]`) in the container",
+        description="File, directory or POSIX pattern (`*`, `?`, `[…]`) in the container. A backslash escapes "
+        "the next character.",
         examples=["/data/result.bam"],
     )
     path_prefix: Text | None = Field(
@@ -200,7 +216,9 @@ class TesOutput(TesModel):
     def _names_something(self) -> "TesOutput":
         if self.path == "/":
             raise ValueError("path must not be '/'")
-        if self.path_prefix is not None and self.wildcard and not self.path.startswith(self.path_prefix):
+        _absolute(unescaped(self.path), "path")
+        prefix = self.path_prefix
+        if prefix and self.wildcard and not unescaped(self.path).startswith((prefix, unescaped(prefix))):
             raise ValueError(f"path {self.path!r} does not start with path_prefix {self.path_prefix!r}")
         return self
 
@@ -210,16 +228,19 @@ class TesOutput(TesModel):
         return has_wildcard(self.path)
 
     @property
+    def place(self) -> str:
+        """What `path` names in the container, without escapes; a pattern stays as it is."""
+        return self.path if self.wildcard else unescaped(self.path)
+
+    @property
     def prefix(self) -> str | None:
-        """What `url` stands for if `path` is a pattern: `path_prefix`, or else the directory before it."""
-        if not self.wildcard:
-            return None
-        return self.path_prefix if self.path_prefix is not None else self.directory
+        """`path_prefix` of a pattern as matches begin, without escapes; None if it was not sent."""
+        return unescaped(self.path_prefix) if self.path_prefix is not None and self.wildcard else None
 
     @property
     def directory(self) -> str:
         """The deepest directory that certainly holds whatever this output names."""
-        return literal_directory(self.path) if self.wildcard else posixpath.dirname(self.path.rstrip("/"))
+        return literal_directory(self.path) if self.wildcard else posixpath.dirname(self.place.rstrip("/"))
 
 
 class TesResources(TesModel):

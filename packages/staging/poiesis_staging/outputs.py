@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from poiesis_models.globs import join_url, literal_directory
+from poiesis_models.globs import Reading, join_url, literal_directory, reading, unescaped
 from poiesis_models.worklist import OutputItem
 from poiesis_staging.tree import Missing, Place, Tree
 from poiesis_transfer import pool
@@ -147,10 +147,7 @@ def _single(tree: Tree, item: OutputItem, join: Join) -> Iterator[Finding]:
 
 
 def _wildcard(tree: Tree, item: OutputItem, join: Join) -> Iterator[Finding]:
-    prefix = item.path_prefix
-    if prefix is None:
-        prefix = literal_directory(item.path)
-        yield Note(f"output {item.path} has no path_prefix; inferred {prefix}")
+    prefix = literal_directory(item.path) if item.path_prefix is None else item.path_prefix
     matched = False
     for path in tree.expand(item.path):
         matched = True
@@ -162,7 +159,13 @@ def _wildcard(tree: Tree, item: OutputItem, join: Join) -> Iterator[Finding]:
             yield Note(_missing(path, place))
         else:
             yield from _all(tree, path, place, url, join)
-    if not matched:
+    exact = unescaped(item.path)
+    place = tree.find(exact) if reading(item.path) is Reading.EITHER else Missing()
+    if isinstance(place, Place):
+        url = item.url if item.path_prefix is None else join(item.url, exact.removeprefix(prefix))
+        yield Note(f"output {item.path} was read as a name, too: {exact} exists and is sent to {shown(url)}")
+        yield from _all(tree, exact, place, url, join)
+    elif not matched:
         yield Note(f"output {item.path} was not produced: nothing matches")
 
 

@@ -98,10 +98,31 @@ def test_a_match_is_sent_to_the_url_and_its_path_without_the_prefix(
     assert sent(found(pattern, "s3://b/k", None, prefix)) == expected
 
 
-def test_without_a_prefix_the_literal_directory_is_taken_and_said(found):
-    note, one = found("/out/di*/sub/b", "s3://b/k", None, None)
-    assert note == Note("output /out/di*/sub/b has no path_prefix; inferred /out")
-    assert sent([one]) == {"/out/dir/sub/b": "s3://b/k/dir/sub/b"}
+def test_without_a_prefix_the_literal_directory_is_used(found):
+    assert sent(found("/out/di*/sub/b", "s3://b/k", None, None)) == {"/out/dir/sub/b": "s3://b/k/dir/sub/b"}
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "expected"),
+    [
+        ("/out/x[1].txt", None, {"/out/x1.txt": "s3://b/k/x1.txt", "/out/x[1].txt": "s3://b/k"}),
+        ("/out/x[1].txt", "/out", {"/out/x1.txt": "s3://b/k/x1.txt", "/out/x[1].txt": "s3://b/k/x[1].txt"}),
+        ("/out/y[1].txt", None, {"/out/y[1].txt": "s3://b/k"}),
+        ("/out/run[1]", None, {"/out/run[1]/a": "s3://b/k/a"}),
+        ("/out/run[1]/a", None, {"/out/run[1]/a": "s3://b/k"}),
+        (r"/out/y\[[1]\].txt", None, {"/out/y[1].txt": "s3://b/k/y[1].txt"}),
+        (r"/out/[wx]\[1\].txt", None, {"/out/x[1].txt": "s3://b/k/x[1].txt"}),
+    ],
+)
+def test_brackets_are_a_pattern_and_the_name_of_a_file(found, root: Path, path, prefix, expected):
+    (root / "out/run[1]").mkdir()
+    for name in ("x1.txt", "x[1].txt", "y[1].txt", "run[1]/a"):
+        (root / "out" / name).write_text("x")
+    results = found(path, "s3://b/k", None, prefix)
+    assert sent([one for one in results if isinstance(one, Found)]) == expected
+    exact = [one.message for one in results if isinstance(one, Note)]
+    assert all("was read as a name, too" in message for message in exact)
+    assert len(exact) == ("\\" not in path)
 
 
 def test_a_prefix_that_does_not_fit_is_said(found):

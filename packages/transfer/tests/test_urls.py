@@ -1,7 +1,7 @@
 import pytest
 
 from poiesis_transfer.errors import Permanent
-from poiesis_transfer.urls import S3Url, parse_s3, scheme, shown
+from poiesis_transfer.urls import S3Url, parse_s3
 
 
 @pytest.mark.parametrize(
@@ -43,29 +43,3 @@ def test_what_names_no_bucket_is_refused_without_its_secrets(url: str):
 @pytest.mark.parametrize(("key", "prefix"), [("", ""), ("a", "a/"), ("a/", "a/"), ("a//", "a//")])
 def test_a_prefix_ends_in_a_slash_unless_it_is_the_bucket(key: str, prefix: str):
     assert S3Url("b", key).prefix == prefix
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("https://h/p?X-Amz-Signature=abc", "https://h/p"),
-        ("https://user:secret@h:1/p#frag?x", "https://h:1/p"),
-        ("https://h?token=a/b@c", "https://h"),
-        ("https://h/a@b", "https://h/a@b"),
-        ("s3://b/what?#", "s3://b/what?#"),
-        ("s3://id:secret@b/k", "s3://b/k"),
-        ("/bare/path?x", "/bare/path?x"),
-        ("s3://b/\udcff", "s3://b/\ufffd"),
-        ("", ""),
-    ],
-)
-def test_a_shown_url_has_no_userinfo_and_no_query(url: str, expected: str):
-    assert shown(url) == expected
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [("HTTP://h", "http"), ("file:///a", "file"), ("/a/b", ""), ("a b:c", ""), ("ftp:x", "ftp")],
-)
-def test_a_scheme_is_what_stands_before_the_colon(url: str, expected: str):
-    assert scheme(url) == expected

@@ -84,7 +84,7 @@ def is_unmountable(directory: str) -> bool:
 
 def is_directory_input(source: TesInput) -> bool:
     """Whether an input is certainly a directory."""
-    return source.type == "DIRECTORY"
+    return source.certain_type == "DIRECTORY"
 
 
 def is_directory_output(output: TesOutput) -> bool:
@@ -101,7 +101,7 @@ def named_directories(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
             yield f"inputs[{index}].path", normal(source.path)
     for index, output in enumerate(task.outputs or ()):
         if is_directory_output(output):
-            yield f"outputs[{index}].path", normal(output.path)
+            yield f"outputs[{index}].path", normal(output.place)
 
 
 def wildcard_directories(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
@@ -123,7 +123,7 @@ def plan_mounts(task: TesTaskRequest) -> MountPlan:
         return MountPlan()
     inputs = [normal(one.path) for one in task.inputs or () if not is_directory_input(one)]
     outputs = [
-        normal(one.path) for one in task.outputs or () if not one.wildcard and not is_directory_output(one)
+        normal(one.place) for one in task.outputs or () if not one.wildcard and not is_directory_output(one)
     ]
     named = [directory for _, directory in (*named_directories(task), *wildcard_directories(task))]
     parents = [

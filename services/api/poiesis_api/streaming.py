@@ -62,7 +62,7 @@ def _read_by_filers(index: int, task: TesTaskRequest) -> Iterator[str]:
         if number != index:
             yield normal(source.path)
     for output in task.outputs or ():
-        yield normal(output.directory if output.wildcard else output.path)
+        yield normal(output.directory if output.wildcard else output.place)
 
 
 def _opened_by_the_helper(task: TesTaskRequest) -> Iterator[str]:

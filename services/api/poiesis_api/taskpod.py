@@ -302,7 +302,7 @@ def _input_item(index: int, source: TesInput) -> InputItem:
 
 
 def _output_item(output: TesOutput) -> OutputItem:
-    path = normal(output.path)
+    path = normal(output.place)
     return OutputItem(
         url=output.url,
         path=path,
