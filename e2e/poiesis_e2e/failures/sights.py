@@ -5,6 +5,7 @@ from typing import Literal
 from poiesis_e2e.documents import executor_logs, only_log, seconds, system_logs
 from poiesis_e2e.failures.case import Outcome, Sight
 from poiesis_e2e.failures.node_disturbances import well_again
+from poiesis_e2e.install import RETRY_ATTEMPTS
 from poiesis_e2e.kube import container_status
 from poiesis_e2e.tes_client import Task
 from poiesis_e2e.waiting import eventually
@@ -92,15 +93,15 @@ def never_started(container: str) -> Sight:
     return Sight(words=f"`{container}` was never started", check=check)
 
 
-def tried_again(container: str, times: int) -> Sight:
-    """The helper has started the filer again, as often as it may."""
+def tried_again(container: str) -> Sight:
+    """The helper has started the filer again, as often as `filerRetryAttempts` allows."""
 
     async def check(outcome: Outcome) -> None:
         name = (await outcome.world.kube.pod(outcome.task["id"]))["metadata"]["name"]
         said = await outcome.world.kube.run("logs", name, f"--container={container}")
-        assert f"(retry {times} of {times})" in said, said[-1000:]
+        assert f"(retry {RETRY_ATTEMPTS} of {RETRY_ATTEMPTS})" in said, said[-1000:]
 
-    return Sight(words=f"`{container}` was started again {times} times", check=check)
+    return Sight(words=f"`{container}` was started again 5 times (`filerRetryAttempts`)", check=check)
 
 
 def told_once() -> Sight:

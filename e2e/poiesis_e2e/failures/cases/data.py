@@ -116,7 +116,7 @@ CASES: Sequence[Case] = (
         within=RETRIES,
         after=After.POD,
         states=QUEUED,
-        sees=(tried_again("tif-0", 5),),
+        sees=(tried_again("tif-0"),),
     ),
     Case(
         id="input-unknown-host",
@@ -132,7 +132,7 @@ CASES: Sequence[Case] = (
         within=RETRIES,
         after=After.POD,
         states=QUEUED,
-        sees=(tried_again("tif-0", 5),),
+        sees=(tried_again("tif-0"),),
     ),
     Case(
         id="input-tls",
@@ -200,7 +200,7 @@ CASES: Sequence[Case] = (
         within=RETRIES,
         after=After.POD,
         states=QUEUED,
-        sees=(tried_again("tif-0", 5),),
+        sees=(tried_again("tif-0"),),
     ),
     Case(
         id="filer-killed",
