@@ -1,4 +1,4 @@
-"""`python -m poiesis_e2e.failures.page`: write docs/failures.md from the list of cases."""
+"""`python -m poiesis_e2e.failures.page`: generate docs/failures.md from the list of cases."""
 
 import sys
 from pathlib import Path
@@ -11,48 +11,64 @@ PAGE = Path(__file__).resolve().parents[3] / "docs/failures.md"
 _HEAD = """\
 # Failures
 
-Each way in which a task ends otherwise than well: what brings it about, and what the client is told.
-This page is made from the list in `e2e/poiesis_e2e/failures/cases` (`python -m poiesis_e2e.failures.page`), and every row is a test
-on a real cluster (`e2e/stories/test_failures.py`): each column is what that test asserts.
-That a row proves something can be seen, too: `make mutants` takes the handling
-behind each of them away, one after the other (`e2e/poiesis_e2e/failures/mutations.py`), and every row has to fail then, by what it
-asserts. It needs the lab's cluster and the better part of an hour; `make mutants NAMES="no-signals"` makes one
-mutation, `NAMES=--list` names them.
+This page lists the failures that a task can meet, and how Poiesis reports each of them to the client.
+Look up the `reason` and the `message` of your task here. Some failures are repaired: then the task ends as `COMPLETE`.
 
-Where to look, in `GET /ga4gh/tes/v1/tasks/<id>?view=FULL`:
+A test on a real cluster checks every row and every column. [e2e/README.md](../e2e/README.md#the-failure-table) describes
+these tests. The page is generated from them: do not edit it.
+
+## How to read the tables
+
+Request the task with `GET /ga4gh/tes/v1/tasks/<id>?view=FULL`. The columns correspond to these fields:
 
 | column | field |
 |---|---|
+| case | name of the test |
+| cause | what happens. "It" is the subject of the section's title; the configuration value or the event that causes the failure follows |
 | state | `state` |
-| reason, message | `logs[-1].metadata.reason` and `.message`; the same is a line of `logs[-1].system_logs`, once: `<time> <state>: <reason>: <message>`. Text in `<…>` differs each time |
-| container | `logs[-1].metadata.container`: what failed |
-| exit codes | `logs[-1].logs[*].exit_code`: of the executors that ran, in order |
-| told by | `logs[-1].metadata.reported_by`: `recorder`, in the task's Pod; `controller`, where the Pod could not tell; `api`, where no Pod could be |
-| within | at most so long until a `GET` shows the end, by the client's clock |
-| the client sees | the states that it can see one after the other, and what else there is |
+| reason, message | `logs[-1].metadata.reason` and `logs[-1].metadata.message`. Text in `<…>` differs from task to task. `logs[-1].system_logs` contains both, once: `<time> <state>: <reason>: <message>` |
+| container | `logs[-1].metadata.container`: the container that failed |
+| exit codes | `logs[-1].logs[*].exit_code`: exit codes of the executors that ran, in order |
+| reported by | `logs[-1].metadata.reported_by`: `recorder` runs in the task's Pod; `controller` reports what the recorder cannot; `api` reports tasks that never had a Pod |
+| within | maximum time until `GET` returns the final state, measured by the client |
+| seen by the client | the states that the client can observe, in order, and other visible effects |
 
-The times hold for the chart's values as they are; a value that rules one is named with it:
-`tctl.thresholds.imagePullSeconds` 60 for images that cannot be pulled, `filerRetryAttempts` 5 for what may pass,
-`terminationGracePeriodSeconds` 30 for executors that ignore SIGTERM. The kubelet measures volumes once a minute.
-"What nodes do" is seen on a second cluster, of two nodes, that loses patience sooner: there Kubernetes takes a node that
-is silent for 12 s for lost (by default 50 s), deletes its Pods after another 10 s (by default 300 s), and a Pod's grace is 10 s.
+A dash (–) means that the field is absent or empty.
+
+The times are valid for the chart's default values. If a row uses another value, it names it. These values matter most:
+
+| chart value | default | effect |
+|---|---|---|
+| `tctl.thresholds.imagePullSeconds` | 60 | time before a task ends whose image cannot be pulled |
+| `filerRetryAttempts` | 5 | retries of a transfer after a failure that may be temporary |
+| `terminationGracePeriodSeconds` | 30 | time before an executor that ignores SIGTERM is killed |
+
+The kubelet measures the size of volumes once per minute, so evictions for disk usage take that long.
+
+The section "What nodes do" is tested on a second cluster, which has two nodes and shorter timeouts:
+
+| timeout | there | Kubernetes' default |
+|---|---|---|
+| a silent node becomes unreachable | 12 s | 50 s |
+| Pods on an unreachable node are deleted | 10 s later | 300 s later |
+| grace period of a Pod | 10 s | 30 s |
 """  # noqa: E501 (lines of a document)
 _COLUMNS = (
     "case",
-    "what happens",
+    "cause",
     "state",
     "reason",
     "message",
     "container",
     "exit codes",
-    "told by",
+    "reported by",
     "within",
-    "the client sees",
+    "seen by the client",
 )
 
 
 def page() -> str:
-    """The whole document."""
+    """Return the whole document."""
     parts = [_HEAD]
     for section in SECTIONS:
         rows = [_row(case) for case in CASES if case.section == section]
@@ -87,7 +103,7 @@ def _line(cells: tuple[str, ...]) -> str:
 
 
 def main() -> int:
-    """Exit 0: it is written."""
+    """Write the page. Exit 0."""
     PAGE.write_text(page(), encoding="utf-8")
     return 0
 

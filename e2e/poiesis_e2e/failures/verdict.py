@@ -1,6 +1,6 @@
-"""A plugin of pytest for mutants: run only some rows, and note in the report by what each failed.
+"""A pytest plugin for mutants: run only some rows, and note in the report how each of them failed.
 
-`pytest -p failures.verdict --rows a,b`.
+`pytest -p poiesis_e2e.failures.verdict --rows a,b`.
 """
 
 import traceback
@@ -17,16 +17,16 @@ _OF_A_ROW = (AssertionError, StillWaiting, NotInTime, TesRefused)
 _BROUGHT_ABOUT = frozenset(
     {"disturbances.py", "node_disturbances.py", "surroundings.py", "webhook.py", "builders.py"}
 )
-_TOLD = ("told.", "live.")  # disturbances.py: waits for what the task's client is told
+_SEEN = ("told.", "live.")  # disturbances.py: functions that wait for what the client sees
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--rows`."""
-    parser.addoption("--rows", required=True, help="ids of rows, by commas")
+    """Add `--rows`."""
+    parser.addoption("--rows", required=True, help="ids of rows, separated by commas")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of the rows that are asked for."""
+    """Select the tests of the requested rows."""
     rows = set(config.getoption("rows").split(","))
     left_out = [item for item in items if not rows & set(rows_of(item.name))]
     items[:] = [item for item in items if rows & set(rows_of(item.name))]
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """The report of the teardown has what was noted before: `<row>`, verdict and words."""
+    """Note `<row>`: verdict and explanation. The report of the teardown contains all notes."""
     if call.excinfo is not None:
         found = judge(call.excinfo.value, rows_of(item.name), in_test=call.when == "call")
         item.user_properties.extend((row, f"{verdict} {words}") for row, (verdict, words) in found.items())
@@ -45,12 +45,12 @@ def pytest_runtest_makereport(
 
 
 def rows_of(test: str) -> list[str]:
-    """The rows that a test's name has in brackets."""
+    """Return the rows that a test's name has in brackets."""
     return test.partition("[")[2].removesuffix("]").split("+")
 
 
 def judge(error: BaseException, rows: Sequence[str], *, in_test: bool) -> Mapping[str, tuple[Verdict, str]]:
-    """By what each of a test's rows has failed, and in which words. Some may have passed."""
+    """Return verdict and explanation of each row of a test that failed. Other rows of it passed."""
     found = {row: list(_leaves(one)) for one, row in _by_row(error)}
     if None in found:
         everything = [cause for causes in found.values() for cause in causes]
@@ -59,7 +59,7 @@ def judge(error: BaseException, rows: Sequence[str], *, in_test: bool) -> Mappin
 
 
 def _by_row(error: BaseException) -> Iterator[tuple[BaseException, str | None]]:
-    """With the row that was being proven; None: outside of any row."""
+    """Yield each error with the row that was being checked; None: outside of any row."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         case = frame.f_locals.get("case")
         if isinstance(case, Case):
@@ -88,15 +88,15 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_the_rows_own(error: BaseException) -> bool:
-    """A task that did not end, a look that saw something else, a client that was not told what it waited for.
+    """Return whether the row's assertions failed: a task did not end, or the client did not see what it must.
 
-    Not: what should happen to the task could not be done.
+    False if the failure could not be caused in the first place.
     """
     if isinstance(error, StillWaiting | TesRefused):
         return True
     where = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     doing = [code.co_qualname for code in where if code.co_filename.rpartition("/")[2] in _BROUGHT_ABOUT]
-    untold = bool(doing) and doing[-1].startswith(_TOLD) and isinstance(error, NotInTime)
+    untold = bool(doing) and doing[-1].startswith(_SEEN) and isinstance(error, NotInTime)
     return untold or (not doing and isinstance(error, _OF_A_ROW))
 
 

@@ -656,7 +656,7 @@ def _filer_volumes(filers: Iterable[Filer], config: TaskPodConfig) -> Iterator[M
 
 
 def _filer_secret(name: str) -> Manifest:
-    """Optional, like the Secrets of credentials: without it the Pod starts and the filer reports the error."""
+    """Optional, like those of credentials: the Pod starts without it, and the filer reports the error."""
     return {"secretName": name, "optional": True}
 
 
