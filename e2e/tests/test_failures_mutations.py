@@ -2,6 +2,8 @@
 
 import ast
 import builtins
+import re
+from dataclasses import replace
 from symtable import symtable
 from textwrap import indent
 
@@ -26,12 +28,13 @@ from poiesis_e2e.tes_client import StillWaiting
 from poiesis_e2e.waiting import NotInTime
 
 ROWS = {case.id for case in CASES}
-PYTHON_EDITS = {
+EDITS = {
     f"{edit.where.rpartition('/')[2]}={mutation.name}": edit
     for mutation in MUTATIONS
     for edit in mutation.edits
-    if edit.file.endswith(".py")
 } | {"story": mutants.SOONER}
+PYTHON_EDITS = {name: edit for name, edit in EDITS.items() if edit.file.endswith(".py")}
+C_EDITS = {name: edit for name, edit in EDITS.items() if edit.file.endswith(".c")}
 
 
 @pytest.mark.parametrize("group", grouped(MUTATIONS), ids=lambda group: group[0].name)
@@ -57,6 +60,22 @@ def test_edit_uses_names_that_exist_there(edit: Edit) -> None:
     module = set(symtable(text, edit.file, "exec").get_identifiers())
     assert assigned <= arguments
     assert read <= arguments | module | set(dir(builtins))
+
+
+@pytest.mark.parametrize("edit", C_EDITS.values(), ids=C_EDITS)
+def test_edit_in_c_uses_words_of_its_file(edit: Edit) -> None:
+    """Only make mutants compiles it; this finds what was renamed before that."""
+    words = [
+        set(re.findall(r"[A-Za-z_]\w*", re.sub(r'".*?"', "", text)))
+        for text in (edit.code, (mutants.ROOT / edit.file).read_text(encoding="utf-8"))
+    ]
+    assert words[0] - {"exit", "if", "return"} <= words[1]
+
+
+def test_row_that_hangs_fails_soon() -> None:
+    scope = {"case": CASES[0]}
+    exec(mutants.SOONER.code, scope)  # noqa: S102
+    assert scope["case"] == replace(CASES[0], wait_seconds=CASES[0].bound + 150)
 
 
 def test_every_mutation_has_a_name_of_its_own_and_rows_of_the_table() -> None:

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[3]
 STORY = "e2e/stories/test_failures.py"
 SOONER = Edit(  # a row that hangs must fail soon
     where=f"{STORY}:_followed",
-    code='case = type(case)(**{**vars(case), "wait_seconds": case.within + 150})',
+    code='case = type(case)(**{**vars(case), "wait_seconds": case.bound + 150})',
 )
 _LEFT_OUT = ignore_patterns(".venv", ".git", "__pycache__", ".*_cache", ".hypothesis", "build", "*.pyc")
 

@@ -307,8 +307,7 @@ MUTATIONS: Sequence[Mutation] = (
         "The hook that lets the other containers start fails when it runs again.",
         (
             "services/helper/src/install.c:is_installed",
-            "struct stat before;",
-            "if (stat(path, &before) == 0)",
+            "if (stat(path, &(struct stat){0}) == 0)",
             "    exit(1);",
         ),
         rows="recorder-killed-at-first",
@@ -436,7 +435,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "signals-kept",
         "The helper does not forward signals, so only SIGKILL ends a process.",
-        ("services/helper/src/signals.c:signals_take", "group = 0;"),
+        ("services/helper/src/signals.c:forward", "return;"),
         rows="cancel-outputs",
         spoils=f"{_TOLD_TO_END} cancel-inputs",
         late=True,
