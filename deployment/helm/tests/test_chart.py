@@ -63,6 +63,7 @@ USER_LIMITS = (
         "userLimits.cpuCores=7.5",
         "userLimits.ramGb=8",
         "userLimits.diskGb=9",
+        "userLimits.gpus=2",
     ),
 )
 EVERYTHING = (
@@ -440,6 +441,8 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
         ((*OIDC, "auth.oidc.introspection.existingSecret="), "introspection.existingSecret belong together"),
         (("userLimits.active.whenReached=drop",), "'/userLimits/active/whenReached': value must be one of"),
         (("userLimits.cpuCores=-1",), "'/userLimits/cpuCores'"),
+        (("executors.maxResources.cpuCores=0",), "'/executors/maxResources/cpuCores'"),
+        (("limits.taskObjectBytes=2000000",), "'/limits/taskObjectBytes'"),
         (("api.allowedOrigins={https://a.example/}",), "'/api/allowedOrigins/0'"),
         (("api.allowedOrigins={*}",), "'/api/allowedOrigins/0'"),
         (("images.pullPolicy=Sometimes",), "'/images/pullPolicy': value must be one of"),
@@ -612,12 +615,15 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
             *(
                 "executors.securityContext.runAsUser=1000",
                 "executors.rootDiskGb=20",
+                "executors.maxResources.ramGb=1.5",
+                "executors.maxResources.gpuCount=0",
                 r"executors.extendedResources.example\.org/fuse=1",
                 "ttlSecondsAfterFinished=5",
             ),
             *("terminationGracePeriodSeconds=7", "queue.maxActiveTasks=3", "queue.giveUpSeconds=60"),
             *("queue.kueueQueueName=lq", "pod.priorityClassName=low", "pod.activeDeadlineSeconds=99"),
             *("api.bodyBytes=1000", "api.bodySeconds=0.5"),
+            *("limits.executors=7", "limits.taskObjectBytes=300000"),
             *("serviceInfo.contactUrl=https://example.org", "filerRetryAttempts=0"),
         )
     )
@@ -632,6 +638,7 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
         "extendedResources": {"example.org/fuse": "1"},
         "securityContext": {"runAsUser": 1000},
         "imagePullPolicy": "Never",
+        "maxResources": {"cpuCores": 256, "ramGb": 1.5, "diskGb": 102400, "gpuCount": 0},
         "rootDiskGb": 20,
         "logBytes": 1024,
         "onError": "skip",
@@ -647,7 +654,7 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
     assert (document["pod"]["priorityClassName"], document["pod"]["activeDeadlineSeconds"]) == ("low", 99)
     assert (document["ttlSecondsAfterFinished"], document["terminationGracePeriodSeconds"]) == (5, 7)
     assert (document["limits"], document["filerRetryAttempts"]) == (
-        {"bodyBytes": 1000, "bodySeconds": 0.5},
+        {"bodyBytes": 1000, "bodySeconds": 0.5, "executors": 7, "taskObjectBytes": 300000},
         0,
     )
     assert document["serviceInfo"]["contactUrl"] == "https://example.org"
@@ -713,6 +720,7 @@ def test_limits_are_told_where_there_are_any():
         "cpuCores": 7.5,
         "ramGb": 8,
         "diskGb": 9,
+        "gpus": 2,
     }
 
 

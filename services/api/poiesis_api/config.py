@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.alias_generators import to_camel
 
 from poiesis_models import shared
+from poiesis_models.tes import EXECUTORS
 
 DEFAULT_PATH = "/etc/poiesis/config.json"
 
@@ -209,11 +210,23 @@ class Quantities(Section):
     memory: NonEmpty
 
 
+class MaxResources(Section):
+    """What one task may ask for at most: more than the largest node has is never scheduled."""
+
+    cpu_cores: int = Field(default=256, gt=0)
+    ram_gb: float = Field(default=4096, gt=0, allow_inf_nan=False, description="GB = 10**9 bytes")
+    disk_gb: float = Field(default=102_400, gt=0, allow_inf_nan=False, description="GB = 10**9 bytes")
+    gpu_count: int = Field(default=64, ge=0, description="GPUs of one executor")
+
+
 class Executors(Section):
     """Clients' own containers."""
 
     default_resources: Quantities = Field(
         default=Quantities(cpu="1", memory="2Gi"), description="where a task has no cpu_cores or no ram_gb"
+    )
+    max_resources: MaxResources = Field(
+        default=MaxResources(), description="a task that asks for more is refused with 400"
     )
     root_disk_gb: float = Field(
         default=0,
@@ -417,8 +430,17 @@ class ServiceInfo(Section):
 
 
 class Limits(Section):
-    """Of requests."""
+    """Of requests and of the tasks that they create."""
 
+    executors: int = Field(
+        default=100, gt=0, le=EXECUTORS, description="of one task; a task with more is refused with 400"
+    )
+    task_object_bytes: int = Field(
+        default=1024 * 1024,
+        ge=64 * 1024,
+        le=1536 * 1024,
+        description="of a task's Pod, with what Kubernetes adds to it; etcd accepts 1.5 MiB",
+    )
     body_bytes: int = Field(default=8 * 1024 * 1024, gt=0, description="a larger body is refused with 413")
     body_seconds: float = Field(
         default=60, gt=0, description="a body that has not come whole by then is refused with 408"
@@ -553,6 +575,12 @@ class UserLimits(Section):
     ram_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="likewise, 10**9 bytes")
     disk_gb: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="likewise, 10**9 bytes"
+    )
+    gpus: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="likewise, of the extended resources in backendParameters.gpuResource",
     )
 
 

@@ -19,6 +19,7 @@ from poiesis_api.grants import granted
 from poiesis_api.identity.authenticators import Authenticator
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import RequestRates
+from poiesis_api.object_limits import check_objects
 from poiesis_api.outages import Outage, WriteHealth
 from poiesis_api.parameters import supported
 from poiesis_api.postgres import Pool
@@ -88,7 +89,9 @@ async def _understood(body: bytes, caller: Caller, config: Document) -> _Underst
     def understand() -> _Understood:
         sent = parse_task(body)
         task, warnings = validate(sent, config)
-        return sent, task, warnings, granted(task, caller, config.storage.credentials)
+        credentials = granted(task, caller, config.storage.credentials)
+        check_objects(task, credentials, config)
+        return sent, task, warnings, credentials
 
     return await asyncio.to_thread(understand) if len(body) > LONG_BODY_BYTES else understand()
 

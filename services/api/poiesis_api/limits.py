@@ -8,7 +8,8 @@ from kubernetes.utils.quantity import parse_quantity
 from poiesis_api.config import RateLimit, TaskPodConfig, UserLimits
 from poiesis_api.errors import InvalidTask, LimitReached
 from poiesis_api.mounts import needs_volume
-from poiesis_models.tes import TesTaskRequest
+from poiesis_api.parameters import FIELD, configured
+from poiesis_models.tes import TesResources, TesTaskRequest
 
 UNLIMITED = 2**31 - 1
 RETRY_SECONDS = 30.0  # tasks end after minutes or hours: nobody knows when there is room
@@ -23,6 +24,7 @@ class Resources:
     cpu_cores: float
     ram_gb: float
     disk_gb: float
+    gpus: float = 0
 
 
 NOTHING = Resources(cpu_cores=0, ram_gb=0, disk_gb=0)
@@ -37,6 +39,7 @@ class Usage:
     cpu_cores: float
     ram_gb: float
     disk_gb: float
+    gpus: float = 0
 
 
 def reserved(task: TesTaskRequest, config: TaskPodConfig) -> Resources:
@@ -45,7 +48,16 @@ def reserved(task: TesTaskRequest, config: TaskPodConfig) -> Resources:
     cpu = asked.cpu_cores if asked and asked.cpu_cores else _number(default.cpu)
     ram = asked.ram_gb if asked and asked.ram_gb else _number(default.memory) / _GB
     disk = asked.disk_gb if asked and asked.disk_gb else config.volume.default_size_gb
-    return Resources(cpu_cores=cpu, ram_gb=ram, disk_gb=disk if needs_volume(task) else 0)
+    return Resources(
+        cpu_cores=cpu, ram_gb=ram, disk_gb=disk if needs_volume(task) else 0, gpus=gpus_of(asked, config)
+    )
+
+
+def gpus_of(resources: TesResources | None, config: TaskPodConfig) -> float:
+    """Return how many GPUs each executor gets, one executor after the other."""
+    asked = resources.backend_parameters or {} if resources else {}
+    extended = configured(config, asked).executors.extended_resources
+    return sum(_number(extended.get(name, "0")) for name in config.backend_parameters.gpu_resource)
 
 
 def _number(quantity: str) -> float:
@@ -87,7 +99,7 @@ def check(usage: Usage, wanted: Resources, limits: UserLimits) -> None:
         if limit is None or used + more <= limit:
             continue
         if more > limit:
-            field = f"resources.{name}"
+            field = FIELD if name == "gpus" else f"resources.{name}"
             raise InvalidTask(f"{field}: the task takes {more:g}, and one user may have {limit:g}", field)
         sentence = (
             f"your unfinished tasks take {used:g} {name}, this one {more:g}, and you may have {limit:g}"
@@ -117,7 +129,12 @@ def _queued(usage: Usage, limits: UserLimits) -> int:
 
 def _sum_limits(limits: UserLimits) -> tuple[tuple[str, float | None], ...]:
     """By the names in Usage and in Resources."""
-    return ("cpu_cores", limits.cpu_cores), ("ram_gb", limits.ram_gb), ("disk_gb", limits.disk_gb)
+    return (
+        ("cpu_cores", limits.cpu_cores),
+        ("ram_gb", limits.ram_gb),
+        ("disk_gb", limits.disk_gb),
+        ("gpus", limits.gpus),
+    )
 
 
 class RequestRates:

@@ -21,8 +21,8 @@ from poiesis_api.config import (
 from poiesis_api.grants import needed_by
 from poiesis_api.mounts import MountPlan, needs_volume, normal, plan_mounts
 from poiesis_api.parameters import configured
+from poiesis_api.storage_urls import url_scheme
 from poiesis_api.streaming import may_be_streamed
-from poiesis_api.validation import url_scheme
 from poiesis_models import labels, paths, s3credentials, shared
 from poiesis_models.plan import Plan
 from poiesis_models.s3credentials import S3Credentials

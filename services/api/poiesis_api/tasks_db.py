@@ -48,9 +48,9 @@ async def look(pool: Pool) -> DatabaseLook:
 _INSERT_TASK = """
 INSERT INTO task (id, owner, name, description, has_resources, cpu_cores, preemptible, ram_gb, disk_gb, zones,
                   backend_parameters_strict, recorder_token, recorder_token_hash, shared_with,
-                  reserved_cpu_cores, reserved_ram_gb, reserved_disk_gb, idempotency_key, request_digest,
-                  s3_credentials)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+                  reserved_cpu_cores, reserved_ram_gb, reserved_disk_gb, reserved_gpus, idempotency_key,
+                  request_digest, s3_credentials)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
 ON CONFLICT DO NOTHING RETURNING id
 """
 
@@ -151,7 +151,7 @@ _LOCK_OWNER = "SELECT pg_advisory_xact_lock(7053478, hashtext($1))"
 _USAGE = """
 SELECT count(*) AS unfinished, count(*) FILTER (WHERE submitted_at IS NULL) AS queued,
        coalesce(sum(reserved_cpu_cores), 0) AS cpu_cores, coalesce(sum(reserved_ram_gb), 0) AS ram_gb,
-       coalesce(sum(reserved_disk_gb), 0) AS disk_gb
+       coalesce(sum(reserved_disk_gb), 0) AS disk_gb, coalesce(sum(reserved_gpus), 0) AS gpus
   FROM task WHERE owner = $1 AND ended_at IS NULL
 """
 # Tasks are submitted in their order, so those that are there already have the places or will have them. To
@@ -183,6 +183,7 @@ def _insert_statement(task_id: UUID, new: NewTask) -> tuple[str, list[object]]:
         new.reserved.cpu_cores,
         new.reserved.ram_gb,
         new.reserved.disk_gb,
+        new.reserved.gpus,
         new.idempotency and new.idempotency.key,
         new.idempotency and new.idempotency.digest,
         new.credentials,
@@ -326,7 +327,8 @@ def _conditions(wanted: Filter, before: int | None) -> Iterator[tuple[str, objec
         # EXISTS becomes a join, which the index by value may lead; to plan dozens of them takes minutes.
         one = "EXISTS (SELECT" if number == 0 else "(SELECT true"
         yield f"AND {one} FROM task_tag g WHERE g.task_id = task.id AND g.key = $?", key
-        yield ("AND g.value = $?)", value) if value else (")", None)
+        # The index has the beginning of a value (migration 0008).
+        yield ("AND g.value = $? AND left(g.value, 256) = left($?, 256))", value) if value else (")", None)
 
 
 # Cancel: one's own tasks, and for administrators every one.

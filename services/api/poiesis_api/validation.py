@@ -5,19 +5,18 @@ Every refusal is an InvalidTask that names the field, the value and what would d
 
 import re
 from collections.abc import Iterator, Mapping
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from poiesis_api import parameters
-from poiesis_api.config import Filer, Sharing, TaskPodConfig
+from poiesis_api import image_names, limits, parameters
+from poiesis_api.config import Document, Sharing, TaskPodConfig
 from poiesis_api.errors import InvalidTask, MalformedBody, shown
 from poiesis_api.identity.caller import Caller
 from poiesis_api.mounts import (
     RESERVED,
     ancestors,
-    is_directory_input,
     is_inside,
     is_system_directory,
     is_unmountable,
@@ -25,7 +24,9 @@ from poiesis_api.mounts import (
     normal,
     wildcard_directories,
 )
-from poiesis_models import shared
+from poiesis_api.object_limits import check_strings
+from poiesis_api.storage_urls import certain_type, check_urls, url_shown
+from poiesis_models import globs
 from poiesis_models.tes import TesTaskRequest
 
 # Kept within what an index row of Postgres holds; no file system has longer paths in practice.
@@ -33,13 +34,19 @@ PATH_BYTES = 1024
 OUTPUT_URL_BYTES = 1536
 INPUT_URL_BYTES = 65536  # presigned URLs are long; a work list must fit a Secret
 TAG_KEY_BYTES = 512
-TAG_VALUE_BYTES = 2048
+TAG_VALUE_BYTES = 16 * 1024
 ENV_NAME_BYTES = 1024
 NAME_BYTES = 255  # of one segment of a path: Linux
 SHOWN_PROBLEMS = 5
 
+_KERNEL_TREES = ("/proc", "/sys", "/dev")
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  # an ordinary file system
+_SOURCES = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "stdin"))
+_SINKS = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "stdout", "stderr"))
+_DEVICES: Mapping[str, frozenset[str]] = {"stdin": _SOURCES, "stdout": _SINKS, "stderr": _SINKS}
+_STREAMS = tuple(_DEVICES)
+
 _ENV_NAME = re.compile(r"[ -<>-~]+")
-_IMAGE = re.compile(r"[!-~]+")
 _PREFIX_OF_PYDANTIC = re.compile(r"^(Value error|Assertion failed), ")
 
 
@@ -68,16 +75,23 @@ def field_path(location: tuple[int | str, ...]) -> str:
     return path.rstrip(".")
 
 
-def validate(task: TesTaskRequest, config: TaskPodConfig) -> tuple[TesTaskRequest, list[str]]:
-    """The task as it will run, and warnings for its system_logs. Raise InvalidTask."""
+def validate(task: TesTaskRequest, config: Document) -> tuple[TesTaskRequest, list[str]]:
+    """The task as it will run, and warnings for its system_logs. Raise InvalidTask.
+
+    `object_limits.check_objects` follows, once it is known which credentials the task gets.
+    """
     _check_sizes(task)
-    _check_executors(task)
+    _check_executors(task, config)
+    _check_patterns(task)
     _check_reserved(task)
+    _check_kernel_trees(task)
     _check_directories(task)
-    _check_files(task)
-    _check_urls(task, config)
+    _check_files(task, config)
+    _check_streams(task)
+    check_urls(task, config)
     task, ignored = _with_backend_parameters(task, config)
-    return task, [*_inferred_prefixes(task), *_double_stars(task), *ignored]
+    _check_resources(task, config)
+    return task, [*_inferred_prefixes(task), *_doubtful_paths(task), *ignored]
 
 
 def container_paths(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
@@ -85,7 +99,7 @@ def container_paths(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
     for index, source in enumerate(task.inputs or ()):
         yield f"inputs[{index}].path", normal(source.path)
     for index, output in enumerate(task.outputs or ()):
-        yield f"outputs[{index}].path", normal(output.directory if output.wildcard else output.path)
+        yield f"outputs[{index}].path", normal(output.directory if output.wildcard else output.place)
     for index, volume in enumerate(task.volumes or ()):
         yield f"volumes[{index}]", normal(volume)
     for index, executor in enumerate(task.executors):
@@ -99,10 +113,10 @@ def _sentence(problem: ErrorDetails) -> str:
     field = field_path(problem["loc"]) or "the body"
     message = _PREFIX_OF_PYDANTIC.sub("", problem["msg"])
     value = problem["input"]
-    told = problem["type"] == "missing" or (repr(value) in message and problem["type"] == "value_error")
-    if told or not isinstance(value, str | int | float):
+    complete = problem["type"] == "missing" or (repr(value) in message and problem["type"] == "value_error")
+    if complete or not isinstance(value, str | int | float):
         return f"{field}: {message}"
-    return f"{field}: {message}, got {shown(value)}"
+    return f"{field}: {message}, got {url_shown(value) if isinstance(value, str) else shown(value)}"
 
 
 def _check_sizes(task: TesTaskRequest) -> None:
@@ -123,19 +137,36 @@ def _check_sizes(task: TesTaskRequest) -> None:
 def _at_most(field: str, value: str, limit: int) -> None:
     size = len(value.encode())
     if size > limit:
-        raise InvalidTask(f"{field}: {shown(value)} has {size} bytes; at most {limit} are possible", field)
+        raise InvalidTask(
+            f"{field}: {url_shown(value)} has {size} bytes; at most {limit} are accepted", field
+        )
 
 
-def _check_executors(task: TesTaskRequest) -> None:
+def _check_executors(task: TesTaskRequest, config: Document) -> None:
+    most = config.limits.executors
+    if len(task.executors) > most:
+        raise InvalidTask(
+            f"executors: the task has {len(task.executors)}; at most {most} are accepted (limits.executors)",
+            "executors",
+        )
+    check_strings(task)
     for index, executor in enumerate(task.executors):
         field = f"executors[{index}].image"
-        if not _IMAGE.fullmatch(executor.image):
-            raise InvalidTask(f"{field}: {shown(executor.image)} is not an image reference", field)
+        problem = image_names.problem(executor.image)
+        if problem is not None:
+            raise InvalidTask(f"{field}: {shown(executor.image)} is not an image reference: {problem}", field)
         for name in executor.env or ():
             field = f"executors[{index}].env"
             _at_most(field, name, ENV_NAME_BYTES)
             if not _ENV_NAME.fullmatch(name):
                 raise InvalidTask(f"{field}: {shown(name)} is not the name of a variable", field)
+
+
+def _check_patterns(task: TesTaskRequest) -> None:
+    for index, output in enumerate(task.outputs or ()):
+        field, problem = f"outputs[{index}].path", globs.problem(output.path)
+        if problem is not None:
+            raise InvalidTask(f"{field}: {shown(output.path)} cannot be understood: {problem}", field)
 
 
 def _check_reserved(task: TesTaskRequest) -> None:
@@ -145,12 +176,26 @@ def _check_reserved(task: TesTaskRequest) -> None:
                 raise InvalidTask(f"{field}: {path!r} lies in {directory}, which Poiesis uses itself", field)
 
 
+def _check_kernel_trees(task: TesTaskRequest) -> None:
+    """Nothing can be mounted or kept there, and a working directory there may lead out of the container."""
+    for field, path in container_paths(task):
+        devices = _DEVICES.get(field.rpartition(".")[2], frozenset())
+        tree = next((one for one in _KERNEL_TREES if is_inside(path, one)), None)
+        if tree is None or is_inside(path, _SHARED_MEMORY) or path in devices:
+            continue
+        accepted = ", ".join(sorted({*devices, _SHARED_MEMORY}))
+        raise InvalidTask(
+            f"{field}: {shown(path)} lies in {tree}, which the kernel makes (accepted there: {accepted})",
+            field,
+        )
+
+
 def _check_directories(task: TesTaskRequest) -> None:
     named = dict(named_directories(task))
     for field, path in named.items():
         if is_unmountable(path):
             raise InvalidTask(
-                f"{field}: {path!r} is a system directory of the image and cannot be replaced; "
+                f"{field}: {shown(path)} is a system directory of the image and cannot be replaced; "
                 "name a directory of its own, for example /data",
                 field,
             )
@@ -164,18 +209,21 @@ def _check_directories(task: TesTaskRequest) -> None:
             )
 
 
-def _check_files(task: TesTaskRequest) -> None:
-    """No two inputs for one path, and nothing below an input that is a file."""
+def _check_files(task: TesTaskRequest, config: TaskPodConfig) -> None:
+    """No two inputs for one path, and nothing below an input that is certainly a file."""
     sources: dict[str, str] = {}
     files: dict[str, str] = {}
     for index, source in enumerate(task.inputs or ()):
         field, path = f"inputs[{index}].path", normal(source.path)
         if path in sources:
-            raise InvalidTask(f"{field}: {path!r} is the path of {sources[path]} too", field)
+            raise InvalidTask(
+                f"{field}: {shown(path)} is the path of {sources[path]} too; give one of them another path",
+                field,
+            )
         sources[path] = field
-        if not is_directory_input(source):
+        if certain_type(source, config) == "FILE":
             files[path] = field
-    directories = (*named_directories(task), *wildcard_directories(task))
+    directories = (*named_directories(task), *wildcard_directories(task), *_workdirs(task))
     for field, path in directories:
         _refuse_below_file(field, (path, *ancestors(path)), files)
     for field, path in container_paths(task):
@@ -188,60 +236,56 @@ def _refuse_below_file(
     for path in chain:
         if path in files:
             raise InvalidTask(
-                f"{field}: {path!r} would be a directory, but {files[path]} makes it a file", field
+                f"{field}: {shown(path)} would be a directory, but {files[path]} makes it a file", field
             )
 
 
-def _check_urls(task: TesTaskRequest, config: TaskPodConfig) -> None:
-    input_schemes, output_schemes = sorted(config.input_filers), sorted(config.output_filers)
+def _workdirs(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
+    for index, executor in enumerate(task.executors):
+        if executor.workdir is not None:
+            yield f"executors[{index}].workdir", normal(executor.workdir)
+
+
+def _check_streams(task: TesTaskRequest) -> None:
+    """A stream is a file, so no directory that the task names or that holds one of its inputs."""
+    directories = {path: field for field, path in (*named_directories(task), *_workdirs(task))}
     for index, source in enumerate(task.inputs or ()):
-        if source.literal is None:
-            field, url = f"inputs[{index}].url", source.url or ""
-            _check_scheme(field, url, input_schemes)
-            _check_shared(field, url, config.input_filers[url_scheme(url)], writing=False)
-        elif config.literal_filer is None:
-            raise InvalidTask(
-                f"inputs[{index}].content: no filer is configured for inputs", f"inputs[{index}].content"
-            )
-    for index, output in enumerate(task.outputs or ()):
-        field = f"outputs[{index}].url"
-        _check_scheme(field, output.url, output_schemes)
-        _check_shared(field, output.url, config.output_filers[url_scheme(output.url)], writing=True)
+        for path in ancestors(normal(source.path)):
+            directories.setdefault(path, f"inputs[{index}].path")
+    for index, executor in enumerate(task.executors):
+        for name in _STREAMS:
+            path = getattr(executor, name)
+            if path is not None:
+                _check_stream(f"executors[{index}].{name}", path, directories)
 
 
-def _check_shared(field: str, url: str, filer: Filer, *, writing: bool) -> None:
-    """A file:// URL has to name what lies in a shared volume of its filer, if that has any."""
-    if url_scheme(url) != "file" or not filer.shared_volumes:
+def _check_stream(field: str, path: str, directories: Mapping[str, str]) -> None:
+    if path.endswith("/"):
+        raise InvalidTask(f"{field} must name a file, got {shown(path)}", field)
+    if path in directories:
+        raise InvalidTask(
+            f"{field}: {shown(path)} must be a file, but {directories[path]} makes it a directory", field
+        )
+
+
+def _check_resources(task: TesTaskRequest, config: TaskPodConfig) -> None:
+    """What no node has would wait indefinitely, and keep a place in the queue."""
+    asked, most = task.resources, config.executors.max_resources
+    if asked is None:
         return
-    try:
-        volume = shared.volume_of(shared.file_path(url), filer.shared)
-    except shared.NotAFileUrl as error:
-        raise InvalidTask(f"{field}: {shown(url)} is no file: {error}", field) from error
-    usable = [one.prefix for one in filer.shared if one.writable or not writing]
-    if volume is None or volume.prefix not in usable:
-        what = "can be written" if writing else "can be read"
+    for name in ("cpu_cores", "ram_gb", "disk_gb"):
+        _refuse_more(f"resources.{name}", getattr(asked, name) or 0, getattr(most, name), name)
+    if asked.backend_parameters:
+        gpus = limits.gpus_of(asked, config)
+        _refuse_more(parameters.FIELD, gpus, most.gpu_count, "gpu_count")
+
+
+def _refuse_more(field: str, asked: float, most: float, name: str) -> None:
+    if asked > most:
+        setting = f"executors.maxResources.{to_camel(name)}"
         raise InvalidTask(
-            f"{field}: {shown(url)} is not below a path that {what}: {', '.join(usable) or 'there is none'}",
-            field,
+            f"{field}: the task asks for {asked:g}; this server accepts at most {most:g} ({setting})", field
         )
-
-
-def _check_scheme(field: str, url: str, supported: list[str]) -> None:
-    if url_scheme(url) not in supported:
-        raise InvalidTask(
-            f"{field}: {shown(url)} cannot be served; schemes that can: {', '.join(supported) or 'none'}",
-            field,
-        )
-
-
-def url_scheme(url: str) -> str:
-    """Lower case; "" if there is none. A bare absolute path is a file (TES 1.1, tesInput.url)."""
-    if url.startswith("/"):
-        return "file"
-    try:
-        return urlsplit(url).scheme
-    except ValueError:  # brackets that are no IPv6 address
-        return ""
 
 
 def _inferred_prefixes(task: TesTaskRequest) -> Iterator[str]:
@@ -249,17 +293,24 @@ def _inferred_prefixes(task: TesTaskRequest) -> Iterator[str]:
         if output.wildcard and output.path_prefix is None:
             yield (
                 f"outputs[{index}].path_prefix is missing, though path {shown(output.path)} has wildcards:"
-                f" {shown(output.prefix)} is taken for it"
+                f" {shown(output.directory)} is used"
             )
 
 
-def _double_stars(task: TesTaskRequest) -> Iterator[str]:
+def _doubtful_paths(task: TesTaskRequest) -> Iterator[str]:
+    """How a path was read that its sender may have meant in another way."""
     for index, output in enumerate(task.outputs or ()):
-        if output.wildcard and "**" in output.path:
+        named = f"outputs[{index}].path {shown(output.path)}"
+        reading, escape = globs.reading(output.path), globs.needless_escape(output.path)
+        if reading is globs.Reading.PATTERN and "**" in output.path:
+            yield f"{named}: '**' is treated as '*' and does not match '/'; to send a directory tree, name it"
+        if reading is globs.Reading.EITHER and output.path_prefix is None:
             yield (
-                f"outputs[{index}].path: ** in {shown(output.path)} is what * is, which does not cross /;"
-                " for all below a directory send the directory"
+                f"{named} is read as a pattern, and as a name if a file is called"
+                f" {shown(globs.unescaped(output.path))}; a backslash before '[' and ']' makes it a name only"
             )
+        if escape is not None:
+            yield f"{named}: the backslash of {shown(escape)} is removed (for a backslash write two)"
 
 
 def _with_backend_parameters(task: TesTaskRequest, config: TaskPodConfig) -> tuple[TesTaskRequest, list[str]]:

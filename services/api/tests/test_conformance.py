@@ -94,7 +94,7 @@ async def test_a_missing_path_prefix_is_said_in_the_system_logs(client):
     task = await full(client, await create(client, outputs=[output]))
     assert task["outputs"] == [output]
     ((line,),) = [log["system_logs"] for log in task["logs"]]
-    assert line.endswith("'/out' is taken for it")
+    assert line.endswith("'/out' is used")
 
 
 @pytest.mark.integration

@@ -35,31 +35,31 @@ REFUSED = [
     ),
     (
         "an input in an input",
-        task(inputs=[source("/a"), source("/a/b")]),
+        task(inputs=[source("/a", type="FILE"), source("/a/b")]),
         "inputs[1].path",
         "makes it a file",
     ),
     (
         "a volume that is a file",
-        task(inputs=[source("/a/b")], volumes=["/a/b"]),
+        task(inputs=[{"path": "/a/b", "content": "x"}], volumes=["/a/b"]),
         "volumes[0]",
         "inputs[0].path makes it a file",
     ),
     (
         "an output in a file",
-        task(inputs=[source("/a/b")], outputs=[source("/a/b/c")]),
+        task(inputs=[source("/a/b", url="https://h/k")], outputs=[source("/a/b/c")]),
         "outputs[0].path",
         "'/a/b'",
     ),
     (
         "a pattern in a file",
-        task(inputs=[source("/a/b")], outputs=[source("/a/b/*", path_prefix="/a")]),
+        task(inputs=[source("/a/b", type="FILE")], outputs=[source("/a/b/*", path_prefix="/a")]),
         "outputs[0].path",
         "'/a/b'",
     ),
     (
         "a stream in a file",
-        task(inputs=[source("/a")], executor={"stdout": "/a/o"}),
+        task(inputs=[source("/a", type="FILE")], executor={"stdout": "/a/o"}),
         "executors[0].stdout",
         "'/a'",
     ),
@@ -86,7 +86,7 @@ REFUSED = [
         "an input scheme",
         task(inputs=[source("/a/b", url="gs://b/k")]),
         "inputs[0].url",
-        "'gs://b/k' cannot be served; schemes that can: http, https, s3",
+        "unsupported URL scheme 'gs' in 'gs://b/k' (supported: http, https, s3)",
     ),
     ("no scheme", task(inputs=[source("/a/b", url="/mnt/x")]), "inputs[0].url", "'/mnt/x'"),
     ("a broken URL", task(inputs=[source("/a/b", url="http://[")]), "inputs[0].url", "'http://['"),
@@ -94,13 +94,13 @@ REFUSED = [
         "an output scheme",
         task(outputs=[source("/a/b", url="https://b/k")]),
         "outputs[0].url",
-        "schemes that can: s3",
+        "unsupported URL scheme 'https' in 'https://b/k' (supported: s3)",
     ),
     ("an image with a space", task(executor={"image": "a b"}), "executors[0].image", "'a b'"),
     ("a variable's name", task(executor={"env": {"\u00e4": ""}}), "executors[0].env", "'\u00e4'"),
     ("a long path", task(volumes=["/a" * 600]), "volumes[0]", "1200 bytes"),
     ("a long name", task(volumes=["/" + "a" * 256]), "volumes[0]", "256 bytes"),
-    ("a long tag", task(tags={"k": "\u00e4" * 1025}), "tags.k", "2050 bytes"),
+    ("a long tag", task(tags={"k": "\u00e4" * 8193}), "tags.k", "16386 bytes"),
     ("a long URL", task(outputs=[source("/a/b", url="s3://" + "b" * 1600)]), "outputs[0].url", "1605 bytes"),
 ]
 
@@ -131,12 +131,16 @@ def sharing(config):
 @pytest.mark.parametrize(
     ("request_", "field", "words"),
     [
-        (task(inputs=[source("/a/b", url="/etc/passwd")]), "inputs[0].url", "can be read: /nfs/in, /nfs/out"),
+        (
+            task(inputs=[source("/a/b", url="/etc/passwd")]),
+            "inputs[0].url",
+            "can be read (/nfs/in, /nfs/out)",
+        ),
         (task(inputs=[source("/a/b", url="file:///nfs/inner/x")]), "inputs[0].url", "can be read"),
         (task(inputs=[source("/a/b", url="file:///nfs/in/../out")]), "inputs[0].url", "'..'"),
         (task(inputs=[source("/a/b", url="file:///nfs/in/%2e%2e/out")]), "inputs[0].url", "'..'"),
         (task(inputs=[source("/a/b", url="file://nas/nfs/in/x")]), "inputs[0].url", "without a host"),
-        (task(outputs=[source("/a/b", url="/nfs/in/x")]), "outputs[0].url", "can be written: /nfs/out"),
+        (task(outputs=[source("/a/b", url="/nfs/in/x")]), "outputs[0].url", "can be written (/nfs/out)"),
     ],
 )
 def test_a_file_has_to_be_in_a_shared_volume_and_an_output_in_a_writable_one(config, request_, field, words):
@@ -157,6 +161,7 @@ def test_files_in_shared_volumes_are_accepted_as_urls_and_as_bare_paths(config):
 ACCEPTED = [
     task(),
     task(inputs=[source("/a", type="DIRECTORY"), source("/a/b")]),
+    task(inputs=[source("/a"), source("/a/b")]),
     task(inputs=[source("/a/b", url="HTTPS://x/y")]),
     task(inputs=[{"path": "/a/b", "content": ""}]),
     task(inputs=[{"path": "/a/b", "content": "x", "url": "gs://ignored"}]),
@@ -180,7 +185,7 @@ def test_a_pattern_without_prefix_is_taken_from_the_directory_before_it(config):
     accepted, warnings = validate(request_, config)
     assert accepted == request_
     assert warnings == [
-        "outputs[0].path_prefix is missing, though path '/a/b/*/c?.txt' has wildcards: '/a/b' is taken for it"
+        "outputs[0].path_prefix is missing, though path '/a/b/*/c?.txt' has wildcards: '/a/b' is used"
     ]
 
 
@@ -192,8 +197,8 @@ def test_two_stars_are_one_and_that_is_said(config):
         request_,
         [
             (
-                "outputs[0].path: ** in '/a/**.txt' is what * is, which does not cross /;"
-                " for all below a directory send the directory"
+                "outputs[0].path '/a/**.txt': '**' is treated as '*' and does not match '/';"
+                " to send a directory tree, name it"
             )
         ],
     )

@@ -272,7 +272,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- if float64 $given.requests.perSecond -}}
 {{- $_ := set $limits "requests" (dict "perSecond" (float64 $given.requests.perSecond) "burst" $given.requests.burst) -}}
 {{- end -}}
-{{- range list "cpuCores" "ramGb" "diskGb" -}}
+{{- range list "cpuCores" "ramGb" "diskGb" "gpus" -}}
 {{- include "poiesis.setIfAny" (list $limits . (float64 (index $given .))) -}}
 {{- end -}}
 {{- $limits | toJson -}}
@@ -370,6 +370,12 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- $_ := set $executors "extendedResources" $extended -}}
 {{- $_ := set $executors "defaultResources" (include "poiesis.quantities" $values.executors.defaultResources | fromJson) -}}
 {{- $_ := set $executors "rootDiskGb" (float64 $values.executors.rootDiskGb) -}}
+{{- $most := $values.executors.maxResources -}}
+{{- $_ := set $executors "maxResources" (dict
+    "cpuCores" $most.cpuCores
+    "ramGb" (float64 $most.ramGb)
+    "diskGb" (float64 $most.diskGb)
+    "gpuCount" $most.gpuCount) -}}
 {{- $_ := set $executors "onError" $values.executors.onExecutorError -}}
 {{- include "poiesis.setIfAny" (list $executors "imagePullPolicy" $values.executors.imagePullPolicy) -}}
 {{- $resources := dict -}}
@@ -410,7 +416,11 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
     "queue" $queue
     "backendParameters" $values.backendParameters
     "serviceInfo" $info
-    "limits" (dict "bodyBytes" $values.api.bodyBytes "bodySeconds" (float64 $values.api.bodySeconds))
+    "limits" (dict
+      "bodyBytes" $values.api.bodyBytes
+      "bodySeconds" (float64 $values.api.bodySeconds)
+      "executors" $values.limits.executors
+      "taskObjectBytes" $values.limits.taskObjectBytes)
     "userLimits" (include "poiesis.userLimits" . | fromJson)
     "auth" (include "poiesis.auth" . | fromJson)
     "http" (dict

@@ -1,0 +1,147 @@
+"""What the kernel and Kubernetes accept of a task's containers: counted on the objects themselves. Pure.
+
+The size is an estimate on the safe side: JSON is longer than what etcd stores, and what Kubernetes adds is
+counted by its form. ADR 0021 has the reasons for the limits.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from uuid import UUID
+
+from poiesis_api.config import Document
+from poiesis_api.errors import InvalidTask, shown
+from poiesis_api.taskpod import Manifest, Task, task_objects
+from poiesis_models.tes import TesExecutor, TesTaskRequest
+
+# Linux, exec(2): MAX_ARG_STRLEN (of an argument, and of NAME=value), with the NUL that ends it.
+STRING_BYTES = 128 * 1024
+# All of them with a pointer each: a quarter of the usual stack of 8 MiB, less what an image sets itself.
+STRINGS_BYTES = 2 * 1024 * 1024 - 128 * 1024
+_POINTER_BYTES = 8
+
+_STATUS_BYTES = 1280  # of one container: image, identifiers, times, termination message, and defaults
+_FIELD_BYTES = len('"f:":{},')  # of one field in managedFields
+_KEY_BYTES = len('"k:{}":{".":{}},')  # of one item of a list that is merged by a key
+_MERGE_KEYS = {
+    "containers": "name",
+    "initContainers": "name",
+    "env": "name",
+    "imagePullSecrets": "name",
+    "volumes": "name",
+    "volumeMounts": "mountPath",
+}
+_ID = UUID(int=0)
+_SHORTER = "use fewer or shorter executors, arguments, variables and paths"
+
+
+def check_strings(task: TesTaskRequest) -> None:
+    """Raise InvalidTask for an argument or variable that no program can be started with."""
+    for index, executor in enumerate(task.executors):
+        for field, name, text in _strings_of(index, executor):
+            size = _bytes(text)
+            if size > STRING_BYTES:
+                raise InvalidTask(
+                    f"{field}{name} has {size - 1} bytes; the kernel accepts at most {STRING_BYTES - 1}"
+                    " (send the text as an input with content or url, and pass its path)",
+                    field,
+                )
+
+
+def check_objects(task: TesTaskRequest, credentials: Collection[str], config: Document) -> None:
+    """Raise InvalidTask for a task whose Pod Kubernetes could not store or no node could start.
+
+    `credentials`: names of the S3 credentials that the task gets.
+    """
+    limit = config.limits.task_object_bytes
+    if len(task.executors) > 1:  # what all executors have is counted before it is made for all
+        first = task.model_copy(update={"executors": task.executors[:1]})
+        mounts = [one.get("volumeMounts", []) for one in _containers(_job(first, credentials, config))]
+        _check_size(len(task.executors) * max(map(_json_bytes, mounts)), limit)
+    job = _job(task, credentials, config)
+    for container in _containers(job):
+        _check_container(container)
+    _check_size(stored_bytes(job), limit)
+
+
+def _job(task: TesTaskRequest, credentials: Collection[str], config: Document) -> Manifest:
+    placeholder = Task(id=_ID, request=task, recorder_token="", credentials=frozenset(credentials))
+    return task_objects(placeholder, config).job
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise InvalidTask(
+            f"executors: the task is too large for Kubernetes: its Pod has about {size} bytes; at most {limit}"
+            f" are accepted (limits.taskObjectBytes); {_SHORTER}",
+            "executors",
+        )
+
+
+def stored_bytes(job: Manifest) -> int:
+    """Return about how many bytes a Job's Pod has at its end: manifest, managedFields and status."""
+    status = sum(_STATUS_BYTES + _json_bytes(one.get("volumeMounts", [])) for one in _containers(job))
+    return _json_bytes(job) + _managed_bytes(job) + status
+
+
+def _strings_of(index: int, executor: TesExecutor) -> Iterator[tuple[str, str, str]]:
+    """Field, what is added to it in messages, and the string as the kernel gets it."""
+    for number, argument in enumerate(executor.command):
+        yield f"executors[{index}].command[{number}]", "", argument
+    for name, value in (executor.env or {}).items():
+        yield f"executors[{index}].env", f"[{shown(name)}]", f"{name}={value}"
+
+
+def _containers(job: Manifest) -> list[Manifest]:
+    spec = job["spec"]["template"]["spec"]
+    return [*spec["initContainers"], *spec["containers"]]
+
+
+def _check_container(container: Manifest) -> None:
+    """The helper is started with the executor's argv behind its own; the recorder has a hook as well."""
+    hook = container.get("lifecycle", {}).get("postStart", {}).get("exec", {}).get("command", [])
+    argv = max(hook, [_unescaped(one) for one in container.get("command", [])], key=_bytes_of)
+    env = [f"{one['name']}={_unescaped(one.get('value', ''))}" for one in container.get("env", [])]
+    longest, total = max(map(_bytes, [*argv, *env]), default=0), _bytes_of(argv) + _bytes_of(env)
+    if longest > STRING_BYTES or total > STRINGS_BYTES:
+        found, limit = (
+            (f"an argument or variable of {longest}", STRING_BYTES)
+            if longest > STRING_BYTES
+            else (f"arguments and variables of {total}", STRINGS_BYTES)
+        )
+        raise InvalidTask(
+            f"executors: the container {container['name']} of this task would get {found} bytes, of which the"
+            f" kernel accepts at most {limit}; {_SHORTER}",
+            "executors",
+        )
+
+
+def _bytes(text: str) -> int:
+    """With the NUL that ends it."""
+    return len(text.encode()) + 1
+
+
+def _bytes_of(strings: Iterable[str]) -> int:
+    return sum(_bytes(one) + _POINTER_BYTES for one in strings)
+
+
+def _unescaped(text: str) -> str:
+    """Undo `taskpod.literal`."""
+    return text.replace("$$", "$")
+
+
+def _json_bytes(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _managed_bytes(value: object, name: str = "") -> int:
+    """Return the size of the managedFields entry of whoever sent `value` (server-side apply, FieldsV1)."""
+    if isinstance(value, dict):
+        return sum(len(key) + _FIELD_BYTES + _managed_bytes(one, key) for key, one in value.items())
+    if isinstance(value, list) and name in _MERGE_KEYS:
+        key = _MERGE_KEYS[name]
+        return sum(
+            _KEY_BYTES + len(json.dumps({key: one[key]})) + _managed_bytes(one)
+            for one in value
+            if isinstance(one, dict)
+        )
+    return 0

@@ -1,0 +1,66 @@
+import pytest
+
+from poiesis_api.image_names import problem
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "busybox",
+        "busybox:1.37",
+        "library/busybox:latest",
+        "quay.io/biocontainers/samtools:1.19--h50ea8bc_0",
+        "ghcr.io/a/b/c_d/e__f/g--h.i:T_a-g.1",
+        f"busybox@{DIGEST}",
+        f"registry.example.org:5000/a/b:1@{DIGEST}",
+        "localhost/a",
+        "localhost:5000/a",
+        "[2001:db8::1]:5000/a:b",
+        "10.0.0.1:22/x",
+        "REGISTRY/a",
+        "a" * 255,
+        "busybox@sha512:" + "0" * 128,
+    ],
+)
+def test_a_reference_that_runtimes_parse_is_accepted(reference):
+    assert problem(reference) is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("a b", "spaces"),
+        (" busybox", "spaces"),
+        ("busybox\n", "spaces"),
+        ("büsybox", "printable ASCII"),
+        ("docker://busybox", "no scheme"),
+        ("https://quay.io/a/b", "no scheme"),
+        ("Busybox", "must be lower case"),
+        ("quay.io/Bio/samtools", "must be lower case"),
+        ("busybox:", "'' is not a tag"),
+        ("busybox:-1", "is not a tag"),
+        ("busybox:1:2", "is not a tag"),
+        ("busybox:" + "1" * 129, "is not a tag"),
+        (":latest", "'' is not a repository"),
+        ("quay.io/", "'' is not a repository"),
+        ("/busybox", "is not a repository"),
+        ("a//b", "is not a repository"),
+        ("-busybox", "is not a repository"),
+        ("a..b", "is not a repository"),
+        ("a/b-", "is not a repository"),
+        ("$(image)", "is not a repository"),
+        ("-x.example/a", "is not a registry's host"),
+        ("host:port/a", "is not a registry's host"),
+        ("busybox@sha256:abc", "is not sha256:"),
+        (f"busybox@{DIGEST.upper()}", "is not sha256:"),
+        ("busybox@latest", "is not sha256:"),
+        ("busybox@", "is not sha256:"),
+        (f"a@{DIGEST}@{DIGEST}", "is not sha256:"),
+        ("a" * 256, "256 characters"),
+        ("0123456789abcdef" * 4, "an image's identifier"),
+    ],
+)
+def test_a_reference_that_no_runtime_parses_has_a_reason(reference, words):
+    assert words in (problem(reference) or "")
