@@ -86,7 +86,7 @@ async def test_an_image_that_was_pulled_is_told_with_its_size_and_the_time_it_to
 
 async def test_a_task_that_no_node_can_run_says_so_while_it_waits(client: TesClient, images: Images) -> None:
     task_id = await client.create(
-        {"executors": [sh(images.busybox, "true")], "resources": {"cpu_cores": 1000}}
+        {"executors": [sh(images.busybox, "true")], "resources": {"cpu_cores": 250}}
     )
 
     async def told() -> bool:

@@ -38,9 +38,13 @@ def task(**fields: Any) -> dict[str, Any]:
         (task(inputs=[{"url": "s3://b/k", "path": "/x", "type": "LINK"}]), ("inputs", 0, "type")),
         (task(inputs=[{"content": "x" * (CONTENT_BYTES + 1), "path": "/x"}]), ("inputs", 0, "content")),
         (task(inputs=[{"content": "x", "path": "/x", "type": "DIRECTORY"}]), ("inputs", 0)),
+        (task(inputs=[{"content": "x", "path": "/x/"}]), ("inputs", 0)),
+        (task(inputs=[{"url": "s3://b/k", "path": "/x/", "type": "FILE"}]), ("inputs", 0)),
+        (task(inputs=[{"url": "s3://b/k", "path": "/"}]), ("inputs", 0)),
         (task(outputs=[{"path": "/x"}]), ("outputs", 0, "url")),
         (task(outputs=[{"url": "s3://b/k"}]), ("outputs", 0, "path")),
         (task(outputs=[{"url": "s3://b/k", "path": "x"}]), ("outputs", 0, "path")),
+        (task(outputs=[{"url": "s3://b/k", "path": r"/a/\.\./b"}]), ("outputs", 0)),
         (task(outputs=[{"url": "s3://b/k", "path": "/a/*", "path_prefix": "/b"}]), ("outputs", 0)),
         (task(outputs=[{"url": "s3://b/k", "path": "/a/*", "path_prefix": "a"}]), ("outputs", 0)),
         (task(outputs=[{"url": "s3://b/k", "path": "/a/*", "path_prefix": "/a//"}]), ("outputs", 0)),
@@ -101,3 +105,52 @@ def test_content_wins_over_url_unless_it_is_empty(content: str | None, url: str 
 )
 def test_an_output_knows_the_directory_that_holds_it(path: str, directory: str):
     assert TesOutput(url="s3://b/k", path=path).directory == directory
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"content": "x"}, "FILE"),
+        ({"content": "x", "url": "s3://b/d/"}, "FILE"),
+        ({"url": "s3://b/k", "type": "FILE"}, "FILE"),
+        ({"url": "s3://b/k", "type": "DIRECTORY"}, "DIRECTORY"),
+        ({"url": "s3://b/k", "path": "/x/"}, "DIRECTORY"),
+        ({"url": "s3://b/d/"}, "DIRECTORY"),
+        ({"url": "s3://b"}, "DIRECTORY"),
+        ({"url": "s3://b/d/", "type": "FILE"}, "DIRECTORY"),
+        ({"url": "s3://b/k"}, None),
+        ({"url": "https://h/d/"}, None),
+        ({"url": "/nfs/d/"}, None),
+    ],
+)
+def test_an_input_is_certainly_a_file_or_a_directory_or_neither(fields: dict[str, Any], expected: str | None):
+    assert TesInput.model_validate({"path": "/x"} | fields).certain_type == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "wildcard", "place", "directory"),
+    [
+        (r"/out/sample\[1\].txt", False, "/out/sample[1].txt", "/out"),
+        (r"/run\[1\]/x", False, "/run[1]/x", "/run[1]"),
+        (r"/run\[1\]/*", True, r"/run\[1\]/*", "/run[1]"),
+        ("/out/sample[1].txt", True, "/out/sample[1].txt", "/out"),
+        ("/out/a[b", False, "/out/a[b", "/out"),
+    ],
+)
+def test_an_output_is_a_place_or_a_pattern(path: str, wildcard: bool, place: str, directory: str):
+    output = TesOutput(url="s3://b/k", path=path)
+    assert (output.wildcard, output.place, output.directory) == (wildcard, place, directory)
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "prefix"),
+    [
+        ("/a/*", "/a", "/a"),
+        ("/a/*", None, None),
+        ("/a/b", "/x", None),
+        (r"/r\[1\]/*", "/r[1]", "/r[1]"),
+        (r"/r\[1\]/*", r"/r\[1\]", "/r[1]"),
+    ],
+)
+def test_a_prefix_is_that_of_the_matches(path: str, sent: str | None, prefix: str | None):
+    assert TesOutput(url="s3://b/k", path=path, path_prefix=sent).prefix == prefix

@@ -574,6 +574,18 @@ async def test_tags_are_zipped_by_index(client, query, found):
     assert {names[task["id"]] for task in (await response.json())["tasks"]} == found
 
 
+@pytest.mark.parametrize(
+    "long", ["v" * 5000, "".join(map(chr, range(0x4E00, 0x5E00)))], ids=["ascii", "12 kB"]
+)
+async def test_a_long_tag_value_is_stored_and_found(client, long):
+    tags = {"k": long, "other": long + "x"}
+    task = await create(client, {**SMALL, "tags": tags})
+    await create(client, {**SMALL, "tags": {"k": long + "y"}})
+    assert (await (await client.get(f"{BASE}/tasks/{task}?view=BASIC")).json())["tags"] == tags
+    found = await listed(client, tag_key="k", tag_value=long[:600])
+    assert found == {"tasks": []}
+
+
 async def test_states_filter(client):
     queued, canceled = await create(client), await create(client)
     await client.post(f"{BASE}/tasks/{canceled}:cancel")

@@ -8,7 +8,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from poiesis_api import queue_db, tasks_db
 from poiesis_api.app import BASE, make_app
-from poiesis_api.config import UserLimits
+from poiesis_api.config import Document, UserLimits
 from poiesis_api.documents import View
 from poiesis_api.errors import InvalidTask, LimitReached
 from poiesis_api.handlers import Services
@@ -31,7 +31,7 @@ from poiesis_models.tes import TesTaskRequest
 
 TASK = {"executors": [{"image": "busybox", "command": ["true"]}]}
 REQUEST = TesTaskRequest.model_validate(TASK)
-USAGE = Usage(unfinished=4, queued=3, cpu_cores=8, ram_gb=16, disk_gb=100)
+USAGE = Usage(unfinished=4, queued=3, cpu_cores=8, ram_gb=16, disk_gb=100, gpus=2)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,10 @@ USAGE = Usage(unfinished=4, queued=3, cpu_cores=8, ram_gb=16, disk_gb=100)
         ({}, Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=0)),
         ({"resources": {"cpu_cores": 4, "ram_gb": 0.5}}, Resources(cpu_cores=4, ram_gb=0.5, disk_gb=0)),
         ({"resources": {"disk_gb": 3}}, Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=3)),
+        (
+            {"resources": {"backend_parameters": {"gpu_count": "1"}}},
+            Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=0),
+        ),
         ({"volumes": ["/data"]}, Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=10)),
     ],
 )
@@ -82,6 +86,8 @@ def test_a_task_counts_for_what_it_asks_or_gets(config, given, counts):
             {"ram_gb": 0.6},
             "your unfinished tasks take 16 ram_gb, this one 0.6, and you may have 16.5",
         ),
+        ({"gpus": 4}, {"gpus": 2}, None),
+        ({"gpus": 4}, {"gpus": 3}, "your unfinished tasks take 2 gpus, this one 3, and you may have 4"),
         ({"disk_gb": 100}, {"disk_gb": 0}, None),
         (
             {"disk_gb": 100},
@@ -98,6 +104,31 @@ def test_what_a_limit_refuses(limits, wanted, sentence):
     with pytest.raises(LimitReached) as raised:
         check(USAGE, asked, UserLimits.model_validate(limits))
     assert (str(raised.value), raised.value.headers) == (sentence, {"Retry-After": "30"})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "every", "gpus"),
+    [
+        ({"gpu_count": "3"}, {}, 3),
+        ({"GPU_RESOURCE": "amd.com/gpu"}, {}, 1),
+        ({"gpu_resource": "amd.com/gpu", "gpu_count": "2"}, {"nvidia.com/gpu": "1"}, 3),
+        ({}, {"nvidia.com/gpu": "2", "smarter-devices/fuse": "1"}, 2),
+        ({}, {}, 0),
+    ],
+)
+def test_gpus_are_the_operators_extended_resources(config, parameters, every, gpus):
+    given = config.model_dump(by_alias=True)
+    given["backendParameters"] |= {"gpuResource": ["nvidia.com/gpu", "amd.com/gpu"], "gpuCount": 8}
+    given["executors"] |= {"extendedResources": every}
+    request = TesTaskRequest.model_validate(TASK | {"resources": {"backend_parameters": parameters}})
+    assert reserved(request, Document.model_validate(given)).gpus == gpus
+
+
+def test_a_task_with_more_gpus_than_a_user_may_have_names_their_parameter():
+    wanted = Resources(cpu_cores=0, ram_gb=0, disk_gb=0, gpus=3)
+    with pytest.raises(InvalidTask) as raised:
+        check(USAGE, wanted, UserLimits(gpus=2))
+    assert raised.value.field == "resources.backend_parameters"
 
 
 def test_a_task_that_could_never_be_taken_is_wrong():
@@ -164,6 +195,7 @@ async def create(pool, owner="alice", limits=None, **resources):
         ({"active": {"tasks": 5, "when_reached": "refuse"}}, 5),
         ({"cpu_cores": 8}, 4),
         ({"ram_gb": 3.5}, 7),
+        ({"gpus": 6}, 6),
         ({"disk_gb": 30}, 3),
         ({"queued_tasks": 6, "cpu_cores": 4}, 2),
     ],
@@ -171,7 +203,7 @@ async def create(pool, owner="alice", limits=None, **resources):
 async def test_creates_that_come_at_once_do_not_pass_a_limit(pool, limits, taken):
     async def attempt(owner):
         try:
-            await create(pool, owner, limits, cpu_cores=2, ram_gb=0.5, disk_gb=10)
+            await create(pool, owner, limits, cpu_cores=2, ram_gb=0.5, disk_gb=10, gpus=1)
         except LimitReached:
             return owner, False
         return owner, True
@@ -207,7 +239,8 @@ async def test_a_submitted_task_is_queued_no_more(pool):
 async def test_tasks_of_an_earlier_release_count_for_nothing(pool):
     await create(pool)
     await pool.execute(
-        "UPDATE task SET reserved_cpu_cores = NULL, reserved_ram_gb = NULL, reserved_disk_gb = NULL"
+        "UPDATE task SET reserved_cpu_cores = NULL, reserved_ram_gb = NULL, reserved_disk_gb = NULL,"
+        " reserved_gpus = NULL"
     )
     await create(pool, limits={"cpu_cores": 1}, cpu_cores=1)
 

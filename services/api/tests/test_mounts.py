@@ -34,6 +34,13 @@ CASES = [
     ("disk alone mounts nothing", task(disk=1), MountPlan()),
     ("the directory of an input", task(inputs=[file("/data/a")]), mounted("/data")),
     ("an input without a type is a file", task(inputs=[{"path": "/data/a"}]), mounted("/data")),
+    (
+        "a bucket or a slash makes it a directory",
+        task(inputs=[{"path": "/ref", "url": "s3://b/"}]),
+        mounted("/ref"),
+    ),
+    ("a slash of its own as well", task(inputs=[{"path": "/ref/"}]), mounted("/ref")),
+    ("escapes are removed", task(outputs=[{"path": r"/run\[1\]/a\*"}]), mounted("/run[1]")),
     ("an input that is a directory", task(inputs=[directory("/data/a")]), mounted("/data/a")),
     ("a trailing slash", task(inputs=[directory("/data/a/")]), mounted("/data/a")),
     ("the directory of an output", task(outputs=[file("/out/b")]), mounted("/out")),

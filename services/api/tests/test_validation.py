@@ -98,6 +98,80 @@ REFUSED = [
     ),
     ("an image with a space", task(executor={"image": "a b"}), "executors[0].image", "'a b'"),
     ("a variable's name", task(executor={"env": {"\u00e4": ""}}), "executors[0].env", "'\u00e4'"),
+    ("a kernel's workdir", task(executor={"workdir": "/proc/self/fd/8"}), "executors[0].workdir", "in /proc"),
+    ("a device's workdir", task(executor={"workdir": "/dev/fd/8"}), "executors[0].workdir", "lies in /dev"),
+    ("a workdir in /sys", task(executor={"workdir": "/sys"}), "executors[0].workdir", "lies in /sys"),
+    (
+        "a stdout of process 1",
+        task(executor={"stdout": "/proc/1/fd/1"}),
+        "executors[0].stdout",
+        "(accepted there: /dev/full, /dev/null, /dev/shm, /dev/stderr, /dev/stdout, /dev/zero)",
+    ),
+    ("a stdin in /sys", task(executor={"stdin": "/sys/kernel/notes"}), "executors[0].stdin", "lies in /sys"),
+    ("a stdin from stdout", task(executor={"stdin": "/dev/stdout"}), "executors[0].stdin", "/dev/urandom"),
+    ("a stderr on a disk", task(executor={"stderr": "/dev/sda"}), "executors[0].stderr", "lies in /dev"),
+    ("an input in /proc", task(inputs=[source("/proc/x")]), "inputs[0].path", "'/proc/x' lies in /proc"),
+    ("an input device", task(inputs=[source("/dev/null")]), "inputs[0].path", "accepted there: /dev/shm)"),
+    ("a directory in /sys", task(inputs=[source("/sys/x/")]), "inputs[0].path", "lies in /sys"),
+    ("an output in /proc", task(outputs=[source("/proc/self/maps")]), "outputs[0].path", "lies in /proc"),
+    ("an output device", task(outputs=[source("/dev/zero")]), "outputs[0].path", "lies in /dev"),
+    ("a pattern of devices", task(outputs=[source("/dev/*")]), "outputs[0].path", "lies in /dev"),
+    ("a volume in /dev", task(volumes=["/dev/mqueue"]), "volumes[0]", "lies in /dev"),
+    (
+        "a workdir that is a file",
+        task(inputs=[source("/a/b", type="FILE")], executor={"workdir": "/a/b"}),
+        "executors[0].workdir",
+        "inputs[0].path makes it a file",
+    ),
+    (
+        "a workdir in a file",
+        task(inputs=[{"path": "/a", "content": "x"}], executor={"workdir": "/a/b"}),
+        "executors[0].workdir",
+        "inputs[0].path makes it a file",
+    ),
+    ("a stream with a slash", task(executor={"stdout": "/a/"}), "executors[0].stdout", "must name a file"),
+    ("a stream at the root", task(executor={"stdin": "/"}), "executors[0].stdin", "must name a file"),
+    (
+        "a stream that is a volume",
+        task(volumes=["/a"], executor={"stdout": "/a"}),
+        "executors[0].stdout",
+        "volumes[0] makes it a directory",
+    ),
+    (
+        "a stream that holds an input",
+        task(inputs=[source("/a/b/c")], executor={"stderr": "/a/b"}),
+        "executors[0].stderr",
+        "inputs[0].path makes it a directory",
+    ),
+    (
+        "a stream that is an output directory",
+        task(outputs=[source("/a/", type="DIRECTORY")], executor={"stdin": "/a"}),
+        "executors[0].stdin",
+        "outputs[0].path makes it a directory",
+    ),
+    (
+        "a stream that is a workdir",
+        task(executor={"stdout": "/a", "workdir": "/a"}),
+        "executors[0].stdout",
+        "executors[0].workdir makes it a directory",
+    ),
+    (
+        "a range that ends before it begins",
+        task(outputs=[source("/out/[z-a].txt", path_prefix="/out")]),
+        "outputs[0].path",
+        "'/out/[z-a].txt' cannot be understood: the range 'z-a' ends before it begins",
+    ),
+    ("a class of no name", task(outputs=[source("/o/[[:a:]]")]), "outputs[0].path", "'[:a:]' is not a char"),
+    ("a backslash at the end", task(outputs=[source("/o/a\\")]), "outputs[0].path", "must stand before"),
+    ("too many CPUs", task(resources={"cpu_cores": 257}), "resources.cpu_cores", "257; this server accepts"),
+    (
+        "too much memory",
+        task(resources={"ram_gb": 4096.5}),
+        "resources.ram_gb",
+        "resources.ram_gb: the task asks for 4096.5; this server accepts at most 4096"
+        " (executors.maxResources.ramGb)",
+    ),
+    ("too large a disk", task(resources={"disk_gb": 1e9}), "resources.disk_gb", "maxResources.diskGb"),
     ("a long path", task(volumes=["/a" * 600]), "volumes[0]", "1200 bytes"),
     ("a long name", task(volumes=["/" + "a" * 256]), "volumes[0]", "256 bytes"),
     ("a long tag", task(tags={"k": "\u00e4" * 8193}), "tags.k", "16386 bytes"),
@@ -172,6 +246,34 @@ ACCEPTED = [
     task(outputs=[source("/out.txt")], executor={"stdout": "/out.txt", "workdir": "/"}),
     task(volumes=["/opt/data", "/var/lib/x", "/tasks", "/poiesis2"]),
     task(executor={"env": {"a.b-c 1": "x"}}),
+    # An input without type may be a directory (field cases, group 2).
+    task(
+        inputs=[source("/ref", url="s3://b/ref/")],
+        outputs=[source("/ref/genome.fa.fai", url="s3://b/idx/genome.fa.fai", type="FILE")],
+    ),
+    task(inputs=[source("/ref", url="s3://b/ref/")], volumes=["/ref"]),
+    task(inputs=[source("/ref", url="s3://b/ref/"), {"path": "/ref/extra.txt", "content": "x"}]),
+    task(inputs=[source("/ref")], outputs=[source("/ref/x/*.fai", path_prefix="/ref")]),
+    task(inputs=[source("/ref")], executor={"workdir": "/ref/sub", "stdout": "/ref/log"}),
+    task(inputs=[source("/ref/")]),
+    task(inputs=[source("/ref/", url="s3://b")], outputs=[source("/ref/x/")], volumes=["/ref/"]),
+    task(inputs=[source("/ref", type="FILE", url="s3://b/ref/"), source("/ref/x")]),
+    # Devices that every container has.
+    task(executor={"stdin": "/dev/null", "stdout": "/dev/stdout", "stderr": "/dev/null"}),
+    task(executor={"stdin": "/dev/urandom", "stdout": "/dev/stderr", "workdir": "/dev/shm"}),
+    task(volumes=["/dev/shm"], inputs=[source("/dev/shm/x")], outputs=[source("/dev/shm/y")]),
+    task(volumes=["/process", "/system", "/devices"]),
+    # The kubelet's own files give way, and a colon is an ordinary character.
+    task(inputs=[source("/etc/hosts"), source("/etc/resolv.conf"), source("/data:x/y:z")]),
+    task(volumes=["/data:x"], outputs=[source("/out:1/a", url="s3://b/a:b")], executor={"stdout": "/l:1/o"}),
+    # Escaped brackets (field cases, group 4), also in the name of a directory.
+    task(outputs=[source(r"/out/sample\[1\].txt", url="s3://b/o/one.txt", type="FILE")]),
+    task(outputs=[source(r"/run\[1\]/*.txt", path_prefix=r"/run\[1\]")]),
+    task(outputs=[source(r"/run\[1\]/*.txt", path_prefix="/run[1]")]),
+    task(outputs=[source("/out/sample[1].txt", path_prefix="/out")]),
+    task(outputs=[source("/out/a[b")], volumes=["/v[1]"], executor={"stdout": "/out/log[1].txt"}),
+    task(tags={"k": "v" * 5000, "json": "\u00e4" * 8192}),
+    task(resources={"cpu_cores": 256, "ram_gb": 4096, "disk_gb": 102400}),
 ]
 
 
@@ -187,6 +289,44 @@ def test_a_pattern_without_prefix_is_taken_from_the_directory_before_it(config):
     assert warnings == [
         "outputs[0].path_prefix is missing, though path '/a/b/*/c?.txt' has wildcards: '/a/b' is used"
     ]
+
+
+DOUBTFUL = [
+    (
+        "/out/sample[1].txt",
+        [
+            "outputs[0].path_prefix is missing, though path '/out/sample[1].txt' has wildcards: '/out' is used",
+            "outputs[0].path '/out/sample[1].txt' is read as a pattern, and as a name if a file is called"
+            " '/out/sample[1].txt'; a backslash before '[' and ']' makes it a name only",
+        ],
+    ),
+    (
+        r"/out/a\b",
+        [r"outputs[0].path '/out/a\\b': the backslash of '\\b' is removed (for a backslash write two)"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "lines"), DOUBTFUL)
+def test_a_doubtful_reading_is_recorded(config, path, lines):
+    request_ = task(outputs=[source(path)])
+    assert validate(request_, config) == (request_, lines)
+
+
+def test_escapes_do_not_lead_out_of_the_directory():
+    for path in (r"/a/\.\./b", r"/a/\../*", r"/a\//b"):
+        with pytest.raises(ValueError, match="path must not contain"):
+            task(outputs=[source(path)])
+
+
+def test_gpus_are_bounded_like_other_resources(config):
+    given = config.model_dump(by_alias=True)
+    given["backendParameters"] |= {"gpuResource": ["nvidia.com/gpu"], "gpuCount": 100}
+    with_gpus = Document.model_validate(given)
+    validate(task(resources={"backend_parameters": {"gpu_count": "64"}}), with_gpus)
+    with pytest.raises(InvalidTask, match=r"asks for 65; .* \(executors\.maxResources\.gpuCount\)") as raised:
+        validate(task(resources={"backend_parameters": {"gpu_count": "65"}}), with_gpus)
+    assert raised.value.field == "resources.backend_parameters"
 
 
 def test_two_stars_are_one_and_that_is_said(config):

@@ -48,7 +48,7 @@ CASES: Sequence[Case] = (
         id="cancel-unscheduled",
         section=SECTION,
         title="No node has room for it",
-        document=scripts("true", resources={"cpu_cores": 1000}),
+        document=scripts("true", resources={"cpu_cores": 250}),
         meanwhile=canceled("while it waits for a node", no_node_found),
         state="CANCELED",
         reasons=("Canceled",),

@@ -216,7 +216,7 @@ CASES: Sequence[Case] = (
         id="unschedulable",
         section=SECTION,
         title="No node has as much as it asks for (`tctl.thresholds.unschedulableSeconds` 20)",
-        document=scripts("echo never", resources={"cpu_cores": 9999}),
+        document=scripts("echo never", resources={"cpu_cores": 250}),
         state="SYSTEM_ERROR",
         reasons=("Unschedulable",),
         message="Pod <pod>: 0/2 nodes are available: <the words of the scheduler>",
