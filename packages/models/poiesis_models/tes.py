@@ -200,8 +200,8 @@ class TesOutput(TesModel):
         examples=["s3://bucket/results"],
     )
     path: ContainerPath = Field(
-        description="File, directory or POSIX pattern (`*`, `?`, `[…]`) in the container; a backslash escapes "
-        "the next character",
+        description="File, directory or POSIX pattern (`*`, `?`, `[…]`) in the container; a backslash "
+        "escapes the next character",
         examples=["/data/result.bam"],
     )
     path_prefix: Text | None = Field(

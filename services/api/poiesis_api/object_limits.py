@@ -71,8 +71,8 @@ def _job(task: TesTaskRequest, credentials: Collection[str], config: Document) -
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
         raise InvalidTask(
-            f"executors: the task is too large for Kubernetes: its Pod has about {size} bytes; at most {limit}"
-            f" are accepted (limits.taskObjectBytes); {_SHORTER}",
+            f"executors: the task is too large for Kubernetes: its Pod has about {size} bytes; at most"
+            f" {limit} are accepted (limits.taskObjectBytes); {_SHORTER}",
             "executors",
         )
 

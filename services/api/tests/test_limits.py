@@ -40,10 +40,6 @@ USAGE = Usage(unfinished=4, queued=3, cpu_cores=8, ram_gb=16, disk_gb=100, gpus=
         ({}, Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=0)),
         ({"resources": {"cpu_cores": 4, "ram_gb": 0.5}}, Resources(cpu_cores=4, ram_gb=0.5, disk_gb=0)),
         ({"resources": {"disk_gb": 3}}, Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=3)),
-        (
-            {"resources": {"backend_parameters": {"gpu_count": "1"}}},
-            Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=0),
-        ),
         ({"volumes": ["/data"]}, Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=10)),
     ],
 )

@@ -168,8 +168,7 @@ REFUSED = [
         "too much memory",
         task(resources={"ram_gb": 4096.5}),
         "resources.ram_gb",
-        "resources.ram_gb: the task asks for 4096.5; this server accepts at most 4096"
-        " (executors.maxResources.ramGb)",
+        "asks for 4096.5; this server accepts at most 4096 (executors.maxResources.ramGb)",
     ),
     ("too large a disk", task(resources={"disk_gb": 1e9}), "resources.disk_gb", "maxResources.diskGb"),
     ("a long path", task(volumes=["/a" * 600]), "volumes[0]", "1200 bytes"),
@@ -293,11 +292,13 @@ def test_a_pattern_without_prefix_is_taken_from_the_directory_before_it(config):
 
 DOUBTFUL = [
     (
-        "/out/sample[1].txt",
+        "/out/s[1].txt",
         [
-            "outputs[0].path_prefix is missing, though path '/out/sample[1].txt' has wildcards: '/out' is used",
-            "outputs[0].path '/out/sample[1].txt' is read as a pattern, and as a name if a file is called"
-            " '/out/sample[1].txt'; a backslash before '[' and ']' makes it a name only",
+            "outputs[0].path_prefix is missing, though path '/out/s[1].txt' has wildcards: '/out' is used",
+            (
+                "outputs[0].path '/out/s[1].txt' is read as a pattern, and as a name if a file is called"
+                " '/out/s[1].txt'; a backslash before '[' and ']' makes it a name only"
+            ),
         ],
     ),
     (
