@@ -446,6 +446,7 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
         (("api.allowedOrigins={https://a.example/}",), "'/api/allowedOrigins/0'"),
         (("api.allowedOrigins={*}",), "'/api/allowedOrigins/0'"),
         (("images.pullPolicy=Sometimes",), "'/images/pullPolicy': value must be one of"),
+        (("storage.s3.outputKeys=encoded",), "'/storage/s3/outputKeys': value must be one of"),
         (("rclone.schemes={sftp}",), "rclone.existingSecret is empty: with rclone.schemes it must name"),
         (("rclone.existingSecret=s",), "rclone.schemes is empty: with rclone.existingSecret it must name"),
         (("sharedVolumes[0].prefix=/a",), "'/sharedVolumes/0': missing property 'volume'"),
@@ -462,14 +463,19 @@ def test_inline_storage_keys_become_a_secret():
         "AWS_ACCESS_KEY_ID": "inline-access-key",
         "AWS_SECRET_ACCESS_KEY": "inline-secret-key",
     }
-    assert config(manifests)["storage"] == {"secretName": "poiesis-storage", "addressingStyle": "auto"}
+    assert config(manifests)["storage"] == {
+        "secretName": "poiesis-storage",
+        "addressingStyle": "auto",
+        "outputKeys": "literal",
+    }
 
 
 def test_storage_of_ones_own():
     manifests = render(
         *("storage.s3.endpoint=https://s3.example.org", "storage.s3.existingSecret=keys"),
         *("storage.s3.region=eu-central-1", "storage.s3.addressingStyle=path", "storage.s3.caSecret.name=ca"),
-        "storage.http.allow={10.20.0.0/16,files.example.org}",
+        *("storage.http.allow={10.20.0.0/16,files.example.org}", "storage.http.deny={131.1.0.0/16}"),
+        "storage.s3.outputKeys=decoded",
     )
     assert names(manifests, "Secret") == ["poiesis-postgres", "poiesis-postgres-tls", "poiesis-recorder"]
     assert config(manifests)["storage"] == {
@@ -478,7 +484,9 @@ def test_storage_of_ones_own():
         "region": "eu-central-1",
         "addressingStyle": "path",
         "caSecret": {"name": "ca", "key": "ca.crt"},
+        "outputKeys": "decoded",
         "httpAllow": ["10.20.0.0/16", "files.example.org"],
+        "httpDeny": ["131.1.0.0/16"],
     }
 
 
@@ -776,7 +784,8 @@ def test_the_chart_has_a_value_for_all_that_the_api_can_be_told():
             *("pod.runtimeClassName=kata", "pod.activeDeadlineSeconds=9", "queue.giveUpSeconds=9"),
             *("queue.kueueQueueName=lq", "queue.kueuePriorityClass=urgent", "volume.type=ephemeral"),
             *("serviceInfo.contactUrl=https://c", "serviceInfo.createdAt=x"),
-            *("serviceInfo.updatedAt=x", "serviceInfo.environment=x", "storage.http.allow={x}"),
+            *("serviceInfo.updatedAt=x", "serviceInfo.environment=x"),
+            *("storage.http.allow={x}", "storage.http.deny={y}"),
         )
     )
     # Of `auth` a mode's own section alone is told.

@@ -11,6 +11,7 @@ from poiesis_transfer.addresses import Allowed
 from poiesis_transfer.errors import Permanent
 
 AddressingStyle = Literal["path", "virtual", "auto"]
+OutputKeys = Literal["literal", "decoded"]
 _YES, _NO = ("true", "1", "yes"), ("false", "0", "no", "")
 
 
@@ -94,7 +95,8 @@ class Config:
     work_list: Path
     s3: S3Config  # of every URL that none of `credentials` is for
     credentials: tuple[S3Credentials, ...] = ()
-    allowed: Allowed = field(default_factory=Allowed)  # where users' URLs may lead besides public addresses
+    allowed: Allowed = field(default_factory=Allowed)  # where users' URLs may lead
+    output_keys: OutputKeys = "literal"  # what the keys of output URLs are
     disk_bytes: int | None = None  # what the task's volume is meant to hold
 
     @classmethod
@@ -108,9 +110,14 @@ class Config:
             work_list=Path(env.get("POIESIS_WORK_LIST") or paths.WORK_LIST),
             s3=S3Config.from_env(env),
             credentials=_credentials(env.get("POIESIS_S3_CREDENTIALS") or "[]"),
-            allowed=Allowed.parse(env.get("POIESIS_HTTP_ALLOW", "").replace(",", " ").split()),
+            allowed=Allowed.parse(_entries(env, "POIESIS_HTTP_ALLOW"), _entries(env, "POIESIS_HTTP_DENY")),
+            output_keys=_output_keys(env.get("POIESIS_S3_OUTPUT_KEYS") or "literal"),
             disk_bytes=int(disk) if disk else None,
         )
+
+
+def _entries(env: Mapping[str, str], name: str) -> list[str]:
+    return env.get(name, "").replace(",", " ").split()
 
 
 def _credentials(text: str) -> tuple[S3Credentials, ...]:
@@ -157,6 +164,14 @@ def _style(whose: str, style: str) -> AddressingStyle:
             f"{whose}: the addressing style is {style!r}, not one of {', '.join(get_args(AddressingStyle))}"
         )
     return cast("AddressingStyle", style)
+
+
+def _output_keys(keys: str) -> OutputKeys:
+    if keys not in get_args(OutputKeys):
+        raise ConfigError(
+            f"POIESIS_S3_OUTPUT_KEYS must be one of {', '.join(get_args(OutputKeys))}, got {keys!r}"
+        )
+    return cast("OutputKeys", keys)
 
 
 def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -28,6 +28,11 @@ class NotFound(Permanent):
     """The object, the prefix or the page is not there; the store itself answered."""
 
 
+class Denied(Permanent):
+    """The store does not let these credentials read it. Without the right to list, S3 answers so, too, for
+    what is not there."""
+
+
 class Unsendable(Permanent):
     """One output file cannot be sent because of what it is; others can."""
 

@@ -1,6 +1,5 @@
 """Inputs by plain HTTP(S), signed URLs among them, as `fetch` takes them."""
 
-import email.utils
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from http.client import HTTPResponse
@@ -8,7 +7,7 @@ from http.client import HTTPResponse
 from poiesis_transfer import checksums, fetch
 from poiesis_transfer.errors import Permanent, TransferError
 from poiesis_transfer.urls import shown
-from poiesis_transfer.web import Url, Web, status_error
+from poiesis_transfer.web import Url, Web, seconds_of, status_error
 
 
 class Page:
@@ -48,8 +47,7 @@ class Page:
 
 def modified(answer: HTTPResponse) -> float | None:
     """Last-Modified in seconds since 1970."""
-    parsed = email.utils.parsedate_tz(answer.headers.get("last-modified", ""))
-    return float(email.utils.mktime_tz(parsed)) if parsed else None
+    return seconds_of(answer.headers.get("last-modified"))
 
 
 def fetch_page(web: Web, url: str, landing: fetch.Sink) -> None:

@@ -20,7 +20,7 @@ from poiesis_transfer import checksums, fetch, pages, pool, web
 from poiesis_transfer.checksums import Running
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.credentials import Identity
-from poiesis_transfer.errors import NotFound, Passing, Permanent, TransferError
+from poiesis_transfer.errors import Denied, NotFound, Passing, Permanent, TransferError
 from poiesis_transfer.files import SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.sigv4 import encoded_path, encoded_query, signed_headers
@@ -40,7 +40,8 @@ _ERROR_BYTES = 8 * 1024
 _OK = 200
 
 _CODE = re.compile(rb"<Code>([A-Za-z0-9._-]{1,100})</Code>")
-_REGION = re.compile(rb"<Region>([a-z0-9-]{1,40})</Region>")
+_REGION_ELEMENT = re.compile(rb"<Region>([a-z0-9-]{1,40})</Region>")
+_REGION = re.compile(r"[a-z0-9-]{1,40}")  # it becomes a part of a host's name
 _DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 _WORDS = {
@@ -77,6 +78,7 @@ _PASSING_CODES = {
     "IncompleteBody",
     "PreconditionFailed",
 }
+_PERMANENT_KINDS = {"NoSuchKey": NotFound, "NoSuchVersion": NotFound, "AccessDenied": Denied}
 _WORDLESS_CODES = {"", "400", "401", "403", "404"}  # of answers without a body
 _FORBIDDEN = 403
 
@@ -275,8 +277,7 @@ class S3Store:
 
     def _has_moved(self, url: S3Url, answer: HTTPResponse, said: bytes) -> bool:
         """Whether the store names the bucket's region, and it is news: then it is asked there."""
-        match = _REGION.search(said)
-        region = answer.headers.get("x-amz-bucket-region") or (match[1].decode() if match else None)
+        region = _named_region(answer, said)
         known = self._regions.get(url.bucket, self._config.region)
         if answer.status not in {301, 307, 400, 403} or region is None or region == known:
             return False
@@ -471,7 +472,7 @@ def answer_error(what: str, status: int, code: str, headers: web.Headers) -> Tra
     )
     if code in _PASSING_CODES or isinstance(web.status_error("", status, {}), Passing):
         return Passing(message, retry_after=web.retry_after(headers))
-    return NotFound(message) if code in {"NoSuchKey", "NoSuchVersion"} else Permanent(message)
+    return _PERMANENT_KINDS.get(code, Permanent)(message)
 
 
 def _check_stored(what: str, part: Slice, headers: Mapping[str, str], *, etags_are_md5: bool) -> None:
@@ -517,6 +518,14 @@ def _amazons(region: str) -> str:
 def _lower(answer: HTTPResponse) -> dict[str, str]:
     """The headers; a request id, which all S3 stores give, whether or not this one does."""
     return {"x-amz-request-id": "", **{name.lower(): value for name, value in answer.headers.items()}}
+
+
+def _named_region(answer: HTTPResponse, said: bytes) -> str | None:
+    header = answer.headers.get("x-amz-bucket-region") or ""
+    if _REGION.fullmatch(header):
+        return header
+    element = _REGION_ELEMENT.search(said)
+    return element[1].decode() if element else None
 
 
 def _start(answer: HTTPResponse) -> bytes:

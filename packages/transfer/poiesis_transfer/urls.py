@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from poiesis_models import escapes
 from poiesis_models.urls import NotAnS3Url, printable, scheme, shown, split_s3
 from poiesis_transfer.errors import Permanent
 
@@ -22,6 +23,12 @@ class S3Url:
     def prefix(self) -> str:
         """The prefix of the keys below this directory; empty for the whole bucket."""
         return self.key if not self.key or self.key.endswith("/") else self.key + "/"
+
+    @property
+    def decoded(self) -> "S3Url | None":
+        """The URL that this one means if its key is percent-encoded; None if it cannot be."""
+        key = escapes.other_form(self.key)
+        return None if key is None else self.with_key(key)
 
     def with_key(self, key: str) -> "S3Url":
         """Another key of the same bucket."""

@@ -123,9 +123,8 @@ def environments_proxy(scheme: str, host: str) -> str | None:
 class Web:
     """Shared by all transfers of a filer: at most `pool.AT_ONCE` requests at any time.
 
-    `allowed`: where connections may lead besides public addresses; None: anywhere, for what operators
-    configure. `trusted`: hosts and ports, which are not asked. `slots`: for requests; others may
-    share them.
+    `allowed`: where connections may lead; None: anywhere, for what operators configure. `trusted`: hosts and
+    ports, which are not asked. `slots`: for requests; others may share them.
     """
 
     limits: Limits = LIMITS
@@ -265,6 +264,8 @@ class Web:
         """The proxy connects, so it has the last word; what we can resolve ourselves is checked."""
         if self.allowed is None or (url.host, url.port) in self.trusted:
             return
+        if self.allowed.denies_name(url.host):
+            raise _NotAllowed
         try:
             found = _addresses(url.host, url.port)
         except socket.gaierror:
@@ -417,8 +418,17 @@ def retry_after(headers: Headers) -> float | None:
     value = (headers.get("retry-after") or headers.get("Retry-After") or "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
-    date = email.utils.parsedate_to_datetime(value) if _is_date(value) else None
-    return max(0.0, date.timestamp() - time.time()) if date else None
+    date = seconds_of(value)
+    return None if date is None else max(0.0, date - time.time())
+
+
+def seconds_of(date: str | None) -> float | None:
+    """An HTTP date in seconds since 1970; None for what is no date, which is as if it had not been sent."""
+    try:
+        parsed = email.utils.parsedate_tz(date or "")
+        return float(email.utils.mktime_tz(parsed)) if parsed else None
+    except (ValueError, OverflowError):  # the 99th of January, the year 99999
+        return None
 
 
 @contextmanager
@@ -428,7 +438,8 @@ def translated(what: str) -> Iterator[None]:
         yield
     except _NotAllowed as error:
         raise Refused(
-            f"{what}: the host is not at a public address; the operator can allow others (storage.http.allow)"
+            f"{what}: the host is not at a public address, or the operator denies it "
+            "(storage.http.allow and storage.http.deny)"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise _ours(what, error) from error
@@ -467,7 +478,3 @@ def _said(error: Exception) -> str:
         return str(said).replace("_", " ").lower()
     number = getattr(error, "errno", None) or 0
     return os.strerror(number).lower() if number > 0 else ""
-
-
-def _is_date(value: str) -> bool:
-    return email.utils.parsedate_tz(value) is not None

@@ -24,6 +24,15 @@ INTERNAL = [
     "::ffff:169.254.169.254",
     "64:ff9b::a9fe:a9fe",
     "2002:a9fe:a9fe::1",
+    "fec0::1",
+    "::169.254.169.254",
+    "::ffff:0:a9fe:a9fe",
+    "5f00::1",
+    "3fff::1",
+    "100:0:0:1::1",
+    "64:ff9b:1::a9fe:a9fe",
+    "4000::1",
+    "2001:db8::1",
 ]
 PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 
@@ -50,7 +59,34 @@ def test_networks_addresses_and_hosts_can_be_allowed():
     assert not allowed.reaches("other.files.example.org", "10.99.0.1")
 
 
+@pytest.mark.parametrize(
+    ("host", "address", "reached"),
+    [
+        ("h", "131.1.7.7", False),  # a site's own network with public numbers
+        ("h", "131.2.7.7", True),
+        ("files.example.org", "131.1.7.7", True),  # a name is more specific than a network
+        ("h", "131.1.9.9", True),  # and so is a longer prefix
+        ("h", "10.20.1.1", True),
+        ("h", "10.20.96.1", False),
+        ("Blocked.example.org.", "8.8.8.8", False),
+        ("both.example.org", "8.8.8.8", False),
+        ("h", "198.51.7.7", False),  # of two that are equal the denial decides
+        ("h", "2606:4700::1", False),
+        ("h", "2606:4701::1", True),
+    ],
+)
+def test_the_most_specific_entry_decides(host: str, address: str, reached: bool):
+    allow = ["files.example.org", "both.example.org", "131.1.9.0/24", "10.20.0.0/16", "198.51.0.0/16"]
+    deny = [
+        *("131.1.0.0/16", "10.20.96.0/20", "198.51.0.0/16", "2606:4700::/32"),
+        *("blocked.example.org", "both.example.org"),
+    ]
+    assert Allowed.parse(allow, deny).reaches(host, address) is reached
+
+
 @pytest.mark.parametrize("entry", ["10.1.0.0/99", "10.1.0.1/16", "300.1.1.1", ":x"])
 def test_an_entry_that_is_malformed_is_named(entry: str):
     with pytest.raises(Permanent, match=entry):
         Allowed.parse([entry])
+    with pytest.raises(Permanent, match=entry):
+        Allowed.parse([], [entry])

@@ -30,6 +30,8 @@ def test_every_variable_is_read_and_no_secret_is_shown():
         "POIESIS_S3_ETAGS_ARE_MD5": "0",
         "POIESIS_S3_CREDENTIALS": '[{"name": "a", "urls": ["s3://b"], "anonymous": true}]',
         "POIESIS_HTTP_ALLOW": "10.1.0.0/16, files.example",
+        "POIESIS_HTTP_DENY": "131.1.0.0/16 blocked.example",
+        "POIESIS_S3_OUTPUT_KEYS": "decoded",
         "POIESIS_DISK_BYTES": "5000",
         "POIESIS_RUN": "/r",
         "POIESIS_WORK_LIST": "/w/work.json",
@@ -52,7 +54,8 @@ def test_every_variable_is_read_and_no_secret_is_shown():
             etags_are_md5=False,
         ),
         credentials=(S3Credentials(name="a", urls=("s3://b",), anonymous=True),),
-        allowed=Allowed.parse(["10.1.0.0/16", "files.example"]),
+        allowed=Allowed.parse(["10.1.0.0/16", "files.example"], ["131.1.0.0/16", "blocked.example"]),
+        output_keys="decoded",
         disk_bytes=5000,
     )
     assert not any(secret in repr(config) for secret in ("the-id", "the-secret", "the-token"))
@@ -66,6 +69,10 @@ def test_every_variable_is_read_and_no_secret_is_shown():
         ({"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": ""}, "AWS_SECRET_ACCESS_KEY"),
         ({"POIESIS_S3_ANONYMOUS": "perhaps"}, "POIESIS_S3_ANONYMOUS"),
         ({"POIESIS_DISK_BYTES": "5 GB"}, "POIESIS_DISK_BYTES"),
+        (
+            {"POIESIS_S3_OUTPUT_KEYS": "encoded"},
+            "POIESIS_S3_OUTPUT_KEYS must be one of literal, decoded, got 'encoded'",
+        ),
         ({"POIESIS_S3_CREDENTIALS": "{"}, "POIESIS_S3_CREDENTIALS"),
     ],
 )

@@ -20,7 +20,7 @@ from poiesis_transfer import checksums
 from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import s3 as s3_module
 from poiesis_transfer.config import S3Config
-from poiesis_transfer.errors import NotFound, Passing, Permanent, TransferError
+from poiesis_transfer.errors import Denied, NotFound, Passing, Permanent, TransferError
 from poiesis_transfer.files import Landing, SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
@@ -270,8 +270,9 @@ def test_parts_grow_so_that_there_are_never_too_many(size: int, expected: int):
         (404, "404", NotFound),
         (404, "NoSuchBucket", Permanent),
         (404, "NoSuchUpload", Passing),
-        (403, "", Permanent),
-        (403, "AccessDenied", Permanent),
+        (403, "", Denied),
+        (403, "AccessDenied", Denied),
+        (403, "InvalidAccessKeyId", Permanent),
         (400, "RequestTimeout", Passing),
         (400, "InvalidArgument", Permanent),
         (409, "OperationAborted", Passing),
@@ -425,6 +426,18 @@ def test_a_bucket_of_another_region_is_asked_there(scripted, tmp_path: Path, pro
                 store.download(S3Url("b", "k"), landing)
     scopes = [headers["authorization"].split("/")[2] for _, headers in scripted.seen]
     assert scopes == ["us-east-1", "eu-9", "eu-9"]
+
+
+@pytest.mark.parametrize("region", ["evil.example/", "eu-9.evil", "EU-9", "eu 9", "x" * 41, ""])
+def test_a_region_that_is_no_region_is_not_followed(
+    scripted, tmp_path: Path, progress: Progress, region: str
+):
+    scripted.script = [
+        (301, {"x-amz-bucket-region": region}, b"<Error><Code>PermanentRedirect</Code></Error>")
+    ]
+    with pytest.raises(Permanent, match="another region"):
+        download(there(scripted), S3Url("b", "k"), tmp_path / "f", progress)
+    assert len(scripted.seen) == 1
 
 
 def test_a_store_that_knows_no_checksums_is_asked_without(scripted, tmp_path: Path, progress: Progress):

@@ -262,6 +262,25 @@ def test_retry_after_as_a_date():
     assert retry_after({"Retry-After": "Mon, 01 Jan 2001 00:00:00 GMT"}) == 0
 
 
+NO_DATES = [
+    "Mon, 99 Jan 2020 00:00:00 GMT",
+    "Mon, 01 Jan 99999 00:00:00 GMT",
+    "Mon, 31 Feb 2020 00:00:00 GMT",
+]
+
+
+@pytest.mark.parametrize("value", NO_DATES)
+async def test_a_date_that_does_not_exist_is_ignored(unruly, get, value: str):
+    handler, running = unruly
+
+    async def dated(request: server.Request) -> server.StreamResponse:
+        return server.Response(body=BODY, headers={"Last-Modified": value})
+
+    handler.answers = [status(503, Retry_After=value), dated]
+    assert await get(str(running.make_url("/f"))) == BODY
+    assert len(handler.requests) == 2
+
+
 class Ranged:
     """A file with ranges, of which every answer breaks off after `piece` bytes; `versions` come in turn."""
 
@@ -378,6 +397,11 @@ async def test_what_the_operator_allows_or_configures_is_fetched(unruly, get):
     assert await get(url, allowed=Allowed(), trusted=frozenset({(running.host, running.port)})) == BODY
     with pytest.raises(Refused):
         await get(url, allowed=Allowed(), trusted=frozenset({(running.host, 1)}))
+    by_name = f"http://localhost:{running.port}/f"
+    assert await get(by_name, allowed=Allowed.parse(["127.0.0.0/8"])) == BODY
+    for allowed in (Allowed.parse(["127.0.0.0/8"], ["localhost"]), Allowed.parse([], ["127.0.0.0/8"])):
+        with pytest.raises(Refused, match=r"storage\.http\.deny"):
+            await get(by_name, allowed=allowed)
 
 
 async def test_a_redirect_leads_nowhere_else(unruly, get):

@@ -176,9 +176,17 @@ class Storage(Section):
     credentials: list[StorageCredentials] = Field(
         default=[], description="of some buckets, or for some users; what is above is for all else"
     )
+    output_keys: Literal["literal", "decoded"] = Field(
+        default="literal",
+        description="whether filers use the keys of output URLs as they are or decode their percent escapes",
+    )
     http_allow: list[NonEmpty] = Field(
         default=[],
         description="where inputs may come from by HTTP besides public addresses: networks, addresses, hosts",
+    )
+    http_deny: list[NonEmpty] = Field(
+        default=[],
+        description="public networks, addresses and hosts that inputs must not come from; `http_allow` wins",
     )
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from poiesis_api.config import StorageCredentials
 from poiesis_api.identity.caller import Caller
+from poiesis_models.escapes import other_form
 from poiesis_models.s3credentials import Choice
 from poiesis_models.tes import TesTaskRequest
 
@@ -35,11 +36,14 @@ def granted(task: TesTaskRequest, caller: Caller, entries: Iterable[StorageCrede
 def needed_by(
     inputs: Iterable[Located], outputs: Iterable[Located], entries: Sequence[StorageCredentials]
 ) -> list[StorageCredentials]:
-    """Those that some URL needs. An output that is declared FILE may be a directory all the same."""
+    """Those that some URL needs, in the form that it is given or with its percent escapes decoded: only the
+    filer finds out which of them it means. An output that is declared FILE may be a directory all the same.
+    """
     if not entries:
         return []
     urls = {(one.url or "", _may_be_directory(one)) for one in inputs}
     urls |= {(one.url or "", True) for one in outputs}
+    urls |= {(decoded, directory) for url, directory in urls if (decoded := other_form(url)) is not None}
     choice = Choice(entries)
     names = {entry.name for url, directory in urls for entry in choice.needed(url, directory=directory)}
     return [entry for entry in entries if entry.name in names]

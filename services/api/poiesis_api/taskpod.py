@@ -834,6 +834,7 @@ def _filer_env(run: FilerRun, layout: Layout, config: TaskPodConfig) -> dict[str
     optional = {
         **(_storage_env(config.storage, layout.name) if filer.object_storage else {}),
         "POIESIS_HTTP_ALLOW": " ".join(config.storage.http_allow) or None,
+        "POIESIS_HTTP_DENY": " ".join(config.storage.http_deny) or None,
         "POIESIS_S3_CREDENTIALS": s3credentials.to_json(credentials) if credentials else None,
         "POIESIS_SECRET": paths.SECRET if filer.secret_name else None,
         "POIESIS_SHARED": shared.to_json(filer.shared) if filer.shared_volumes else None,
@@ -852,6 +853,7 @@ def _storage_env(storage: Storage, session: str) -> dict[str, str | None]:
     role = storage.web_identity
     return {
         "POIESIS_S3_ADDRESSING_STYLE": storage.addressing_style,
+        "POIESIS_S3_OUTPUT_KEYS": None if storage.output_keys == "literal" else storage.output_keys,
         "AWS_ENDPOINT_URL_S3": storage.endpoint,
         "AWS_REGION": storage.region,
         "AWS_CA_BUNDLE": f"{CA_DIRECTORY}/ca.crt" if storage.ca_secret else None,

@@ -64,6 +64,8 @@ def test_an_owner_gets_what_is_everybodys_or_theirs(url, names):
         ([{"url": "s3://lab/a/x", "type": "FILE"}], [{"url": "s3://lab/both/y"}], ["alices", "of-both"]),
         ([], [{"url": "s3://lab", "type": "FILE"}], ["everybodys", "alices", "of-both"]),
         ([{"url": "s3://lab/a/x"}] * 2, [{"url": "s3://lab/a/x"}], ["alices"]),
+        ([{"url": "s3://lab/%61/x", "type": "FILE"}], [], ["everybodys", "alices"]),
+        ([], [{"url": "s3://lab-b/x"}, {"url": "s3://lab/a%2Fx"}], ["everybodys", "alices"]),
     ],
 )
 def test_a_task_gets_no_more_than_its_urls_need(inputs, outputs, names):

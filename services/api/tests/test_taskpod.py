@@ -561,12 +561,15 @@ def test_no_limit_of_the_nodes_disk_is_the_default(config):
 
 
 def test_filers_know_how_large_the_volume_is_and_where_urls_may_lead(config):
-    changed = change(config, storage={"httpAllow": ["10.20.0.0/16", "files.example.org"]})
+    places = {"httpAllow": ["10.20.0.0/16", "files.example.org"], "httpDeny": ["131.1.0.0/16"]}
+    changed = change(config, storage={**places, "outputKeys": "decoded"})
     inputs = [{"path": "/data/a", "url": "https://files.example.org/a"}]
     filer = container(task_objects(task(inputs=inputs, resources={"disk_gb": 0.5}), changed), "tif-0")
     env = {entry["name"]: entry["value"] for entry in filer["env"]}
     assert env["POIESIS_DISK_BYTES"] == "500000000"
     assert env["POIESIS_HTTP_ALLOW"] == "10.20.0.0/16 files.example.org"
+    assert env["POIESIS_HTTP_DENY"] == "131.1.0.0/16"
+    assert env["POIESIS_S3_OUTPUT_KEYS"] == "decoded"
 
 
 def test_settings_of_the_cluster_reach_the_pod(config):

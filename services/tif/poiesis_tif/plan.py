@@ -52,6 +52,12 @@ class Stored:
     url: S3Url
     kind: Kind
 
+    @property
+    def decoded(self) -> "Stored | None":
+        """The same input if its URL is percent-encoded; None if it cannot be."""
+        url = self.url.decoded
+        return None if url is None else _stored(self.target, url, self.kind)
+
 
 Step = Content | Page | Stored
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poiesis_models.worklist import WorkList
+from poiesis_tif.keys import MAYBE_ABSENT, at_either_key
 from poiesis_tif.plan import Content, Kind, Page, Step, Stored, Target, plan, relative_path
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config, S3Config
@@ -106,9 +108,18 @@ class Stager:
                 raise AssertionError(step)
 
     def _stored(self, step: Stored, store: S3Stores) -> None:
+        try:
+            at_either_key(step, lambda one: self._at(one, store), self.progress)
+        except NotFound as failure:
+            for one in filter(None, (step, step.decoded)):
+                self._check_type(one, store, failure)
+            raise
+
+    def _at(self, step: Stored, store: S3Stores) -> None:
+        """Raise NotFound if nothing is there."""
         match step.kind:
             case Kind.FILE:
-                self._file(step.url, step.target, store)
+                self._object(step.url, step.target, store)
             case Kind.DIRECTORY:
                 self._directory(step.url, step.target, store)
             case Kind.UNKNOWN:
@@ -119,22 +130,16 @@ class Stager:
                         raise
                     self._directory(step.url, step.target, store)
 
-    def _file(self, url: S3Url, target: Target, store: S3Stores) -> None:
-        try:
-            self._object(url, target, store)
-        except NotFound as failure:
-            if self._is_directory(url, store):
-                raise Permanent(
-                    f"{failure}; there are objects below {url}/: declare the input {target.path} as DIRECTORY"
-                ) from failure
-            raise
-
-    def _is_directory(self, url: S3Url, store: S3Stores) -> bool:
-        """False also where listing is not allowed: that there is no object is then all there is to say."""
-        try:
-            return store.is_directory(url)
-        except Permanent:
-            return False
+    def _check_type(self, step: Stored, store: S3Stores, failure: NotFound) -> None:
+        """Raise Permanent if something of the other type is there."""
+        url, path = step.url, step.target.path
+        if step.kind is Kind.FILE and _answers(store.is_directory, url):
+            raise Permanent(
+                f"{failure}; there are objects below {url}/: declare the input {path} as DIRECTORY"
+            ) from failure
+        names_object = url.key and not url.key.endswith("/")
+        if step.kind is Kind.DIRECTORY and names_object and _answers(store.is_object, url):
+            raise Permanent(f"{url} is an object, but the input {path} is declared as DIRECTORY") from failure
 
     def _object(self, url: S3Url, target: Target, store: S3Stores) -> None:
         with self._landing(target) as landing:
@@ -148,10 +153,13 @@ class Stager:
             found += 1  # whoever adds at the same time counts one of them, which is enough
             self._member(url, entry, target, store)
 
-        pool.for_each(store.list(url), one, interrupt=self.sources.interrupt)
+        try:
+            pool.for_each(store.list(url), one, interrupt=self.sources.interrupt)
+        except MAYBE_ABSENT as failure:
+            if found:  # one object of it cannot be read: the directory is there
+                raise Permanent(str(failure)) from failure
+            raise
         if not found:
-            if url.key and not url.key.endswith("/") and store.is_object(url):
-                raise Permanent(f"{url} is an object, but the input {target.path} is declared as DIRECTORY")
             raise NotFound(
                 f"cannot read {url.with_key(url.prefix)} (input {target.path}): there are no objects below it"
             )
@@ -172,3 +180,11 @@ class Stager:
 
     def _landing(self, target: Target) -> Landing:
         return Landing(target.local, target.path, self.progress, room=self.room, owner=target.number)
+
+
+def _answers(question: Callable[[S3Url], bool], url: S3Url) -> bool:
+    """False also where asking is not allowed: the failure that led here is then all that is known."""
+    try:
+        return question(url)
+    except Permanent:
+        return False

@@ -23,6 +23,7 @@ from pathlib import Path
 from poiesis_models import paths, runfiles, worklist
 from poiesis_models.runfiles import MalformedFile
 from poiesis_models.worklist import InputItem
+from poiesis_tif.keys import at_either_key
 from poiesis_tif.plan import Page, Stored, plan
 from poiesis_tif.stage import Sources, sources_of
 from poiesis_transfer import pool
@@ -192,6 +193,7 @@ class _Pour:
         self._fd = fd
         self._item = item
         self._env = env
+        self._progress = progress
         self._over = os.eventfd(0, os.EFD_CLOEXEC)
         self._interrupt = pool.nothing
         self.pipe = Pipe(fd, item.path, progress)
@@ -228,7 +230,7 @@ class _Pour:
 
                     fetch_page(web, step.url, self.pipe)
                 case Stored() as step, Sources(s3=store) if store is not None:
-                    store.download(step.url, self.pipe)
+                    at_either_key(step, lambda one: store.download(one.url, self.pipe), self._progress)
                 case _:
                     raise Permanent(f"the input {self._item.path} has no URL to stream it from")
 

@@ -153,6 +153,38 @@ def test_files_and_directories_are_staged_whatever_their_names(
 
 
 @pytest.mark.integration
+def test_encoded_urls_are_read_by_their_decoded_keys(
+    stage, root: Path, s3: S3Config, admin: Any, bucket: str
+):
+    put(admin, bucket, **{"sub dir/x.txt": "1", "é☂/a %41": "2", "both%20": "literal", "both ": "decoded"})
+    ended = stage(
+        ("/in/file", "FILE", f"s3://{bucket}/sub%20dir/x.txt"),
+        ("/in/unknown", None, f"s3://{bucket}/sub%20dir/x.txt"),
+        ("/in/dir", "DIRECTORY", f"s3://{bucket}/%C3%A9%E2%98%82"),
+        ("/in/unknown-dir", None, f"s3://{bucket}/%C3%A9%E2%98%82"),
+        ("/in/both", "FILE", f"s3://{bucket}/both%20"),
+        s3=s3,
+    )
+    assert (ended.code, ended.progress.error) == (0, None)
+    assert {name: body for name, body in tree(root / "in").items() if body is not None} == {
+        "file": b"1",
+        "unknown": b"1",
+        "dir/a %41": b"2",
+        "unknown-dir/a %41": b"2",
+        "both": b"literal",
+    }
+    assert len(ended.progress.warnings) == 4
+    assert (
+        f"input /in/file: nothing readable at s3://{bucket}/sub%20dir/x.txt; "
+        f"used its percent-decoded key instead: s3://{bucket}/sub dir/x.txt"
+    ) in ended.progress.warnings
+
+    ended = stage(("/in/none", "FILE", f"s3://{bucket}/no%20such"), s3=s3)
+    error = ended.progress.error or ""
+    assert (ended.code, f"{bucket}/no%20such" in error, f"{bucket}/no such" in error) == (65, True, True)
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("kind", "key", "words"),
     [

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from poiesis_models import escapes
+from poiesis_models.globs import join_url
 from poiesis_models.worklist import OutputItem, WorkList
-from poiesis_staging.outputs import Found, data_root, send_all
-from poiesis_transfer.config import Config
+from poiesis_staging.outputs import Found, data_root, join_encoded, send_all
+from poiesis_transfer.config import Config, OutputKeys
 from poiesis_transfer.errors import Permanent, Unsendable
 from poiesis_transfer.files import SourceFile
 from poiesis_transfer.progress import Progress
@@ -13,7 +15,8 @@ from poiesis_transfer.urls import S3Url, parse_s3, scheme, shown
 
 def send(config: Config, work: WorkList, progress: Progress) -> None:
     """Send every file of every output; raise TransferError."""
-    check(work.outputs)
+    keys = config.output_keys
+    check(work.outputs, keys)
     if not work.outputs:
         return
     from poiesis_transfer.stores import S3Stores
@@ -21,16 +24,17 @@ def send(config: Config, work: WorkList, progress: Progress) -> None:
     with S3Stores(config.s3, config.credentials) as store:
 
         def upload(found: Found) -> int:
-            url = target(found)
+            url = target(found, keys)
             with SourceFile(found.local, found.path) as source:
                 store.upload(source, url, progress)
                 source.check_size()
                 return source.size
 
-        send_all(work.outputs, upload, progress, interrupt=store.interrupt)
+        join = join_encoded if keys == "decoded" else join_url
+        send_all(work.outputs, upload, progress, interrupt=store.interrupt, join=join)
 
 
-def check(items: Sequence[OutputItem]) -> None:
+def check(items: Sequence[OutputItem], keys: OutputKeys = "literal") -> None:
     """Raise Permanent for what this filer cannot do, before anything is moved."""
     for item in items:
         kind = scheme(item.url)
@@ -39,13 +43,28 @@ def check(items: Sequence[OutputItem]) -> None:
                 f"output {item.path}: {shown(item.url)} has "
                 f"{f'the scheme {kind!r}' if kind else 'no scheme'}; outputs can be sent to s3 only"
             )
-        parse_s3(item.url)
+        _place(item.path, item.url, keys)
         data_root(item)
 
 
-def target(found: Found) -> S3Url:
+def target(found: Found, keys: OutputKeys = "literal") -> S3Url:
     """Raise Unsendable if a file cannot be there."""
-    url = parse_s3(found.url)
-    if not url.key:
-        raise Unsendable(f"output {found.path} is a file, but its URL {shown(found.url)} names a bucket")
+    url = _place(found.path, found.url, keys)
+    if not url.key or url.key.endswith("/"):
+        kind = "directory" if url.key else "bucket"
+        raise Unsendable(f"output {found.path} is a file, but its URL {shown(found.url)} names a {kind}")
     return url
+
+
+def _place(path: str, text: str, keys: OutputKeys) -> S3Url:
+    """Raise Permanent."""
+    url = parse_s3(text)
+    if keys == "literal":
+        return url
+    try:
+        return url.with_key(escapes.unescaped(url.key))
+    except UnicodeError as error:
+        raise Permanent(
+            f"output {path}: the percent escapes of {shown(text)} must be UTF-8 "
+            "(this service decodes the keys of outputs)"
+        ) from error

@@ -30,6 +30,17 @@ def test_a_work_list_that_contradicts_itself_is_refused():
         check([OutputItem(path="/a", local="/task/root/b", url="s3://b/k")])
 
 
+def test_a_key_is_decoded_if_the_operator_says_so():
+    file = "/task/root/out/f"
+    assert target(Found("/out/f", file, "s3://b/a%20%25"), "decoded") == S3Url("b", "a %")
+    with pytest.raises(Unsendable, match="its URL s3://b/a%2F names a directory"):
+        target(Found("/out/f", file, "s3://b/a%2F"), "decoded")
+    item = OutputItem(path="/out/f", local=file, url="s3://b/%ff")
+    check([item])
+    with pytest.raises(Permanent, match="output /out/f: the percent escapes of s3://b/%ff must be UTF-8"):
+        check([item], "decoded")
+
+
 def test_a_key_is_literal_and_a_bucket_is_no_place_for_a_file():
     assert target(Found("/out/f", "/task/root/out/f", "s3://b/a b?#")) == S3Url("b", "a b?#")
     with pytest.raises(Unsendable, match="its URL s3://b names a bucket"):

@@ -92,6 +92,36 @@ def test_outputs_are_stored_and_every_file_is_told(send, root: Path, s3: S3Confi
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize(
+    ("keys_are", "stored"),
+    [
+        ("literal", {"my%20out/a b%41", "wild%2Fcard/a b%41", "f%20%C3%A9"}),
+        ("decoded", {"my out/a b%41", "wild/card/a b%41", "f é"}),
+    ],
+)
+def test_the_keys_of_outputs_are_what_the_operator_says(
+    send, root: Path, s3: S3Config, admin: Any, bucket: str, keys_are: str, stored: set[str]
+):
+    (root / "out/a b%41").write_text("x")
+    ended = send(
+        ("/out", f"s3://{bucket}/my%20out/"),
+        ("/out/a*", f"s3://{bucket}/wild%2Fcard"),
+        ("/out/a b%41", f"s3://{bucket}/f%20%C3%A9"),
+        s3=s3,
+        POIESIS_S3_OUTPUT_KEYS=keys_are,
+    )
+    assert (ended.code, ended.progress.error) == (0, None)
+    assert set(keys(admin, bucket)) == stored
+    encoded = keys_are == "decoded"
+    name = "a%20b%2541" if encoded else "a b%41"
+    assert {output.url for output in ended.progress.outputs} == {  # in the form in which the task names URLs
+        f"s3://{bucket}/my%20out/{name}",
+        f"s3://{bucket}/wild%2Fcard/{name}",
+        f"s3://{bucket}/f%20%C3%A9",
+    }
+
+
+@pytest.mark.integration
 def test_what_can_be_sent_is_sent_before_the_filer_fails(
     send, root: Path, s3: S3Config, admin: Any, bucket: str
 ):

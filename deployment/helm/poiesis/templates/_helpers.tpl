@@ -343,7 +343,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
     "pullSecrets" $values.images.pullSecrets -}}
 {{- $filers := include "poiesis.filers" . | fromJsonArray -}}
 {{- $s3 := $values.storage.s3 -}}
-{{- $storage := dict "addressingStyle" $s3.addressingStyle -}}
+{{- $storage := dict "addressingStyle" $s3.addressingStyle "outputKeys" $s3.outputKeys -}}
 {{- include "poiesis.setIfAny" (list $storage "secretName" (include "poiesis.storageSecret" .)) -}}
 {{- include "poiesis.setIfAny" (list $storage "endpoint" $s3.endpoint) -}}
 {{- include "poiesis.setIfAny" (list $storage "region" $s3.region) -}}
@@ -356,6 +356,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- end -}}
 {{- include "poiesis.setIfAny" (list $storage "credentials" (include "poiesis.storageCredentials" . | fromJson).entries) -}}
 {{- include "poiesis.setIfAny" (list $storage "httpAllow" $values.storage.http.allow) -}}
+{{- include "poiesis.setIfAny" (list $storage "httpDeny" $values.storage.http.deny) -}}
 {{- if $s3.caSecret.name -}}
 {{- $_ := set $storage "caSecret" $s3.caSecret -}}
 {{- end -}}
