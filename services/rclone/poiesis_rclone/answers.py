@@ -14,7 +14,18 @@ _MISSING = re.compile(r"not found|no such (file|bucket|key|container)|NoSuch", r
 _FOR_GOOD = re.compile(
     r"\b40[0135]\b|\bcode: 40[0135]\b|AccessDenied|access denied|forbidden|unauthorized|permission denied"
     r"|unable to authenticate|login incorrect|\b5[35]0 |invalid credential|InvalidAccessKey|SignatureDoesNot"
-    r"|no space left|disk space|quota|knownhosts|host key|didn't find section|certificate|is a directory",
+    r"|no space left|disk space|quota|knownhosts|host key|didn't find section|certificate|is a directory"
+    r"|is it obscured|couldn't parse config|didn't find backend|resolve endpoint",
+    re.IGNORECASE,
+)
+# What a failure to open a store says if a request was made: everything else concerns the configuration.
+_NETWORK = re.compile(
+    r"\b(dial|lookup|read|write) (tcp|udp|unix|on)\b|\bEOF\b|broken pipe"
+    r"|connection (refused|reset|closed|aborted)"
+    r"|time(d |-)?out|deadline exceeded|unreachable|handshake|http2:|net/http|server misbehaving"
+    r"|\b(get|head|post|put|delete|options|propfind) \"|\b[45]\d\d\b"
+    r"|temporar|try again|too many|unavailable|\bbusy\b|rate.?limit|throttl|slow.?down"
+    r"|could not find default credentials",  # a cloud's metadata service may start later than the Pod
     re.IGNORECASE,
 )
 
@@ -28,6 +39,18 @@ def failure(what: str, error: str, status: int, secrets: Iterable[str]) -> Trans
     if _FOR_GOOD.search(words):
         return Permanent(message)
     return Passing(message)
+
+
+def opening_failure(what: str, error: str, status: int, secrets: Iterable[str]) -> TransferError:
+    """Return what `failure` does for a store that cannot be opened, before anything is moved.
+
+    A failure is retryable only if it speaks of the network: a remote that cannot be used as it is written
+    stays so.
+    """
+    found = failure(what, error, status, secrets)
+    if isinstance(found, Passing) and not _NETWORK.search(_URL.sub("", error)):
+        return Permanent(f"{found}; the operator has to correct this remote in rclone.conf")
+    return found
 
 
 def spoken(error: str, secrets: Iterable[str]) -> str:

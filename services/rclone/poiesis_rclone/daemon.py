@@ -10,19 +10,20 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from poiesis_rclone.answers import failure
 from poiesis_transfer import pool
-from poiesis_transfer.errors import Passing
+from poiesis_transfer.errors import Passing, Permanent, TransferError
 
 _START_SECONDS = 60
 _TICK_SECONDS = 0.02
 _END_SECONDS = 10
 _OK = 200
+_CANNOT_START = 1  # rclone's exit code for options and variables that it cannot use
 _MEMORY = "384MiB"  # of the 512 that the chart gives a filer
 _OPTIONS = (
     "--rc-no-auth",
@@ -34,6 +35,9 @@ _OPTIONS = (
     "--buffer-size=4M",
     "--log-level=ERROR",
 )
+
+
+Meaning = Callable[[str, str, int, Iterable[str]], TransferError]  # as `answers.failure`
 
 
 class _Connection(http.client.HTTPConnection):
@@ -63,9 +67,15 @@ class Rclone:
         self._busy: set[_Connection] = set()
 
     def call(
-        self, command: str, what: str, *, timeout: float | None = None, **parameters: Any
+        self,
+        command: str,
+        what: str,
+        *,
+        timeout: float | None = None,
+        meaning: Meaning = failure,
+        **parameters: Any,
     ) -> dict[str, Any]:
-        """rclone's answer; raise TransferError, in which `what` says what was tried.
+        """rclone's answer; raise TransferError, in which `what` says what was tried, as `meaning` gives it.
 
         Without a `timeout` (seconds) rclone's own ones end what hangs.
         """
@@ -84,7 +94,7 @@ class Rclone:
         finally:
             connection.close()
         if response.status != _OK:
-            raise failure(what, str(answer.get("error", "")), response.status, self._secrets)
+            raise meaning(what, str(answer.get("error", "")), response.status, self._secrets)
         return answer
 
     def interrupt(self) -> None:
@@ -107,7 +117,7 @@ class Rclone:
 
 @contextmanager
 def running(config: Path, run: Path, secrets: Sequence[str], env: Mapping[str, str]) -> Iterator[Rclone]:
-    """rclone with the remotes of `config`, from when it answers until the end; raise Passing."""
+    """rclone with the remotes of `config`, from when it answers until the end; raise TransferError."""
     path = run / "rclone.sock"
     path.unlink(missing_ok=True)  # of a filer that was killed
     process = subprocess.Popen(
@@ -128,6 +138,8 @@ def running(config: Path, run: Path, secrets: Sequence[str], env: Mapping[str, s
 def _wait_until_it_answers(process: subprocess.Popen[bytes], path: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not _listens(path):
+        if process.poll() == _CANNOT_START:
+            raise Permanent("rclone cannot start: check rclone.conf and the variables in the filer's `env`")
         if process.poll() is not None:
             raise Passing(f"rclone cannot start: it ended with {process.returncode}")
         if time.monotonic() > deadline:

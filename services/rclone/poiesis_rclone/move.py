@@ -10,8 +10,9 @@ from typing import Any
 from poiesis_models import paths
 from poiesis_models.globs import join_url
 from poiesis_models.worklist import InputItem, WorkList
+from poiesis_rclone.answers import opening_failure
 from poiesis_rclone.daemon import Rclone, running
-from poiesis_rclone.remotes import Place, Remote, parse, place_of, remote_of, secrets
+from poiesis_rclone.remotes import Place, Remote, is_plain, parse, place_of, remote_of, secrets
 from poiesis_staging.outputs import Found, join_encoded, send_all
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config
@@ -72,7 +73,8 @@ def _open(rclone: Rclone, stores: Mapping[str, str]) -> None:
     Then both may make the same directory, and the later one fails. `stores`: rclone's `fs` -> a URL there.
     """
     for fs, url in stores.items():
-        rclone.call("operations/fsinfo", f"cannot open the store of {shown(url)}", fs=fs)
+        what = f"cannot open the store of {shown(url)}"
+        rclone.call("operations/fsinfo", what, meaning=opening_failure, fs=fs)
 
 
 class Meter:
@@ -187,8 +189,10 @@ class Mover:
 
         def one(entry: dict[str, Any]) -> None:
             name = str(entry["Path"]).removeprefix(f"{place.path}/" if place.path else "")
-            if not paths.names_all(name):
-                raise Permanent(f"cannot stage {url}/{name}: a segment of its name is empty, '.' or '..'")
+            if not is_plain(name):
+                raise Permanent(
+                    f"cannot stage {url}/{name}: a segment of its name is empty, '.' or '..', or like one"
+                )
             local, path = Path(item.local, name), f"{item.path.rstrip('/')}/{name}"
             if entry["IsDir"]:
                 with writing(path):
@@ -227,7 +231,10 @@ class Mover:
 
     def send(self, found: Found) -> int:
         """The size in bytes; raise TransferError."""
-        place = place_of(found.url, self.remotes)
+        try:
+            place = place_of(found.url, self.remotes)
+        except Permanent as failure:  # the name of this file: the output's own URL has been checked
+            raise Unsendable(str(failure)) from failure
         if not place.path:
             raise Unsendable(
                 f"output {found.path} is a file, but its URL {shown(found.url)} names a directory"

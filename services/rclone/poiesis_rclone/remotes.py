@@ -19,6 +19,8 @@ _PORTS = {"ftp": 21, "sftp": 22, "smb": 445, "http": 80, "https": 443}
 _URL_BACKENDS = {"webdav", "http"}  # whose `url` says which host they are for
 _HOST_BACKENDS = {"sftp", "ftp", "smb"}  # whose `host` and `port` do
 _ENCRYPTED = "RCLONE_ENCRYPT"
+# What rclone decodes in names where an encoding lacks it: full-width `.` and `/`, the symbol for NUL.
+_LOOK_ALIKES = str.maketrans({"\uff0e": ".", "\uff0f": "/", "\u2400": "\0"})
 _SECRET_WORDS = ("pass", "secret", "key", "token", "sas", "cred", "bearer")
 
 
@@ -163,6 +165,11 @@ def _on_host(url: str, remote: Remote) -> Place:
 
 
 def _checked(path: str, url: str) -> str:
-    if path and ("\0" in path or not names_all(path)):
-        raise Permanent(f"{shown(url)}: a segment of its path is empty, '.' or '..'")
+    if path and not is_plain(path):
+        raise Permanent(f"{shown(url)}: a segment of its path is empty, '.' or '..', or like one to rclone")
     return path
+
+
+def is_plain(path: str) -> bool:
+    """Whether each segment of a relative path is a name, also to a backend that decodes look-alikes."""
+    return all("\0" not in one and names_all(one) for one in (path, path.translate(_LOOK_ALIKES)))

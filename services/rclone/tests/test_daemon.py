@@ -105,12 +105,22 @@ def test_what_a_group_inside_breaks_off_is_not_what_has_failed(control: Control,
         pool.for_each(range(2), work, interrupt=rclone.interrupt)
 
 
-def test_an_rclone_that_cannot_start_may_do_so_later(tmp_path: Path):
-    (tmp_path / "rclone").write_text("#!/bin/sh\nexit 3\n")
+@pytest.mark.parametrize(
+    ("end", "kind", "words"),
+    [
+        ("exit 3", Passing, "it ended with 3"),
+        ("kill -9 $$", Passing, "it ended with -9"),
+        ("exit 1", Permanent, "check rclone.conf and the variables"),  # as for RCLONE_TPSLIMIT=x
+    ],
+)
+def test_an_rclone_that_cannot_start_may_do_so_later_unless_its_options_are_invalid(
+    tmp_path: Path, end: str, kind: type[Exception], words: str
+):
+    (tmp_path / "rclone").write_text(f"#!/bin/sh\n{end}\n")
     (tmp_path / "rclone").chmod(0o755)
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     with (
-        pytest.raises(Passing, match="it ended with 3"),
+        pytest.raises(kind, match=words),
         running(tmp_path / "rclone.conf", tmp_path, [], env),
     ):
         pass

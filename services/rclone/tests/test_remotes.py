@@ -51,6 +51,7 @@ type = drive
         ("dav://dav.example.org:8080/x", Place("dav:", "x")),
         ("ftp://ftp.example.org/a/b", Place("ftp:", "a/b")),
         ("drive://papers/a", Place("drive:", "papers/a")),
+        ("gs://bucket/a\uff0e\uff0e/b\uff0f1", Place("gs:", "bucket/a\uff0e\uff0e/b\uff0f1")),
     ],
 )
 def test_a_url_leads_to_the_remote_of_its_scheme_and_host(url, place):
@@ -74,6 +75,12 @@ def test_a_url_leads_to_the_remote_of_its_scheme_and_host(url, place):
         ("gs://bucket/a/../b", "'.' or '..'"),
         ("gs://bucket//a", "empty"),
         ("gs://bucket/\0", "empty"),
+        ("gs://bucket/a/\uff0e\uff0e/b", "like one"),
+        ("gs://bucket/\uff0e", "like one"),
+        ("gs://bucket/a/.\uff0e/b", "like one"),
+        ("gs://bucket/a\uff0f..\uff0fb", "like one"),
+        ("gs://bucket/a/..\u2400/b", "like one"),
+        ("sftp://one.example.org/%EF%BC%8E%EF%BC%8E/a", "like one"),
         ("gs:bucket/a", "scheme"),
         ("/a", "scheme"),
     ],
