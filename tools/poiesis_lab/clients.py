@@ -1,6 +1,8 @@
 """TES clients that people run, each in an environment of its own: what they need is old, and disagrees.
 
-`e2e/clients/<name>.lock` pins everything. An environment is made once and kept in the cache under its hash.
+`e2e/clients/<name>.lock` pins everything. Where a client needs packages that only old tools can build,
+`<name>.build.lock` pins those tools: they are installed first, and nothing else takes part in a build.
+An environment is made once and kept in the cache under its hash.
 """
 
 import sys
@@ -10,36 +12,33 @@ from poiesis_lab import cache
 from poiesis_lab.shell import run, step
 
 LOCKS = cache.HERE.parents[1] / "e2e/clients"
-# Their setup.py wants the setuptools that is in the environment, not the newest.
-_OLD = ("bagit", "rdflib", "rdflib-jsonld", "ruamel-yaml")
 
 
 def environment(name: str) -> Path:
     """The `bin` of a client's environment."""
-    lock = LOCKS / f"{name}.lock"
-    folder = cache.directory() / "clients" / f"{name}-{cache.hash_of([sys.version], [lock])}"
+    locks = _locks(name)
+    folder = cache.directory() / "clients" / f"{name}-{cache.hash_of([sys.version, *_OPTIONS], locks)}"
     done = folder / "done"
     if not done.exists():
         with step(f"install {name}"):
-            _make(folder, lock)
+            _make(folder, locks)
             done.touch()
     return folder / "bin"
 
 
-def _make(folder: Path, lock: Path) -> None:
+_OPTIONS = ("--quiet", "--no-deps", "--require-hashes")
+
+
+def _locks(name: str) -> list[Path]:
+    """In the order of their installation."""
+    build, lock = LOCKS / f"{name}.build.lock", LOCKS / f"{name}.lock"
+    return [build, lock] if build.exists() else [lock]
+
+
+def _make(folder: Path, locks: list[Path]) -> None:
     uv = [sys.executable, "-m", "uv"]
     run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder])
-    install: list[str | Path] = [
-        *uv,
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        folder / "bin/python",
-        "--no-deps",
-    ]
-    pins = [line for line in lock.read_text().splitlines() if line.startswith(("setuptools==", "wheel=="))]
-    for pin in pins:
-        run([*install, pin.removesuffix(" \\")])
-    isolated = [f"--no-build-isolation-package={name}" for name in _OLD]
-    run([*install, *isolated, "--require-hashes", "-r", lock], timeout=600)
+    isolation = ["--no-build-isolation"] if len(locks) > 1 else []
+    for lock in locks:
+        python = folder / "bin/python"
+        run([*uv, "pip", "install", *_OPTIONS, *isolation, "--python", python, "-r", lock], timeout=600)
