@@ -4,6 +4,7 @@ An S3 key is literal: spaces, `?`, `#` and `%` in it stand for themselves.
 """
 
 import re
+from urllib.parse import unquote_to_bytes
 
 KEY_BYTES = 1024  # of an S3 object
 
@@ -38,7 +39,7 @@ def split_s3(url: str) -> tuple[str, str]:
         raise NotAnS3Url(f"{redacted(url)} does not name an S3 bucket (s3://bucket/key)")
     if _SURROGATE.search(key):
         raise NotAnS3Url(f"{redacted(url)}: an S3 key must be UTF-8")
-    if len(key.encode()) > KEY_BYTES:
+    if len(unquote_to_bytes(key)) > KEY_BYTES:  # a percent-encoded key may be longer
         raise NotAnS3Url(f"{redacted(url)}: an S3 key has at most {KEY_BYTES} bytes")
     return bucket, key
 

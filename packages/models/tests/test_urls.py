@@ -14,6 +14,7 @@ from poiesis_models.urls import NotAnS3Url, names_s3_directory, redacted, scheme
         ("s3://b/", ("b", "")),
         ("s3://b", ("b", "")),
         ("s3://b/" + "k" * 1024, ("b", "k" * 1024)),
+        ("s3://b/" + "%C3%A9" * 512, ("b", "%C3%A9" * 512)),
     ],
 )
 def test_an_s3_url_is_a_bucket_and_a_literal_key(url: str, expected: tuple[str, str]):
@@ -34,6 +35,7 @@ def test_an_s3_url_is_a_bucket_and_a_literal_key(url: str, expected: tuple[str, 
         ("s3://b:secret/k?secret", "contains a user"),
         ("s3://b/" + "k" * 1025, "an S3 key has at most 1024 bytes"),
         ("s3://b/" + "é" * 513, "an S3 key has at most 1024 bytes"),
+        ("s3://b/" + "%C3%A9" * 513, "an S3 key has at most 1024 bytes"),
         ("s3://b/\ud800", "an S3 key must be UTF-8"),
     ],
 )

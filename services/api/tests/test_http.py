@@ -582,8 +582,10 @@ async def test_a_long_tag_value_is_stored_and_found(client, long):
     task = await create(client, {**SMALL, "tags": tags})
     await create(client, {**SMALL, "tags": {"k": long + "y"}})
     assert (await (await client.get(f"{BASE}/tasks/{task}?view=BASIC")).json())["tags"] == tags
-    found = await listed(client, tag_key="k", tag_value=long[:600])
-    assert found == {"tasks": []}
+    assert await listed(client, tag_key="k", tag_value=long[:600]) == {"tasks": []}
+    if long.isascii():  # others are longer than a URL may be
+        found = await listed(client, tag_key="k", tag_value=long)
+        assert [one["id"] for one in found["tasks"]] == [task]
 
 
 async def test_states_filter(client):
