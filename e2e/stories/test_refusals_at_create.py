@@ -1,6 +1,6 @@
 """As a user I learn at the create that a task cannot run, and everything that can run is accepted."""
 
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +12,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 _SHARD = "/cromwell-executions/JointGenotyping/3c1f0f52-9b5e-4d0a-8f7e-2a6c4b1d9e80/call-ImportGVCFs/shard-0"
-_REFUSED = {
+_REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "user, host and port in an S3 URL": (
         {"outputs": [{"path": "/data/r", "url": "s3://someone:hidden-word@s3.example.org:9000/bucket/r"}]},
         "outputs[0].url",
@@ -36,7 +36,7 @@ _REFUSED = {
     ),
     "more than a node has": ({"resources": {"cpu_cores": 100000}}, "resources.cpu_cores", "at most 256"),
 }
-_EXECUTORS = {
+_EXECUTORS: dict[str, tuple[dict[str, Any], str, str]] = {
     "a long argument": ({"command": ["sh", "-c", ": " + "x" * 200_000]}, "executors[0].command[2]", "131071"),
     "a long variable": ({"env": {"A": "x" * 131_072}}, "executors[0].env", "131071"),
     "a descriptor as workdir": ({"workdir": "/proc/self/fd/8"}, "executors[0].workdir", "/proc"),
@@ -46,12 +46,9 @@ _EXECUTORS = {
 
 @pytest.mark.parametrize("case", [*_REFUSED, *_EXECUTORS])
 async def test_what_cannot_run_is_refused(client: TesClient, images: Images, case: str) -> None:
-    executor: dict[str, object] = {"image": images.busybox, "command": ["true"]}
-    if case in _REFUSED:
-        fields, field, words = _REFUSED[case]
-    else:
-        changed, field, words = _EXECUTORS[case]
-        executor, fields = executor | changed, {}
+    fields, field, words = (_REFUSED | _EXECUTORS)[case]
+    changed, fields = (fields, {}) if case in _EXECUTORS else ({}, fields)
+    executor = {"image": images.busybox, "command": ["true"]} | changed
     with pytest.raises(TesRefused) as refusal:
         await client.create(cast("Document", {"executors": [executor], **fields}))
     assert refusal.value.status == 400
@@ -98,7 +95,8 @@ async def test_an_input_without_type_may_be_a_directory(
 
 
 async def test_brackets_may_be_escaped_or_not(run_task: RunTask, images: Images, bucket: Bucket) -> None:
-    script = "mkdir -p /out '/run[1]'; echo 1 >'/out/sample[1].txt'; echo 2 >'/out/plain[2].txt'; echo 3 >'/run[1]/x'"
+    script = "mkdir -p /out '/run[1]'; echo 1 >'/out/sample[1].txt'; echo 2 >'/out/plain[2].txt'"
+    script += "; echo 3 >'/run[1]/x'"
     task = await run_task(
         {
             "executors": [sh(images.busybox, script)],
@@ -139,7 +137,7 @@ async def test_unusual_paths_tags_and_strings_are_accepted(run_task: RunTask, im
                     "env": {"LONG": longest[len("LONG=") :]},
                     "stdin": "/dev/null",
                     "stderr": "/dev/null",
-                    "workdir": "/dev/shm",  # noqa: S108
+                    "workdir": "/dev/shm",
                 }
             ],
             "inputs": [
