@@ -347,13 +347,17 @@ def test_what_is_no_fifo_is_left_alone_and_said(source: Source, streamer: Stream
 
 
 @pytest.mark.integration
-def test_an_object_is_streamed_from_s3(tmp_path: Path, s3: S3Config, admin: Any, bucket: str):
-    admin.put_object(Bucket=bucket, Key="reads.bam", Body=BODY)
+@pytest.mark.parametrize(("name", "warnings"), [("my reads.bam", 0), ("my%20reads.bam", 1)])
+def test_an_object_is_streamed_from_s3(  # noqa: PLR0917  # fixtures are arguments
+    tmp_path: Path, s3: S3Config, admin: Any, bucket: str, name: str, warnings: int
+):
+    admin.put_object(Bucket=bucket, Key="my reads.bam", Body=BODY)
     streamer = Streamer(tmp_path, s3)
     try:
-        streamer.start(f"s3://{bucket}/reads.bam")
+        streamer.start(f"s3://{bucket}/{name}")
         assert hashlib.sha256(streamer.fifo.read_bytes()).digest() == hashlib.sha256(BODY).digest()
         assert streamer.states() == ["begun", "whole"]
+        assert len(streamer.events("warning")) == warnings
         assert streamer.end() == 0
     finally:
         streamer.close()
