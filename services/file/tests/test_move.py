@@ -66,7 +66,7 @@ def test_a_file_is_copied_for_any_uid(lab: Lab, url: str):
     os.utime(lab.shared / "nfs/in/a b", (1_000_000_000, 1_000_000_000))
     lab.stage(url)
     assert (lab.root / "d/x").read_text() == "x" * 3_000_000
-    assert (lab.root / "d/x").stat().st_mode & 0o777 == 0o666
+    assert (lab.root / "d/x").stat().st_mode & 0o777 == 0o777
     assert (lab.root / "d/x").stat().st_mtime == 1_000_000_000
     assert (lab.root / "d").stat().st_mode & 0o777 == 0o777
     assert lab.told("progress")[-1] == {"event": "progress", "files": 1, "bytes": 3_000_000}

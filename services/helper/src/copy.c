@@ -13,8 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char ASIDE[] = ".poiesis.part";
-
 /*
  * Open the directory that holds `path` below the directory `root`, name by name. Missing directories are made, open to
  * every uid, if `make`. *name is the last segment, in `path` itself.
@@ -95,7 +93,9 @@ static void recorded(const struct copying *copying, int dir, const char *name, c
 static int copy_regular(const struct copying *copying, int in, const struct stat *source, int to, const char *name,
                         const char *path)
 {
-    int error = 0, out = open_aside(to, ASIDE);
+    char aside[64];
+    snprintf(aside, sizeof aside, ".poiesis-%d.part", (int)getpid());
+    int error = 0, out = open_aside(to, aside);
     if (out < 0)
         return -1;
     if (copy_content(in, out) != 0)
@@ -106,10 +106,10 @@ static int copy_regular(const struct copying *copying, int in, const struct stat
         (void)!fchmod(out, (source->st_mode & 0777) | copying->added_mode);
     if (close(out) != 0 && !error)
         error = errno;
-    if (!error && renameat(to, ASIDE, to, name) != 0)
+    if (!error && renameat(to, aside, to, name) != 0)
         error = errno;
     if (error)
-        unlinkat(to, ASIDE, 0);
+        unlinkat(to, aside, 0);
     else
         recorded(copying, to, name, path);
     errno = error;

@@ -41,7 +41,7 @@ int open_aside(int dir, const char *aside)
 int put_file(int dir, const char *name, const void *data, size_t size)
 {
     char aside[NAME_MAX + 1];
-    snprintf(aside, sizeof aside, ".%s.part", name);
+    snprintf(aside, sizeof aside, ".%s.%d.part", name, (int)getpid()); /* install may run twice at once */
     int fd = open_aside(dir, aside);
     if (fd < 0)
         return -1;

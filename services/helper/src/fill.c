@@ -65,7 +65,26 @@ static void take_back_all(int root, int record_dir)
     free(text);
 }
 
-static int fill_all(const struct paths *paths, int root, FILE *record)
+/* The words for the task's owner, as a filer's progress.jsonl has them. */
+static void put_error(const char *run, const char *path, const char *reason)
+{
+    char message[4096], line[8192], *out = line;
+    snprintf(message, sizeof message, "cannot copy what the image has in %s into the task's volume: %s", path, reason);
+    say("%s", message);
+    int fd = run ? open(run, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0644) : -1;
+    if (fd < 0)
+        return;
+    for (const char *in = message; *in; in++) {
+        if (*in == '"' || *in == '\\')
+            *out++ = '\\';
+        *out++ = *in < ' ' || *in > '~' ? '?' : *in;
+    }
+    *out = '\0';
+    dprintf(fd, "{\"event\":\"error\",\"message\":\"%s\"}\n", line);
+    close(fd);
+}
+
+static int fill_all(const struct paths *paths, int root, FILE *record, const char *progress)
 {
     int status = 0;
     for (size_t i = 0; i < paths->fill.count; i++) {
@@ -77,7 +96,7 @@ static int fill_all(const struct paths *paths, int root, FILE *record)
         struct copying copying = {
             .keep_owner = true, .skip_unreadable = true, .follow_first = true, .skip = &paths->fresh, .record = record};
         if (dir < 0 || copy_at(&copying, AT_FDCWD, path, dir, name, path) != 0) {
-            say("cannot copy what the image has in %s into the task's volume: %s", path, strerror(errno));
+            put_error(progress, path, strerror(errno));
             status = -1;
         }
         if (dir >= 0)
@@ -88,18 +107,20 @@ static int fill_all(const struct paths *paths, int root, FILE *record)
 
 int fill_main(int argc, char **argv)
 {
-    const char *list = NULL, *to = NULL, *record_directory = NULL;
+    const char *list = NULL, *to = NULL, *record_directory = NULL, *progress = NULL;
     struct option options[] = {
         {.name = "--paths", .kind = TEXT, .value = &list, .required = true},
         {.name = "--to", .kind = TEXT, .value = &to, .required = true},
         {.name = "--record", .kind = TEXT, .value = &record_directory, .required = true},
+        {.name = "--progress", .kind = TEXT, .value = &progress},
     };
     const struct verb verb = {
         .name = "fill",
-        .usage = "helper fill --paths FILE --to DIR --record DIR",
+        .usage = "helper fill --paths FILE --to DIR --record DIR [--progress FILE]",
         .help = "  --paths FILE   the task's paths; those to fill are copied ...\n"
                 "  --to DIR       ... below DIR, where nothing that is there is replaced\n"
                 "  --record DIR   what has been copied; a later fill removes what is unchanged of it\n"
+                "  --progress FILE  gets a failure as an event of the filer contract\n"
                 "\n"
                 "Exit 0, or 74 with a line on stderr.\n",
         .options = options,
@@ -118,7 +139,7 @@ int fill_main(int argc, char **argv)
     take_back_all(root, record_dir);
     int fd = open_aside(record_dir, ".filled.part");
     FILE *record = fd >= 0 ? fdopen(fd, "w") : NULL;
-    int status = record ? fill_all(&paths, root, record) : -1;
+    int status = record ? fill_all(&paths, root, record, progress) : -1;
     if (!record || fclose(record) != 0 || renameat(record_dir, ".filled.part", record_dir, RECORD) != 0) {
         say("cannot write %s/%s: %s", record_directory, RECORD, strerror(errno));
         status = -1;

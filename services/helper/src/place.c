@@ -19,7 +19,7 @@
 enum { MAX_COPIED = 256 * 1024 * 1024 }; /* larger ones become links: the container's own disk is not the task's */
 
 struct placed {
-    bool there, link;
+    bool there, link, of_image; /* of_image: no executor has made it, the image has it */
     struct stat seen;
 };
 
@@ -43,10 +43,13 @@ static int place_one(const char *path, struct placed *place)
     const char *name;
     struct stat source;
     int status = -1, dir = open_parent(volume_fd, path, false, &name);
+    place->of_image = true;
     if (dir < 0)
         return errno == ENOENT ? 0 : -1;
-    if (fstatat(dir, name, &source, AT_SYMLINK_NOFOLLOW) != 0) {
-        status = errno == ENOENT ? 0 : -1; /* no executor has made it yet */
+    if (fstatat(dir, name, &source, AT_SYMLINK_NOFOLLOW) == 0)
+        place->of_image = false;
+    if (place->of_image) {
+        status = errno == ENOENT ? 0 : -1;
     } else if (S_ISDIR(source.st_mode) || source.st_size > MAX_COPIED) {
         char *target;
         if (asprintf(&target, "%s%s", volume, path) >= 0) {
@@ -61,8 +64,6 @@ static int place_one(const char *path, struct placed *place)
     }
     int error = errno;
     close(dir);
-    if (status == 0 && lstat(path, &place->seen) == 0)
-        place->there = true;
     errno = error;
     return status;
 }
@@ -75,6 +76,7 @@ const char *place_all(void)
         (void)!make_parents(path); /* programs expect the directory of an output to be there */
         if (place_one(path, &places[i]) != 0)
             return path;
+        places[i].there = lstat(path, &places[i].seen) == 0;
     }
     return NULL;
 }
@@ -111,8 +113,10 @@ static bool collect_placed(size_t index)
     const char *path = task->place.items[index], *name;
     struct placed *place = &places[index];
     struct stat now;
-    if (lstat(path, &now) == 0)
-        return is_unchanged(place, &now) || (place->link && S_ISLNK(now.st_mode)) || copy_in(path, 0);
+    if (lstat(path, &now) == 0) {
+        bool is_needed = !is_unchanged(place, &now) || (place->of_image && is_below(path, &task->outputs));
+        return !is_needed || (place->link && S_ISLNK(now.st_mode)) || copy_in(path, 0);
+    }
     if (!place->there || errno != ENOENT)
         return true;
     int dir = open_parent(volume_fd, path, false, &name); /* the process has removed it */

@@ -1,7 +1,9 @@
 """helper fill: what an image has in directories that will be mounted over, copied into the task's volume."""
 
+import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ def fill(helper, tmp_path):
     def call(*entries: str, **popen):
         (tmp_path / "paths").write_bytes(b"".join(os.fsencode(entry) + b"\0" for entry in entries))
         words = ["--paths", tmp_path / "paths", "--to", tmp_path / "volume", "--record", tmp_path / "record"]
+        words += ["--progress", tmp_path / "progress.jsonl"]
         return subprocess.run([helper, "fill", *words], capture_output=True, timeout=60, check=False, **popen)
 
     return call
@@ -48,7 +51,7 @@ def test_a_directory_keeps_what_the_image_has_there(fill, image, tmp_path):
     assert _names(filled) == {"run.sh", "lib", "lib/deep", "lib/deep/data", "link"}
     assert (filled / "run.sh").stat().st_mode & 0o7777 == 0o755
     assert (filled / "run.sh").stat().st_mtime == 1_000_000_000
-    assert os.readlink(filled / "link") == "run.sh"
+    assert (filled / "link").readlink() == Path("run.sh")
     assert not _at(tmp_path, tmp_path / "nothing").exists()
 
 
@@ -114,3 +117,6 @@ def test_fill_that_fails_names_the_directory(fill, image, tmp_path):
     ended = fill(f"f{image}")
     assert ended.returncode == 74
     assert b"cannot copy what the image has in %b into the task's volume" % os.fsencode(image) in ended.stderr
+    (line,) = (tmp_path / "progress.jsonl").read_text().splitlines()
+    assert json.loads(line)["event"] == "error"
+    assert str(image) in json.loads(line)["message"]

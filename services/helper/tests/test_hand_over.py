@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 from stat import S_ISDIR
 
 import pytest
@@ -124,6 +125,14 @@ def test_a_file_that_did_not_change_is_not_copied_back(container, task, tmp_path
     assert (staged.stat().st_ino, staged.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+@pytest.mark.parametrize(("kind", "collected"), [("p", []), ("o", ["passwd"])], ids=["stdin", "output"])
+def test_a_file_of_the_image_is_collected_only_as_an_output(container, task, tmp_path, kind, collected):
+    (tmp_path / "passwd").write_text("root")
+    options = task.options(f"p{tmp_path}/passwd", f"{kind}{tmp_path}/passwd")
+    assert container.run("cat", options=[*options, "--stdin", tmp_path / "passwd"]).out == b"root"
+    assert [path.name for path in task.root.rglob("*") if path.is_file()] == collected
+
+
 def test_a_file_that_was_removed_is_gone_for_the_next_executor(container, task, tmp_path):
     staged = task.file(tmp_path / "in", "a")
     assert container.sh(f"rm {tmp_path}/in", options=task.options(f"p{tmp_path}/in")).code == 0
@@ -148,7 +157,7 @@ def test_a_directory_that_the_process_has_made_is_collected_with_all_it_holds(co
     assert task.at(path / "a.txt").read_text() == "a\n"
     assert task.at(path / "sub/b.txt").stat().st_mode & 0o777 == 0o644
     assert task.at(path / "sub").stat().st_mode & 0o777 == 0o777
-    assert os.readlink(task.at(path / "l")) == "a.txt"
+    assert task.at(path / "l").readlink() == Path("a.txt")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another uid takes root")
@@ -170,7 +179,8 @@ mkdir -p {real}/dir/deep {out}; echo data > {real}/file; echo deep > {real}/dir/
 ln -s {real}/file {real}/hop; ln -s ../../file {real}/dir/deep/up
 ln -s {real}/dir {real}/dir/deep/round; ln -s {real}/hop {out}/hop
 ln -s ../real/file {out}/relative; ln -s {real}/dir {out}/dir
-ln -s {real}/nothing {out}/dangling; ln -s {real}/fifo {out}/fifo; ln -s inside {out}/link; echo x > {out}/inside
+ln -s {real}/nothing {out}/dangling; ln -s {real}/fifo {out}/fifo
+ln -s inside {out}/link; echo x > {out}/inside
 """
 
 
@@ -260,18 +270,18 @@ def test_share_opens_what_this_uid_left_to_every_other(container, task, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("end", "options", "modes"),
+    ("end", "modes"),
     [
-        ("exit 0", [], {"key": 0o600, "d": 0o700}),
-        ("exit 3", ["--ignore-error"], {"key": 0o600, "d": 0o700}),
-        ("exit 3", ["--on-failure=continue"], {"key": 0o644, "d": 0o777}),
+        (["exit 0"], {"key": 0o600, "d": 0o700}),
+        (["exit 3", "--ignore-error"], {"key": 0o600, "d": 0o700}),
+        (["exit 3", "--on-failure=continue"], {"key": 0o644, "d": 0o777}),
     ],
     ids=["next executor", "ignored failure", "failure"],
 )
-def test_modes_stay_as_they_are_until_filers_read(container, task, tmp_path, end, options, modes):
+def test_modes_stay_as_they_are_until_filers_read(container, task, tmp_path, end, modes):
     tree = tmp_path / "tree"
-    script = f"mkdir -p {tree}/d; touch {tree}/key; chmod 600 {tree}/key; chmod 700 {tree}/d; {end}"
-    container.sh(script, options=[*task.options(f"s{tree}", keep_modes=True), *options])
+    script = f"mkdir -p {tree}/d; touch {tree}/key; chmod 600 {tree}/key; chmod 700 {tree}/d; {end[0]}"
+    container.sh(script, options=[*task.options(f"s{tree}", keep_modes=True), *end[1:]])
     assert _modes(tree) == modes
 
 

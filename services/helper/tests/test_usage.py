@@ -59,7 +59,7 @@ def test_what_is_not_understood_is_named_and_nothing_is_done(helper, words, name
     [
         ([], {"fill", "install", "run", "wait"}),
         (["install"], {"--bin DIR", "--paths DIR"}),
-        (["fill"], {"--paths FILE", "--to DIR", "--record DIR"}),
+        (["fill"], {"--paths FILE", "--to DIR", "--record DIR", "--progress FILE"}),
         (["wait"], {"--ack FILE", "--timeout SECONDS"}),
         (
             ["run"],
