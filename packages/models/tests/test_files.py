@@ -136,11 +136,12 @@ def test_a_plan_survives_its_journey_and_names_containers_in_order():
         inputs=("tif-0",),
         executors=("executor-0", "executor-1"),
         ignore_error=(True, False),
+        prepared=(1,),
         outputs=("tof-0",),
         preemptible=True,
     )
     assert Plan.from_json(plan.to_json()) == plan
-    assert list(plan) == ["tif-0", "executor-0", "executor-1", "tof-0"]
+    assert list(plan) == ["tif-0", "executor-0", "prepare-1", "executor-1", "tof-0"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"executors":1}'])
