@@ -12,7 +12,9 @@ PRIVATE = "cd /w && echo k > key && chmod 600 key && mkdir d && chmod 700 d"
 
 
 async def test_results_of_another_user_are_sent(run_task: RunTask, images: Images, bucket: Bucket) -> None:
-    script = "mkdir -p /out/d && cd /out && echo x > d/f && chown -R 1234:1234 d && chmod 600 d/f && chmod 700 d"
+    script = (
+        "mkdir -p /out/d && cd /out && echo x > d/f && chown -R 1234:1234 d && chmod 600 d/f && chmod 700 d"
+    )
     task = await run_task(
         {
             "executors": [sh(images.busybox, script)],

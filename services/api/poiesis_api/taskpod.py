@@ -34,7 +34,7 @@ from poiesis_models.plan import Plan
 from poiesis_models.runfiles import PROGRESS
 from poiesis_models.s3credentials import S3Credentials
 from poiesis_models.tes import TesExecutor, TesInput, TesOutput, TesTaskRequest
-from poiesis_models.worklist import EXIT_PASSING, FileType, InputItem, OutputItem, WorkList
+from poiesis_models.worklist import EXIT_PASSING, FileType, InputItem, OutputItem, WorkList, waves
 
 Manifest = dict[str, Any]
 _Item = TypeVar("_Item", InputItem, OutputItem)
@@ -238,7 +238,7 @@ def input_runs(task: Task, config: TaskPodConfig, *, without: frozenset[int]) ->
             contents[item.content_file] = source.literal or ""
         served.append((_input_filer(source, config), item))
     runs: list[FilerRun] = []
-    for filer, side, items in _by_filer(served):
+    for filer, side, items in _in_order(served):
         granted = granted_to(task, filer, config)
         for part in _parts(items):
             number = len(runs)
@@ -279,6 +279,19 @@ def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
                 )
             )
     return tuple(runs)
+
+
+def _in_order(
+    served: Sequence[tuple[tuple[Filer, FilerSide], InputItem]],
+) -> Iterator[tuple[Filer, FilerSide, list[InputItem]]]:
+    """Yield what each filer stages: once per filer, unless inputs of different filers cover one another."""
+    by_filer = list(_by_filer(served))
+    first, *others = waves([item for _, item in served]) or [[]]
+    if len(by_filer) == 1 or not others:
+        yield from by_filer
+        return
+    for wave in (first, *others):
+        yield from _by_filer(served[index] for index in wave)
 
 
 def _by_filer(

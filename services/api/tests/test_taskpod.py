@@ -1046,3 +1046,24 @@ def test_an_input_of_a_filer_that_cannot_stream_is_staged(streaming):
         ),
     )
     assert names(objects) == ["trec", "tif-0", "prepare-0", "executor-0", "pause"]
+
+
+def test_an_input_in_another_ones_directory_is_staged_after_it_also_by_another_filer(config):
+    filers = [
+        *config.model_dump(by_alias=True)["filers"],
+        {"name": "site", "inputs": {"schemes": ["x"], "image": "site/x", "command": ["/x"]}},
+    ]
+    inputs = [
+        {"path": "/a/b", "url": "s3://b/k"},
+        {"path": "/c", "url": "s3://b/k"},
+        {"path": "/a", "url": "x://k", "type": "DIRECTORY"},
+    ]
+    objects = task_objects(task(inputs=inputs), change(config, filers=filers))
+    secret = next(one for one in objects.owned if one["kind"] == "Secret")
+    staged = [
+        [item.path for item in WorkList.from_json(secret_text(secret, f"inputs-{number}.json")).inputs]
+        for number in range(3)
+    ]
+    assert staged == [["/c"], ["/a"], ["/a/b"]]
+    together = task_objects(task(inputs=inputs[:2]), change(config, filers=filers))
+    assert [name for name in names(together) if name.startswith("tif")] == ["tif-0"]

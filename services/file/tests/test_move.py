@@ -72,6 +72,20 @@ def test_a_file_is_copied_for_any_uid(lab: Lab, url: str):
     assert lab.told("progress")[-1] == {"event": "progress", "files": 1, "bytes": 3_000_000}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_inputs_that_cover_a_path_the_deeper_one_wins(lab: Lab, order: int):
+    for name in ("one/dos/same", "one/dos/only", "one/top", "two/same", "top"):
+        (lab.shared / "nfs/in" / name).parent.mkdir(exist_ok=True, parents=True)
+        (lab.shared / "nfs/in" / name).write_text(name)
+    inputs = [
+        InputItem(path=path, local=f"{lab.root}{path}", url=f"/nfs/in/{name}")
+        for path, name in (("/d/dos", "two"), ("/d", "one"), ("/d/top", "top"))
+    ]
+    lab.run_filer(WorkList(task="t", inputs=tuple(inputs[::order])))
+    files = {"d/dos/only": "one/dos/only", "d/dos/same": "two/same", "d/top": "top"}
+    assert {name: text for name, text in tree(lab.root).items() if text is not None} == files
+
+
 @pytest.mark.parametrize("kind", ["DIRECTORY", None])
 def test_a_directory_is_copied_with_what_its_links_lead_to(lab: Lab, kind: str | None):
     given = lab.shared / "nfs/in/d"
