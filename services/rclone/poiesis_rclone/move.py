@@ -31,7 +31,7 @@ _STATS_SECONDS = 10  # rclone is next door
 def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progress) -> None:
     """Move all inputs and outputs; raise TransferError."""
     file = Path(env.get("POIESIS_SECRET") or paths.SECRET) / "rclone.conf"
-    urls = [item.url for item in (*work.inputs, *work.outputs) if item.url is not None]
+    urls = [item.url for item in work.inputs if item.url is not None] + [item.url for item in work.outputs]
     remotes = parse(_text(file)) if urls else ()
     stores = {place_of(url, remotes).fs: url for url in urls}  # before anything is moved
     room = Room(config.disk_bytes)
