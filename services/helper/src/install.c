@@ -15,11 +15,11 @@
 static const char SELF[] = "/proc/self/exe";
 
 /* A file of the same size is this program already: it may be executing, and replacing it gains nothing. */
-static bool is_installed(int bin)
+static bool is_installed(const char *path)
 {
     struct stat self, there;
-    return stat(SELF, &self) == 0 && fstatat(bin, "helper", &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-           S_ISREG(there.st_mode) && self.st_size == there.st_size && (there.st_mode & 0555) == 0555;
+    return stat(SELF, &self) == 0 && lstat(path, &there) == 0 && S_ISREG(there.st_mode) &&
+           self.st_size == there.st_size && (there.st_mode & 0555) == 0555;
 }
 
 static int is_a_part(const struct dirent *entry)
@@ -89,7 +89,8 @@ int install_main(int argc, char **argv)
         say("cannot open %s: %s", bin < 0 ? target : parts, strerror(errno));
         return 1;
     }
-    bool again = is_installed(bin);
+    char *program;
+    bool again = asprintf(&program, "%s/helper", target) > 0 && is_installed(program);
     int list = again ? -1 : put_file(bin, "paths", text, size);
     struct copying copying = {.replace = true, .follow_first = true, .added_mode = 0755};
     if (!again && (list < 0 || copy_at(&copying, AT_FDCWD, SELF, bin, "helper", target) != 0)) {
