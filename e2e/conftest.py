@@ -356,6 +356,15 @@ def filer_image(cluster: Cluster, images: Images) -> str:
 
 
 @pytest.fixture(scope="session")
+def app_image(cluster: Cluster, images: Images) -> str:
+    """An image with a program in /app, which prints the configuration beside it."""
+    app = _FILER.parent / "app"
+    return _image(
+        cluster, "app", app / "Dockerfile", ("busybox:1.37", images.busybox), {"run.sh": app / "run.sh"}
+    )
+
+
+@pytest.fixture(scope="session")
 def remotes(cluster: Cluster) -> dict[str, backends.Remote]:
     """An SSH server and a WebDAV server, by the schemes of their URLs."""
 

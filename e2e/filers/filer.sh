@@ -48,7 +48,7 @@ stage() {
     esac
     [ -e "$local.part" ] || : >"$local.part" # of an empty file curl makes none
   fi
-  chmod 666 -- "$local.part" && mv -- "$local.part" "$local" || fail 65 "cannot write $path"
+  chmod 777 -- "$local.part" && mv -- "$local.part" "$local" || fail 65 "cannot write $path"
   count "$local"
 }
 

@@ -84,7 +84,7 @@ def pod_options(volumes: Mapping[str, str], env: Mapping[str, str]) -> list[str]
 
 def run_arguments(command: Sequence[str]) -> list[str]:
     """The helper's, to run a filer."""
-    helper = ["run", "--run", "/poiesis/run", "--runs", "/poiesis/runs", "--log-bytes", "65536"]
+    helper = ["run", "--run", "/poiesis/run", "--log-bytes", "65536"]
     helper += ["--grace", str(GRACE_SECONDS), "--ack", "/poiesis/ack/done", "--ack-timeout", "60"]
     return [*helper, "--rerun", "--", *command]
 
@@ -190,7 +190,6 @@ class Pod:
         mounts = {
             "/poiesis/bin": f"{self._helper}",
             "/poiesis/run": f"{self._folder / 'run'}",
-            "/poiesis/runs": f"{self._folder / 'run'}",
             "/poiesis/ack": f"{self._folder / 'ack'}",
             "/task": f"{self._folder / 'task'}",
             "/poiesis/spec": f"{self._folder / 'spec'}",

@@ -44,6 +44,11 @@ def executor_name(index: int) -> str:
     return f"executor-{index}"
 
 
+def prepare_name(index: int) -> str:
+    """Container name of what runs in the image of executor `index` before it."""
+    return f"prepare-{index}"
+
+
 def tif_name(index: int) -> str:
     """Container name of the `index`th filer that stages inputs."""
     return f"tif-{index}"

@@ -4,13 +4,15 @@ Everything of ours is below `/poiesis`; the task's data is a mirror of the conta
 `DATA_ROOT`, so the file that an executor knows as `/data/a.txt` is `/task/root/data/a.txt` for a filer.
 """
 
+from collections.abc import Iterable
 from posixpath import join
 
 POIESIS = "/poiesis"
 BIN = "/poiesis/bin"  # emptyDir: the helper; trec rw, others ro
 HELPER = "/poiesis/bin/helper"
 RUN = "/poiesis/run"  # the container's own directory in the run volume, rw
-RUNS = "/poiesis/runs"  # the whole run volume: one directory a container; trec rw, others ro
+RUNS = "/poiesis/runs"  # trec only: the whole run volume, one directory per container
+PREVIOUS = "/poiesis/previous"  # executors: the run directory of the executor before, ro
 ACK = "/poiesis/ack"  # trec rw, others ro
 ACK_FILE = "/poiesis/ack/done"  # content: 0 = the task is COMPLETE, 1 = it ended otherwise
 SPEC = "/poiesis/spec"  # filers only: work.json and the contents of literal inputs
@@ -20,6 +22,7 @@ WEB_IDENTITY = "/poiesis/web-identity"  # filers of object storage only: the fil
 SECRET = "/poiesis/secret"  # a filer's own Secret, if it has one  # noqa: S105
 SHARED = "/poiesis/shared"  # a filer's shared volumes, each at its own prefix below
 RECORDER = "/poiesis/recorder"  # trec only
+RECORDER_PATHS = "/poiesis/recorder/paths"  # the task's paths in parts; see `path_list`
 RECORDER_TOKEN = "/poiesis/recorder/token"  # this task's token  # noqa: S105
 RECORDER_DSN = "/poiesis/recorder/dsn"
 POSTGRES_CA = (
@@ -27,10 +30,15 @@ POSTGRES_CA = (
 )
 KUBERNETES_TOKEN = "/poiesis/recorder/kubernetes/token"  # noqa: S105
 KUBERNETES_CA = "/poiesis/recorder/kubernetes/ca.crt"
-COLLECT = "/poiesis/collect"  # executors: the data root again, to copy outputs that lie in system directories
+PATHS = "/poiesis/bin/paths"  # the same in one file, for helpers
+COLLECT = (
+    "/poiesis/collect"  # executors: the whole data root, to place and collect files that lie outside mounts
+)
+FILLED = "/poiesis/filled"  # containers that fill directories from images: what they have copied
 TASK = "/task"  # the task volume, in filers and trec
 DATA_SUBPATH = "root"
 DATA_ROOT = join(TASK, DATA_SUBPATH)
+FILLED_SUBPATH = "filled"
 
 HELPER_IN_IMAGE = "/helper"  # in the helper's and the recorder's images
 _NO_NAMES = {"", ".", ".."}
@@ -49,3 +57,13 @@ def data_path(container_path: str) -> str:
 def data_subpath(container_path: str) -> str:
     """The same place as a subPath of the task volume."""
     return join(DATA_SUBPATH, container_path.lstrip("/"))
+
+
+def path_list(paths_by_kind: Iterable[tuple[str, Iterable[str]]]) -> bytes:
+    """The helper's list of a task's paths: each entry is one character, an absolute path and a NUL.
+
+    Kinds: `m` directories and `q` FIFOs to make; `s` directories that are mounted in executors; `p` files to
+    place; `f` directories to fill from the image, and `x` those to leave out; `o` outputs and `w` patterns of
+    outputs, whose links are followed.
+    """
+    return b"".join(f"{kind}{path}\0".encode() for kind, listed in paths_by_kind for path in listed)

@@ -7,6 +7,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from poiesis_models.labels import prepare_name
+
+_OPTIONAL = {"prepared", "streams"}
+
 
 class MalformedPlan(ValueError):
     """The text is not a plan."""
@@ -16,6 +20,7 @@ class MalformedPlan(ValueError):
 class Plan:
     """The containers of a TaskPod between the recorder and `pause`, in the order in which they run.
 
+    `prepared`: indexes of executors before which `prepare-<index>` runs in the same image.
     `ignore_error`: one flag per executor. `upload_on_error`: outputs are sent after a failed executor too.
     `streams` are sidecars that pour inputs into FIFOs: beside the executor, and so not in the order.
     """
@@ -23,6 +28,7 @@ class Plan:
     inputs: tuple[str, ...] = ()
     executors: tuple[str, ...]
     ignore_error: tuple[bool, ...]
+    prepared: tuple[int, ...] = ()
     outputs: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()
     upload_on_error: bool = True
@@ -30,11 +36,16 @@ class Plan:
 
     def __iter__(self) -> Iterator[str]:
         """Container names in order."""
-        yield from (*self.inputs, *self.executors, *self.outputs)
+        yield from self.inputs
+        for index, name in enumerate(self.executors):
+            if index in self.prepared:
+                yield prepare_name(index)
+            yield name
+        yield from self.outputs
 
     def to_json(self) -> str:
-        """One line, stable. Without streams nothing is said of them."""
-        document = {key: value for key, value in asdict(self).items() if key != "streams" or value}
+        """One line, stable. Empty `streams` and `prepared` are left out."""
+        document = {key: value for key, value in asdict(self).items() if value or key not in _OPTIONAL}
         return json.dumps(document, separators=(",", ":"), sort_keys=True)
 
     @classmethod
@@ -47,6 +58,7 @@ class Plan:
                 executors=tuple(map(str, raw["executors"])),
                 ignore_error=tuple(map(bool, raw["ignore_error"])),
                 outputs=tuple(map(str, raw["outputs"])),
+                prepared=tuple(map(int, raw.get("prepared", ()))),
                 streams=tuple(map(str, raw.get("streams", ()))),
                 upload_on_error=bool(raw["upload_on_error"]),
                 preemptible=bool(raw["preemptible"]),

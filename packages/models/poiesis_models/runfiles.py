@@ -157,7 +157,8 @@ def parse_progress(data: bytes) -> Progress:
 def log_text(data: bytes, cap: int) -> str:
     """A log file as text that Postgres and JSON can hold: at most the mark and the last `cap` bytes.
 
-    A shortened text begins at a line, if one begins in its first half. NUL and what is not UTF-8 become U+FFFD.
+    A shortened text begins at a line, if one begins in its first half. NUL and what is not UTF-8 become
+    U+FFFD.
     """
     marked = data.startswith(LOG_MARK)
     body = data[len(LOG_MARK) :] if marked else data

@@ -4,7 +4,7 @@ Standard library only: a filer's start is paid for by every task.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar
 
@@ -80,6 +80,30 @@ class WorkList:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise MalformedWorkList(f"not a work list: {error}") from error
+
+
+def waves(inputs: Sequence[InputItem]) -> list[list[int]]:
+    """Return the indexes of inputs in groups, of which each is staged when the one before it is complete.
+
+    Within a group no input covers another, so what is staged last wins by rule and not by chance: an input
+    whose path lies deeper, and of two with one path the later one.
+    """
+    wave: dict[int, int] = {}
+    at_path: dict[str, list[int]] = {}
+    for index in sorted(range(len(inputs)), key=lambda one: (inputs[one].path.count("/"), one)):
+        path = inputs[index].path
+        before = [*at_path.get(path, ()), *(one for above in _above(path) for one in at_path.get(above, ()))]
+        wave[index] = 1 + max((wave[one] for one in before), default=-1)
+        at_path.setdefault(path, []).append(index)
+    groups: list[list[int]] = [[] for _ in range(1 + max(wave.values(), default=-1))]
+    for index in range(len(inputs)):
+        groups[wave[index]].append(index)
+    return groups
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _items(kind: type[_Item], raw: Sequence[dict[str, Any]]) -> tuple[_Item, ...]:

@@ -15,7 +15,7 @@ from poiesis_models.runfiles import (
     log_text,
     parse_progress,
 )
-from poiesis_models.worklist import InputItem, MalformedWorkList, OutputItem, WorkList
+from poiesis_models.worklist import InputItem, MalformedWorkList, OutputItem, WorkList, waves
 
 EXIT = {
     "exit_code": 7,
@@ -136,11 +136,12 @@ def test_a_plan_survives_its_journey_and_names_containers_in_order():
         inputs=("tif-0",),
         executors=("executor-0", "executor-1"),
         ignore_error=(True, False),
+        prepared=(1,),
         outputs=("tof-0",),
         preemptible=True,
     )
     assert Plan.from_json(plan.to_json()) == plan
-    assert list(plan) == ["tif-0", "executor-0", "executor-1", "tof-0"]
+    assert list(plan) == ["tif-0", "executor-0", "prepare-1", "executor-1", "tof-0"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"executors":1}'])
@@ -171,3 +172,23 @@ def test_fields_of_a_later_work_list_are_left_out_of_account():
     text = WorkList(task="t", inputs=(InputItem(path="/a", local="/task/root/a", url="s3://b/k"),)).to_json()
     later = text.replace('"path"', '"etag":"x","path"').replace('"task"', '"hint":1,"task"')
     assert WorkList.from_json(later) == WorkList.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        ([], []),
+        (["/a", "/b/c", "/ab"], [[0, 1, 2]]),
+        (["/a/b", "/a"], [[1], [0]]),
+        (["/a/b/c/d", "/a", "/a/b"], [[1], [2], [0]]),
+        (["/a", "/a", "/b"], [[0, 2], [1]]),
+        (["/a/b", "/a", "/a/b", "/a/c"], [[1], [0, 3], [2]]),
+    ],
+)
+def test_an_input_that_another_one_covers_is_staged_after_it(paths: list[str], expected: list[list[int]]):
+    assert waves([InputItem(path=path, local=path, url="s3://b/k") for path in paths]) == expected
+
+
+def test_the_order_of_many_inputs_is_found_in_no_time():
+    items = [InputItem(path=f"/data/{n % 100}/{n}/x", local="", url="s3://b/k") for n in range(10_000)]
+    assert waves(items) == [list(range(10_000))]

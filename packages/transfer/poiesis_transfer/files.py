@@ -18,7 +18,7 @@ from poiesis_transfer.progress import Progress
 from poiesis_transfer.room import Room
 
 READ_BLOCK = 256 * 1024
-ANYONE_FILE = 0o666  # executors may be any uid
+ANYONE_FILE = 0o777  # executors may be any uid, and run what is staged
 ANYONE_DIRECTORY = 0o777
 Buffer = bytes | bytearray | memoryview
 

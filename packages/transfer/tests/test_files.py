@@ -35,7 +35,7 @@ def test_a_file_appears_whole_and_is_usable_by_any_user(
         assert not target.exists()
         landing.keep(11)
     assert target.read_bytes() == b"hello world"
-    assert [mode(path) for path in (target, target.parent, target.parent.parent)] == [0o666, 0o777, 0o777]
+    assert [mode(path) for path in (target, target.parent, target.parent.parent)] == [0o777, 0o777, 0o777]
     assert names(target.parent) == ["file"]
 
 

@@ -1,8 +1,9 @@
-"""Where a task's data lies in its executors: which directories of the task volume are mounted where. Pure.
+"""Where a task's data lies in its executors. Pure.
 
-Whole directories are mounted, so that an index file lies beside its input and executors can share what they
-write. Where the directory is a system directory, that would hide the image: there an input is mounted as a
-single file, and the helper copies an output to the volume when the process has ended ("collected").
+Whole directories of the task volume are mounted, so that an index file lies beside its input and executors
+can share what they write. A directory that the task names itself is the task's own. One that it names only
+through a file in it, or as `workdir`, is first filled with what the executor's image has there. Where nothing
+can be mounted (`/`, `/etc`, ...), single files are placed: the helper copies them there and back. ADR 0016.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from posixpath import dirname
 from poiesis_models import paths
 from poiesis_models.tes import TesExecutor, TesInput, TesOutput, TesTaskRequest
 
-RESERVED = (paths.POIESIS, paths.TASK)
+RESERVED = (paths.POIESIS,)
 
 # Nothing below these may be hidden.
 _SYSTEM_TREES = (
@@ -42,19 +43,25 @@ _VITAL_DIRECTORIES = frozenset(
 _NOT_A_DISK = ("/proc", "/sys")  # container runtimes refuse mounts below these
 
 
+MOST_DIRECTORIES = 64  # mounts of an executor; beyond, directories are mounted by what they have in common
+
+
 @dataclass(frozen=True, kw_only=True)
 class MountPlan:
     """All paths are container paths, absolute and without a trailing slash.
 
-    `directories` are mounted in every executor; none lies in another. `files` are inputs mounted one by one.
-    `made` exist before the first executor: `directories` and those that the task names inside them.
-    `collected` are outputs that the helper copies out of an executor's own file system.
+    `directories` are mounted in every executor; none lies in another. Those in `filled` get what the image
+    has there, but for what is in or below `fresh`. `placed` are files that the helper copies to their place
+    and back; `files` are inputs mounted one by one, where it could not. `made` exist before the first
+    executor.
     """
 
     directories: tuple[str, ...] = ()
+    filled: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    placed: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     made: tuple[str, ...] = ()
-    collected: tuple[str, ...] = ()
 
 
 def normal(path: str) -> str:
@@ -113,33 +120,85 @@ def wildcard_directories(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
 
 def needs_volume(task: TesTaskRequest) -> bool:
     """Whether there is anything to share or to keep; a volume can cost seconds."""
+    return not is_scratch(task) or bool(_workdirs(task)) or _shares_streams(task)
+
+
+def is_scratch(task: TesTaskRequest) -> bool:
+    """Whether a volume, if there is one, holds only working directories and streams between executors."""
     disk = task.resources.disk_gb if task.resources else None
-    return bool(task.inputs or task.outputs or task.volumes or disk)
+    return not (task.inputs or task.outputs or task.volumes or disk)
 
 
-def plan_mounts(task: TesTaskRequest) -> MountPlan:
-    """Of a validated task."""
+def plan_mounts(task: TesTaskRequest, *, may_place: bool = True) -> MountPlan:
+    """Return the plan of a validated task. `may_place`: executors may be root, who can write anywhere."""
     if not needs_volume(task):
         return MountPlan()
-    inputs = [normal(one.path) for one in task.inputs or () if not is_directory_input(one)]
-    outputs = [
+    named = {path for _, path in named_directories(task)}
+    inputs = {normal(one.path) for one in task.inputs or () if not is_directory_input(one)}
+    outputs = {
         normal(one.place) for one in task.outputs or () if not one.wildcard and not is_directory_output(one)
-    ]
-    named = [directory for _, directory in (*named_directories(task), *wildcard_directories(task))]
-    parents = [
-        directory
-        for directory in map(dirname, (*inputs, *outputs, *_streams(task.executors)))
-        if not is_system_directory(directory)
-    ]
-    made = sorted({*named, *parents})
-    directories = outermost(made)
+    }
+    streams = set(_streams(task.executors))
+    around = {
+        *map(dirname, (*inputs, *outputs, *streams)),
+        *(path for _, path in wildcard_directories(task)),
+        *_workdirs(task),
+    }
+    known = {path for path in around if not is_system_directory(path)}
+    wanted = named | known | {path for _, path in wildcard_directories(task)}
+    directories = few(outermost(wanted))
     mounted = frozenset(directories)
+    filled = tuple(path for path in directories if path not in named)
+    inherited = frozenset(filled)
+    alone = {path for path in inputs | outputs | streams if not _covered(path, mounted)}
     return MountPlan(
         directories=directories,
-        files=tuple(sorted(path for path in inputs if not _covered(path, mounted))),
-        made=tuple(made),
-        collected=tuple(sorted({path for path in outputs if not _covered(path, mounted)} - set(inputs))),
+        filled=filled,
+        fresh=outermost(path for path in named if _covered(path, inherited)),
+        placed=tuple(sorted(alone if may_place else alone - inputs)),
+        files=() if may_place else tuple(sorted(alone & inputs)),
+        made=_made(task, directories, outputs | streams),
     )
+
+
+def _made(task: TesTaskRequest, directories: Sequence[str], files: Iterable[str]) -> tuple[str, ...]:
+    """Return what exists before the first executor: the mounts, and what the task puts below them.
+
+    Below a volume that is not an output directory or the directory of a pattern: programs make those.
+    """
+    volumes, mounted = frozenset(normal(path) for path in task.volumes or ()), frozenset(directories)
+    made = {*directories, *volumes, *_workdirs(task)}
+    made |= {normal(one.path) for one in task.inputs or () if is_directory_input(one)}
+    made |= {parent for parent in map(dirname, files) if _covered(parent, mounted)}
+    results = {normal(one.place) for one in task.outputs or () if is_directory_output(one)}
+    results |= {path for _, path in wildcard_directories(task)}
+    made |= {path for path in results if not any(above in volumes for above in ancestors(path))}
+    return tuple(sorted(made))
+
+
+def few(directories: tuple[str, ...], most: int = MOST_DIRECTORIES) -> tuple[str, ...]:
+    """Return at most so many directories that hold all of these, as deep ones as that allows.
+
+    More remain where only a system directory has them in common. Each is a mount of each executor.
+    """
+    depth = max((path.count("/") for path in directories), default=0)
+    while len(directories) > most and depth > 1:
+        directories = outermost(
+            dirname(path) if path.count("/") == depth and not is_system_directory(dirname(path)) else path
+            for path in directories
+        )
+        depth -= 1
+    return directories
+
+
+def _workdirs(task: TesTaskRequest) -> set[str]:
+    """Return the working directories that may have to be made, and where something can be mounted."""
+    found = (normal(one.workdir) for one in task.executors if one.workdir is not None)
+    return {path for path in found if not is_system_directory(path) and not is_unmountable(path)}
+
+
+def _shares_streams(task: TesTaskRequest) -> bool:
+    return len(task.executors) > 1 and any(True for _ in _streams(task.executors))
 
 
 def outermost(directories: Iterable[str]) -> tuple[str, ...]:
@@ -160,7 +219,9 @@ def ancestors(path: str) -> Iterator[str]:
 
 def _streams(executors: Sequence[TesExecutor]) -> Iterator[str]:
     for executor in executors:
-        yield from filter(None, (executor.stdin, executor.stdout, executor.stderr))
+        for path in (executor.stdin, executor.stdout, executor.stderr):
+            if path is not None and not is_inside(path, "/dev") and not is_inside(path, "/proc"):
+                yield normal(path)
 
 
 def _covered(path: str, directories: Collection[str]) -> bool:

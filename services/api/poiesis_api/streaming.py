@@ -23,11 +23,11 @@ def may_be_streamed(task: TesTaskRequest) -> frozenset[int]:
     }
     if not asked or len(task.executors) != 1:  # a second one would find nothing left
         return frozenset()
-    alone = plan_mounts(task).files
+    alone = plan_mounts(task).placed
     found = [
         index
         for index, path in asked.items()
-        if path not in alone  # what is mounted by itself keeps its name when it is taken away
+        if path not in alone  # what is placed is a copy
         and not _is_met(index, path, task)
     ]
     return frozenset(found[:MOST])

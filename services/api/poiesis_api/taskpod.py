@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from posixpath import basename
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from poiesis_api.config import (
@@ -19,15 +19,22 @@ from poiesis_api.config import (
     TaskPodConfig,
 )
 from poiesis_api.grants import needed_by
-from poiesis_api.mounts import MountPlan, needs_volume, normal, plan_mounts
+from poiesis_api.mounts import (
+    MountPlan,
+    is_scratch,
+    needs_volume,
+    normal,
+    plan_mounts,
+)
 from poiesis_api.parameters import configured
 from poiesis_api.storage_urls import url_scheme
 from poiesis_api.streaming import may_be_streamed
 from poiesis_models import labels, paths, s3credentials, shared
 from poiesis_models.plan import Plan
+from poiesis_models.runfiles import PROGRESS
 from poiesis_models.s3credentials import S3Credentials
 from poiesis_models.tes import TesExecutor, TesInput, TesOutput, TesTaskRequest
-from poiesis_models.worklist import EXIT_PASSING, FileType, InputItem, OutputItem, WorkList
+from poiesis_models.worklist import EXIT_PASSING, FileType, InputItem, OutputItem, WorkList, waves
 
 Manifest = dict[str, Any]
 _Item = TypeVar("_Item", InputItem, OutputItem)
@@ -43,6 +50,7 @@ ACK_TIMEOUT_SECONDS = 600
 FAILED_ACK_SECONDS = 60  # a failed container stays so long for a recorder that is down: three restarts
 TOKEN_SECONDS = 3600
 CA_DIRECTORY = "/poiesis/storage-ca"
+INSTALL_COMMAND = [paths.HELPER_IN_IMAGE, "install", "--bin", paths.BIN, "--paths", paths.RECORDER_PATHS]
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 _KEEP = {
@@ -97,7 +105,10 @@ class FilerRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Everything about one TaskPod that several of its parts must agree on."""
+    """Everything about one TaskPod that several of its parts must agree on.
+
+    `volume`: `scratch` holds only what executors leave for each other, and no output.
+    """
 
     task: Task
     mounts: MountPlan
@@ -105,7 +116,7 @@ class Layout:
     streams: tuple[FilerRun, ...]
     outputs: tuple[FilerRun, ...]
     plan: Plan
-    volume: bool
+    volume: Literal["task", "scratch"] | None
 
     @property
     def name(self) -> str:
@@ -125,7 +136,7 @@ def task_objects(task: Task, config: TaskPodConfig) -> TaskObjects:
     layout = layout_of(task, config)
     secrets = pack_secrets(task.id, secret_entries(layout))
     owned = [service_account(layout), *(secret(task.id, name, data) for name, data in secrets.items())]
-    if layout.volume and config.volume.type == "pvc":
+    if layout.volume == "task" and config.volume.type == "pvc":
         owned.append(claim(layout, config))
     return TaskObjects(job=job(layout, config, secret_of_key(secrets)), owned=tuple(owned))
 
@@ -148,10 +159,12 @@ def layout_of(task: Task, config: TaskPodConfig) -> Layout:
     streamed = streamed_inputs(request, config)
     inputs, streams = input_runs(task, config, without=streamed), stream_runs(task, config, streamed)
     outputs = output_runs(task, config)
+    mounts = plan_mounts(request, may_place=_may_write_anywhere(config))
     plan = Plan(
         inputs=tuple(run.name for run in inputs),
         executors=tuple(labels.executor_name(index) for index in range(len(request.executors))),
         ignore_error=tuple(bool(executor.ignore_error) for executor in request.executors),
+        prepared=changed_images(request.executors) if mounts.filled else (),
         outputs=tuple(run.name for run in outputs),
         streams=tuple(run.name for run in streams),
         upload_on_error=bool(outputs) and config.executors.on_error == "upload",
@@ -159,13 +172,26 @@ def layout_of(task: Task, config: TaskPodConfig) -> Layout:
     )
     return Layout(
         task=task,
-        mounts=plan_mounts(request),
+        mounts=mounts,
         inputs=inputs,
         streams=streams,
         outputs=outputs,
         plan=plan,
-        volume=needs_volume(request),
+        volume=None if not needs_volume(request) else "scratch" if is_scratch(request) else "task",
     )
+
+
+def changed_images(executors: Sequence[TesExecutor]) -> tuple[int, ...]:
+    """Return the indexes of executors whose image is another one than that of the executor before."""
+    before: list[str | None] = [None, *(executor.image for executor in executors)]
+    return tuple(index for index, executor in enumerate(executors) if executor.image != before[index])
+
+
+def _may_write_anywhere(config: TaskPodConfig) -> bool:
+    """Whether an executor may be root on a file system of its own, as far as the operator decides that."""
+    context = config.executors.security_context
+    is_other_user = bool(context.get("runAsNonRoot")) or context.get("runAsUser") not in {None, 0}
+    return not (is_other_user or context.get("readOnlyRootFilesystem"))
 
 
 # The filers' work
@@ -212,7 +238,7 @@ def input_runs(task: Task, config: TaskPodConfig, *, without: frozenset[int]) ->
             contents[item.content_file] = source.literal or ""
         served.append((_input_filer(source, config), item))
     runs: list[FilerRun] = []
-    for filer, side, items in _by_filer(served):
+    for filer, side, items in _in_order(served):
         granted = granted_to(task, filer, config)
         for part in _parts(items):
             number = len(runs)
@@ -253,6 +279,19 @@ def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
                 )
             )
     return tuple(runs)
+
+
+def _in_order(
+    served: Sequence[tuple[tuple[Filer, FilerSide], InputItem]],
+) -> Iterator[tuple[Filer, FilerSide, list[InputItem]]]:
+    """Yield what each filer stages: once per filer, unless inputs of different filers cover one another."""
+    by_filer = list(_by_filer(served))
+    first, *others = waves([item for _, item in served]) or [[]]
+    if len(by_filer) == 1 or not others:
+        yield from by_filer
+        return
+    for wave in (first, *others):
+        yield from _by_filer(served[index] for index in wave)
 
 
 def _by_filer(
@@ -340,8 +379,34 @@ def secret_entries(layout: Layout) -> dict[str, bytes]:
     runs = layout.filers
     return {
         "token": layout.task.recorder_token.encode(),
+        **path_parts(layout),
         **{run.key: run.work_list.to_json().encode() for run in runs},
         **{key: text.encode() for run in runs for key, text in run.contents.items()},
+    }
+
+
+def path_parts(layout: Layout) -> dict[str, bytes]:
+    """Return the list of the task's paths, in parts that fit a Secret, by key."""
+    mounts, request = layout.mounts, layout.task.request
+    runs = [f"{paths.RUNS}/{name}" for name in (*layout.plan, *layout.plan.streams)]
+    data = [paths.DATA_ROOT, *map(paths.data_path, mounts.made)] if layout.volume else []
+    filled = [f"{paths.TASK}/{paths.FILLED_SUBPATH}"] if layout.plan.prepared else []
+    outputs = request.outputs or ()
+    whole = paths.path_list(
+        (
+            ("m", (*runs, *data, *filled)),
+            ("q", (item.local for run in layout.streams for item in run.work_list.inputs)),
+            ("s", mounts.directories),
+            ("p", mounts.placed),
+            ("f", mounts.filled),
+            ("x", mounts.fresh),
+            ("o", (normal(one.place) for one in outputs if not one.wildcard)),
+            ("w", (one.path for one in outputs if one.wildcard)),
+        )
+    )
+    starts = range(0, len(whole), WORK_LIST_BYTES)
+    return {
+        f"paths-{number:04}": whole[start : start + WORK_LIST_BYTES] for number, start in enumerate(starts)
     }
 
 
@@ -416,7 +481,7 @@ def disk_bytes(request: TesTaskRequest, config: TaskPodConfig) -> int:
 
 def volume_on_node(layout: Layout, config: TaskPodConfig) -> bool:
     """Whether the task has a volume and that is its node's disk."""
-    return layout.volume and config.volume.type == "emptyDir"
+    return layout.volume == "task" and config.volume.type == "emptyDir"
 
 
 def gb_to_bytes(gigabytes: float) -> int:
@@ -484,7 +549,7 @@ def pod_template(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, st
                 recorder_container(layout, config),
                 *(filer_container(run, run.side.command, layout, config) for run in layout.inputs),
                 *(stream_container(run, layout, config) for run in layout.streams),
-                *(executor_container(index, layout, config) for index in range(len(layout.plan.executors))),
+                *executor_containers(layout, config),
                 *(filer_container(run, run.side.command, layout, config) for run in layout.outputs),
             ],
             "containers": [pause_container(layout, config)],
@@ -519,31 +584,16 @@ def recorder_container(layout: Layout, config: TaskPodConfig) -> Manifest:
             _env_from_pod("POD_UID", "metadata.uid"),
             _env_from_pod("POD_NAMESPACE", "metadata.namespace"),
             _env_from_pod("NODE_NAME", "spec.nodeName"),
-            _env("POIESIS_INSTALL", json.dumps(install_command(layout))),
+            _env("POIESIS_INSTALL", json.dumps(INSTALL_COMMAND)),
             _env("POIESIS_LOG_BYTES", str(config.executors.log_bytes)),
             _env("POIESIS_GRACE_SECONDS", str(config.termination_grace_period_seconds)),
             *([_env("PGSSLROOTCERT", paths.POSTGRES_CA)] if config.postgres_ca_secret else []),
         ],
-        "lifecycle": {"postStart": {"exec": {"command": install_command(layout)}}},
+        "lifecycle": {"postStart": {"exec": {"command": INSTALL_COMMAND}}},
         "resources": _resources(config.resources.trec),
         "securityContext": _RESTRICTED,
         "volumeMounts": mounts,
     }
-
-
-def install_command(layout: Layout) -> list[str]:
-    """Kubernetes does not expand `$(X)` in hooks, so nothing is escaped here."""
-    directories = [f"{paths.RUNS}/{name}" for name in (*layout.plan, *layout.plan.streams)]
-    fifos = [item.local for run in layout.streams for item in run.work_list.inputs]
-    if layout.volume:
-        directories += [paths.DATA_ROOT, *map(paths.data_path, layout.mounts.made)]
-    return [
-        paths.HELPER_IN_IMAGE,
-        "install",
-        *_options("--bin", [paths.BIN]),
-        *_options("--dir", directories),
-        *_options("--fifo", fifos),
-    ]
 
 
 def stream_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Manifest:
@@ -679,6 +729,44 @@ def _shared_source(uses: Sequence[SharedVolume]) -> Manifest:
     return {"persistentVolumeClaim": {**claim, "readOnly": True}}
 
 
+def executor_containers(layout: Layout, config: TaskPodConfig) -> Iterator[Manifest]:
+    """Return the executors in order, each after the container that prepares its directories, if any."""
+    for index in range(len(layout.plan.executors)):
+        if index in layout.plan.prepared:
+            yield prepare_container(index, layout, config)
+        yield executor_container(index, layout, config)
+
+
+def prepare_container(index: int, layout: Layout, config: TaskPodConfig) -> Manifest:
+    """Return the init container that copies what the image of executor `index` has in mounted directories.
+
+    It has the image and the rights of the executor and runs the helper alone.
+    """
+    name = labels.prepare_name(index)
+    fill = [
+        paths.HELPER,
+        "fill",
+        *("--paths", paths.PATHS, "--to", paths.COLLECT, "--record", paths.FILLED),
+        *("--progress", f"{paths.RUN}/{PROGRESS}"),
+    ]
+    container: Manifest = {
+        "name": name,
+        "image": layout.task.request.executors[index].image,
+        "command": [*_helper_run(config), *_after(index, layout), "--rerun", "--", *fill],
+        "resources": _resources(config.resources.filer),
+        "securityContext": executor_security_context(config.executors.security_context),
+        "volumeMounts": [
+            *_run_mounts(name),
+            *_previous_mounts(index, layout),
+            _mount("task", paths.COLLECT, sub_path=paths.DATA_SUBPATH),
+            _mount("task", paths.FILLED, sub_path=paths.FILLED_SUBPATH),
+        ],
+    }
+    if config.executors.image_pull_policy is not None:
+        container["imagePullPolicy"] = config.executors.image_pull_policy
+    return container
+
+
 def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Manifest:
     """The init container that runs executor `index` exactly as TES gives it: argv, no shell."""
     executor = layout.task.request.executors[index]
@@ -693,13 +781,14 @@ def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Man
         "securityContext": executor_security_context(config.executors.security_context),
         "volumeMounts": [
             *_run_mounts(name),
+            *_previous_mounts(index, layout),
             *(
                 _mount("task", path, sub_path=paths.data_subpath(path))
                 for path in (*mounts.directories, *mounts.files)
             ),
         ],
     }
-    if mounts.collected:
+    if layout.volume:
         container["volumeMounts"].append(_mount("task", paths.COLLECT, sub_path=paths.DATA_SUBPATH))
     if executor.workdir is not None:
         container["workingDir"] = executor.workdir
@@ -723,16 +812,17 @@ def executor_security_context(configured: Mapping[str, Any]) -> Manifest:
 
 def executor_command(index: int, layout: Layout, config: TaskPodConfig) -> list[str]:
     """The helper, and after `--` the executor's argv."""
-    executor = layout.task.request.executors[index]
-    upload = layout.plan.upload_on_error
-    collected = layout.mounts.collected
+    executors = layout.task.request.executors
+    executor = executors[index]
+    same_user_next = index + 1 < len(executors) and executors[index + 1].image == executor.image
+    volume = ["--paths", paths.PATHS, "--volume", paths.COLLECT] if layout.volume else []
     return [
         *_helper_run(config),
-        *_options("--after", layout.plan.executors[:index] if upload else ()),
-        *_redirections(executor, collected, first=index == 0),
-        *_options("--collect", (literal(f"{path}={paths.COLLECT}{path}") for path in collected)),
-        *_options("--share", map(literal, layout.mounts.directories)),
-        *_options("--on-failure", ["continue" if upload else "exit"]),
+        *_after(index, layout),
+        *_redirections(executor),
+        *volume,
+        *(["--keep-modes"] if volume and same_user_next else []),
+        *_options("--on-failure", ["continue" if layout.plan.upload_on_error else "exit"]),
         *(["--ignore-error"] if executor.ignore_error else []),
         "--",
         *map(literal, executor.command),
@@ -797,7 +887,6 @@ def _helper_run(config: TaskPodConfig) -> list[str]:
         paths.HELPER,
         "run",
         *_options("--run", [paths.RUN]),
-        *_options("--runs", [paths.RUNS]),
         *_options("--log-bytes", [str(config.executors.log_bytes)]),
         *_options("--grace", [str(config.termination_grace_period_seconds)]),
         *_options("--ack", [paths.ACK_FILE]),
@@ -811,16 +900,25 @@ def _retries(attempts: int) -> list[str]:
     return ["--retry-exit-code", str(EXIT_PASSING), "--retry-attempts", str(attempts), "--retry-killed"]
 
 
-def _redirections(executor: TesExecutor, collected: Sequence[str], *, first: bool) -> Iterator[str]:
-    """A collected file is in the volume from the start; its reader in a later executor finds it there."""
+def _redirections(executor: TesExecutor) -> Iterator[str]:
     for option, path in (
         ("--stdin", executor.stdin),
         ("--stdout", executor.stdout),
         ("--stderr", executor.stderr),
     ):
         if path is not None:
-            in_volume = path in collected and not (option == "--stdin" and first)
-            yield from (option, literal(f"{paths.COLLECT}{path}" if in_volume else path))
+            yield from (option, literal(path))
+
+
+def _after(index: int, layout: Layout) -> list[str]:
+    """Not after an executor that failed, where outputs are sent all the same."""
+    return ["--after", paths.PREVIOUS] if index > 0 and layout.plan.upload_on_error else []
+
+
+def _previous_mounts(index: int, layout: Layout) -> list[Manifest]:
+    if not _after(index, layout):
+        return []
+    return [_mount("run", paths.PREVIOUS, sub_path=labels.executor_name(index - 1), read_only=True)]
 
 
 def _options(name: str, values: Iterable[str]) -> Iterator[str]:
@@ -889,7 +987,6 @@ def _run_mounts(container: str) -> list[Manifest]:
     return [
         _mount("bin", paths.BIN, read_only=True),
         _mount("run", paths.RUN, sub_path=container),
-        _mount("run", paths.RUNS, read_only=True),
         _mount("ack", paths.ACK, read_only=True),
     ]
 
@@ -902,7 +999,7 @@ def _volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) 
     yield {"name": "bin", "emptyDir": {}}
     yield {"name": "run", **_run_volume(layout, config)}
     yield {"name": "ack", "emptyDir": {}}
-    yield {"name": "recorder", "projected": {"sources": _recorder_sources(layout, config)}}
+    yield {"name": "recorder", "projected": {"sources": _recorder_sources(layout, config, secrets)}}
     if layout.volume:
         yield {"name": "task", **_task_volume(layout, config)}
     runs = layout.filers
@@ -936,9 +1033,9 @@ def _run_volume(layout: Layout, config: TaskPodConfig) -> Manifest:
 
 
 def _task_volume(layout: Layout, config: TaskPodConfig) -> Manifest:
-    if config.volume.type == "pvc":
+    if config.volume.type == "pvc" and layout.volume == "task":
         return {"persistentVolumeClaim": {"claimName": layout.name}}
-    if config.volume.type == "emptyDir":
+    if config.volume.type == "emptyDir" or layout.volume == "scratch":
         return {"emptyDir": {"sizeLimit": str(disk_bytes(layout.task.request, config))}}
     template = {
         "metadata": {"labels": _labels(layout.task.id)},
@@ -947,10 +1044,12 @@ def _task_volume(layout: Layout, config: TaskPodConfig) -> Manifest:
     return {"ephemeral": {"volumeClaimTemplate": template}}
 
 
-def _recorder_sources(layout: Layout, config: TaskPodConfig) -> list[Manifest]:
+def _recorder_sources(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) -> list[Manifest]:
     authority = config.postgres_ca_secret
+    directory = basename(paths.RECORDER_PATHS)
+    parts = {key: f"{directory}/{key}" for key in path_parts(layout)}
     return [
-        _from_secret(layout.name, {"token": "token"}),
+        *_from_secrets({"token": "token", **parts}, secrets),
         _from_secret(config.recorder_secret, {"recorder-dsn": "dsn"}),
         *([_from_secret(authority.name, {authority.key: basename(paths.POSTGRES_CA)})] if authority else []),
         {"serviceAccountToken": {"path": "kubernetes/token", "expirationSeconds": TOKEN_SECONDS}},
@@ -971,6 +1070,11 @@ def _recorder_sources(layout: Layout, config: TaskPodConfig) -> list[Manifest]:
 def _spec_sources(run: FilerRun, secrets: Mapping[str, str]) -> list[Manifest]:
     """The work list as work.json beside the contents that it names, from whichever Secrets hold them."""
     names = {run.key: "work.json", **{key: key for key in run.contents}}
+    return _from_secrets(names, secrets)
+
+
+def _from_secrets(names: Mapping[str, str], secrets: Mapping[str, str]) -> list[Manifest]:
+    """Return sources that give each key the path that it has in `names`, from the Secret that holds it."""
     by_secret: dict[str, dict[str, str]] = {}
     for key, path in names.items():
         by_secret.setdefault(secrets[key], {})[key] = path

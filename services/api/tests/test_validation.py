@@ -65,7 +65,6 @@ REFUSED = [
     ),
     ("our own directory", task(volumes=["/poiesis"]), "volumes[0]", "/poiesis"),
     ("inside ours", task(inputs=[source("/poiesis/run/x")]), "inputs[0].path", "/poiesis/run/x"),
-    ("the task volume", task(outputs=[source("/task/x")]), "outputs[0].path", "/task"),
     ("a workdir of ours", task(executor={"workdir": "/poiesis/bin"}), "executors[0].workdir", "/poiesis/bin"),
     ("a system volume", task(volumes=["/usr/"]), "volumes[0]", "'/usr' is a system directory"),
     ("a system input", task(inputs=[source("/etc", type="DIRECTORY")]), "inputs[0].path", "'/etc'"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from poiesis_file.volumes import Volumes, in_volume
 from poiesis_models.globs import join_url
-from poiesis_models.worklist import InputItem, WorkList
+from poiesis_models.worklist import InputItem, WorkList, waves
 from poiesis_staging.outputs import Empty, Finding, Found, Note, Refusal, join_encoded, send_all, walk
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config
@@ -34,7 +34,8 @@ def copy_all(volumes: Volumes, config: Config, work: WorkList, progress: Progres
     for output in work.outputs:
         volumes.path(output.url, writing=True)
     stager = Stager(volumes, config, progress)
-    pool.for_each(enumerate(work.inputs), stager.stage, at_once=AT_ONCE)
+    for wave in waves(work.inputs):
+        pool.for_each(((index, work.inputs[index]) for index in wave), stager.stage, at_once=AT_ONCE)
     send_all(work.outputs, Sender(volumes, progress).send, progress, at_once=AT_ONCE, join=join)
 
 

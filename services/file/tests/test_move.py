@@ -66,10 +66,24 @@ def test_a_file_is_copied_for_any_uid(lab: Lab, url: str):
     os.utime(lab.shared / "nfs/in/a b", (1_000_000_000, 1_000_000_000))
     lab.stage(url)
     assert (lab.root / "d/x").read_text() == "x" * 3_000_000
-    assert (lab.root / "d/x").stat().st_mode & 0o777 == 0o666
+    assert (lab.root / "d/x").stat().st_mode & 0o777 == 0o777
     assert (lab.root / "d/x").stat().st_mtime == 1_000_000_000
     assert (lab.root / "d").stat().st_mode & 0o777 == 0o777
     assert lab.told("progress")[-1] == {"event": "progress", "files": 1, "bytes": 3_000_000}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_inputs_that_cover_a_path_the_deeper_one_wins(lab: Lab, order: int):
+    for name in ("one/dos/same", "one/dos/only", "one/top", "two/same", "top"):
+        (lab.shared / "nfs/in" / name).parent.mkdir(exist_ok=True, parents=True)
+        (lab.shared / "nfs/in" / name).write_text(name)
+    inputs = [
+        InputItem(path=path, local=f"{lab.root}{path}", url=f"/nfs/in/{name}")
+        for path, name in (("/d/dos", "two"), ("/d", "one"), ("/d/top", "top"))
+    ]
+    lab.run_filer(WorkList(task="t", inputs=tuple(inputs[::order])))
+    files = {"d/dos/only": "one/dos/only", "d/dos/same": "two/same", "d/top": "top"}
+    assert {name: text for name, text in tree(lab.root).items() if text is not None} == files
 
 
 @pytest.mark.parametrize("kind", ["DIRECTORY", None])

@@ -41,7 +41,7 @@ int open_aside(int dir, const char *aside)
 int put_file(int dir, const char *name, const void *data, size_t size)
 {
     char aside[NAME_MAX + 1];
-    snprintf(aside, sizeof aside, ".%s.part", name);
+    snprintf(aside, sizeof aside, ".%s.%d.part", name, (int)getpid()); /* install may run twice at once */
     int fd = open_aside(dir, aside);
     if (fd < 0)
         return -1;
@@ -84,73 +84,46 @@ int make_parents(const char *path)
     return status;
 }
 
-/* Make `path` with its parents and open it to every uid. The sticky and setgid bits of an existing one (fsGroup) stay.
- */
+/* Make `path` with its parents, following no link, and open it to every uid. Sticky and setgid bits (fsGroup) stay. */
 int make_directory(const char *path)
 {
+    const char *name;
     struct stat found;
-    if (make_parents(path) != 0 || make_one(path) != 0 || stat(path, &found) != 0)
+    int root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int dir = open_parent(root, path, true, &name), status = -1;
+    close(root);
+    if (dir < 0)
         return -1;
-    if ((found.st_mode & 0777) == 0777 || chmod(path, (found.st_mode & 07000) | 0777) == 0)
-        return 0;
-    return (found.st_mode & S_IWOTH) ? 0 : -1;
+    int made = mkdirat(dir, name, 0777);
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && fstat(fd, &found) == 0)
+        status = (made != 0 && (found.st_mode & 0777) == 0777) || fchmod(fd, (found.st_mode & 07000) | 0777) == 0 ||
+                         (found.st_mode & S_IWOTH)
+                     ? 0
+                     : -1;
+    int error = errno;
+    if (fd >= 0)
+        close(fd);
+    close(dir);
+    errno = error;
+    return status;
 }
 
-/*
- * Make a FIFO that any uid can open, with its parents. Whatever is there stays: a recorder that is started again must
- * not fail of what an executor has put there meanwhile.
- */
+/* Make a FIFO that any uid can open, with its parents. What is there already stays. */
 int make_fifo(const char *path)
 {
-    if (make_parents(path) != 0)
+    const char *name;
+    int root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int dir = open_parent(root, path, true, &name), status = -1;
+    close(root);
+    if (dir < 0)
         return -1;
-    if (mkfifo(path, 0666) == 0)
-        return chmod(path, 0666);
-    return errno == EEXIST ? 0 : -1;
-}
-
-static int copy_content(int in, int out)
-{
-    static char buffer[64 * 1024];
-    for (;;) {
-        ssize_t size = read(in, buffer, sizeof buffer);
-        if (size < 0 && errno == EINTR)
-            continue;
-        if (size <= 0)
-            return (int)size;
-        if (write_all(out, buffer, (size_t)size) != 0)
-            return -1;
-        signals_take(0);
-        if (signals_stop_at()) {
-            errno = ECANCELED;
-            return -1;
-        }
-    }
-}
-
-/* Copy a file, aside and rename, making the parents. ECANCELED if a stop signal came meanwhile. */
-int copy_file(const char *from, const char *to, mode_t mode)
-{
-    int error = 0, in = -1, out = -1;
-    char *aside = NULL;
-    const char *slash = strrchr(to, '/');
-    int directory_length = slash ? (int)(slash - to) + 1 : 0;
-
-    if (make_parents(to) != 0 || asprintf(&aside, "%.*s.poiesis-%d.part", directory_length, to, (int)getpid()) < 0)
-        return -1;
-    if ((in = open(from, O_RDONLY | O_CLOEXEC)) < 0 || (out = open_aside(AT_FDCWD, aside)) < 0)
-        error = errno;
-    else if (copy_content(in, out) != 0 || fchmod(out, mode) != 0)
-        error = errno;
-    if (out >= 0 && close(out) != 0 && !error)
-        error = errno;
-    if (!error && rename(aside, to) != 0)
-        error = errno;
-    if (error && out >= 0)
-        unlink(aside);
-    if (in >= 0)
-        close(in);
-    free(aside);
+    if (mkfifoat(dir, name, 0666) == 0)
+        status = fchmodat(dir, name, 0666, 0);
+    else if (errno == EEXIST)
+        status = 0;
+    int error = errno;
+    close(dir);
     errno = error;
-    return error ? -1 : 0;
+    return status;
 }

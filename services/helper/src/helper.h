@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 enum {
@@ -21,6 +22,7 @@ enum {
 };
 
 /* main.c: one function per verb; argv[0] is the verb. */
+int fill_main(int argc, char **argv);
 int install_main(int argc, char **argv);
 int run_main(int argc, char **argv);
 int wait_main(int argc, char **argv);
@@ -66,10 +68,47 @@ int put_file(int dir, const char *name, const void *data, size_t size);
 int make_directory(const char *path);
 int make_fifo(const char *path);
 int make_parents(const char *path);
-int copy_file(const char *from, const char *to, mode_t mode);
 
 /* share.c */
+void share_at(int dir, const char *name, const dev_t *device);
 void share_tree(const char *path);
+
+/* paths.c */
+struct paths {
+    struct list make, fifos;       /* made by install */
+    struct list share;             /* directories of the task's volume that are mounted in executors */
+    struct list place;             /* files of the task where nothing can be mounted */
+    struct list fill, fresh;       /* directories to fill from the image, but for those in `fresh` */
+    struct list outputs, patterns; /* whose links are followed out of the volume */
+};
+
+char *read_whole(int dir, const char *name, size_t *size);
+int list_append(struct list *list, const char *item);
+int paths_parse(char *text, size_t size, struct paths *paths);
+int paths_read(const char *file, struct paths *paths);
+bool is_below(const char *path, const struct list *directories);
+
+/* copy.c */
+struct copying {
+    bool replace;            /* what is there already */
+    bool keep_owner;         /* owner, mode and times */
+    bool skip_unreadable;    /* leave out what this uid cannot read */
+    bool follow_first;       /* the path to copy itself may be a link */
+    mode_t added_mode;       /* without keep_owner */
+    const struct list *skip; /* directories to leave out */
+    FILE *record;            /* gets what has been made */
+    dev_t device;            /* other devices are not entered */
+};
+
+int open_parent(int root, const char *path, bool make, const char **name);
+int copy_at(struct copying *copying, int from, const char *name, int to, const char *to_name, const char *path);
+void allow_many_files(void);
+
+/* place.c */
+int place_open(const struct paths *paths, const char *data_root);
+const char *place_all(void);
+bool collect_all(void);
+void share_placed(void);
 
 /* clock.c */
 int64_t monotonic_ms(void);

@@ -31,10 +31,9 @@ enum {
 };
 
 static struct {
-    const char *run, *runs, *in, *out, *err, *on_failure, *termination_log, *cgroup_root, *ack;
-    struct list after, collect, share;
+    const char *run, *after, *in, *out, *err, *paths, *volume, *on_failure, *termination_log, *cgroup_root, *ack;
     long log_bytes, grace, ack_timeout, retry_exit_code, retry_attempts;
-    bool ignore_error, rerun, retry_killed;
+    bool ignore_error, keep_modes, rerun, retry_killed;
 } options = {
     .in = "/dev/null",
     .on_failure = "exit",
@@ -49,13 +48,13 @@ static struct {
 
 static struct option option_table[] = {
     {.name = "--run", .kind = TEXT, .value = &options.run, .required = true},
-    {.name = "--runs", .kind = TEXT, .value = &options.runs},
-    {.name = "--after", .kind = LIST, .value = &options.after},
+    {.name = "--after", .kind = TEXT, .value = &options.after},
     {.name = "--stdin", .kind = TEXT, .value = &options.in},
     {.name = "--stdout", .kind = TEXT, .value = &options.out},
     {.name = "--stderr", .kind = TEXT, .value = &options.err},
-    {.name = "--collect", .kind = LIST, .value = &options.collect},
-    {.name = "--share", .kind = LIST, .value = &options.share},
+    {.name = "--paths", .kind = TEXT, .value = &options.paths},
+    {.name = "--volume", .kind = TEXT, .value = &options.volume},
+    {.name = "--keep-modes", .kind = FLAG, .value = &options.keep_modes},
     {.name = "--log-bytes", .kind = NUMBER, .value = &options.log_bytes, .min = 0, .max = 1L << 30},
     {.name = "--grace", .kind = NUMBER, .value = &options.grace, .min = 1, .max = 366L * 24 * 3600},
     {.name = "--on-failure", .kind = TEXT, .value = &options.on_failure},
@@ -75,13 +74,15 @@ static const struct verb verb = {
     .usage = "helper run --run DIR [OPTION]... -- ARGV...",
     .help =
         "  --run DIR               this container's run directory: started, exit.json, stdout, stderr\n"
-        "  --runs DIR              the run directories of all containers, for --after\n"
-        "  --after NAME            do not run, and exit 0, if RUNS/NAME/failed exists\n"
+        "  --after DIR             the previous executor's run directory: do not run, and exit 0, if that failed or\n"
+        "                          did not run either\n"
         "  --stdin FILE            default /dev/null\n"
         "  --stdout FILE           also write stdout to FILE, made with its parents\n"
         "  --stderr FILE           also write stderr to FILE; may be the same\n"
-        "  --collect SRC=DST       at the end copy the file SRC, if there is one, to DST\n"
-        "  --share PATH            at the end make what this uid owns under PATH usable by any uid\n"
+        "  --paths FILE            the task's paths, as install has put them there\n"
+        "  --volume DIR            the task's volume: files to place are copied from there before, and back at the\n"
+        "                          end, with what links in outputs lead to outside of it\n"
+        "  --keep-modes            do not open the task's files to other uids at the end, unless it failed\n"
         "  --log-bytes N           keep the last N bytes of each stream in the run directory (default 65536)\n"
         "  --grace SECONDS         SIGKILL what is left SECONDS-3 after a stop signal (default 30)\n"
         "  --on-failure exit|continue   continue: record the failure in DIR/failed and exit 0\n"
@@ -105,55 +106,29 @@ static const struct verb verb = {
 
 static int run_dir = -1;
 static int signal_queue = -1;
+static struct paths paths;
 static struct tes_file out_file, err_file;
 static struct stream out, err;
-
-/*
- * The '=' of SRC=DST, both absolute. A path may hold "=/" itself; DST then ends with SRC, so it is the one in the
- * middle. NULL if there is none.
- */
-static const char *before_destination(const char *pair)
-{
-    size_t count = 0;
-    const char *at = pair;
-    for (const char *next = pair; (next = strstr(next, "=/")); next++)
-        count++;
-    if (*pair != '/' || count % 2 == 0)
-        return NULL;
-    for (size_t i = 0; i <= count / 2; i++)
-        at = strstr(at + 1, "=/");
-    return at;
-}
 
 static void check_options(void)
 {
     if (strcmp(options.on_failure, "exit") != 0 && strcmp(options.on_failure, "continue") != 0)
         usage_error(&verb, "--on-failure", "must be exit or continue");
-    if (options.after.count > 0 && !options.runs)
-        usage_error(&verb, "--after", "needs --runs");
+    if ((options.paths != NULL) != (options.volume != NULL))
+        usage_error(&verb, "--paths", "goes with --volume");
     if ((options.retry_exit_code >= 0) != (options.retry_attempts >= 0))
         usage_error(&verb, "--retry-exit-code", "goes with --retry-attempts");
     if (options.retry_killed && options.retry_attempts < 0)
         usage_error(&verb, "--retry-killed", "goes with --retry-attempts");
-    for (size_t i = 0; i < options.after.count; i++)
-        if (strchr(options.after.items[i], '/') || options.after.items[i][0] == '.')
-            usage_error(&verb, "--after", "must be the name of a container");
-    for (size_t i = 0; i < options.collect.count; i++)
-        if (!before_destination(options.collect.items[i]))
-            usage_error(&verb, "--collect", "must be SRC=DST, two absolute paths");
 }
 
-static const char *failed_before(void)
+static bool failed_before(void)
 {
-    for (size_t i = 0; i < options.after.count; i++) {
-        char *path;
-        bool failed =
-            asprintf(&path, "%s/%s/failed", options.runs, options.after.items[i]) > 0 && exists(AT_FDCWD, path);
-        free(path);
-        if (failed)
-            return options.after.items[i];
-    }
-    return NULL;
+    int before = options.after ? open(options.after, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    bool failed = before >= 0 && (exists(before, "failed") || exists(before, "skipped"));
+    if (before >= 0)
+        close(before);
+    return failed;
 }
 
 static bool put(const char *name, const void *data, size_t size)
@@ -185,6 +160,7 @@ static int decide(const struct result *result)
     } else {
         unlinkat(run_dir, "failed", 0);
     }
+    unlinkat(run_dir, "skipped", 0); /* it ran, whatever it has left there */
     return code;
 }
 
@@ -244,10 +220,6 @@ static struct tes_file *distinct(struct tes_file *file, int own)
 static void open_outputs(void)
 {
     struct tes_file *out_to = NULL, *err_to = NULL;
-    out_file.fd = err_file.fd = -1;
-    say_also_in(NULL);
-    stream_open(&err, STDERR_FILENO, NULL, run_dir, "stderr", (size_t)options.log_bytes);
-    say_also_in(&err); /* from here on messages reach the log too */
     if (options.err) {
         tes_file_open(&err_file, options.err);
         err.file = err_to = distinct(&err_file, STDERR_FILENO);
@@ -474,27 +446,6 @@ static void run_with_retries(char **argv, long kills_before, struct result *resu
     }
 }
 
-/* Copy outputs that lie outside the shared volume into it. False if one that exists could not be copied. */
-static bool collect(void)
-{
-    bool all = true;
-    for (size_t i = 0; i < options.collect.count; i++) {
-        char *from = strdup(options.collect.items[i]);
-        struct stat source;
-        if (!from)
-            return false;
-        char *to = from + (before_destination(from) - from);
-        *to++ = '\0';
-        if (stat(from, &source) == 0 && S_ISREG(source.st_mode) &&
-            copy_file(from, to, (source.st_mode & 0777) | 0644) != 0 && errno != ECANCELED) {
-            say("cannot copy %s to %s: %s", from, to, strerror(errno));
-            all = false;
-        }
-        free(from);
-    }
-    return all;
-}
-
 static bool put_started(int64_t start_ns)
 {
     char text[64];
@@ -513,15 +464,34 @@ static bool record(const struct result *result)
 }
 
 /* Not after a stop signal: the Pod is going away, nobody will read the files, and exit.json must be written in time. */
-static bool hand_over(void)
+static bool hand_over(bool failed)
 {
-    if (signals_stop_at())
+    if (!options.paths || signals_stop_at())
         return true;
-    bool collected = collect();
-    for (size_t i = 0; i < options.share.count; i++)
-        share_tree(options.share.items[i]);
+    bool collected = collect_all();
+    for (size_t i = 0; i < paths.share.count && (failed || !options.keep_modes); i++)
+        share_tree(paths.share.items[i]);
+    if (failed || !options.keep_modes)
+        share_placed();
     signals_take(0);
     return collected;
+}
+
+/* False, with a message, if the task's files cannot be put where it wants them. */
+static bool prepare(void)
+{
+    if (!options.paths)
+        return true;
+    if (paths_read(options.paths, &paths) != 0 || place_open(&paths, options.volume) != 0) {
+        say("cannot open %s or %s: %s", options.paths, options.volume, strerror(errno));
+        return false;
+    }
+    const char *unplaced = place_all();
+    if (unplaced)
+        say("cannot place %s: %s (uid %u of the image); a file in a directory of its own, such as /data, works for "
+            "every user",
+            unplaced, strerror(errno), (unsigned)geteuid());
+    return !unplaced;
 }
 
 int run_main(int argc, char **argv)
@@ -537,9 +507,8 @@ int run_main(int argc, char **argv)
         say("cannot open %s: %s", options.run, strerror(errno));
         return EXIT_REFUSED;
     }
-    const char *failed = failed_before();
-    if (failed) {
-        say("not running: %s has failed", failed);
+    if (failed_before()) {
+        say("not running: an earlier executor has failed");
         put("skipped", "", 0);
         return 0;
     }
@@ -550,6 +519,11 @@ int run_main(int argc, char **argv)
     remove_leftovers();
 
     long kills_before = oom_kills(options.cgroup_root);
+    say_also_in(NULL);
+    stream_open(&err, STDERR_FILENO, NULL, run_dir, "stderr", (size_t)options.log_bytes);
+    say_also_in(&err); /* from here on messages reach the log, too */
+    out_file.fd = err_file.fd = -1;
+    bool prepared = prepare();
     open_outputs();
     struct result result = {.start_ns = realtime_ns()};
     if (!put_started(result.start_ns)) {
@@ -557,10 +531,15 @@ int run_main(int argc, char **argv)
         say("not running");
         return EXIT_REFUSED;
     }
-    run_with_retries(process_argv, kills_before, &result);
+    if (prepared) {
+        run_with_retries(process_argv, kills_before, &result);
+    } else {
+        result.exit_code = EXIT_NO_INPUT;
+        result.end_ns = realtime_ns();
+    }
     tes_file_close(&out_file);
     tes_file_close(&err_file);
-    bool handed_over = hand_over();
+    bool handed_over = hand_over(result.exit_code != 0 && !options.ignore_error);
     result.term = signals_stop_at() != 0;
     if (result.exit_code == 0 && (!handed_over || out_file.failed || err_file.failed))
         result.exit_code = EXIT_IO;

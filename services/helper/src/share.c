@@ -4,12 +4,14 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Symlinks are not followed, other devices not entered, and what cannot be changed stays as it is. */
-static void share_at(int dir, const char *name, const dev_t *device)
+/*
+ * Symlinks are not followed, other devices not entered, and what cannot be changed stays as it is. As root the helper
+ * can change what another user owns, too.
+ */
+void share_at(int dir, const char *name, const dev_t *device)
 {
     struct stat entry;
     if (fstatat(dir, name, &entry, AT_SYMLINK_NOFOLLOW) != 0 || (device && entry.st_dev != *device))
@@ -18,7 +20,7 @@ static void share_at(int dir, const char *name, const dev_t *device)
     if (!is_directory && !S_ISREG(entry.st_mode))
         return;
     mode_t wanted = is_directory ? 0777 : (entry.st_mode & S_IXUSR) ? 0555 : 0444;
-    if (entry.st_uid == geteuid() && (entry.st_mode & wanted) != wanted)
+    if ((entry.st_uid == geteuid() || geteuid() == 0) && (entry.st_mode & wanted) != wanted)
         (void)!fchmodat(dir, name, (entry.st_mode | wanted) & 07777, 0);
     if (!is_directory)
         return;
@@ -42,10 +44,6 @@ static void share_at(int dir, const char *name, const dev_t *device)
 
 void share_tree(const char *path)
 {
-    struct rlimit files; /* one open file per level */
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
+    allow_many_files(); /* one per level */
     share_at(AT_FDCWD, path, NULL);
 }

@@ -177,13 +177,16 @@ def test_a_process_may_signal_its_pid_1_without_stopping_it(pid_namespace):
     assert (ended.code, ended.out, pid_namespace.exit["term"]) == (3, b"got it\n", False)
 
 
+QUEUE = """
+import ctypes, struct, sys
+number = int(sys.argv[1])
+info = struct.pack("=iiiiii", number, 0, -1, 0, 0, 0) + bytes(104)  # claims sender 0
+ctypes.CDLL(None).syscall(129, 1, number, info)  # rt_sigqueueinfo on amd64
+"""
 SENDERS = {
     "kill": "kill -{signal} 1",
     "parent": "kill -{signal} $PPID",
-    "queued": (
-        f'{sys.executable} -c "import ctypes, struct; '
-        "ctypes.CDLL(None).syscall(129, 1, {number}, struct.pack('=iiiiii', {number}, 0, -1, 0, 0, 0) + bytes(104))\""
-    ),
+    "queued": f"{sys.executable} -c '{QUEUE}' {{number}}",
 }
 
 
@@ -206,8 +209,9 @@ def test_signal_to_pid_1_reaches_a_program_that_handles_it_and_not_its_children(
 
 
 def test_pkill_by_the_words_of_the_command_does_not_stop_pid_1(pid_namespace):
-    script = "sleep 77 & sleep 0.1; for pid in /proc/[0-9]*; do tr '\\0' ' ' < $pid/cmdline | grep -q 'sleep 7[7]' "
-    script += "&& [ ${pid#/proc/} != $$ ] && kill ${pid#/proc/}; done 2>/dev/null; sleep 0.2; echo after"
+    matches = "tr '\\0' ' ' < $pid/cmdline | grep -q 'sleep 7[7]' && [ ${pid#/proc/} != $$ ]"
+    kill = f"for pid in /proc/[0-9]*; do {matches} && kill ${{pid#/proc/}}; done 2>/dev/null"
+    script = f"sleep 77 & sleep 0.1; {kill}; sleep 0.2; echo after"
     ended = pid_namespace.sh(script)
     assert (ended.code, ended.out, pid_namespace.exit["term"]) == (0, b"after\n", False)
 
@@ -225,11 +229,9 @@ try:
 except PermissionError as error:
     print("open", error.strerror)
 """
-# As a container's root: the capabilities that runtimes leave, without CAP_SYS_PTRACE.
-UNPRIVILEGED = [
-    "setpriv", "--no-new-privs",
-    "--bounding-set=-sys_ptrace,-sys_admin,-dac_read_search", "--inh-caps=-sys_ptrace,-sys_admin,-dac_read_search",
-]  # fmt: skip
+# As a container's root: without the capabilities that runtimes do not give.
+_WITHOUT = "-sys_ptrace,-sys_admin,-dac_read_search"
+UNPRIVILEGED = ["setpriv", "--no-new-privs", f"--bounding-set={_WITHOUT}", f"--inh-caps={_WITHOUT}"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="giving up capabilities takes root")

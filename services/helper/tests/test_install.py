@@ -2,59 +2,73 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
 
-def _install(helper, *words, **popen):
-    return subprocess.run(
-        [helper, "install", *map(str, words)], capture_output=True, timeout=60, check=False, **popen
-    )
+@pytest.fixture
+def install(helper, tmp_path):
+    """Call `helper install` for entries of the paths list (kind and path), in one or more parts."""
+    parts, bin_ = tmp_path / "parts", tmp_path / "bin"
+    parts.mkdir()
+    bin_.mkdir()
+
+    def call(*entries: str, program: Path = helper, cut: int | None = None, **popen):
+        text = b"".join(os.fsencode(entry) + b"\0" for entry in entries)
+        for old in parts.iterdir():
+            old.unlink()
+        for number, start in enumerate(range(0, len(text) or 1, cut or len(text) or 1)):
+            (parts / f"{number:03}").write_bytes(text[start : start + (cut or len(text))])
+        words = [program, "install", "--bin", bin_, "--paths", parts]
+        return subprocess.run(words, capture_output=True, timeout=60, check=False, **popen)
+
+    return call
 
 
-def test_install_copies_the_program_and_makes_directories_for_every_uid(helper, tmp_path):
-    made = [tmp_path / "runs/executor-0", tmp_path / "runs/executor-1", tmp_path / "data/a/b"]
-    ended = _install(helper, "--bin", tmp_path / "bin", *(f"--dir={path}" for path in made), umask=0o077)
+@pytest.mark.parametrize("cut", [None, 5])
+def test_install_copies_the_program_and_makes_directories_for_every_uid(helper, install, tmp_path, cut):
+    made = [tmp_path / "runs/executor-0", tmp_path / "runs/executor-1", tmp_path / "data/a\nb/c"]
+    ended = install(*(f"m{path}" for path in made), "s/data", "z/unknown", cut=cut, umask=0o077)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
     assert (tmp_path / "bin/helper").read_bytes() == helper.read_bytes()
     assert (tmp_path / "bin/helper").stat().st_mode & 0o7777 == 0o755
-    assert [path.name for path in (tmp_path / "bin").iterdir()] == ["helper"]
-    everything = [*made, tmp_path / "runs", tmp_path / "data", tmp_path / "data/a", tmp_path / "bin"]
+    assert sorted(path.name for path in (tmp_path / "bin").iterdir()) == ["helper", "paths"]
+    everything = [*made, tmp_path / "runs", tmp_path / "data", tmp_path / "data/a\nb"]
     assert {path: path.stat().st_mode & 0o7777 for path in everything} == dict.fromkeys(everything, 0o777)
 
 
-def test_install_makes_fifos_that_every_uid_can_open_and_may_be_called_again(helper, tmp_path):
+def test_paths_are_left_beside_the_program_for_every_uid(install, tmp_path):
+    entries = [f"m{tmp_path}/data", *(f"s/data/{number}" for number in range(20_000))]
+    assert install(*entries, cut=10_000, umask=0o077).returncode == 0
+    assert (tmp_path / "bin/paths").read_text() == "".join(f"{entry}\0" for entry in entries)
+    assert (tmp_path / "bin/paths").stat().st_mode & 0o777 == 0o644
+
+
+def test_install_makes_fifos_that_every_uid_can_open_and_may_be_called_again(install, tmp_path):
     fifo = tmp_path / "data/in/reads.bam"
     for _ in range(2):
-        ended = _install(helper, "--bin", tmp_path / "bin", "--fifo", fifo, umask=0o077)
+        ended = install(f"q{fifo}", umask=0o077)
         assert (ended.returncode, ended.stderr) == (0, b"")
         assert fifo.is_fifo()
         assert fifo.stat().st_mode & 0o7777 == 0o666
     assert fifo.parent.stat().st_mode & 0o7777 == 0o777
 
 
-def test_install_leaves_what_an_executor_has_put_in_the_place_of_a_fifo(helper, tmp_path):
+def test_install_leaves_what_an_executor_has_put_in_the_place_of_a_fifo(install, tmp_path):
     (tmp_path / "reads.bam").write_text("reads")
-    assert _install(helper, "--bin", tmp_path / "bin", "--fifo", tmp_path / "reads.bam").returncode == 0
+    assert install(f"q{tmp_path}/reads.bam").returncode == 0
     assert (tmp_path / "reads.bam").read_text() == "reads"
 
 
-def test_install_says_which_fifo_cannot_be_made(helper, tmp_path):
-    (tmp_path / "in").write_text("a file")
-    ended = _install(helper, "--bin", tmp_path / "bin", "--fifo", tmp_path / "in/reads.bam")
-    assert ended.returncode == 1
-    assert b"cannot make the FIFO" in ended.stderr
-
-
-def test_install_leaves_a_program_that_is_executing(helper, tmp_path):
-    words = ["--bin", tmp_path, "--dir", tmp_path / "run"]
-    assert _install(helper, *words).returncode == 0
-    installed = tmp_path / "helper"
+def test_install_leaves_a_program_that_is_executing(install, tmp_path):
+    assert install(f"m{tmp_path}/run").returncode == 0
+    installed = tmp_path / "bin/helper"
     before = installed.stat()
     waiting = subprocess.Popen([installed, "wait", "--ack", tmp_path / "ack"])
     try:
-        assert _install(helper, *words).returncode == 0
-        assert _install(installed, *words).returncode == 0
+        assert install(f"m{tmp_path}/run").returncode == 0
+        assert install(f"m{tmp_path}/run", program=installed).returncode == 0
         assert waiting.poll() is None
     finally:
         waiting.kill()
@@ -63,57 +77,70 @@ def test_install_leaves_a_program_that_is_executing(helper, tmp_path):
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_install_replaces_another_program(helper, tmp_path):
-    (tmp_path / "helper").write_text("#!/bin/sh\n")
-    assert _install(helper, "--bin", tmp_path).returncode == 0
-    assert (tmp_path / "helper").read_bytes() == helper.read_bytes()
+def test_install_replaces_another_program(helper, install, tmp_path):
+    (tmp_path / "bin/helper").write_text("#!/bin/sh\n")
+    assert install().returncode == 0
+    assert (tmp_path / "bin/helper").read_bytes() == helper.read_bytes()
 
 
-def test_install_opens_an_existing_directory_and_keeps_its_special_bits(helper, tmp_path):
+def test_install_opens_an_existing_directory_and_keeps_its_special_bits(install, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data").chmod(0o2750)
-    assert _install(helper, "--bin", tmp_path, "--dir", tmp_path / "data").returncode == 0
+    assert install(f"m{tmp_path}/data").returncode == 0
     assert (tmp_path / "data").stat().st_mode & 0o7777 == 0o2777
 
 
+@pytest.mark.parametrize("kind", ["m", "q"])
+def test_a_second_install_follows_no_link_that_an_executor_has_planted(install, tmp_path, kind):
+    """The recorder may be started again while an executor runs that can write to the whole data root."""
+    target = tmp_path / "elsewhere"
+    target.mkdir(mode=0o700)
+    assert install(f"m{tmp_path}/root/a").returncode == 0
+    (tmp_path / "root/a").rmdir()
+    (tmp_path / "root/a").symlink_to(target)
+    ended = install(f"{kind}{tmp_path}/root/a/b")
+    assert (ended.returncode, b"cannot make the" in ended.stderr) == (0, True)
+    assert list(target.iterdir()) == []
+    assert install(f"m{tmp_path}/root/a").returncode == 0
+    assert target.stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another uid takes root")
-@pytest.mark.parametrize(("mode", "code"), [(0o777, 0), (0o773, 0), (0o755, 1)])
-def test_install_accepts_a_directory_of_somebody_else_if_it_is_world_writable(
-    helper, tmp_path, open_to_everyone, mode, code
+@pytest.mark.parametrize(("mode", "code"), [(0o777, 0), (0o773, 1), (0o755, 1)])
+def test_install_accepts_a_directory_of_another_user_that_is_world_writable(
+    install, tmp_path, open_to_everyone, mode, code
 ):
     open_to_everyone(tmp_path)
-    theirs, bin_ = tmp_path / "theirs", tmp_path / "bin"
+    theirs = tmp_path / "theirs"
     theirs.mkdir()
-    bin_.mkdir()
     theirs.chmod(mode)
-    bin_.chmod(0o777)
-    ended = _install(helper, "--bin", bin_, "--dir", theirs, user=4321, group=4321, extra_groups=[], cwd="/")
+    (tmp_path / "bin").chmod(0o777)
+    (tmp_path / "parts").chmod(0o755)
+    ended = install(f"m{theirs}", user=4321, group=4321, extra_groups=[], cwd="/")
     assert ended.returncode == code
-    assert ended.stderr == (
-        b"poiesis: cannot make the directory %b: Operation not permitted\n" % os.fsencode(theirs)
-        if code
-        else b""
-    )
+    assert ended.stderr.startswith(b"poiesis: cannot make the directory %b: " % os.fsencode(theirs) * code)
 
 
 @pytest.mark.parametrize(
-    ("option", "path", "message"),
+    ("entry", "message"),
     [
-        (
-            "--dir",
-            "/proc/nowhere/x",
-            b"poiesis: cannot make the directory /proc/nowhere/x: No such file or directory\n",
-        ),
-        ("--dir", "/dev/null", b"poiesis: cannot make the directory /dev/null: Not a directory\n"),
-        ("--dir", "/dev/null/x", b"poiesis: cannot make the directory /dev/null/x: Not a directory\n"),
-        (
-            "--bin",
-            "/proc/nowhere",
-            b"poiesis: cannot install /proc/nowhere/helper: No such file or directory\n",
-        ),
+        ("m/proc/nowhere/x", b"cannot make the directory /proc/nowhere/x: No such file or directory"),
+        ("m/dev/null", b"cannot make the directory /dev/null: Not a directory"),
+        ("m/dev/null/x", b"cannot make the directory /dev/null/x: Not a directory"),
+        ("q/dev/null/x", b"cannot make the FIFO /dev/null/x: Not a directory"),
     ],
 )
-def test_install_that_fails_names_the_path_and_the_reason(helper, tmp_path, option, path, message):
-    words = [option, path] if option == "--bin" else ["--bin", tmp_path, option, path]
-    ended = _install(helper, *words)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, b"", message)
+def test_install_that_fails_names_the_path_and_the_reason(install, entry, message):
+    ended = install(entry)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, b"", b"poiesis: %b\n" % message)
+
+
+@pytest.mark.parametrize("option", ["--bin", "--paths"])
+def test_install_needs_its_directories(helper, tmp_path, option):
+    words = {"--bin": tmp_path, "--paths": tmp_path} | {option: "/proc/nowhere"}
+    command = [helper, "install", *(word for pair in words.items() for word in pair)]
+    ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        b"poiesis: cannot open /proc/nowhere: No such file or directory\n",
+    )

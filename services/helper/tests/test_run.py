@@ -268,19 +268,19 @@ def test_rerun_removes_what_was_left_and_runs_again(container, left):
 def test_an_executor_is_skipped_after_one_that_failed(new_container):
     first, second, third = (new_container(f"executor-{i}") for i in range(3))
     assert first.sh("exit 7", options=CONTINUE).code == 0
-    after = ["--runs", first.runs, "--after", "executor-0"]
-    assert second.sh("echo ran", options=after) == second.run("true", options=after)
-    ended = third.sh("echo ran", options=[*after, "--after", "executor-1"])
-    assert (ended.code, ended.out, ended.err) == (0, b"", b"poiesis: not running: executor-0 has failed\n")
+    assert second.sh("echo ran", options=["--after", first.dir]).out == b""
+    ended = third.sh("echo ran", options=["--after", second.dir])
+    message = b"poiesis: not running: an earlier executor has failed\n"
+    assert (ended.code, ended.out, ended.err) == (0, b"", message)
     assert second.files == third.files == {"skipped"}
     assert third.message.read_bytes() == b""
 
 
 def test_an_executor_runs_after_those_that_did_not_fail(new_container):
     first, second = new_container("executor-0"), new_container("executor-1")
-    first.sh("exit 7", options=IGNORE)
-    options = ["--runs", first.runs, "--after", "executor-0", "--after", "never-there"]
-    assert second.sh("echo ran", options=options).out == b"ran\n"
+    first.sh(f"touch {first.dir}/failed {first.dir}/skipped; exit 7", options=IGNORE)
+    assert second.sh("echo ran", options=["--after", first.dir]).out == b"ran\n"
+    assert second.sh("echo ran", options=["--rerun", "--after", f"{first.dir}/never-there"]).out == b"ran\n"
 
 
 RETRY = ["--retry-exit-code", "75", "--retry-attempts", "1"]

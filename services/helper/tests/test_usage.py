@@ -30,15 +30,8 @@ RUN = ["run", "--run", "/tmp"]
         ([*RUN, "--grace", "0", "--", "true"], "--grace: '0' is not a number from 1 to"),
         ([*RUN, "--grace", "9" * 30, "--", "true"], "--grace: '999"),
         ([*RUN, "--on-failure", "retry", "--", "true"], "--on-failure: must be exit or continue"),
-        ([*RUN, "--after", "executor-0", "--", "true"], "--after: needs --runs"),
-        (
-            [*RUN, "--runs", "/tmp", "--after", "../x", "--", "true"],
-            "--after: must be the name of a container",
-        ),
-        ([*RUN, "--collect", "/x", "--", "true"], "--collect: must be SRC=DST"),
-        ([*RUN, "--collect", "/x=", "--", "true"], "--collect: must be SRC=DST"),
-        ([*RUN, "--collect", "=/x", "--", "true"], "--collect: must be SRC=DST"),
-        ([*RUN, "--collect", "/a=/b=/c", "--", "true"], "--collect: must be SRC=DST"),
+        ([*RUN, "--paths", "/x", "--", "true"], "--paths: goes with --volume"),
+        ([*RUN, "--volume", "/x", "--", "true"], "--paths: goes with --volume"),
         ([*RUN, "--retry-exit-code", "75", "--", "true"], "--retry-exit-code: goes with --retry-attempts"),
         ([*RUN, "--retry-attempts", "3", "--", "true"], "--retry-exit-code: goes with --retry-attempts"),
         ([*RUN, "--retry-killed", "--", "true"], "--retry-killed: goes with --retry-attempts"),
@@ -47,8 +40,10 @@ RUN = ["run", "--run", "/tmp"]
         (["wait"], "--ack: is required"),
         (["wait", "--ack", "/x", "--timeout", "soon"], "--timeout: 'soon' is not a number"),
         (["wait", "--ack", "/x", "--", "true"], "--: unexpected argument"),
-        (["install"], "--bin: is required"),
-        (["install", "--bin", "/tmp", "/x"], "/x: unknown option"),
+        (["install", "--paths", "/tmp"], "--bin: is required"),
+        (["install", "--bin", "/tmp"], "--paths: is required"),
+        (["install", "--bin", "/tmp", "--paths", "/tmp", "/x"], "/x: unknown option"),
+        (["fill", "--paths", "/x", "--to", "/tmp"], "--record: is required"),
     ],
 )
 def test_what_is_not_understood_is_named_and_nothing_is_done(helper, words, named):
@@ -62,14 +57,15 @@ def test_what_is_not_understood_is_named_and_nothing_is_done(helper, words, name
 @pytest.mark.parametrize(
     ("verb", "options"),
     [
-        ([], {"install", "run", "wait"}),
-        (["install"], {"--bin DIR", "--dir PATH"}),
+        ([], {"fill", "install", "run", "wait"}),
+        (["install"], {"--bin DIR", "--paths DIR"}),
+        (["fill"], {"--paths FILE", "--to DIR", "--record DIR", "--progress FILE"}),
         (["wait"], {"--ack FILE", "--timeout SECONDS"}),
         (
             ["run"],
             {
-                "--run DIR", "--runs DIR", "--after NAME", "--stdin FILE", "--stdout FILE", "--stderr FILE",
-                "--collect SRC=DST", "--share PATH", "--log-bytes N", "--grace SECONDS",
+                "--run DIR", "--after DIR", "--stdin FILE", "--stdout FILE", "--stderr FILE",
+                "--paths FILE", "--volume DIR", "--keep-modes", "--log-bytes N", "--grace SECONDS",
                 "--on-failure exit|continue", "--ignore-error", "--retry-exit-code CODE",
                 "--retry-attempts N", "--retry-killed", "--rerun",
                 "--termination-log FILE", "--cgroup-root DIR",

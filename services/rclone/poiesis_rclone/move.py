@@ -9,7 +9,7 @@ from typing import Any
 
 from poiesis_models import paths
 from poiesis_models.globs import join_url
-from poiesis_models.worklist import InputItem, WorkList
+from poiesis_models.worklist import InputItem, WorkList, waves
 from poiesis_rclone.answers import opening_failure
 from poiesis_rclone.daemon import Rclone, running
 from poiesis_rclone.remotes import Place, Remote, is_plain, parse, place_of, remote_of, secrets
@@ -31,31 +31,37 @@ _STATS_SECONDS = 10  # rclone is next door
 def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progress) -> None:
     """Move all inputs and outputs; raise TransferError."""
     file = Path(env.get("POIESIS_SECRET") or paths.SECRET) / "rclone.conf"
-    given = [(number, item) for number, item in enumerate(work.inputs) if item.url is not None]
-    urls = [item.url or "" for _, item in given] + [item.url for item in work.outputs]
+    urls = [item.url for item in work.inputs if item.url is not None] + [item.url for item in work.outputs]
     remotes = parse(_text(file)) if urls else ()
     stores = {place_of(url, remotes).fs: url for url in urls}  # before anything is moved
     room = Room(config.disk_bytes)
-    for number, item in enumerate(work.inputs):
+    if urls:
+        with running(file, config.run, list(secrets(remotes)), env) as rclone:
+            _open(rclone, stores)
+            _move(rclone, remotes, room, work, progress)
+    for number, item in enumerate(work.inputs):  # last: a file wins over a directory that holds its path
         if item.content_file is not None:
             landing = Landing(Path(item.local), item.path, progress, room=room, owner=number)
             stage_content(config.work_list.parent / item.content_file, landing)
-    if not urls:
-        return
-    with running(file, config.run, list(secrets(remotes)), env) as rclone:
-        meter = Meter(rclone, progress)
-        mover = Mover(rclone, remotes, room, progress, meter)
-        _open(rclone, stores)
-        with meter.running():
+
+
+def _move(
+    rclone: Rclone, remotes: tuple[Remote, ...], room: Room, work: WorkList, progress: Progress
+) -> None:
+    meter = Meter(rclone, progress)
+    mover = Mover(rclone, remotes, room, progress, meter)
+    with meter.running():
+        for wave in waves(work.inputs):
+            given = ((number, work.inputs[number]) for number in wave if work.inputs[number].url is not None)
             pool.for_each(given, mover.stage, at_once=AT_ONCE, interrupt=rclone.interrupt)
-            send_all(
-                work.outputs,
-                mover.send,
-                progress,
-                at_once=AT_ONCE,
-                interrupt=rclone.interrupt,
-                join=mover.join,
-            )
+        send_all(
+            work.outputs,
+            mover.send,
+            progress,
+            at_once=AT_ONCE,
+            interrupt=rclone.interrupt,
+            join=mover.join,
+        )
 
 
 def _text(file: Path) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from poiesis_models.labels import PAUSE_CONTAINER, PLAN_ANNOTATION, TREC_CONTAINER
+from poiesis_models.labels import PAUSE_CONTAINER, PLAN_ANNOTATION, TREC_CONTAINER, prepare_name
 from poiesis_models.plan import MalformedPlan, Plan
 from poiesis_models.podstatus import ContainerEnd, container_ends, container_statuses, running_containers
 from poiesis_models.states import ExecutorEnd, Facts, Trouble
@@ -78,6 +78,7 @@ def plan_of(pod: Object) -> Plan:
             inputs=tuple(name for name in names if name.startswith("tif-")),
             executors=executors,
             ignore_error=(False,) * len(executors),
+            prepared=tuple(index for index in range(len(executors)) if prepare_name(index) in names),
             outputs=tuple(name for name in names if name.startswith("tof-")),
             streams=tuple(name for name in names if name.startswith("stream-")),
         )

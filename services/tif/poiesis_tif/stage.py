@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poiesis_models.worklist import WorkList
+from poiesis_models.worklist import WorkList, waves
 from poiesis_tif.keys import MAYBE_ABSENT, at_either_key
 from poiesis_tif.plan import Content, Kind, Page, Step, Stored, Target, plan, relative_path
 from poiesis_transfer import pool
@@ -37,7 +37,8 @@ def stage(config: Config, work: WorkList, progress: Progress) -> None:
             progress=progress,
             room=Room(config.disk_bytes),
         )
-        pool.for_each(steps, stager.stage, interrupt=sources.interrupt)
+        for wave in waves(work.inputs):
+            pool.for_each((steps[index] for index in wave), stager.stage, interrupt=sources.interrupt)
 
 
 @dataclass(frozen=True)

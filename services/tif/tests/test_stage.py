@@ -82,7 +82,7 @@ def test_literal_contents_are_staged_for_any_user(tmp_path: Path, root: Path):
     assert (ended.code, ended.progress.files, ended.progress.bytes) == (0, 2, len("literal é".encode()))
     assert tree(root) == {"in": None, "in/0": "literal é".encode(), "in/1": b""}
     assert stat.S_IMODE((root / "in").stat().st_mode) == 0o777
-    assert stat.S_IMODE((root / "in/0").stat().st_mode) == 0o666
+    assert stat.S_IMODE((root / "in/0").stat().st_mode) == 0o777
 
 
 def test_literal_contents_load_no_network_library(tmp_path: Path, root: Path):

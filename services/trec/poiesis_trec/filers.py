@@ -33,8 +33,9 @@ class Told:
 
 def filers(situation: Situation, known: Sequence[Container], now_ns: int) -> Iterator[Filer]:
     """Those that have begun. One that streams inputs begins, and ends for now, with what it pours."""
+    movers = {*situation.plan.inputs, *situation.plan.outputs}
     for one in known:
-        if one.executor is None and one.start_ns is not None:
+        if one.name in movers and one.start_ns is not None:
             yield Filer(
                 container=one.name,
                 start_ns=one.start_ns,

@@ -62,6 +62,7 @@ def _ended(one: Container, end: End) -> str:
     said = f": {one.files.error}" if one.files.error else ""
     code = f"(exit code {end.exit_code})"
     did = "staged" if one.name.startswith("tif") else "sent"
+    is_prepare = one.name.startswith("prepare")
     if end.trouble is not None:
         what = f"ended: {end.trouble.reason}: {end.trouble.message}"
     elif end.oom:
@@ -72,6 +73,8 @@ def _ended(one: Container, end: End) -> str:
         what = f"was ended by signal {end.signal} {code}"
     elif end.exit_code is None:
         what = "ended, its exit code is not known"
+    elif is_prepare and end.exit_code == 0:
+        what = "ended: directories of the task have what the image has there"
     elif one.executor is None and end.exit_code == 0:
         what = f"{did} {_count(one.files.moved_files, 'file')}, {_count(one.files.moved_bytes, 'byte')}"
         what += _pace(one.files.moved_bytes, end.end_ns - (one.start_ns or end.end_ns))

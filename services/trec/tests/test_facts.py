@@ -27,6 +27,12 @@ SKIP = Plan(
     outputs=("tof-0",),
     upload_on_error=False,
 )
+PREPARED = Plan(
+    executors=("executor-0", "executor-1"),
+    ignore_error=(False, False),
+    prepared=(0, 1),
+    outputs=("tof-0",),
+)
 STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
 USAGE = {"max_rss_kb": 0, "user_us": 0, "sys_us": 0}
 RUNS = Files(started=Started(start_ns=10))
@@ -94,6 +100,34 @@ def system_error(container, message, reason="Error"):
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
+        # containers that prepare directories
+        ({"plan": PREPARED, "prepare_0": ended(), "executor_0": RUNS}, None),
+        (
+            {"plan": PREPARED, "prepare_0": ended(74, error="cannot copy /app")},
+            system_error("prepare-0", "cannot copy /app"),
+        ),
+        (
+            {
+                "plan": PREPARED,
+                "prepare_0": ended(),
+                "executor_0": ended(7, failed=True),
+                "prepare_1": SKIPPED,
+                "executor_1": SKIPPED,
+                "tof_0": ended(),
+            },
+            executor_error(0, 7),
+        ),
+        (
+            {
+                "plan": PREPARED,
+                "prepare_0": ended(),
+                "executor_0": ended(),
+                "prepare_1": ended(),
+                "executor_1": ended(),
+                "tof_0": ended(),
+            },
+            COMPLETE,
+        ),
         # while it runs
         ({"plan": ABORT}, None),
         ({"plan": ABORT, "executor_0": RUNS}, None),

@@ -1,0 +1,3 @@
+#!/bin/sh
+printf 'app '
+cat /app/config.json
