@@ -226,12 +226,6 @@ MUTATIONS: Sequence[Mutation] = (
         rows="image-missing registry-missing image-late image-private recorder-missing",
     ),
     _mutation(
-        "names-mend-themselves",
-        "The controller waits for an image whose name is malformed.",
-        (f"{_DECIDE}:_AT_ONCE", "_AT_ONCE = frozenset()"),
-        rows="image-malformed",
-    ),
-    _mutation(
         "configuration-forever",
         "The controller waits indefinitely for a container whose configuration is invalid.",
         (f"{_DECIDE}:_CONFIGURATION", "_CONFIGURATION = frozenset()"),

@@ -56,6 +56,7 @@ def test_a_reference_that_runtimes_parse_is_accepted(reference):
         ("busybox@sha256:abc", "is not sha256:"),
         (f"busybox@{DIGEST.upper()}", "is not sha256:"),
         ("busybox@latest", "is not sha256:"),
+        (f"busybox@{DIGEST.replace('sha256', 'blake3')}", "is not sha256:"),
         ("busybox@", "is not sha256:"),
         (f"a@{DIGEST}@{DIGEST}", "is not sha256:"),
         ("a" * 256, "256 characters"),
