@@ -51,7 +51,7 @@ from poiesis_e2e.machine import Machine
 from poiesis_e2e.storage import Bucket, Endpoint, make_bucket
 from poiesis_e2e.tes_client import Document, Task, TesClient, connect
 from poiesis_e2e.waiting import eventually
-from poiesis_lab import backends, cache, clients, docker, services, versions
+from poiesis_lab import backends, cache, clients, docker, ownership, services, versions
 from poiesis_lab import cluster as lab_cluster
 from poiesis_lab import images as lab_images
 from poiesis_lab import kueue as lab_kueue
@@ -111,9 +111,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _OneAtA
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Take down what the run made; only in the process that started it, after all workers."""
-    folder = _folder()
-    if os.environ[_OWNER] != str(os.getpid()) or not folder.exists():
+    made = any(cache.directory().glob(f"e2e*/{os.environ[_RUN]}"))  # else docker need not be asked
+    if os.environ[_OWNER] != str(os.getpid()) or not made or not _folder().exists():
         return
+    folder = _folder()
     try:
         if not _keep(session.config):
             _take_down(folder)
@@ -128,7 +129,8 @@ def _keep(config: pytest.Config) -> bool:
 
 def _folder() -> Path:
     """What is known of this run; those on another Kubernetes are apart."""
-    return cache.directory() / versions.own_name("e2e", versions.RELEASE) / os.environ[_RUN]
+    name = versions.own_name(f"e2e{ownership.current().suffix}", versions.RELEASE)
+    return cache.directory() / name / os.environ[_RUN]
 
 
 def _namespace(release: str, run: str) -> str:
@@ -160,7 +162,7 @@ def _take_down(folder: Path) -> None:
     if "postgres" in made and docker.container_facts(made["postgres"]["container"]) is not None:
         docker.docker("rm", "--force", "--volumes", made["postgres"]["container"])
     if made["cluster"]["made"] and folder == _folder():
-        lab_cluster.down()
+        lab_cluster.clear()
 
 
 def once(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -555,7 +557,7 @@ def _turn(release: Release, *, alone: bool) -> Iterator[None]:
 def two_nodes(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Cluster]:
     """The cluster whose nodes fail, for this process alone; removed at its end if it was made for it."""
     assert not cluster.external, "this story takes nodes away: run it on the lab's own cluster"
-    with cache.lock("e2e-nodes"):
+    with cache.lock(f"e2e{ownership.current().suffix}-nodes"):
         passing = not lab_cluster.exists(lab_cluster.TWO_NODES) and not _keep(request.config)
         request.config.stash[_PASSING] = passing
         yield lab_cluster.up(spec=lab_cluster.TWO_NODES)

@@ -18,6 +18,7 @@ environment:
   POIESIS_REGISTRY   yes | no: whether images can be pulled, instead of trying
   POIESIS_BOOTSTRAP  never: install no package and start no docker daemon, say what to do instead
   POIESIS_KUBERNETES the cluster's Kubernetes: 1.29, 1.34 (default) or 1.37; one of each can run at a time
+  POIESIS_LAB        the name that clusters and containers start with, instead of choosing one
 """
 
 
@@ -73,13 +74,13 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from poiesis_lab import cluster, images, services  # late: --help needs none of what they import
+    from poiesis_lab import cluster, images, services, teardown  # late: --help needs none of what they import
 
     match arguments.command:
         case "up":
             print(cluster.up(arguments.kubeconfig).kubeconfig)
         case "down":
-            cluster.down()
+            teardown.down()
         case "status":
             print(cluster.status())
         case "images":

@@ -12,7 +12,8 @@ import socket
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -23,7 +24,7 @@ os.environ.setdefault(
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
 
-from poiesis_lab import cache, cluster, docker, images, keycloak
+from poiesis_lab import cache, cluster, docker, images, keycloak, ownership
 from poiesis_lab.shell import CommandFailed, step, succeeds, wait_until
 
 _READY_S = 60
@@ -126,7 +127,7 @@ def start_minio(
             .with_command("server /data")
         )
 
-    with cache.lock():
+    with _lock():
         found = _start(name, images.images().minio, 9000, make)
         minio = S3(**vars(found), access_key=access_key, secret_key=secret_key)
         wait_until(lambda: _get(f"{minio.url}/minio/health/ready") == 200, "MinIO", seconds=_READY_S)
@@ -149,8 +150,8 @@ def start_minio_for_tokens(issuer: str, ca: str, audience: str, name: str = "poi
             container.with_env(f"MINIO_IDENTITY_OPENID_{key}", value)
         return container.with_copy_into_container(ca.encode(), "/root/.minio/certs/CAs/issuer.crt")
 
-    with cache.lock():
-        docker.docker("rm", "--force", "--volumes", name)  # an earlier one may trust another cluster
+    with _lock():
+        remove(name)  # an earlier one may trust another cluster
         return start_minio(name, with_issuer)
 
 
@@ -167,30 +168,19 @@ def start_postgres(name: str = "poiesis-postgres") -> Postgres:
     def make(image: str) -> DockerContainer:
         return PostgresContainer(image, username=user, password=password, dbname=database)
 
-    with cache.lock():
+    with _lock():
         found = _start(name, images.images().postgres, 5432, make)
-        asked = [
-            docker.binary(),
-            "exec",
-            name,
-            "psql",
-            "-h",
-            "127.0.0.1",
-            "-U",
-            user,
-            "-d",
-            database,
-            "-c",
-            "SELECT 1",
+        ask = [
+            *(docker.binary(), "exec", "-e", f"PGPASSWORD={password}", found.container, "psql"),
+            *("-h", "127.0.0.1", "-U", user, "-d", database, "-c", "SELECT 1"),
         ]
-        ask = [*asked[:2], "-e", f"PGPASSWORD={password}", *asked[2:]]
         wait_until(lambda: succeeds(ask), "Postgres", seconds=_READY_S)
         return Postgres(**vars(found), user=user, password=password, database=database)
 
 
 def start_keycloak(name: str = "poiesis-keycloak") -> Keycloak:
     """Keycloak, ready; its realms are whatever earlier tests left."""
-    with cache.lock():
+    with _lock():
         found = _start(name, keycloak.image(), keycloak.PORT, DockerContainer)
         server = Keycloak(**vars(found), administrator=keycloak.ADMINISTRATOR, password=keycloak.PASSWORD)
         with step(f"wait for {name}"):
@@ -205,10 +195,10 @@ def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -
     def make(image: str) -> DockerContainer:
         return DockerContainer(image).with_command("httpd -f -p 80 -h /var/www")
 
-    with cache.lock():
+    with _lock():
         found = _start(name, images.images().busybox, 80, make)
         server = HttpServer(**vars(found))
-        _put(name, files)
+        _put(found.container, files)
         wait_until(lambda: _get(server.url) is not None, "the file server", seconds=_READY_S)
         return server
 
@@ -242,7 +232,7 @@ def obscured(password: str, image: str) -> str:
 
 
 def _start_remote(name: str, image: str, make: Callable[[str], DockerContainer], **settings: str) -> Remote:
-    with cache.lock():
+    with _lock():
         found = _start(name, image, _REMOTE_PORT, make, **settings)
         wait_until(lambda: _greets(found.host, found.port), name, seconds=_READY_S)
         return Remote(**vars(found), user=_REMOTE_USER, password=_REMOTE_PASSWORD)
@@ -265,11 +255,25 @@ def start_seaweedfs() -> S3:
         document = json.dumps({"identities": [identity]}).encode()
         return container.with_copy_into_container(document, "/etc/s3.json")
 
-    with cache.lock():
+    with _lock():
         found = _start("poiesis-seaweedfs", images.seaweedfs(), 8333, make)
         store = S3(**vars(found), access_key=access_key, secret_key=secret_key)
         wait_until(lambda: _get(store.url) is not None, "SeaweedFS", seconds=_READY_S)
         return store
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """One process of this checkout at a time, while a container starts."""
+    with cache.lock(f"backends{ownership.current().suffix}"):
+        yield
+
+
+def remove(name: str) -> None:
+    """Remove a container of this module, by the name that it was started with, if there is one."""
+    name = ownership.current().named(name)
+    if docker.container_facts(name) is not None:
+        docker.remove(name)
 
 
 def _start(
@@ -279,12 +283,13 @@ def _start(
     make: Callable[[str], DockerContainer],
     **settings: str,
 ) -> Backend:
-    """`settings`: for docker's create."""
+    """`name` becomes that of this checkout. `settings`: for docker's create."""
+    name = ownership.take().named(name)
     network = cluster.NETWORK if docker.has_network(cluster.NETWORK) else "bridge"
     mark = f"{image} on {network}"
     facts = docker.container_facts(name)
     if facts is not None and not _is(facts, mark):
-        docker.docker("rm", "--force", "--volumes", name)
+        docker.remove(name)
         facts = None
     if facts is None:
         with step(f"start {name}"):

@@ -121,7 +121,7 @@ def compiled(name: str) -> Path:
     target = cache.directory() / "bin" / f"{name}-{program.key()}"
     if target.exists():
         return target
-    with step(f"compile {name} {program.version}"), cache.aside(target) as path:
+    with cache.lock(), step(f"compile {name} {program.version}"), cache.aside(target) as path:
         env = {"CGO_ENABLED": "0"}
         flags = ["-trimpath", f"-tags={','.join(program.tags)}", "-ldflags", program.ldflags]
         if program.module is not None:

@@ -8,11 +8,13 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache as once
 from pathlib import Path
 
 from poiesis_lab.errors import LabError
@@ -55,6 +57,12 @@ def hash_of(
         digest.update(f"\0{name}\0{executable}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12]
+
+
+@once
+def lab_key() -> str:
+    """Return a hash of this very lab, for what is remembered of an earlier run of it."""
+    return hash_of([platform.machine()], files_under(HERE))
 
 
 @contextmanager

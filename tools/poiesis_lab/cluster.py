@@ -1,7 +1,7 @@
 """Kubernetes clusters: kind's, made here, or one that exists already and is named by its kubeconfig.
 
 The lab has two of its own: ONE_NODE, which `up` brings up by itself, and TWO_NODES, made for the stories in
-which a node fails.
+which a node fails. Their names are those of this checkout (`ownership.py`).
 """
 
 import contextlib
@@ -14,12 +14,12 @@ from typing import Any
 
 from pytest_kind import KindCluster
 
-from poiesis_lab import binaries, cache, daemon, docker, images, node, versions
+from poiesis_lab import binaries, cache, daemon, docker, images, node, ownership, teardown, versions
 from poiesis_lab.errors import LabError
 from poiesis_lab.shell import run, say, step, succeeds, wait_until
 
 NETWORK = "kind"
-LABEL = "poiesis.lab"  # on every container the lab starts beside the cluster
+LABEL = ownership.LABEL
 
 _API_ANSWERS_S = 20
 _PROBE_POD_S = 40
@@ -76,12 +76,23 @@ kubeadmConfigPatches:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
-    """A cluster that the lab makes: kind's name for it and kind's configuration of it."""
+    """A cluster that the lab makes: what its name ends with, and kind's configuration of it."""
 
-    name: str
     config: str
+    release: versions.KubernetesRelease = versions.RELEASE
+    suffix: str = ""
     workers: int = 0  # as many as the configuration has
-    suffix: str = ""  # of what is kept about it in the cache
+    shareable: bool = False  # with a checkout whose files are the same
+
+    @property
+    def owned(self) -> ownership.Owned:
+        """The name of this checkout, or the one that it borrows."""
+        return ownership.current() if self.shareable else ownership.own()
+
+    @property
+    def name(self) -> str:
+        """kind's name for it."""
+        return versions.own_name(f"{self.owned.name}{self.suffix}", self.release)
 
     @property
     def control_plane(self) -> str:
@@ -96,32 +107,36 @@ class ClusterSpec:
 
     @property
     def state(self) -> str:
-        """Under which name the cache knows how it was made."""
-        return f"cluster{self.suffix}"
+        """The name under which the cache records how it was made."""
+        return f"cluster{self._files}"
 
     @property
     def lock(self) -> str:
-        """Held while it is made. What else there is can be had while a further cluster is made."""
-        return f"lab{self.suffix}"
+        """Held while it is made. Other clusters can be made, and images built, at the same time."""
+        return f"cluster{self._files}"
 
     @property
     def kubeconfig(self) -> Path:
         """Where its kubeconfig is written."""
-        return cache.directory() / f"kubeconfig{self.suffix}"
+        return cache.directory() / f"kubeconfig{self._files}"
+
+    @property
+    def kind_file(self) -> Path:
+        """Where its configuration is written for kind."""
+        return cache.directory() / f"kind{self._files}.yaml"
+
+    @property
+    def _files(self) -> str:
+        return versions.own_name(f"{self.owned.suffix}{self.suffix}", self.release)
 
 
 def _specs(release: versions.KubernetesRelease) -> tuple[ClusterSpec, ClusterSpec]:
     """One node, two nodes: of one Kubernetes, beside those of another."""
-
-    def spec(suffix: str, config: str, workers: int = 0) -> ClusterSpec:
-        return ClusterSpec(
-            name=versions.own_name(f"poiesis{suffix}", release),
-            config=config + _of_release(release),
-            workers=workers,
-            suffix=versions.own_name(suffix, release),
-        )
-
-    return spec("", _ONE_NODE), spec("-nodes", _TWO_NODES, workers=1)
+    more = _of_release(release)
+    return (
+        ClusterSpec(config=_ONE_NODE + more, release=release, shareable=True),
+        ClusterSpec(config=_TWO_NODES + more, release=release, suffix="-nodes", workers=1),
+    )
 
 
 def _of_release(release: versions.KubernetesRelease) -> str:
@@ -278,19 +293,32 @@ def up(kubeconfig: Path | None = None, spec: ClusterSpec = ONE_NODE) -> Cluster:
     if kubeconfig is not None:
         with cache.lock():
             return _adopt(kubeconfig)
+    with cache.lock():
+        daemon.ensure()
+        ownership.take()
+        binaries.link_tools()
+        node.image()
+        in_pods = _in_pods(spec)
+    cluster = _running(spec)
+    if cluster is None and spec.owned.borrowed:
+        ownership.leave()  # it does not work, and only its owner may replace it
+    if cluster is None:
+        ownership.take_own()
+        with cache.lock(spec.lock):
+            cluster = _reusable(spec) or _create(spec)
+    cluster.load(in_pods)
+    teardown.remove_abandoned()
+    return cluster
+
+
+def _running(spec: ClusterSpec) -> Cluster | None:
     with cache.lock(spec.lock):
-        with cache.lock():
-            daemon.ensure()
-            binaries.link_tools()
-            node.image()
-            in_pods = _in_pods(spec)
-        cluster = _reusable(spec) or _create(spec)
-        cluster.load(in_pods)
-        return cluster
+        return _reusable(spec)
 
 
 def current() -> Cluster:
     """The cluster of the last `up`, unproven; LabError if there is none."""
+    ownership.take()
     state = cache.read_state(ONE_NODE.state)
     if not state:
         raise LabError("no cluster: run `python -m poiesis_lab up` first")
@@ -302,6 +330,8 @@ def current() -> Cluster:
 def _adopt(kubeconfig: Path) -> Cluster:
     cluster = _external(kubeconfig.resolve())
     cluster.kubectl("--request-timeout=10s", "get", "--raw", "/readyz")
+    if ownership.take().borrowed:
+        ownership.leave()
     cache.write_state(ONE_NODE.state, {"external": str(cluster.kubeconfig)})
     say(
         f"lab: using the cluster of {cluster.kubeconfig}; no image is copied to it:\n"
@@ -344,20 +374,22 @@ def _in_pods(spec: ClusterSpec) -> list[str]:
 
 
 def _reusable(spec: ClusterSpec) -> Cluster | None:
-    """The running cluster if it is what would be made now and works; what does not is removed."""
-    state = cache.read_state(spec.state)
+    """The running cluster if it is what would be made now and works; else it is removed, unless borrowed."""
     if not exists(spec):
         return None
-    wanted = _recipe(spec, node.image())
+    wanted, state = _recipe(spec, node.image()), cache.read_state(spec.state)
     if {name: state.get(name) for name in wanted} != wanted or not spec.kubeconfig.exists():
-        say(f"lab: the running cluster {spec.name} was made otherwise than it would be now; making it anew")
+        say(f"lab: the running cluster {spec.name} was made otherwise than it would be now")
     elif not _runs(spec):
-        say(f"lab: a node of the cluster {spec.name} is stopped; making the cluster anew")
+        say(f"lab: a node of the cluster {spec.name} is stopped")
     else:
         cluster = _own(spec)
         if cluster.proves_itself():
+            if not spec.owned.borrowed:
+                cache.write_state(spec.state, {**wanted, "lab": cache.lab_key()})
             return cluster
-    _delete_cluster(spec)
+    if not spec.owned.borrowed:
+        _delete_cluster(spec)
     return None
 
 
@@ -385,24 +417,17 @@ def _create(spec: ClusterSpec) -> Cluster:
     image = node.image()
     in_pods = _in_pods(spec)
     _delete_cluster(spec)
-    made_network = not docker.has_network(NETWORK)
     cluster = _own(spec)
-    config = cache.directory() / f"kind{spec.suffix}.yaml"
-    config.write_text(spec.config)
+    spec.kind_file.write_text(spec.config)
     with step(f"create the cluster {spec.name}"):
         command: list[str | Path] = [
-            binaries.kind(),
-            "create",
-            "cluster",
-            "--name",
-            spec.name,
-            "--config",
-            config,
+            *(binaries.kind(), "create", "cluster", "--name", spec.name, "--config", spec.kind_file),
+            *("--image", image, "--kubeconfig", spec.kubeconfig, "--retain", "--wait", "120s"),
         ]
-        run([*command, "--image", image, "--kubeconfig", spec.kubeconfig, "--retain", "--wait", "120s"])
+        run(command)
     for manifest in _addons(spec):
         cluster.kubectl("apply", "-f", "-", input_text=manifest)
-    cache.write_state(spec.state, {**_recipe(spec, image), "made_network": made_network})
+    cache.write_state(spec.state, {**_recipe(spec, image), "lab": cache.lab_key()})
     cluster.load(in_pods)
     with step("prove it: run a Pod with a volume"):
         if spec.workers:
@@ -416,13 +441,16 @@ def _create(spec: ClusterSpec) -> Cluster:
 
 def _delete_cluster(spec: ClusterSpec) -> None:
     """Also half-dead node containers that kind no longer counts as a cluster."""
-    if not exists(spec):
+    there = [one.name for one in ownership.containers() if one.cluster == spec.name or one.name in spec.nodes]
+    if not there:
         return
+    if ownership.used_by_others(spec.owned.name):
+        raise LabError(
+            f"the cluster {spec.name} has to be replaced, and a process of another checkout uses it;"
+            f" wait for that, or name another cluster: {ownership.PIN}=<name>"
+        )
     with step(f"delete the cluster {spec.name}"):
-        run([binaries.kind(), "delete", "cluster", "--name", spec.name, "--kubeconfig", spec.kubeconfig])
-        for name in spec.nodes:
-            if docker.container_facts(name) is not None:
-                docker.docker("rm", "--force", "--volumes", name)
+        docker.remove(*there)
 
 
 def remove(spec: ClusterSpec) -> None:
@@ -430,50 +458,29 @@ def remove(spec: ClusterSpec) -> None:
     with cache.lock(spec.lock):
         _delete_cluster(spec)
         cache.forget_state(spec.state)
-        spec.kubeconfig.unlink(missing_ok=True)
+        for path in (spec.kubeconfig, spec.kind_file):
+            path.unlink(missing_ok=True)
 
 
-def down() -> None:
-    """Remove clusters, containers and networks that the lab made; caches and the docker daemon stay.
+def clear() -> None:
+    """Remove this checkout's clusters of this Kubernetes; with the last one also the containers next to it.
 
-    Containers stay while a cluster of another Kubernetes may need them.
+    `teardown.down` removes everything.
     """
-    with cache.lock(TWO_NODES.lock), cache.lock(ONE_NODE.lock):
-        states = [cache.read_state(spec.state) for spec in _SPECS]
-        if not docker.answers():
-            say("lab: no docker daemon answers, so nothing of the lab runs")
-        else:
-            ours = docker.docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}").split()
-            if ours and not _others_exist():
-                with step(f"remove {len(ours)} containers"):
-                    docker.docker("rm", "--force", "--volumes", *ours)
-            for spec in _SPECS:
-                _delete_cluster(spec)
-            made_network = any(state.get("made_network") is True for state in states)
-            if made_network and docker.has_network(NETWORK):
-                _remove_network()
-        for spec in _SPECS:
-            cache.forget_state(spec.state)
-            spec.kubeconfig.unlink(missing_ok=True)
-
-
-def _others_exist() -> bool:
-    """Whether there is a cluster of the lab of another Kubernetes."""
-    others = [release for release in versions.RELEASES.values() if release is not versions.RELEASE]
-    return any(exists(spec) for release in others for spec in _specs(release))
-
-
-def _remove_network() -> None:
-    users = docker.docker("network", "inspect", "--format", "{{len .Containers}}", NETWORK)
-    if users == "0":
-        docker.docker("network", "rm", NETWORK)
-    else:
-        say(f"lab: docker network {NETWORK} is kept: {users} other containers use it")
+    for spec in _SPECS:
+        if not spec.owned.borrowed:
+            remove(spec)
+    owned = ownership.current()
+    rest = ownership.of_name(ownership.containers(), owned.name)
+    if not owned.borrowed and not any(one.cluster for one in rest):
+        docker.remove(*(one.name for one in rest))
 
 
 def status() -> str:
     """What runs, for people."""
-    lines = [f"cache       {cache.directory()}"]
+    owned = ownership.current()
+    whose = f"borrowed from {ownership.owner(owned.name)}" if owned.borrowed else str(ownership.CHECKOUT)
+    lines = [f"cache       {cache.directory()}", f"name        {owned.name}, {whose}"]
     state = cache.read_state(ONE_NODE.state)
     if isinstance(state.get("external"), str):
         lines.append(f"cluster     external, {state['external']}")
@@ -489,7 +496,6 @@ def status() -> str:
         lines.append(f"tools       {binaries.link_tools()} (kind, kubectl, helm)")
     else:
         lines.append("kind        no cluster")
-    form = "{{.Names}}\t{{.Status}}\t{{.Image}}"
-    others = docker.docker("ps", "--all", "--filter", f"label={LABEL}", "--format", form).splitlines()
-    lines += [f"container   {line.expandtabs(4)}" for line in others]
+    beside = [one for one in ownership.of_name(ownership.containers(), owned.name) if not one.cluster]
+    lines += [f"container   {one.name}: {'running' if one.running else 'stopped'}" for one in beside]
     return "\n".join(lines)

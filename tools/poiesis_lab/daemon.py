@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,10 @@ PID_FILE = Path("/var/run/docker.pid")
 SOCKET = Path("/var/run/docker.sock")
 CONTAINERD_PID_FILE = Path("/var/run/docker/containerd/containerd.pid")
 RUNTIME = "within-bounds"
+OWN = "poiesis.lab=started"  # the label of a daemon that the lab started
 _START_S = 60
+_STOP_S = 30
+_LOG_BYTES = 10_000_000
 
 
 def ensure() -> None:
@@ -51,7 +55,9 @@ def _start() -> None:
 def _spawn() -> None:
     log = cache.directory() / "log" / "dockerd.log"
     log.parent.mkdir(exist_ok=True)
-    command = [host.find("dockerd") or "dockerd", "--pidfile", str(PID_FILE)]
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.unlink()
+    command = [host.find("dockerd") or "dockerd", "--pidfile", str(PID_FILE), "--label", OWN]
     if host.lacks(host.CAP_SYS_RESOURCE):
         command += ["--add-runtime", f"{RUNTIME}={_runtime()}", "--default-runtime", RUNTIME]
     with log.open("ab") as output:
@@ -99,6 +105,30 @@ def _live_pid(pid_file: Path, program: str) -> int | None:
     except (FileNotFoundError, ValueError, ProcessLookupError):
         return None
     return pid if name == program else None
+
+
+def stop_own() -> None:
+    """Stop the docker daemon if the lab started it and it has no container."""
+    pid = _live_pid(PID_FILE, "dockerd")
+    if pid is None or not _is_own(Path(f"/proc/{pid}/cmdline").read_bytes()):
+        return
+    if docker.docker("ps", "--all", "--quiet"):
+        say("lab: the docker daemon stays: it has other containers")
+        return
+    with step("stop dockerd"):
+        os.kill(pid, signal.SIGTERM)
+        wait_until(
+            lambda: _live_pid(PID_FILE, "dockerd") is None and not Path(f"/proc/{pid}").exists(),
+            f"the end of dockerd (process {pid})",
+            seconds=_STOP_S,
+        )
+    _remove_stale_files()
+
+
+def _is_own(command_line: bytes) -> bool:
+    """By its arguments; earlier labs set no label but the runtime."""
+    arguments = command_line.decode(errors="replace").split("\0")
+    return OWN in arguments or any(one.startswith(f"{RUNTIME}=") for one in arguments)
 
 
 def _remove_stale_files() -> None:

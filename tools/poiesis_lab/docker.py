@@ -104,15 +104,17 @@ def import_tar(tar: Path, tag: str, changes: Sequence[str]) -> None:
 
 
 def container_facts(name: str) -> dict[str, object] | None:
-    """`docker inspect` of a container; None if there is none of that name."""
-    try:
-        found = json.loads(docker("container", "inspect", name, timeout=30))
-    except CommandFailed as error:
-        if "No such container" in error.output:
-            return None
-        raise
-    facts: dict[str, object] = found[0]
+    """Return `docker inspect` of a container; None if there is none of that name."""
+    if name not in docker("ps", "--all", "--filter", f"name={name}", "--format", "{{.Names}}").splitlines():
+        return None
+    facts: dict[str, object] = json.loads(docker("container", "inspect", name, timeout=30))[0]
     return facts
+
+
+def remove(*containers: str) -> None:
+    """Remove containers, running or not, with their anonymous volumes."""
+    if containers:
+        docker("rm", "--force", "--volumes", *containers)
 
 
 def has_network(name: str) -> bool:

@@ -100,9 +100,7 @@ def images() -> Images:
 
 def remembered(name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:
     """The image references that `make` returned for these very files of the lab, if docker has them still."""
-    key = cache.hash_of(
-        [host.architecture()], [path for path in cache.files_under(cache.HERE) if "tests" not in path.parts]
-    )
+    key = cache.lab_key()
     known = cache.read_state(f"images{name}")
     references = known.get("references")
     if known.get("key") == key and isinstance(references, dict):
@@ -151,7 +149,7 @@ def from_dockerfile(name: str, dockerfile: str, files: Mapping[str, Path] | None
     image = f"poiesis-lab/{name}:{cache.hash_of(facts)}"
     if docker.has_image(image):
         return image
-    with step(f"build {name}"), cache.workspace() as context:
+    with cache.lock(), step(f"build {name}"), cache.workspace() as context:
         (context / "Dockerfile").write_text(dockerfile)
         for target, path in given.items():
             (context / target).parent.mkdir(parents=True, exist_ok=True)
@@ -285,7 +283,7 @@ def static_program(source: Path, architecture: str | None = None) -> Path:
     target = cache.directory() / "bin" / f"{source.stem}-{cache.hash_of([architecture], [source])}"
     if target.exists():
         return target
-    with step(f"compile {source.name}"), cache.aside(target) as path:
+    with cache.lock(), step(f"compile {source.name}"), cache.aside(target) as path:
         zig = [sys.executable, "-m", "ziglang", "cc", "-target", _TARGETS[architecture], "-static"]
         cached = {"ZIG_GLOBAL_CACHE_DIR": str(cache.directory() / "zig")}
         run([*zig, "-Os", "-s", "-Wall", "-Werror", "-o", path, source], env=cached)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from poiesis_lab import binaries, cache, docker, images, versions
+from poiesis_lab import binaries, cache, docker, images, ownership, versions
 from poiesis_lab.cluster import Cluster
 from poiesis_lab.errors import LabError
 from poiesis_lab.shell import step, wait_until
@@ -43,7 +43,7 @@ def image() -> str:
 
 def install(cluster: Cluster, user: str) -> None:
     """Return when Kueue answers. `user`: who needs it, until `uninstall` with the same name."""
-    with cache.lock("kueue"):
+    with cache.lock(f"kueue{ownership.current().suffix}"):
         name = versions.KUEUE_IMAGE if cluster.external else image()
         if not cluster.external:
             cluster.load([name])
@@ -76,7 +76,7 @@ def _takes(cluster: Cluster, command: list[str], text: str) -> bool:
 
 def uninstall(cluster: Cluster, user: str) -> None:
     """What `user` needed is gone; and Kueue, if nobody else does. It must still run: it holds finalizers."""
-    with cache.lock("kueue"):
+    with cache.lock(f"kueue{ownership.current().suffix}"):
         found = cluster.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "json")
         if not found.strip():
             return

@@ -46,7 +46,8 @@ def ensure(recipe: RootFs) -> str:
     if docker.has_image(image):
         return image
     host.need_programs("mmdebstrap")
-    with step(f"make {recipe.name} from Debian {recipe.suite}"), cache.workspace() as work:
+    what = f"make {recipe.name} from Debian {recipe.suite}"
+    with cache.lock(), step(what), cache.workspace() as work:
         tar = work / "rootfs.tar"
         if recipe.variant == "extract":
             tree = work / "tree"

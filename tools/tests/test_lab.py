@@ -9,7 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from poiesis_lab import binaries, cache, cluster, host, kueue, maven, node, services, shell, versions
+from poiesis_lab import (
+    binaries,
+    cache,
+    cluster,
+    docker,
+    host,
+    kueue,
+    maven,
+    node,
+    ownership,
+    services,
+    shell,
+    teardown,
+    versions,
+)
 from poiesis_lab.errors import LabError
 from poiesis_lab.versions import KubernetesRelease, Version
 
@@ -31,6 +45,18 @@ RUN --mount=type=bind,source=docs,target=/docs \\
 FROM scratch
 COPY --from=build /app /app
 """
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a process that has not chosen a name yet; docker has no container."""
+    monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
+    monkeypatch.delenv(ownership.PIN, raising=False)
+    for name in ("_now", "_marked"):
+        monkeypatch.setattr(ownership, name, [])
+    monkeypatch.setattr(docker, "answers", lambda: True)
+    monkeypatch.setattr(ownership, "containers", list)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -243,22 +269,35 @@ def test_containerd_spells_image_names_out(reference: str, name: str) -> None:
     assert cluster.in_containerd(reference) == name
 
 
-def test_each_cluster_is_made_and_known_apart_from_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
+def test_clusters_of_one_and_two_nodes_share_no_file(own_cache: Path) -> None:
     one, two = cluster.ONE_NODE, cluster.TWO_NODES
     assert one.nodes == ("poiesis-control-plane",)
     assert two.nodes == ("poiesis-nodes-control-plane", "poiesis-nodes-worker")
     assert [spec.config.count("role: worker") for spec in (one, two)] == [one.workers, two.workers]
-    assert [spec.kubeconfig.name for spec in (one, two)] == ["kubeconfig", "kubeconfig-nodes"]
-    assert (one.state, one.lock) == ("cluster", "lab")
-    assert (two.state, two.lock) == ("cluster-nodes", "lab-nodes")
+    assert [spec.kubeconfig for spec in (one, two)] == [
+        own_cache / "kubeconfig",
+        own_cache / "kubeconfig-nodes",
+    ]
+    assert [spec.kind_file.name for spec in (one, two)] == ["kind.yaml", "kind-nodes.yaml"]
+    assert [(spec.state, spec.lock) for spec in (one, two)] == [("cluster",) * 2, ("cluster-nodes",) * 2]
 
 
-def test_workers_are_numbered_from_the_second_on_as_kind_does() -> None:
-    three = cluster.ClusterSpec(name="c", config="", workers=3)
-    assert three.nodes == ("c-control-plane", "c-worker", "c-worker2", "c-worker3")
+def test_another_checkout_shares_no_name_and_no_file(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ownership.PIN, "poiesis-0a1b2c3d")
+    one, two = cluster.ONE_NODE, cluster.TWO_NODES
+    assert one.control_plane == "poiesis-0a1b2c3d-control-plane"
+    assert two.nodes == ("poiesis-0a1b2c3d-nodes-control-plane", "poiesis-0a1b2c3d-nodes-worker")
+    assert [spec.state for spec in (one, two)] == ["cluster-0a1b2c3d", "cluster-0a1b2c3d-nodes"]
+    assert one.kubeconfig == own_cache / "kubeconfig-0a1b2c3d"
+    assert set(teardown.suffixes(one.owned)) >= {"-0a1b2c3d", "-0a1b2c3d-nodes", "-0a1b2c3d-nodes-1-29"}
+
+
+def test_workers_are_numbered_from_the_second_on_as_kind_does(own_cache: Path) -> None:
+    three = cluster.ClusterSpec(suffix="-c", config="", workers=3)
+    expected = ("control-plane", "worker", "worker2", "worker3")
+    assert three.nodes == tuple(f"poiesis-c-{name}" for name in expected)
 
 
 def test_the_files_of_an_image_are_those_its_dockerfile_copies() -> None:

@@ -122,8 +122,7 @@ def _dead(cluster: Cluster) -> set[str]:
 def _take_down(cluster: Cluster, process: str) -> None:
     for site in SITES:
         uninstall(cluster, site, _namespace(process, site))
-    if docker.container_facts(_postgres(process)) is not None:
-        docker.docker("rm", "--force", "--volumes", _postgres(process))
+    backends.remove(_postgres(process))
 
 
 def _postgres(process: str) -> str:
