@@ -74,7 +74,13 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from poiesis_lab import cluster, images, services, teardown  # late: --help needs none of what they import
+    from poiesis_lab import (
+        cluster,
+        images,
+        prune,
+        services,
+        teardown,
+    )  # late: --help needs none of what they import
 
     match arguments.command:
         case "up":
@@ -92,6 +98,7 @@ def _run(arguments: argparse.Namespace) -> None:
             built = services.build(arguments.names or None, platform=arguments.platform)
             for name, reference in built.items():
                 print(f"{name}\t{reference}")
+            prune.everything()
             if arguments.platform is None and cluster.is_own_running():
                 cluster.current().load(built.values())
 

@@ -120,6 +120,7 @@ def compiled(name: str) -> Path:
     program = PROGRAMS[name]
     target = cache.directory() / "bin" / f"{name}-{program.key()}"
     if target.exists():
+        target.touch()  # `prune` removes what was not used for long
         return target
     with cache.lock(), step(f"compile {name} {program.version}"), cache.aside(target) as path:
         env = {"CGO_ENABLED": "0"}
@@ -172,7 +173,7 @@ def helm() -> Path:
 def _tool(name: str, command: list[str], suits: Callable[[Version], bool]) -> Path:
     """Ours if already made (the exact version), else one on the PATH, else ours, made now."""
     ours = cache.directory() / "bin" / f"{name}-{PROGRAMS[name].key()}"
-    found = ours if ours.exists() else _on_path(name, command, suits)
+    found = None if ours.exists() else _on_path(name, command, suits)
     return found or compiled(name)
 
 

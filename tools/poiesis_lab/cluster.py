@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_kind import KindCluster
 
-from poiesis_lab import binaries, cache, daemon, docker, images, node, ownership, teardown, versions
+from poiesis_lab import binaries, cache, daemon, docker, images, node, ownership, prune, teardown, versions
 from poiesis_lab.errors import LabError
 from poiesis_lab.shell import run, say, step, succeeds, wait_until
 
@@ -191,6 +191,11 @@ class Cluster:
             with step(f"load {len(missing)} images into the cluster"):
                 run([binaries.kind(), "load", "docker-image", "--name", self.spec.name, *missing])
 
+    def objects(self) -> str:
+        """Return the objects that may name an image, as JSON."""
+        kinds = "deployments,statefulsets,daemonsets,jobs,cronjobs,pods,configmaps"
+        return self.kubectl("get", kinds, "--all-namespaces", "-o", "json")
+
     def address(self) -> str:
         """The control plane's in docker's network: NodePorts answer there, to host and containers."""
         if self.spec is None:
@@ -308,6 +313,9 @@ def up(kubeconfig: Path | None = None, spec: ClusterSpec = ONE_NODE) -> Cluster:
             cluster = _reusable(spec) or _create(spec)
     cluster.load(in_pods)
     teardown.remove_abandoned()
+    prune.everything()
+    if not spec.owned.borrowed:
+        prune.nodes(spec.nodes, cluster.objects)
     return cluster
 
 

@@ -110,7 +110,7 @@ def _live_pid(pid_file: Path, program: str) -> int | None:
 def stop_own() -> None:
     """Stop the docker daemon if the lab started it and it has no container."""
     pid = _live_pid(PID_FILE, "dockerd")
-    if pid is None or not _is_own(Path(f"/proc/{pid}/cmdline").read_bytes()):
+    if pid is None or not is_own():
         return
     if docker.docker("ps", "--all", "--quiet"):
         say("lab: the docker daemon stays: it has other containers")
@@ -125,8 +125,14 @@ def stop_own() -> None:
     _remove_stale_files()
 
 
-def _is_own(command_line: bytes) -> bool:
-    """By its arguments; earlier labs set no label but the runtime."""
+def is_own() -> bool:
+    """Return whether the docker daemon that runs here was started by the lab."""
+    pid = _live_pid(PID_FILE, "dockerd")
+    return pid is not None and started_by_lab(Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def started_by_lab(command_line: bytes) -> bool:
+    """Decide by the arguments; earlier labs set no label but the runtime."""
     arguments = command_line.decode(errors="replace").split("\0")
     return OWN in arguments or any(one.startswith(f"{RUNTIME}=") for one in arguments)
 

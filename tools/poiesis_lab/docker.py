@@ -40,6 +40,11 @@ def docker(*arguments: str | Path, timeout: float | None = None, input_text: str
     return run([binary(), *arguments], timeout=timeout, input_text=input_text).strip()
 
 
+def succeeds_with(*arguments: str | Path, timeout: float = 60) -> bool:
+    """Return whether a docker command exits with 0; its output is dropped."""
+    return succeeds([binary(), *arguments], timeout=timeout)
+
+
 def output(*arguments: str | Path) -> bytes:
     """What a docker command writes, as it is."""
     command = [binary(), *map(str, arguments)]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cache as once
 from pathlib import Path
 
-from poiesis_lab import binaries, cache, daemon, docker, host, rootfs, versions
+from poiesis_lab import binaries, cache, daemon, docker, host, prune, rootfs, versions
 from poiesis_lab.cache import RECIPES
 from poiesis_lab.rootfs import RootFs
 from poiesis_lab.shell import run, step
@@ -95,7 +95,9 @@ def images() -> Images:
     with cache.lock():
         daemon.ensure()
         make = _pulled if docker.registry_answers() else _built
-        return Images(**remembered(make.__name__, lambda: asdict(make())))
+        found = remembered(make.__name__, lambda: asdict(make()))
+        prune.note(found)
+        return Images(**found)
 
 
 def remembered(name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:
@@ -282,6 +284,7 @@ def static_program(source: Path, architecture: str | None = None) -> Path:
     architecture = architecture or host.architecture()
     target = cache.directory() / "bin" / f"{source.stem}-{cache.hash_of([architecture], [source])}"
     if target.exists():
+        target.touch()
         return target
     with cache.lock(), step(f"compile {source.name}"), cache.aside(target) as path:
         zig = [sys.executable, "-m", "ziglang", "cc", "-target", _TARGETS[architecture], "-static"]

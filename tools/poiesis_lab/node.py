@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping
 
-from poiesis_lab import binaries, cache, docker, images, rootfs, versions
+from poiesis_lab import binaries, cache, docker, images, prune, rootfs, versions
 from poiesis_lab.cache import RECIPES
 from poiesis_lab.errors import LabError
 from poiesis_lab.rootfs import RootFs
@@ -35,7 +35,9 @@ def image() -> str:
     """The node image's reference; made or pulled now if docker does not have it."""
     if not docker.registry_answers():
         name = versions.own_name("_node", versions.RELEASE)
-        return images.remembered(name, lambda: {"node": _built()})["node"]
+        made = images.remembered(name, lambda: {"node": _built()})["node"]
+        prune.note({name: made})
+        return made
     docker.pull(versions.KIND_NODE_IMAGE)
     return versions.KIND_NODE_IMAGE
 

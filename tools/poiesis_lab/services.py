@@ -10,7 +10,7 @@ from pathlib import Path
 
 from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 
-from poiesis_lab import cache, cluster, docker, host, images
+from poiesis_lab import cache, cluster, docker, host, images, prune
 from poiesis_lab.errors import LabError
 from poiesis_lab.shell import step
 
@@ -70,6 +70,7 @@ def build(names: Sequence[str] | None = None, *, platform: str | None = None) ->
                 built[name] = _build(name, arguments, platform)
                 if name == "helper":
                     arguments["HELPER_IMAGE"] = built[name]
+        prune.note({f"{name} {platform or ''}": reference for name, reference in built.items()})
         return {name: built[name] for name in wanted}
 
 

@@ -13,6 +13,7 @@ from poiesis_lab import (
     binaries,
     cache,
     cluster,
+    daemon,
     docker,
     host,
     kueue,
@@ -187,6 +188,18 @@ def test_a_thread_may_take_the_lock_it_holds(tmp_path: Path, monkeypatch: pytest
 )
 def test_a_missing_capability_is_seen_in_the_bounding_set(mask: str, missing: bool) -> None:
     assert host.lacks(host.CAP_SYS_RESOURCE, STATUS.format(mask)) is missing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own"),
+    [
+        (("dockerd", "--pidfile", "/run/docker.pid", "--label", daemon.OWN), True),
+        (("dockerd", "--add-runtime", "within-bounds=/cache/bin/runc"), True),
+        (("dockerd", "-H", "fd://"), False),
+    ],
+)
+def test_daemon_that_the_lab_started_is_recognized(arguments: Sequence[str], own: bool) -> None:
+    assert daemon.started_by_lab("\0".join(arguments).encode() + b"\0") is own
 
 
 def test_only_packages_of_missing_programs_are_installed() -> None:
