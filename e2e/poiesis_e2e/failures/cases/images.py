@@ -9,7 +9,6 @@ from poiesis_e2e.failures.cases.builders import (
     PULL,
     QUEUED,
     RAN,
-    START,
     fetched,
     foreign_image,
     image,
