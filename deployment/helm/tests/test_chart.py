@@ -630,7 +630,14 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
             ),
             *("terminationGracePeriodSeconds=7", "queue.maxActiveTasks=3", "queue.giveUpSeconds=60"),
             *("queue.kueueQueueName=lq", "pod.priorityClassName=low", "pod.activeDeadlineSeconds=99"),
-            *("api.bodyBytes=1000", "api.bodySeconds=0.5"),
+            *(
+                "api.bodyBytes=1000",
+                "api.bodySeconds=0.5",
+                "api.incomingBytes=3000",
+                "api.outgoingBytes=4000",
+            ),
+            *("api.pageBytes=5000", "api.sendSeconds=0.7", "api.headSeconds=2", "api.keepAliveSeconds=9.5"),
+            "api.maxConnections=33",
             *("limits.executors=7", "limits.taskObjectBytes=300000"),
             *("serviceInfo.contactUrl=https://example.org", "filerRetryAttempts=0"),
         )
@@ -662,9 +669,20 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
     assert (document["pod"]["priorityClassName"], document["pod"]["activeDeadlineSeconds"]) == ("low", 99)
     assert (document["ttlSecondsAfterFinished"], document["terminationGracePeriodSeconds"]) == (5, 7)
     assert (document["limits"], document["filerRetryAttempts"]) == (
-        {"bodyBytes": 1000, "bodySeconds": 0.5, "executors": 7, "taskObjectBytes": 300000},
+        {
+            "bodyBytes": 1000,
+            "bodySeconds": 0.5,
+            "incomingBytes": 3000,
+            "outgoingBytes": 4000,
+            "pageBytes": 5000,
+            "sendSeconds": 0.7,
+            "executors": 7,
+            "taskObjectBytes": 300000,
+        },
         0,
     )
+    http = document["http"]
+    assert (http["headSeconds"], http["keepAliveSeconds"], http["maxConnections"]) == (2, 9.5, 33)
     assert document["serviceInfo"]["contactUrl"] == "https://example.org"
     assert document["serviceInfo"]["version"] == "0.2.0"
 

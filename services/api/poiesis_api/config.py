@@ -453,6 +453,18 @@ class Limits(Section):
     body_seconds: float = Field(
         default=60, gt=0, description="a body that has not come whole by then is refused with 408"
     )
+    incoming_bytes: int = Field(
+        default=64 * 1024 * 1024, gt=0, description="of large bodies in one replica at a time; then 503"
+    )
+    page_bytes: int = Field(
+        default=8 * 1024 * 1024, gt=0, description="after which a page of a list ends, as after page_size"
+    )
+    outgoing_bytes: int = Field(
+        default=64 * 1024 * 1024, gt=0, description="of responses that one replica holds for their readers"
+    )
+    send_seconds: float = Field(
+        default=30, gt=0, description="for each 64 KiB of a response; then the connection is closed"
+    )
 
 
 Algorithm = Literal[
@@ -603,6 +615,15 @@ class Http(Section):
     port: int = Field(default=8000, gt=0, lt=65536)
     drain_seconds: float = Field(
         default=5, ge=0, description="after SIGTERM: unready, but serving, until endpoints have been updated"
+    )
+    head_seconds: float = Field(
+        default=15, gt=0, description="a connection without a complete request head by then is closed"
+    )
+    keep_alive_seconds: float = Field(
+        default=75, gt=0, description="an idle connection is closed after this time"
+    )
+    max_connections: int = Field(
+        default=2000, gt=0, description="of clients; then idle ones are closed and new ones refused"
     )
     allowed_origins: list[Origin] = Field(
         default=[], description="of web pages that may create and cancel tasks, besides our own"

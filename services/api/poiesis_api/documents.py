@@ -1,10 +1,18 @@
-"""Tasks as TES documents: SQL that makes one JSON text a task, so that a page costs one statement.
+"""Tasks as TES documents: SQL that makes one JSON text per task, so that a page costs one statement.
 
-A document holds exactly what its view allows and nothing that was not sent: no null, no default.
+A document holds exactly what its view allows and nothing that was not sent: no null, no default. Its size has
+a bound, whatever the task printed and sent: what is left out is noted in system_logs.
 """
 # ruff: noqa: S608 - put together from this file's own text alone; values are parameters
 
 from enum import StrEnum
+
+TEXT_BYTES = 2 * 1024 * 1024  # of stdout and stderr of all executors and attempts
+OUTPUTS = 10_000  # per attempt
+OUTPUT_BYTES = 4 * 1024 * 1024  # of their paths and URLs
+LINES = 1_000  # of system_logs per attempt, the last ones
+LINE_CHARACTERS = 8_192
+ATTEMPTS = 50  # the last ones
 
 
 class View(StrEnum):
@@ -53,20 +61,26 @@ _WAITS = """t.submitted_at IS NULL AND t.ended_at IS NULL AND t.cancel_requested
     AND t.next_submit_at < now() - interval '5 seconds'
     AND coalesce(t.claimed_until, t.next_submit_at) <= now()"""
 
-# A filer that runs has a line of its own that changes.
-_SYSTEM_LOGS = f"""(
-    SELECT json_agg({_time("at")} || ' ' || message ORDER BY at, id) FROM (
-        SELECT id, attempt, at, message FROM system_log WHERE task_id = t.id
-         UNION ALL
-        SELECT NULL, attempt, told_at,
-               concat(container, ' so far: ', files, CASE files WHEN 1 THEN ' file, ' ELSE ' files, ' END,
-                      bytes, CASE bytes WHEN 1 THEN ' byte, ' ELSE ' bytes, ' END,
-                      round(bytes_per_second / 1e6, 1), ' MB/s')
-          FROM filer_log WHERE task_id = t.id AND end_time IS NULL
-         UNION ALL
-        SELECT NULL, NULL, t.next_submit_at, 'waits for its turn in the queue' WHERE {_WAITS}
-    ) lines WHERE %s
+
+def _system_logs(where: str, notes: str = "") -> str:
+    """`notes`: further lines, as UNION ALL … A filer that runs has a line of its own that changes."""
+    return f"""(
+    SELECT json_agg({_time("at")} || ' ' || left(message, {LINE_CHARACTERS}) ORDER BY at, id) FROM (
+        SELECT * FROM (
+            SELECT id, attempt, at, message FROM system_log WHERE task_id = t.id
+             UNION ALL
+            SELECT NULL, attempt, told_at,
+                   concat(container, ' so far: ', files, CASE files WHEN 1 THEN ' file, ' ELSE ' files, ' END,
+                          bytes, CASE bytes WHEN 1 THEN ' byte, ' ELSE ' bytes, ' END,
+                          round(bytes_per_second / 1e6, 1), ' MB/s')
+              FROM filer_log WHERE task_id = t.id AND end_time IS NULL
+             UNION ALL
+            SELECT NULL, NULL, t.next_submit_at, 'waits for its turn in the queue' WHERE {_WAITS}
+            {notes}
+        ) lines WHERE {where} ORDER BY at DESC, id DESC LIMIT {LINES}
+    ) last
 )"""
+
 
 # How the task ended, told in the last log, which stands alone while, or if ever, the task has no Pod.
 _ENDING = (
@@ -83,11 +97,24 @@ def _inputs(*, full: bool) -> str:
 )"""
 
 
+# How many characters of each stream are shown; NULL: all of them. To know sizes Postgres reads no text.
+_TEXTS = f"""(
+    SELECT CASE WHEN sum(coalesce(octet_length(stdout), 0) + coalesce(octet_length(stderr), 0)) > {TEXT_BYTES}
+                THEN ({TEXT_BYTES} / 2 / count(*))::integer END AS most
+      FROM executor_log WHERE task_id = t.id
+) texts"""
+
+
+def _shown(stream: str) -> str:
+    return f"coalesce(right({stream}, texts.most), {stream})"
+
+
 def _executor_logs(*, full: bool) -> str:
+    texts = f", {_shown('stdout')} AS stdout, {_shown('stderr')} AS stderr" if full else ""
     return f"""coalesce((
         SELECT json_agg(x) FROM (
             SELECT exit_code, {_time("start_time")} AS start_time, {_time("end_time")} AS end_time
-                   {", stdout, stderr" if full else ""}
+                   {texts}
               FROM executor_log
              WHERE task_id = t.id AND attempt = l.attempt AND exit_code IS NOT NULL ORDER BY executor_index
         ) x
@@ -95,11 +122,11 @@ def _executor_logs(*, full: bool) -> str:
 
 
 # What executors have printed of which no end is known: in `logs` TES wants an exit code of each.
-_LIVE = """coalesce((
-    SELECT jsonb_object_agg(format('executor-%s.%s', executor_index, stream), said)
+_LIVE = f"""coalesce((
+    SELECT jsonb_object_agg(format('executor-%s.%s', executor_index, stream), {_shown("said")})
       FROM executor_log, LATERAL (VALUES ('stdout', stdout), ('stderr', stderr)) AS streams (stream, said)
      WHERE task_id = t.id AND attempt = l.attempt AND exit_code IS NULL AND said <> ''
-), '{}')"""
+), '{{}}')"""
 
 
 def _metadata(*, full: bool) -> str:
@@ -109,35 +136,56 @@ def _metadata(*, full: bool) -> str:
     return f"{metadata} || {_LIVE}" if full else metadata
 
 
+_SENT = f"""coalesce((
+    SELECT json_agg(json_build_object('url', url, 'path', path, 'size_bytes', size_bytes::text)) FROM (
+        SELECT url, path, size_bytes, sum(octet_length(url) + octet_length(path))
+               OVER (ORDER BY path, url ROWS UNBOUNDED PRECEDING) AS bytes
+          FROM (
+            SELECT url, path, size_bytes FROM output_file_log
+             WHERE task_id = t.id AND attempt = l.attempt ORDER BY path, url LIMIT {OUTPUTS}
+        ) first
+    ) o WHERE bytes <= {OUTPUT_BYTES}
+), '[]')"""
+
+_NOTES = f"""
+             UNION ALL
+            SELECT NULL, l.attempt, coalesce(t.ended_at, now()), format(
+                       'stdout and stderr are shortened to the last %s characters of each stream: '
+                       'a document contains at most %s bytes of them', texts.most, {TEXT_BYTES})
+             WHERE texts.most IS NOT NULL
+             UNION ALL
+            (SELECT NULL, l.attempt, coalesce(t.ended_at, now()),
+                    'outputs of this log are not complete: a document lists at most {OUTPUTS} of them'
+               FROM output_file_log WHERE task_id = t.id AND attempt = l.attempt OFFSET {OUTPUTS} LIMIT 1)"""
+
+
 def _task_logs(*, full: bool) -> str:
     # What befalls the next attempt before it has a log of its own stands in the last one.
-    of_attempt = (
-        _SYSTEM_LOGS
-        % """attempt = l.attempt OR attempt IS NULL AND l.attempt = 0
+    of_attempt = _system_logs(
+        """attempt = l.attempt OR attempt IS NULL AND l.attempt = 0
              OR attempt > l.attempt
-                AND NOT EXISTS (SELECT FROM task_log n WHERE n.task_id = t.id AND n.attempt > l.attempt)"""
+                AND NOT EXISTS (SELECT FROM task_log n WHERE n.task_id = t.id AND n.attempt > l.attempt)""",
+        _NOTES,
     )
     system_logs = f", {of_attempt} AS system_logs" if full else ""
+    texts = f", LATERAL {_TEXTS}" if full else ""
     return f"""(
     SELECT json_agg(x) FROM (
         SELECT {_executor_logs(full=full)} AS logs,
                {_metadata(full=full)} AS metadata,
                {_time("l.start_time")} AS start_time, {_time("l.end_time")} AS end_time,
-               coalesce((
-                   SELECT json_agg(o) FROM (
-                       SELECT url, path, size_bytes::text AS size_bytes FROM output_file_log
-                        WHERE task_id = t.id AND attempt = l.attempt ORDER BY path, url
-                   ) o
-               ), '[]') AS outputs
+               {_SENT} AS outputs
                {system_logs}
-          FROM task_log l WHERE l.task_id = t.id ORDER BY l.attempt
+          FROM (
+            SELECT * FROM task_log WHERE task_id = t.id ORDER BY attempt DESC LIMIT {ATTEMPTS}
+          ) l{texts} ORDER BY l.attempt
     ) x
 )"""
 
 
 def _without_a_pod(*, full: bool) -> str:
     """How it ended, or why it waits."""
-    system_logs = f", 'system_logs', {_SYSTEM_LOGS % 'true'}" if full else ""
+    system_logs = f", 'system_logs', {_system_logs('true')}" if full else ""
     return f"""CASE WHEN t.ended_at IS NOT NULL OR EXISTS (SELECT FROM system_log WHERE task_id = t.id)
                    OR {_WAITS}
 THEN json_build_array(json_build_object(
@@ -166,3 +214,18 @@ DOCUMENT = {
     View.FULL: _document(full=True),
 }
 REQUEST = f"json_strip_nulls(json_build_object({_request_fields(full=True)}))::text"
+
+PIECE_BYTES = 32 * 1024
+
+
+def in_pieces(documents: str) -> str:
+    """A query for the `document`s of `documents` in pieces, as (seq, first byte, piece), in their order.
+
+    A row has at most PIECE_BYTES, which bounds the memory that some rows take. With a cursor no document is
+    made before it is asked for: nothing in the query sorts.
+    """
+    return f"""
+SELECT d.seq, p.first, substring(d.document FROM p.first FOR {PIECE_BYTES}) AS piece
+  FROM ({documents}) d
+ CROSS JOIN LATERAL generate_series(1, octet_length(d.document), {PIECE_BYTES}) AS p (first)
+"""

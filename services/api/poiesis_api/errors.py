@@ -98,6 +98,13 @@ class IdentityUnavailable(TesError):
         super().__init__(message, headers=RETRY_AFTER)
 
 
+class ServerBusy(TesError):
+    """This replica holds as many bytes, or does as much at a time, as it may."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers=RETRY_AFTER)
+
+
 class StorageUnavailable(TesError):
     """Postgres did not do what it was asked for, and may do so later."""
 
@@ -131,5 +138,6 @@ HTTP_STATUS: Mapping[type[TesError], int] = {
     UnsupportedEncoding: 415,
     LimitReached: 429,
     IdentityUnavailable: 503,
+    ServerBusy: 503,
     StorageUnavailable: 503,
 }

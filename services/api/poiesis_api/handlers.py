@@ -5,6 +5,7 @@ import hashlib
 import re
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -21,17 +22,18 @@ from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import RequestRates
 from poiesis_api.object_limits import check_objects
 from poiesis_api.outages import Outage, WriteHealth
+from poiesis_api.pages import large_task, task_page
 from poiesis_api.parameters import supported
 from poiesis_api.postgres import Pool
 from poiesis_api.queries import parse_list_query, parse_view
+from poiesis_api.sending import JSON, Outgoing, readers, send
 from poiesis_api.submitter import Submitter
-from poiesis_api.tasks_db import Cancel, Idempotency, NewTask
+from poiesis_api.tasks_db import Cancel, Idempotency, NewTask, TooLarge
 from poiesis_api.validation import parse_task, sharing_group, validate
 from poiesis_models.tes import TesTaskRequest
 
 CANCEL_SUFFIX = ":cancel"
 IDEMPOTENCY_KEY = "Idempotency-Key"
-JSON = "application/json"
 # What is longer takes so long to check that others would wait: milliseconds, seconds if it is very long.
 LONG_BODY_BYTES = 64 * 1024
 _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
@@ -48,6 +50,10 @@ class Services:
     rates: RequestRates
     write_health: WriteHealth = field(default_factory=lambda: WriteHealth(time.monotonic))
     stopping: bool = False
+
+    def __post_init__(self) -> None:
+        """Budgets of this replica."""
+        self.outgoing = Outgoing(self.config.limits, readers(self.config.database))
 
 
 SERVICES = web.AppKey("services", Services)
@@ -96,21 +102,28 @@ async def _understood(body: bytes, caller: Caller, config: Document) -> _Underst
     return await asyncio.to_thread(understand) if len(body) > LONG_BODY_BYTES else understand()
 
 
-async def list_tasks(request: web.Request) -> web.Response:
+async def list_tasks(request: web.Request) -> web.StreamResponse:
     """GET /tasks."""
-    caller = request[CALLER]
+    services, caller = request.app[SERVICES], request[CALLER]
     query = parse_list_query(request.query, caller.name)
-    return _json_text(await tasks_db.list_tasks(request.app[SERVICES].pool, caller, query))
+    page_bytes = services.config.limits.page_bytes
+    async with aclosing(task_page(services.pool, services.outgoing, caller, query, page_bytes)) as parts:
+        return await send(request, services.outgoing, parts)
 
 
-async def get_task(request: web.Request) -> web.Response:
+async def get_task(request: web.Request) -> web.StreamResponse:
     """GET /tasks/{id}."""
+    services, caller = request.app[SERVICES], request[CALLER]
     name = request.match_info["id"]
     task_id, view = _task_id(name), parse_view(request.query)
-    document = await tasks_db.read_task(request.app[SERVICES].pool, request[CALLER], task_id, view)
+    try:
+        document = await tasks_db.read_task(services.pool, caller, task_id, view)
+    except TooLarge:
+        async with aclosing(large_task(services.pool, services.outgoing, caller, task_id, view)) as parts:
+            return await send(request, services.outgoing, parts)
     if document is None:
         raise TaskNotFound(name)
-    return _json_text(document)
+    return web.Response(body=document, content_type=JSON)
 
 
 async def cancel_task(request: web.Request) -> web.Response:
@@ -212,7 +225,3 @@ def _task_id(name: str) -> UUID:
     if str(task_id) != name:  # TES: the exact string
         raise TaskNotFound(name)
     return task_id
-
-
-def _json_text(text: str) -> web.Response:
-    return web.Response(text=text, content_type=JSON)

@@ -109,10 +109,13 @@ def driver_errors() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+async def transaction(pool: Pool, *, readonly: bool = False) -> AsyncIterator[Connection]:
     """Raise StorageUnavailable."""
     with driver_errors():
-        async with pool.acquire(timeout=WAIT_SECONDS) as connection, connection.transaction():
+        async with (
+            pool.acquire(timeout=WAIT_SECONDS) as connection,
+            connection.transaction(readonly=readonly),
+        ):
             yield connection
 
 

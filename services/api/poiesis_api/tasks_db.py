@@ -11,12 +11,12 @@ from uuid import UUID, uuid4
 
 from poiesis_api import limits
 from poiesis_api.config import UserLimits
-from poiesis_api.documents import DOCUMENT, View
+from poiesis_api.documents import DOCUMENT, View, in_pieces
 from poiesis_api.errors import IdempotencyKeyReused, shown
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import NOTHING, Resources, Usage
 from poiesis_api.postgres import Connection, Pool, fetch, transaction
-from poiesis_api.queries import Filter, ListQuery, page_token
+from poiesis_api.queries import Filter, ListQuery
 from poiesis_models.states import Ending, TesState
 from poiesis_models.tes import TesTaskRequest
 
@@ -245,10 +245,21 @@ def _numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # Read: what the caller created, what is shared with a group of theirs, and for administrators everything.
 
 _VISIBLE = "($2 OR owner = $3 OR shared_with = ANY ($4::text[]))"
-_READ_TASK = {
-    view: f"SELECT {document} FROM task t WHERE id = $1 AND {_VISIBLE}"  # noqa: S608
+_WHOLE_BYTES = 256 * 1024  # a document of more is read in pieces
+_ONE = {
+    view: f"SELECT 0 AS seq, convert_to({document}, 'UTF8') AS document FROM task t WHERE id = $1 AND {_VISIBLE} OFFSET 0"  # noqa: E501, S608
     for view, document in DOCUMENT.items()
 }
+_READ_TASK = {
+    view: f"SELECT CASE WHEN octet_length(document) <= {_WHOLE_BYTES} THEN document END FROM ({one}) one"  # noqa: S608
+    for view, one in _ONE.items()
+}
+_READ_PIECES = {view: in_pieces(one) for view, one in _ONE.items()}
+_PIECES = 64  # read at a time: 2 MiB at most
+
+
+class TooLarge(Exception):
+    """The document is there, and must be read in pieces."""
 
 
 def _visible_to(caller: Caller) -> tuple[bool, str, Sequence[str]]:
@@ -256,29 +267,107 @@ def _visible_to(caller: Caller) -> tuple[bool, str, Sequence[str]]:
     return caller.administrator, caller.name, caller.groups
 
 
-async def read_task(pool: Pool, caller: Caller, task_id: UUID, view: View) -> str | None:
-    """The document as JSON; None if there is none, or none for the caller. Raise StorageUnavailable."""
+async def read_task(pool: Pool, caller: Caller, task_id: UUID, view: View) -> bytes | None:
+    """The document as JSON; None if there is none, or none for the caller.
+
+    Raise TooLarge or StorageUnavailable.
+    """
     rows = await fetch(pool, _READ_TASK[view], task_id, *_visible_to(caller))
+    if rows and rows[0][0] is None:
+        raise TooLarge
     return rows[0][0] if rows else None
 
 
-async def list_tasks(pool: Pool, caller: Caller, query: ListQuery) -> str:
-    """A ListTasksResponse of what the caller may see, newest first. Raise StorageUnavailable."""
+async def read_large_task(pool: Pool, caller: Caller, task_id: UUID, view: View) -> list[bytes]:
+    """The document in pieces; none if there is no such task any more. Raise StorageUnavailable."""
+    async with transaction(pool, readonly=True) as db:
+        cursor = await db.cursor(_READ_PIECES[view], task_id, *_visible_to(caller))
+        pieces: list[bytes] = []
+        while rows := await cursor.fetch(_PIECES):
+            pieces += [row["piece"] for row in rows]
+    return pieces
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPart:
+    """Some tasks of a list, their documents in pieces. `last`: seq of the last one; `more`: others follow."""
+
+    documents: Sequence[Sequence[bytes]]
+    last: int | None
+    more: bool
+
+    @property
+    def size(self) -> int:
+        """In bytes, without what stands between documents."""
+        return sum(len(piece) for document in self.documents for piece in document)
+
+
+_NOTHING = TaskPart(documents=(), last=None, more=False)
+
+
+async def list_part(pool: Pool, caller: Caller, query: ListQuery, most_bytes: int) -> TaskPart:
+    """The next tasks that the caller may see, newest first: `page_size` of them, or until `most_bytes`.
+
+    The connection is given back before they are sent. Raise StorageUnavailable.
+    """
     if query.filter.state in _NEVER_STORED:
-        return '{"tasks":[]}'
-    sql, values = _list_statement(caller, query)
-    rows = await fetch(pool, sql, *values)
-    page = rows[: query.page_size]
-    body = f'{{"tasks":[{",".join(row["document"] for row in page)}]'
-    if len(rows) > query.page_size:
-        body += f',"next_page_token":"{page_token(page[-1]["seq"], query.filter, caller.name)}"'
-    return body + "}"
+        return _NOTHING
+    sql, values = _list_statement(caller, query, DOCUMENT[query.view])
+    reading = _Reading(query.page_size, most_bytes)
+    rows = query.page_size + 1 if query.view is View.MINIMAL else _PIECES
+    async with transaction(pool, readonly=True) as db:
+        cursor = await db.cursor(in_pieces(sql), *values)
+        while reading.wants_more:
+            reading.take(await cursor.fetch(rows))
+    return reading.part()
+
+
+class _Reading:
+    """Puts rows of `in_pieces` together, until there are enough of them."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._documents: list[list[bytes]] = []
+        self._seqs: list[int] = []
+        self._bytes = 0
+        self._ended = False
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the last document may go on, or another one is wanted."""
+        whole_bytes = self._bytes - self._last_bytes
+        return not self._ended and len(self._seqs) <= self._most and whole_bytes < self._most_bytes
+
+    @property
+    def _last_bytes(self) -> int:
+        return sum(map(len, self._documents[-1])) if self._documents else 0
+
+    def take(self, rows: Sequence[Any]) -> None:
+        """None: there are no more."""
+        self._ended = not rows
+        for row in rows:
+            if not self._seqs or row["seq"] != self._seqs[-1]:
+                self._seqs.append(row["seq"])
+                self._documents.append([])
+            self._documents[-1].append(row["piece"])
+            self._bytes += len(row["piece"])
+
+    def part(self) -> TaskPart:
+        """Without the document that was read last, if it may go on or is one too many."""
+        count = len(self._seqs) if self._ended else len(self._seqs) - 1
+        count = min(count, self._most)
+        return TaskPart(
+            documents=self._documents[:count],
+            last=self._seqs[count - 1] if count else None,
+            more=count < len(self._seqs),
+        )
 
 
 _NEVER_STORED = {TesState.UNKNOWN, TesState.PAUSED}
 
 _LIST_TASKS = """
-SELECT t.seq, {document} AS document FROM ({tasks} ORDER BY seq DESC LIMIT $1) t ORDER BY t.seq DESC
+SELECT t.seq, convert_to({document}, 'UTF8') AS document FROM ({tasks} ORDER BY seq DESC LIMIT $1) t
+ ORDER BY t.seq DESC OFFSET 0
 """
 _ALL = "SELECT * FROM task WHERE true {conditions}"
 _OWN = "SELECT * FROM task WHERE owner = $2 {conditions}"
@@ -295,7 +384,7 @@ SELECT * FROM task WHERE seq = ANY (ARRAY(
 ))"""
 
 
-def _list_statement(caller: Caller, query: ListQuery) -> tuple[str, list[object]]:
+def _list_statement(caller: Caller, query: ListQuery, document: str) -> tuple[str, list[object]]:
     """Every value is a parameter; there are as many texts as combinations of filters."""
     values: list[object] = [query.page_size + 1]
     if caller.administrator:
@@ -312,7 +401,7 @@ def _list_statement(caller: Caller, query: ListQuery) -> tuple[str, list[object]
             values.append(value)
         conditions.append(condition.replace("$?", f"${len(values)}"))
     chosen = tasks.format(conditions=" ".join(conditions))
-    return _LIST_TASKS.format(document=DOCUMENT[query.view], tasks=chosen), values
+    return _LIST_TASKS.format(document=document, tasks=chosen), values
 
 
 def _conditions(wanted: Filter, before: int | None) -> Iterator[tuple[str, object]]:

@@ -647,7 +647,7 @@ async def test_a_page_costs_the_same_statements_whatever_its_size(client, servic
         for other in others:
             await services.pool.release(other)
         counts.append(len(statements))
-    assert counts == [1, 1]
+    assert counts == [2, 2]  # BEGIN and one statement, whose rows a cursor reads
 
 
 async def test_service_info(client):
@@ -745,7 +745,7 @@ async def test_a_mistake_of_ours_is_500_without_details(services, monkeypatch, c
     async def fail(*_):
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(tasks_db, "list_tasks", fail)
+    monkeypatch.setattr(tasks_db, "list_part", fail)
     async with TestClient(TestServer(make_app(services))) as client:
         response = await client.get(f"{BASE}/tasks")
         assert (response.status, await response.json()) == (500, {"error": "internal error"})

@@ -421,13 +421,20 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
       "bodyBytes" $values.api.bodyBytes
       "bodySeconds" (float64 $values.api.bodySeconds)
       "executors" $values.limits.executors
-      "taskObjectBytes" $values.limits.taskObjectBytes)
+      "taskObjectBytes" $values.limits.taskObjectBytes
+      "incomingBytes" $values.api.incomingBytes
+      "outgoingBytes" $values.api.outgoingBytes
+      "pageBytes" $values.api.pageBytes
+      "sendSeconds" (float64 $values.api.sendSeconds))
     "userLimits" (include "poiesis.userLimits" . | fromJson)
     "auth" (include "poiesis.auth" . | fromJson)
     "http" (dict
       "host" "0.0.0.0"
       "port" 8000
       "drainSeconds" (float64 $values.api.drainSeconds)
+      "headSeconds" (float64 $values.api.headSeconds)
+      "keepAliveSeconds" (float64 $values.api.keepAliveSeconds)
+      "maxConnections" $values.api.maxConnections
       "allowedOrigins" $values.api.allowedOrigins)
     "database" (set (deepCopy $values.api.database) "timeoutSeconds" (float64 $values.api.database.timeoutSeconds)))
   | toPrettyJson -}}
