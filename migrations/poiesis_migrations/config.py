@@ -60,20 +60,28 @@ class Config:
     recorder: Dsn
     directory: Path  # of the SQL files
     wait_seconds: int  # for a database that does not answer yet
+    recorder_connections: int = 0  # of all recorders together; 0: what the services leave
+    service_connections: int = 0  # of all replicas of api and controller together
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Raise ConfigError naming the variable if one is missing or malformed."""
-        wait = env.get("POIESIS_MIGRATIONS_WAIT_SECONDS", "120")
-        if not wait.isdecimal() or not 0 < int(wait) <= 3600:  # noqa: PLR2004
-            raise ConfigError(f"POIESIS_MIGRATIONS_WAIT_SECONDS must be 1 to 3600, not {wait!r}")
         return cls(
             owner=_dsn(env, "POIESIS_MIGRATIONS_DSN"),
             api=_dsn(env, "POIESIS_API_DSN"),
             recorder=_dsn(env, "POIESIS_RECORDER_DSN"),
             directory=Path(env.get("POIESIS_MIGRATIONS_DIRECTORY", "/app/migrations")),
-            wait_seconds=int(wait),
+            wait_seconds=_number(env, "POIESIS_MIGRATIONS_WAIT_SECONDS", 120, 1, 3600),
+            recorder_connections=_number(env, "POIESIS_RECORDER_CONNECTIONS", 0, 0, 100_000),
+            service_connections=_number(env, "POIESIS_SERVICE_CONNECTIONS", 0, 0, 100_000),
         )
+
+
+def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    value = env.get(name, str(default))
+    if not value.isdecimal() or not low <= int(value) <= high:
+        raise ConfigError(f"{name} must be between {low} and {high}, got {value!r}")
+    return int(value)
 
 
 def _dsn(env: Mapping[str, str], name: str) -> Dsn:

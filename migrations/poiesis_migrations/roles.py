@@ -5,9 +5,12 @@ itself, which then gets LOGIN and the DSN's password, or another login role, whi
 """
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 
+from poiesis_migrations.bounds import set_bounds
 from poiesis_migrations.config import Config, Dsn
 
 API_ROLE = "poiesis_api"
@@ -38,6 +41,8 @@ async def let_services_log_in(config: Config) -> None:
     try:
         for role, dsn in ((API_ROLE, config.api), (RECORDER_ROLE, config.recorder)):
             await _let_log_in(db, role, dsn)
+        async with _in_turn(db):
+            await set_bounds(db, config)
         await _refuse_a_recorder_with_table_rights(db, config.recorder.user)
     finally:
         await db.close()
@@ -96,11 +101,19 @@ async def _refuse_a_recorder_with_table_rights(db: asyncpg.Connection, user: str
 
 async def _execute(db: asyncpg.Connection, template: str, *names: str) -> None:
     """Run a statement that takes no parameters; the server itself quotes what goes into it."""
-    async with db.transaction():
-        await db.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+    async with _in_turn(db), db.transaction():
         places = ", ".join(f"${number}::text" for number in range(2, len(names) + 2))
         statement = await db.fetchval(f"SELECT format($1::text, {places})", template, *names)
         await db.execute(statement)
+
+
+@asynccontextmanager
+async def _in_turn(db: asyncpg.Connection) -> AsyncIterator[None]:
+    await db.execute("SELECT pg_advisory_lock($1)", _LOCK)
+    try:
+        yield
+    finally:
+        await db.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
 async def _can_log_in(dsn: Dsn) -> bool:

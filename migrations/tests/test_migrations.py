@@ -17,6 +17,7 @@ pytestmark = pytest.mark.integration
 TABLES = [
     *(
         "backend_parameter",
+        "claim_turn",
         "executor",
         "executor_env",
         "executor_log",
@@ -25,6 +26,7 @@ TABLES = [
         "output",
         "output_file_log",
     ),
+    "owner_turn",
     *("schema_migrations", "system_log", "task", "task_log", "task_tag", "volume"),
 ]
 PUBLIC_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
@@ -124,6 +126,37 @@ async def test_another_login_role_is_made_a_member(db, run, environment, role):
     code, output = await run(POIESIS_API_DSN=environment["POIESIS_API_DSN"].replace("poiesis_api", user))
     assert code == 0, output
     assert await db.fetchval("SELECT pg_has_role($1, 'poiesis_api', 'USAGE')", user) is True
+
+
+async def test_the_recorder_gets_the_connections_that_the_services_leave(db, run, environment):
+    limit = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'poiesis_recorder'"
+    most, reserved = [
+        int(await db.fetchval(f"SHOW {name}"))
+        for name in ("max_connections", "superuser_reserved_connections")
+    ]
+    code, output = await run(POIESIS_SERVICE_CONNECTIONS="20")
+    assert (code, await db.fetchval(limit)) == (0, most - reserved - 25), output
+    code, output = await run(POIESIS_RECORDER_CONNECTIONS="7")
+    assert (code, await db.fetchval(limit)) == (0, 7), output
+
+
+async def test_the_recorder_can_hold_nothing_of_others(db, environment):
+    recorder = await asyncpg.connect(environment["POIESIS_RECORDER_DSN"])
+    for statement in (
+        "CREATE TEMPORARY TABLE t (n integer)",
+        "CREATE TABLE t (n integer)",
+        "SELECT lo_from_bytea(0, 'x')",
+        "SELECT lo_create(0)",
+        "SELECT lo_creat(-1)",
+        "SELECT FROM claim_turn FOR UPDATE",
+        "SELECT FROM owner_turn FOR UPDATE",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await recorder.execute(statement)
+    assert await recorder.fetchval("SHOW idle_in_transaction_session_timeout") == "15s"
+    assert await recorder.fetchval("SHOW statement_timeout") == "20s"
+    assert await recorder.fetchval("SHOW tcp_keepalives_idle") == "10"
+    await recorder.close()
 
 
 async def test_a_user_that_does_not_exist_is_named(run, environment):

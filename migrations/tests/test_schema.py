@@ -88,6 +88,100 @@ async def test_outputs_with_paths_longer_than_an_index_holds_are_stored_once(db,
     assert [row["size_bytes"] for row in rows] == [2, 1]
 
 
+def lines(count, **changed):
+    return [{"key": str(number), "at_ns": 1, "message": "m"} | changed for number in range(count)]
+
+
+def outputs(count, start=0, path="/o"):
+    return [
+        {"path": f"{path}/{n}", "url": f"s3://b/{n}", "size_bytes": 1} for n in range(start, start + count)
+    ]
+
+
+async def logged(db, task):
+    rows = await db.fetch("SELECT key, message FROM system_log WHERE task_id = $1 ORDER BY id", task)
+    return {row["key"]: row["message"] for row in rows}
+
+
+async def test_lines_of_an_attempt_have_a_bound(db, recorder, task):
+    await report(recorder, task, system_logs=lines(600, message="x" * 10_000))
+    assert "lines-left-out" not in await logged(db, task)
+    assert await report(recorder, task, system_logs=lines(2000)) == ("RUNNING", False, False)
+    stored = await logged(db, task)
+    assert len(stored) == 1001
+    assert "at most 1000 lines" in stored["lines-left-out"]
+    assert len(stored["0"]) == 8192
+    await report(recorder, task, system_logs=lines(1, key="k" * 3000))  # no index holds that
+    assert len(await logged(db, task)) == 1001
+
+
+async def test_outputs_of_an_attempt_have_a_bound(db, recorder, task):
+    count = "SELECT count(*) FROM output_file_log WHERE task_id = $1"
+    await report(recorder, task, outputs=outputs(9_500))
+    assert "outputs-left-out" not in await logged(db, task)
+    await report(
+        recorder, task, outputs=outputs(1_000, start=9_000)
+    )  # half of them again, as after a restart
+    assert await db.fetchval(count, task) == 10_000
+    assert "outputs-left-out" in await logged(db, task)  # it may be so
+    await report(recorder, task, outputs=outputs(1_000, start=9_500))
+    assert await db.fetchval(count, task) == 10_000
+    assert "at most 10000 files" in (await logged(db, task))["outputs-left-out"]
+
+
+async def test_paths_of_outputs_have_a_bound(db, recorder, task):
+    count = "SELECT count(*) FROM output_file_log WHERE task_id = $1"
+    for start in (0, 1000, 2000):
+        await report(recorder, task, outputs=outputs(1000, start, path="/" + "p" * 2000))
+    assert 2000 < await db.fetchval(count, task) < 2200
+    assert "outputs-left-out" in await logged(db, task)
+
+
+async def test_texts_filers_and_messages_have_a_bound(db, recorder, task):
+    executor = {"index": 0, "start_ns": 1, "stdout": "x" * 3_000_000 + "e"}
+    filer = {"start_ns": 1, "files": 1, "bytes": 1, "bytes_per_second": 1}
+    await report(
+        recorder,
+        task,
+        executors=[executor],
+        filers=[filer | {"container": f"c-{number}"} for number in range(300)],
+    )
+    changed = [filer | {"container": "c-0", "files": 2}, filer | {"container": "new"}]
+    ending = {"state": "SYSTEM_ERROR", "message": "m" * 100_000}
+    await report(recorder, task, executors=[], filers=changed, ending=ending)
+
+    text = await db.fetchval("SELECT stdout FROM executor_log WHERE task_id = $1", task)
+    assert (len(text), text[-1]) == (2 * 1024 * 1024, "e")
+    assert await db.fetchval("SELECT count(*) FROM filer_log WHERE task_id = $1", task) == 100
+    assert await db.fetchval("SELECT files FROM filer_log WHERE container = 'c-0'") == 2
+    assert await db.fetchval("SELECT length(message) FROM task WHERE id = $1", task) == 8192
+
+
+async def test_after_the_end_only_its_attempt_completes_its_logs_and_not_for_long(db, recorder, task):
+    await report(recorder, task)
+    await report(recorder, task, pod_uid="uid-2", ending={"state": "COMPLETE"})
+    other = {"executors": [], "system_logs": lines(1)}
+    for uid in ("uid-1", "uid-3"):
+        assert await report(recorder, task, pod_uid=uid, **other) == ("COMPLETE", False, True)
+    assert set(await logged(db, task)) == {"pulled", "end"}
+    assert await db.fetchval("SELECT count(*) FROM task_log WHERE task_id = $1", task) == 2
+
+    executor = REPORT["executors"][0]
+    last = "SELECT stdout FROM executor_log WHERE task_id = $1 AND attempt = 1"
+    await report(recorder, task, pod_uid="uid-2", executors=[executor | {"stdout": "late"}])
+    assert await db.fetchval(last, task) == "late"
+    await db.execute("UPDATE task SET ended_at = ended_at - interval '16 minutes' WHERE id = $1", task)
+    answer = await report(recorder, task, pod_uid="uid-2", executors=[executor | {"stdout": "forged"}])
+    assert answer == ("COMPLETE", False, True)
+    assert await db.fetchval(last, task) == "late"
+
+
+async def test_a_recorder_that_first_reports_after_the_end_is_heard(db, recorder, task):
+    await finish(db, task, "SYSTEM_ERROR")
+    await report(recorder, task)
+    assert await db.fetchval("SELECT stdout FROM executor_log WHERE task_id = $1", task) == "hello"
+
+
 async def test_an_ending_is_stored_once_and_the_first_one_wins(db, recorder, task):
     assert await report(recorder, task, ending={"state": "COMPLETE"}) == ("COMPLETE", False, True)
     assert await report(recorder, task, ending={"state": "SYSTEM_ERROR"}) == ("COMPLETE", False, True)

@@ -663,6 +663,7 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
         "maxSubmissions": 8,
         "pollSeconds": 5,
         "claimSeconds": 60,
+        "stalledSeconds": 60,
         "giveUpSeconds": 60,
         "kueueQueueName": "lq",
     }
@@ -710,6 +711,23 @@ def test_without_a_mode_everybody_is_one_user_without_limits():
     assert config(manifests)["userLimits"] == {}
 
 
+def test_with_users_each_has_limits_by_default():
+    assert config(render(*BASIC, "queue.maxActiveTasks=7"))["userLimits"] == {
+        "active": {"tasks": 3, "whenReached": "queue"},
+        "queuedTasks": 10000,
+        "requests": {"perSecond": 200, "burst": 2000},
+    }
+    without = ("userLimits.active.tasks=0", "userLimits.queuedTasks=0", "userLimits.requests.perSecond=0")
+    assert config(render(*BASIC, *without))["userLimits"] == {}
+
+
+def test_the_migrations_are_told_how_many_connections_the_services_take():
+    job = dict(pods(render("api.replicas=3", "postgresql.recorderConnections=9")))["Job/poiesis-migrations-1"]
+    env = {one["name"]: one.get("value") for one in job["containers"][0]["env"]}
+    assert env["POIESIS_RECORDER_CONNECTIONS"] == "9"
+    assert env["POIESIS_SERVICE_CONNECTIONS"] == str(4 * 10 + 3 * 8)
+
+
 def test_users_are_a_file_of_the_given_secret():
     manifests = render(*BASIC, "auth.basic.key=auth")
     path = "/etc/poiesis-identity/users/auth"
@@ -742,7 +760,7 @@ def test_limits_are_told_where_there_are_any():
     assert config(render(*USER_LIMITS))["userLimits"] == {
         "active": {"tasks": 5, "whenReached": "refuse"},
         "queuedTasks": 6,
-        "requests": {"perSecond": 0.5, "burst": 100},
+        "requests": {"perSecond": 0.5, "burst": 2000},
         "cpuCores": 7.5,
         "ramGb": 8,
         "diskGb": 9,

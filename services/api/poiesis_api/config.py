@@ -314,6 +314,11 @@ class Queue(Section):
     max_submissions: int = Field(default=8, gt=0, description="made at once by one replica")
     poll_seconds: float = Field(default=5, gt=0, description="looks for work that no event announced")
     claim_seconds: Seconds = Field(default=60, description="after which another replica may take a task over")
+    stalled_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="a Pod without a node for so long stalls; such tasks fill at most half of maxActiveTasks",
+    )
     give_up_seconds: Seconds | None = Field(
         default=None, description="age at which a task that Kubernetes still refuses ends; none: never"
     )

@@ -42,7 +42,9 @@ _MARGIN_SECONDS = 2.0  # by which this side waits longer: Postgres decides what 
 @asynccontextmanager
 async def open_pool(dsn: str, config: Database) -> AsyncIterator[Pool]:
     """Connects when it is needed, so that the process starts without Postgres."""
-    session = _SESSION.format(statement_ms=round(config.timeout_seconds * 1000), idle_ms=_IDLE_SECONDS * 1000)
+    session = _SESSION.format(
+        statement_ms=round(config.timeout_seconds * 1000), idle_ms=round(_IDLE_SECONDS * 1000)
+    )
 
     async def prepare(connection: Connection) -> None:
         """By a statement: PgBouncer refuses unknown startup parameters."""

@@ -23,20 +23,26 @@ class Claim:
     s3_credentials: list[str]
 
 
-# Replicas claim one after the other, so that no two give the same last place away.
-_CLAIM_LOCK = "SELECT pg_advisory_xact_lock(7053477)"
+# Replicas claim one after the other, so that no two give the same last place away. By a row, because any role
+# of the database can take an advisory lock. Postgres ends the transaction of a replica that has vanished.
+_CLAIM_LOCK = "SELECT one FROM claim_turn FOR UPDATE"
 
 # The next turn goes to the owner with the fewest tasks; $1 at most, $2 active at most, $3 seconds,
-# $4 active at most of one owner.
+# $4 active at most of one owner. A task whose Pod has had no node for $5 seconds stalls: perhaps no node is
+# large enough. Stalled tasks fill half of the places at most, and an owner with so many gets no further ones.
 _CLAIM = f"""
 WITH RECURSIVE active AS MATERIALIZED (
-    SELECT owner, count(*) AS tasks FROM (
-        SELECT owner FROM task WHERE submitted_at IS NOT NULL AND ended_at IS NULL
+    SELECT owner, count(*) AS tasks, count(*) FILTER (WHERE stalls) AS stalled FROM (
+        SELECT owner, state = 'QUEUED' AND submitted_at < now() - make_interval(secs => $5) AS stalls
+          FROM task WHERE submitted_at IS NOT NULL AND ended_at IS NULL
         UNION ALL
-        SELECT owner FROM task WHERE submitted_at IS NULL AND ended_at IS NULL AND claimed_until > now()
+        SELECT owner, false FROM task
+         WHERE submitted_at IS NULL AND ended_at IS NULL AND claimed_until > now()
     ) a GROUP BY owner
 ), room AS MATERIALIZED (
-    SELECT greatest(0, least($1::integer, $2::integer - coalesce(sum(tasks), 0))) AS tasks FROM active
+    SELECT greatest(0, least($1::integer, $2::integer - coalesce(
+               sum(tasks) - greatest(0, sum(stalled) - $2::integer / 2), 0))) AS tasks
+      FROM active
 ), waiting AS ( -- the owners, found one by one on the index
     (SELECT owner FROM task WHERE submitted_at IS NULL AND ended_at IS NULL
         AND (SELECT tasks FROM room) > 0 ORDER BY owner LIMIT 1)
@@ -56,6 +62,7 @@ WITH RECURSIVE active AS MATERIALIZED (
            AND (claimed_until IS NULL OR claimed_until <= now())
          ORDER BY next_submit_at, seq LIMIT $1
      ) due
+     WHERE coalesce(active.stalled, 0) < greatest(1, $2::integer / 2)
 ), chosen AS ( -- but not one that is being canceled right now
     SELECT id FROM task
      WHERE id = ANY (ARRAY(
@@ -73,12 +80,18 @@ RETURNING t.id, t.submit_attempts AS attempts, t.recorder_token, t.s3_credential
 
 
 async def claim_tasks(
-    pool: Pool, *, most: int, max_active: int, seconds: float, max_active_per_owner: int = UNLIMITED
+    pool: Pool,
+    *,
+    most: int,
+    max_active: int,
+    seconds: float,
+    max_active_per_owner: int = UNLIMITED,
+    stalled_seconds: float = UNLIMITED,
 ) -> list[Claim]:
     """Take due tasks while there is room for active ones, fairly per owner. Raise StorageUnavailable."""
     async with transaction(pool) as db:
-        await db.execute(_CLAIM_LOCK)
-        rows = await db.fetch(_CLAIM, most, max_active, seconds, max_active_per_owner)
+        await db.fetchval(_CLAIM_LOCK)
+        rows = await db.fetch(_CLAIM, most, max_active, seconds, max_active_per_owner, stalled_seconds)
     return [Claim(**dict(row)) for row in rows]
 
 

@@ -38,6 +38,7 @@ CANCEL_REPEAT_SECONDS = 3.0
 TIDY_BATCH = 100
 FINISHED_IN = 0.8  # of its claim's time, so that no two replicas work on one task
 RETRY_SECONDS = 2.0
+MOST_DELETIONS = 4  # of Jobs at a time, after cancels
 MOST_BACK_OFF_SECONDS = 15.0  # between two looks at the queue, so that tasks start soon after an outage
 STALLED_SECONDS = 30.0  # without a successful look at the queue
 
@@ -74,6 +75,8 @@ class Submitter:
         self._claimed_at = time.monotonic()  # when a look at the queue last succeeded
         self._woken = asyncio.Event()
         self._at_work: set[asyncio.Task[None]] = set()
+        self._canceling: dict[UUID, None] = {}  # in the order in which they were canceled
+        self._deleting = 0
         self._submitting = 0
         self._more = False  # than were claimed may be due
 
@@ -89,8 +92,23 @@ class Submitter:
         return f"no task could be taken from the queue for {seconds:.0f} s"
 
     def cancel_soon(self, task_id: UUID) -> None:
-        """Delete the Job of a task that is CANCELING; `run` repeats it until the task has ended."""
-        self._start(self._delete_canceled(task_id), f"cancel {task_id}")
+        """Delete the Job of a task that is CANCELING; `run` repeats it until the task has ended.
+
+        A few at a time: those that wait for their turn hold nothing that requests need.
+        """
+        self._canceling.setdefault(task_id)
+        if self._deleting < MOST_DELETIONS:
+            self._deleting += 1
+            self._remember(asyncio.create_task(self._delete_in_turn(), name="cancel"))
+
+    async def _delete_in_turn(self) -> None:
+        try:
+            while self._canceling:
+                task_id = next(iter(self._canceling))
+                del self._canceling[task_id]
+                await self._guarded(self._delete_canceled(task_id), f"cancel {task_id}")
+        finally:
+            self._deleting -= 1
 
     async def run(self, stop: asyncio.Event) -> None:
         """What is under way when `stop` comes is finished; what is not, by another replica."""
@@ -154,6 +172,7 @@ class Submitter:
                 max_active=queue.max_active_tasks,
                 seconds=queue.claim_seconds,
                 max_active_per_owner=self._max_active_per_owner,
+                stalled_seconds=queue.stalled_seconds,
             )
             self._claimed_at = time.monotonic()
             self._more = len(claims) == free
@@ -167,7 +186,9 @@ class Submitter:
             self.wake()
 
     def _start(self, work: Coroutine[None, None, None], name: str) -> "asyncio.Task[None]":
-        task = asyncio.create_task(self._guarded(work, name), name=name)
+        return self._remember(asyncio.create_task(self._guarded(work, name), name=name))
+
+    def _remember(self, task: "asyncio.Task[None]") -> "asyncio.Task[None]":
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         return task
@@ -292,7 +313,9 @@ class Submitter:
         half_made = await queue_db.claim_half_made(
             self._pool, seconds=self._config.queue.claim_seconds, most=TIDY_BATCH
         )
-        await asyncio.gather(*map(self._delete_canceled, canceling), *map(self._unsuspend, half_made))
+        for task_id in canceling:
+            self.cancel_soon(task_id)
+        await asyncio.gather(*map(self._unsuspend, half_made))
 
     async def _delete_canceled(self, task_id: UUID) -> None:
         try:

@@ -15,15 +15,13 @@ from poiesis_api.documents import DOCUMENT, View, in_pieces
 from poiesis_api.errors import IdempotencyKeyReused, shown
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import NOTHING, Resources, Usage
-from poiesis_api.postgres import Connection, Pool, fetch, transaction
+from poiesis_api.postgres import Connection, Pool, driver_errors, fetch, transaction
 from poiesis_api.queries import Filter, ListQuery
 from poiesis_models.states import Ending, TesState
 from poiesis_models.tes import TesTaskRequest
 
 _LOOK = """
-SELECT to_regproc('finish_task') IS NOT NULL AND EXISTS (
-           SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 's3_credentials'
-       ) AS has_schema,
+SELECT to_regproc('finish_task') IS NOT NULL AND to_regclass('claim_turn') IS NOT NULL AS has_schema,
        current_setting('transaction_read_only')::boolean AS read_only
 """
 
@@ -132,7 +130,9 @@ async def create_task(pool: Pool, new: NewTask, user_limits: UserLimits) -> UUID
 async def _insert_within(user_limits: UserLimits, pool: Pool, task_id: UUID, new: NewTask) -> list[Any]:
     """A create that is sent again counts once: it is not held against the limits."""
     async with transaction(pool) as db:
-        await db.execute(_LOCK_OWNER, new.owner)
+        if await db.fetchval(_LOCK_OWNER, new.owner) is None:
+            await db.execute(_ADD_OWNER, new.owner)
+            await db.fetchval(_LOCK_OWNER, new.owner)
         if new.idempotency and await db.fetch(_THERE_ALREADY, task_id, new.owner, new.idempotency.key):
             return []
         if limits.refuse(user_limits):
@@ -147,7 +147,8 @@ async def _insert_within(user_limits: UserLimits, pool: Pool, task_id: UUID, new
 
 
 # An owner's creates take turns, so that no two count the same last place.
-_LOCK_OWNER = "SELECT pg_advisory_xact_lock(7053478, hashtext($1))"
+_LOCK_OWNER = "SELECT owner FROM owner_turn WHERE owner = $1 FOR UPDATE"
+_ADD_OWNER = "INSERT INTO owner_turn (owner) VALUES ($1) ON CONFLICT DO NOTHING"
 _USAGE = """
 SELECT count(*) AS unfinished, count(*) FILTER (WHERE submitted_at IS NULL) AS queued,
        coalesce(sum(reserved_cpu_cores), 0) AS cpu_cores, coalesce(sum(reserved_ram_gb), 0) AS ram_gb,
@@ -448,20 +449,27 @@ class Cancel(Enum):
 
 
 async def cancel_task(pool: Pool, caller: Caller, task_id: UUID) -> Cancel:
-    """Store the intent; a task that nobody has touched is CANCELED at once. Raise StorageUnavailable."""
-    async with transaction(pool) as db:
-        untouched = await db.fetchval(_REQUEST_CANCEL, task_id, caller.name, caller.administrator)
-        if untouched:
-            await finish_task(db, task_id, CANCELED, cancel_seen=True)
-            return Cancel.ENDED
-        if untouched is False:
-            return Cancel.CANCELING
-        found = await db.fetchrow(_STATE, task_id, *_visible_to(caller))
-    if found is None:
+    """Store the intent; a task that nobody has touched is CANCELED at once. Raise StorageUnavailable.
+
+    The first statement alone decides. What follows may be lost: `canceling_tasks` finds the task.
+    """
+    found = await fetch(pool, _REQUEST_CANCEL, task_id, caller.name, caller.administrator)
+    if not found:
+        return await _found_by_cancel(pool, caller, task_id)
+    if not found[0]["untouched"]:
+        return Cancel.CANCELING
+    with driver_errors():
+        await finish_task(pool, task_id, CANCELED, cancel_seen=True)
+    return Cancel.ENDED
+
+
+async def _found_by_cancel(pool: Pool, caller: Caller, task_id: UUID) -> Cancel:
+    found = await fetch(pool, _STATE, task_id, *_visible_to(caller))
+    if not found:
         return Cancel.UNKNOWN
-    if not found["theirs"]:
+    if not found[0]["theirs"]:
         return Cancel.NOT_THEIRS
-    return _cancel_again(found["state"])
+    return _cancel_again(found[0]["state"])
 
 
 def _cancel_again(state: str) -> Cancel:

@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from poiesis_api import queue_db, tasks_db
-from poiesis_api.config import Document, UserLimits
+from poiesis_api.config import Database, Document, UserLimits
 from poiesis_api.identity.caller import ANONYMOUS
+from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
 from poiesis_api.tasks_db import NewTask
 from poiesis_models.tes import TesTaskRequest
@@ -187,8 +188,36 @@ async def test_a_cancel_that_kubernetes_did_not_hear_is_repeated(pool, kubernete
     assert len(kubernetes.of_kind("Job")) == 1, "too soon"
     await pool.execute("UPDATE task SET cancel_requested_at = now() - interval '10 s'")
     await submitter._tidy()
+    await settle(submitter)
     assert kubernetes.objects == {}
     assert (await row(pool, task_id))["state"] == "CANCELING", "only the controller sees the Pod go"
+
+
+async def test_many_cancels_delete_a_few_jobs_at_a_time(pool, kubernetes, submitter):
+    ids = [await create(pool) for _ in range(30)]
+    while await pool.fetchval("SELECT count(*) FROM task WHERE submitted_at IS NULL"):
+        await submit(submitter)
+    waiting, most, go = 0, 0, asyncio.Event()
+
+    async def slow(request):
+        nonlocal waiting, most
+        if request == "DELETE Job":
+            waiting += 1
+            most = max(most, waiting)
+            await go.wait()
+            waiting -= 1
+
+    kubernetes.before = slow
+    for task_id in ids:  # each is answered although no Job has gone
+        assert await tasks_db.cancel_task(pool, ANONYMOUS, task_id) is tasks_db.Cancel.CANCELING
+        submitter.cancel_soon(task_id)
+        submitter.cancel_soon(task_id)
+    go.set()
+    await settle(submitter)
+
+    assert 1 <= most <= 4
+    assert kubernetes.objects == {}
+    assert kubernetes.calls.count("DELETE Job") <= 34
 
 
 async def test_a_canceled_task_whose_replica_died_before_submission_ends(pool, kubernetes, submitter):
@@ -198,9 +227,11 @@ async def test_a_canceled_task_whose_replica_died_before_submission_ends(pool, k
     await pool.execute("UPDATE task SET cancel_requested_at = now() - interval '10 s'")
 
     await submitter._tidy()
+    await settle(submitter)
     assert (await row(pool, task_id))["state"] == "CANCELING", "its replica may still be at it"
     await expire_claims(pool)
     await submitter._tidy()
+    await settle(submitter)
     assert (await row(pool, task_id))["state"] == "CANCELED"
 
 
@@ -433,6 +464,79 @@ async def test_owners_take_turns(pool):
     late = await create(pool, owner="late")
     claims = await queue_db.claim_tasks(pool, most=1, max_active=100, seconds=60)
     assert [claim.id for claim in claims] == [late], "who has the fewest comes first"
+
+
+async def claimed(pool, **how):
+    return [
+        claim.id
+        for claim in await queue_db.claim_tasks(pool, **{"most": 8, "max_active": 5, "seconds": 60} | how)
+    ]
+
+
+async def stall(pool, ids):
+    """Submitted long ago, and no node has taken their Pods."""
+    for task_id in ids:
+        await queue_db.mark_submitted(pool, task_id, keep_claim=False)
+    await pool.execute(
+        "UPDATE task SET submitted_at = now() - interval '2 min' WHERE submitted_at IS NOT NULL"
+    )
+
+
+async def test_tasks_that_no_node_takes_leave_places_to_others(pool):
+    impossible = [await create(pool, owner="alice") for _ in range(6)]
+    first = await claimed(pool, stalled_seconds=60)
+    assert first == impossible[:5]
+    await stall(pool, first)
+    possible = [await create(pool, owner="bob") for _ in range(5)]
+
+    assert await claimed(pool) == [], "without a limit they count in full"
+    assert await claimed(pool, stalled_seconds=60) == possible[:3], (
+        "and none of alice's: half of the places stall"
+    )
+    assert await claimed(pool, stalled_seconds=600) == []
+
+
+async def test_an_owner_whose_tasks_run_again_gets_places_again(pool):
+    tasks = [await create(pool, owner="alice") for _ in range(7)]
+    await stall(pool, await claimed(pool, stalled_seconds=60))
+    assert await claimed(pool, stalled_seconds=60) == []
+    await pool.execute("UPDATE task SET state = 'RUNNING' WHERE id = ANY($1)", tasks[:4])
+    assert await claimed(pool, stalled_seconds=60) == []
+    await pool.execute(
+        "UPDATE task SET state = 'CANCELED', cancel_requested_at = now(), cancel_requested_by = 'me',"
+        " ended_at = now(), reported_by = 'api' WHERE id = ANY($1)",
+        tasks[:4],
+    )
+    assert await claimed(pool, stalled_seconds=60) == tasks[5:]
+
+
+async def test_a_single_place_is_not_blocked_either(pool):
+    await create(pool, owner="alice")
+    await stall(pool, await claimed(pool, max_active=1, stalled_seconds=60))
+    (task,) = [await create(pool, owner="bob")]
+    assert await claimed(pool, max_active=1, stalled_seconds=60) == [task]
+
+
+async def test_a_replica_that_vanishes_in_its_claim_does_not_stop_the_queue(pool, postgres_dsn, monkeypatch):
+    monkeypatch.setattr("poiesis_api.postgres._IDLE_SECONDS", 0.5)
+    await create(pool)
+    async with open_pool(postgres_dsn, Database()) as other, other.acquire() as vanished:
+        await vanished.execute("BEGIN")
+        await vanished.fetchval(queue_db._CLAIM_LOCK)  # and never a word again
+        assert len(await claimed(pool)) == 1
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+            await vanished.execute("COMMIT")
+
+
+async def test_no_role_but_the_apis_can_stop_the_queue(pool, postgres_dsn):
+    await create(pool)
+    stranger = await asyncpg.connect(postgres_dsn)
+    await stranger.execute("SET ROLE poiesis_recorder; SELECT pg_advisory_lock(7053477)")
+    for table in ("claim_turn", "owner_turn"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await stranger.execute(f"SELECT FROM {table} FOR UPDATE")
+    assert len(await claimed(pool)) == 1
+    await stranger.close()
 
 
 async def test_run_submits_at_once_when_it_is_woken_and_ends_when_it_is_stopped(pool, kubernetes, config):

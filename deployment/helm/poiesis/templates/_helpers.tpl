@@ -261,16 +261,30 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- $secrets | toJson -}}
 {{- end -}}
 
+{{/* One of userLimits as a number: (list $root given default); -1 is the default, where users are told apart. */}}
+{{- define "poiesis.userLimit" -}}
+{{- if ge (float64 (index . 1)) 0.0 -}}
+{{- index . 1 -}}
+{{- else if eq (index . 0).Values.auth.mode "none" -}}
+0
+{{- else -}}
+{{- index . 2 -}}
+{{- end -}}
+{{- end -}}
+
 {{/* `userLimits` of the api's configuration: 0 is left out. */}}
 {{- define "poiesis.userLimits" -}}
 {{- $given := .Values.userLimits -}}
 {{- $limits := dict -}}
-{{- if $given.active.tasks -}}
-{{- $_ := set $limits "active" $given.active -}}
+{{- $half := max 1 (div .Values.queue.maxActiveTasks 2) -}}
+{{- $active := int (include "poiesis.userLimit" (list . $given.active.tasks $half)) -}}
+{{- if $active -}}
+{{- $_ := set $limits "active" (dict "tasks" $active "whenReached" $given.active.whenReached) -}}
 {{- end -}}
-{{- include "poiesis.setIfAny" (list $limits "queuedTasks" $given.queuedTasks) -}}
-{{- if float64 $given.requests.perSecond -}}
-{{- $_ := set $limits "requests" (dict "perSecond" (float64 $given.requests.perSecond) "burst" $given.requests.burst) -}}
+{{- include "poiesis.setIfAny" (list $limits "queuedTasks" (int (include "poiesis.userLimit" (list . $given.queuedTasks 10000)))) -}}
+{{- $perSecond := float64 (include "poiesis.userLimit" (list . $given.requests.perSecond 200)) -}}
+{{- if $perSecond -}}
+{{- $_ := set $limits "requests" (dict "perSecond" $perSecond "burst" $given.requests.burst) -}}
 {{- end -}}
 {{- range list "cpuCores" "ramGb" "diskGb" "gpus" -}}
 {{- include "poiesis.setIfAny" (list $limits . (float64 (index $given .))) -}}
@@ -391,6 +405,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- end -}}
 {{- $queue := pick $values.queue "maxActiveTasks" "maxSubmissions" "claimSeconds" -}}
 {{- $_ := set $queue "pollSeconds" (float64 $values.queue.pollSeconds) -}}
+{{- $_ := set $queue "stalledSeconds" (float64 $values.queue.stalledSeconds) -}}
 {{- range list "giveUpSeconds" "kueueQueueName" "kueuePriorityClass" -}}
 {{- include "poiesis.setIfAny" (list $queue . (index $values.queue .)) -}}
 {{- end -}}
