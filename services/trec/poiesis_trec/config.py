@@ -53,9 +53,9 @@ class Config:
     install: tuple[str, ...] = ()  # the postStart hook's command
     log_bytes: int = 64 * 1024  # kept per stream and executor
     grace_seconds: float = 30
-    log_interval_seconds: float = 1.0  # between two reports of one stream
+    log_interval_seconds: float = 1.0  # between two reports of one stream in its first minute; grows to 30 s
     rescan_seconds: float = 3.0  # the directories are read anew even if inotify says nothing
-    db_idle_seconds: float = 3.0  # then the connection is closed
+    db_idle_seconds: float = 1.2  # then the connection is closed
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], *, root: Path = Path("/")) -> Self:

@@ -17,6 +17,11 @@ from poiesis_trec.filers import Filer, Told
 from poiesis_trec.regular import Signature
 
 OUTPUTS_A_REPORT = 1000
+# Every report writes whole texts again. 1 s between two is for people who watch a task begin; later it is a
+# sixth of the time that the task has been writing, so that thousands of chatty tasks can share a database.
+_BRISK_SECONDS = 60.0
+_INTERVALS_SO_FAR = 6
+_LONGEST_SECONDS = 30.0
 
 Stream = tuple[str, str]  # container, stdout or stderr
 ReadLog = Callable[[str, str], tuple[str, Signature] | None]
@@ -60,6 +65,7 @@ class Outbox:
         self._executors: dict[str, _Shown] = {}
         self._keys: set[str] = set()
         self._streams: dict[Stream, tuple[Signature, float]] = {}
+        self._began_at: float | None = None  # when a text was reported for the first time
         self._outputs_at = float("-inf")
         self._filers: dict[str, Told] = {}
 
@@ -117,13 +123,20 @@ class Outbox:
         self._executors.update(draft.executors)
         self._keys.update(line.key for line in draft.report.system_logs)
         self._streams.update({stream: (seen, now) for stream, seen in draft.streams.items()})
+        if draft.streams and self._began_at is None:
+            self._began_at = now
         self._filers.update(draft.filers)
         if draft.outputs:
             self._outputs_at = now
 
+    def interval(self, now: float) -> float:
+        """Seconds between two reports of what changes often: more, the longer the task has been writing."""
+        age = now - (self._began_at if self._began_at is not None else now)
+        return min(max(self._interval, (age - _BRISK_SECONDS) / _INTERVALS_SO_FAR), _LONGEST_SECONDS)
+
     def due_at(self, snapshot: Snapshot, now: float) -> float | None:
         """When what is held back now may be told; None if nothing is."""
-        times = [self._due_at(stream, snapshot) for stream in self._changed_streams(snapshot)]
+        times = [self._due_at(stream, snapshot, now) for stream in self._changed_streams(snapshot)]
         if any(snapshot.outputs.values()):
             times.append(self._outputs_at + self._interval)
         for one in snapshot.filers:
@@ -147,7 +160,7 @@ class Outbox:
     ) -> dict[Stream, tuple[str, Signature]]:
         texts = {}
         for stream in self._changed_streams(snapshot):
-            if self._due_at(stream, snapshot) > now:
+            if self._due_at(stream, snapshot, now) > now:
                 continue
             found = read_log(*stream)
             if found is None:  # not readable: nothing to tell until it changes again
@@ -167,11 +180,11 @@ class Outbox:
             and (stream not in self._streams or self._streams[stream][0] != seen)
         ]
 
-    def _due_at(self, stream: Stream, snapshot: Snapshot) -> float:
+    def _due_at(self, stream: Stream, snapshot: Snapshot, now: float) -> float:
         over = any(one.name == stream[0] and one.over for one in snapshot.containers)
         if stream not in self._streams or over or snapshot.final:
             return float("-inf")
-        return self._streams[stream][1] + self._interval
+        return self._streams[stream][1] + self.interval(now)
 
     def _outputs(self, snapshot: Snapshot, now: float) -> tuple[dict[str, Sequence[SentOutput]], bool]:
         """What to send of the outputs, and whether that is all of them. Each (path, url) is there once."""

@@ -309,7 +309,7 @@ class Recorder:
 
     async def _pause(self, snapshot: Snapshot) -> None:
         now = self._clock()
-        if self._db.is_open and now >= self._idle_at:
+        if self._db.has_had_its_turn or (self._db.is_open and now >= self._idle_at):
             await self._db.close()
             return
         until = [self._rescan_at]

@@ -6,6 +6,7 @@ It may lead through PgBouncer in transaction mode, so nothing is prepared beyond
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,7 @@ _RECORD = "SELECT state::text, cancel_requested, ended FROM record_report($1, $2
 _CONNECT_SECONDS = 5.0
 _COMMAND_SECONDS = 15.0
 _CLOSE_SECONDS = 1.0
+_HOLD_SECONDS = 5.0  # then others that were refused get a turn
 # Classes of SQLSTATE that the next try will not change: data, constraints, rights, passwords, syntax.
 _LASTING = frozenset({"21", "22", "23", "28", "42", "P0"})
 
@@ -41,6 +43,12 @@ class TasksDb:
     def __init__(self, dsn_file: Path, task_id: UUID, token: str) -> None:
         self._dsn_file, self._task_id, self._token = dsn_file, task_id, token
         self._connection: Any = None
+        self._opened_at = float("-inf")
+
+    @property
+    def has_had_its_turn(self) -> bool:
+        """Whether the connection has been open for so long that other recorders should get one."""
+        return self.is_open and time.monotonic() - self._opened_at >= _HOLD_SECONDS
 
     @property
     def is_open(self) -> bool:
@@ -98,5 +106,6 @@ class TasksDb:
                 statement_cache_size=0,
                 server_settings={"application_name": "poiesis-trec"},
             )
+            self._opened_at = time.monotonic()
         async with self._connection.transaction():  # keeps PgBouncer on one server connection
             return await self._connection.fetchrow(_RECORD, self._task_id, self._token, report.to_json())

@@ -86,6 +86,21 @@ def test_the_first_output_is_told_at_once_and_more_once_a_second(clock):
     assert clock.outbox.due_at(snapshot(executor(), log=3), 0.5) is None
 
 
+@pytest.mark.parametrize(
+    ("age", "seconds"), [(0, 1), (59, 1), (66, 1), (90, 5), (180, 20), (240, 30), (100_000, 30)]
+)
+def test_a_task_that_writes_for_long_is_reported_less_often(clock, age, seconds):
+    clock.tell(snapshot(executor(), log=1), 100)
+    clock.tell(snapshot(executor(), log=2), 100 + age + 0.001)
+    more = snapshot(executor(), log=3)
+    now = 100 + age + 0.001
+    assert clock.outbox.interval(now) == pytest.approx(seconds, abs=0.01)
+    due_at = clock.outbox.due_at(more, now)
+    assert due_at == pytest.approx((now if age else 100) + seconds, abs=0.02)
+    assert clock.tell(more, due_at - 0.1) is None
+    assert clock.tell(more, due_at + seconds) is not None
+
+
 def test_the_last_output_is_told_with_the_end(clock):
     clock.tell(snapshot(executor(), log=1), 0)
     end = End(exit_code=0, end_ns=20)
