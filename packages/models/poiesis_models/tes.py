@@ -58,11 +58,13 @@ def _text(value: str) -> str:
     return value
 
 
-def _not_too_many(given: object) -> object:
-    """Before the items are looked at, of which each could be wrong."""
-    if isinstance(given, dict) and len(given) > ITEMS:
+def _set_entries(given: object) -> object:
+    """Leave out null, which is as if not sent. Before the items are looked at: each could be wrong."""
+    if not isinstance(given, dict):
+        return given
+    if len(given) > ITEMS:
         raise ValueError(f"has {len(given)} entries; at most {ITEMS} are possible")
-    return given
+    return {key: value for key, value in given.items() if value is not None}
 
 
 Text = Annotated[str, AfterValidator(_text)]
@@ -73,7 +75,7 @@ ContainerPath = Annotated[
     Field(json_schema_extra={"pattern": r"^/$|^(/[^/\u0000]+)+/?$"}),
 ]
 TesFileType = TypeAliasType("TesFileType", Literal["FILE", "DIRECTORY"])
-_Bounded = (BeforeValidator(_not_too_many), Field(json_schema_extra={"maxProperties": ITEMS}))
+_Bounded = (BeforeValidator(_set_entries), Field(json_schema_extra={"maxProperties": ITEMS}))
 Texts = Annotated[dict[Text, Text], *_Bounded]
 NamedTexts = Annotated[dict[NonEmpty, Text], *_Bounded]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]  # RFC 3339

@@ -154,3 +154,13 @@ def test_an_output_is_a_place_or_a_pattern(path: str, wildcard: bool, place: str
 )
 def test_a_prefix_is_that_of_the_matches(path: str, sent: str | None, prefix: str | None):
     assert TesOutput(url="s3://b/k", path=path, path_prefix=sent).prefix == prefix
+
+
+def test_null_in_a_map_is_as_if_not_sent():
+    task = TesTaskRequest.model_validate_json(
+        """{"executors": [{"image": "i", "command": ["c"], "env": {"KEPT": "1", "GONE": null}}],
+            "tags": {"a": "b", "parent": null}, "resources": {"backend_parameters": {"vm_size": null}}}"""
+    )
+    assert task.executors[0].env == {"KEPT": "1"}
+    assert task.tags == {"a": "b"}
+    assert task.resources.backend_parameters == {}

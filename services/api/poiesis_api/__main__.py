@@ -17,7 +17,7 @@ from aiohttp import web
 from poiesis_api import config as configuration
 from poiesis_api import kube
 from poiesis_api.app import make_app
-from poiesis_api.config import Config, ConfigError
+from poiesis_api.config import Config, ConfigError, Http
 from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import open_authenticator
 from poiesis_api.identity.credentials import HEADER_BYTES
@@ -54,12 +54,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             rates=RequestRates(document.user_limits.requests),
             write_health=write_health,
         )
-        runner = web.AppRunner(
-            make_app(services), access_log=None, handle_signals=False, max_field_size=HEADER_BYTES
-        )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, document.http.host, document.http.port).start()
+        await _listen(services, document.http, stack)
         logger.info("serving", extra={"port": document.http.port, "namespace": config.namespace})
 
         async def drain() -> None:
@@ -68,7 +63,24 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             logger.info("stopping")
             await asyncio.sleep(document.http.drain_seconds)  # until no endpoint leads here any more
 
-        await together([submitter.run(stop), drain()])
+        await together([submitter.run(stop), drain()], [services.connections.watch()])
+
+
+async def _listen(services: Services, http: Http, stack: AsyncExitStack) -> None:
+    runner = web.AppRunner(
+        make_app(services),
+        access_log=None,
+        handle_signals=False,
+        max_field_size=HEADER_BYTES,
+        keepalive_timeout=http.keep_alive_seconds,
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    if runner.server is None:
+        raise RuntimeError("the runner has not been set up")
+    factory = services.connections.factory(runner.server)
+    listening = await asyncio.get_running_loop().create_server(factory, http.host, http.port)
+    stack.callback(listening.close)
 
 
 async def until_signal(config: Config) -> None:

@@ -4,13 +4,14 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from poiesis_api import documentation, handlers, openapi, origins
 from poiesis_api.errors import HTTP_STATUS, SHOWN_CHARACTERS, NotAuthenticated, StorageUnavailable, TesError
 from poiesis_api.handlers import CALLER, SERVICES, Services
 from poiesis_api.openapi import BASE, SecurityScheme
+from poiesis_api.rejections import log_fields
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def make_app(services: Services) -> web.Application:
     config = services.config
     allowed = frozenset(config.http.allowed_origins)
     app = web.Application(
-        middlewares=[errors_to_http, origins.guard(allowed), identified],
+        middlewares=[services.connections.watched, errors_to_http, origins.guard(allowed), identified],
         client_max_size=config.limits.body_bytes,
         handler_args={"auto_decompress": False},  # see bodies.py
     )
@@ -64,13 +65,7 @@ async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except TesError as error:
-        if isinstance(error, StorageUnavailable):
-            request.app[SERVICES].write_health.failed(error.outage)
-            logger.warning(
-                "postgres unavailable", extra={"outage": error.outage.name, "error": repr(error.__cause__)}
-            )
-        if isinstance(error, NotAuthenticated) and error.why is not None:
-            logger.info("credentials were refused", extra={"why": error.why})
+        _log(request, error)
         body = {"error": str(error)} if error.field is None else {"error": str(error), "field": error.field}
         return web.json_response(body, status=HTTP_STATUS[type(error)], headers=error.headers)
     except web.HTTPException as error:
@@ -78,6 +73,25 @@ async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamRe
     except Exception:
         logger.exception("a mistake in a handler", extra={"method": request.method, "path": request.path})
         return web.json_response({"error": "internal error"}, status=500)
+
+
+def _log(request: web.Request, error: TesError) -> None:
+    if isinstance(error, StorageUnavailable):
+        request.app[SERVICES].write_health.failed(error.outage)
+        logger.warning(
+            "postgres unavailable", extra={"outage": error.outage.name, "error": repr(error.__cause__)}
+        )
+    if isinstance(error, NotAuthenticated) and error.why is not None:
+        logger.info("credentials were refused", extra={"why": error.why})
+    if request.match_info.http_exception is None and request.match_info.handler is handlers.create_task:
+        fields = log_fields(
+            status=HTTP_STATUS[type(error)],
+            error=str(error),
+            field=error.field,
+            user=request[CALLER].name if CALLER in request else None,
+            user_agent=request.headers.get(hdrs.USER_AGENT),
+        )
+        logger.info("rejected create", extra=fields)
 
 
 def _unrouted(request: web.Request, error: web.HTTPException) -> web.Response:

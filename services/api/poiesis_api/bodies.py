@@ -6,35 +6,114 @@ answer itself, in another shape, and a body that grows must be stopped while it 
 
 import asyncio
 import codecs
+import re
 import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
 
 from aiohttp import ClientPayloadError, hdrs, web
-from pydantic_core import from_json
 
 from poiesis_api.config import Limits
-from poiesis_api.errors import BodyTooLarge, BodyTooSlow, MalformedBody, UnsupportedEncoding, shown
+from poiesis_api.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    InvalidTask,
+    MalformedBody,
+    ServerBusy,
+    UnsupportedEncoding,
+    shown,
+)
 
 ENCODINGS = ("gzip", "deflate")
+SMALL_BYTES = 64 * 1024  # a body of so many takes milliseconds to check; a longer one seconds
+JSON_VALUES = 300_000  # in one body: a parser needs some 100 bytes for each
+PARSES = 2  # of large bodies at a time
+_WAIT_SECONDS = 10.0  # for one of them
+_SLICE_BYTES = 64 * 1024
 _DEFLATE_METHOD = 8  # RFC 1950, 2.2: how a zlib stream begins; some clients send what is in it alone
 _NOT_FINITE = (b"NaN", b"Infinity")  # what the parser takes, and JSON does not have (RFC 8259, 6)
+# A string, whatever is in it; or what begins or separates values; or what is no JSON. Without backtracking.
+_TOKEN = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{,]|NaN|Infinity')
+_STRING = ord('"')
+_SEPARATORS = frozenset(b"[{,")
+
+Result = TypeVar("Result")
 
 
-async def read_json(request: web.Request, limits: Limits) -> bytes:
-    """JSON in UTF-8. Raise BodyTooLarge, BodyTooSlow, UnsupportedEncoding or MalformedBody.
+class Incoming:
+    """What large bodies take of one replica: the bytes that have arrived, and the parser."""
 
-    Whether its syntax is right is for the parser to say, apart from what that is too lenient with.
-    """
+    def __init__(self, limits: Limits) -> None:
+        self._most_bytes = limits.incoming_bytes
+        self._held_bytes = 0
+        self._parses = asyncio.Semaphore(PARSES)
+
+    @contextmanager
+    def body(self) -> Iterator[Callable[[int], None]]:
+        """Yield what to call with the length of what has arrived: it raises ServerBusy. Small is free."""
+        held = 0
+
+        def grow(size: int) -> None:
+            nonlocal held
+            more = max(0, size - SMALL_BYTES) - held
+            if more > 0 and self._held_bytes + more > self._most_bytes:
+                raise ServerBusy("too many large requests are under way; try again")
+            held += more
+            self._held_bytes += more
+
+        try:
+            yield grow
+        finally:
+            self._held_bytes -= held
+
+    @asynccontextmanager
+    async def _parse(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._parses.acquire()
+        except TimeoutError:
+            raise ServerBusy("too many large requests are under way; try again") from None
+        try:
+            yield
+        finally:
+            self._parses.release()
+
+    async def understood(
+        self, request: web.Request, limits: Limits, understand: Callable[[bytes], Result]
+    ) -> Result:
+        """What `understand` makes of the JSON text: off the event loop unless the body is small.
+
+        Raise what it raises, ServerBusy, BodyTooLarge, BodyTooSlow, UnsupportedEncoding or MalformedBody.
+        """
+        encoding = ", ".join(request.headers.getall(hdrs.CONTENT_ENCODING, []))
+
+        def work() -> Result:
+            return understand(json_text(decoded(sent, encoding, limits.body_bytes)))
+
+        with self.body() as grow:
+            sent = await _read(request, limits, grow)
+            if len(sent) <= SMALL_BYTES and not encoding:
+                return work()
+            async with self._parse():
+                return await asyncio.to_thread(work)
+
+
+async def _read(request: web.Request, limits: Limits, grow: Callable[[int], None]) -> bytes:
+    """As it was sent. Raise ServerBusy, BodyTooLarge, BodyTooSlow or MalformedBody."""
+    sent = bytearray()
     try:
         async with asyncio.timeout(limits.body_seconds):
-            sent = await request.read()
+            while part := await request.content.readany():
+                sent += part
+                if len(sent) > limits.body_bytes:
+                    raise _too_large(limits.body_bytes)
+                grow(len(sent))
     except TimeoutError as error:
         raise BodyTooSlow(f"the body has not come within {limits.body_seconds:g} seconds") from error
-    except web.HTTPRequestEntityTooLarge as error:
-        raise _too_large(limits.body_bytes) from error
     except (ClientPayloadError, web.RequestPayloadError, ConnectionError) as error:  # the last: it hung up
         raise MalformedBody(f"the body cannot be read: {error}") from error
-    encoding = ", ".join(request.headers.getall(hdrs.CONTENT_ENCODING, []))
-    return json_text(decoded(sent, encoding, limits.body_bytes))
+    return bytes(sent)
 
 
 def decoded(sent: bytes, encoding: str, limit: int) -> bytes:
@@ -62,22 +141,48 @@ def json_text(body: bytes) -> bytes:
         raise MalformedBody(
             "the body is not JSON in UTF-8: it looks like UTF-16 or UTF-32 (RFC 8259, section 8.1)"
         )
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        raise MalformedBody(
-            f"the body is not JSON in UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}"
-        ) from error
-    if any(word in text for word in _NOT_FINITE):
-        _refuse_infinity(text)
+    _check_utf8(text)
+    _check_tokens(text)
     return text
 
 
-def _refuse_infinity(text: bytes) -> None:
-    try:
-        from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        raise MalformedBody(f"the body is not JSON: {error}") from error
+def _check_utf8(text: bytes) -> None:
+    """By slices: the whole text as characters would be several times as long."""
+    if text.isascii():
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(text), _SLICE_BYTES):
+        pending, _ = decoder.getstate()
+        try:
+            decoder.decode(text[start : start + _SLICE_BYTES], final=start + _SLICE_BYTES >= len(text))
+        except UnicodeDecodeError as error:
+            offset = start - len(pending) + error.start
+            raise MalformedBody(
+                f"the body is not JSON in UTF-8: byte {text[offset]:#04x} at offset {offset}"
+            ) from error
+
+
+def _check_tokens(text: bytes) -> None:
+    """Before a parser makes objects of them: few enough values, and none that JSON does not have."""
+    if sum(map(text.count, (b",", b"[", b"{"))) <= JSON_VALUES and not any(
+        word in text for word in _NOT_FINITE
+    ):
+        return
+    values = 0
+    for tokens, match in enumerate(_TOKEN.finditer(text)):
+        first = text[match.start()]
+        if first in _SEPARATORS:
+            values += 1
+        elif first != _STRING:
+            raise MalformedBody(f"the body is not JSON: {match[0].decode()} at {_place(text, match.start())}")
+        if values > JSON_VALUES or tokens > 3 * JSON_VALUES:  # between two values are two strings at most
+            raise InvalidTask(f"the body has too many JSON values; at most {JSON_VALUES} are accepted")
+
+
+def _place(text: bytes, offset: int) -> str:
+    line = text.count(b"\n", 0, offset) + 1
+    column = offset - text.rfind(b"\n", 0, offset)
+    return f"line {line} column {column}"
 
 
 def _inflated(sent: bytes, wbits: int, name: str, limit: int) -> bytes:

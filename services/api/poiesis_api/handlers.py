@@ -13,9 +13,10 @@ from uuid import UUID
 from aiohttp import web
 
 from poiesis_api import limits, tasks_db
-from poiesis_api.bodies import read_json
+from poiesis_api.bodies import Incoming
 from poiesis_api.config import Document, ServiceInfo
-from poiesis_api.errors import InvalidHeader, NotAllowed, TaskNotFound, shown
+from poiesis_api.connections import Connections
+from poiesis_api.errors import InvalidHeader, NotAllowed, StorageUnavailable, TaskNotFound, shown
 from poiesis_api.grants import granted
 from poiesis_api.identity.authenticators import Authenticator
 from poiesis_api.identity.caller import Caller
@@ -28,14 +29,14 @@ from poiesis_api.postgres import Pool
 from poiesis_api.queries import parse_list_query, parse_view
 from poiesis_api.sending import JSON, Outgoing, readers, send
 from poiesis_api.submitter import Submitter
+from poiesis_api.sums import check_sums
 from poiesis_api.tasks_db import Cancel, Idempotency, NewTask, TooLarge
 from poiesis_api.validation import parse_task, sharing_group, validate
 from poiesis_models.tes import TesTaskRequest
 
 CANCEL_SUFFIX = ":cancel"
 IDEMPOTENCY_KEY = "Idempotency-Key"
-# What is longer takes so long to check that others would wait: milliseconds, seconds if it is very long.
-LONG_BODY_BYTES = 64 * 1024
+LOOK_SECONDS = 1.0
 _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
@@ -53,7 +54,33 @@ class Services:
 
     def __post_init__(self) -> None:
         """Budgets of this replica."""
+        self.connections = Connections(self.config.http)
+        self.database = Seen(self.pool)
+        self.incoming = Incoming(self.config.limits)
         self.outgoing = Outgoing(self.config.limits, readers(self.config.database))
+
+
+class Seen:
+    """What a look at Postgres showed: probes are public, and must not cost a statement each."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._at = float("-inf")
+        self._last: tasks_db.DatabaseLook | None = None
+        self._looking = asyncio.Lock()
+
+    async def look(self) -> tasks_db.DatabaseLook:
+        """At most once per LOOK_SECONDS. Raise StorageUnavailable."""
+        async with self._looking:
+            if time.monotonic() - self._at >= LOOK_SECONDS:
+                self._last = None
+                try:
+                    self._last = await tasks_db.look(self._pool)
+                finally:
+                    self._at = time.monotonic()
+            if self._last is None:
+                raise StorageUnavailable
+            return self._last
 
 
 SERVICES = web.AppKey("services", Services)
@@ -66,8 +93,11 @@ async def create_task(request: web.Request) -> web.Response:
     """POST /tasks."""
     services = request.app[SERVICES]
     caller, config = request[CALLER], services.config
-    body = await read_json(request, config.limits)
-    sent, task, warnings, credentials = await _understood(body, caller, config)
+
+    def understand(body: bytes) -> _Understood:
+        return _understood(body, caller, config)
+
+    sent, task, warnings, credentials = await services.incoming.understood(request, config.limits, understand)
     new = NewTask(
         owner=caller.name,
         request=task,
@@ -86,20 +116,17 @@ async def create_task(request: web.Request) -> web.Response:
 _Understood = tuple[TesTaskRequest, TesTaskRequest, list[str], list[str]]
 
 
-async def _understood(body: bytes, caller: Caller, config: Document) -> _Understood:
+def _understood(body: bytes, caller: Caller, config: Document) -> _Understood:
     """The task as it was sent, as it will run, warnings, and the names of the S3 credentials that it gets.
 
     Raise MalformedBody or InvalidTask.
     """
-
-    def understand() -> _Understood:
-        sent = parse_task(body)
-        task, warnings = validate(sent, config)
-        credentials = granted(task, caller, config.storage.credentials)
-        check_objects(task, credentials, config)
-        return sent, task, warnings, credentials
-
-    return await asyncio.to_thread(understand) if len(body) > LONG_BODY_BYTES else understand()
+    sent = parse_task(body)
+    check_sums(sent)
+    task, warnings = validate(sent, config)
+    credentials = granted(task, caller, config.storage.credentials)
+    check_objects(task, credentials, config)
+    return sent, task, warnings, credentials
 
 
 async def list_tasks(request: web.Request) -> web.StreamResponse:
@@ -171,7 +198,7 @@ async def readyz(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     if services.stopping:
         return web.json_response({"error": "stopping"}, status=503)
-    database = await tasks_db.look(services.pool)
+    database = await services.database.look()
     if not database.has_schema:
         return web.json_response({"error": "the database has no schema yet"}, status=503)
     read_only = Outage.READ_ONLY.value if database.read_only else None

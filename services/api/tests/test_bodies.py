@@ -1,4 +1,5 @@
 import gzip
+import tracemalloc
 import zlib
 from contextlib import suppress
 
@@ -6,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poiesis_api.bodies import decoded, json_text
-from poiesis_api.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding
+from poiesis_api.bodies import JSON_VALUES, SMALL_BYTES, Incoming, decoded, json_text
+from poiesis_api.config import Limits
+from poiesis_api.errors import BodyTooLarge, InvalidTask, MalformedBody, ServerBusy, UnsupportedEncoding
 
 LIMIT = 1000
 TEXT = b'{"executors": []}'
@@ -101,7 +103,10 @@ def test_text_is_left_as_it_is(text):
         ("{}".encode("utf-32"), "it looks like UTF-16 or UTF-32"),
         ('{"name": "ä"}'.encode("latin-1"), "byte 0xe4 at offset 10"),
         (b'{"name": "\xed\xa0\x80"}', "byte 0xed at offset 10"),
+        (('{"name": "' + "\u00e4" * 70_000).encode() + b"\xff", "byte 0xff at offset 140010"),
+        ("\u00e4".encode() * 40_000 + b"\xc3", "byte 0xc3 at offset 80000"),
         (b"[NaN]", "line 1 column 2"),
+        (b'{"a": "\\"", "b\\\\": [\n NaN]}', "NaN at line 2 column 2"),
         (b"[1, -Infinity]", "line 1 column "),
         (b'{"NaN": Infinity}', "line 1 column 9"),
     ],
@@ -109,3 +114,46 @@ def test_text_is_left_as_it_is(text):
 def test_what_is_not_json_in_utf_8_is_refused(body, words):
     with pytest.raises(MalformedBody, match=f"^the body is not JSON.*{words}"):
         json_text(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"[[]]," * JSON_VALUES + b"1]",
+        b'{"a":"NaN","b":[' + b"[]," * JSON_VALUES + b"1]}",
+        b'{"env":{' + b'"a":"",' * JSON_VALUES + b'"b":""}}',
+        b'"a"' * JSON_VALUES * 4 + b"," + b"NaN",
+    ],
+    ids=["nested", "NaN", "map", "strings"],
+)
+def test_too_many_values_are_refused_before_any_is_made(body):
+    tracemalloc.start()
+    with pytest.raises((InvalidTask, MalformedBody), match="too many JSON values"):
+        json_text(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"script": "' + "a,b[{" * JSON_VALUES + '"}',
+        '{"script": "' + '\\"' * JSON_VALUES + '", "word": "NaN"}',
+        '{"script": "' + "\u2603" * 100_000 + '"}',
+    ],
+    ids=["separators", "quotes", "characters"],
+)
+def test_what_stands_in_a_string_counts_for_nothing(text):
+    assert json_text(text.encode()) == text.encode()
+
+
+def test_bytes_of_large_bodies_have_a_budget_and_small_ones_are_free():
+    incoming = Incoming(Limits(incoming_bytes=2 * SMALL_BYTES))
+    with incoming.body() as first, incoming.body() as second:
+        first(3 * SMALL_BYTES)
+        second(SMALL_BYTES)
+        with pytest.raises(ServerBusy):
+            second(SMALL_BYTES + 1)
+    with incoming.body() as again:
+        again(3 * SMALL_BYTES)

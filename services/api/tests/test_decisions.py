@@ -3,6 +3,8 @@
 And that each of them, and each clause of docs/conformance.md, names tests that exist.
 """
 
+import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -95,3 +97,32 @@ async def test_empty_lists_and_tags_are_as_if_not_sent(client):
     task = await response.json()
     del task["id"], task["state"], task["creation_time"]
     assert task == {"executors": [{**EXECUTORS[0], "env": {}}], "resources": {"zones": []}}
+
+
+@pytest.mark.integration
+async def test_null_in_a_map_is_neither_stored_nor_returned(client):
+    sent = {
+        "executors": [{"image": "busybox", "command": ["true"], "env": {"KEPT": "1", "GONE": None}}],
+        "tags": {"workflow_id": "0d8e9a52", "parent_workflow_id": None},
+        "resources": {"cpu_cores": 1, "backend_parameters": {"vm_size": None}},
+    }
+    response = await client.post(f"{BASE}/tasks", json=sent)
+    assert response.status == 200, await response.text()
+    task_id = (await response.json())["id"]
+    text = await (await client.get(f"{BASE}/tasks/{task_id}?view=FULL")).text()
+    task = json.loads(text)
+    assert "null" not in text
+    assert task["tags"] == {"workflow_id": "0d8e9a52"}
+    assert task["executors"][0]["env"] == {"KEPT": "1"}
+    assert task["resources"] == {"cpu_cores": 1}
+
+
+@pytest.mark.integration
+async def test_a_long_tag_value_is_found(client):
+    value = "".join(hashlib.sha256(str(number).encode()).hexdigest() for number in range(80))
+    response = await client.post(
+        f"{BASE}/tasks", json={"executors": [{"image": "b", "command": ["c"]}], "tags": {"k": value}}
+    )
+    task_id = (await response.json())["id"]
+    found = await client.get(f"{BASE}/tasks", params={"tag_key": "k", "tag_value": value})
+    assert [task["id"] for task in (await found.json())["tasks"]] == [task_id]

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import logging
 import threading
+import time
 
 import bcrypt
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poiesis_api.config import Administrators, Auth, Basic, ConfigError
-from poiesis_api.errors import IdentityUnavailable, NotAuthenticated
+from poiesis_api.errors import LimitReached, NotAuthenticated
 from poiesis_api.identity import authenticators
 from poiesis_api.identity.authenticators import open_authenticator
 from poiesis_api.identity.caller import Caller
@@ -44,11 +45,11 @@ def users(tmp_path):
 
 @pytest.fixture
 def opened(users):
-    def open_():
+    def open_(clock=time.monotonic):
         config = Auth(
             mode="basic", basic=Basic(users_file=str(users)), administrators=Administrators(users=["root"])
         )
-        return open_authenticator(config)
+        return open_authenticator(config, clock)
 
     return open_
 
@@ -110,17 +111,44 @@ async def test_an_unknown_user_costs_a_hash_too(opened, monkeypatch):
     assert len(hashes) == 1
 
 
-async def test_a_flood_of_guesses_leaves_those_in_who_are_known(opened, monkeypatch):
+@pytest.mark.parametrize("guessed", [["alice"], ["nobody"], [f"nobody-{number}" for number in range(150)]])
+async def test_a_flood_of_guesses_locks_out_no_other_user(opened, monkeypatch, guessed):
     async with opened() as authenticator:
         await authenticator.caller(header("alice", "opensesame"))
-        free = threading.Event()
-        monkeypatch.setattr(authenticators, "is_password", lambda *_: not free.wait(30))
-        guesses = [asyncio.create_task(authenticator.caller(header("alice", str(n)))) for n in range(150)]
+        real, free = authenticators.is_password, threading.Event()
+
+        def slow(password, hashed):
+            return real(password, hashed) if password == "pä:ss" else not free.wait(30)
+
+        monkeypatch.setattr(authenticators, "is_password", slow)
+        authenticator._hashing = asyncio.Semaphore(3)
+        guesses = [
+            asyncio.create_task(authenticator.caller(header(guessed[n % len(guessed)], str(n))))
+            for n in range(150)
+        ]
         await asyncio.sleep(0)
         assert await authenticator.caller(header("alice", "opensesame")) == Caller(name="alice")
+        assert await authenticator.caller(header("böb", "pä:ss")) == Caller(name="böb")
         free.set()
         outcomes = [type(outcome) for outcome in await asyncio.gather(*guesses, return_exceptions=True)]
-        assert (outcomes.count(NotAuthenticated), outcomes.count(IdentityUnavailable)) == (100, 50)
+        assert (outcomes.count(NotAuthenticated), outcomes.count(LimitReached)) == (2, 148)
+
+
+async def test_a_valid_password_is_remembered_until_the_file_changes(opened, users, monkeypatch):
+    hashes = counted(monkeypatch)
+    monkeypatch.setattr(authenticators, "_PASSWORDS", 10)
+    now = [0.0]
+    async with opened(lambda: now[0]) as authenticator:
+        await authenticator.caller(header("alice", "opensesame"))
+        now[0] += 1_000_000
+        for number in range(20):
+            await refused(authenticator, header("alice", str(number)))
+        hashes.clear()
+        await authenticator.caller(header("alice", "opensesame"))
+        assert not hashes
+        users.write_text(f"alice:{hashed('opensesame')}\n")
+        await authenticator.caller(header("alice", "opensesame"))
+        assert len(hashes) == 1
 
 
 async def test_a_changed_file_counts_at_once_and_a_broken_one_never(opened, users, caplog):

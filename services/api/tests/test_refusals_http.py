@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
-from poiesis_api import handlers
+from poiesis_api import bodies, handlers
 from poiesis_api.app import make_app
 from poiesis_api.submitter import Submitter
 from poiesis_api.validation import parse_task
@@ -313,9 +313,25 @@ async def test_others_are_answered_while_a_long_task_is_checked(client, monkeypa
         return parse_task(body)
 
     monkeypatch.setattr(handlers, "parse_task", slow)
-    body = SMALL + b" " * handlers.LONG_BODY_BYTES
+    body = SMALL + b" " * bodies.SMALL_BYTES
     long = asyncio.create_task(client.post(f"{BASE}/tasks", data=io.BytesIO(body)))
     assert await asyncio.to_thread(begun.wait, 30)
     assert (await client.get(f"{BASE}/tasks")).status == 200
     answered.set()
     assert (await long).status == 200
+
+
+async def test_a_rejected_create_is_one_line_of_the_log(client, caplog):
+    caplog.set_level("INFO")
+    headers = {"User-Agent": "tes/0.11"}
+    body = b'{"executors": [{"image": "b", "command": ["c"]}], "volumes": ["/etc"]}'
+    assert (await client.post(f"{BASE}/tasks", data=io.BytesIO(body), headers=headers)).status == 400
+    assert (await client.get(f"{BASE}/tasks?view=x", headers=headers)).status == 400
+    (line,) = [one for one in caplog.records if one.message == "rejected create"]
+    assert (line.status, line.field, line.user, line.user_agent) == (
+        400,
+        "volumes[0]",
+        "anonymous",
+        "tes/0.11",
+    )
+    assert "system directory" in line.error

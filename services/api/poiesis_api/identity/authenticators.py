@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from cachetools import TLRUCache
+from cachetools import LRUCache, TTLCache
 
 from poiesis_api.config import Administrators, Auth, Basic, ConfigError, Oidc
-from poiesis_api.errors import IdentityUnavailable, InsufficientScope, NotAuthenticated
+from poiesis_api.errors import InsufficientScope, LimitReached, NotAuthenticated
 from poiesis_api.identity import claims as bearer
 from poiesis_api.identity import credentials, tokens
 from poiesis_api.identity.caller import ANONYMOUS, Caller, is_administrator
@@ -28,18 +28,21 @@ logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
-_KNOWN_SECONDS = 300.0  # after which a password that was right is hashed again
-_WRONG_SECONDS = 10.0
-_PASSWORDS = 10_000  # that are remembered
+_WRONG_SECONDS = 10.0  # for which an invalid password is remembered
+_PASSWORDS = 10_000  # of each kind that are remembered
 _HASHES = 2  # at once: they take a processor each
-_WAITING = 100
+_OF_ONE_USER = 2  # passwords that are checked or wait; all names that do not exist are one user
+_RETRY_SECONDS = 1.0
 
 
 class Authenticator(Protocol):
     """Tells who asks."""
 
     async def caller(self, authorization: Sequence[str]) -> Caller:
-        """By all Authorization headers. Raise NotAuthenticated, NotAllowed or IdentityUnavailable."""
+        """By all Authorization headers.
+
+        Raise NotAuthenticated, NotAllowed, LimitReached or IdentityUnavailable.
+        """
 
 
 class NoAuthenticator:
@@ -59,26 +62,28 @@ class BasicAuthenticator:
         self._stamp = self._file_stamp()
         self._users = self._read_users()
         self._key = secrets.token_bytes(32)  # of this process: what is remembered is no use elsewhere
-        self._remembered: TLRUCache[bytes, bool] = TLRUCache(
-            _PASSWORDS,
-            ttu=lambda _, right, now: now + (_KNOWN_SECONDS if right else _WRONG_SECONDS),
-            timer=clock,
-        )
+        # Apart, so that no flood of invalid passwords can push out valid ones. The key contains the hash in
+        # the file: a valid password stays so until that changes.
+        self._valid: LRUCache[bytes, bool] = LRUCache(_PASSWORDS)
+        self._invalid: TTLCache[bytes, bool] = TTLCache(_PASSWORDS, _WRONG_SECONDS, timer=clock)
         self._hashing = asyncio.Semaphore(_HASHES)
-        self._flights: Flights[bytes, bool] = Flights("password", most=_WAITING)
+        self._flights: dict[str | None, Flights[bytes, bool]] = {}  # by user; None: all that do not exist
 
     async def caller(self, authorization: Sequence[str]) -> Caller:
-        """Raise NotAuthenticated, or IdentityUnavailable while too many unknown passwords come in."""
+        """Raise NotAuthenticated, or LimitReached while other passwords of the same user are checked."""
         given = credentials.password(authorization)
         self._follow_the_file()
         hashed = self._users.get(given.user, NOBODY)
         key = hmac.digest(self._key, b"\0".join((hashed, given.password.encode())), "sha256")
-        right = self._remembered.get(key)
+        right = self._valid.get(key) or (False if key in self._invalid else None)
         if right is None:
+            user = given.user if given.user in self._users else None
+            flights = self._flights.setdefault(user, Flights("password", most=_OF_ONE_USER))
             try:
-                right = await self._flights.run(key, lambda: self._check(key, given.password, hashed))
+                right = await flights.run(key, lambda: self._check(key, given.password, hashed))
             except TooManyFlights as error:
-                raise IdentityUnavailable("too many passwords to check at once; try again") from error
+                sentence = "too many unverified passwords of this user at once; try again"
+                raise LimitReached(sentence, _RETRY_SECONDS) from error
         if not right or given.user not in self._users:
             why = f"wrong user name or password: {given.user[:100]!r}"
             raise NotAuthenticated("wrong user name or password", credentials.BASIC_CHALLENGE, why)
@@ -87,12 +92,15 @@ class BasicAuthenticator:
 
     async def close(self) -> None:
         """End what is under way."""
-        await self._flights.close()
+        await asyncio.gather(*(flights.close() for flights in self._flights.values()))
 
     async def _check(self, key: bytes, password: str, hashed: bytes) -> bool:
         async with self._hashing:
             right = await asyncio.to_thread(is_password, password, hashed)
-        self._remembered[key] = right
+        if right:
+            self._valid[key] = True
+        else:
+            self._invalid[key] = True
         return right
 
     def _follow_the_file(self) -> None:
@@ -103,6 +111,7 @@ class BasicAuthenticator:
                 return
             self._stamp = stamp
             self._users = self._read_users()
+            self._flights = {user: some for user, some in self._flights.items() if some.is_busy}
         except ConfigError as error:
             logger.error("users stay as they were", extra={"error": str(error)})  # noqa: TRY400
         else:

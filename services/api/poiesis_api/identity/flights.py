@@ -36,6 +36,11 @@ class Flights(Generic[Key, Result]):
             task.add_done_callback(lambda done: self._landed(key, done))
         return task
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any work is under way."""
+        return bool(self._tasks)
+
     def is_under_way(self, key: Key) -> bool:
         """Whether `run` would join others."""
         return key in self._tasks
