@@ -66,7 +66,7 @@ _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
 _RELEASES = ("first", "second", "third", "queued", "users")
 _SCOPES = {  # by words of their names, tests that have something for themselves, one after the other
     "the cluster of two nodes": ("where_nodes_fail",),
-    "the second release": ("test_postgres.py", "test_outages.py"),
+    "the second release": ("test_postgres.py", "test_outages.py", "test_bounds_"),
     "the third release": ("test_controller.py", "test_submission.py"),
     "the queue": ("where_kueue_admits",),
     "the release with users": ("test_identity_",),

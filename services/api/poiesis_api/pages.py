@@ -1,7 +1,7 @@
 """Bodies of reads, in parts: a list of tasks as it is read from Postgres, and one large task."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -21,7 +21,7 @@ PART_BYTES = 1024 * 1024  # after which a part of a page ends
 
 async def task_page(
     pool: Pool, outgoing: Outgoing, caller: Caller, query: ListQuery, page_bytes: int
-) -> AsyncIterator[Part]:
+) -> AsyncGenerator[Part, None]:
     """A ListTasksResponse. It ends at `page_size` tasks or at `page_bytes`, and the next page begins there.
 
     Where Postgres fails in the middle it ends, too: the client gets the error from the next page.
@@ -78,7 +78,7 @@ class _Page:
 
 async def large_task(
     pool: Pool, outgoing: Outgoing, caller: Caller, task_id: UUID, view: View
-) -> AsyncIterator[Part]:
+) -> AsyncGenerator[Part, None]:
     """One document. Raise TaskNotFound, StorageUnavailable or ServerBusy."""
     async with outgoing.turn(caller.name):
         pieces = await tasks_db.read_large_task(pool, caller, task_id, view)

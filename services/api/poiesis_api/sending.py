@@ -202,7 +202,7 @@ async def send(request: web.Request, outgoing: Outgoing, parts: AsyncIterator[Pa
         return web.Response(body=b"".join(first.pieces), content_type=JSON)
     response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: JSON})
     if first.last:
-        response.content_length = first.size
+        response.headers[hdrs.CONTENT_LENGTH] = str(first.size)
     with outgoing.response(request) as sending:
         try:
             await sending.write_all(request, response, first, parts)

@@ -1,0 +1,123 @@
+"""As an operator I have a full disk, sessions that vanish and few connections, and the service continues."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from poiesis_e2e.documents import assert_ended, sh
+from poiesis_e2e.kube import Kube
+from poiesis_e2e.pressure import reading, restarts
+from poiesis_e2e.tes_client import Document, TesClient, TesRefused
+from poiesis_e2e.waiting import eventually
+from poiesis_lab.images import Images
+
+pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
+
+_SMALL = "/dev/shm/poiesis"  # the Pod's own memory, 64 MB
+_TABLES = ("task", "executor", "system_log")
+_HELD = "FROM pg_stat_activity WHERE application_name = 'vanished'"
+
+
+@asynccontextmanager
+async def _full_disk(kube: Kube) -> AsyncIterator[None]:
+    """The tables that a create writes lie on a file system without free space."""
+    (pod,) = await kube.of_component("pods", "postgres")
+
+    async def shell(script: str) -> str:
+        return await kube.run("exec", pod["metadata"]["name"], "--", "sh", "-c", script)
+
+    await shell(f"mkdir -p -m 700 {_SMALL} && (chown postgres {_SMALL} || true)")
+    await kube.sql(f"CREATE TABLESPACE small LOCATION '{_SMALL}'")
+    try:
+        for table in _TABLES:
+            await kube.sql(f"ALTER TABLE {table} SET TABLESPACE small")
+        await shell("head -c 100M /dev/zero > /dev/shm/fill || true")
+        yield
+    finally:
+        await shell("rm -f /dev/shm/fill")
+        for table in _TABLES:
+            await kube.sql(f"ALTER TABLE {table} SET TABLESPACE pg_default")
+        await kube.sql("DROP TABLESPACE small")
+
+
+async def test_a_full_disk_refuses_creates_and_answers_reads(
+    second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    before = await restarts(second_kube)
+    large: Document = {
+        "name": "full",
+        "description": "".join(map(str, range(20_000))),
+        "executors": [sh(images.busybox, "true")],
+    }
+    async with reading(second_client) as reads, _full_disk(second_kube):
+
+        async def refused() -> bool:
+            try:
+                await second_client.create(large)
+            except TesRefused as refusal:
+                return (refusal.status, "no free disk space" in refusal.body) == (503, True)
+            return False
+
+        await eventually(refused, "a create that finds no space")
+        root = urlsplit(second_client.base)._replace(path="/readyz").geturl()
+
+        async def noted() -> bool:
+            async with aiohttp.ClientSession() as http, http.get(root) as answer:
+                assert answer.status == 200
+                return "no free disk space" in await answer.text()
+
+        await eventually(noted, "a note in /readyz", seconds=30)
+
+    assert reads.errors == []
+    assert await restarts(second_kube) == before
+    assert_ended(await second_client.run({"executors": [sh(images.busybox, "true")]}), "COMPLETE")
+
+
+async def test_a_client_that_vanishes_with_the_lock_of_the_queue_stops_it_for_a_minute_at_most(
+    second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    (pod,) = await second_kube.of_component("pods", "postgres")
+    session = "psql --username=poiesis_api --dbname=poiesis --no-psqlrc -q"
+    words = "SET application_name = 'vanished'; BEGIN; SELECT FROM claim_turn FOR UPDATE;"
+    command = f'(echo "{words}"; sleep 600) | {session}'
+    holder = asyncio.create_task(second_kube.run("exec", pod["metadata"]["name"], "--", "sh", "-c", command))
+    try:
+
+        async def holds() -> str:
+            return await second_kube.sql(f"SELECT pid {_HELD} AND state = 'idle in transaction'")
+
+        await eventually(holds, "a session that holds the lock")
+        task = await second_client.run({"executors": [sh(images.busybox, "true")]}, timeout=150)
+    finally:
+        await second_kube.sql(f"SELECT pg_terminate_backend(pid) {_HELD}")
+        holder.cancel()
+        await asyncio.wait({holder})
+
+    assert_ended(task, "COMPLETE")
+
+
+async def test_chatty_tasks_share_few_connections(
+    second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    limit = await second_kube.sql("SELECT rolconnlimit FROM pg_roles WHERE rolname = 'poiesis_recorder'")
+    await second_kube.sql("ALTER ROLE poiesis_recorder CONNECTION LIMIT 3")
+    document: Document = {"executors": [sh(images.busybox, "while :; do date; sleep 0.1; done")]}
+    tasks: list[str] = []
+    try:
+        async with reading(second_client) as reads:
+            tasks = [await second_client.create(document) for _ in range(12)]
+
+            async def all_run() -> bool:
+                return all([(await second_client.get(one))["state"] == "RUNNING" for one in tasks])
+
+            await eventually(all_run, "twelve tasks that are shown as they are", seconds=180)
+    finally:
+        await second_kube.sql(f"ALTER ROLE poiesis_recorder CONNECTION LIMIT {limit}")
+        await asyncio.gather(*(second_client.cancel(one) for one in tasks))
+
+    assert reads.errors == []
+    assert max(reads.seconds) < 5

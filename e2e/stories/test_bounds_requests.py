@@ -1,0 +1,62 @@
+"""As an operator I see clients that send far too much at once, and the api stays up for all others."""
+
+import asyncio
+import gzip
+import json
+
+import aiohttp
+import pytest
+
+from poiesis_e2e.documents import assert_ended, sh
+from poiesis_e2e.kube import Kube
+from poiesis_e2e.pressure import reading, restarts
+from poiesis_e2e.tes_client import TesClient
+from poiesis_lab.images import Images
+
+pytestmark = pytest.mark.e2e
+
+_MOST = 8_300_000
+_EXECUTOR = '{"image": "busybox", "command": ["true"]}'
+_VARIABLES = ",".join(f'"{number:x}": ""' for number in range(925))
+_BODIES = {
+    "env": json.dumps({"executors": []})[:-2]
+    + ",".join([f'{{"image": "b", "command": ["c"], "env": {{{_VARIABLES}}}}}'] * 700)
+    + "]}",
+    "nested": f'{{"executors": [{_EXECUTOR}], "x": [' + "[[]]," * (_MOST // 5) + "1]}",
+    "NaN": f'{{"executors": [{_EXECUTOR}], "y": "NaN", "x": [' + "[]," * (_MOST // 3) + "1]}",
+}
+
+
+@pytest.mark.parametrize("kind", _BODIES)
+async def test_large_requests_at_once_end_no_api(
+    kind: str, second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    body = gzip.compress(_BODIES[kind].encode())
+    before = await restarts(second_kube)
+    timeout = aiohttp.ClientTimeout(total=120)
+    async with reading(second_client) as reads, aiohttp.ClientSession(timeout=timeout) as http:
+
+        async def send() -> int:
+            headers = {"Content-Encoding": "gzip"}
+            async with http.post(f"{second_client.base}/tasks", data=body, headers=headers) as answer:
+                return answer.status
+
+        statuses = await asyncio.gather(*(send() for _ in range(12)))
+
+    assert set(statuses) <= {400, 503}
+    assert 400 in statuses
+    assert reads.errors == []
+    assert max(reads.seconds) < 5
+    assert await restarts(second_kube) == before
+    assert_ended(await second_client.run({"executors": [sh(images.busybox, "true")]}), "COMPLETE")
+
+
+async def test_ten_thousand_inputs_are_accepted(second_client: TesClient, images: Images) -> None:
+    task_id = await second_client.create(
+        {
+            "executors": [sh(images.busybox, "true")],
+            "inputs": [{"path": f"/in/{number}", "url": f"s3://none/{number}"} for number in range(10_000)],
+        }
+    )
+    assert len((await second_client.get(task_id, "FULL"))["inputs"]) == 10_000
+    await second_client.cancel(task_id)
