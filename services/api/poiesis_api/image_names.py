@@ -25,7 +25,7 @@ def problem(reference: str) -> str | None:
         return f"the digest {digest!r} is not sha256:<64 hexadecimal digits> or alike"
     host, repository = _split(named)
     path, colon, tag = repository.partition(":")
-    if host is not None and not _HOST.fullmatch(host):
+    if host is not None and not _HOST.fullmatch(host) and not _PATH.fullmatch(host):
         return f"{host!r} is not a registry's host"
     if colon and not _TAG.fullmatch(tag):
         return f"{tag!r} is not a tag"
@@ -33,7 +33,10 @@ def problem(reference: str) -> str | None:
 
 
 def _split(named: str) -> tuple[str | None, str]:
-    """The registry's host, if there is one: with a dot, a port or capitals, or `localhost`."""
+    """The registry's host, if there is one: with a dot, a port or capitals, or `localhost`.
+
+    Runtimes parse one with underscores as a part of the repository, and then use it as the host all the same.
+    """
     first, slash, rest = named.partition("/")
     is_host = "." in first or ":" in first or first == "localhost" or first != first.lower()
     return (first, rest) if slash and is_host else (None, named)

@@ -116,7 +116,12 @@ names = st.text(
 ).filter(lambda name: name not in {".", ".."})
 kinds = st.sampled_from(["FILE", "DIRECTORY"])
 urls = st.builds("s3://bucket/{}".format, text)
-gigabytes = st.floats(0, 1e9, exclude_min=True) | st.integers(1, 10**9)
+file_urls = st.builds("s3://bucket/{}x".format, text)
+images = st.from_regex(
+    r"([a-z0-9]{1,9}\.example(:[0-9]{1,5})?/)?[a-z0-9]{1,9}([._/-][a-z0-9]{1,9}){0,3}(:[A-Z0-9_][a-z.-]{0,9})?",
+    fullmatch=True,
+)
+gigabytes = st.floats(0, 4096, exclude_min=True) | st.integers(1, 4096)
 
 
 def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -137,7 +142,7 @@ executors = st.builds(
     lambda needed, optional: needed | optional,
     st.fixed_dictionaries(
         {
-            "image": st.from_regex(r"[!-~]+", fullmatch=True),
+            "image": images,
             "command": st.builds(lambda program, rest: [program, *rest], text.filter(bool), st.lists(text)),
         }
     ),
@@ -161,14 +166,14 @@ inputs = st.builds(
 )
 outputs = st.builds(
     lambda target, optional: target | optional,
-    st.fixed_dictionaries({"path": names, "url": urls}, optional={"type": kinds})
+    st.fixed_dictionaries({"path": names, "url": file_urls}, optional={"type": kinds})
     | st.fixed_dictionaries(
         {"path": names.map("{}*".format), "url": urls, "path_prefix": st.just("/outputs/")}
     ),
     some(**labels),
 )
 resources = some(
-    cpu_cores=st.integers(1, 2**31 - 1),
+    cpu_cores=st.integers(1, 256),
     preemptible=st.booleans(),
     ram_gb=gigabytes,
     disk_gb=gigabytes,
