@@ -89,7 +89,7 @@ def workspace() -> Iterator[Path]:
 @contextmanager
 def lock(name: str = "lab") -> Iterator[None]:
     """One process at a time; the same thread may enter again."""
-    depths: dict[str, int] = _held.__dict__.setdefault("depths", {})
+    depths = _depths()
     if depths.get(name, 0):
         depths[name] += 1
         try:
@@ -104,6 +104,29 @@ def lock(name: str = "lab") -> Iterator[None]:
             yield
         finally:
             depths[name] = 0
+
+
+def held() -> frozenset[str]:
+    """Return the names of the locks that this thread holds."""
+    return frozenset(name for name, depth in _depths().items() if depth)
+
+
+@contextmanager
+def holding(names: frozenset[str]) -> Iterator[None]:
+    """Let this thread act as the one that holds the locks `names` and waits for it."""
+    depths = _depths()
+    for name in names:
+        depths[name] = depths.get(name, 0) + 1
+    try:
+        yield
+    finally:
+        for name in names:
+            depths[name] -= 1
+
+
+def _depths() -> dict[str, int]:
+    depths: dict[str, int] = _held.__dict__.setdefault("depths", {})
+    return depths
 
 
 def read_state(name: str) -> dict[str, object]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_kind import KindCluster
 
-from poiesis_lab import binaries, cache, daemon, docker, images, node, ownership, prune, teardown, versions
+from poiesis_lab import binaries, cache, docker, images, node, ownership, prepare, prune, teardown, versions
 from poiesis_lab.errors import LabError
 from poiesis_lab.shell import run, say, step, succeeds, wait_until
 
@@ -298,8 +298,8 @@ def up(kubeconfig: Path | None = None, spec: ClusterSpec = ONE_NODE) -> Cluster:
     if kubeconfig is not None:
         with cache.lock():
             return _adopt(kubeconfig)
+    prepare.prepare()
     with cache.lock():
-        daemon.ensure()
         ownership.take()
         binaries.link_tools()
         node.image()

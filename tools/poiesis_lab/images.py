@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache as once
 from pathlib import Path
 
@@ -18,25 +18,30 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false \\
     if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi \\
  && pip install --quiet --no-cache-dir"""
 _TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}
+_ELF_MACHINE = slice(18, 20)  # where an ELF header names the machine (elf(5), e_machine)
+_ITANIUM = (50).to_bytes(2, "little")  # no kernel and no emulator runs it any more
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Image references. Those built here have no registry, and a tag that is the hash of their recipe."""
+    """Image references. Those built here have no registry, and a tag that is the hash of their recipe.
+
+    What only stories run is missing (empty) unless it was asked for: it takes a C compiler to make.
+    """
 
     python_base: str  # Python alone where built here: no shell, no package manager
     python_build_base: str  # the same Python with pip, venv and a shell
     debian_base: str
     postgres: str
-    minio: str
     busybox: str
     busybox_nonroot: str  # USER 1000
-    noshell: str  # one static program, /tool, and nothing else
-    foreign: str  # the same for another architecture
+    noshell: str = ""  # one static program, /tool, and nothing else
+    foreign: str = ""  # the same for a machine that this is not
 
     def in_pods(self) -> list[str]:
         """Those that Pods run."""
-        return [self.postgres, self.minio, self.busybox, self.busybox_nonroot, self.noshell, self.foreign]
+        run = (self.postgres, self.busybox, self.busybox_nonroot, self.noshell, self.foreign)
+        return [reference for reference in run if reference]
 
 
 PYTHON_BASE = RootFs(
@@ -85,13 +90,15 @@ PULLED: Mapping[str, str] = {
     "python_build_base": versions.PYTHON_IMAGE,
     "debian_base": versions.DEBIAN_IMAGE,
     "postgres": versions.POSTGRES_IMAGE,
-    "minio": versions.MINIO_IMAGE,
     "busybox": versions.BUSYBOX_IMAGE,
 }
 
 
 def images() -> Images:
-    """All of them, made or pulled now if docker does not have them. Safe to call from several processes."""
+    """Those that services and clusters need, made or pulled now if docker does not have them.
+
+    Safe to call from several processes.
+    """
     with cache.lock():
         daemon.ensure()
         make = _pulled if docker.registry_answers() else _built
@@ -100,29 +107,44 @@ def images() -> Images:
         return Images(**found)
 
 
+def for_stories() -> Images:
+    """Also those that only stories run."""
+    with cache.lock():
+        found = replace(
+            images(), **remembered("_stories", lambda: {"noshell": _noshell(), "foreign": _foreign()})
+        )
+        prune.note({"noshell": found.noshell, "foreign": found.foreign})
+        return found
+
+
+def are_remembered() -> bool:
+    """Return whether `images` would return at once."""
+    return recall("_pulled" if docker.registry_answers() else "_built") is not None
+
+
 def remembered(name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:
     """The image references that `make` returned for these very files of the lab, if docker has them still."""
-    key = cache.lab_key()
+    made = recall(name)
+    if made is None:
+        made = make()
+        cache.write_state(f"images{name}", {"key": cache.lab_key(), "references": made})
+    return made
+
+
+def recall(name: str) -> dict[str, str] | None:
+    """Return what `remembered` would return without making anything."""
     known = cache.read_state(f"images{name}")
     references = known.get("references")
-    if known.get("key") == key and isinstance(references, dict):
-        made = {str(purpose): str(reference) for purpose, reference in references.items()}
-        if docker.has_images(made.values()):
-            return made
-    made = make()
-    cache.write_state(f"images{name}", {"key": key, "references": made})
-    return made
+    if known.get("key") != cache.lab_key() or not isinstance(references, dict):
+        return None
+    made = {str(purpose): str(reference) for purpose, reference in references.items()}
+    return made if docker.has_images(made.values()) else None
 
 
 def _pulled() -> Images:
     for image in dict.fromkeys(PULLED.values()):
         docker.pull(image)
-    return Images(
-        **PULLED,
-        busybox_nonroot=_nonroot(versions.BUSYBOX_IMAGE),
-        noshell=_noshell(host.architecture()),
-        foreign=_noshell(_foreign()),
-    )
+    return Images(**PULLED, busybox_nonroot=_nonroot(versions.BUSYBOX_IMAGE))
 
 
 def _built() -> Images:
@@ -132,11 +154,8 @@ def _built() -> Images:
         python_build_base=rootfs.ensure(PYTHON_BUILD_BASE),
         debian_base=rootfs.ensure(DEBIAN_BASE),
         postgres=_postgres(),
-        minio=_minio(busybox),
         busybox=busybox,
         busybox_nonroot=_nonroot(busybox),
-        noshell=_noshell(host.architecture()),
-        foreign=_noshell(_foreign()),
     )
 
 
@@ -225,16 +244,27 @@ def _nonroot(busybox: str) -> str:
     return from_dockerfile("busybox-nonroot", f"FROM {busybox}\nUSER 1000:1000\n")
 
 
-def _noshell(architecture: str) -> str:
-    return from_dockerfile(
-        "noshell" if architecture == host.architecture() else "foreign",
-        'FROM scratch\nCOPY tool /tool\nENTRYPOINT ["/tool"]\n',
-        {"tool": static_program(RECIPES / "tool.c", architecture)},
-    )
+_TOOL_ALONE = 'FROM scratch\nCOPY tool /tool\nENTRYPOINT ["/tool"]\n'
+
+
+def _noshell() -> str:
+    return from_dockerfile("noshell", _TOOL_ALONE, {"tool": static_program(RECIPES / "tool.c")})
 
 
 def _foreign() -> str:
-    return next(name for name in _TARGETS if name != host.architecture())
+    """The same program with another machine in its header, which is all that a kernel looks at."""
+    with cache.workspace() as work:
+        program = work / "tool"
+        program.write_bytes(for_itanium(static_program(RECIPES / "tool.c").read_bytes()))
+        program.chmod(0o755)
+        return from_dockerfile("foreign", _TOOL_ALONE, {"tool": program})
+
+
+def for_itanium(program: bytes) -> bytes:
+    """Return an ELF program that says it is for another machine."""
+    header = bytearray(program)
+    header[_ELF_MACHINE] = _ITANIUM
+    return bytes(header)
 
 
 def _postgres() -> str:
@@ -257,11 +287,15 @@ CMD ["postgres"]
     )
 
 
-def _minio(busybox: str) -> str:
+def minio() -> str:
+    """MinIO, next to the cluster only."""
+    if docker.registry_answers():
+        docker.pull(versions.MINIO_IMAGE)
+        return versions.MINIO_IMAGE
     return from_dockerfile(
         "minio",
         f"""\
-FROM {busybox}
+FROM {images().busybox}
 COPY --chmod=0755 minio /usr/bin/minio
 COPY --chmod=0755 entrypoint /usr/bin/docker-entrypoint.sh
 RUN mkdir -m 0777 /data
@@ -276,12 +310,9 @@ CMD ["minio"]
 
 
 @once
-def static_program(source: Path, architecture: str | None = None) -> Path:
-    """`source` (C) as a static program, for this machine unless another architecture is named.
-
-    By the C compiler of the PyPI package ziglang.
-    """
-    architecture = architecture or host.architecture()
+def static_program(source: Path) -> Path:
+    """`source` (C) as a static program, by the C compiler of the PyPI package ziglang."""
+    architecture = host.architecture()
     target = cache.directory() / "bin" / f"{source.stem}-{cache.hash_of([architecture], [source])}"
     if target.exists():
         target.touch()

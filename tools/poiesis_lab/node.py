@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 from poiesis_lab import binaries, cache, docker, images, prune, rootfs, versions
 from poiesis_lab.cache import RECIPES
@@ -42,6 +43,22 @@ def image() -> str:
     return versions.KIND_NODE_IMAGE
 
 
+def is_remembered() -> bool:
+    """Return whether `image` would return at once."""
+    return images.recall(versions.own_name("_node", versions.RELEASE)) is not None
+
+
+def root_file_systems() -> None:
+    """Make what a node image starts from."""
+    for recipe in (NODE_ROOTFS, KUBE_PROXY_ROOTFS):
+        rootfs.ensure(recipe)
+
+
+def pause_program() -> Path:
+    """Return what holds a Pod's namespaces, compiled now if need be."""
+    return images.static_program(RECIPES / "pause.c")
+
+
 def by_component(listing: str) -> Mapping[str, str]:
     """`kubeadm config images list` as component -> reference: the name without registry, path and tag."""
     references = listing.split()
@@ -68,7 +85,7 @@ def _control_plane() -> tuple[Mapping[str, str], Mapping[str, str]]:
     made["pause"] = images.from_dockerfile(
         "pause",
         'FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n',
-        {"pause": images.static_program(RECIPES / "pause.c")},
+        {"pause": pause_program()},
     )
     if unknown := wanted.keys() - made.keys():
         raise LabError(

@@ -105,7 +105,6 @@ def test_the_go_modules_pin_the_versions_of_the_version_file(release: Kubernetes
     staging = set(re.findall(r"=> \S+ v0\.(\S+)", kubernetes))
     other_patch = {"29.15"} if release.minor == "1.29" else set()  # all that the module proxy has of some
     assert staging == {release.version.removeprefix("1."), *other_patch}
-    assert f"go.etcd.io/etcd/server/v3 v{versions.ETCD}\n" in (cache.HERE / "go/etcd/go.mod").read_text()
     assert f"sigs.k8s.io/kueue v{versions.KUEUE}\n" in (cache.HERE / "go/kueue/go.mod").read_text()
 
 
