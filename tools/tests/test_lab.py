@@ -17,15 +17,15 @@ from poiesis_lab import (
     docker,
     host,
     kueue,
-    maven,
-    node,
     ownership,
+    probe,
     services,
     shell,
     teardown,
     versions,
 )
 from poiesis_lab.errors import LabError
+from poiesis_lab.offline import maven, node
 from poiesis_lab.versions import KubernetesRelease, Version
 
 STATUS = "Name:\tpython3\nCapInh:\t0000000000000000\nCapBnd:\t{}\nSeccomp:\t0\n"
@@ -201,6 +201,41 @@ def test_daemon_that_the_lab_started_is_recognized(arguments: Sequence[str], own
     assert daemon.started_by_lab("\0".join(arguments).encode() + b"\0") is own
 
 
+def test_user_who_may_not_use_docker_learns_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(docker, "answers", lambda: False)
+    monkeypatch.setattr(daemon, "SOCKET", tmp_path)
+    monkeypatch.setattr(daemon.os, "access", lambda *_: False)
+    with pytest.raises(LabError, match=r"not writable(.|\n)*usermod -aG docker"):
+        daemon.ensure()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("exit 0", "pulled from a registry"),
+        ("echo too many requests >&2; exit 1", "failed: too many requests"),
+    ],
+)
+def test_attempt_to_pull_decides_where_images_come_from(
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    words: str,
+) -> None:
+    client = own_cache / "docker"
+    client.write_text(f"#!/bin/sh\n{command}\n")
+    client.chmod(0o755)
+    monkeypatch.delenv("POIESIS_REGISTRY", raising=False)
+    monkeypatch.setattr(docker, "binary", lambda: str(client))
+    found = [docker.registry_answers.__wrapped__() for _ in range(2)]
+    assert found == [command == "exit 0"] * 2
+    assert capsys.readouterr().err.count(words) == 1
+
+
 def test_only_packages_of_missing_programs_are_installed() -> None:
     programs = {"dockerd": ("docker.io", "iptables"), "mmdebstrap": ("mmdebstrap", "iptables")}
     assert host.apt_plan(programs, lambda name: name == "dockerd") == ["mmdebstrap", "iptables"]
@@ -352,7 +387,7 @@ def test_a_file_belongs_to_an_image_if_a_copy_takes_it_or_its_directory(path: st
 
 def test_the_probe_asks_for_a_volume_only_when_told() -> None:
     kinds = [
-        [item["kind"] for item in cluster.probe_objects("probe", "busybox", volume=volume)["items"]]
+        [item["kind"] for item in probe.probe_objects("probe", "busybox", volume=volume)["items"]]
         for volume in (True, False)
     ]
     assert kinds == [["PersistentVolumeClaim", "Pod"], ["Pod"]]

@@ -1,13 +1,16 @@
 """What is built for which run, what is compiled together, and what goes side by side."""
 
+import inspect
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from poiesis_lab import binaries, cache, docker, images, node, parallel, prepare, services, shell, versions
+from poiesis_lab import binaries, cache, daemon, docker, images, registry, services, shell, versions
 from poiesis_lab.errors import LabError
+from poiesis_lab.offline import images as built_images
+from poiesis_lab.offline import node, parallel, prepare
 
 
 def test_programs_of_one_module_are_compiled_together() -> None:
@@ -80,6 +83,14 @@ def test_images_that_only_stories_run_are_left_out_of_pods_until_they_are_there(
     assert made.in_pods() == ["p", "b", "n"]
 
 
+def test_pulled_and_built_images_have_the_same_functions() -> None:
+    names = [name for name, _ in inspect.getmembers(registry, inspect.isfunction) if not name.startswith("_")]
+    assert names == ["bases", "keycloak", "kueue", "minio", "node"]
+    for name in names:
+        functions = [getattr(module, name) for module in (registry, built_images)]
+        assert functions[0].__annotations__ == functions[1].__annotations__
+
+
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is built or compiled, by name; nothing is there yet."""
@@ -116,7 +127,7 @@ def test_nothing_is_prepared_where_a_registry_answers(
     built: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
-    monkeypatch.setattr(prepare.daemon, "ensure", lambda: None)
+    monkeypatch.setattr(daemon, "ensure", lambda: None)
     monkeypatch.setattr(docker, "registry_answers", lambda: True)
     prepare.prepare(services=True, minio=True)
     assert built == []

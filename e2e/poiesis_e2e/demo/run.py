@@ -13,7 +13,7 @@ from poiesis_e2e.storage import Bucket, Endpoint, make_bucket
 from poiesis_e2e.tes_client import TERMINAL, StillWaiting, Task, TesRefused, connect
 from poiesis_lab import backends, cluster, images, services
 from poiesis_lab.cluster import Cluster
-from poiesis_lab.prepare import prepare
+from poiesis_lab.offline.prepare import prepare
 
 NAME = "poiesis"
 BUCKET = "poiesis-demo"

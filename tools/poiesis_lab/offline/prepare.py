@@ -6,8 +6,9 @@ first run. Compilers want the processors, and packages of Debian and PyPI the ne
 
 from collections.abc import Callable
 
-from poiesis_lab import binaries, cache, daemon, docker, images, node
-from poiesis_lab.parallel import run_all
+from poiesis_lab import binaries, cache, daemon, docker, images
+from poiesis_lab.offline import node
+from poiesis_lab.offline.parallel import run_all
 
 _OF_A_CLUSTER = (*binaries.KUBERNETES_PROGRAMS, "helm", "etcd", "coredns", "local-path-provisioner")
 
