@@ -5,8 +5,8 @@ from functools import cache as once
 from types import ModuleType
 
 from poiesis_lab import cache, daemon, docker, prune, registry
-from poiesis_lab.build import from_dockerfile, recall, remembered, static_program
 from poiesis_lab.cache import RECIPES
+from poiesis_lab.hashed import from_dockerfile, recall, remembered, static_program
 
 __all__ = ["Images", "for_stories", "from_dockerfile", "images", "node"]  # others import from_dockerfile here
 

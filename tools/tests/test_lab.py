@@ -207,7 +207,7 @@ def test_user_who_may_not_use_docker_learns_what_to_do(
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(docker, "answers", lambda: False)
     monkeypatch.setattr(daemon, "SOCKET", tmp_path)
-    monkeypatch.setattr(daemon.os, "access", lambda *_: False)
+    monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(LabError, match=r"not writable(.|\n)*usermod -aG docker"):
         daemon.ensure()
 

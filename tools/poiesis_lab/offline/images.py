@@ -1,8 +1,8 @@
 """The images of `poiesis_lab.registry`, built from packages."""
 
 from poiesis_lab import binaries, versions
-from poiesis_lab.build import from_dockerfile
 from poiesis_lab.cache import RECIPES
+from poiesis_lab.hashed import from_dockerfile
 from poiesis_lab.offline import maven, rootfs
 from poiesis_lab.offline.rootfs import RootFs
 

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from poiesis_lab import binaries, build, cache, docker, prune, versions
+from poiesis_lab import binaries, cache, docker, hashed, prune, versions
 from poiesis_lab.cache import RECIPES
 from poiesis_lab.errors import LabError
 from poiesis_lab.offline import images, rootfs
@@ -36,14 +36,14 @@ KUBE_PROXY_ROOTFS = RootFs(
 def image() -> str:
     """The node image's reference; made now if docker does not have it."""
     name = versions.own_name("_node", versions.RELEASE)
-    made = build.remembered(name, lambda: {"node": _built()})["node"]
+    made = hashed.remembered(name, lambda: {"node": _built()})["node"]
     prune.note({name: made})
     return made
 
 
 def is_remembered() -> bool:
     """Return whether `image` would return at once."""
-    return build.recall(versions.own_name("_node", versions.RELEASE)) is not None
+    return hashed.recall(versions.own_name("_node", versions.RELEASE)) is not None
 
 
 def root_file_systems() -> None:
@@ -54,7 +54,7 @@ def root_file_systems() -> None:
 
 def pause_program() -> Path:
     """Return what holds a Pod's namespaces, compiled now if need be."""
-    return build.static_program(RECIPES / "pause.c")
+    return hashed.static_program(RECIPES / "pause.c")
 
 
 def by_component(listing: str) -> Mapping[str, str]:
@@ -73,14 +73,14 @@ def _control_plane() -> tuple[Mapping[str, str], Mapping[str, str]]:
         name: _of_one_program(name)
         for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "coredns")
     }
-    made["kube-proxy"] = build.from_dockerfile(
+    made["kube-proxy"] = hashed.from_dockerfile(
         "kube-proxy",
         f"FROM {rootfs.ensure(KUBE_PROXY_ROOTFS)}\n"
         "COPY --chmod=0755 kube-proxy /usr/local/bin/kube-proxy\n"
         "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n",
         {"kube-proxy": binaries.compiled("kube-proxy")},
     )
-    made["pause"] = build.from_dockerfile(
+    made["pause"] = hashed.from_dockerfile(
         "pause",
         'FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n',
         {"pause": pause_program()},
@@ -95,7 +95,7 @@ def _control_plane() -> tuple[Mapping[str, str], Mapping[str, str]]:
 
 
 def _of_one_program(name: str) -> str:
-    return build.from_dockerfile(
+    return hashed.from_dockerfile(
         name,
         f"FROM scratch\nCOPY --chmod=0755 {name} /usr/local/bin/{name}\nENV PATH=/usr/local/bin\n"
         f'ENTRYPOINT ["/usr/local/bin/{name}"]\n',
