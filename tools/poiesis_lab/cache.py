@@ -87,6 +87,29 @@ def workspace() -> Iterator[Path]:
 
 
 @contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock on the file at `path`, not on one that `remove_lock` removed during the wait."""
+    while True:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_at(path, file.fileno()):
+                yield
+                return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def remove_lock(name: str) -> None:
+    """Remove the file of a lock that this thread holds; a process that waits for it makes a new file."""
+    (directory() / f"{name}.lock").unlink(missing_ok=True)
+
+
+@contextmanager
 def lock(name: str = "lab") -> Iterator[None]:
     """One process at a time; the same thread may enter again."""
     depths = _depths()
@@ -97,8 +120,7 @@ def lock(name: str = "lab") -> Iterator[None]:
         finally:
             depths[name] -= 1
         return
-    with (directory() / f"{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with _locked(directory() / f"{name}.lock"):
         depths[name] = 1
         try:
             yield

@@ -1,11 +1,13 @@
 """What the lab decides without a machine: versions, hashes, plans, names."""
 
+import fcntl
 import hashlib
 import re
 import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -180,6 +182,20 @@ def test_a_thread_may_take_the_lock_it_holds(tmp_path: Path, monkeypatch: pytest
     with cache.lock("test"):
         holder = subprocess.run(["flock", "--nonblock", str(tmp_path / "test.lock"), "true"], check=False)
     assert holder.returncode == 1
+
+
+def test_lock_is_never_held_on_a_removed_file(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, flock = own_cache / "x.lock", fcntl.flock
+
+    def removed_during_the_wait(descriptor: IO[str], operation: int) -> None:
+        flock(descriptor, operation)
+        monkeypatch.setattr("fcntl.flock", flock)
+        cache.remove_lock("x")
+
+    monkeypatch.setattr("fcntl.flock", removed_during_the_wait)
+    with cache.lock("x"):
+        other = subprocess.run(["flock", "--nonblock", str(file), "true"], check=False)
+    assert other.returncode == 1
 
 
 @pytest.mark.parametrize(
