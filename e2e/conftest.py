@@ -237,7 +237,14 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 @pytest.fixture(scope="session")
 def images(cluster: Cluster) -> Images:
     """The images that stories run; the cluster has them."""
-    return lab_images.images()
+
+    def make() -> dict[str, Any]:
+        made = lab_images.for_stories()
+        if not cluster.external:
+            cluster.load([made.noshell, made.foreign])
+        return asdict(made)
+
+    return Images(**once("images", make))
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,7 @@ def start_minio(
         )
 
     with _lock():
-        found = _start(name, images.images().minio, 9000, make)
+        found = _start(name, images.minio(), 9000, make)
         minio = S3(**vars(found), access_key=access_key, secret_key=secret_key)
         wait_until(lambda: _get(f"{minio.url}/minio/health/ready") == 200, "MinIO", seconds=_READY_S)
         return minio

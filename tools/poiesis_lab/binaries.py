@@ -7,7 +7,7 @@ were made.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as once
 from pathlib import Path
@@ -18,6 +18,7 @@ from poiesis_lab.shell import run, say, step, succeeds
 from poiesis_lab.versions import Version
 
 _GO = cache.HERE / "go"
+_NO_DWARF = "all=-dwarf=false"
 _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 
 
@@ -26,7 +27,9 @@ class GoProgram:
     """A main package. `module` is the directory of a go.mod that pins it; without one, `package@version` is
     installed.
 
-    `go install` refuses a module whose go.mod replaces others, hence the modules of our own.
+    `go install` refuses a module whose go.mod replaces others, hence the modules of our own. Programs of one
+    module that have the same flags are compiled together: what they share is compiled once, and one is linked
+    while others are compiled. `alone` excludes one from that.
     """
 
     name: str
@@ -35,6 +38,24 @@ class GoProgram:
     module: Path | None = None
     ldflags: str = "-s -w"
     tags: tuple[str, ...] = ()
+    alone: bool = False
+
+    @property
+    def file(self) -> str:
+        """The name that the Go toolchain gives it: the package's last part that is not a version."""
+        parts = [part for part in self.package.split("/") if not re.fullmatch(r"v\d+", part)]
+        return parts[-1]
+
+    @property
+    def flags(self) -> list[str]:
+        """Without debugging data, which nothing here reads and which takes time to write."""
+        return [
+            "-trimpath",
+            f"-tags={','.join(self.tags)}",
+            f"-gcflags={_NO_DWARF}",
+            "-ldflags",
+            self.ldflags,
+        ]
 
     def key(self) -> str:
         files = cache.files_under(self.module) if self.module else []
@@ -42,15 +63,15 @@ class GoProgram:
         return cache.hash_of(facts, files)
 
 
-def _kubernetes_ldflags() -> str:
+def _kubernetes_ldflags(release: str) -> str:
     """What a release build of Kubernetes stamps into its programs: kubeadm and kind read it."""
-    version = Version.parse(versions.KUBERNETES)
+    version = Version.parse(release)
     stamp = {
-        "gitVersion": f"v{versions.KUBERNETES}",
+        "gitVersion": f"v{release}",
         "gitMajor": str(version.major),
         "gitMinor": str(version.minor),
         "gitTreeState": "clean",
-        "gitCommit": f"v{versions.KUBERNETES}",
+        "gitCommit": f"v{release}",
         "buildDate": "1970-01-01T00:00:00Z",
     }
     flags = [f"-X {package}.{name}={value}" for package in _VERSION_PACKAGES for name, value in stamp.items()]
@@ -63,8 +84,19 @@ def _kubernetes(name: str) -> GoProgram:
         package=f"k8s.io/kubernetes/cmd/{name}",
         version=versions.KUBERNETES,
         module=_GO / versions.RELEASE.module,
-        ldflags=_kubernetes_ldflags(),
+        ldflags=_kubernetes_ldflags(versions.KUBERNETES),
         tags=versions.RELEASE.tags,
+    )
+
+
+def _next_to_kubernetes(name: str, package: str, version: str) -> GoProgram:
+    """A program that shares most packages with the default Kubernetes, whichever runs."""
+    return GoProgram(
+        name=name,
+        package=package,
+        version=version,
+        module=_GO / "kubernetes",
+        ldflags=_kubernetes_ldflags(versions.RELEASES[versions.DEFAULT_KUBERNETES].version),
     )
 
 
@@ -83,15 +115,15 @@ PROGRAMS: Mapping[str, GoProgram] = {
     for program in (
         *(_kubernetes(name) for name in KUBERNETES_PROGRAMS),
         GoProgram(name="kind", package="sigs.k8s.io/kind", version=f"v{versions.KIND}"),
-        GoProgram(name="helm", package="helm.sh/helm/v3/cmd/helm", version=f"v{versions.HELM}"),
-        GoProgram(
-            name="etcd", package="go.etcd.io/etcd/server/v3", version=versions.ETCD, module=_GO / "etcd"
-        ),
-        GoProgram(name="coredns", package="github.com/coredns/coredns", version=f"v{versions.COREDNS}"),
+        _next_to_kubernetes("helm", "helm.sh/helm/v3/cmd/helm", f"v{versions.HELM}"),
+        _next_to_kubernetes("etcd", "go.etcd.io/etcd/server/v3", versions.ETCD),
+        _next_to_kubernetes("coredns", "./coredns", f"v{versions.COREDNS}"),
         GoProgram(
             name="local-path-provisioner",
             package="github.com/rancher/local-path-provisioner",
             version=f"v{versions.LOCAL_PATH_PROVISIONER}",
+            module=_GO / "kubernetes",
+            alone=True,  # it spells the path of a package of the others with a capital, which Go refuses
         ),
         GoProgram(
             name="kueue",
@@ -117,24 +149,47 @@ def go() -> str:
 
 def compiled(name: str) -> Path:
     """The program `name`, compiled now if it is not in the cache; static, so it needs no base image."""
-    program = PROGRAMS[name]
-    target = cache.directory() / "bin" / f"{name}-{program.key()}"
-    if target.exists():
-        target.touch()  # `prune` removes what was not used for long
-        return target
-    with cache.lock(), step(f"compile {name} {program.version}"), cache.aside(target) as path:
-        env = {"CGO_ENABLED": "0"}
-        flags = ["-trimpath", f"-tags={','.join(program.tags)}", "-ldflags", program.ldflags]
-        if program.module is not None:
-            run([go(), "build", "-C", program.module, *flags, "-o", path, program.package], env=env)
+    return compile_all([name])[name]
+
+
+def compile_all(names: Iterable[str]) -> dict[str, Path]:
+    """Programs by name, compiled now if they are not in the cache: those of one module together."""
+    programs = [PROGRAMS[name] for name in names]
+    for group in groups(program for program in programs if not _target(program).exists()):
+        with cache.lock():
+            _compile([program for program in group if not _target(program).exists()])
+    for program in programs:
+        _target(program).touch()  # `prune` removes what was not used for long
+    return {program.name: _target(program) for program in programs}
+
+
+def _target(program: GoProgram) -> Path:
+    return cache.directory() / "bin" / f"{program.name}-{program.key()}"
+
+
+def groups(programs: Iterable[GoProgram]) -> list[list[GoProgram]]:
+    """Return the programs that one `go build` makes together."""
+    found: dict[object, list[GoProgram]] = {}
+    for program in programs:
+        together = program.module is not None and not program.alone
+        found.setdefault((program.module, *program.flags) if together else program.name, []).append(program)
+    return list(found.values())
+
+
+def _compile(programs: Sequence[GoProgram]) -> None:
+    if not programs:
+        return
+    first, env = programs[0], {"CGO_ENABLED": "0"}
+    with step(f"compile {', '.join(program.name for program in programs)}"), cache.workspace() as work:
+        if first.module is not None:
+            packages = [program.package for program in programs]
+            run([go(), "build", "-C", first.module, *first.flags, "-o", f"{work}/", *packages], env=env)
         else:
-            run(
-                [go(), "install", *flags, f"{program.package}@{program.version}"],
-                env={**env, "GOBIN": str(path.parent)},
-                cwd=path.parent,
-            )
-            (path.parent / program.package.rsplit("/", 1)[-1]).rename(path)
-    return target
+            target = f"{first.package}@{first.version}"
+            run([go(), "install", *first.flags, target], env={**env, "GOBIN": str(work)}, cwd=work)
+        for program in programs:
+            with cache.aside(_target(program)) as path:
+                (work / program.file).rename(path)
 
 
 def module_directory(module: str, version: str) -> Path:
@@ -172,8 +227,7 @@ def helm() -> Path:
 
 def _tool(name: str, command: list[str], suits: Callable[[Version], bool]) -> Path:
     """Ours if already made (the exact version), else one on the PATH, else ours, made now."""
-    ours = cache.directory() / "bin" / f"{name}-{PROGRAMS[name].key()}"
-    found = None if ours.exists() else _on_path(name, command, suits)
+    found = None if _target(PROGRAMS[name]).exists() else _on_path(name, command, suits)
     return found or compiled(name)
 
 

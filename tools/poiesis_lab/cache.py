@@ -87,9 +87,32 @@ def workspace() -> Iterator[Path]:
 
 
 @contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock on the file at `path`, not on one that `remove_lock` removed during the wait."""
+    while True:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_at(path, file.fileno()):
+                yield
+                return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def remove_lock(name: str) -> None:
+    """Remove the file of a lock that this thread holds; a process that waits for it makes a new file."""
+    (directory() / f"{name}.lock").unlink(missing_ok=True)
+
+
+@contextmanager
 def lock(name: str = "lab") -> Iterator[None]:
     """One process at a time; the same thread may enter again."""
-    depths: dict[str, int] = _held.__dict__.setdefault("depths", {})
+    depths = _depths()
     if depths.get(name, 0):
         depths[name] += 1
         try:
@@ -97,13 +120,35 @@ def lock(name: str = "lab") -> Iterator[None]:
         finally:
             depths[name] -= 1
         return
-    with (directory() / f"{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with _locked(directory() / f"{name}.lock"):
         depths[name] = 1
         try:
             yield
         finally:
             depths[name] = 0
+
+
+def held() -> frozenset[str]:
+    """Return the names of the locks that this thread holds."""
+    return frozenset(name for name, depth in _depths().items() if depth)
+
+
+@contextmanager
+def holding(names: frozenset[str]) -> Iterator[None]:
+    """Let this thread act as the one that holds the locks `names` and waits for it."""
+    depths = _depths()
+    for name in names:
+        depths[name] = depths.get(name, 0) + 1
+    try:
+        yield
+    finally:
+        for name in names:
+            depths[name] -= 1
+
+
+def _depths() -> dict[str, int]:
+    depths: dict[str, int] = _held.__dict__.setdefault("depths", {})
+    return depths
 
 
 def read_state(name: str) -> dict[str, object]:

@@ -1,157 +1,28 @@
 """Kubernetes clusters: kind's, made here, or one that exists already and is named by its kubeconfig.
 
+`up` is `docker pull` (`registry.py`), `kind create cluster` and a Pod that proves it (`probe.py`).
+
 The lab has two of its own: ONE_NODE, which `up` brings up by itself, and TWO_NODES, made for the stories in
 which a node fails. Their names are those of this checkout (`ownership.py`).
 """
 
 import contextlib
-import json
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_kind import KindCluster
 
-from poiesis_lab import binaries, cache, daemon, docker, images, node, ownership, prune, teardown, versions
+from poiesis_lab import binaries, cache, docker, images, ownership, probe, prune, registry, teardown
 from poiesis_lab.errors import LabError
-from poiesis_lab.shell import run, say, step, succeeds, wait_until
+from poiesis_lab.offline.prepare import prepare
+from poiesis_lab.shell import run, say, step
+from poiesis_lab.specs import ONE_NODE, SPECS, TWO_NODES, ClusterSpec
+
+__all__ = ["NETWORK", "ONE_NODE", "TWO_NODES", "Cluster", "ClusterSpec", "clear", "current", "up"]
 
 NETWORK = "kind"
 LABEL = ownership.LABEL
-
-_API_ANSWERS_S = 20
-_PROBE_POD_S = 40
-_FIRST_PROBE_POD_S = 90  # in a new cluster, which still starts
-
-_ONE_NODE = """\
-kind: Cluster
-apiVersion: kind.x-k8s.io/v1alpha4
-nodes:
-  - role: control-plane
-kubeadmConfigPatches:
-  - |
-    kind: KubeletConfiguration
-    maxPods: 200
-    serializeImagePulls: false
-    volumeStatsAggPeriod: 15s
-"""
-
-# A node that says nothing for 12 s is lost, and 10 s later its Pods are deleted. With one control plane there
-# is nobody to elect: its parts wait for an API server that is away instead of ending and backing off.
-_TWO_NODES = """\
-kind: Cluster
-apiVersion: kind.x-k8s.io/v1alpha4
-nodes:
-  - role: control-plane
-    kubeadmConfigPatches:
-      - |
-        kind: InitConfiguration
-        nodeRegistration:
-          taints: []
-  - role: worker
-kubeadmConfigPatches:
-  - |
-    kind: ClusterConfiguration
-    apiServer:
-      extraArgs:
-        default-not-ready-toleration-seconds: "10"
-        default-unreachable-toleration-seconds: "10"
-    controllerManager:
-      extraArgs:
-        leader-elect: "false"
-        node-monitor-period: 2s
-        node-monitor-grace-period: 12s
-    scheduler:
-      extraArgs:
-        leader-elect: "false"
-  - |
-    kind: KubeletConfiguration
-    maxPods: 200
-    serializeImagePulls: false
-    nodeLeaseDurationSeconds: 8
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterSpec:
-    """A cluster that the lab makes: what its name ends with, and kind's configuration of it."""
-
-    config: str
-    release: versions.KubernetesRelease = versions.RELEASE
-    suffix: str = ""
-    workers: int = 0  # as many as the configuration has
-    shareable: bool = False  # with a checkout whose files are the same
-
-    @property
-    def owned(self) -> ownership.Owned:
-        """The name of this checkout, or the one that it borrows."""
-        return ownership.current() if self.shareable else ownership.own()
-
-    @property
-    def name(self) -> str:
-        """kind's name for it."""
-        return versions.own_name(f"{self.owned.name}{self.suffix}", self.release)
-
-    @property
-    def control_plane(self) -> str:
-        """The container that is the first node."""
-        return f"{self.name}-control-plane"
-
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """The containers that are its nodes, as kind names them."""
-        numbers = ("" if number == 1 else str(number) for number in range(1, self.workers + 1))
-        return self.control_plane, *(f"{self.name}-worker{number}" for number in numbers)
-
-    @property
-    def state(self) -> str:
-        """The name under which the cache records how it was made."""
-        return f"cluster{self._files}"
-
-    @property
-    def lock(self) -> str:
-        """Held while it is made. Other clusters can be made, and images built, at the same time."""
-        return f"cluster{self._files}"
-
-    @property
-    def kubeconfig(self) -> Path:
-        """Where its kubeconfig is written."""
-        return cache.directory() / f"kubeconfig{self._files}"
-
-    @property
-    def kind_file(self) -> Path:
-        """Where its configuration is written for kind."""
-        return cache.directory() / f"kind{self._files}.yaml"
-
-    @property
-    def _files(self) -> str:
-        return versions.own_name(f"{self.owned.suffix}{self.suffix}", self.release)
-
-
-def _specs(release: versions.KubernetesRelease) -> tuple[ClusterSpec, ClusterSpec]:
-    """One node, two nodes: of one Kubernetes, beside those of another."""
-    more = _of_release(release)
-    return (
-        ClusterSpec(config=_ONE_NODE + more, release=release, shareable=True),
-        ClusterSpec(config=_TWO_NODES + more, release=release, suffix="-nodes", workers=1),
-    )
-
-
-def _of_release(release: versions.KubernetesRelease) -> str:
-    """What this Kubernetes needs beside: first the rest of the KubeletConfiguration."""
-    kubelet = "".join(f"    {name}: {json.dumps(value)}\n" for name, value in release.kubelet.items())
-    if release.policies == "v1":
-        return kubelet
-    return f"""\
-{kubelet}featureGates: {{ValidatingAdmissionPolicy: true}}
-runtimeConfig: {{admissionregistration.k8s.io/{release.policies}: "true"}}
-"""
-
-
-ONE_NODE, TWO_NODES = _specs(versions.RELEASE)
-_SPECS = (ONE_NODE, TWO_NODES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +62,11 @@ class Cluster:
             with step(f"load {len(missing)} images into the cluster"):
                 run([binaries.kind(), "load", "docker-image", "--name", self.spec.name, *missing])
 
+    def proves_itself(self, *, new: bool = False) -> bool:
+        """Whether its API answers and it runs a Pod."""
+        image = registry.BASES["busybox"] if self.external else images.images().busybox
+        return probe.works(self.kubectl, image, new=new)
+
     def objects(self) -> str:
         """Return the objects that may name an image, as JSON."""
         kinds = "deployments,statefulsets,daemonsets,jobs,cronjobs,pods,configmaps"
@@ -202,80 +78,6 @@ class Cluster:
             raise LabError("address() is of the lab's own clusters; use `kubectl port-forward` with this one")
         form = f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}'
         return docker.docker("container", "inspect", "--format", form, self.spec.control_plane)
-
-    def proves_itself(self, *, new: bool = False) -> bool:
-        """Whether the API answers, and a Pod ends well that uses cluster DNS and, if new, a volume."""
-        try:
-            self._await_api()
-            self._run_probe(volume=new, seconds=_FIRST_PROBE_POD_S if new else _PROBE_POD_S)
-        except LabError as error:
-            say(f"lab: the cluster does not work: {error}")
-            return False
-        return True
-
-    def _await_api(self) -> None:
-        def ready() -> bool:
-            kubectl: list[str | Path] = [self.kubectl_path, "--kubeconfig", self.kubeconfig]
-            return succeeds([*kubectl, "--request-timeout=3s", "get", "--raw", "/readyz"])
-
-        wait_until(ready, "an answer from the API server", seconds=_API_ANSWERS_S)
-
-    def _run_probe(self, *, volume: bool, seconds: float) -> None:
-        """Needs the `default` ServiceAccount, scheduling, the image, the network and CoreDNS; or storage."""
-        name = f"lab-probe-{time.time_ns():x}"
-        objects = probe_objects(name, self._probe_image(), volume=volume)
-        self.kubectl("apply", "-f", "-", input_text=json.dumps(objects))
-        try:
-            wait_until(
-                lambda: self._phase(name) in ("Succeeded", "Failed"),
-                f"the end of Pod {name}",
-                seconds=seconds,
-                hint=lambda: self.kubectl("describe", "pod", name),
-            )
-            if self._phase(name) == "Failed":
-                raise LabError(f"Pod {name} failed: {self.kubectl('logs', name)}")
-        finally:
-            self.kubectl("delete", "pod,pvc", "-l", f"lab-probe={name}", "--wait=false")
-
-    def _phase(self, pod: str) -> str:
-        return self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}")
-
-    def _probe_image(self) -> str:
-        return images.PULLED["busybox"] if self.external else images.images().busybox
-
-
-def probe_objects(name: str, image: str, *, volume: bool) -> dict[str, Any]:
-    """A Pod that ends well when cluster DNS knows the API server; with a default volume, or none."""
-    script = "until nslookup kubernetes.default.svc.cluster.local.; do sleep 0.2; done; touch /data/file"
-    metadata = {"name": name, "labels": {"lab-probe": name}}
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": metadata,
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
-    }
-    data = {"persistentVolumeClaim": {"claimName": name}} if volume else {"emptyDir": {}}
-    container = {
-        "name": "probe",
-        "image": image,
-        "command": ["sh", "-c", script],
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-    }
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": metadata,
-        "spec": {
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0,
-            "activeDeadlineSeconds": _FIRST_PROBE_POD_S,
-            "automountServiceAccountToken": False,
-            "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
-            "containers": [container],
-            "volumes": [{"name": "data", **data}],
-        },
-    }
-    return {"apiVersion": "v1", "kind": "List", "items": [claim, pod] if volume else [pod]}
 
 
 def in_containerd(reference: str) -> str:
@@ -298,11 +100,11 @@ def up(kubeconfig: Path | None = None, spec: ClusterSpec = ONE_NODE) -> Cluster:
     if kubeconfig is not None:
         with cache.lock():
             return _adopt(kubeconfig)
+    prepare()
     with cache.lock():
-        daemon.ensure()
         ownership.take()
         binaries.link_tools()
-        node.image()
+        images.node()
         in_pods = _in_pods(spec)
     cluster = _running(spec)
     if cluster is None and spec.owned.borrowed:
@@ -373,7 +175,7 @@ def _addons(spec: ClusterSpec) -> list[str]:
     """Manifests beyond kind's own: the node image built here has the network of one node only."""
     if not spec.workers or docker.registry_answers():
         return []
-    return [(cache.RECIPES / "pod-network.yaml").read_text().replace("@IMAGE@", images.built_busybox())]
+    return [(cache.RECIPES / "pod-network.yaml").read_text().replace("@IMAGE@", images.images().busybox)]
 
 
 def _in_pods(spec: ClusterSpec) -> list[str]:
@@ -385,7 +187,7 @@ def _reusable(spec: ClusterSpec) -> Cluster | None:
     """The running cluster if it is what would be made now and works; else it is removed, unless borrowed."""
     if not exists(spec):
         return None
-    wanted, state = _recipe(spec, node.image()), cache.read_state(spec.state)
+    wanted, state = _recipe(spec, images.node()), cache.read_state(spec.state)
     if {name: state.get(name) for name in wanted} != wanted or not spec.kubeconfig.exists():
         say(f"lab: the running cluster {spec.name} was made otherwise than it would be now")
     elif not _runs(spec):
@@ -422,7 +224,7 @@ def _is_running(facts: dict[str, object] | None) -> bool:
 
 
 def _create(spec: ClusterSpec) -> Cluster:
-    image = node.image()
+    image = images.node()
     in_pods = _in_pods(spec)
     _delete_cluster(spec)
     cluster = _own(spec)
@@ -475,7 +277,7 @@ def clear() -> None:
 
     `teardown.down` removes everything.
     """
-    for spec in _SPECS:
+    for spec in SPECS:
         if not spec.owned.borrowed:
             remove(spec)
     owned = ownership.current()
@@ -495,7 +297,7 @@ def status() -> str:
     if not docker.answers():
         return "\n".join([*lines, "docker      no daemon answers"])
     lines.append(f"docker      {docker.docker('version', '--format', '{{.Server.Version}}')} answers")
-    made = [spec for spec in _SPECS if exists(spec)]
+    made = [spec for spec in SPECS if exists(spec)]
     for spec in made:
         runs, image = "running" if _runs(spec) else "stopped", cache.read_state(spec.state).get("image", "?")
         lines.append(f"kind        {spec.name}: {runs}, {image}")

@@ -33,6 +33,12 @@ def _start() -> None:
         raise LabError(
             f"no docker daemon answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: start it, or unset it"
         )
+    if SOCKET.exists() and not os.access(SOCKET, os.W_OK):
+        raise LabError(
+            f"docker runs, and this user may not use it ({SOCKET} is not writable).\n"
+            "Add the user to the group docker (`sudo usermod -aG docker $USER`, then log in again),"
+            " or set DOCKER_HOST to a daemon of your own."
+        )
     running = _live_pid(PID_FILE, "dockerd")
     if running is not None:
         wait_until(docker.answers, f"an answer from dockerd (process {running})", seconds=30)

@@ -140,14 +140,15 @@ def registry_answers() -> bool:
     asked_at = known.get("asked_at")
     if isinstance(asked_at, int | float) and 0 <= time.time() - asked_at < _REGISTRY_ANSWER_KEPT_S:
         return known.get("answers") is True
-    found = _pull_answers()
-    cache.write_state("registry", {"asked_at": time.time(), "answers": found})
-    where = "pulled from a registry" if found else "built from packages: no image registry answers"
-    say(f"lab: images are {where} (POIESIS_REGISTRY=yes|no overrides; asked again in a day)")
-    return found
+    refusal = _why_not_pulled()
+    cache.write_state("registry", {"asked_at": time.time(), "answers": refusal is None})
+    where = "pulled from a registry" if refusal is None else f"built from packages: {refusal}"
+    say(f"lab: images are {where} (POIESIS_REGISTRY=yes|no overrides; tried again in a day)")
+    return refusal is None
 
 
-def _pull_answers() -> bool:
+def _why_not_pulled() -> str | None:
+    """Return the reason if an image cannot be pulled, else None."""
     try:
         done = subprocess.run(
             [binary(), "pull", "--quiet", BUSYBOX_IMAGE],
@@ -157,5 +158,6 @@ def _pull_answers() -> bool:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        return f"`docker pull {BUSYBOX_IMAGE}` took more than {_REGISTRY_PROBE_S} s"
+    words = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+    return None if done.returncode == 0 else f"`docker pull {BUSYBOX_IMAGE}` failed: {words[-1]}"

@@ -4,20 +4,11 @@ Where an image registry answers, Keycloak's own image is what it is made from, e
 of Debian.
 """
 
-from poiesis_lab import docker, images, maven, rootfs, versions
-from poiesis_lab.rootfs import RootFs
+from poiesis_lab import images
 
 _HOME = "/opt/keycloak"
 PORT = 8080
 ADMINISTRATOR, PASSWORD = "admin", "lab-password"
-
-_JAVA_ROOTFS = RootFs(
-    name="java",
-    suite=versions.DEBIAN,
-    variant="minbase",
-    packages=(f"openjdk-{versions.JAVA}-jre-headless", "ca-certificates"),
-    customize_hooks=("slim.sh",),
-)
 
 
 def image() -> str:
@@ -29,7 +20,7 @@ def image() -> str:
     return images.from_dockerfile(
         "keycloak",
         f"""\
-FROM {_distribution()}
+FROM {images.source().keycloak()}
 ENV KC_DB=dev-file KC_CACHE=local KC_HTTP_ENABLED=true KC_HOSTNAME_STRICT=false \\
     JAVA_OPTS_KC_HEAP="-Xms64m -Xmx384m" JAVA_OPTS_GC=-XX:+UseSerialGC \\
     JAVA_OPTS_APPEND=-XX:TieredStopAtLevel=1
@@ -40,26 +31,4 @@ EXPOSE {PORT}
 ENTRYPOINT ["{_HOME}/bin/kc.sh"]
 CMD ["start", "--optimized"]
 """,
-    )
-
-
-def _distribution() -> str:
-    if docker.registry_answers():
-        docker.pull(versions.KEYCLOAK_IMAGE)
-        return versions.KEYCLOAK_IMAGE
-    archive = maven.artifact(
-        "org.keycloak", "keycloak-quarkus-dist", versions.KEYCLOAK, "zip", versions.KEYCLOAK_SHA256
-    )
-    return images.from_dockerfile(
-        "keycloak-distribution",
-        f"""\
-FROM {rootfs.ensure(images.PYTHON_BUILD_BASE)} AS unpacked
-COPY keycloak.zip /
-RUN python3 -m zipfile -e /keycloak.zip / && mv /keycloak-{versions.KEYCLOAK} {_HOME} \\
- && chmod +x {_HOME}/bin/*.sh && mkdir {_HOME}/data && chown -R 1000:0 {_HOME}
-FROM {rootfs.ensure(_JAVA_ROOTFS)}
-COPY --from=unpacked {_HOME} {_HOME}
-USER 1000:0
-""",
-        {"keycloak.zip": archive},
     )

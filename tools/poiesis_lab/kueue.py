@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from poiesis_lab import binaries, cache, docker, images, ownership, versions
+from poiesis_lab import binaries, cache, images, ownership, versions
 from poiesis_lab.cluster import Cluster
 from poiesis_lab.errors import LabError
 from poiesis_lab.shell import step, wait_until
@@ -31,14 +31,8 @@ _RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory"
 
 def image() -> str:
     """The manager's image; pulled or built now if docker does not have it."""
-    if docker.registry_answers():
-        docker.pull(versions.KUEUE_IMAGE)
-        return versions.KUEUE_IMAGE
-    return images.from_dockerfile(
-        "kueue",
-        'FROM scratch\nCOPY --chmod=0755 manager /manager\nUSER 65532:65532\nENTRYPOINT ["/manager"]\n',
-        {"manager": binaries.compiled("kueue")},
-    )
+    found: str = images.source().kueue()
+    return found
 
 
 def install(cluster: Cluster, user: str) -> None:

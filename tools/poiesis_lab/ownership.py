@@ -286,3 +286,8 @@ def forget(name: str) -> None:
     """Remove the record of an owner; a process of it that lives keeps its mark."""
     with cache.lock(_LOCK):
         (_marks(name) / "checkout").unlink(missing_ok=True)
+        for path in _marks(name).glob("*.use"):
+            if not _is_locked(path):
+                path.unlink()
+        if _marks(name).is_dir() and not any(_marks(name).iterdir()):
+            _marks(name).rmdir()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,34 +16,47 @@ from poiesis_lab.errors import LabError
 _TAIL_LINES = 25
 
 
-_unfinished: list[str] = []  # the step whose line is printed without its end, if there is one
+_unfinished: list[object] = []  # the step whose line is printed without its end, if there is one
+_terminal = threading.Lock()  # steps of several threads take turns
 
 
 def say(text: str) -> None:
     """Progress goes to stderr; stdout is for answers."""
+    with _terminal:
+        _end_line()
+        print(text, file=sys.stderr, flush=True)
+
+
+def _end_line() -> None:
     if _unfinished:
         print(file=sys.stderr)
         _unfinished.clear()
-    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Print `name`, and how long the block took, on one line if nothing else is said meanwhile."""
-    started = time.monotonic()
-    print(f"  {name} ...", end="", file=sys.stderr, flush=True)
-    _unfinished.append(name)
+    started, this = time.monotonic(), object()
+    with _terminal:
+        _end_line()
+        print(f"  {name} ...", end="", file=sys.stderr, flush=True)
+        _unfinished.append(this)
     try:
         yield
     except BaseException:
-        _end_step(name, f"failed after {time.monotonic() - started:.1f} s")
+        _end_step(name, this, f"failed after {time.monotonic() - started:.1f} s")
         raise
-    _end_step(name, f"{time.monotonic() - started:.1f} s")
+    _end_step(name, this, f"{time.monotonic() - started:.1f} s")
 
 
-def _end_step(name: str, outcome: str) -> None:
-    print(f" {outcome}" if _unfinished else f"  {name}: {outcome}", file=sys.stderr, flush=True)
-    _unfinished.clear()
+def _end_step(name: str, this: object, outcome: str) -> None:
+    with _terminal:
+        if _unfinished == [this]:
+            _unfinished.clear()
+            print(f" {outcome}", file=sys.stderr, flush=True)
+        else:
+            _end_line()
+            print(f"  {name}: {outcome}", file=sys.stderr, flush=True)
 
 
 class CommandFailed(LabError):

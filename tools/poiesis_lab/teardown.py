@@ -63,7 +63,11 @@ def _remove(name: str) -> None:
             for path in (f"kubeconfig{suffix}", f"kind{suffix}.yaml"):
                 (cache.directory() / path).unlink(missing_ok=True)
             shutil.rmtree(cache.directory() / f"e2e{suffix}", ignore_errors=True)
+            cache.remove_lock(f"cluster{suffix}")
         ownership.forget(name)
+    for kind in ("backends", "kueue"):
+        with cache.lock(f"{kind}{owned.suffix}"):
+            cache.remove_lock(f"{kind}{owned.suffix}")
 
 
 def suffixes(owned: Owned) -> Iterator[str]:

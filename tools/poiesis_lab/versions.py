@@ -89,11 +89,11 @@ RELEASE = chosen(os.environ)
 KUBERNETES = RELEASE.version
 KIND = RELEASE.kind
 KIND_NODE_IMAGE = RELEASE.image
-ETCD = "3.6.5"  # also in go/etcd/go.mod; a test compares the two
-COREDNS = "1.12.1"
+ETCD = "3.6.5"  # this and the next two, and HELM, also in go/kubernetes/go.mod; a test compares them
+COREDNS = "1.12.4"
 LOCAL_PATH_PROVISIONER = "0.0.30"
 KUEUE = "0.14.8"  # also in go/kueue/go.mod
-HELM = "3.21.4"
+HELM = "3.19.5"  # of the same Kubernetes libraries as the cluster, which are compiled once
 MINIO = (
     "v0.0.0-20260212201848-7aac2a2c5b7c"  # a Go pseudo-version: MinIO's releases are not semantic versions
 )

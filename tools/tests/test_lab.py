@@ -1,11 +1,13 @@
 """What the lab decides without a machine: versions, hashes, plans, names."""
 
+import fcntl
 import hashlib
 import re
 import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -17,15 +19,15 @@ from poiesis_lab import (
     docker,
     host,
     kueue,
-    maven,
-    node,
     ownership,
+    probe,
     services,
     shell,
     teardown,
     versions,
 )
 from poiesis_lab.errors import LabError
+from poiesis_lab.offline import maven, node
 from poiesis_lab.versions import KubernetesRelease, Version
 
 STATUS = "Name:\tpython3\nCapInh:\t0000000000000000\nCapBnd:\t{}\nSeccomp:\t0\n"
@@ -105,7 +107,6 @@ def test_the_go_modules_pin_the_versions_of_the_version_file(release: Kubernetes
     staging = set(re.findall(r"=> \S+ v0\.(\S+)", kubernetes))
     other_patch = {"29.15"} if release.minor == "1.29" else set()  # all that the module proxy has of some
     assert staging == {release.version.removeprefix("1."), *other_patch}
-    assert f"go.etcd.io/etcd/server/v3 v{versions.ETCD}\n" in (cache.HERE / "go/etcd/go.mod").read_text()
     assert f"sigs.k8s.io/kueue v{versions.KUEUE}\n" in (cache.HERE / "go/kueue/go.mod").read_text()
 
 
@@ -183,6 +184,20 @@ def test_a_thread_may_take_the_lock_it_holds(tmp_path: Path, monkeypatch: pytest
     assert holder.returncode == 1
 
 
+def test_lock_is_never_held_on_a_removed_file(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, flock = own_cache / "x.lock", fcntl.flock
+
+    def removed_during_the_wait(descriptor: IO[str], operation: int) -> None:
+        flock(descriptor, operation)
+        monkeypatch.setattr("fcntl.flock", flock)
+        cache.remove_lock("x")
+
+    monkeypatch.setattr("fcntl.flock", removed_during_the_wait)
+    with cache.lock("x"):
+        other = subprocess.run(["flock", "--nonblock", str(file), "true"], check=False)
+    assert other.returncode == 1
+
+
 @pytest.mark.parametrize(
     ("mask", "missing"), [("000001ffffffffff", False), ("000001fffeffffff", True), ("00000000a80425fb", True)]
 )
@@ -200,6 +215,41 @@ def test_a_missing_capability_is_seen_in_the_bounding_set(mask: str, missing: bo
 )
 def test_daemon_that_the_lab_started_is_recognized(arguments: Sequence[str], own: bool) -> None:
     assert daemon.started_by_lab("\0".join(arguments).encode() + b"\0") is own
+
+
+def test_user_who_may_not_use_docker_learns_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(docker, "answers", lambda: False)
+    monkeypatch.setattr(daemon, "SOCKET", tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(LabError, match=r"not writable(.|\n)*usermod -aG docker"):
+        daemon.ensure()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("exit 0", "pulled from a registry"),
+        ("echo too many requests >&2; exit 1", "failed: too many requests"),
+    ],
+)
+def test_attempt_to_pull_decides_where_images_come_from(
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    words: str,
+) -> None:
+    client = own_cache / "docker"
+    client.write_text(f"#!/bin/sh\n{command}\n")
+    client.chmod(0o755)
+    monkeypatch.delenv("POIESIS_REGISTRY", raising=False)
+    monkeypatch.setattr(docker, "binary", lambda: str(client))
+    found = [docker.registry_answers.__wrapped__() for _ in range(2)]
+    assert found == [command == "exit 0"] * 2
+    assert capsys.readouterr().err.count(words) == 1
 
 
 def test_only_packages_of_missing_programs_are_installed() -> None:
@@ -353,7 +403,7 @@ def test_a_file_belongs_to_an_image_if_a_copy_takes_it_or_its_directory(path: st
 
 def test_the_probe_asks_for_a_volume_only_when_told() -> None:
     kinds = [
-        [item["kind"] for item in cluster.probe_objects("probe", "busybox", volume=volume)["items"]]
+        [item["kind"] for item in probe.probe_objects("probe", "busybox", volume=volume)["items"]]
         for volume in (True, False)
     ]
     assert kinds == [["PersistentVolumeClaim", "Pod"], ["Pod"]]

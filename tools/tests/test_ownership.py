@@ -210,6 +210,8 @@ def test_names_of_removed_checkouts_are_cleared_away(
     assert removed == ["poiesis-control-plane", "poiesis-minio"]
     assert cache.read_state("cluster") == {}
     assert ownership.abandoned() == []
+    assert not (cache.directory() / "owners/poiesis").exists()
+    assert {path.name for path in cache.directory().glob("*.lock")} == {"owners.lock"}
 
 
 MOUNTS = """\

@@ -13,6 +13,7 @@ from poiesis_e2e.storage import Bucket, Endpoint, make_bucket
 from poiesis_e2e.tes_client import TERMINAL, StillWaiting, Task, TesRefused, connect
 from poiesis_lab import backends, cluster, images, services
 from poiesis_lab.cluster import Cluster
+from poiesis_lab.offline.prepare import prepare
 
 NAME = "poiesis"
 BUCKET = "poiesis-demo"
@@ -55,6 +56,7 @@ def set_up() -> Stage:
     """Cluster, images, object storage, file server, data, chart."""
     show.heading("Everything a task needs")
     with show.step("a Kubernetes cluster (minutes the first time, seconds later)"):
+        prepare(services=True, minio=True)
         running = cluster.up()
     with show.step("the images of Poiesis and of the demo's tools"):
         built = services.build_and_load()

@@ -1,12 +1,14 @@
-"""The image of a kind node: kind's where a registry answers, else one made of Debian and Go packages."""
+"""The image of a kind node, made of Debian and Go packages."""
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
-from poiesis_lab import binaries, cache, docker, images, prune, rootfs, versions
+from poiesis_lab import binaries, cache, docker, hashed, prune, versions
 from poiesis_lab.cache import RECIPES
 from poiesis_lab.errors import LabError
-from poiesis_lab.rootfs import RootFs
+from poiesis_lab.offline import images, rootfs
+from poiesis_lab.offline.rootfs import RootFs
 from poiesis_lab.shell import run, step
 
 _FILES = RECIPES / "node"
@@ -32,14 +34,27 @@ KUBE_PROXY_ROOTFS = RootFs(
 
 
 def image() -> str:
-    """The node image's reference; made or pulled now if docker does not have it."""
-    if not docker.registry_answers():
-        name = versions.own_name("_node", versions.RELEASE)
-        made = images.remembered(name, lambda: {"node": _built()})["node"]
-        prune.note({name: made})
-        return made
-    docker.pull(versions.KIND_NODE_IMAGE)
-    return versions.KIND_NODE_IMAGE
+    """The node image's reference; made now if docker does not have it."""
+    name = versions.own_name("_node", versions.RELEASE)
+    made = hashed.remembered(name, lambda: {"node": _built()})["node"]
+    prune.note({name: made})
+    return made
+
+
+def is_remembered() -> bool:
+    """Return whether `image` would return at once."""
+    return hashed.recall(versions.own_name("_node", versions.RELEASE)) is not None
+
+
+def root_file_systems() -> None:
+    """Make what a node image starts from."""
+    for recipe in (NODE_ROOTFS, KUBE_PROXY_ROOTFS):
+        rootfs.ensure(recipe)
+
+
+def pause_program() -> Path:
+    """Return what holds a Pod's namespaces, compiled now if need be."""
+    return hashed.static_program(RECIPES / "pause.c")
 
 
 def by_component(listing: str) -> Mapping[str, str]:
@@ -58,17 +73,17 @@ def _control_plane() -> tuple[Mapping[str, str], Mapping[str, str]]:
         name: _of_one_program(name)
         for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "coredns")
     }
-    made["kube-proxy"] = images.from_dockerfile(
+    made["kube-proxy"] = hashed.from_dockerfile(
         "kube-proxy",
         f"FROM {rootfs.ensure(KUBE_PROXY_ROOTFS)}\n"
         "COPY --chmod=0755 kube-proxy /usr/local/bin/kube-proxy\n"
         "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n",
         {"kube-proxy": binaries.compiled("kube-proxy")},
     )
-    made["pause"] = images.from_dockerfile(
+    made["pause"] = hashed.from_dockerfile(
         "pause",
         'FROM scratch\nCOPY pause /pause\nUSER 65535:65535\nENTRYPOINT ["/pause"]\n',
-        {"pause": images.static_program(RECIPES / "pause.c")},
+        {"pause": pause_program()},
     )
     if unknown := wanted.keys() - made.keys():
         raise LabError(
@@ -80,7 +95,7 @@ def _control_plane() -> tuple[Mapping[str, str], Mapping[str, str]]:
 
 
 def _of_one_program(name: str) -> str:
-    return images.from_dockerfile(
+    return hashed.from_dockerfile(
         name,
         f"FROM scratch\nCOPY --chmod=0755 {name} /usr/local/bin/{name}\nENV PATH=/usr/local/bin\n"
         f'ENTRYPOINT ["/usr/local/bin/{name}"]\n',
@@ -93,7 +108,7 @@ def _built() -> str:
     base = rootfs.ensure(NODE_ROOTFS)
     control_plane, made = _control_plane()
     provisioner = _of_one_program("local-path-provisioner")
-    busybox = images.built_busybox()
+    busybox = images.busybox()
     carried = [*control_plane.values(), provisioner, busybox]
     programs = [binaries.PROGRAMS[name].key() for name in ("kubelet", "kubeadm", "kubectl", "kind")]
     facts = [base, *sorted(made.values()), *sorted(carried), *programs]

@@ -1,0 +1,135 @@
+"""The lab's two clusters: their names and files, and kind's configuration of them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from poiesis_lab import cache, ownership, versions
+
+_ONE_NODE = """\
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+nodes:
+  - role: control-plane
+kubeadmConfigPatches:
+  - |
+    kind: KubeletConfiguration
+    maxPods: 200
+    serializeImagePulls: false
+    volumeStatsAggPeriod: 15s
+"""
+
+# A node that says nothing for 12 s is lost, and 10 s later its Pods are deleted. With one control plane there
+# is nobody to elect: its parts wait for an API server that is away instead of ending and backing off.
+_TWO_NODES = """\
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+nodes:
+  - role: control-plane
+    kubeadmConfigPatches:
+      - |
+        kind: InitConfiguration
+        nodeRegistration:
+          taints: []
+  - role: worker
+kubeadmConfigPatches:
+  - |
+    kind: ClusterConfiguration
+    apiServer:
+      extraArgs:
+        default-not-ready-toleration-seconds: "10"
+        default-unreachable-toleration-seconds: "10"
+    controllerManager:
+      extraArgs:
+        leader-elect: "false"
+        node-monitor-period: 2s
+        node-monitor-grace-period: 12s
+    scheduler:
+      extraArgs:
+        leader-elect: "false"
+  - |
+    kind: KubeletConfiguration
+    maxPods: 200
+    serializeImagePulls: false
+    nodeLeaseDurationSeconds: 8
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSpec:
+    """A cluster that the lab makes: what its name ends with, and kind's configuration of it."""
+
+    config: str
+    release: versions.KubernetesRelease = versions.RELEASE
+    suffix: str = ""
+    workers: int = 0  # as many as the configuration has
+    shareable: bool = False  # with a checkout whose files are the same
+
+    @property
+    def owned(self) -> ownership.Owned:
+        """The name of this checkout, or the one that it borrows."""
+        return ownership.current() if self.shareable else ownership.own()
+
+    @property
+    def name(self) -> str:
+        """kind's name for it."""
+        return versions.own_name(f"{self.owned.name}{self.suffix}", self.release)
+
+    @property
+    def control_plane(self) -> str:
+        """The container that is the first node."""
+        return f"{self.name}-control-plane"
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The containers that are its nodes, as kind names them."""
+        numbers = ("" if number == 1 else str(number) for number in range(1, self.workers + 1))
+        return self.control_plane, *(f"{self.name}-worker{number}" for number in numbers)
+
+    @property
+    def state(self) -> str:
+        """The name under which the cache records how it was made."""
+        return f"cluster{self._files}"
+
+    @property
+    def lock(self) -> str:
+        """Held while it is made. Other clusters can be made, and images built, at the same time."""
+        return f"cluster{self._files}"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Where its kubeconfig is written."""
+        return cache.directory() / f"kubeconfig{self._files}"
+
+    @property
+    def kind_file(self) -> Path:
+        """Where its configuration is written for kind."""
+        return cache.directory() / f"kind{self._files}.yaml"
+
+    @property
+    def _files(self) -> str:
+        return versions.own_name(f"{self.owned.suffix}{self.suffix}", self.release)
+
+
+def _specs(release: versions.KubernetesRelease) -> tuple[ClusterSpec, ClusterSpec]:
+    """One node, two nodes: of one Kubernetes, beside those of another."""
+    more = _of_release(release)
+    return (
+        ClusterSpec(config=_ONE_NODE + more, release=release, shareable=True),
+        ClusterSpec(config=_TWO_NODES + more, release=release, suffix="-nodes", workers=1),
+    )
+
+
+def _of_release(release: versions.KubernetesRelease) -> str:
+    """What this Kubernetes needs beside: first the rest of the KubeletConfiguration."""
+    kubelet = "".join(f"    {name}: {json.dumps(value)}\n" for name, value in release.kubelet.items())
+    if release.policies == "v1":
+        return kubelet
+    return f"""\
+{kubelet}featureGates: {{ValidatingAdmissionPolicy: true}}
+runtimeConfig: {{admissionregistration.k8s.io/{release.policies}: "true"}}
+"""
+
+
+ONE_NODE, TWO_NODES = _specs(versions.RELEASE)
+SPECS = (ONE_NODE, TWO_NODES)
