@@ -24,6 +24,7 @@ from poiesis_e2e.failures.mutation import Edit, Mutation, Verdict, edited, edits
 from poiesis_e2e.failures.mutations import MUTATIONS
 from poiesis_e2e.failures.verdict import rows_of
 from poiesis_lab import binaries, cache
+from poiesis_lab import cluster as lab_cluster
 from poiesis_tools.workspace import members
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -149,6 +150,7 @@ def main(arguments: Sequence[str]) -> int:
                 if given.dry_run:
                     print(diff(mutation))
         return 0
+    lab_cluster.up()  # the copies are checkouts of their own: they borrow it
     counts: Counter[Verdict] = Counter()
     for number, group in enumerate(groups, 1):
         print(f"── {number} of {len(groups)}: {', '.join(mutation.name for mutation in group)}", flush=True)
