@@ -28,14 +28,6 @@ def command(*arguments):
     return {"image": "busybox", "command": ["sh", *arguments]}
 
 
-def refusal(config, request):
-    try:
-        checked(config, request)
-    except InvalidTask as error:
-        return str(error)
-    return None
-
-
 LONG = "x" * (STRING_BYTES - 1)
 
 TOO_LONG = [
@@ -120,11 +112,9 @@ def test_the_operator_sets_both_limits(config):
         checked(small, task(command("x" * 60_000)))
 
 
-def test_many_input_directories_run_or_are_refused_with_a_number(config):
-    assert refusal(config, task(inputs=directories(100))) is None
-    for count in (1200, 3500):
-        words = refusal(config, task(inputs=directories(count)))
-        assert words is None or re.search(r" \d+(, of which|;? .*bytes).* at most \d+", words)
+@pytest.mark.parametrize("count", [1200, 3500, 10_000])
+def test_as_many_input_directories_as_are_documented_are_accepted(config, count):
+    checked(config, task(inputs=directories(count)))
 
 
 @pytest.mark.parametrize("more", [{"command": ["x" * 500]}, {"env": {"A": "b"}}, {"stdout": "/a/b"}])
@@ -137,7 +127,7 @@ def test_what_is_added_to_a_task_counts(config, more):
 
 
 def test_what_every_executor_would_have_is_not_made_for_all(config):
-    paths = [f"/directory/{number}" for number in range(5000)]
+    paths = [f"/directory-{number}" for number in range(2000)]
     start = time.process_time()
     with pytest.raises(InvalidTask, match=r"its Pod has about \d+ bytes"):
         checked(config, task(*executors(100), volumes=paths))
