@@ -161,6 +161,18 @@ def test_special_files_are_left_out(found, root: Path, monkeypatch: pytest.Monke
     assert found("/out/dir/fifo") == [Note("/out/dir/fifo is a FIFO; left out")]
 
 
+def test_a_link_out_of_the_volume_is_sent_if_its_target_was_copied_there(found, root: Path):
+    """The helper copies what an executor's link leads to to the same path in the volume."""
+    (root / "out/outside").symlink_to("/tmp/real")
+    assert found("/out/outside", "s3://b/o")[-1] == Note(
+        "/out/outside was left out: the symbolic link /out/outside leads to /tmp/real, which is not among "
+        "the files here"
+    )
+    (root / "tmp").mkdir()
+    (root / "tmp/real").write_text("data")
+    assert found("/out/outside", "s3://b/o") == [Found("/out/outside", f"{root}/tmp/real", "s3://b/o")]
+
+
 def test_links_are_sent_as_what_they_lead_to_or_not_at_all(found, root: Path):
     (root / "link").symlink_to("/out/dir")
     (root / "out/dir/in").symlink_to("/out/file")

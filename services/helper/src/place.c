@@ -229,7 +229,7 @@ static bool collect_links(const char *path)
 static bool collect_matches(const char *pattern)
 {
     glob_t found;
-    bool all = true;
+    bool all = collect_links(pattern); /* a file may have the very name of the pattern */
     if (glob(pattern, GLOB_NOSORT, NULL, &found) == 0) {
         for (size_t i = 0; i < found.gl_pathc; i++)
             all = collect_links(found.gl_pathv[i]) && all;

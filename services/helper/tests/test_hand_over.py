@@ -201,6 +201,13 @@ def test_what_links_in_outputs_lead_to_is_copied_into_the_volume(container, task
     assert not task.at(real / "hop").is_symlink()
 
 
+def test_a_link_may_have_the_name_of_a_pattern(container, task, tmp_path):
+    out, real = tmp_path / "out", tmp_path / "real"
+    script = f"mkdir {out}; echo data > {real}; ln -s {real} '{out}/sample[1].txt'"
+    assert container.sh(script, options=task.options(f"s{out}", f"w{out}/sample[1].txt")).code == 0
+    assert task.at(real).read_text() == "data\n"
+
+
 def test_links_that_are_no_outputs_are_left_alone(container, task, tmp_path):
     out = tmp_path / "out"
     target = tmp_path / "real"

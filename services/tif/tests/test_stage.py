@@ -329,3 +329,23 @@ def test_a_hostile_listing_cannot_leave_the_mount(tmp_path: Path):
         with pytest.raises(Permanent, match="cannot be staged"):
             stager.stage(Stored(target, S3Url("b", "d"), Kind.DIRECTORY))
     assert [path.name for path in tmp_path.iterdir()] == ["progress.jsonl"]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_inputs_that_cover_a_path_the_deeper_one_wins(
+    stage, root: Path, s3: S3Config, admin: Any, bucket: str, order: int
+):
+    names = ("one/dos/only", "one/dos/same", "one/top", "two/same", "top")
+    put(admin, bucket, **{name: name for name in names})
+    inputs = [
+        ("/d/dos", "DIRECTORY", f"s3://{bucket}/two"),
+        ("/d", "DIRECTORY", f"s3://{bucket}/one"),
+        ("/d/top", "FILE", f"s3://{bucket}/top"),
+    ]
+    assert stage(*inputs[::order], s3=s3).code == 0
+    assert {name: text for name, text in tree(root).items() if text is not None} == {
+        "d/dos/only": b"one/dos/only",
+        "d/dos/same": b"two/same",
+        "d/top": b"top",
+    }
