@@ -215,7 +215,7 @@ DOCUMENT = {
 }
 REQUEST = f"json_strip_nulls(json_build_object({_request_fields(full=True)}))::text"
 
-PIECE_BYTES = 32 * 1024
+PIECE_BYTES = 8 * 1024
 
 
 def in_pieces(documents: str) -> str:

@@ -671,7 +671,10 @@ async def test_health_and_readiness(client, services):
     assert (await client.get("/healthz")).status == 200
 
 
-async def test_a_database_that_cannot_be_written_is_a_note_and_reads_go_on(client, services, postgres_dsn):
+async def test_a_database_that_cannot_be_written_is_a_note_and_reads_go_on(
+    client, services, postgres_dsn, monkeypatch
+):
+    monkeypatch.setattr("poiesis_api.handlers.LOOK_SECONDS", 0)
     task_id = await create(client)
     name = postgres_dsn.rsplit("/", 1)[1]
     admin = await asyncpg.connect(postgres_dsn)
@@ -690,6 +693,20 @@ async def test_a_database_that_cannot_be_written_is_a_note_and_reads_go_on(clien
     await services.pool.expire_connections()
     await create(client)
     assert await (await client.get("/readyz")).json() == {"status": "ready"}
+
+
+async def test_many_probes_look_at_postgres_once(client, monkeypatch):
+    looks, real = [], tasks_db.look
+
+    async def counted(pool):
+        looks.append(pool)
+        return await real(pool)
+
+    monkeypatch.setattr(tasks_db, "look", counted)
+    monkeypatch.setattr("poiesis_api.handlers.LOOK_SECONDS", 60)
+    answers = await asyncio.gather(*(client.get("/readyz") for _ in range(20)))
+    assert [one.status for one in answers] == [200] * 20
+    assert len(looks) == 1
 
 
 async def test_a_full_disk_and_a_queue_that_stands_still_are_notes(client, services, monkeypatch):
