@@ -59,13 +59,13 @@ async def test_an_executor_sees_no_token_and_no_credential(
 
 
 def _secrets(objects: list[Object]) -> dict[str, bytes]:
-    """What the namespace's Secrets hold, by name; helm's own records are no credential."""
+    """What the namespace's Secrets hold, by name, without helm's records and lists of paths."""
     return {
         f"{one['metadata']['name']}/{key}": base64.b64decode(value)
         for one in objects
         if not one["type"].startswith("helm.sh/")
         for key, value in one.get("data", {}).items()
-        if len(base64.b64decode(value)) >= 8
+        if len(base64.b64decode(value)) >= 8 and not key.startswith("paths-")  # the task's own paths
     }
 
 
