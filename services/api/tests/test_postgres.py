@@ -25,8 +25,8 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 """
 UNDER = """
 SELECT pid FROM pg_stat_activity
- WHERE datname = current_database() AND state = 'active' AND query LIKE $1 AND pid <> ALL($2::int[]) AND pid <> pg_backend_pid()
-   AND pg_terminate_backend(pid)
+ WHERE datname = current_database() AND state = 'active' AND query LIKE $1
+   AND pid <> ALL($2::int[]) AND pid <> pg_backend_pid() AND pg_terminate_backend(pid)
 """
 SLOW = "SELECT pg_sleep(1)"
 TASK = TesTaskRequest.model_validate({"executors": [{"image": "busybox", "command": ["true"]}]})
