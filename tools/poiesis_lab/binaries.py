@@ -132,6 +132,11 @@ PROGRAMS: Mapping[str, GoProgram] = {
             module=_GO / "kueue",
         ),
         GoProgram(name="minio", package="github.com/minio/minio", version=versions.MINIO),
+        GoProgram(
+            name="actionlint",
+            package="github.com/rhysd/actionlint/cmd/actionlint",
+            version=f"v{versions.ACTIONLINT}",
+        ),
     )
 }
 
@@ -223,6 +228,13 @@ def kubectl() -> Path:
 @once
 def helm() -> Path:
     return _tool("helm", ["version", "--short"], versions.helm_suits)
+
+
+@once
+def actionlint() -> Path:
+    """The linter of GitHub's workflows: the one on the PATH, else ours."""
+    found = host.find("actionlint")
+    return Path(found) if found else compiled("actionlint")
 
 
 def _tool(name: str, command: list[str], suits: Callable[[Version], bool]) -> Path:

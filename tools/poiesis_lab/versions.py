@@ -119,6 +119,7 @@ KUEUE_IMAGE = f"registry.k8s.io/kueue/kueue:v{KUEUE}"
 # Tools found on the PATH are used if they are as new as this (kubectl: within one minor release of the
 # cluster).
 HELM_MINIMUM = "3.14.0"
+ACTIONLINT = "1.7.12"
 
 
 class Version(NamedTuple):

@@ -74,8 +74,13 @@ def _of_the_repository() -> dict[str, Command]:
     }
 
 
-def _chart_checks(helm: Path) -> Mapping[str, Command]:
+def _compiled_checks() -> Mapping[str, Command]:
+    """Those whose program is compiled where it is not on the PATH."""
+    from poiesis_lab import binaries
+
+    helm = binaries.helm()
     return {
+        "workflows": [binaries.actionlint(), "-shellcheck", BIN / "shellcheck"],
         "chart": [helm, "lint", "--strict", "--quiet", CHART],
         "chart renders": [helm, "template", "poiesis", CHART, "--kube-version", "1.29.0"],
     }
@@ -166,7 +171,7 @@ def run_static(only: Member | None = None) -> bool:
         _write_importlinter(import_contracts(), importlinter)
         checks = dict(static_checks(only, importlinter))
         if only is None:
-            checks |= _chart_checks(testing.helm())
+            checks |= _compiled_checks()
         outcomes = run_checks(checks, _report)
     return all(outcome.ok for outcome in outcomes)
 

@@ -35,15 +35,10 @@ _FOLDERS = (
 )
 
 
-def helm() -> Path:
-    """Return the path of helm, compiled or downloaded where there is none."""
+def _helm() -> dict[str, str]:
     from poiesis_lab import binaries
 
-    return binaries.helm()
-
-
-def _helm() -> dict[str, str]:
-    return {"POIESIS_HELM": str(helm())}
+    return {"POIESIS_HELM": str(binaries.helm())}
 
 
 def _backends() -> dict[str, str]:
