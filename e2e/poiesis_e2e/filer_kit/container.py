@@ -236,10 +236,16 @@ def _new_name() -> str:
 
 def install_helper(image: str, folder: Path) -> None:
     """As the recorder does it; `image` is the helper's."""
-    folder.mkdir()
-    folder.chmod(0o777)
-    where = ["--volume", f"{folder}:/poiesis/bin", "--user", f"{os.getuid()}:{os.getgid()}"]
-    docker.docker("run", "--rm", *where, "--entrypoint", "/helper", image, "install", "--bin", "/poiesis/bin")
+    no_paths = folder.with_name(f"{folder.name}-paths")
+    for one in (folder, no_paths):
+        one.mkdir()
+        one.chmod(0o777)
+    where = [
+        *("--volume", f"{folder}:/poiesis/bin", "--volume", f"{no_paths}:/paths:ro"),
+        *("--user", f"{os.getuid()}:{os.getgid()}"),
+    ]
+    install = ("install", "--bin", "/poiesis/bin", "--paths", "/paths")
+    docker.docker("run", "--rm", *where, "--entrypoint", "/helper", image, *install)
 
 
 def argv(text: str) -> tuple[str, ...]:
