@@ -16,8 +16,11 @@ from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 
-# Everything that an executor can read of what belongs to its Pod.
-_LOOK = "env; cat /proc/mounts; find /poiesis -type f -print -exec cat {} + 2>/dev/null; true"
+# Everything of its Pod that an executor can read, except its own data: the report would contain itself.
+_LOOK = (
+    "env; cat /proc/mounts; "
+    "find /poiesis -path /poiesis/collect -prune -o -type f -print -exec cat {} + 2>/dev/null; true"
+)
 
 
 @pytest.fixture(scope="module")
