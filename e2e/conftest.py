@@ -75,7 +75,12 @@ _CREATED = pytest.StashKey[list[str]]()
 _NAMESPACE = pytest.StashKey[str]()
 _CLUSTER = pytest.StashKey[Cluster]()
 _PASSING = pytest.StashKey[bool]()  # whether the cluster of two nodes goes when this process does
-_SHORT = {"unschedulableSeconds": 20, "nodeLostSeconds": 10, "stalledSeconds": 15}  # the document names them
+_SHORT = {  # the document names them
+    "unschedulableSeconds": 20,
+    "nodeLostSeconds": 10,
+    "stalledSeconds": 15,
+    "configErrorSeconds": 90,  # while the API server is away, a kubelet cannot get Secrets
+}
 _FILER = Path(__file__).parent / "filers"
 
 

@@ -43,7 +43,7 @@ async def test_an_executor_reads_before_the_download_has_ended(
     assert_ended(task, "COMPLETE")
     assert stdout(task) == f"{HALF}\n{HALF}\n"
     pod = await third_kube.pod(task_id)
-    assert list(containers(pod)) == ["trec", "stream-0", "executor-0", "pause"]
+    assert list(containers(pod)) == ["trec", "stream-0", "prepare-0", "executor-0", "pause"]
 
 
 async def test_a_source_that_breaks_is_a_system_error_though_the_executor_exits_0(

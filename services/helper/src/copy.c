@@ -90,6 +90,19 @@ static void recorded(const struct copying *copying, int dir, const char *name, c
                 (long long)made.st_mtim.tv_sec, made.st_mtim.tv_nsec, path, '\0');
 }
 
+/* A mount point, as /etc/hosts is one, cannot be replaced: its content is. */
+static int copy_over_mount(int in, int to, const char *name)
+{
+    int out = openat(to, name, O_WRONLY | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (out < 0)
+        return -1;
+    int error = lseek(in, 0, SEEK_SET) == 0 && copy_content(in, out) == 0 ? 0 : errno;
+    if (close(out) != 0 && !error)
+        error = errno;
+    errno = error;
+    return error ? -1 : 0;
+}
+
 static int copy_regular(const struct copying *copying, int in, const struct stat *source, int to, const char *name,
                         const char *path)
 {
@@ -106,11 +119,14 @@ static int copy_regular(const struct copying *copying, int in, const struct stat
         (void)!fchmod(out, (source->st_mode & 0777) | copying->added_mode);
     if (close(out) != 0 && !error)
         error = errno;
-    if (!error && renameat(to, aside, to, name) != 0)
-        error = errno;
-    if (error)
+    bool renamed = !error && renameat(to, aside, to, name) == 0;
+    if (!renamed) {
+        error = error ? error : errno;
         unlinkat(to, aside, 0);
-    else
+    }
+    if ((error == EXDEV || error == EBUSY) && copy_over_mount(in, to, name) == 0)
+        error = 0;
+    if (!error)
         recorded(copying, to, name, path);
     errno = error;
     return error ? -1 : 0;
