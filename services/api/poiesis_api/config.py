@@ -186,7 +186,8 @@ class Storage(Section):
     )
     http_deny: list[NonEmpty] = Field(
         default=[],
-        description="public networks, addresses and hosts that inputs must not come from; `http_allow` wins",
+        description="public networks, addresses and hosts that inputs must not come from; of this list and "
+        "`http_allow` the most specific entry decides, and this one wins a tie",
     )
 
     @model_validator(mode="after")
