@@ -127,7 +127,7 @@ def _running(spec: ClusterSpec) -> Cluster | None:
 
 
 def current() -> Cluster:
-    """The cluster of the last `up`, unproven; LabError if there is none."""
+    """Return the cluster of the last `up` without a check that it works. Raise LabError without one."""
     ownership.take()
     state = cache.read_state(ONE_NODE.state)
     if not state:
@@ -218,7 +218,7 @@ def _runs(spec: ClusterSpec) -> bool:
 
 
 def _is_running(facts: dict[str, object] | None) -> bool:
-    """A paused container is none that runs."""
+    """Return whether it runs; a paused container does not."""
     state = (facts or {}).get("State")
     return isinstance(state, dict) and state.get("Running") is True and state.get("Paused") is not True
 

@@ -109,7 +109,7 @@ def import_tar(tar: Path, tag: str, changes: Sequence[str]) -> None:
 
 
 def container_facts(name: str) -> dict[str, object] | None:
-    """Return `docker inspect` of a container; None if there is none of that name."""
+    """Return `docker inspect` of a container; None if no container has that name."""
     if name not in docker("ps", "--all", "--filter", f"name={name}", "--format", "{{.Names}}").splitlines():
         return None
     facts: dict[str, object] = json.loads(docker("container", "inspect", name, timeout=30))[0]

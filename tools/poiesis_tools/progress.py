@@ -110,9 +110,8 @@ class Progress:
 
     def pytest_sessionfinish(self) -> None:
         wall = time.monotonic() - self._start
-        complete = (
-            len(self._tests) >= len(self._last.tests) / 2
-        )  # else a part was chosen: keep what is known of the rest
+        # Of a run of a few tests, only these are replaced in the record.
+        complete = len(self._tests) >= len(self._last.tests) / 2
         tests = self._tests if complete else {**self._last.tests, **self._tests}
         record = Record(wall=wall if complete else self._last.wall, tests=tests, failed=list(self._failed))
         record.write(self._path)

@@ -134,7 +134,7 @@ def _json_bytes(value: object) -> int:
 
 
 def _managed_bytes(value: object, name: str = "") -> int:
-    """Return the size of the managedFields entry of whoever sent `value` (server-side apply, FieldsV1)."""
+    """Return the size of the managedFields entry for the sender of `value` (server-side apply, FieldsV1)."""
     if isinstance(value, dict):
         return sum(len(key) + _FIELD_BYTES + _managed_bytes(one, key) for key, one in value.items())
     if isinstance(value, list) and name in _MERGE_KEYS:

@@ -60,7 +60,7 @@ class Outgoing:
 
     @asynccontextmanager
     async def turn(self, user: str) -> AsyncIterator[None]:
-        """For reading a part. Raise ServerBusy if there is none in time."""
+        """Wait for memory, and for a turn to read one part. Raise ServerBusy if the wait is too long."""
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._room()

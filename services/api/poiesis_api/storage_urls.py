@@ -20,7 +20,7 @@ _LABEL_CHARACTERS = 63  # of a host name, RFC 1035
 
 
 def url_scheme(url: str) -> str:
-    """Lower case; "" if there is none. A bare absolute path is a file (TES 1.1, tesInput.url)."""
+    """Return the scheme in lower case; empty if the URL has none. A bare absolute path is `file`."""
     if url.startswith("/"):
         return "file"
     try:

@@ -269,7 +269,7 @@ def _visible_to(caller: Caller) -> tuple[bool, str, Sequence[str]]:
 
 
 async def read_task(pool: Pool, caller: Caller, task_id: UUID, view: View) -> bytes | None:
-    """The document as JSON; None if there is none, or none for the caller.
+    """Return the document as JSON; None if no such task is visible to the caller.
 
     Raise TooLarge or StorageUnavailable.
     """
@@ -451,7 +451,7 @@ class Cancel(Enum):
 
 
 async def cancel_task(pool: Pool, caller: Caller, task_id: UUID) -> Cancel:
-    """Store the intent; a task that nobody has touched is CANCELED at once. Raise StorageUnavailable.
+    """Store the intent; a task that no replica has leased is CANCELED at once. Raise StorageUnavailable.
 
     The first statement alone decides. What follows may be lost: `canceling_tasks` finds the task.
     """

@@ -65,7 +65,7 @@ def test_a_container_without_cgroup_files_knows_of_no_kill(container):
 
 @pytest.fixture
 def task(container, tmp_path):
-    """The task's volume, and the options that tell the helper of its paths."""
+    """The task's volume, and the options with its paths for the helper."""
     volume = tmp_path / "volume"
     volume.mkdir()
 

@@ -47,7 +47,7 @@ class TasksDb:
 
     @property
     def has_had_its_turn(self) -> bool:
-        """Whether the connection has been open for so long that other recorders should get one."""
+        """Return whether the connection has been open long enough to give it to another recorder."""
         return self.is_open and time.monotonic() - self._opened_at >= _HOLD_SECONDS
 
     @property
