@@ -9,9 +9,9 @@ from poiesis_cli.tes import Attempt, Task
 # Poiesis' own lines; those of other servers do not match, and then there is less to say.
 _MOVED = re.compile(r"\b(staged|sent) (\d{1,12}) files?, (\d{1,18}) bytes?(?: in .*)?$")
 _MOVING = re.compile(
-    r"\b(tif|tof|stream)-\d+ so far: (\d{1,12}) files?, (\d{1,18}) bytes?, ([\d.]{1,18}) MB/s$"
+    r"\b(tif|tof|stream|rescue)-\d+ so far: (\d{1,12}) files?, (\d{1,18}) bytes?, ([\d.]{1,18}) MB/s$"
 )
-_IN, _OUT = frozenset({"tif", "stream"}), frozenset({"tof"})
+_IN, _OUT = frozenset({"tif", "stream"}), frozenset({"tof", "rescue"})
 _TAIL_LINES = 10
 _LINE_CHARACTERS = 160
 _KIND = 1000.0

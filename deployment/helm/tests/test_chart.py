@@ -407,6 +407,7 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
         (("queue.maxActiveTask=1",), "'/queue': additional properties 'maxActiveTask' not allowed"),
         (("queue.maxActiveTasks=0",), "'/queue/maxActiveTasks': minimum: got 0, want 1"),
         (("executors.onExecutorError=retry",), "'/executors/onExecutorError': value must be one of"),
+        (("executors.outputsAfterKillSeconds=-1",), "'/executors/outputsAfterKillSeconds': minimum: got -1"),
         (("executors.defaultResources.memory=2 GiB",), "'/executors/defaultResources/memory'"),
         (("api.replicas=0",), "'/api/replicas': minimum: got 0, want 1"),
         (
@@ -620,6 +621,7 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
         render(
             *("volume.type=ephemeral", "volume.storageClass=fast", "volume.defaultSizeGb=2.5"),
             *("executors.onExecutorError=skip", "executors.logBytes=1024", "executors.imagePullPolicy=Never"),
+            "executors.outputsAfterKillSeconds=5",
             *(
                 "executors.securityContext.runAsUser=1000",
                 "executors.rootDiskGb=20",
@@ -657,6 +659,7 @@ def test_values_reach_the_configuration_under_the_names_the_api_knows():
         "rootDiskGb": 20,
         "logBytes": 1024,
         "onError": "skip",
+        "outputsAfterKillSeconds": 5,
     }
     assert document["queue"] == {
         "maxActiveTasks": 3,

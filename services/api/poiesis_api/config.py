@@ -257,6 +257,13 @@ class Executors(Section):
     on_error: Literal["upload", "skip"] = Field(
         default="upload", description="whether outputs are sent after a failed executor"
     )
+    outputs_after_kill_seconds: int = Field(
+        default=60,
+        ge=0,
+        le=3600,
+        description="for sending outputs after an executor was killed with its container, for example when it "
+        "ran out of memory; 0: they are not sent, and tasks with outputs have a sidecar less",
+    )
 
     @field_validator("security_context")
     @classmethod
@@ -285,6 +292,9 @@ class Resources(Section):
     )
     filer: Requests = Requests(
         requests=Quantities(cpu="100m", memory="128Mi"), limits=Quantities(cpu="1", memory="512Mi")
+    )
+    rescue: Requests = Requests(
+        requests=Quantities(cpu="10m", memory="8Mi"), limits=Quantities(cpu="1", memory="512Mi")
     )
     pause: Requests = Requests(
         requests=Quantities(cpu="10m", memory="8Mi"), limits=Quantities(cpu="100m", memory="16Mi")

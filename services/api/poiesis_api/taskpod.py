@@ -27,6 +27,7 @@ from poiesis_api.mounts import (
     plan_mounts,
 )
 from poiesis_api.parameters import configured
+from poiesis_api.rescue import ack_seconds, pod_grace_seconds, rescue_container, rescue_names
 from poiesis_api.storage_urls import url_scheme
 from poiesis_api.streaming import may_be_streamed
 from poiesis_models import labels, paths, s3credentials, shared
@@ -159,6 +160,7 @@ def layout_of(task: Task, config: TaskPodConfig) -> Layout:
     streamed = streamed_inputs(request, config)
     inputs, streams = input_runs(task, config, without=streamed), stream_runs(task, config, streamed)
     outputs = output_runs(task, config)
+    upload_on_error = bool(outputs) and config.executors.on_error == "upload"
     mounts = plan_mounts(request, may_place=_may_write_anywhere(config))
     plan = Plan(
         inputs=tuple(run.name for run in inputs),
@@ -167,7 +169,8 @@ def layout_of(task: Task, config: TaskPodConfig) -> Layout:
         prepared=changed_images(request.executors) if mounts.filled else (),
         outputs=tuple(run.name for run in outputs),
         streams=tuple(run.name for run in streams),
-        upload_on_error=bool(outputs) and config.executors.on_error == "upload",
+        rescues=rescue_names(len(outputs), upload_on_error=upload_on_error, config=config),
+        upload_on_error=upload_on_error,
         preemptible=bool(request.resources and request.resources.preemptible),
     )
     return Layout(
@@ -388,7 +391,7 @@ def secret_entries(layout: Layout) -> dict[str, bytes]:
 def path_parts(layout: Layout) -> dict[str, bytes]:
     """Return the list of the task's paths, in parts that fit a Secret, by key."""
     mounts, request = layout.mounts, layout.task.request
-    runs = [f"{paths.RUNS}/{name}" for name in (*layout.plan, *layout.plan.streams)]
+    runs = [f"{paths.RUNS}/{name}" for name in (*layout.plan, *layout.plan.streams, *layout.plan.rescues)]
     data = [paths.DATA_ROOT, *map(paths.data_path, mounts.made)] if layout.volume else []
     filled = [f"{paths.TASK}/{paths.FILLED_SUBPATH}"] if layout.plan.prepared else []
     outputs = request.outputs or ()
@@ -539,7 +542,7 @@ def pod_template(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, st
             "serviceAccountName": layout.name,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": config.termination_grace_period_seconds,
+            "terminationGracePeriodSeconds": pod_grace_seconds(layout.plan, config),
             "securityContext": {
                 "fsGroup": UID,
                 "fsGroupChangePolicy": "OnRootMismatch",
@@ -547,6 +550,7 @@ def pod_template(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, st
             },
             "initContainers": [
                 recorder_container(layout, config),
+                *rescue_containers(layout, config),
                 *(filer_container(run, run.side.command, layout, config) for run in layout.inputs),
                 *(stream_container(run, layout, config) for run in layout.streams),
                 *executor_containers(layout, config),
@@ -600,6 +604,12 @@ def stream_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Ma
     """A native sidecar beside the executor, which finds the FIFOs already: the recorder's hook makes them."""
     container = filer_container(run, run.side.stream_command or (), layout, config)
     return {**container, "restartPolicy": "Always"}
+
+
+def rescue_containers(layout: Layout, config: TaskPodConfig) -> Iterator[Manifest]:
+    """Native sidecars right after the recorder, so that a Pod that ends early has few that never started."""
+    for name, run in zip(layout.plan.rescues, layout.outputs, strict=False):
+        yield rescue_container(name, filer_container(run, run.side.command, layout, config), config)
 
 
 def filer_container(run: FilerRun, command: Sequence[str], layout: Layout, config: TaskPodConfig) -> Manifest:
@@ -817,7 +827,7 @@ def executor_command(index: int, layout: Layout, config: TaskPodConfig) -> list[
     same_user_next = index + 1 < len(executors) and executors[index + 1].image == executor.image
     volume = ["--paths", paths.PATHS, "--volume", paths.COLLECT] if layout.volume else []
     return [
-        *_helper_run(config),
+        *_helper_run(config, ack_seconds(FAILED_ACK_SECONDS, layout.plan, config)),
         *_after(index, layout),
         *_redirections(executor),
         *volume,
@@ -882,7 +892,7 @@ def literal(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def _helper_run(config: TaskPodConfig) -> list[str]:
+def _helper_run(config: TaskPodConfig, ack_timeout: int = FAILED_ACK_SECONDS) -> list[str]:
     return [
         paths.HELPER,
         "run",
@@ -890,7 +900,7 @@ def _helper_run(config: TaskPodConfig) -> list[str]:
         *_options("--log-bytes", [str(config.executors.log_bytes)]),
         *_options("--grace", [str(config.termination_grace_period_seconds)]),
         *_options("--ack", [paths.ACK_FILE]),
-        *_options("--ack-timeout", [str(FAILED_ACK_SECONDS)]),
+        *_options("--ack-timeout", [str(ack_timeout)]),
     ]
 
 

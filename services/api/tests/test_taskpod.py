@@ -53,6 +53,7 @@ HELPER_IMAGE = "ghcr.io/jaeaeich/poiesis-helper:0.2.0"
 EXECUTOR = {"image": "busybox", "command": ["true"]}
 RUN = ["/poiesis/bin/helper", "run", "--run", "/poiesis/run"]
 RUN += ["--log-bytes", "65536", "--grace", "30", "--ack", "/poiesis/ack/done", "--ack-timeout", "60"]
+RUN_WITH_RESCUE = [*RUN[:-1], "130"]  # the recorder acknowledges only when the outputs have been sent
 READS = {"path": "/in/reads.bam", "url": "s3://lab/reads.bam", "type": "FILE", "streamable": True}
 STREAM = ["python3", "-m", "poiesis_tif.stream"]
 INSTALL = ["/helper", "install", "--bin", "/poiesis/bin", "--paths", "/poiesis/recorder/paths"]
@@ -256,7 +257,7 @@ def test_inputs_and_outputs_bring_filers_a_volume_and_their_work(config):
         ),
         config,
     )
-    assert names(objects) == ["trec", "tif-0", "prepare-0", "executor-0", "tof-0", "pause"]
+    assert names(objects) == ["trec", "rescue-0", "tif-0", "prepare-0", "executor-0", "tof-0", "pause"]
     storage = {"secretRef": {"name": "poiesis-storage"}}
     assert container(objects, "tif-0") == {
         "name": "tif-0",
@@ -312,6 +313,7 @@ def test_inputs_and_outputs_bring_filers_a_volume_and_their_work(config):
         "m/poiesis/runs/prepare-0",
         "m/poiesis/runs/executor-0",
         "m/poiesis/runs/tof-0",
+        "m/poiesis/runs/rescue-0",
         "m/task/root",
         "m/task/root/data",
         "m/task/root/out",
@@ -382,14 +384,16 @@ def test_directories_are_filled_before_each_executor_with_another_image(config):
     executors = [EXECUTOR, EXECUTOR, other, EXECUTOR]
     filled = task_objects(task(executors=executors, outputs=[OUTPUT]), config)
     assert names(filled) == [
-        *("trec", "prepare-0", "executor-0", "executor-1", "prepare-2", "executor-2"),
+        *("trec", "rescue-0", "prepare-0", "executor-0", "executor-1", "prepare-2", "executor-2"),
         *("prepare-3", "executor-3", "tof-0", "pause"),
     ]
     previous = {"name": "run", "mountPath": "/poiesis/previous", "subPath": "executor-1", "readOnly": True}
     assert previous in container(filled, "prepare-2")["volumeMounts"]
     assert container(filled, "prepare-2")["command"][len(RUN) :][:2] == ["--after", "/poiesis/previous"]
     named = task_objects(task(executors=executors, outputs=[OUTPUT], volumes=["/o"]), config)
-    assert names(named) == ["trec", *(f"executor-{index}" for index in range(4)), "tof-0", "pause"]
+    assert names(named) == [
+        *("trec", "rescue-0", *(f"executor-{index}" for index in range(4)), "tof-0", "pause")
+    ]
 
 
 def test_a_working_directory_alone_needs_no_claim(config):
@@ -440,6 +444,7 @@ def test_the_plan_that_the_pod_carries_is_the_recorders(config):
         ignore_error=(False, True),
         prepared=(0,),
         outputs=("tof-0",),
+        rescues=("rescue-0",),
         upload_on_error=True,
         preemptible=True,
     )
@@ -448,7 +453,7 @@ def test_the_plan_that_the_pod_carries_is_the_recorders(config):
 def command(config, index=0, **fields):
     layout = layout_of(task(**fields), config)
     argv = executor_command(index, layout, config)
-    assert argv[: len(RUN)] == RUN
+    assert argv[: len(RUN)] == (RUN_WITH_RESCUE if layout.plan.rescues else RUN)
     return argv[len(RUN) :]
 
 
@@ -498,7 +503,9 @@ def test_single_files_are_placed_by_the_helper(config):
     assert [entry for entry in path_list(objects) if entry[0] in "pso"] == [
         *("p/etc/app.conf", "p/o[1]", "p/step.txt", "o/o[1]")
     ]
-    assert names(objects) == ["trec", "tif-0", "executor-0", "executor-1", "tof-0", "pause"]
+    assert names(objects) == [
+        *("trec", "rescue-0", "tif-0", "executor-0", "executor-1", "tof-0", "pause")
+    ]
     assert container(objects, "executor-0")["volumeMounts"] == [*run_mounts("executor-0"), COLLECT]
 
 
@@ -755,7 +762,7 @@ def test_filers_of_object_storage_alone_have_a_web_identity(config):
     assert volume(objects, "web-identity")["projected"] == {"sources": [{"serviceAccountToken": token}]}
     mount = {"name": "web-identity", "mountPath": "/poiesis/web-identity", "readOnly": True}
     with_mount = {name for name in names(objects) if mount in container(objects, name)["volumeMounts"]}
-    assert with_mount == {"tif-0", "tof-0"}
+    assert with_mount == {"tif-0", "tof-0", "rescue-0"}
     env = {
         "AWS_ROLE_ARN": "arn:aws:iam::1:role/tes",
         "AWS_ROLE_SESSION_NAME": f"poiesis-{ID}",

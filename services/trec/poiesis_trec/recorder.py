@@ -28,6 +28,7 @@ from poiesis_trec.facts import (
     still_pouring,
     unexplained,
     unstarted,
+    wants_rescue,
 )
 from poiesis_trec.filers import filers
 from poiesis_trec.outbox import Draft, Outbox, Snapshot
@@ -113,6 +114,7 @@ class Recorder:
         self._must_ask = False  # for the answer: has a cancel been asked for?
         self._asked_pod = False
         self._give_up = False
+        self._rescue_asked = False
 
     async def record(self) -> None:
         """Return when the task has ended and `pause` knows, or in shutdown when nothing is left to do."""
@@ -147,6 +149,8 @@ class Recorder:
         situation = self._situation()
         known = containers(situation)
         situation = self._patiently(situation, known)
+        if wants_rescue(situation, known):
+            self._ask_rescue()
         pod, now_ns = situation.pod, time.time_ns()
         snapshot = Snapshot(
             at_ns=now_ns,
@@ -158,18 +162,33 @@ class Recorder:
                 if one.executor is not None
                 for stream, seen in self._runs[one.name].logs.items()
             },
-            outputs={name: self._runs[name].outputs for name in self._config.plan.outputs},
+            outputs={
+                name: self._runs[name].outputs
+                for name in (*self._config.plan.outputs, *self._config.plan.rescues)
+            },
             filers=tuple(filers(situation, known, now_ns)),
             system_logs=(
                 self._scheduled,
                 *words.lines(known, pod, now_ns),
                 *words.stream_lines(situation, now_ns),
+                *words.rescue_lines(situation, known, now_ns),
             ),
             ending=terminal_state(facts(situation, known)),
             cancel_seen=situation.cancel_requested,
             final=situation.shutting_down and (awaited(known) is None or self._past_waiting()),
         )
         return snapshot, known
+
+    def _ask_rescue(self) -> None:
+        """Let the sidecars send the outputs now. Without it they do so when the Pod ends."""
+        if self._rescue_asked:
+            return
+        try:
+            _write_aside(self._config.rescue_file, "1")
+        except OSError as error:
+            logger.error("cannot write %s: %s", self._config.rescue_file, error)  # noqa: TRY400
+        else:
+            self._rescue_asked = True
 
     def _situation(self) -> Situation:
         return Situation(
@@ -334,8 +353,13 @@ class Recorder:
 
 
 def write_ack(path: Path, *, complete: bool) -> None:
-    """Written aside and renamed: `pause` sees it whole."""
+    """Tell `pause` how to exit."""
+    _write_aside(path, "0" if complete else "1")
+
+
+def _write_aside(path: Path, text: str) -> None:
+    """Write and rename: other containers see the file whole."""
     aside = path.with_name(f".{path.name}.part")
-    aside.write_text("0" if complete else "1")
+    aside.write_text(text)
     aside.chmod(0o644)
     aside.rename(path)

@@ -377,7 +377,7 @@ by `helm template`: there even the namespace's default ServiceAccount is not to 
 {{- $volume := pick $values.volume "type" "accessMode" -}}
 {{- $_ := set $volume "defaultSizeGb" (float64 $values.volume.defaultSizeGb) -}}
 {{- include "poiesis.setIfAny" (list $volume "storageClass" $values.volume.storageClass) -}}
-{{- $executors := pick $values.executors "securityContext" "logBytes" -}}
+{{- $executors := pick $values.executors "securityContext" "logBytes" "outputsAfterKillSeconds" -}}
 {{- $extended := dict -}}
 {{- range $name, $quantity := $values.executors.extendedResources -}}
 {{- $_ := set $extended $name (toString $quantity) -}}
