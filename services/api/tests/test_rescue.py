@@ -36,7 +36,7 @@ def test_sidecar_is_the_output_filer_that_waits(config):
     found = containers(pod(config, outputs=[OUTPUT]))
     rescue, tof = found["rescue-0"], found["tof-0"]
 
-    assert list(found) == ["trec", "rescue-0", "executor-0", "tof-0"]
+    assert list(found) == ["trec", "rescue-0", "prepare-0", "executor-0", "tof-0"]
     same = ("image", "imagePullPolicy", "env", "envFrom", "securityContext")
     assert {key: rescue[key] for key in same} == {key: tof[key] for key in same}
     assert rescue["restartPolicy"] == "Always"

@@ -727,6 +727,7 @@ def test_filers_get_the_credentials_that_their_urls_need_and_executors_none(conf
             "credentials-lab-a": of_lab_a,
             "credentials-public": ("/poiesis/credentials/public", True),
         },
+        "rescue-0": {"credentials-lab-a": of_lab_a},
         "tof-0": {"credentials-lab-a": of_lab_a},
     }
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")

@@ -16,9 +16,14 @@ OOM = (
 
 
 @pytest.fixture
-def rescue(helper, new_container, tmp_path, eventually):
+def own(new_container):
+    """Its own container."""
+    return new_container("rescue-0")
+
+
+@pytest.fixture
+def rescue(helper, own, tmp_path, eventually):
     """Start one that writes `sent` when it becomes its command."""
-    own = new_container("rescue-0")
     started = []
 
     def start(*more):
@@ -129,10 +134,10 @@ def test_request_makes_it_become_its_command_at_once(rescue, tmp_path):
     assert time.monotonic() - begin < 0.9  # woken by the file, not by a poll
 
 
-def test_second_start_after_its_work_only_waits(rescue, killed, new_container, tmp_path):
+def test_second_start_after_its_work_only_waits(rescue, killed, own, tmp_path):
     killed("executor-0")
     (tmp_path / "ask").write_text("1")
-    new_container("rescue-0").run("true")
+    own.run("true")
 
     process = rescue()
     time.sleep(0.2)
@@ -150,8 +155,7 @@ def test_what_an_executor_plants_does_not_hold_it_up(rescue, killed, tmp_path):
     assert (tmp_path / "sent").exists()
 
 
-def test_its_command_gets_signals_again(helper, rescue, new_container, tmp_path, eventually):
-    own = new_container("rescue-0")
+def test_its_command_gets_signals_again(helper, own, tmp_path, eventually):
     (tmp_path / "ask").write_text("1")
     command = [
         *(helper, "rescue", "--run", own.dir, "--runs", own.runs, "--killed", "executor-"),
