@@ -149,6 +149,7 @@ async def test_filers_alone_see_credentials_and_none_but_those_that_they_need(
     }
     assert {name: mounts for name, mounts in mounted.items() if mounts} == {
         "tif-0": ["credentials-lab-a"],
+        "rescue-0": ["credentials-lab-a"],
         "tof-0": ["credentials-lab-a"],
     }
     looked = await lab_a.get("look")

@@ -83,4 +83,4 @@ async def test_filers_reach_the_store_by_their_pods_token_and_executors_never_se
         for name, one in containers(pod).items()
         if "web-identity" in {mount["name"] for mount in one["volumeMounts"]}
     }
-    assert with_token == {"tif-0", "tof-0"}
+    assert with_token == {"tif-0", "tof-0", "rescue-0"}

@@ -194,6 +194,17 @@ def process_killed(container: str) -> Disturbance:
     return Disturbance(words=f"the process of `{container}` is killed (SIGKILL)", act=act)
 
 
+def container_killed(container: str) -> Disturbance:
+    """Its first process dies (SIGKILL), as the kernel does it with `memory.oom.group`, once it is ready."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        found = await world.kube.running_container(task_id, container)
+        await world.node.signal_container(found, "SIGKILL")
+
+    return Disturbance(words=f"all of the container `{container}` is killed (SIGKILL)", act=act)
+
+
 def evicted() -> Disturbance:
     """By the eviction API, as `kubectl drain` does it."""
 

@@ -142,6 +142,12 @@ MUTATIONS: Sequence[Mutation] = (
         rows="out-of-memory-ignored",
     ),
     _mutation(
+        "outputs-of-the-killed-unawaited",
+        "The recorder records the outcome of a killed executor before its outputs.",
+        (f"{_FACTS}:still_rescuing", "return False"),
+        rows="container-killed out-of-memory-ignored",
+    ),
+    _mutation(
         "first-words-kept",
         "The helper keeps the beginning of long output, not its end.",
         (
