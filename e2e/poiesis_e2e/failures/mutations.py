@@ -188,7 +188,11 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "no-disk-limit",
         "A task's emptyDir has no limit.",
-        (f"{_TASKPOD}/volumes.py:_task_volume", 'if config.volume.type == "emptyDir":', '    return {"emptyDir": {}}'),
+        (
+            f"{_TASKPOD}/volumes.py:_task_volume",
+            'if config.volume.type == "emptyDir":',
+            '    return {"emptyDir": {}}',
+        ),
         rows="disk",
     ),
     _mutation(

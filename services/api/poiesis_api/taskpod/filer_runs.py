@@ -11,6 +11,7 @@ from poiesis_api.mounts import MountPlan
 from poiesis_api.storage_urls import url_scheme
 from poiesis_api.streaming import streamable_inputs
 from poiesis_api.task_paths import normal
+from poiesis_api.taskpod.task import Task
 from poiesis_models import labels, paths
 from poiesis_models.tes import TesInput, TesOutput, TesTaskRequest
 from poiesis_models.worklist import FileType, InputItem, OutputItem, WorkList, waves
@@ -22,19 +23,6 @@ WORK_LIST_BYTES = 400 * 1024  # of one container's work list, which must fit a S
 
 class NoFiler(Exception):
     """No configured filer serves this URL: the configuration has changed since the task was created."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A stored task that is about to become a Pod.
-
-    `credentials`: names of the S3 credentials that the task may use.
-    """
-
-    id: UUID
-    request: TesTaskRequest
-    recorder_token: str = field(repr=False)
-    credentials: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

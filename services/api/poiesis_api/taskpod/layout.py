@@ -8,12 +8,12 @@ from poiesis_api.config import TaskPodConfig
 from poiesis_api.mounts import MountPlan, is_scratch, needs_volume, plan_mounts
 from poiesis_api.taskpod.filer_runs import (
     FilerRun,
-    Task,
     input_runs,
     output_runs,
     stream_runs,
     streamed_inputs,
 )
+from poiesis_api.taskpod.task import Task
 from poiesis_models import labels
 from poiesis_models.plan import Plan
 from poiesis_models.tes import TesExecutor, TesTaskRequest

@@ -57,9 +57,7 @@ def escape_dollars(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def volume_mount(
-    volume: str, path: str, *, sub_path: str | None = None, read_only: bool = False
-) -> Manifest:
+def volume_mount(volume: str, path: str, *, sub_path: str | None = None, read_only: bool = False) -> Manifest:
     """Return a mount of the Pod's volume `volume` at the container path `path`."""
     mount: Manifest = {"name": volume, "mountPath": path}
     if sub_path is not None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from poiesis_api.config import TaskPodConfig
 from poiesis_api.parameters import configured
 from poiesis_api.taskpod.containers import init_containers, pause_container
-from poiesis_api.taskpod.filer_runs import Task
 from poiesis_api.taskpod.layout import Layout, layout_of
 from poiesis_api.taskpod.manifest import UID, Manifest, object_labels, object_metadata
 from poiesis_api.taskpod.scheduling import KEEP_NODE_ANNOTATIONS, kueue_labels, scheduling_fields
 from poiesis_api.taskpod.secrets import pack_secrets, secret, secret_entries, secret_of_key
+from poiesis_api.taskpod.task import Task
 from poiesis_api.taskpod.volumes import pod_volumes, volume_claim
 from poiesis_models import labels
 
