@@ -53,10 +53,10 @@ stories: $(READY) ## All stories on the kind cluster (KUBERNETES=1.29 or 1.37: i
 fuzz: $(READY) ## New random requests and tasks, EXAMPLES=1000 per test
 	@POIESIS_FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(TEST) integration -- -k fuzz
 
-mutants: $(READY) ## Prove that each row of docs/failures.md fails when its handling is removed (NAMES="…" for some)
+mutants: $(READY) ## Prove that each row of docs/reference/failures.md fails when its handling is removed (NAMES="…" for some)
 	@$(BIN)/python -m poiesis_e2e.failures.mutants $(NAMES)
 
-chaos: $(READY) ## Kill services at random while tasks run (SEED=… SECONDS=600 TASKS=60); see docs/chaos.md
+chaos: $(READY) ## Kill services at random while tasks run (SEED=… SECONDS=600 TASKS=60); see docs/explanation/chaos.md
 	@$(BIN)/python -m poiesis_e2e.chaos \
 		$(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TASKS),--tasks $(TASKS))
 

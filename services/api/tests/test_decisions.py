@@ -1,6 +1,6 @@
-"""Decisions of docs/api.md that no other test makes sure of.
+"""Decisions of docs/reference/api.md that no other test makes sure of.
 
-And that each of them, and each clause of docs/conformance.md, names tests that exist.
+And that each of them, and each clause of docs/development/conformance.md, names tests that exist.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[3]
 BASE = "/ga4gh/tes/v1"
 EXECUTORS = [{"image": "busybox", "command": ["true"]}]
 HEADERS = {  # of the tables whose last column names tests, by document
-    "docs/api.md": "| question | decision | why | tests |",
-    "docs/conformance.md": "| clause | where | tests |",
+    "docs/reference/api.md": "| question | decision | why | tests |",
+    "docs/development/conformance.md": "| clause | where | tests |",
 }
 
 
