@@ -79,7 +79,7 @@ locks: $(READY) ## Renew every requirements lock (hashes, no host)
 	@$(BIN)/python -m poiesis_tools.locks
 
 clean: ## Remove the virtual environment and build products
-	rm -rf $(VENV) services/helper/build
+	rm -rf $(VENV) build services/helper/build
 
 $(READY): requirements-dev.lock tools/bootstrap.sh VERSION $(wildcard */pyproject.toml packages/*/pyproject.toml services/*/pyproject.toml)
 	@PYTHON=$(PYTHON) VENV=$(VENV) bash tools/bootstrap.sh

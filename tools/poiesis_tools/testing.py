@@ -19,10 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from poiesis_lab import cache
 from poiesis_lab.errors import LabError
 from poiesis_lab.shell import say
-from poiesis_tools.progress import RECORD, Record, duration, slowest
+from poiesis_tools.progress import RECORD, Record, slowest
 from poiesis_tools.workspace import ROOT
 
 LAST_WORDS = "last words"  # the property of a failed story: the end of the logs of its apis and controllers
@@ -133,8 +132,8 @@ def _cannot_start(reason: str) -> Result:
 
 
 def folder_of(level: str) -> Path:
-    """Return where a level's last report, output and durations are."""
-    return cache.directory() / "tests" / level
+    """Return where the last report, output and durations of a level are; each checkout has its own."""
+    return ROOT / "build" / "tests" / level
 
 
 def run_level(name: str, *, extra: Sequence[str] = (), only: str | None = None) -> Result:
@@ -229,9 +228,7 @@ def run_levels(names: Sequence[str], *, extra: Sequence[str], only: str | None) 
     """Run levels one after the other; a failure does not keep the others from running."""
     results: dict[str, Result] = {}
     for number, name in enumerate(names, start=1):
-        last = Record.read(folder_of(name) / "record.json").wall
-        expected = f", about {duration(last)}" if last else ""
-        say(f"── {name} tests ({number} of {len(names)}{expected})")
+        say(f"── {name} tests ({number} of {len(names)})")
         try:
             results[name] = run_level(name, extra=extra, only=only)
         except LabError as error:
