@@ -14,6 +14,7 @@ extensions = ["myst_parser", "sphinx_click"]
 source_suffix = {".md": "markdown"}
 myst_heading_anchors = 4
 nitpicky = True
+smartquotes = False  # `--` and quotes in examples stay as they are
 
 html_theme = "furo"
 html_title = "Poiesis"
@@ -31,6 +32,12 @@ def _link_to_repository(app: Any, docname: str, source: list[str]) -> None:
     source[0] = docs.with_repository_links(source[0], page)
 
 
+def _format_help(_app: Any, _context: Any, lines: list[str]) -> None:
+    lines[:] = docs.with_literal_examples(lines)
+
+
 def setup(app: Any) -> None:
-    """Connect to the event by which Sphinx has read a page."""
+    """Connect to the events of reading a page, and of reading the help of a command."""
     app.connect("source-read", _link_to_repository)
+    for part in ("description", "options", "arguments", "epilog"):
+        app.connect(f"sphinx-click-process-{part}", _format_help)

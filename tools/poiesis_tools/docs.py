@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -98,6 +98,21 @@ def with_repository_links(text: str, page: Path) -> str:
         _LINK.sub(replaced, line) if number in lines else line
         for number, line in enumerate(text.splitlines(), start=1)
     )
+
+
+def with_literal_examples(lines: Sequence[str]) -> list[str]:
+    """Return the reStructuredText of a command's help with its examples as literal blocks.
+
+    sphinx-click writes an example (click's paragraph after `\\b`) as a line block, whose lines start with `| `.
+    """
+    result: list[str] = []
+    example = False
+    for line in lines:
+        if line.startswith("| ") and not example:
+            result += ["", "::", ""]
+        example = line.startswith("| ")
+        result.append(f"   {line.removeprefix('| ')}" if example else line.replace("*", "\\*"))
+    return result
 
 
 @cache
