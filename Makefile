@@ -12,7 +12,7 @@ CHECK = $(BIN)/python -m poiesis_tools.check
 TEST = $(BIN)/python -m poiesis_tools.testing
 LAB = $(BIN)/python -m poiesis_lab
 
-.PHONY: help demo check test test-all lint format unit integration browser fuzz core stories chaos mutants up down status images locks bench clean
+.PHONY: help demo check test test-all lint format unit integration browser fuzz core stories chaos mutants up down status images docs locks bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ images: $(READY) ## Build all images (PLATFORM=linux/arm64 where docker can)
 
 bench: $(READY) ## Measure a task beside a hand-written Job, and what a task costs
 	@$(BIN)/python -m poiesis_bench.latency && $(BIN)/python -m poiesis_bench.footprint
+
+docs: $(READY) ## Build the documentation site in build/docs/html, and check all links
+	@$(BIN)/python -m poiesis_tools.docs
 
 locks: $(READY) ## Renew every requirements lock (hashes, no host)
 	@$(BIN)/python -m poiesis_tools.locks

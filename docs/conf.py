@@ -1,4 +1,4 @@
-"""Configuration of the documentation site; `make docs` builds it, docs/development/documentation.md explains it."""
+"""Configuration of the documentation site that `make docs` builds; see docs/development/documentation.md."""
 
 from pathlib import Path
 from typing import Any

@@ -4,7 +4,6 @@ Sphinx checks the pages below docs/. This module checks all other Markdown files
 docs/ into links to the repository, and reports lines of prose that are too long to read.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -21,6 +20,10 @@ LONGEST_LINE = 400  # characters of a line of prose
 _LINK = re.compile(r"(?<=\]\()([^()\s]+)(?=\))")
 _CODE = re.compile(r"`+[^`]*`+")
 _FENCE = re.compile(r"\s*(```|~~~)")
+_RESOURCE = re.compile(
+    r"""<(?:script|link|img|iframe|source|video|audio|object|embed)\b[^>]*?\b(?:src|href|data)=["']((?:https?:)?//[^"']+)"""
+    r"""|url\(["']?((?:https?:)?//[^"')]+)"""
+)
 _HEADING = re.compile(r"#{1,6} +(.+?) *#*$")
 
 
@@ -103,7 +106,7 @@ def with_repository_links(text: str, page: Path) -> str:
 def with_literal_examples(lines: Sequence[str]) -> list[str]:
     """Return the reStructuredText of a command's help with its examples as literal blocks.
 
-    sphinx-click writes an example (click's paragraph after `\\b`) as a line block, whose lines start with `| `.
+    sphinx-click writes an example (a paragraph after `\\b`) as a line block, whose lines start with `| `.
     """
     result: list[str] = []
     example = False
@@ -131,19 +134,33 @@ def problems() -> list[str]:
     return found + [message for page in pages if page not in generated for message in long_lines(page)]
 
 
+def external_resources(text: str) -> list[str]:
+    """Return the URLs of other hosts from which a page or a style sheet loads something."""
+    return [script or style for script, style in _RESOURCE.findall(text)]
+
+
+def _loaded_from_elsewhere() -> list[str]:
+    pages = [path for pattern in ("*.html", "*.css") for path in (SITE / "html").rglob(pattern)]
+    return [
+        f"{_name(page)}: loads {url}"
+        for page in pages
+        for url in external_resources(page.read_text(encoding="utf-8"))
+    ]
+
+
 def build() -> int:
     """Build the site with warnings as errors; return Sphinx's exit code."""
     options = ["--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "--jobs", "auto"]
-    command = [sys.executable, "-m", "sphinx", *options, "-b", "html", "-d", SITE / "doctrees", DOCS, SITE / "html"]
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    folders = ["--doctree-dir", SITE / "doctrees", DOCS, SITE / "html"]
+    command = [sys.executable, "-m", "sphinx", *options, *folders]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def main() -> int:
     """Exit 0 if the site was built and all links are valid."""
-    found = problems()
-    print("".join(f"{message}\n" for message in found), end="")
     code = build()
+    found = problems() + _loaded_from_elsewhere()
+    print("".join(f"{message}\n" for message in found), end="")
     if code == 0 and not found:
         print(f"built {(SITE / 'html/index.html').relative_to(ROOT)}")
     return 1 if found else code
