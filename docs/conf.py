@@ -14,10 +14,13 @@ extensions = ["myst_parser", "sphinx_click"]
 source_suffix = {".md": "markdown"}
 myst_heading_anchors = 4
 nitpicky = True
+highlight_language = "text"
 smartquotes = False  # `--` and quotes in examples stay as they are
 
 html_theme = "furo"
 html_title = "Poiesis"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {

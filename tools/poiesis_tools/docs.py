@@ -112,7 +112,7 @@ def with_literal_examples(lines: Sequence[str]) -> list[str]:
     example = False
     for line in lines:
         if line.startswith("| ") and not example:
-            result += ["", "::", ""]
+            result += ["", ".. code-block:: text", ""]
         example = line.startswith("| ")
         result.append(f"   {line.removeprefix('| ')}" if example else line.replace("*", "\\*"))
     return result

@@ -54,7 +54,16 @@ def test_link_to_a_file_that_the_repository_lacks_fails():
 def test_examples_of_a_command_are_literal():
     lines = ["Run a command.", "", "| poiesis run x -- y", "| poiesis run z", "", "In 10**9 bytes."]
     assert docs.with_literal_examples(lines) == [
-        *("Run a command.", "", "", "::", "", "   poiesis run x -- y", "   poiesis run z", ""),
+        *(
+            "Run a command.",
+            "",
+            "",
+            ".. code-block:: text",
+            "",
+            "   poiesis run x -- y",
+            "   poiesis run z",
+            "",
+        ),
         r"In 10\*\*9 bytes.",
     ]
 
