@@ -1,4 +1,4 @@
-"""As a workflow engine I read the streams and files of a task whose executor was killed with its container."""
+"""As a workflow engine I read the files and streams of a task whose container was killed."""
 
 import time
 

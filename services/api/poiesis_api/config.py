@@ -261,8 +261,8 @@ class Executors(Section):
         default=60,
         ge=0,
         le=3600,
-        description="for sending outputs after an executor was killed with its container, for example when it "
-        "ran out of memory; 0: they are not sent, and tasks with outputs have a sidecar less",
+        description="for sending outputs after an executor was killed with its container, as when it ran out "
+        "of memory; 0: they are not sent, and tasks with outputs have a sidecar less",
     )
 
     @field_validator("security_context")

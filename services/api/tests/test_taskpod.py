@@ -495,9 +495,7 @@ def test_single_files_are_placed_by_the_helper(config):
     assert [entry for entry in path_list(objects) if entry[0] in "pso"] == [
         *("p/etc/app.conf", "p/o[1]", "p/step.txt", "o/o[1]")
     ]
-    assert names(objects) == [
-        *("trec", "rescue-0", "tif-0", "executor-0", "executor-1", "tof-0", "pause")
-    ]
+    assert names(objects) == [*("trec", "rescue-0", "tif-0", "executor-0", "executor-1", "tof-0", "pause")]
     assert container(objects, "executor-0")["volumeMounts"] == [*run_mounts("executor-0"), COLLECT]
 
 

@@ -43,9 +43,7 @@ def stream_lines(situation: Situation, now_ns: int) -> Iterator[SystemLogReport]
             yield _line(f"{name}/failed", now_ns, f"{name}: {files.error}")
 
 
-def rescue_lines(
-    situation: Situation, known: Sequence[Container], now_ns: int
-) -> Iterator[SystemLogReport]:
+def rescue_lines(situation: Situation, known: Sequence[Container], now_ns: int) -> Iterator[SystemLogReport]:
     """Of the sidecars that send outputs after an executor was killed."""
     one = killed(known)
     if one is None:

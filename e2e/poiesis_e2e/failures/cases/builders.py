@@ -118,7 +118,10 @@ async def ignored_failure(world: World) -> Document:
 
 
 async def ignored_out_of_memory(world: World) -> Document:
-    greedy: Executor = {**sh(world.images.busybox, f"echo partly | tee /out/it; {GREEDY}"), "ignore_error": True}
+    greedy: Executor = {
+        **sh(world.images.busybox, f"echo partly | tee /out/it; {GREEDY}"),
+        "ignore_error": True,
+    }
     return {
         "executors": [greedy, sh(world.images.busybox, "echo never")],
         "resources": {"ram_gb": RAM_GB},

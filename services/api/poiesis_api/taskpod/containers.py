@@ -45,7 +45,10 @@ def init_containers(layout: Layout, config: TaskPodConfig) -> list[Manifest]:
     outputs = [filer_container(run, run.side.command, layout, config) for run in layout.outputs]
     return [
         recorder_container(layout, config),
-        *(rescue_container(name, tof, config) for name, tof in zip(layout.plan.rescues, outputs, strict=False)),
+        *(
+            rescue_container(name, tof, config)
+            for name, tof in zip(layout.plan.rescues, outputs, strict=False)
+        ),
         *(filer_container(run, run.side.command, layout, config) for run in layout.inputs),
         *(stream_container(run, layout, config) for run in layout.streams),
         *executor_containers(layout, config),

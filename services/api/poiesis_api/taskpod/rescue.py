@@ -22,7 +22,7 @@ def rescue_names(outputs: int, *, upload_on_error: bool, config: TaskPodConfig) 
 def pod_grace_seconds(plan: Plan, config: TaskPodConfig) -> int:
     """Return the Pod's terminationGracePeriodSeconds: the time for sending, then as much as other Pods have.
 
-    A Pod that is deleted ends no later for it: helpers, recorder and an idle sidecar have clocks of their own.
+    A Pod that is deleted ends no later: helpers, recorder and an idle sidecar have time limits of their own.
     """
     return config.termination_grace_period_seconds + _more(plan, config)
 
