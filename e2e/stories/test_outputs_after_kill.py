@@ -46,7 +46,8 @@ def _document(images: Images, bucket: Bucket, script: str) -> Document:
 async def _ready(client: TesClient, task_id: str) -> None:
     async def look() -> bool:
         task = await client.get(task_id, "FULL")
-        return any(log.get("metadata", {}).get("executor-0.stdout") == "begun\n" for log in task["logs"])
+        metadata = [log.get("metadata", {}) for log in task.get("logs", ())]
+        return any(one.get("executor-0.stdout") == "begun\n" for one in metadata)
 
     await eventually(look, f"output of task {task_id}")
 
