@@ -65,7 +65,7 @@ static bool was_killed(int dir)
     if (!is_unlocked(dir))
         return false; /* it runs, and is being told to end as this one is */
     if (!exists(dir, "exit.json"))
-        return true;
+        return !exists(dir, "failed"); /* else it ended, and its record could not be written */
     return result_read(dir, &result, text, &size) == 0 && result.oom;
 }
 

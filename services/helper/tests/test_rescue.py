@@ -147,6 +147,15 @@ def test_second_start_after_its_work_only_waits(rescue, killed, own, tmp_path):
     assert not (tmp_path / "sent").exists()
 
 
+def test_executor_whose_record_could_not_be_written_was_not_killed(rescue, new_container, tmp_path):
+    executor = new_container("executor-0")
+    (executor.dir / "started").write_text('{"start_ns":1}\n')
+    (executor.dir / "failed").touch()
+
+    assert stopped(rescue()) == 0
+    assert not (tmp_path / "sent").exists()
+
+
 def test_what_an_executor_plants_does_not_hold_it_up(rescue, killed, tmp_path):
     directory = killed("executor-0").dir
     os.mkfifo(directory / "exit.json")

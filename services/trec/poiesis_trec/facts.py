@@ -203,8 +203,12 @@ def killed(known: Sequence[Container]) -> Container | None:
     latest = next((one for one in reversed(known) if one.seen), None)
     if latest is None or latest.executor is None:
         return None
-    record = latest.files.exit
-    return latest if latest.files.helper_gone or (record is not None and record.oom) else None
+    files, end = latest.files, latest.end
+    if files.exit is not None:
+        return latest if files.exit.oom else None
+    gone = files.started is not None and (files.helper_gone or end is not None)
+    goes_on = files.failed or (end is not None and end.exit_code == 0)  # its record could not be written
+    return latest if gone and not goes_on else None
 
 
 def still_rescuing(situation: Situation, known: Sequence[Container]) -> bool:

@@ -61,6 +61,8 @@ SENT = {"rescue_0": ended(), "rescue_1": ended()}
     [
         # the outcome waits until every sidecar has ended and all that it sent has been read
         ({"executor_0": DEAD}, None),
+        ({"executor_0": RUNS}, None),  # the Pod's status comes before the next look at the lock
+        ({"executor_0": RUNS, **SENT}, ENDING),
         ({"executor_0": DEAD, "rescue_0": RUNS, "rescue_1": RUNS}, None),
         ({"executor_0": DEAD, "rescue_0": ended(), "rescue_1": RUNS}, None),
         ({"executor_0": DEAD, **SENT}, ENDING),
@@ -95,6 +97,7 @@ def test_outcome_waits_for_the_outputs(case, expected):
         ({"executor_0": ended(137, oom=True)}, "executor-0"),
         ({"executor_0": ended(137)}, None),
         ({"executor_0": DEAD, "executor_1": RUNS}, None),  # Kubernetes went on: it had exited with 0
+        ({"executor_0": replace(DEAD, failed=True)}, None),  # Kubernetes will go on
         ({"executor_0": ended(), "executor_1": DEAD}, "executor-1"),
         ({"executor_0": ended(), "executor_1": ended(), "tof_0": DEAD}, None),
     ],
@@ -102,6 +105,17 @@ def test_outcome_waits_for_the_outputs(case, expected):
 def test_which_executor_was_killed(files, name):
     one = killed(containers(situation(pod=None, **files)))
     assert (one and one.name) == name
+
+
+@pytest.mark.parametrize(("code", "name"), [(0, None), (137, "executor-0"), (3, "executor-0")])
+def test_container_without_a_record_was_killed_if_it_failed(code, name):
+    pod = PodView(ends={"executor-0": replace(OOM, exit_code=code, reason="Error")})
+    one = killed(containers(situation(pod=pod, executor_0=RUNS)))
+    assert (one and one.name) == name
+
+
+def test_container_that_never_started_was_not_killed():
+    assert killed(containers(situation(executor_0=Files()))) is None
 
 
 @pytest.mark.parametrize(
