@@ -277,7 +277,8 @@ CASES: Sequence[Case] = (
         id="garbage",
         section=SECTION,
         title="The executor writes to `/poiesis/run`: a false `exit.json` and `started`, "
-        "a FIFO for `stdout`, a link to `/dev/zero` for `stderr`, and 100 MB of `progress.jsonl`. Then it exits with 3",
+        "a FIFO for `stdout`, a link to `/dev/zero` for `stderr`, and 100 MB of `progress.jsonl`. "
+        "Then it exits with 3",
         document=scripts(
             "cd /poiesis/run && rm -f stdout stderr && mkfifo stdout && ln -s /dev/zero stderr"
             " && echo garbage >exit.json && echo garbage >started"
