@@ -127,7 +127,7 @@ def schema_tables(schemas: Mapping[str, Any]) -> str:
 def _section(name: str, schema: Mapping[str, Any]) -> str:
     required = schema.get("required", ())
     rows = [
-        f"| `{field}` | {_type(about)} | {'**required.** ' if field in required else ''}{_cell(about)} |"
+        f"| `{field}` | {_type(about)} | {'**Required.** ' if field in required else ''}{_cell(about)} |"
         for field, about in schema.get("properties", {}).items()
     ]
     table = ["| field | type | description |", "|---|---|---|", *rows] if rows else []
@@ -191,15 +191,8 @@ def _loaded_from_elsewhere() -> list[str]:
 def build() -> int:
     """Build the site with warnings as errors; return Sphinx's exit code."""
     options = ["--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "--jobs", "auto"]
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        *options,
-        f"--doctree-dir={SITE / 'doctrees'}",
-        DOCS,
-        SITE / "html",
-    ]
+    folders = [f"--doctree-dir={SITE / 'doctrees'}", str(DOCS), str(SITE / "html")]
+    command = [sys.executable, "-m", "sphinx", *options, *folders]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

@@ -88,7 +88,7 @@ def test_schemas_become_tables_of_their_fields():
         "A task.",
         "| field | type | description |",
         "|---|---|---|",
-        "| `id` | string | **required.** Read-only. The &lt;id> |",
+        "| `id` | string | **Required.** Read-only. The &lt;id> |",
         "| `tags` | map to string |  |",
         "| `state` | [tesState](#tesstate) |  |",
         r"| `logs` | list of integer | a \| b |",
