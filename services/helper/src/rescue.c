@@ -1,7 +1,7 @@
 /*
- * helper rescue: a sidecar that does nothing until the end of its Pod. If that comes because a container was killed with
- * its helper, or ran out of memory, the containers after it never start. Then this one becomes the command that does
- * their work, within the Pod's grace period.
+ * helper rescue: a sidecar that does nothing until the end of its Pod. If that comes because a container was killed
+ * with its helper, or ran out of memory, the containers after it never start. Then this one becomes the command that
+ * does their work, within the Pod's grace period.
  */
 #include "helper.h"
 
@@ -123,14 +123,16 @@ int rescue_main(int argc, char **argv)
     const struct verb verb = {
         .name = "rescue",
         .usage = "helper rescue --run DIR --runs DIR --killed PREFIX --ask FILE [--unless PREFIX] -- ARGV...",
-        .help = "  --run DIR        this container's run directory: if it holds exit.json, ARGV has run and does not again\n"
-                "  --runs DIR       all run directories\n"
-                "  --killed PREFIX  on a stop signal: become ARGV if the last container that has started, of those whose\n"
-                "                   names are PREFIX and a number, was killed with its helper or ran out of memory ...\n"
-                "  --unless PREFIX  ... and none of these has started\n"
-                "  --ask FILE       become ARGV as soon as FILE exists and has content\n"
-                "\n"
-                "Exit 0 on a stop signal if ARGV is not needed, 126 if it cannot be executed.\n",
+        .help =
+            "  --run DIR        this container's run directory: if it holds exit.json, ARGV has run and does not "
+            "again\n"
+            "  --runs DIR       all run directories\n"
+            "  --killed PREFIX  on a stop signal: become ARGV if the last container that has started, of those whose\n"
+            "                   names are PREFIX and a number, was killed with its helper or ran out of memory ...\n"
+            "  --unless PREFIX  ... and none of these has started\n"
+            "  --ask FILE       become ARGV as soon as FILE exists and has content\n"
+            "\n"
+            "Exit 0 on a stop signal if ARGV is not needed, 126 if it cannot be executed.\n",
         .options = options,
         .option_count = sizeof options / sizeof options[0],
         .takes_argv = true,
