@@ -1,7 +1,7 @@
 """A hand-written Job with the containers of a TaskPod and none of their work: what Kubernetes itself takes.
 
-[sidecar, (another), (tif), executor, (tof), pause], all busybox. Its executor notes when it ended by the kernel's clock,
-which node and host share on a kind cluster, because Kubernetes' own times are whole seconds.
+[sidecar, (another), (tif), executor, (tof), pause], all busybox. Its executor notes when it ended by the
+kernel's clock, which node and host share on a kind cluster, because Kubernetes' own times are whole seconds.
 """
 
 import time
