@@ -74,7 +74,6 @@ def test_executors_keep_the_grace_that_they_had(config):
 
     assert command[command.index("--grace") + 1] == "30"
     assert environment["POIESIS_GRACE_SECONDS"] == "30"
-    assert command[command.index("--ack-timeout") + 1] == "130"
 
 
 @pytest.mark.parametrize(
@@ -88,11 +87,9 @@ def test_executors_keep_the_grace_that_they_had(config):
 )
 def test_other_tasks_pay_nothing(config, fields, changes):
     template = pod(after_kill(config, **{"seconds": 60, **changes}), **fields)
-    command = containers(template)["executor-0"]["command"]
 
     assert not [name for name in containers(template) if name.startswith("rescue")]
     assert template["spec"]["terminationGracePeriodSeconds"] == 30
-    assert command[command.index("--ack-timeout") + 1] == "60"
 
 
 def test_each_output_filer_has_a_sidecar_of_its_own_image(config):

@@ -6,6 +6,7 @@
 #include "helper.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -149,6 +150,6 @@ int rescue_main(int argc, char **argv)
         return 0;
     signals_restore();
     execv(command[0], command);
-    say("cannot execute %s", command[0]);
+    say("cannot execute %s: %s", command[0], strerror(errno));
     return EXIT_NOT_EXECUTABLE;
 }

@@ -86,7 +86,7 @@ static const struct verb verb = {
         "  --keep-modes            do not open the task's files to other uids at the end, unless it failed\n"
         "  --log-bytes N           keep the last N bytes of each stream in the run directory (default 65536)\n"
         "  --grace SECONDS         SIGKILL what is left SECONDS-3 after a stop signal (default 30)\n"
-        "  --time-limit SECONDS    stop the process after so long, as a stop signal would (default: none)\n"
+        "  --time-limit SECONDS    stop the process after so long, and not at a stop signal (default: none)\n"
         "  --on-failure exit|continue   continue: record the failure in DIR/failed and exit 0\n"
         "  --ignore-error          exit 0 whatever the process exits with (the true code is in exit.json)\n"
         "  --ack FILE              before another exit code than 0 wait until FILE exists and has content ...\n"

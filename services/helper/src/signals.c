@@ -11,6 +11,7 @@
 
 static int queue = -1;
 static int64_t stop_at;
+static bool has_limit;
 static sigset_t mask_before;
 static struct sigaction pipe_action_before;
 
@@ -37,9 +38,10 @@ void signals_restore(void)
     sigprocmask(SIG_SETMASK, &mask_before, NULL);
 }
 
-/* Stop after so many seconds, as if SIGTERM had come. */
+/* Stop after so many seconds, as if SIGTERM had come, and ignore stop signals until then. */
 void signals_limit(long seconds)
 {
+    has_limit = true;
     alarm((unsigned)seconds);
 }
 
@@ -99,7 +101,7 @@ bool signals_take(pid_t process)
     struct signalfd_siginfo info;
     bool any = false;
     while (read(queue, &info, sizeof info) == sizeof info) {
-        if (info.ssi_signo == SIGCHLD)
+        if (info.ssi_signo == SIGCHLD || (has_limit && is_stop(&info) && !is_time_limit(&info)))
             continue;
         any = any || is_from_outside(&info);
         if (!stop_at && is_stop(&info))

@@ -194,6 +194,15 @@ def test_time_limit_stops_the_process_as_a_stop_signal_does(container):
     assert container.exit["term"] is True
 
 
+def test_time_limit_replaces_the_stop_signal(container, eventually):
+    process = container.start("sh", "-c", "echo ready; sleep 1; exit 5", options=["--time-limit", "60"])
+    eventually(lambda: container.has("stdout") and container.read("stdout") == b"ready\n")
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(10) == 5
+    assert container.exit["term"] is False
+
+
 def test_time_limit_kills_what_ignores_it(container):
     ended = container.sh("trap '' TERM; sleep 60", options=["--time-limit", "1", "--grace", "4"])
 

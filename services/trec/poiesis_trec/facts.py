@@ -224,13 +224,12 @@ def still_rescuing(situation: Situation, known: Sequence[Container]) -> bool:
 
 
 def wants_rescue(situation: Situation, known: Sequence[Container]) -> bool:
-    """Whether to ask for the outputs of a killed executor.
+    """Whether to ask for the outputs of an executor that ran out of memory and whose helper has survived.
 
-    The Pod of one whose helper lives on, and waits for the recorder's ack, has not begun to end.
+    That helper waits for the recorder's ack, so the Pod does not begin to end, which would be the signal.
     """
     one = killed(known)
-    pod_goes = situation.shutting_down or (situation.pod is not None and situation.pod.going)
-    return one is not None and one.over and bool(situation.plan.rescues) and not pod_goes
+    return bool(situation.plan.rescues) and one is not None and one.files.exit is not None
 
 
 def phase(known: Sequence[Container]) -> TesState:

@@ -16,7 +16,7 @@ from poiesis_api.taskpod.manifest import (
     resources,
     volume_mount,
 )
-from poiesis_api.taskpod.rescue import ack_seconds, rescue_container
+from poiesis_api.taskpod.rescue import rescue_container
 from poiesis_api.taskpod.storage import storage_env, storage_mounts
 from poiesis_api.taskpod.volumes import (
     disk_bytes,
@@ -220,7 +220,7 @@ def executor_command(index: int, layout: Layout, config: TaskPodConfig) -> list[
     same_user_next = index + 1 < len(executors) and executors[index + 1].image == executor.image
     volume = ["--paths", paths.PATHS, "--volume", paths.COLLECT] if layout.volume else []
     return [
-        *_helper_run(config, ack_seconds(FAILED_ACK_SECONDS, layout.plan, config)),
+        *_helper_run(config),
         *_after(index, layout),
         *_redirections(executor),
         *volume,
@@ -275,7 +275,7 @@ def pause_container(layout: Layout, config: TaskPodConfig) -> Manifest:
     }
 
 
-def _helper_run(config: TaskPodConfig, ack_timeout: int = FAILED_ACK_SECONDS) -> list[str]:
+def _helper_run(config: TaskPodConfig) -> list[str]:
     return [
         paths.HELPER,
         "run",
@@ -283,7 +283,7 @@ def _helper_run(config: TaskPodConfig, ack_timeout: int = FAILED_ACK_SECONDS) ->
         *_options("--log-bytes", [str(config.executors.log_bytes)]),
         *_options("--grace", [str(config.termination_grace_period_seconds)]),
         *_options("--ack", [paths.ACK_FILE]),
-        *_options("--ack-timeout", [str(ack_timeout)]),
+        *_options("--ack-timeout", [str(FAILED_ACK_SECONDS)]),
     ]
 
 

@@ -24,12 +24,8 @@ def pod_grace_seconds(plan: Plan, config: TaskPodConfig) -> int:
 
     A Pod that is deleted ends no later: helpers, recorder and an idle sidecar have time limits of their own.
     """
-    return config.termination_grace_period_seconds + _more(plan, config)
-
-
-def ack_seconds(seconds: int, plan: Plan, config: TaskPodConfig) -> int:
-    """Return how long a failed executor waits for the recorder, which itself waits for the outputs."""
-    return seconds + _more(plan, config)
+    more = config.executors.outputs_after_kill_seconds + STOP_SECONDS if plan.rescues else 0
+    return config.termination_grace_period_seconds + more
 
 
 def rescue_container(name: str, tof: Manifest, config: TaskPodConfig) -> Manifest:
@@ -58,7 +54,3 @@ def rescue_container(name: str, tof: Manifest, config: TaskPodConfig) -> Manifes
         "resources": resources(config.resources.rescue),
         "volumeMounts": [*mounts, volume_mount("run", paths.RUNS, read_only=True)],
     }
-
-
-def _more(plan: Plan, config: TaskPodConfig) -> int:
-    return config.executors.outputs_after_kill_seconds + STOP_SECONDS if plan.rescues else 0
