@@ -1,37 +1,16 @@
-"""Log lines: one JSON object each, with the fields given as `extra`."""
+"""Logging of the api: the common JSON lines, without the request lines that aiohttp cannot parse."""
 
-import json
 import logging
-import sys
-from datetime import UTC, datetime
-from typing import Any
 
 from aiohttp.http_exceptions import HttpProcessingError
 
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-
-
-class JsonFormatter(logging.Formatter):
-    """`time`, `level`, `logger`, `message`, the extra fields, and `exception` if there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """As one line."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+from poiesis_models import logs
 
 
 def without_request(record: logging.LogRecord) -> bool:
-    """A filter: of a request that cannot be parsed only the kind of mistake is told.
+    """Reduce the error of a request that cannot be parsed to its class. A logging filter.
 
-    aiohttp's exception quotes the line at hand, which may be that of an Authorization header.
+    aiohttp's exception quotes the line, which may be that of an Authorization header.
     """
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, HttpProcessingError):
@@ -41,8 +20,6 @@ def without_request(record: logging.LogRecord) -> bool:
 
 
 def configure_logging() -> None:
-    """To stderr, from INFO on."""
+    """Write log lines from INFO on to stderr."""
     logging.getLogger("aiohttp.server").addFilter(without_request)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logs.configure_logging()

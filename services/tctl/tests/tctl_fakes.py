@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
 
+from poiesis_kube.client import Client
 from poiesis_tctl.kube import Kube
 
 TASK_LABEL = "poiesis.io/task"
@@ -282,7 +283,7 @@ async def client(api: FakeApi) -> AsyncIterator[Kube]:
     import aiohttp
 
     async with aiohttp.ClientSession() as session:
-        yield Kube(session, Configuration(host=api.url), "tes")
+        yield Kube(Client(session, Configuration(host=api.url)), "tes")
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ from tctl_builders import ALL_DONE, condition, event, job, pod, terminated
 from tctl_fakes import FakeApi, client
 from tctl_tasks import add_task, logs_of, report, task_of
 
+from poiesis_models.backoff import Backoff
 from poiesis_models.states import Ending, TesState
 from poiesis_tctl import tasks_db
 from poiesis_tctl.config import Config, Limits
@@ -22,7 +23,7 @@ from poiesis_tctl.informer import WatchTimes
 
 pytestmark = pytest.mark.integration
 
-WATCH = WatchTimes(watch=5, silence=3.0, backoff=0.02, max_backoff=0.1, shortest=0.05)
+WATCH = WatchTimes(watch=5, silence=3.0, backoff=Backoff(first=0.02, longest=0.1), shortest=0.05)
 
 
 class World:
@@ -76,7 +77,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[Any]]:
     return lambda: [record for record in caplog.records if "events" in getattr(record, "collection", "")]
 
 
-async def test_events_are_told_before_and_after_the_watch_began_and_once(world):
+async def test_each_event_is_recorded_once(world):
     task_id = await add_task(world.db)
     name = await world.event("FailedMount", "no secret", task=task_id)
     await world.event("Created", "Created container: trec", kind="Normal", task=task_id, name="e2")
@@ -95,7 +96,7 @@ async def test_events_are_told_before_and_after_the_watch_began_and_once(world):
     assert "involvedObject.kind!=Job" in query["fieldSelector"]
 
 
-async def test_what_keeps_a_claim_without_volume_is_told(world):
+async def test_events_of_a_claim_are_recorded(world):
     task_id = await add_task(world.db)
     async with world.followed():
         await world.event(
@@ -104,7 +105,7 @@ async def test_what_keeps_a_claim_without_volume_is_told(world):
         await world.until_told(task_id, "ProvisioningFailed: no such class")
 
 
-async def test_event_that_has_expired_is_not_remembered(world):
+async def test_expired_event_is_forgotten(world):
     task_id = await add_task(world.db)
     name = await world.event("FailedMount", "x", task=task_id)
     other = await world.event("FailedMount", "y", task=task_id, name="e2")
@@ -117,7 +118,7 @@ async def test_event_that_has_expired_is_not_remembered(world):
 
 
 @pytest.mark.parametrize("fault", ["410", "410 in the stream", "hang up", "500", "garbage"])
-async def test_after_a_fault_the_list_tells_what_was_missed(world, fault):
+async def test_list_after_a_fault_records_missed_events(world, fault):
     task_id = await add_task(world.db)
     world.api.watch_faults.extend([fault] * 2)
     async with world.followed():
@@ -130,7 +131,7 @@ async def test_after_a_fault_the_list_tells_what_was_missed(world, fault):
 
 
 @pytest.mark.parametrize("verb", ["GET", "WATCH"])
-async def test_right_that_is_missing_is_said_once_and_tried_for(world, warned, verb):
+async def test_missing_right_is_logged_once_and_retried(world, warned, verb):
     task_id = await add_task(world.db)
     await world.event("FailedMount", "x", task=task_id)
     forbidden = True
@@ -149,7 +150,7 @@ async def test_right_that_is_missing_is_said_once_and_tried_for(world, warned, v
         await world.until_told(task_id, "FailedMount: x")
 
 
-async def test_events_of_pods_that_are_nobodys_task_are_ignored(world):
+async def test_events_of_other_pods_are_ignored(world):
     task_id, stranger = await add_task(world.db), UUID(int=7)
     await world.event("FailedMount", "x", task=stranger)
     other = event("FailedMount", "x", name="e2")
@@ -161,7 +162,7 @@ async def test_events_of_pods_that_are_nobodys_task_are_ignored(world):
     assert await world.told(stranger) == []
 
 
-async def test_outage_of_postgres_delays_lines_and_loses_none(world, monkeypatch):
+async def test_outage_of_postgres_loses_no_line(world, monkeypatch):
     tell = tasks_db.TasksDb.tell
     failures = iter([tasks_db.DatabaseUnavailable("away"), ValueError("who would have thought")])
 
@@ -191,7 +192,7 @@ async def leader(world: World) -> AsyncIterator[None]:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_events_hold_up_no_decision(world, monkeypatch):
+async def test_events_delay_no_decision(world, monkeypatch):
     """Neither those that cannot be told nor those that cannot be had."""
     stuck = asyncio.Event()
 
@@ -224,13 +225,13 @@ async def _pod_that_has_ended(world: World, task_id: UUID) -> None:
 async def _complete(world: World, task_id: UUID) -> None:
     """Wait for the outcome: COMPLETE, and not another one."""
     async with asyncio.timeout(30):
-        while (state := (await task_of(world.db, task_id))["state"]) in ("QUEUED", "INITIALIZING", "RUNNING"):
+        while (state := (await task_of(world.db, task_id))["state"]) in ("QUEUED", "INITIALIZING", "RUNNING"):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert state == "COMPLETE"
 
 
 @pytest.mark.parametrize("forbidden", [False, True], ids=["event and condition", "condition alone"])
-async def test_why_a_pod_finds_no_node_is_one_line_whoever_says_so(world, forbidden):
+async def test_unschedulable_event_and_condition_are_one_line(world, forbidden):
     message = "0/1 nodes are available: 1 Insufficient cpu."
     if forbidden:
         world.api.refuse = lambda request: 403 if "/events" in request.path else None
@@ -252,7 +253,7 @@ async def test_why_a_pod_finds_no_node_is_one_line_whoever_says_so(world, forbid
     assert await world.told(task_id) == [f"FailedScheduling: {message}"]
 
 
-async def test_line_after_the_end_is_told_and_the_end_stands(world):
+async def test_late_event_keeps_the_outcome(world):
     task_id = await add_task(world.db)
     await report(world.db, task_id, ending=Ending(state=TesState.COMPLETE))
     async with world.followed():

@@ -9,10 +9,14 @@ import pytest
 from tctl_builders import RUNNING, TASK, pod
 from tctl_fakes import FakeApi, client
 
-from poiesis_tctl.informer import Cache, Informer, WatchTimes, WorkQueue
-from poiesis_tctl.kube import Object
+from poiesis_kube.client import Object
+from poiesis_models.backoff import Backoff
+from poiesis_tctl.cache import Cache
+from poiesis_tctl.informer import Informer, WatchTimes
+from poiesis_tctl.workqueue import WorkQueue
 
-TIMES = WatchTimes(watch=5, silence=3.0, backoff=0.01, max_backoff=0.05, shortest=0.05, page=500)
+QUICK = Backoff(first=0.01, longest=0.05)
+TIMES = WatchTimes(watch=5, silence=3.0, backoff=QUICK, shortest=0.05, page=500)
 KEY = str(TASK)
 
 
@@ -37,7 +41,7 @@ async def watched(
 ) -> AsyncIterator[Watched]:
     told: list[str] = []
     async with client(api) as kube:
-        informer = Informer(kube, kube.pods_path, changed=told.append, times=times, slim=slim)
+        informer = Informer(kube, kube.path("Pod"), changed=told.append, times=times, slim=slim)
         task = asyncio.create_task(informer.run())
         try:
             yield Watched(api, informer, told)
@@ -68,8 +72,8 @@ async def test_list_then_watch(fake_api):
         assert watch["timeoutSeconds"] == "5"
 
 
-async def test_watch_is_resumed_where_it_ended(fake_api):
-    async with watched(fake_api, WatchTimes(watch=1, silence=3.0, shortest=0.05, backoff=0.01)) as w:
+async def test_watch_resumes_where_it_ended(fake_api):
+    async with watched(fake_api, WatchTimes(watch=1, silence=3.0, shortest=0.05, backoff=QUICK)) as w:
         await w.until(lambda: fake_api.watches == 1)
         await fake_api.put("pods", pod())
         await fake_api.bookmark("pods")
@@ -86,7 +90,7 @@ async def test_watch_is_resumed_where_it_ended(fake_api):
         "hang up", "end",
     ],
 )  # fmt: skip
-async def test_after_a_fault_the_list_shows_what_was_missed(fake_api, fault):
+async def test_list_after_a_fault_shows_missed_changes(fake_api, fault):
     await fake_api.put("pods", pod())
     other = uuid4()
     await fake_api.put("pods", pod(name="other", uid="other", task=other))
@@ -104,7 +108,7 @@ async def test_after_a_fault_the_list_shows_what_was_missed(fake_api, fault):
 
 
 @pytest.mark.parametrize("faults", [["500"] * 3, ["403"] * 3, ["garbage"] * 3])
-async def test_list_is_tried_until_it_can_be_had(fake_api, faults):
+async def test_list_is_retried_until_it_succeeds(fake_api, faults):
     await fake_api.put("pods", pod())
     fake_api.list_faults.extend(faults)
     async with watched(fake_api) as w:
@@ -113,41 +117,41 @@ async def test_list_is_tried_until_it_can_be_had(fake_api, faults):
         assert len(fake_api.asked("GET", "pods")) == 4
 
 
-async def test_api_server_that_cannot_be_reached_is_tried_again(fake_api):
+async def test_unreachable_api_server_is_retried(fake_api):
     async with client(fake_api) as kube:
-        kube._base, base = "http://127.0.0.1:1", kube._base
-        informer = Informer(kube, kube.pods_path, changed=lambda _: None, times=TIMES)
+        kube._client._base, base = "http://127.0.0.1:1", kube._client._base
+        informer = Informer(kube, kube.path("Pod"), changed=lambda _: None, times=TIMES)
         task = asyncio.create_task(informer.run())
         await fake_api.until(lambda: informer._failures > 2)
-        kube._base = base
+        kube._client._base = base
         await fake_api.until(informer.synced.is_set)
         task.cancel()
 
 
 async def test_silent_watch_is_resumed(fake_api):
     fake_api.watch_faults.append("silence")
-    async with watched(fake_api, WatchTimes(watch=60, silence=0.2, backoff=0.01, shortest=0.05)) as w:
+    async with watched(fake_api, WatchTimes(watch=60, silence=0.2, backoff=QUICK, shortest=0.05)) as w:
         await w.until(lambda: fake_api.watches == 1)
         await fake_api.put("pods", pod())
         await w.until(lambda: w.told == [KEY])
         assert len(fake_api.asked("GET", "pods")) == 1
 
 
-async def test_forgotten_history_is_listed_again(fake_api):
-    async with watched(fake_api, WatchTimes(watch=1, silence=3.0, backoff=0.01, shortest=0.05)) as w:
+async def test_expired_version_is_listed_again(fake_api):
+    async with watched(fake_api, WatchTimes(watch=1, silence=3.0, backoff=QUICK, shortest=0.05)) as w:
         await w.until(lambda: fake_api.watches == 1)
         await fake_api.put("pods", pod(), silently=True)
         fake_api.forget()
         await w.until(lambda: w.told == [KEY])
 
 
-async def test_list_is_had_again_now_and_then_and_shows_what_no_watch_has_told(fake_api):
+async def test_periodic_list_shows_missed_changes(fake_api):
     await fake_api.put("pods", pod())
     told: list[str] = []
     found: list[str] = []
-    times = WatchTimes(watch=5, relist=1.0, silence=3.0, shortest=0.05, backoff=0.01)
+    times = WatchTimes(watch=5, relist=1.0, silence=3.0, shortest=0.05, backoff=QUICK)
     async with client(fake_api) as kube:
-        informer = Informer(kube, kube.pods_path, changed=told.append, found=found.append, times=times)
+        informer = Informer(kube, kube.path("Pod"), changed=told.append, found=found.append, times=times)
         task = asyncio.create_task(informer.run())
         await fake_api.until(lambda: fake_api.watches == 1)
         assert (found, told) == ([KEY], [])
@@ -162,9 +166,9 @@ async def test_list_is_had_again_now_and_then_and_shows_what_no_watch_has_told(f
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_watch_that_ends_at_once_does_not_spin(fake_api):
+async def test_immediately_ending_watch_does_not_spin(fake_api):
     fake_api.watch_faults.extend(["end"] * 1000)
-    times = WatchTimes(watch=5, silence=3.0, backoff=0.2, max_backoff=0.2, shortest=0.05)
+    times = WatchTimes(watch=5, silence=3.0, backoff=Backoff(first=0.2, longest=0.2), shortest=0.05)
     async with watched(fake_api, times) as w:
         await w.until(w.informer.synced.is_set)
         began = asyncio.get_running_loop().time()
@@ -172,7 +176,7 @@ async def test_watch_that_ends_at_once_does_not_spin(fake_api):
         assert asyncio.get_running_loop().time() - began >= 0.4
 
 
-async def test_thousand_pods_come_in_pages(fake_api):
+async def test_large_collections_are_listed_in_pages(fake_api):
     tasks = [uuid4() for _ in range(1000)]
     for number, task in enumerate(tasks):
         await fake_api.put("pods", pod(name=f"p-{number}", uid=f"u-{number}", task=task), silently=True)
@@ -184,7 +188,7 @@ async def test_thousand_pods_come_in_pages(fake_api):
         assert ["continue" in one for one in lists] == [False, True, True, True]
 
 
-async def test_object_that_cannot_be_read_does_not_keep_the_others_from_being_known(fake_api):
+async def test_malformed_object_does_not_hide_the_others(fake_api):
     def phased(item: Object) -> Object:
         return {**item, "phase": item["status"]["phase"]}
 
@@ -200,13 +204,13 @@ async def test_object_that_cannot_be_read_does_not_keep_the_others_from_being_kn
         await w.until(lambda: w.phase() == "Running")
 
 
-async def test_page_that_has_expired_begins_the_list_anew(fake_api):
+async def test_expired_page_restarts_the_list(fake_api):
     for number in range(4):
         await fake_api.put("pods", pod(name=f"p-{number}", uid=f"u-{number}", task=uuid4()))
 
     expired = iter([410])
     fake_api.refuse = lambda request: next(expired, None) if "continue" in request.query else None
-    async with watched(fake_api, WatchTimes(watch=5, silence=3.0, page=2, backoff=0.01)) as w:
+    async with watched(fake_api, WatchTimes(watch=5, silence=3.0, page=2, backoff=QUICK)) as w:
         await w.until(w.informer.synced.is_set)
         assert len(w.cache.names()) == 4
         assert len(fake_api.asked("GET", "pods")) == 4
@@ -215,7 +219,7 @@ async def test_page_that_has_expired_begins_the_list_anew(fake_api):
 # The cache
 
 
-def test_newest_pod_is_the_current_one():
+def test_newest_pod_is_current():
     cache = Cache()
     old, new = pod(name="old", uid="1"), pod(name="new", uid="2", created="2025-11-23T07:00:00Z")
     assert [cache.put(new), cache.put(old)] == [KEY, KEY]
@@ -226,7 +230,7 @@ def test_newest_pod_is_the_current_one():
     assert cache.gone(KEY) is None
 
 
-def test_pod_that_was_made_anew_under_its_name_had_gone():
+def test_recreated_pod_counts_as_vanished():
     cache = Cache()
     first, second = pod(uid="1"), pod(uid="2", version="2")
     cache.put(first)
@@ -234,21 +238,21 @@ def test_pod_that_was_made_anew_under_its_name_had_gone():
     assert (cache.current(KEY), cache.gone(KEY)) == (second, first)
 
 
-def test_what_is_unchanged_is_not_told():
+def test_unchanged_object_is_not_reported():
     cache = Cache()
     assert [cache.put(pod()), cache.put(pod()), cache.put(pod({"trec": RUNNING}, version="2"))] == [
         KEY, None, KEY,
     ]  # fmt: skip
 
 
-def test_deletion_of_what_was_not_known_is_told():
+def test_deletion_of_an_unknown_object_is_reported():
     cache = Cache()
     assert cache.remove("x") is None
     assert cache.remove(pod()["metadata"]["name"], pod()) == KEY
     assert cache.gone(KEY) == pod()
 
 
-def test_pod_that_changes_its_label_leaves_its_task():
+def test_relabeled_pod_leaves_its_task():
     cache = Cache()
     cache.put(pod())
     other = UUID(int=1)
@@ -259,7 +263,7 @@ def test_pod_that_changes_its_label_leaves_its_task():
 # The queue
 
 
-async def test_key_waits_once_and_is_worked_on_by_one():
+async def test_key_waits_once_and_has_one_worker():
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     queue.add("a")
@@ -276,7 +280,7 @@ async def test_key_waits_once_and_is_worked_on_by_one():
     assert len(queue) == 0
 
 
-async def test_queue_knows_what_waits():
+async def test_queue_contains_waiting_keys():
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     assert "a" in queue
@@ -287,7 +291,7 @@ async def test_queue_knows_what_waits():
     queue.done("a")
 
 
-async def test_key_comes_again_later_the_earlier_time_counts():
+async def test_earliest_delay_of_a_key_is_used():
     queue: WorkQueue[str] = WorkQueue()
     queue.add_after("a", 1000)
     queue.add_after("a", 0.01)
@@ -298,8 +302,8 @@ async def test_key_comes_again_later_the_earlier_time_counts():
     queue.close()
 
 
-async def test_failure_comes_again_ever_later():
-    queue: WorkQueue[str] = WorkQueue(backoff=0.01, max_backoff=0.05)
+async def test_failures_increase_the_delay():
+    queue: WorkQueue[str] = WorkQueue(QUICK)
     queue.add("a")
     waits = []
     for _ in range(5):

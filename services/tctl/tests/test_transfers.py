@@ -74,20 +74,20 @@ OLD = run(start=MIDNIGHT)
         pytest.param([[], [row(run("x"), 1, 1), row(run("x-0"), 1, 1)]], (0, 0), id="no filer of ours"),
     ],
 )
-def test_moved_is_the_difference_between_looks(looks, moved):
+def test_transfer_is_the_difference_between_reads(looks, moved):
     found = figures(*looks).filers
     assert found["tif"].moved == moved
     assert {found["tof"].moved, found["stream"].moved} == {NOTHING}
 
 
-def test_new_is_what_has_begun_since_what_the_last_look_could_see():
+def test_recent_run_counts_from_zero():
     edge = FIRST - timedelta(minutes=2)
     assert figures([], [row(run(start=edge), 1, 10)]).filers["tif"].moved == (1, 10)
     just_before = run(start=edge - timedelta(microseconds=1))
     assert figures([], [row(just_before, 1, 10)]).filers["tif"].moved == NOTHING
 
 
-def test_after_a_pause_what_has_begun_meanwhile_is_new():
+def test_run_started_during_a_pause_counts():
     """Postgres was away for an hour."""
     transfers = Transfers()
     transfers.count(Look(at=FIRST, tasks={}, filers=[]))
@@ -97,7 +97,7 @@ def test_after_a_pause_what_has_begun_meanwhile_is_new():
     assert found.filers["tif"].moved == (1, 10)
 
 
-def test_figures_of_each_filer_are_of_those_that_move():
+def test_rates_include_only_moving_filers():
     rows = [
         row(run("tif-0"), 1, 10, rate=5),
         row(run("tif-1"), 1, 10, rate=7),
@@ -117,11 +117,11 @@ def test_figures_of_each_filer_are_of_those_that_move():
     )
 
 
-def test_every_filer_is_there_before_anything_moves():
+def test_every_filer_is_exported_without_transfers():
     assert figures([]).filers == dict.fromkeys(FILERS, IDLE)
 
 
-def test_only_runs_of_the_last_look_are_remembered():
+def test_only_runs_of_the_last_read_are_kept():
     transfers = Transfers()
     for number in range(3):
         rows = [row(run(f"tif-{number}"), 1, 1)]
