@@ -194,6 +194,6 @@ def _message(error: ErrorDetails) -> str:
     name = str(error["loc"][-1])
     if error["type"] == "missing":
         return f"{name} is not set"
-    rule = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    rule = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").split(", unable")[0]
     rule = rule if rule.startswith("must ") else f"must be {rule}"
     return f"{name} {rule}" if name == "POIESIS_DSN" else f"{name} {rule}, got {error['input']!r}"

@@ -90,7 +90,7 @@ def test_missing_variable_is_named(env, name, value):
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
     [
-        ("POIESIS_IMAGE_PULL_SECONDS", "soon", "must be a valid number, unable to parse string as a number"),
+        ("POIESIS_IMAGE_PULL_SECONDS", "soon", "must be a valid number, got"),
         ("POIESIS_IMAGE_PULL_SECONDS", "0", "must be greater than 0"),
         ("POIESIS_CONFIG_ERROR_SECONDS", "-1", "must be greater than 0"),
         ("POIESIS_UNSCHEDULABLE_SECONDS", "-1", "must be greater than or equal to 0"),
@@ -101,13 +101,13 @@ def test_missing_variable_is_named(env, name, value):
         ("POIESIS_LEASE_SECONDS", "2.5", "must be a valid integer"),
         ("POIESIS_HEALTH_PORT", "65536", "must be less than or equal to 65535"),
         ("POIESIS_KUEUE", "maybe", "must be a valid boolean"),
-        ("POIESIS_LOG_LEVEL", "chatty", "must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+        ("POIESIS_LOG_LEVEL", "CHATTY", "must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
         ("POIESIS_RENEW_SECONDS", "15", r"must be less than POIESIS_LEASE_SECONDS \(15\)"),
         ("POIESIS_RETRY_SECONDS", "5", r"must be less than half of POIESIS_RENEW_SECONDS \(10\)"),
     ],
 )
 def test_invalid_variable_is_named_with_its_limit(env, name, value, rule):
-    with pytest.raises(ConfigError, match=f"{name} {rule}.*, got '?{value}") as error:
+    with pytest.raises(ConfigError, match=f"^{name} {rule}.*'?{value}'?$") as error:
         env({**NEEDED, name: value})
     assert "\n" not in str(error.value)
 
