@@ -1,4 +1,4 @@
-"""The metrics in Prometheus' text format; docs/metrics.md explains each. Pure."""
+"""The metrics in Prometheus' text format; docs/reference/metrics.md explains each. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
