@@ -518,7 +518,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "unschedulable-forever",
         "The controller waits for a node indefinitely.",
-        (f"{_DECIDE}:_unschedulable", "limits = replace(limits, unschedulable=0)"),
+        (f"{_DECIDE}:_unschedulable", 'limits = limits.model_copy(update={"unschedulable": 0})'),
         rows="unschedulable claim-unbound",
     ),
     _mutation(

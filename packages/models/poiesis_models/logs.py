@@ -1,7 +1,7 @@
 """Log lines of all services: one JSON object per line, with the same keys. Needs the standard library alone.
 
-docs/operations.md lists the keys. Secrets must not be passed to a logger; as a second line of defence, what
-looks like a credential is masked.
+docs/reference/logs.md lists the keys. Secrets must not be passed to a logger. As a second line of defence,
+what looks like a credential is masked.
 """
 
 import json
@@ -9,12 +9,18 @@ import logging
 import re
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 _VALUE_CHARACTERS = 16 * 1024  # of one value; a traceback keeps its end
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _MASK = "***"
+_NO_FIELDS: Mapping[str, str] = MappingProxyType({})
+_context: ContextVar[Mapping[str, str]] = ContextVar("log fields", default=_NO_FIELDS)
 _SECRETS = re.compile(
     r"(?P<userinfo>://[^\s/:@\"']*:)[^\s/@\"']+(?=@)"
     r"|(?P<header>\bauthorization\W{1,4}(?:\w+ +)?)[^\s\"']+"
@@ -26,7 +32,7 @@ _SECRETS = re.compile(
 
 
 class JsonFormatter(logging.Formatter):
-    """`time`, `level`, `logger`, `message`, then `fields` and the record's `extra`.
+    """`time`, `level`, `logger`, `message`, then `fields`, those of `log_context` and the record's `extra`.
 
     An exception adds `error` (unless the record has one) and `traceback`.
     """
@@ -43,6 +49,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             **self._fields,
+            **_context.get(),
             **{key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS},
         }
         if record.exc_info and record.exc_info[1] is not None:
@@ -57,6 +64,16 @@ def configure_logging(level: str = "INFO", **fields: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(**fields))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+@contextmanager
+def log_context(**fields: str) -> Iterator[None]:
+    """Add fields to all lines of this block and of the asyncio tasks that it starts."""
+    token = _context.set({**_context.get(), **fields})
+    try:
+        yield
+    finally:
+        _context.reset(token)
 
 
 def masked(text: str) -> str:

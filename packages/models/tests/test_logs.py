@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from poiesis_models import logs
-from poiesis_models.logs import JsonFormatter, configure_logging, masked
+from poiesis_models.logs import JsonFormatter, configure_logging, log_context, masked
 
 TASK = "0b7a2a9e-7d0f-4d9f-9f0a-1f6f0c8a7d11"
 
@@ -95,6 +95,14 @@ def test_credentials_are_masked(text, expected):
 def test_every_value_is_masked():
     made = record("connect to %s", "postgresql://u:pw@db", error="postgresql://u:pw@db", all=["x://u:pw@y"])
     assert "pw" not in JsonFormatter().format(made)
+
+
+def test_context_fields_are_in_the_lines_of_a_block():
+    with log_context(request_id="r"):
+        with log_context(owner="ann"):
+            assert line(record()).items() >= {"request_id": "r", "owner": "ann"}.items()
+        assert "owner" not in line(record())
+    assert "request_id" not in line(record())
 
 
 def test_long_values_keep_their_end(monkeypatch):

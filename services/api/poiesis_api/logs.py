@@ -1,10 +1,16 @@
-"""Logging of the api: the common JSON lines, without the request lines that aiohttp cannot parse."""
+"""Logging of the api: the common JSON lines with a request id, without requests that cannot be parsed."""
 
 import logging
+import re
+from uuid import uuid4
 
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
 
 from poiesis_models import logs
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def without_request(record: logging.LogRecord) -> bool:
@@ -17,6 +23,15 @@ def without_request(record: logging.LogRecord) -> bool:
         record.exc_info = None
         record.error = type(error).__name__
     return True
+
+
+@web.middleware
+async def with_request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Add `request_id` to the log lines of a request: a valid X-Request-ID of the client, else a new id."""
+    given = request.headers.get("X-Request-ID", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    with logs.log_context(request_id=request_id):
+        return await handler(request)
 
 
 def configure_logging() -> None:

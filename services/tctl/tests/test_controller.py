@@ -425,7 +425,7 @@ async def test_permanently_rejected_pod_ends_task_and_job(world):
 async def test_retryable_rejection_ends_the_task_at_its_limit(world):
     task_id = await world.task()
     await world.api.put("events", refusal("exceeded quota"))
-    async with world.leader(limits=replace(LIMITS, unschedulable=0.5)):
+    async with world.leader(limits=LIMITS.model_copy(update={"unschedulable": 0.5})):
         await world.until_said(task_id, "exceeded quota")
         assert (await world.until(task_id, "SYSTEM_ERROR"))["message"] == "exceeded quota"
         await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
@@ -457,7 +457,7 @@ async def test_pod_without_setup_ends_with_its_events(world):
     }
     await world.api.put("events", event)
     await world.api.put("pods", stuck)
-    async with world.leader(limits=replace(LIMITS, unschedulable=0.5)):
+    async with world.leader(limits=LIMITS.model_copy(update={"unschedulable": 0.5})):
         found = await world.until(task_id, "SYSTEM_ERROR")
         assert found["reason"] == "FailedMount"
         assert found["message"] == f'Pod poiesis-{task_id}-abcde: secret "dsn" not found'

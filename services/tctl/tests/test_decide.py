@@ -306,8 +306,8 @@ def test_finish_carries_what_the_recorder_did_not_report():
             ExecutorRow(index=1, start=STARTED, end=STARTED + timedelta(seconds=3), exit_code=3, oom=False),
         ),
         note=(
-            "outcome recorded by the controller from the Pod's status (phase Failed, pause exited with code 1): "
-            f"the recorder of Pod {POD} did not report it"
+            "outcome recorded by the controller from the Pod's status (phase Failed, pause exited with code 1)"
+            f": the recorder of Pod {POD} did not report it"
         ),
     )
 
