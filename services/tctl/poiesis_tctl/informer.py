@@ -4,7 +4,7 @@ LIST in pages, then WATCH from the list's resourceVersion. A watch that ends nor
 resumed from the last resourceVersion. After anything else (410 Gone, refusals, broken connections, an event
 that cannot be parsed), and every few minutes in any case, the collection is listed again and compared with
 the cache, so no change is missed permanently. Objects that vanished in between keep their last known state.
-docs/adr/0028 says why this is not a library.
+docs/adr/0028 explains why this is not a library.
 """
 
 import asyncio

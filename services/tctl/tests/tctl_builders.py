@@ -1,4 +1,4 @@
-"""Kubernetes JSON as an API server sends it, with as little said as a test needs."""
+"""Kubernetes JSON as an API server sends it, with only the fields that a test needs."""
 
 import json
 from typing import Any
@@ -136,7 +136,7 @@ def _status(name: str, state: dict[str, Any], restarts: int) -> dict[str, Any]:
 
 
 def rejected(reason: str, message: str) -> dict[str, Any]:
-    """What a kubelet says that does not admit the Pod: no statuses at all."""
+    """The status of a Pod that the kubelet does not admit: no container statuses."""
     refused = pod(phase="Failed", reason=reason, message=message)
     del refused["status"]["initContainerStatuses"], refused["status"]["containerStatuses"]
     return refused
@@ -177,7 +177,7 @@ def workload(
     job_uid: str = "job-uid-1",
     owner: str = "Job",
 ) -> dict[str, Any]:
-    """Kueue's, of the task's Job; `active` None: not said, which is true."""
+    """The Workload of the task's Job; `active` None: the field is absent, which means true."""
     owners = [{"apiVersion": "batch/v1", "kind": owner, "name": object_name(task), "uid": job_uid}]
     return {
         "apiVersion": "kueue.x-k8s.io/v1beta1",

@@ -31,7 +31,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
         self.version = 100
-        self.oldest = 0  # a watch from before this is told 410
+        self.oldest = 0  # a watch from before this gets a 410
         self.history: list[tuple[int, str, str, dict[str, Any]]] = []
         self.watch_faults: deque[str] = deque()
         self.list_faults: deque[str] = deque()

@@ -81,7 +81,7 @@ class World:
                 await asyncio.sleep(0.02)
         return found
 
-    async def until_said(self, task_id: UUID, text: str) -> tuple[int | None, str, str]:
+    async def until_recorded(self, task_id: UUID, text: str) -> tuple[int | None, str, str]:
         async with asyncio.timeout(10):
             while not (found := [one for one in await logs_of(self.db, task_id) if text in one[2]]):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -239,8 +239,8 @@ async def test_kueue_reasons_are_recorded(world):
     full = condition("QuotaReserved", "Pending", "insufficient unused quota", status="False")
     await world.api.put("workloads", workload(full, task=task_id))
     async with world.leader(kueue=True):
-        said = await world.until_said(task_id, "Kueue: Pending: insufficient unused quota")
-        assert said[0] is None
+        lines = await world.until_recorded(task_id, "Kueue: Pending: insufficient unused quota")
+        assert lines[0] is None
         deactivated = condition("Evicted", "Deactivated", "The workload is deactivated")
         await world.api.put("workloads", workload(deactivated, task=task_id, active=False))
         found = await world.until(task_id, "SYSTEM_ERROR")
@@ -256,7 +256,7 @@ async def test_kueue_upgrade_to_another_version_is_followed(world):
         world.api.kueue = "v1beta2"
         full = condition("QuotaReserved", "Pending", "insufficient unused quota", status="False")
         await world.api.put("workloads", workload(full, task=task_id), silently=True)
-        await world.until_said(task_id, "insufficient unused quota")
+        await world.until_recorded(task_id, "insufficient unused quota")
 
 
 async def test_missing_kueue_delays_nothing(world):
@@ -289,7 +289,7 @@ async def test_suspended_job_starts_a_new_attempt(world):
 
 
 async def test_lagging_cache_loses_no_task(world):
-    """The Pod's deletion is told, the Job's suspension is not yet."""
+    """The cache has the Pod's deletion but not yet the Job's suspension."""
     task_id = await world.task()
     await report(world.db, task_id)
     stored = await world.pod(task_id, {"trec": RUNNING})
@@ -353,7 +353,7 @@ async def test_normal_operation_needs_no_repair(world, caplog):
 
 
 async def test_repair_is_counted_after_an_outage_of_postgres(world, caplog, monkeypatch):
-    """The leader has just begun: what ended before was told to nobody."""
+    """The leader has just started: no watch reported what ended before."""
     caplog.set_level(logging.INFO)
     load = tasks_db.TasksDb.load
     failures = iter(range(2))
@@ -394,7 +394,7 @@ async def test_job_without_a_pod_is_explained(world):
         }
         await world.api.put("events", event)
     async with world.leader():
-        attempt, key, _ = await world.until_said(task_id, "exceeded quota")
+        attempt, key, _ = await world.until_recorded(task_id, "exceeded quota")
     assert attempt is None
     assert key.startswith("FailedCreate-")
     assert (await task_of(world.db, task_id))["state"] == "QUEUED"
@@ -412,13 +412,13 @@ def refusal(message: str) -> dict[str, Any]:
 
 async def test_permanently_rejected_pod_ends_task_and_job(world):
     task_id = await world.task()
-    said = (
+    rejection = (
         f'Error creating: pods "poiesis-{task_id}%s" is forbidden: violates PodSecurity "restricted:latest"'
     )
-    await world.api.put("events", refusal(said % "-abcde"))
+    await world.api.put("events", refusal(rejection % "-abcde"))
     async with world.leader():
         found = await world.until(task_id, "SYSTEM_ERROR")
-        assert (found["reason"], found["message"]) == ("FailedCreate", said % "")
+        assert (found["reason"], found["message"]) == ("FailedCreate", rejection % "")
         await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
 
 
@@ -426,7 +426,7 @@ async def test_retryable_rejection_ends_the_task_at_its_limit(world):
     task_id = await world.task()
     await world.api.put("events", refusal("exceeded quota"))
     async with world.leader(limits=LIMITS.model_copy(update={"unschedulable": 0.5})):
-        await world.until_said(task_id, "exceeded quota")
+        await world.until_recorded(task_id, "exceeded quota")
         assert (await world.until(task_id, "SYSTEM_ERROR"))["message"] == "exceeded quota"
         await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
 
@@ -578,11 +578,11 @@ async def test_only_the_leader_exports_metrics(world, tmp_path, monkeypatch):
     running = asyncio.create_task(tctl.run(config, stop))
     try:
         await world.api.until(lambda: _holder(world) == "tctl-a")
-        found = await _until_scraped(url, lambda told: "poiesis_tasks" in told)
+        found = await _until_scraped(url, lambda metrics: "poiesis_tasks" in metrics)
         assert (found["poiesis_controller_leader"], found["poiesis_tasks"]) == (1, 1)
 
         await _hold(world, "tctl-b")
-        found = await _until_scraped(url, lambda told: told["poiesis_controller_leader"] == 0)
+        found = await _until_scraped(url, lambda metrics: metrics["poiesis_controller_leader"] == 0)
         assert found == {"poiesis_controller_leader": 0}
 
         async def away(_: tasks_db.TasksDb) -> Any:
@@ -590,7 +590,7 @@ async def test_only_the_leader_exports_metrics(world, tmp_path, monkeypatch):
 
         monkeypatch.setattr(tasks_db.TasksDb, "look", away)
         await _hold(world, "")
-        found = await _until_scraped(url, lambda told: told["poiesis_controller_leader"] == 1)
+        found = await _until_scraped(url, lambda metrics: metrics["poiesis_controller_leader"] == 1)
         assert found == {"poiesis_controller_leader": 1}
     finally:
         stop.set()

@@ -124,12 +124,12 @@ ENDED = [
     pytest.param(
         ended_pod({"executor-1": terminated(137, "OOMKilled"), "tof-0": waiting()}),
         executor_error("OOMKilled", "executor 1 ran out of memory", "executor-1"),
-        id="Kubernetes says OOMKilled",
+        id="Kubernetes reports OOMKilled",
     ),
     pytest.param(
         ended_pod({"executor-1": recorded(9, 137, oom=True), "tof-0": waiting()}),
         executor_error("OOMKilled", "executor 1 ran out of memory", "executor-1"),
-        id="the helper says out of memory, Kubernetes does not",
+        id="the helper reports out of memory, Kubernetes does not",
     ),
     pytest.param(
         ended_pod({"executor-0": recorded(7, 0)}, plan=IGNORING), COMPLETE, id="an ignored error is no end"
@@ -137,7 +137,7 @@ ENDED = [
     pytest.param(
         ended_pod({"executor-0": terminated(137)}),
         executor_error("Error", "executor 0 exited with code 137", "executor-0"),
-        id="killed, nobody knows by whom",
+        id="killed by an unknown sender",
     ),
     pytest.param(
         ended_pod({"tif-0": recorded(75), "executor-0": waiting(), "executor-1": waiting()}),
@@ -260,7 +260,7 @@ ENDED = [
     pytest.param(
         ended_pod({"tof-0": waiting()}),
         system_error("PodFailed", f"Pod {POD} failed; pause exited with code 1"),
-        id="nothing says why",
+        id="no reason is reported",
     ),
     pytest.param(ended_pod(plan=None), COMPLETE, id="all done, the plan was lost"),
     pytest.param(
@@ -306,8 +306,8 @@ def test_finish_carries_what_the_recorder_did_not_report():
             ExecutorRow(index=1, start=STARTED, end=STARTED + timedelta(seconds=3), exit_code=3, oom=False),
         ),
         note=(
-            "outcome recorded by the controller from the Pod's status (phase Failed, pause exited with code 1)"
-            f": the recorder of Pod {POD} did not report it"
+            "outcome recorded by the controller from the Pod's status "
+            f"(phase Failed, pause exited with code 1): the recorder of Pod {POD} did not report it"
         ),
     )
 
@@ -419,7 +419,7 @@ def test_recorder_crash_during_executors_ends_nothing():
 
 
 def test_recorder_crash_between_executors_ends_nothing():
-    """The next image may be being pulled: nothing says so."""
+    """The next image may be being pulled, which no status shows."""
     states = {"trec": waiting("CrashLoopBackOff"), "tif-0": recorded(0), "executor-0": recorded(0)}
     assert act(View(task=row(), pod=pod(states, restarts=9), job=job()), lasted=1e6) == ()
 
@@ -583,27 +583,27 @@ def test_unschedulable_pod_is_recorded():
     view = View(task=row(), pod=pod(node=None, conditions=[unscheduled]), job=job())
     assert act(view, lasted=59) == (Recheck(seconds=1),)
     assert act(view, lasted=60) == (line("pod-uid-1", "FailedScheduling", "0/3 nodes: Insufficient memory"),)
-    told = event_line(event("FailedScheduling", "0/3 nodes: Insufficient memory"))
-    assert told is not None
-    assert told.key == act(view, lasted=60)[0].key  # so the two are one line
+    recorded = event_line(event("FailedScheduling", "0/3 nodes: Insufficient memory"))
+    assert recorded is not None
+    assert recorded.key == act(view, lasted=60)[0].key  # so the two are one line
 
 
 @pytest.mark.parametrize(
-    ("conditions", "said"),
+    ("conditions", "why"),
     [
         ([condition("PodScheduled", "Unschedulable", "0/3 nodes", "False")], "0/3 nodes"),
         ([condition("PodScheduled", "SchedulerError", "binding volumes", "False")], "binding volumes"),
         ([], "no node was found, and the scheduler gave no reason"),
     ],
 )
-def test_unschedulable_pod_ends_the_task_at_its_limit(conditions, said):
+def test_unschedulable_pod_ends_the_task_at_its_limit(conditions, why):
     view, limits = (
         View(task=row(), pod=pod(node=None, conditions=conditions), job=job()),
         Limits(unschedulable=90),
     )
     assert act(view, lasted=80, limits=limits)[-1] == Recheck(seconds=10)
     finish, delete = act(view, lasted=90, limits=limits)
-    assert finish.ending == system_error("Unschedulable", f"Pod {POD}: {said}")
+    assert finish.ending == system_error("Unschedulable", f"Pod {POD}: {why}")
     assert delete == DeleteJob(name=JOB, uid="job-uid-1", why="no node was found for it")
 
 
@@ -650,7 +650,7 @@ def warning(reason, message, second, **more):
 
 
 @pytest.mark.parametrize(
-    ("events", "reason", "said"),
+    ("events", "reason", "why"),
     [
         ([warning("FailedMount", "old", 1), warning("FailedMount", MOUNT, 2)], "FailedMount", MOUNT),
         (
@@ -665,10 +665,10 @@ def warning(reason, message, second, **more):
         ([], "PodNotStarted", "the node did not start the Pod and gave no reason"),
     ],
 )
-def test_pod_without_setup_has_its_last_warning(events, reason, said):
+def test_pod_without_setup_has_its_last_warning(events, reason, why):
     stuck = pod({"trec": waiting()}, conditions=[UNREADY])
     finish, end = decide_no_start(ExplainNoStart(task=row(state=TesState.QUEUED), pod=stuck), events)
-    assert finish.ending == system_error(reason, f"Pod {POD}: {said}")
+    assert finish.ending == system_error(reason, f"Pod {POD}: {why}")
     assert end == EndPod(name=POD, uid="pod-uid-1", why=reason)
 
 
@@ -812,13 +812,13 @@ def waits(message: str, reason: str = "Pending") -> dict[str, Any]:
 
 def test_kueue_reason_is_recorded_once_for_any_quantities():
     task = row(state=TesState.QUEUED)
-    (said,) = act(View(task=task, job=SUSPENDED, workload=waits(FULL % "500m")))
-    assert said.message == f"Kueue: Pending: {FULL % '500m'}"
+    (log,) = act(View(task=task, job=SUSPENDED, workload=waits(FULL % "500m")))
+    assert log.message == f"Kueue: Pending: {FULL % '500m'}"
     (again,) = act(View(task=task, job=SUSPENDED, workload=waits(FULL % "1250m")))
     (other,) = act(
         View(task=task, job=SUSPENDED, workload=waits("LocalQueue lq doesn't exist", "Inadmissible"))
     )
-    assert said.key == again.key != other.key
+    assert log.key == again.key != other.key
 
 
 @pytest.mark.parametrize(
@@ -829,7 +829,7 @@ def test_kueue_reason_is_recorded_once_for_any_quantities():
             id="the Job is not suspended",
         ),
         pytest.param(
-            View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue()), id="nothing is said"
+            View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue()), id="no condition"
         ),
         pytest.param(
             View(task=row(state=TesState.QUEUED), job=job(suspended=True, uid="other"), workload=waits(FULL)),
@@ -922,8 +922,8 @@ def test_cancel_precedes_kueue():
 
 
 def test_workload_gets_the_label_of_its_task():
-    said = condition("QuotaReserved", "Pending", "no", status="False")
-    assert slim_workload(workload(said)) == {
+    pending = condition("QuotaReserved", "Pending", "no", status="False")
+    assert slim_workload(workload(pending)) == {
         "metadata": {
             "name": f"job-{JOB}-1a2b3",
             "uid": "workload-uid-1",
@@ -933,14 +933,14 @@ def test_workload_gets_the_label_of_its_task():
         },
         "job_uid": "job-uid-1",
         "active": True,
-        "conditions": [said],
+        "conditions": [pending],
     }
 
 
 def test_foreign_workload_has_no_task():
     stranger = workload(owner="JobSet")
-    nobody = {"metadata": {"name": "w", "uid": "u", "resourceVersion": "1"}}
-    for one in (stranger, nobody):
+    unowned = {"metadata": {"name": "w", "uid": "u", "resourceVersion": "1"}}
+    for one in (stranger, unowned):
         slim = slim_workload(one)
         assert (slim["metadata"]["labels"], slim["job_uid"], slim["active"]) == ({}, None, True)
 
@@ -1063,9 +1063,9 @@ def test_permanently_rejected_pod_ends_the_task(asked, message):
 
 
 def test_retryable_rejection_is_recorded_once_for_any_name():
-    said = decide_refused(refused(), QUOTA)
-    assert said == decide_refused(refused(), QUOTA.replace("-abcde", "-fghij"))
-    assert [one.message for one in said] == [f"FailedCreate: {QUOTA.replace(POD, JOB)}"]
+    logs = decide_refused(refused(), QUOTA)
+    assert logs == decide_refused(refused(), QUOTA.replace("-abcde", "-fghij"))
+    assert [one.message for one in logs] == [f"FailedCreate: {QUOTA.replace(POD, JOB)}"]
 
 
 # After the end
@@ -1202,7 +1202,7 @@ STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream
             ),
         ),
     ],
-    ids=["all was read", "cut short", "out of memory", "told to end in the middle"],
+    ids=["all was read", "cut short", "out of memory", "terminated in the middle"],
 )
 def test_end_of_a_stream_sidecar_decides(stream, values, expected):
     states = {"executor-0": recorded(0), "stream-0": stream, "pause": terminated(1)}

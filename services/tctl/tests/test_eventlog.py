@@ -1,4 +1,4 @@
-"""What befell the Pods of tasks, from a fake API server to a real Postgres."""
+"""Events of Pods, from a fake API server to a real Postgres."""
 
 import asyncio
 import logging
@@ -40,16 +40,16 @@ class World:
         stored = await self.api.put("events", event(*words, **values), silently=silently)
         return str(stored["metadata"]["name"])
 
-    async def until_told(self, task_id: UUID, *messages: str) -> None:
-        """The task's lines are these, in whatever order."""
+    async def until_recorded(self, task_id: UUID, *messages: str) -> None:
+        """Wait until the task has these lines, in any order."""
         try:
             async with asyncio.timeout(10):
-                while await self.told(task_id) != sorted(messages):  # noqa: ASYNC110
+                while await self.recorded(task_id) != sorted(messages):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            assert await self.told(task_id) == sorted(messages)
+            assert await self.recorded(task_id) == sorted(messages)
 
-    async def told(self, task_id: UUID) -> list[str]:
+    async def recorded(self, task_id: UUID) -> list[str]:
         return sorted(message for _, _, message in await logs_of(self.db, task_id))
 
     @asynccontextmanager
@@ -82,14 +82,14 @@ async def test_each_event_is_recorded_once(world):
     name = await world.event("FailedMount", "no secret", task=task_id)
     await world.event("Created", "Created container: trec", kind="Normal", task=task_id, name="e2")
     async with world.followed():
-        await world.until_told(task_id, "FailedMount: no secret")
+        await world.until_recorded(task_id, "FailedMount: no secret")
         await world.event("FailedMount", "no secret", task=task_id, count=7)
         await world.event("FailedScheduling", "0/1 nodes", task=task_id, name="e3")
-        await world.until_told(task_id, "FailedMount: no secret", "FailedScheduling: 0/1 nodes")
+        await world.until_recorded(task_id, "FailedMount: no secret", "FailedScheduling: 0/1 nodes")
         await world.api.delete("events", name)
     async with world.followed():  # another leader
         await world.event("Evicted", "low on memory", task=task_id, name="e4")
-        await world.until_told(
+        await world.until_recorded(
             task_id, "Evicted: low on memory", "FailedMount: no secret", "FailedScheduling: 0/1 nodes"
         )
     (query,) = [one for one in world.api.asked("GET", "events") if one][:1]
@@ -102,7 +102,7 @@ async def test_events_of_a_claim_are_recorded(world):
         await world.event(
             "ProvisioningFailed", "no such class", task=task_id, about="PersistentVolumeClaim", suffix=""
         )
-        await world.until_told(task_id, "ProvisioningFailed: no such class")
+        await world.until_recorded(task_id, "ProvisioningFailed: no such class")
 
 
 async def test_expired_event_is_forgotten(world):
@@ -110,11 +110,13 @@ async def test_expired_event_is_forgotten(world):
     name = await world.event("FailedMount", "x", task=task_id)
     other = await world.event("FailedMount", "y", task=task_id, name="e2")
     async with world.followed() as events:
-        await world.until_told(task_id, "FailedMount: x", "FailedMount: y")
+        await world.until_recorded(task_id, "FailedMount: x", "FailedMount: y")
         for one in (name, other):
             await world.api.delete("events", one)
         cache, key = events._events.cache, str(task_id)
-        await world.api.until(lambda: (list(cache.tasks()), cache.gone(key), events._told) == ([], None, {}))
+        await world.api.until(
+            lambda: (list(cache.tasks()), cache.gone(key), events._recorded) == ([], None, {})
+        )
 
 
 @pytest.mark.parametrize("fault", ["410", "410 in the stream", "hang up", "500", "garbage"])
@@ -124,10 +126,10 @@ async def test_list_after_a_fault_records_missed_events(world, fault):
     async with world.followed():
         await world.api.until(lambda: bool(world.api.asked("WATCH", "events")))
         await world.event("FailedMount", "x", task=task_id, silently=True)
-        await world.until_told(task_id, "FailedMount: x")
+        await world.until_recorded(task_id, "FailedMount: x")
         await world.api.until(lambda: world.api.watches == 1)
         await world.event("Evicted", "y", task=task_id, name="e2")
-        await world.until_told(task_id, "FailedMount: x", "Evicted: y")
+        await world.until_recorded(task_id, "FailedMount: x", "Evicted: y")
 
 
 @pytest.mark.parametrize("verb", ["GET", "WATCH"])
@@ -147,7 +149,7 @@ async def test_missing_right_is_logged_once_and_retried(world, warned, verb):
         assert "403" in warning.error
         forbidden = False
         await world.api.until(lambda: world.api.watches == 1)
-        await world.until_told(task_id, "FailedMount: x")
+        await world.until_recorded(task_id, "FailedMount: x")
 
 
 async def test_events_of_other_pods_are_ignored(world):
@@ -158,8 +160,8 @@ async def test_events_of_other_pods_are_ignored(world):
     await world.api.put("events", other)
     async with world.followed():
         await world.event("Evicted", "y", task=task_id, name="e3")
-        await world.until_told(task_id, "Evicted: y")
-    assert await world.told(stranger) == []
+        await world.until_recorded(task_id, "Evicted: y")
+    assert await world.recorded(stranger) == []
 
 
 async def test_outage_of_postgres_loses_no_line(world, monkeypatch):
@@ -175,7 +177,7 @@ async def test_outage_of_postgres_loses_no_line(world, monkeypatch):
     task_id = await add_task(world.db)
     async with world.followed():
         await world.event("FailedMount", "x", task=task_id)
-        await world.until_told(task_id, "FailedMount: x")
+        await world.until_recorded(task_id, "FailedMount: x")
 
 
 @asynccontextmanager
@@ -193,7 +195,7 @@ async def leader(world: World) -> AsyncIterator[None]:
 
 
 async def test_events_delay_no_decision(world, monkeypatch):
-    """Neither those that cannot be told nor those that cannot be had."""
+    """Neither events that cannot be recorded nor events that cannot be read delay it."""
     stuck = asyncio.Event()
 
     async def never(*_: Any) -> None:
@@ -201,14 +203,14 @@ async def test_events_delay_no_decision(world, monkeypatch):
         await asyncio.Event().wait()
 
     monkeypatch.setattr(tasks_db.TasksDb, "tell", never)
-    told = await add_task(world.db, state="RUNNING")
-    await world.api.put("jobs", job(task=told))
+    recorded = await add_task(world.db, state="RUNNING")
+    await world.api.put("jobs", job(task=recorded))
     for number in range(1000):
-        await world.event("FailedMount", f"reason {number}", task=told, name=f"e{number}", silently=True)
+        await world.event("FailedMount", f"reason {number}", task=recorded, name=f"e{number}", silently=True)
     async with leader(world):
         await stuck.wait()
-        await _pod_that_has_ended(world, told)
-        await _complete(world, told)
+        await _pod_that_has_ended(world, recorded)
+        await _complete(world, recorded)
     world.api.refuse = lambda request: 403 if "/events" in request.path else None
     untold = await add_task(world.db, state="RUNNING")
     await world.api.put("jobs", job(task=untold))
@@ -242,7 +244,7 @@ async def test_unschedulable_event_and_condition_are_one_line(world, forbidden):
     waiting = pod(node=None, conditions=[unscheduled], task=task_id, name=f"poiesis-{task_id}-abcde")
     await world.api.put("pods", waiting)
     async with leader(world):
-        await world.until_told(task_id, f"FailedScheduling: {message}")
+        await world.until_recorded(task_id, f"FailedScheduling: {message}")
         await world.api.put("pods", {**waiting, "status": {**waiting["status"], "message": "changed"}})
         await world.api.put("events", event("FailedScheduling", message, task=task_id, count=9))
         end = await add_task(world.db, state="RUNNING")
@@ -250,7 +252,7 @@ async def test_unschedulable_event_and_condition_are_one_line(world, forbidden):
         states = {**ALL_DONE, "pause": terminated(1)}
         await world.api.put("pods", pod(states, phase="Failed", task=end, name=f"poiesis-{end}-abcde"))
         await _complete(world, end)  # by the same worker, so after the change
-    assert await world.told(task_id) == [f"FailedScheduling: {message}"]
+    assert await world.recorded(task_id) == [f"FailedScheduling: {message}"]
 
 
 async def test_late_event_keeps_the_outcome(world):
@@ -258,5 +260,5 @@ async def test_late_event_keeps_the_outcome(world):
     await report(world.db, task_id, ending=Ending(state=TesState.COMPLETE))
     async with world.followed():
         await world.event("FailedMount", "late", task=task_id)
-        await world.until_told(task_id, "COMPLETE", "FailedMount: late")
+        await world.until_recorded(task_id, "COMPLETE", "FailedMount: late")
     assert (await task_of(world.db, task_id))["state"] == "COMPLETE"

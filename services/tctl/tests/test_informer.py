@@ -21,11 +21,11 @@ KEY = str(TASK)
 
 
 class Watched:
-    def __init__(self, api: FakeApi, informer: Informer, told: list[str]) -> None:
+    def __init__(self, api: FakeApi, informer: Informer, changed: list[str]) -> None:
         self.api = api
         self.informer = informer
         self.cache = informer.cache
-        self.told = told
+        self.changed = changed
 
     async def until(self, true: Callable[[], bool]) -> None:
         await self.api.until(true)
@@ -39,12 +39,12 @@ class Watched:
 async def watched(
     api: FakeApi, times: WatchTimes = TIMES, slim: Callable[[Object], Object] = lambda item: item
 ) -> AsyncIterator[Watched]:
-    told: list[str] = []
+    changed: list[str] = []
     async with client(api) as kube:
-        informer = Informer(kube, kube.path("Pod"), changed=told.append, times=times, slim=slim)
+        informer = Informer(kube, kube.path("Pod"), changed=changed.append, times=times, slim=slim)
         task = asyncio.create_task(informer.run())
         try:
-            yield Watched(api, informer, told)
+            yield Watched(api, informer, changed)
             assert not task.done()
         finally:
             task.cancel()
@@ -58,13 +58,13 @@ async def test_list_then_watch(fake_api):
     await fake_api.put("pods", stranger)
     async with watched(fake_api) as w:
         await w.until(w.informer.synced.is_set)
-        assert (w.told, w.cache.names()) == ([KEY], {pod()["metadata"]["name"]})
+        assert (w.changed, w.cache.names()) == ([KEY], {pod()["metadata"]["name"]})
         await fake_api.put("pods", pod(phase="Running"))
         await w.until(lambda: w.phase() == "Running")
         await fake_api.delete("pods", pod()["metadata"]["name"])
         await w.until(lambda: w.phase() is None)
         assert w.cache.gone(KEY)["status"]["phase"] == "Running"
-        assert w.told == [KEY] * 3
+        assert w.changed == [KEY] * 3
         assert len(fake_api.asked("GET", "pods")) == 1
         (watch,) = fake_api.asked("WATCH", "pods")
         assert watch["labelSelector"] == "poiesis.io/task"
@@ -80,7 +80,7 @@ async def test_watch_resumes_where_it_ended(fake_api):
         await w.until(lambda: len(fake_api.asked("WATCH", "pods")) >= 2)
         assert fake_api.asked("WATCH", "pods")[1]["resourceVersion"] == str(fake_api.version)
         assert len(fake_api.asked("GET", "pods")) == 1
-        assert w.told == [KEY]
+        assert w.changed == [KEY]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ async def test_list_after_a_fault_shows_missed_changes(fake_api, fault):
         await fake_api.put("pods", pod(phase="Failed"), silently=True)
         await w.until(lambda: w.phase() == "Failed" and w.phase(str(other)) is None)
         assert w.cache.gone(str(other))["metadata"]["uid"] == "other"
-        assert w.told.count(str(other)) == 2
+        assert w.changed.count(str(other)) == 2
         await w.until(lambda: fake_api.watches == 1)
         await fake_api.put("pods", pod(phase="Running"))
         await w.until(lambda: w.phase() == "Running")
@@ -113,7 +113,7 @@ async def test_list_is_retried_until_it_succeeds(fake_api, faults):
     fake_api.list_faults.extend(faults)
     async with watched(fake_api) as w:
         await w.until(w.informer.synced.is_set)
-        assert w.told == [KEY]
+        assert w.changed == [KEY]
         assert len(fake_api.asked("GET", "pods")) == 4
 
 
@@ -133,7 +133,7 @@ async def test_silent_watch_is_resumed(fake_api):
     async with watched(fake_api, WatchTimes(watch=60, silence=0.2, backoff=QUICK, shortest=0.05)) as w:
         await w.until(lambda: fake_api.watches == 1)
         await fake_api.put("pods", pod())
-        await w.until(lambda: w.told == [KEY])
+        await w.until(lambda: w.changed == [KEY])
         assert len(fake_api.asked("GET", "pods")) == 1
 
 
@@ -142,25 +142,25 @@ async def test_expired_version_is_listed_again(fake_api):
         await w.until(lambda: fake_api.watches == 1)
         await fake_api.put("pods", pod(), silently=True)
         fake_api.forget()
-        await w.until(lambda: w.told == [KEY])
+        await w.until(lambda: w.changed == [KEY])
 
 
 async def test_periodic_list_shows_missed_changes(fake_api):
     await fake_api.put("pods", pod())
-    told: list[str] = []
+    changed: list[str] = []
     found: list[str] = []
     times = WatchTimes(watch=5, relist=1.0, silence=3.0, shortest=0.05, backoff=QUICK)
     async with client(fake_api) as kube:
-        informer = Informer(kube, kube.path("Pod"), changed=told.append, found=found.append, times=times)
+        informer = Informer(kube, kube.path("Pod"), changed=changed.append, found=found.append, times=times)
         task = asyncio.create_task(informer.run())
         await fake_api.until(lambda: fake_api.watches == 1)
-        assert (found, told) == ([KEY], [])
+        assert (found, changed) == ([KEY], [])
         await fake_api.put("pods", pod(phase="Running"))
-        await fake_api.until(lambda: told == [KEY])
+        await fake_api.until(lambda: changed == [KEY])
         await fake_api.delete("pods", pod()["metadata"]["name"], silently=True)
         await fake_api.until(lambda: found == [KEY, KEY])
         await fake_api.until(lambda: len(fake_api.asked("GET", "pods")) >= 3)
-        assert (informer.cache.current(KEY), told) == (None, [KEY])
+        assert (informer.cache.current(KEY), changed) == (None, [KEY])
         assert {query["timeoutSeconds"] for query in fake_api.asked("WATCH", "pods")} == {"1"}
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -198,7 +198,7 @@ async def test_malformed_object_does_not_hide_the_others(fake_api):
     await fake_api.put("pods", pod())
     async with watched(fake_api, slim=phased) as w:
         await w.until(w.informer.synced.is_set)
-        assert w.told == [KEY]
+        assert w.changed == [KEY]
         await fake_api.put("pods", {**unreadable, "spec": {}})
         await fake_api.put("pods", pod(phase="Running"))
         await w.until(lambda: w.phase() == "Running")

@@ -34,7 +34,7 @@ class _NoWait(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        assert timeout is not None, "everybody waits for nothing"
+        assert timeout is not None, "all tasks wait forever"
         events = super().select(0)
         if not events:
             self._loop.now += timeout
@@ -51,8 +51,11 @@ def now() -> float:
 
 
 class Leases:
-    """One Lease. `fault(who)` says what becomes of a call: None, an HTTP status, "hang", "lost" (it is done,
-    but the answer never comes), or seconds of delay."""
+    """One Lease. `fault(who)` decides what happens to a call.
+
+    None, an HTTP status (0: unreachable), "hang", "lost" (it is carried out, but there is no response), or
+    seconds of delay.
+    """
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
@@ -206,7 +209,7 @@ def test_vanished_leader_is_replaced(leases, terms):
         await until(lambda: a.elector.leading)
         b = Candidate(leases, "b", terms)
         await asyncio.sleep(30)
-        leases.fault = lambda who: "hang" if who == "a" else None  # killed: it can say nothing more
+        leases.fault = lambda who: "hang" if who == "a" else None  # killed: it sends nothing more
         a.task.cancel()
         with suppress(asyncio.CancelledError):
             await a.task

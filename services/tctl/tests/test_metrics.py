@@ -1,4 +1,4 @@
-"""What a scrape is told, read as Prometheus reads it."""
+"""The response to a scrape, parsed as Prometheus does."""
 
 import subprocess
 import sys
@@ -75,19 +75,19 @@ def test_totals_are_counters():
 
 
 async def test_scrapes_are_served_beside_health():
-    told = {"leading": False}
+    state = {"leading": False}
     port = free_port()
     async with (
         health.serve(
             port,
             healthy=lambda: False,
             ready=lambda: False,
-            metrics=lambda: metrics.exposition(leading=told["leading"], figures=FIGURES),
+            metrics=lambda: metrics.exposition(leading=state["leading"], figures=FIGURES),
         ),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
     ):
         for leading in (False, True):
-            told["leading"] = leading
+            state["leading"] = leading
             async with session.get("/metrics") as response:
                 assert response.status == 200
                 assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"

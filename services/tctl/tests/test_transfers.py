@@ -52,7 +52,7 @@ OLD = run(start=MIDNIGHT)
         pytest.param([[], [row(A, 1, 10)], [row(B, 2, 20)]], (3, 30), id="attempts are apart"),
         pytest.param([[], [row(A, 1, 10), row(run("tif-1"), 2, 20)]], (3, 30), id="filers of a kind are one"),
         pytest.param([[], [row(A, 1, 10, moving=False)]], (1, 10), id="what has ended between looks counts"),
-        pytest.param([[row(A, 9, 900)], [row(AGAIN, 1, 10)]], (1, 10), id="what begins anew counts in full"),
+        pytest.param([[row(A, 9, 900)], [row(AGAIN, 1, 10)]], (1, 10), id="a restarted run counts in full"),
         pytest.param(
             [[row(A, 1, 10)], [row(AGAIN, 2, 20)]], (2, 20), id="also where it is further than it had been"
         ),
@@ -62,14 +62,14 @@ OLD = run(start=MIDNIGHT)
             id="what is given up and fetched again counts once",
         ),
         pytest.param([[row(A, 2, 500)], [row(A, 2, 400)]], (0, 0), id="nothing is ever taken back"),
-        pytest.param([[row(OLD, 3, 300)], [row(OLD, 3, 310)]], (0, 10), id="one that takes long goes on"),
+        pytest.param([[row(OLD, 3, 300)], [row(OLD, 3, 310)]], (0, 10), id="a long run continues"),
         pytest.param(
-            [[], [row(OLD, 3, 300)]], (0, 0), id="an ended one that is told again does not count again"
+            [[], [row(OLD, 3, 300)]], (0, 0), id="an ended run that is reported again is not counted again"
         ),
         pytest.param(
             [[row(OLD, 3, 300)], [], [row(OLD, 5, 500)], [row(OLD, 6, 600)]],
             (1, 100),
-            id="one that was silent goes on from where it is told of again",
+            id="a silent run continues from its next report",
         ),
         pytest.param([[], [row(run("x"), 1, 1), row(run("x-0"), 1, 1)]], (0, 0), id="no filer of ours"),
     ],
