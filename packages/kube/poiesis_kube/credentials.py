@@ -2,6 +2,7 @@
 
 import os
 import ssl
+from pathlib import Path
 
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client import Configuration
@@ -14,11 +15,15 @@ async def load_configuration(kubeconfig: str | None = None) -> Configuration:
 
     Raise Unreachable if there are no credentials.
     """
+    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    file = kubeconfig or (None if in_pod else _default_kubeconfig())
+    if file is None and not in_pod:
+        raise Unreachable("no credentials for Kubernetes: not in a Pod, and KUBECONFIG is not set")
     configuration = Configuration()
     try:
-        if kubeconfig or "KUBERNETES_SERVICE_HOST" not in os.environ:
+        if file is not None:
             await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
-                config_file=kubeconfig, client_configuration=configuration, persist_config=False
+                config_file=file, client_configuration=configuration, persist_config=False
             )
         else:
             kubernetes_config.load_incluster_config(  # type: ignore[no-untyped-call]
@@ -27,6 +32,11 @@ async def load_configuration(kubeconfig: str | None = None) -> Configuration:
     except (kubernetes_config.ConfigException, OSError) as error:
         raise Unreachable(f"no credentials for Kubernetes: {error}") from error
     return configuration
+
+
+def _default_kubeconfig() -> str | None:
+    path = Path("~/.kube/config").expanduser()
+    return str(path) if path.exists() else None
 
 
 async def authorization(configuration: Configuration) -> str | None:

@@ -1,5 +1,6 @@
 """An HTTP server whose responses a test writes down, one per request."""
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
+from trustme import CA
 
 from poiesis_kube.client import Client
 
@@ -32,6 +34,7 @@ class Server:
     responses: list[Respond]
     seen: list[Seen] = field(default_factory=list)
     url: str = ""
+    port: int = 0
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else None
@@ -82,3 +85,19 @@ async def serving(*responses: Respond, **options: float) -> AsyncIterator[tuple[
     async with TestServer(app, shutdown_timeout=0.1) as running, aiohttp.ClientSession() as session:
         server.url = str(running.make_url("")).rstrip("/")
         yield server, Client(session, Configuration(host=server.url), **options)
+
+
+@asynccontextmanager
+async def serving_tls(ca: CA, *responses: Respond) -> AsyncIterator[Server]:
+    server = Server(list(responses))
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    running = TestServer(app, scheme="https", shutdown_timeout=0.1)
+    await running.start_server(ssl=context)
+    try:
+        server.port = running.port or 0
+        yield server
+    finally:
+        await running.close()

@@ -2,8 +2,10 @@ import asyncio
 import ssl
 
 import pytest
-from kube_server import document, hang_up, serving, stream, text
+import trustme
+from kube_server import document, hang_up, serving, serving_tls, stream, text
 from kubernetes.aio.client import Configuration
+from kubernetes.aio.config import incluster_config
 
 from poiesis_kube import client as client_module
 from poiesis_kube.client import connect
@@ -147,7 +149,33 @@ async def test_missing_credentials_are_unreachable(monkeypatch, tmp_path):
             pass
 
 
-async def test_service_account_is_used_in_a_pod(monkeypatch):
+async def test_pod_or_kubeconfig_is_required(monkeypatch, tmp_path):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(Unreachable, match="not in a Pod, and KUBECONFIG is not set"):
+        async with connect():
+            pass
+
+
+async def test_service_account_token_and_ca_are_used(monkeypatch, tmp_path):
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
+    (tmp_path / "token").write_text("abc\n")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    async with serving_tls(ca, document({"a": 1})) as server:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+        async with connect() as client:
+            assert await client.request("GET", "/x") == {"a": 1}
+        trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.crt"))
+        async with connect() as client:
+            with pytest.raises(Unreachable, match="ClientConnectorCertificateError"):
+                await client.request("GET", "/x")
+    assert [seen.headers["Authorization"] for seen in server.seen] == ["bearer abc"]
+
+
+async def test_incomplete_service_account_is_unreachable(monkeypatch):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.delenv("KUBERNETES_SERVICE_PORT", raising=False)
     with pytest.raises(Unreachable, match="Service host/port is not set"):

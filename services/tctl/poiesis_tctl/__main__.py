@@ -22,7 +22,7 @@ from poiesis_tctl.config import Config, ConfigError, variables
 from poiesis_tctl.controller import Controller
 from poiesis_tctl.lease import Elector, LeaderTaskStuck
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("poiesis_tctl")
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
