@@ -3,17 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
-from tctl_builders import RUNNING, TASK, pod
+from tctl_builders import TASK, pod
 from tctl_fakes import FakeApi, client
 
 from poiesis_kube.client import Object
 from poiesis_models.backoff import Backoff
-from poiesis_tctl.cache import Cache
 from poiesis_tctl.informer import Informer, WatchTimes
-from poiesis_tctl.workqueue import WorkQueue
 
 QUICK = Backoff(first=0.01, longest=0.05)
 TIMES = WatchTimes(watch=5, silence=3.0, backoff=QUICK, shortest=0.05, page=500)
@@ -217,105 +215,3 @@ async def test_expired_page_restarts_the_list(fake_api):
 
 
 # The cache
-
-
-def test_newest_pod_is_current():
-    cache = Cache()
-    old, new = pod(name="old", uid="1"), pod(name="new", uid="2", created="2025-11-23T07:00:00Z")
-    assert [cache.put(new), cache.put(old)] == [KEY, KEY]
-    assert cache.current(KEY) is new
-    assert cache.remove("old") == KEY
-    assert (cache.current(KEY), cache.gone(KEY)) == (new, old)
-    cache.forget_gone(KEY)
-    assert cache.gone(KEY) is None
-
-
-def test_recreated_pod_counts_as_vanished():
-    cache = Cache()
-    first, second = pod(uid="1"), pod(uid="2", version="2")
-    cache.put(first)
-    cache.put(second)
-    assert (cache.current(KEY), cache.gone(KEY)) == (second, first)
-
-
-def test_unchanged_object_is_not_reported():
-    cache = Cache()
-    assert [cache.put(pod()), cache.put(pod()), cache.put(pod({"trec": RUNNING}, version="2"))] == [
-        KEY, None, KEY,
-    ]  # fmt: skip
-
-
-def test_deletion_of_an_unknown_object_is_reported():
-    cache = Cache()
-    assert cache.remove("x") is None
-    assert cache.remove(pod()["metadata"]["name"], pod()) == KEY
-    assert cache.gone(KEY) == pod()
-
-
-def test_relabeled_pod_leaves_its_task():
-    cache = Cache()
-    cache.put(pod())
-    other = UUID(int=1)
-    assert cache.put(pod(task=other, version="2")) == str(other)
-    assert list(cache.tasks()) == [str(other)]
-
-
-# The queue
-
-
-async def test_key_waits_once_and_has_one_worker():
-    queue: WorkQueue[str] = WorkQueue()
-    queue.add("a")
-    queue.add("a")
-    queue.add("b")
-    assert [await queue.get(), await queue.get()] == ["a", "b"]
-    queue.add("a")
-    queue.add("a")
-    assert len(queue) == 0
-    queue.done("b")
-    assert len(queue) == 0
-    queue.done("a")
-    assert await queue.get() == "a"
-    queue.done("a")
-    assert len(queue) == 0
-
-
-async def test_queue_contains_waiting_keys():
-    queue: WorkQueue[str] = WorkQueue()
-    queue.add("a")
-    assert "a" in queue
-    assert await queue.get() == "a"
-    assert "a" not in queue
-    queue.add("a")
-    assert "a" in queue
-    queue.done("a")
-
-
-async def test_earliest_delay_of_a_key_is_used():
-    queue: WorkQueue[str] = WorkQueue()
-    queue.add_after("a", 1000)
-    queue.add_after("a", 0.01)
-    queue.add_after("a", 500)
-    async with asyncio.timeout(60):
-        assert await queue.get() == "a"
-    queue.add_after("a", 0.01)
-    queue.close()
-
-
-async def test_failures_increase_the_delay():
-    queue: WorkQueue[str] = WorkQueue(QUICK)
-    queue.add("a")
-    waits = []
-    for _ in range(5):
-        async with asyncio.timeout(60):
-            assert await queue.get() == "a"
-        waits.append(queue.failed("a"))
-    assert 0.005 <= waits[0] <= 0.01
-    assert 0.025 <= waits[4] <= 0.05
-    async with asyncio.timeout(60):
-        await queue.get()
-    queue.done("a")
-    queue.add("a")
-    await queue.get()
-    assert queue.failed("a") <= 0.01
-    queue.close()
