@@ -83,7 +83,7 @@ async def tell_filer(
     size: int = 100,
     rate: int = 10,
 ) -> None:
-    """As the recorder, of an attempt that has been reported. `start`: a minute ago by default."""
+    """Report a filer as the recorder does, in a reported attempt. `start`: by default a minute ago."""
     await connection.execute(
         """
         INSERT INTO filer_log

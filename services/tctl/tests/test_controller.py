@@ -1,4 +1,4 @@
-"""The whole controller between a fake API server and a real Postgres: two replicas, of which one leads."""
+"""The whole controller with a fake API server and a real Postgres: two replicas, one of which leads."""
 
 import asyncio
 import logging
@@ -64,7 +64,7 @@ class World:
         self.dsn = dsn
 
     async def task(self, **values: Any) -> UUID:
-        """A task with its Job."""
+        """Add a task and its Job."""
         task_id = await add_task(self.db, **values)
         await self.api.put("jobs", job(task=task_id))
         return task_id
@@ -74,7 +74,7 @@ class World:
         return await self.api.put("pods", pod(states, task=task_id, name=name, **values))
 
     async def until(self, task_id: UUID, state: str) -> dict[str, Any]:
-        """The task once it has that state."""
+        """Wait until the task has this state, and return it."""
         async with asyncio.timeout(10):
             while (found := await task_of(self.db, task_id))["state"] != state:
                 assert found["reported_by"] is None, found
@@ -103,7 +103,7 @@ class World:
 
     @asynccontextmanager
     async def leader(self, **values: Any) -> AsyncIterator[Controller]:
-        """One controller, without an election."""
+        """Run one controller without an election."""
         times = values.pop("watch_times", WATCH)
         metrics_seconds = values.pop("metrics_seconds", 15.0)
         config = self.config(**values)
@@ -213,7 +213,7 @@ async def test_cancel_is_recorded_when_the_pod_is_gone(world):
 
 
 async def test_cancel_during_a_decision_wins(world, monkeypatch):
-    """Refused by Postgres, decided again."""
+    """Postgres rejects the outcome, and the controller decides again."""
     task_id = await world.task(state="RUNNING")
     finish = tasks_db.TasksDb.finish
     asked = []
@@ -338,7 +338,7 @@ async def test_missed_deletion_is_repaired_and_counted(world, caplog):
 
 
 async def test_normal_operation_needs_no_repair(world, caplog):
-    """Told by the watch, however often everything is compared meanwhile."""
+    """The watch reports each change, and comparisons find nothing in addition."""
     caplog.set_level(logging.INFO)
     tasks = [await world.task(state="RUNNING") for _ in range(10)]
     async with world.leader(reconcile_seconds=0.1):
@@ -432,7 +432,7 @@ async def test_retryable_rejection_ends_the_task_at_its_limit(world):
 
 
 async def test_pod_created_after_its_rejection_continues(world):
-    """The cache does not know of it yet."""
+    """The cache does not contain the Pod yet."""
     task_id = await world.task()
     await world.api.put("events", refusal('violates PodSecurity "restricted:latest"'))
     stored = pod({"trec": RUNNING}, task=task_id, name=f"poiesis-{task_id}-abcde")
@@ -505,7 +505,7 @@ async def test_outage_of_postgres_loses_nothing(world, monkeypatch):
 
 
 async def test_two_leaders_record_one_outcome(world):
-    """Clocks stop, machines sleep: it can be so for a moment."""
+    """Paused processes can cause this for a moment."""
     tasks = [await world.task(state="RUNNING") for _ in range(20)]
     async with world.leader(), world.leader():
         for number, task_id in enumerate(tasks):
@@ -557,7 +557,7 @@ async def test_metrics_keep_their_values_during_an_outage(world, monkeypatch, ca
 
 
 async def _scrape(url: str) -> dict[str, float]:
-    """The sum of each metric's samples."""
+    """Return the sum of each metric's samples."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
         families = text_string_to_metric_families(await response.text())
     return {family.name: sum(one.value for one in family.samples) for family in families}
@@ -571,7 +571,7 @@ async def _until_scraped(url: str, true: Callable[[dict[str, float]], bool]) -> 
 
 
 async def test_only_the_leader_exports_metrics(world, tmp_path, monkeypatch):
-    """Nor those of its former leadership when it leads again."""
+    """Metrics of a former leadership are not exported when it leads again."""
     await add_task(world.db, state="RUNNING", age=5)
     config = world.config(kubeconfig=_kubeconfig(world, tmp_path), health_port=free_port(), pod_name="tctl-a")
     url, stop = f"http://127.0.0.1:{config.health_port}", asyncio.Event()

@@ -1,4 +1,4 @@
-"""What the controller does about every shape that a task and its objects can have."""
+"""What the controller decides for each state of a task and its objects."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -60,7 +60,7 @@ STARTED = datetime.fromtimestamp(START_NS / 1e9, UTC)
 
 
 def act(view: View, *, lasted: float = 0.0, limits: Limits = DEFAULT) -> tuple[Any, ...]:
-    """The actions when what is seen has lasted for so many seconds."""
+    """Return the actions when the view has lasted for this many seconds."""
     first = decide(view, {}, 1000.0, limits)
     return decide(view, first.since, 1000.0 + lasted, limits).actions
 
@@ -76,7 +76,7 @@ def ended_pod(states: dict[str, Any] | None = None, **values: Any) -> dict[str, 
 
 
 def without_containers(**values: Any) -> dict[str, Any]:
-    """Nobody knows what it is: it has the label of a task and nothing of a TaskPod."""
+    """A Pod with the label of a task that is not a TaskPod."""
     stranger = pod(plan=None, **values)
     stranger["spec"]["initContainers"] = []
     stranger["status"]["initContainerStatuses"] = []
@@ -131,9 +131,7 @@ ENDED = [
         executor_error("OOMKilled", "executor 1 ran out of memory", "executor-1"),
         id="the helper reports out of memory, Kubernetes does not",
     ),
-    pytest.param(
-        ended_pod({"executor-0": recorded(7, 0)}, plan=IGNORING), COMPLETE, id="an ignored error is no end"
-    ),
+    pytest.param(ended_pod({"executor-0": recorded(7, 0)}, plan=IGNORING), COMPLETE, id="an ignored error"),
     pytest.param(
         ended_pod({"executor-0": terminated(137)}),
         executor_error("Error", "executor 0 exited with code 137", "executor-0"),
@@ -172,7 +170,7 @@ ENDED = [
         system_error(
             "ContainerStatusUnknown", "the kubelet lost executor-0: could not be located", "executor-0"
         ),
-        id="the kubelet lost the container, its code is made up",
+        id="the kubelet lost the container, its code is invented",
     ),
     pytest.param(
         ended_pod({"executor-0": terminated(255, "Unknown"), "executor-1": waiting()}),
@@ -315,17 +313,19 @@ def test_finish_carries_what_the_recorder_did_not_report():
 @pytest.mark.parametrize(
     ("states", "codes"),
     [
-        pytest.param({"executor-0": recorded(0, term=True)}, [(0, 143, False)], id="0 after SIGTERM is no 0"),
-        pytest.param({"executor-0": terminated(0, "OOMKilled")}, [(0, 137, True)], id="nor after OOMKilled"),
+        pytest.param({"executor-0": recorded(0, term=True)}, [(0, 143, False)], id="0 after SIGTERM is 143"),
+        pytest.param(
+            {"executor-0": terminated(0, "OOMKilled")}, [(0, 137, True)], id="0 after OOMKilled is 137"
+        ),
         pytest.param(
             {"executor-0": recorded(7, 0), "executor-1": terminated(0)},
             [(0, 7, False)],
-            id="one that was skipped did not exit",
+            id="a skipped executor has no exit code",
         ),
-        pytest.param({"executor-0": terminated(137, "ContainerStatusUnknown")}, [], id="unknown is no code"),
-        pytest.param({"executor-0": terminated(128, "StartError")}, [], id="one that never started"),
-        pytest.param({"executor-0": RUNNING}, [], id="one that runs"),
-        pytest.param({"executor-0": {"terminated": {"exitCode": 1}}}, [], id="no time of its end"),
+        pytest.param({"executor-0": terminated(137, "ContainerStatusUnknown")}, [], id="an unknown code"),
+        pytest.param({"executor-0": terminated(128, "StartError")}, [], id="an executor that never started"),
+        pytest.param({"executor-0": RUNNING}, [], id="a running executor"),
+        pytest.param({"executor-0": {"terminated": {"exitCode": 1}}}, [], id="no end time"),
         pytest.param({"executor-0": terminated(-1)}, [(0, 0, False)], id="codes are within bounds"),
         pytest.param({"executor-0": terminated(3221225477)}, [(0, 255, False)], id="codes are bytes"),
     ],
@@ -482,7 +482,7 @@ def test_crashing_recorder_ends_the_task(state, last, reason, words):
         pytest.param(
             {"trec": waiting("CrashLoopBackOff"), "tif-0": terminated(0, "OOMKilled")},
             system_error("OOMKilled", "tif-0 ran out of memory", "tif-0"),
-            id="OOMKilled with exit code 0, and the recorder's last word is stale",
+            id="OOMKilled with exit code 0, and the recorder's status is stale",
         ),
         pytest.param(
             {"trec": TREC_KILLED, "tif-0": recorded(0)},
@@ -554,7 +554,7 @@ UNTOLD_FAILED = {**UNTOLD, "executor-1": recorded(3, 0)}
             executor_error("Error", "executor 0 exited with code 3", "executor-0"),
         ),
     ],
-    ids=["dead", "crash looping", "dies again and again", "failed, outputs sent", "failed, the next skipped"],
+    ids=["dead", "crash looping", "dies repeatedly", "failed, outputs sent", "failed, the next skipped"],
 )
 def test_unreported_outcome_is_recorded_before_pause_exits(states, restarts, expected):
     view = View(task=row(), pod=pod(states, phase="Running", restarts=restarts), job=job())
@@ -735,7 +735,7 @@ def test_vanished_pod_ends_the_task_by_its_status(vanished, expected):
 
 
 def test_vanished_pod_waits_for_its_job():
-    """It may come again: the Job may have been suspended for a moment."""
+    """Another Pod may follow: the Job may have been suspended for a moment."""
     view = View(task=row(), job=job(), gone_pod=gone())
     assert act(view) == (Recheck(seconds=60),)
     assert ending(view, lasted=60).reason == "PodDeleted"
@@ -750,7 +750,7 @@ def test_vanished_pod_waits_for_its_job():
     ],
 )
 def test_deleted_pod_has_its_reason_while_it_exists(job_now, expected):
-    """The kubelet sends the last status first; until the Job controller has counted it the object stays."""
+    """The kubelet sends the last status first. The object stays until the Job controller has counted it."""
     view = View(task=row(), pod=gone(), job=job_now)
     assert ending(view) == expected
     assert view.depends_on_absence
@@ -833,7 +833,7 @@ def test_kueue_reason_is_recorded_once_for_any_quantities():
         ),
         pytest.param(
             View(task=row(state=TesState.QUEUED), job=job(suspended=True, uid="other"), workload=waits(FULL)),
-            id="of a former Job",
+            id="of an earlier Job",
         ),
         pytest.param(
             View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(condition("QuotaReserved"))),
@@ -900,7 +900,7 @@ def test_deactivated_workload_is_given_time_for_a_reason():
                 job=SUSPENDED,
                 workload=kueue(DEACTIVATED, active=False),
             ),
-            id="the Pod is on its way out",
+            id="the Pod is terminating",
         ),
         pytest.param(
             View(
@@ -1127,14 +1127,16 @@ THEIRS = row(state=TesState.COMPLETE, ended=True, reported_by="recorder")
         ),
         pytest.param(View(task=OURS, pod=pod(BEGUN, deadline=1)), 1e6, (), id="nothing more can be done"),
         pytest.param(View(task=OURS, pod=ended_pod(), job=FAILED_JOB), 1e6, (), id="all has ended"),
-        pytest.param(View(task=OURS, pod=pod(BEGUN, deleted=True), job=job()), 1e6, (), id="it goes"),
+        pytest.param(
+            View(task=OURS, pod=pod(BEGUN, deleted=True), job=job()), 1e6, (), id="it is terminating"
+        ),
         pytest.param(View(task=OURS, job=FAILED_JOB), 1e6, (), id="the time to live runs"),
         pytest.param(View(task=OURS), 1e6, (), id="all has gone"),
         pytest.param(
             View(task=OURS, job=job(suspended=True)),
             30,
             (DeleteJob(name=JOB, uid="job-uid-1", why="its task has ended"),),
-            id="a Job that would begin again",
+            id="a Job that would start again",
         ),
     ],
 )

@@ -36,7 +36,7 @@ class World:
         self.dsn = dsn
 
     async def event(self, *words: str, silently: bool = False, **values: Any) -> str:
-        """Its name."""
+        """Create an event and return its name."""
         stored = await self.api.put("events", event(*words, **values), silently=silently)
         return str(stored["metadata"]["name"])
 
@@ -72,7 +72,7 @@ def world(fake_api: FakeApi, superuser: asyncpg.Connection, controller_dsn: str)
 
 @pytest.fixture
 def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[Any]]:
-    """The warnings about events."""
+    """Return the warnings about events."""
     caplog.set_level(logging.WARNING)
     return lambda: [record for record in caplog.records if "events" in getattr(record, "collection", "")]
 

@@ -1,4 +1,4 @@
-"""The informer against an API server that fails in every way that one can."""
+"""The informer with an API server that injects faults."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

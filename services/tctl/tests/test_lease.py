@@ -1,4 +1,4 @@
-"""Leader election in virtual time: hours pass at once, and in the same way every time."""
+"""Leader election in virtual time, so that hours pass immediately and reproducibly."""
 
 import asyncio
 import itertools
@@ -18,7 +18,7 @@ TIMES = LeaseTimes(lease=15, renew=10, retry=2)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Instead of waiting it moves its clock to the next timer."""
+    """An event loop that moves its clock to the next timer instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__(_NoWait(self))
@@ -120,7 +120,7 @@ class Client:
 
 
 class Candidate:
-    """An elector whose work is to note when it leads."""
+    """An elector whose work records when it leads."""
 
     def __init__(self, leases: Leases, who: str, terms: list[tuple[str, float, float]]) -> None:
         self.who = who
@@ -144,7 +144,7 @@ class Candidate:
 
 
 async def until(true: Callable[[], bool], seconds: float = 100.0) -> float:
-    """The time that it took."""
+    """Return the time that the run took."""
     since = now()
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110 - it is the clock that is waited for
@@ -278,7 +278,7 @@ def test_stuck_work_keeps_the_lease(leases):
 
 
 def test_restarted_candidate_takes_its_own_lease(leases, terms):
-    """The container was restarted: the Pod's name is the same."""
+    """A restarted container has the Pod's name, too."""
 
     async def story() -> None:
         leases.write({"metadata": {"name": "tctl"}, "spec": {"holderIdentity": "a"}}, "a")

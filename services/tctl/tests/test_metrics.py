@@ -23,7 +23,7 @@ FIGURES = Figures(
 
 
 def samples(text: str) -> dict[str, float]:
-    """Name and labels as PromQL writes them."""
+    """Return name and labels in PromQL."""
     return {
         one.name + "".join(f'{{{key}="{value}"}}' for key, value in one.labels.items()): one.value
         for family in text_string_to_metric_families(text)
@@ -49,7 +49,7 @@ def test_leader_exports_all_metrics():
 
 
 def test_other_replicas_export_only_leadership():
-    """Also one whose leadership has just ended, so that sums over replicas are right."""
+    """A former leader is included, so that sums over replicas are correct."""
     for figures in (None, FIGURES):
         text = metrics.exposition(leading=False, figures=figures).decode()
         assert samples(text) == {"poiesis_controller_leader": 0}

@@ -114,8 +114,10 @@ def test_events_of_other_objects_are_left_out(about):
         event("DNSConfigForming", "Nameserver limits were exceeded"),
         event("DeadlineExceeded", "Pod was active on the node longer than", kind="Normal"),
         event("SuccessfulAttachVolume", "AttachVolume.Attach succeeded", kind="Normal"),
-        pytest.param(event("Failed", NOT_FOUND, container="executor-0"), id="the recorder tells that"),
-        pytest.param(event("InspectFailed", "bad name", container="pause"), id="that, too"),
+        pytest.param(event("Failed", NOT_FOUND, container="executor-0"), id="reported by the recorder"),
+        pytest.param(
+            event("InspectFailed", "bad name", container="pause"), id="also reported by the recorder"
+        ),
         pytest.param(event("FailedMount", ""), id="without a message"),
         pytest.param(event("FailedMount", "x", uid=""), id="without a uid"),
     ],

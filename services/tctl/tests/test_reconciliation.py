@@ -1,4 +1,4 @@
-"""Which tasks a comparison alone has brought up, and what came of it."""
+"""Which tasks only a comparison found, and how many were repaired."""
 
 import asyncio
 
