@@ -19,7 +19,7 @@ from poiesis_cli.web import printable
 
 _PIPE_WIDTH = 100_000  # columns: lines are not wrapped in a pipe
 _GAP = 2  # between two columns
-_NAME_WIDTH = 12  # at least, before other columns are left out
+_NAME_WIDTH = 12  # at least: other columns are left out first
 _STATE_STYLES = {
     "COMPLETE": "green",
     "EXECUTOR_ERROR": "red",
@@ -93,13 +93,15 @@ def write_tasks(tasks: Sequence[Task]) -> None:
     for optional in ("OWNER", "CREATED", "DURATION", "EXIT"):
         if _width(columns) > width:
             columns.pop(optional, None)
+    room = max(width - _width(columns | {"NAME": []}) + len("NAME"), _NAME_WIDTH)
+    columns["NAME"] = [_cut(name, room) for name in columns["NAME"]]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in columns:
-        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        table.add_column(heading, no_wrap=True)
     for row in zip(*columns.values(), strict=True):
         cells = dict(zip(columns, row, strict=True))
         table.add_row(*(_state(text) if key == "STATE" else _cell(text) for key, text in cells.items()))
-    _print(table, max(width, _width(columns)))
+    _print(table, _PIPE_WIDTH)
 
 
 def write_task(task: Task) -> None:
@@ -178,10 +180,14 @@ def _duration(task: Task, now: datetime) -> str:
 
 
 def _width(columns: Mapping[str, Sequence[str]]) -> int:
-    """Return the width of a table whose NAME column may be cut."""
+    """Return the least width of a table, whose NAME column may be cut."""
     widths = [max(map(len, (heading, *texts))) for heading, texts in columns.items() if heading != "NAME"]
     name = max(map(len, ("NAME", *columns["NAME"])))
     return sum(widths) + min(name, _NAME_WIDTH) + _GAP * len(widths)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _command(command: Sequence[str]) -> str:

@@ -714,7 +714,7 @@ def test_narrow_terminal_gets_fewer_columns(server, columns, headings):
     long = task("EXECUTOR_ERROR", task_id=SHORT, name="n" * 200, creation_time="2026-01-02T03:04:05Z")
     server.reply("GET /tasks", {"tasks": [long]})
     _, written = _on_a_terminal(server, "list", columns=columns)
-    table = re.sub(r"\x1b\[[0-9;]*[mK]", "", written).rpartition("\x1b[?25h")[2]  # after the spinner
+    table = re.sub(r"\x1b\[[0-9;]*[mAK]", "", written).rpartition("\x1b[?25h")[2]  # after the spinner
     head, row = filter(None, map(str.strip, table.splitlines()))
     assert head.split() == headings
     assert row.startswith(f"{SHORT}  EXECUTOR_ERROR")

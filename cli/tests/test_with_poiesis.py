@@ -154,7 +154,11 @@ def test_task_is_followed_to_its_end(real, reports):
     )
     waited = real("wait", task_id)
     assert waited.code == 3
-    assert waited.err.splitlines()[1:] == ["  Error: executor 0 exited with code 3", "  oops"]
+    assert waited.err.splitlines()[1:] == [
+        "  Error: executor 0 exited with code 3",
+        "  oops",
+        f"  output: poiesis logs {task_id}",
+    ]
 
 
 def filer(container, **fields):
