@@ -188,7 +188,7 @@ def test_wait_shows_the_waiting_reason(real, reports):
     task_id = real("run", "--detach", "busybox", "--", "x").out.strip()
     pull = {
         "key": "executor-0/waiting-pull",
-        "at_ns": time.time_ns(),
+        "at_ns": time.time_ns() + 10**11,  # after the messages of the api, which has no Kubernetes
         "message": "executor-0: ErrImagePull: no",
     }
     reports(task_id, state="INITIALIZING", system_logs=[pull])
