@@ -160,7 +160,7 @@ _CONTAINER_TIMES = f"""coalesce((
 _TRANSFERS = """coalesce((
     SELECT jsonb_object_agg(direction || '.' || key, value)
       FROM (
-        SELECT CASE WHEN container LIKE 'tof-%' THEN 'sending' ELSE 'staging' END AS direction,
+        SELECT CASE WHEN container ~ '^(tif|stream)-' THEN 'staging' ELSE 'sending' END AS direction,
                sum(files)::text AS files, sum(bytes)::text AS bytes,
                (sum(bytes_per_second) FILTER (WHERE end_time IS NULL AND t.ended_at IS NULL))::text AS rate
           FROM filer_log WHERE task_id = t.id AND attempt = l.attempt GROUP BY 1

@@ -63,7 +63,7 @@ def told(when, *, end=None, count=0, start=0):
         pytest.param(filer(), told(30, end=30), at(40), id="one that goes on"),
     ],
 )
-def test_when_a_filer_is_told_of(now, before, due):
+def test_due_time_of_filer_reports(now, before, due):
     assert due_ns(now, before) == due
 
 
@@ -80,7 +80,7 @@ def test_when_a_filer_is_told_of(now, before, due):
         pytest.param(filer(count=2**63 - 1), None, 0.5, 2**63 - 1, id="as much as Postgres can hold"),
     ],
 )
-def test_how_fast_a_filer_is(now, before, seconds, rate):
+def test_rate_of_a_filer(now, before, seconds, rate):
     said = report(now, before, at(seconds))
     assert said.bytes_per_second == rate
     assert (said.container, said.start_ns, said.end_ns, said.files, said.bytes) == (
@@ -126,13 +126,13 @@ def over():
         ({"stream-0": runs(poured_ns=50, moved_files=1, moved_bytes=9)}, [("stream-0", 99, 1, 9)]),
     ],
 )
-def test_which_filers_move_data(files, found):
+def test_filers_that_have_started(files, found):
     situation = Situation(plan=PLAN, files=files)
     seen = filers(situation, containers(situation), 99)
     assert [(one.container, one.end_ns, one.files, one.bytes) for one in seen] == found
 
 
-def test_a_stream_begins_with_what_it_pours_not_with_its_container():
+def test_stream_starts_with_its_first_input():
     situation = Situation(plan=PLAN, files={"stream-0": runs(poured_ns=50)})
     (seen,) = filers(situation, containers(situation), 99)
     assert seen.start_ns == 50

@@ -130,7 +130,7 @@ def added(pod):
 GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}}
 
 
-async def test_the_watch_survives_everything_an_api_server_can_do(certificate, tmp_path):
+async def test_watch_survives_all_api_server_failures(certificate, tmp_path):
     changed, forever = asyncio.Event(), asyncio.Event()
     back_off = pod(waiting("executor-0", "ImagePullBackOff", "Back-off pulling image"))
     api = FakeApi(says(403), events(GONE), hangs_up, says(500), events(added(back_off), then=forever))
@@ -148,7 +148,7 @@ async def test_the_watch_survives_everything_an_api_server_can_do(certificate, t
     assert {request.query["fieldSelector"] for request in api.requests} == {f"metadata.name={POD.name}"}
 
 
-async def test_the_token_is_read_again_at_each_connect(certificate, tmp_path):
+async def test_token_is_read_for_each_connection(certificate, tmp_path):
     async def rotates(request):
         (tmp_path / "token").write_text("secret-2")
         return web.json_response({}, status=401)
@@ -165,7 +165,7 @@ async def test_the_token_is_read_again_at_each_connect(certificate, tmp_path):
     assert [one.headers["Authorization"] for one in api.requests] == ["Bearer secret-1", "Bearer secret-2"]
 
 
-async def test_a_pod_that_may_not_be_read_is_unknown(certificate, tmp_path):
+async def test_forbidden_pod_is_unknown(certificate, tmp_path):
     api = FakeApi(says(403))
     async with api.serve(certificate, tmp_path) as where:
         watch = PodWatch(where, POD, asyncio.Event())
@@ -177,7 +177,7 @@ async def test_a_pod_that_may_not_be_read_is_unknown(certificate, tmp_path):
         await watch.fetch()
 
 
-async def test_a_server_that_we_do_not_know_is_not_given_the_token(certificate, tmp_path):
+async def test_untrusted_server_gets_no_token(certificate, tmp_path):
     api = FakeApi(says(200))
     other = make_certificate(tmp_path / "other")
     async with api.serve(certificate, tmp_path) as where:
@@ -190,7 +190,7 @@ async def test_a_server_that_we_do_not_know_is_not_given_the_token(certificate, 
 
 
 @pytest.mark.integration
-async def test_what_the_kubelet_waits_for_is_told_once(certificate, tmp_path, lab, task):
+async def test_waiting_containers_are_reported_once(certificate, tmp_path, lab, task):
     forever, first_told = asyncio.Event(), asyncio.Event()
     first = pod(waiting("executor-0", "ErrImagePull", "a: not found"))
     again = waiting("executor-0", "ImagePullBackOff", "Back-off pulling image a: a: not found")
@@ -210,9 +210,7 @@ async def test_what_the_kubelet_waits_for_is_told_once(certificate, tmp_path, la
 
 @pytest.mark.integration
 @pytest.mark.parametrize("role", ["watch", "get"])
-async def test_a_helper_killed_for_memory_is_explained_by_the_pod_status(
-    certificate, tmp_path, lab, task, role
-):
+async def test_oom_killed_helper_is_explained_by_the_pod(certificate, tmp_path, lab, task, role):
     """By the watch while we run; by a question in shutdown if the right to watch came too late."""
     forever = asyncio.Event()
     api = FakeApi(says(403))
@@ -237,9 +235,7 @@ async def test_a_helper_killed_for_memory_is_explained_by_the_pod_status(
 
 
 @pytest.mark.integration
-async def test_a_helper_that_nobody_explains_leaves_the_end_to_the_controller(
-    certificate, tmp_path, lab, task
-):
+async def test_unexplained_helper_is_left_to_the_controller(certificate, tmp_path, lab, task):
     api = FakeApi(says(403))
     async with (
         api.serve(certificate, tmp_path) as where,
@@ -253,9 +249,7 @@ async def test_a_helper_that_nobody_explains_leaves_the_end_to_the_controller(
 
 
 @pytest.mark.integration
-async def test_an_executor_that_could_not_be_started_is_told_of_even_if_shutdown_comes_before_the_watch(
-    certificate, tmp_path, lab, task
-):
+async def test_unstarted_executor_is_reported_during_shutdown(certificate, tmp_path, lab, task):
     api = FakeApi(says(403))
     async with (
         api.serve(certificate, tmp_path) as where,
@@ -271,9 +265,7 @@ async def test_an_executor_that_could_not_be_started_is_told_of_even_if_shutdown
 
 @pytest.mark.integration
 @pytest.mark.parametrize("ended_by", ["deletion", "cancel of a running executor"])
-async def test_a_pod_that_is_ended_from_outside_is_not_asked_about_for_long(
-    certificate, tmp_path, lab, task, ended_by
-):
+async def test_deleted_pod_is_not_polled_for_long(certificate, tmp_path, lab, task, ended_by):
     api = FakeApi(says(403))
     api.pod = pod(deleted=True)
     async with (
