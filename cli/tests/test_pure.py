@@ -571,8 +571,8 @@ def test_failure_has_reason_and_last_lines():
     [
         (task("COMPLETE", logs=[attempt(0, stderr="noise")]), []),
         (
-            task("EXECUTOR_ERROR", logs=[attempt(3, stdout="said\n")]),
-            ["executor 0 exited with code 3", "said"],
+            task("EXECUTOR_ERROR", logs=[attempt(3, stdout="output\n")]),
+            ["executor 0 exited with code 3", "output"],
         ),
         (task("EXECUTOR_ERROR"), []),
         (task("SYSTEM_ERROR", logs=[attempt(system_logs=["a", "b"])]), ["a", "b"]),

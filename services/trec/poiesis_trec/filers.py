@@ -55,26 +55,26 @@ def filers(situation: Situation, known: Sequence[Container], now_ns: int) -> Ite
             )
 
 
-def due_ns(filer: Filer, told: Told | None) -> int | None:
+def due_ns(filer: Filer, last: Told | None) -> int | None:
     """Return when the next report is due (Unix time in ns, 0 for now); None if nothing is left to report.
 
     A running filer is always reported, so missing reports mean that the recorder is gone.
     """
-    told = _same_start(filer, told)
+    last = _same_start(filer, last)
     if filer.end_ns is not None:
-        return None if told is not None and _last_word(filer, told.report) else 0
-    at_ns = told.at_ns if told is not None else filer.start_ns
+        return None if last is not None and _is_final(filer, last.report) else 0
+    at_ns = last.at_ns if last is not None else filer.start_ns
     shortest, longest = _INTERVAL_NS
     return at_ns + min(max((at_ns - filer.start_ns) // _INTERVALS_SO_FAR, shortest), longest)
 
 
-def report(filer: Filer, told: Told | None, now_ns: int) -> FilerReport:
+def report(filer: Filer, last: Told | None, now_ns: int) -> FilerReport:
     """Return a report with the rate since the last one, or of the whole run once it has ended."""
-    told = _same_start(filer, told)
-    if told is None or filer.end_ns is not None:
+    last = _same_start(filer, last)
+    if last is None or filer.end_ns is not None:
         count, since_ns = filer.bytes, filer.start_ns
     else:
-        count, since_ns = filer.bytes - told.report.bytes, told.at_ns
+        count, since_ns = filer.bytes - last.report.bytes, last.at_ns
     return FilerReport(
         container=filer.container,
         start_ns=filer.start_ns,
@@ -93,10 +93,10 @@ def bytes_per_second(count: int, duration_ns: int) -> int:
     return min(max(count, 0) * _SECOND_NS // duration_ns, _MOST) if duration_ns > 0 else 0
 
 
-def _same_start(filer: Filer, told: Told | None) -> Told | None:
+def _same_start(filer: Filer, last: Told | None) -> Told | None:
     """Return the last report unless it is about an earlier start of the filer."""
-    return told if told is not None and told.report.start_ns == filer.start_ns else None
+    return last if last is not None and last.report.start_ns == filer.start_ns else None
 
 
-def _last_word(filer: Filer, said: FilerReport) -> bool:
-    return said.end_ns is not None and (said.files, said.bytes) == (filer.files, filer.bytes)
+def _is_final(filer: Filer, report: FilerReport) -> bool:
+    return report.end_ns is not None and (report.files, report.bytes) == (filer.files, filer.bytes)

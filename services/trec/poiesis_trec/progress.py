@@ -18,15 +18,14 @@ _WARNINGS = 100
 
 
 class ProgressFile:
-    """What a filer has done so far. `pending`: outputs that Postgres has not been told of, each once.
+    """The progress of a filer. `pending`: outputs that are not in Postgres yet, each once.
 
-    `pouring`: paths of inputs that are streamed and whose end has not been told; `poured_ns`: when the first
-    of all was seen.
+    `pouring`: paths of inputs that are being streamed; `poured_ns`: when the first of them was seen.
     """
 
     def __init__(self, path: Path, *, outputs: bool = True) -> None:
         self._path = path
-        self._outputs = outputs  # those of a filer that stages inputs are nobody's business
+        self._outputs = outputs  # a filer that stages inputs has none
         self._begin(None)
 
     def _begin(self, inode: int | None) -> None:
@@ -58,9 +57,9 @@ class ProgressFile:
         finally:
             os.close(fd)
 
-    def forget(self, told: Sequence[SentOutput]) -> None:
+    def forget(self, stored: Sequence[SentOutput]) -> None:
         """Drop outputs that are stored in Postgres."""
-        for output in told:
+        for output in stored:
             if self.pending.get((output.path, output.url)) == output:
                 del self.pending[output.path, output.url]
 

@@ -211,7 +211,7 @@ class Recorder:
         self._backoff.reset()
         self._outbox.told(draft, now)
         for name, sent in draft.outputs.items():
-            self._runs.outputs_told(name, sent)
+            self._runs.outputs_stored(name, sent)
         self._idle_at = now + self._config.db_idle_seconds
         self._must_ask = self._give_up = False
         if draft.report.ending is not None and not answer.ended and not answer.cancel_requested:

@@ -57,10 +57,10 @@ class RunDirectory:
         """Sent files that have been read and are not in Postgres yet."""
         return tuple(self._progress.pending.values()) if self._progress else ()
 
-    def forget_outputs(self, told: Sequence[runfiles.SentOutput]) -> None:
+    def forget_outputs(self, stored: Sequence[runfiles.SentOutput]) -> None:
         """Drop outputs that are stored in Postgres."""
         if self._progress:
-            self._progress.forget(told)
+            self._progress.forget(stored)
 
     def refresh(self, *, check_lock: bool) -> None:
         """Read what has changed. `check_lock`: also check whether the helper still runs."""
@@ -178,9 +178,9 @@ class RunDirectories:
         for name in (*(names - self._streams), *self._streams):
             self._directories[name].refresh(check_lock=everything)
 
-    def outputs_told(self, name: str, told: Sequence[runfiles.SentOutput]) -> None:
+    def outputs_stored(self, name: str, stored: Sequence[runfiles.SentOutput]) -> None:
         """Drop outputs that are stored in Postgres, so that the next ones are read."""
-        self._directories[name].forget_outputs(told)
+        self._directories[name].forget_outputs(stored)
         self._dirty.add(name)
         self._changed.set()
 

@@ -72,7 +72,7 @@ def test_early_sigterm_exits_with_0(env, root):
 
 
 def test_helper_is_installed_before_recording(env, root, tmp_path):
-    """A kubelet that is restarted before it has run the hook does not run it later."""
+    """A kubelet that restarts before it has run the hook does not run it later."""
     made = tmp_path / "made"
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(root)],
@@ -104,7 +104,7 @@ def test_failed_install_does_not_stop_recording(env, root, command):
 
 
 def test_only_needed_modules_are_loaded(env):
-    """Every megabyte is paid for by every task."""
+    """Every megabyte costs every task."""
     unwanted = ["pydantic", "aiohttp", "kubernetes", "yaml", "http.client", "email", "unittest"]
     program = f"""
 import sys, poiesis_trec.recorder

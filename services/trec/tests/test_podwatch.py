@@ -1,4 +1,4 @@
-"""The watch against an API server that misbehaves, and what the recorder makes of it."""
+"""The watch with a misbehaving API server, and the recorder's use of the Pod's status."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ TWO = Plan(executors=("executor-0", "executor-1"), ignore_error=(False, False), 
 
 
 def make_certificate(directory: Path) -> Path:
-    """A self-signed one for 127.0.0.1: ca.crt and key.pem."""
+    """A self-signed certificate for 127.0.0.1: ca.crt and key.pem."""
     directory.mkdir()
     files = ["-keyout", directory / "key.pem", "-out", directory / "ca.crt"]
     subject = ["-subj", "/CN=fake", "-addext", "subjectAltName=IP:127.0.0.1"]
@@ -36,7 +36,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class FakeApi:
-    """Answers each watch with the next of `answers`, the last one again and again."""
+    """Responds to each watch with the next of `answers`, the last one repeatedly."""
 
     def __init__(self, *answers) -> None:
         self.answers = list(answers)
@@ -92,7 +92,7 @@ def terminated(name, code, reason, message=""):
     return {"name": name, "state": {"terminated": state}}
 
 
-def says(status):
+def responds(status):
     async def answer(request):
         return web.json_response({"kind": "Status", "code": status}, status=status)
 
@@ -100,7 +100,7 @@ def says(status):
 
 
 def events(*lines, then=None):
-    """Send the lines, in pieces that do not keep to lines; then end, or wait for `then`."""
+    """Send the lines in pieces of other lengths; then end, or wait for `then`."""
 
     async def answer(request):
         response = web.StreamResponse()
@@ -133,7 +133,7 @@ GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Ex
 async def test_watch_survives_all_api_server_failures(certificate, tmp_path):
     changed, forever = asyncio.Event(), asyncio.Event()
     back_off = pod(waiting("executor-0", "ImagePullBackOff", "Back-off pulling image"))
-    api = FakeApi(says(403), events(GONE), hangs_up, says(500), events(added(back_off), then=forever))
+    api = FakeApi(responds(403), events(GONE), hangs_up, responds(500), events(added(back_off), then=forever))
     async with api.serve(certificate, tmp_path) as where:
         watch = PodWatch(where, POD, changed)
         task = asyncio.create_task(watch.run())
@@ -166,7 +166,7 @@ async def test_token_is_read_for_each_connection(certificate, tmp_path):
 
 
 async def test_forbidden_pod_is_unknown(certificate, tmp_path):
-    api = FakeApi(says(403))
+    api = FakeApi(responds(403))
     async with api.serve(certificate, tmp_path) as where:
         watch = PodWatch(where, POD, asyncio.Event())
         with pytest.raises(PodUnknown, match="HTTP 403"):
@@ -178,7 +178,7 @@ async def test_forbidden_pod_is_unknown(certificate, tmp_path):
 
 
 async def test_untrusted_server_gets_no_token(certificate, tmp_path):
-    api = FakeApi(says(200))
+    api = FakeApi(responds(200))
     other = make_certificate(tmp_path / "other")
     async with api.serve(certificate, tmp_path) as where:
         stranger = KubernetesApi(
@@ -198,22 +198,22 @@ async def test_waiting_containers_are_reported_once(certificate, tmp_path, lab, 
     api = FakeApi(events(added(first), then=first_told), events(added(later), then=forever))
     async with api.serve(certificate, tmp_path) as where, lab.recording(plan=ONE, kubernetes=where):
 
-        async def told():
+        async def messages():
             lines = [text.partition(": ") for text in await task.system_logs()]
-            return [said for name, _, said in lines if name in {"executor-0", "pause"}]
+            return [text for name, _, text in lines if name in {"executor-0", "pause"}]
 
-        await lab.eventually(told, ["ErrImagePull: a: not found"])
+        await lab.eventually(messages, ["ErrImagePull: a: not found"])
         first_told.set()
-        await lab.eventually(told, ["ErrImagePull: a: not found", "CreateContainerError: last"])
+        await lab.eventually(messages, ["ErrImagePull: a: not found", "CreateContainerError: last"])
         forever.set()
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("role", ["watch", "get"])
 async def test_oom_killed_helper_is_explained_by_the_pod(certificate, tmp_path, lab, task, role):
-    """By the watch while we run; by a question in shutdown if the right to watch came too late."""
+    """By the watch, or by a read in shutdown if the right to watch came too late."""
     forever = asyncio.Event()
-    api = FakeApi(says(403))
+    api = FakeApi(responds(403))
     async with (
         api.serve(certificate, tmp_path) as where,
         lab.recording(plan=ONE, kubernetes=where) as stop,
@@ -236,7 +236,7 @@ async def test_oom_killed_helper_is_explained_by_the_pod(certificate, tmp_path, 
 
 @pytest.mark.integration
 async def test_unexplained_helper_is_left_to_the_controller(certificate, tmp_path, lab, task):
-    api = FakeApi(says(403))
+    api = FakeApi(responds(403))
     async with (
         api.serve(certificate, tmp_path) as where,
         lab.recording(plan=ONE, kubernetes=where) as stop,
@@ -250,7 +250,7 @@ async def test_unexplained_helper_is_left_to_the_controller(certificate, tmp_pat
 
 @pytest.mark.integration
 async def test_unstarted_executor_is_reported_during_shutdown(certificate, tmp_path, lab, task):
-    api = FakeApi(says(403))
+    api = FakeApi(responds(403))
     async with (
         api.serve(certificate, tmp_path) as where,
         lab.recording(plan=ONE, kubernetes=where) as stop,
@@ -266,7 +266,7 @@ async def test_unstarted_executor_is_reported_during_shutdown(certificate, tmp_p
 @pytest.mark.integration
 @pytest.mark.parametrize("ended_by", ["deletion", "cancel of a running executor"])
 async def test_deleted_pod_is_not_polled_for_long(certificate, tmp_path, lab, task, ended_by):
-    api = FakeApi(says(403))
+    api = FakeApi(responds(403))
     api.pod = pod(deleted=True)
     async with (
         api.serve(certificate, tmp_path) as where,

@@ -29,7 +29,7 @@ def ack(lab):
 async def test_task_is_recorded_from_start_to_ack(lab, task):
     async with lab.recording():
         await lab.eventually(task.state, "INITIALIZING")
-        tif = lab.helper("tif-0").start()  # the gate makes the directory while the recorder is there already
+        tif = lab.helper("tif-0").start()  # the gate creates the directory while the recorder runs
         tif.progress(event="progress", files=3, bytes=12345)
         tif.progress(event="warning", message="input 2 is empty")
         tif.end()
@@ -79,7 +79,7 @@ async def test_filer_progress_is_recorded(lab, task):
         tif.end()
         await lab.eventually(task.filers, [("tif-0", True, 2, 3000, True)])
         one = lab.helper("executor-0").start()
-        one.progress(event="progress", files=9, bytes=9)  # what an executor writes there is nobody's progress
+        one.progress(event="progress", files=9, bytes=9)  # an executor has no progress file
         one.end(1)
         lab.helper("tof-0").start().end()
         await lab.eventually(lambda: asyncio.to_thread(ack, lab), "1")
@@ -89,7 +89,7 @@ async def test_filer_progress_is_recorded(lab, task):
 
 
 async def test_outcome_is_recorded_within_a_second(lab, task):
-    lab.configure(plan=ONE, rescan_seconds=60)  # files must wake it, no clock
+    lab.configure(plan=ONE, rescan_seconds=60)  # woken by files, not by the clock
     async with lab.recording():
         one = lab.helper("executor-0").start()
         await lab.eventually(task.state, "RUNNING")
@@ -266,7 +266,7 @@ async def test_cancel_waits_for_the_executor(lab, task):
         one = lab.helper("executor-0").start()
         await lab.eventually(task.state, "RUNNING")
         await task.cancel()
-        stop.set()  # the Pod is deleted: executor and recorder are told at once
+        stop.set()  # the Pod is deleted: executor and recorder get SIGTERM
         await lab.eventually(lambda: after(task, "executor 0 started"), True)
         one.write("stdout", b"last words\n")
         assert await task.state() == "CANCELING"
@@ -296,7 +296,7 @@ async def test_evicted_pod_leaves_its_logs(lab, task):
 
 
 async def test_cancel_waits_for_a_killed_executor(lab, task):
-    """Its helper kills it 3 s before the end of grace."""
+    """The helper kills it 3 s before the end of the grace period."""
     async with lab.recording(plan=ONE, grace_seconds=4) as stop:
         one = lab.helper("executor-0").start()
         await lab.eventually(task.state, "RUNNING")
@@ -338,7 +338,7 @@ async def test_recorder_exits_in_time_without_postgres(lab):
 
 
 async def test_hostile_files_do_not_stop_the_recorder(lab, task, tmp_path):
-    """A directory, symlink, FIFO or half a gigabyte where a file should be, and words that are not JSON."""
+    """A directory, symlink, FIFO or 512 MiB in place of a file, and text that is not JSON."""
     secret = tmp_path / "secret"
     secret.write_text("secret")
     async with lab.recording(plan=TWO):

@@ -1,4 +1,4 @@
-"""Run directories in which an executor may have put anything."""
+"""Run directories with arbitrary files of an executor."""
 
 import asyncio
 import os
@@ -74,7 +74,7 @@ def test_overwritten_started_file_still_counts(directory, lab):
 
 
 def _forge(one, exit_code=0):
-    """An executor writes what the helper would, and its helper lives on."""
+    """Write an exit record as an executor, while the helper runs."""
     lock, one.lock = one.lock, -1
     one.end(exit_code)
     one.lock = lock
@@ -259,16 +259,16 @@ def test_unreported_outputs_limit_the_reading(tmp_path: Path):
     line = '{{"event":"output","url":"s3://b/{0}","path":"/{0}","size_bytes":{0}}}\n'
     file.write_text("".join(line.format(number) for number in range(20000)))
     progress = ProgressFile(file)
-    told: list[SentOutput] = []
+    stored: list[SentOutput] = []
     rounds = 0
     while not progress.caught_up or progress.pending or not rounds:
         progress.refresh()
         assert len(progress.pending) < 6000
         some = list(progress.pending.values())[:1000]
-        told += some
+        stored += some
         progress.forget(some)
         rounds += 1
-    assert [one.size_bytes for one in told] == list(range(20000))
+    assert [one.size_bytes for one in stored] == list(range(20000))
 
 
 def test_outputs_of_an_input_filer_are_ignored(tmp_path: Path):
@@ -306,27 +306,29 @@ def test_streamed_inputs_are_known_until_reported(lab):
     path.mkdir(parents=True)
     directory = RunDirectory(path, plan=STREAM, log_bytes=100)
 
-    def told(*lines: str) -> Files:
+    def refreshed(*lines: str) -> Files:
         with (path / "progress.jsonl").open("a") as progress:
             progress.writelines(f"{line}\n" for line in lines)
         directory.refresh(check_lock=False)
         return directory.files
 
-    assert told('{"event":"progress","files":0,"bytes":0}') == Files()
+    assert refreshed('{"event":"progress","files":0,"bytes":0}') == Files()
     before_ns = time.time_ns()
-    began = told('{"event":"stream","path":"/in/a","state":"begun"}')
+    began = refreshed('{"event":"stream","path":"/in/a","state":"begun"}')
     assert began == Files(pouring=("/in/a",), poured_ns=began.poured_ns)
     assert before_ns <= (began.poured_ns or 0) <= time.time_ns()
-    also = told('{"event":"stream","path":"/in/b","state":"begun"}')
+    also = refreshed('{"event":"stream","path":"/in/b","state":"begun"}')
     assert also == replace(began, pouring=("/in/a", "/in/b"))
-    ended = told('{"event":"stream","path":"/in/a","state":"whole"}')
+    ended = refreshed('{"event":"stream","path":"/in/a","state":"whole"}')
     assert ended == replace(began, pouring=("/in/b",))
-    failed = told('{"event":"error","message":"gone"}', '{"event":"stream","path":"/in/b","state":"failed"}')
+    failed = refreshed(
+        '{"event":"error","message":"gone"}', '{"event":"stream","path":"/in/b","state":"failed"}'
+    )
     assert failed == replace(began, pouring=(), error="gone")
 
 
 def test_streams_are_read_after_executors(lab):
-    """The executor saw an end of file; why was on disk before, so it is known with the executor's end."""
+    """The reason for an end of file is on disk before it, so it is read with the executor's end."""
     runs = RunDirectories(lab.config.runs, STREAM, 100, asyncio.Event())
     (lab.config.runs / "stream-0").mkdir(parents=True)
     runs.refresh(everything=True)
@@ -334,7 +336,7 @@ def test_streams_are_read_after_executors(lab):
     runs.refresh(everything=True)
     (lab.config.runs / "stream-0/progress.jsonl").write_text('{"event":"error","message":"gone"}\n')
     executor.end(0)
-    runs._dirty = {"executor-0"}  # all that inotify has told of so far
+    runs._dirty = {"executor-0"}  # the events of inotify so far
     runs.refresh(everything=False)
     assert runs.files["executor-0"].exit is not None
     assert runs.files["stream-0"].error == "gone"

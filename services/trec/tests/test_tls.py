@@ -29,7 +29,7 @@ class Impostor:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await reader.readexactly(8) == SSL_REQUEST
         writer.write(b"S")
-        with suppress(OSError):  # the client refused the certificate
+        with suppress(OSError):  # the client rejected the certificate
             await writer.start_tls(self._context)
             self.received.append(await reader.read(1000))
         writer.close()
