@@ -11,8 +11,9 @@ from poiesis_cli import __version__, oidc, terminal
 from poiesis_cli.address import unencrypted, web_url
 from poiesis_cli.client import TesClient
 from poiesis_cli.config import Config
+from poiesis_cli.credentials import StaticCredentials
 from poiesis_cli.documents import RunRequest, check_fields, parse_document, task_document
-from poiesis_cli.errors import BadUsage, CliError, Exit, Interrupted, NotFound, TimedOut
+from poiesis_cli.errors import AuthFailed, BadUsage, CliError, Exit, Interrupted, NotFound, TimedOut
 from poiesis_cli.follow import LogPrinter, follow_logs, next_steps, print_outcome, wait_for_end
 from poiesis_cli.invocation import (
     POSITIVE,
@@ -74,7 +75,7 @@ def cli() -> None:
     poiesis list --state RUNNING
     poiesis logs -f ID
 
-    ID may be shortened to its first characters, at least 4.
+    The ID of a task can be shortened to its first characters, at least 4.
     """
 
 
@@ -93,7 +94,7 @@ def cli() -> None:
     "outputs",
     multiple=True,
     metavar="PATH:URL",
-    help="Send a file or all files that match.",
+    help="Send a file, or the files that match a pattern.",
 )
 @click.option("--cpu", type=WholeNumber(1), metavar="CORES", help="CPU cores.")
 @click.option("--ram-gb", type=POSITIVE, metavar="GB", help="Memory, in 10**9 bytes.")
@@ -203,7 +204,9 @@ def create(call: Invocation, /, file: BinaryIO, allow_unknown_fields: bool) -> i
 
 @cli.command(name="list")
 @common_options
-@click.option("--state", type=OneOf(STATES, case_sensitive=False), help="Only tasks in this state.")
+@click.option(
+    "--state", type=OneOf(STATES, case_sensitive=False), metavar="STATE", help="Only tasks in this state."
+)
 @click.option(
     "--tag",
     "tags",
@@ -217,7 +220,8 @@ def create(call: Invocation, /, file: BinaryIO, allow_unknown_fields: bool) -> i
     type=WholeNumber(0),
     default=100,
     show_default=True,
-    help="Most tasks to list; 0 for all.",
+    metavar="N",
+    help="List at most N tasks; 0 for all.",
 )
 @click.pass_obj
 def list_(
@@ -586,8 +590,24 @@ async def _login(call: Invocation, config: Config, issuer: str, client_id: str, 
         token = await oidc.poll_for_login(
             session, found, code, client_id=client_id, scope=scope, timing=call.timing
         )
+        client = call.client_with(session, config.base, StaticCredentials(f"Bearer {token.access_token}"))
+        await _check_token(client)
     async with logins.locked():
         logins.write(str(config.base), token)
+
+
+async def _check_token(client: TesClient) -> None:
+    """Raise AuthFailed if the server rejects the token of a new login."""
+    try:
+        async for _ in client.list_tasks([("view", "MINIMAL")], 1):
+            break
+    except AuthFailed as error:
+        raise AuthFailed(
+            f"the issuer returned a token, but {client.base} does not accept it: {error}",
+            "check --client-id and --scope, or ask the server's operators",
+        ) from error
+    except CliError as error:
+        message(f"poiesis: warning: cannot check the token with the server: {error}")
 
 
 def _wait(call: Invocation, task_id: str, *, logs: bool, timeout: float | None, result: bool) -> int:

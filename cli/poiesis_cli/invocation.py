@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import aiohttp
 import click
+from yarl import URL
 
 from poiesis_cli.address import unencrypted
 from poiesis_cli.client import TesClient
 from poiesis_cli.config import Config, logins_file, read_config
-from poiesis_cli.credentials import NoCredentials, find_credentials
+from poiesis_cli.credentials import Credentials, NoCredentials, find_credentials
 from poiesis_cli.errors import Interrupted
 from poiesis_cli.follow import next_steps
 from poiesis_cli.logins import Logins
@@ -91,20 +93,25 @@ class Invocation:
     async def client(self, *, waiting: bool = False) -> AsyncIterator[TesClient]:
         """Open a client of the server; `waiting`: retry failed requests for minutes."""
         config = self.settings()
-        timing = self.timing
-        async with open_session(timing) as session:
-            credentials = find_credentials(config, self.logins(), session, timing)
+        async with open_session(self.timing) as session:
+            credentials = find_credentials(config, self.logins(), session, self.timing)
             if unencrypted(config.base) and not isinstance(credentials, NoCredentials) and not self._warned:
                 self._warned = True
                 message(f"poiesis: warning: sending credentials to {config.base.origin()} without encryption")
-            yield TesClient(
-                base=config.base,
-                session=session,
-                credentials=credentials,
-                timing=timing,
-                notify=lambda text: message(f"poiesis: {text}"),
-                retry_for=timing.retry_for_while_waiting if waiting else timing.retry_for,
-            )
+            yield self.client_with(session, config.base, credentials, waiting=waiting)
+
+    def client_with(
+        self, session: aiohttp.ClientSession, base: URL, credentials: Credentials, *, waiting: bool = False
+    ) -> TesClient:
+        """Return a client with these credentials; `waiting`: retry failed requests for minutes."""
+        return TesClient(
+            base=base,
+            session=session,
+            credentials=credentials,
+            timing=self.timing,
+            notify=lambda text: message(f"poiesis: {text}"),
+            retry_for=self.timing.retry_for_while_waiting if waiting else self.timing.retry_for,
+        )
 
     def run(self, work: Awaitable[_T]) -> _T:
         """Run a coroutine. Raise Interrupted on Ctrl-C; the task of `task_id` continues."""
@@ -139,7 +146,7 @@ config_option = _option("--config", metavar="FILE", help="Configuration file [PO
 output_option = _option(
     "--output",
     type=OneOf(["json", "table"]),
-    help="Format of results. Default: table on a terminal, otherwise json.",
+    help="Format of results. Default: table on a terminal and for list, otherwise json.",
 )
 quiet_option = _option("-q", "--quiet", is_flag=True, help="Print no progress.")
 logs_option = click.option("--logs", is_flag=True, help="Print the executors' output while they run.")

@@ -584,7 +584,10 @@ def test_help_exits_with_0(poiesis, words):
     assert poiesis(*words).code == 0
 
 
-@pytest.mark.parametrize("command", ["run", "create", "list", "get", "wait", "logs", "cancel", "login"])
+@pytest.mark.parametrize(
+    "command",
+    ["run", "create", "list", "get", "wait", "logs", "cancel", "info", "login", "logout", "completion"],
+)
 def test_every_command_has_an_example_in_its_help(poiesis, command):
     assert f"poiesis {command} " in poiesis(command, "--help").out.partition("\n")[2]
 

@@ -112,6 +112,32 @@ def test_login_shows_the_code_and_stores_the_token(server, poiesis, issuer, logi
     assert "geheim" not in ended.out + ended.err
 
 
+def test_login_checks_the_token_with_the_server(server, poiesis, issuer, login):
+    issuer.offers_a_code()
+    issuer.answers(tokens())
+    server.reply("GET /tasks", {"tasks": []}, Reply({"error": "wrong audience"}, 401))
+    ended = login()
+    assert ended.code == 0
+    assert ended.err.splitlines()[-1] == f"logged in to {server.url}/ga4gh/tes/v1"
+    assert server.requests[0].headers["Authorization"] == f"Bearer {ACCESS}"
+    logins_file(poiesis).unlink()
+    ended = login()
+    assert ended.code == 77
+    assert "does not accept it" in ended.err
+    assert "wrong audience" in ended.err
+    assert "geheim" not in ended.err
+    assert not logins_file(poiesis).exists()
+
+
+def test_login_without_a_working_server_warns(server, login, issuer):
+    issuer.offers_a_code()
+    issuer.answers(tokens())
+    server.reply("GET /tasks", Reply({"error": "down"}, 503, {"Retry-After": "60"}))
+    ended = login()
+    assert ended.code == 0
+    assert "warning: cannot check the token with the server" in ended.err
+
+
 def test_login_parameters_from_the_environment(poiesis, issuer):
     issuer.offers_a_code()
     issuer.answers(tokens())
