@@ -472,10 +472,10 @@ def test_list_shows_owners_that_the_server_returns(server, poiesis):
 def test_create_rejects_unknown_fields(server, poiesis, tmp_path):
     server.reply("POST /tasks", {"id": "t1"})
     file = tmp_path / "task.yaml"
-    file.write_text("ressources: {}\nexecutors: [{image: busybox, command: [date]}]\n")
+    file.write_text("resource: {}\nexecutors: [{image: busybox, command: [date]}]\n")
     ended = poiesis("create", str(file))
     assert ended.code == 64
-    assert f"{file}: unknown field ressources" in ended.err
+    assert f"{file}: unknown field resource" in ended.err
     assert server.requests == []
     assert poiesis("create", "--allow-unknown-fields", str(file)).out == "t1\n"
 

@@ -258,9 +258,13 @@ def test_invalid_yaml_is_rejected(data):
 @pytest.mark.parametrize(
     ("document", "message", "advice"),
     [
-        ({"ressources": {}}, "task.json: unknown field ressources", "did you mean 'resources'?"),
-        ({"executors": [{}, {"comand": []}]}, "unknown field executors[1].comand", "did you mean 'command'?"),
-        ({"inputs": [{"pth": "/a"}]}, "unknown field inputs[0].pth", "did you mean 'path'?"),
+        ({"resource": {}}, "task.json: unknown field resource", "did you mean 'resources'?"),
+        (
+            {"executors": [{}, {"commands": []}]},
+            "unknown field executors[1].commands",
+            "did you mean 'command'?",
+        ),
+        ({"inputs": [{"paths": "/a"}]}, "unknown field inputs[0].paths", "did you mean 'path'?"),
         ({"resources": {"gpu": 1}}, "unknown field resources.gpu", "fields of TES 1.1: backend_parameters,"),
     ],
 )
