@@ -259,6 +259,15 @@ def test_get_shows_the_outcome(server, poiesis):
     ]
 
 
+def test_get_shows_the_waiting_reason_and_duration(server, poiesis):
+    log = attempt(metadata={"waiting_reason": "no node fits"}, start_time="2026-01-01T00:00:00")
+    server.reply("GET /tasks/t1", task("QUEUED", logs=[log]))
+    lines = [line.split(maxsplit=1) for line in poiesis("get", "t1", "--output", "table").out.splitlines()]
+    assert ["waiting", "no node fits"] in lines
+    (duration,) = [text for label, text in lines if label == "duration"]
+    assert re.fullmatch(r"\d+d\d\dh", duration)
+
+
 def test_get_encodes_the_id_and_sends_the_view(server, poiesis):
     server.reply("GET /tasks/a%2Fb%3Fc%3A%C3%A4", task())
     assert poiesis("get", "a/b?c:ä", "--view", "basic").code == 0

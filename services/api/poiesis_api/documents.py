@@ -85,7 +85,9 @@ def _system_logs(where: str, notes: str = "") -> str:
 
 
 # Keys of the lines of system_log that report a wait. An event counts unless it reports that a wait is over.
-_WAIT_KEYS = "^(queue$|submit-|FailedCreate-|Kueue-|requeued$|event/(?!Scheduled|Pulled|more))|/waiting-"
+_WAIT_KEYS = (
+    "^(queue$|owner-limit$|submit-|FailedCreate-|Kueue-|requeued$|event/(?!Scheduled|Pulled|more))|/waiting-"
+)
 
 # The last line of system_logs if it reports a wait.
 _WAITING_REASON = f"""CASE WHEN t.ended_at IS NULL AND t.cancel_requested_at IS NULL THEN (
@@ -93,7 +95,7 @@ _WAITING_REASON = f"""CASE WHEN t.ended_at IS NULL AND t.cancel_requested_at IS 
         SELECT id, at, key, message FROM system_log WHERE task_id = t.id
          UNION ALL
         SELECT NULL, t.next_submit_at, 'queue', '{_QUEUE_LINE}' WHERE {_WAITS}
-         ORDER BY at DESC, id DESC LIMIT 1
+         ORDER BY at DESC, id DESC NULLS LAST LIMIT 1
     ) last WHERE key ~ '{_WAIT_KEYS}'
 ) END"""
 

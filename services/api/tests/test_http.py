@@ -250,6 +250,15 @@ async def test_metadata_has_progress_and_times_of_filers(client, pool):
     assert "sending.bytes_per_second" not in await metadata_of(client, task_id)
 
 
+async def test_all_senders_count_as_sending(client, pool):
+    task_id = await create(client, SMALL)
+    counts = {"start_ns": 1, "end_ns": 2, "files": 1, "bytes": 2, "bytes_per_second": 1}
+    await report(pool, task_id, filers=[{"container": name, **counts} for name in ("tof-0", "rescue-0")])
+    metadata = await metadata_of(client, task_id)
+    assert metadata["sending.files_done"] == "2"
+    assert "staging.files_done" not in metadata
+
+
 async def test_each_attempt_has_its_own_progress(client, pool):
     task_id = await create(client, SMALL)
     counts = {"files": 1, "bytes": 1, "bytes_per_second": 1}
@@ -264,6 +273,7 @@ async def test_each_attempt_has_its_own_progress(client, pool):
     ("source", "key"),
     [
         ("api", "submit-403-Forbidden"),
+        ("api", "owner-limit"),
         ("controller", "Kueue-0123456789ab"),
         ("controller", "FailedCreate-0123456789ab"),
         ("controller", "event/FailedScheduling-0123456789ab"),
