@@ -57,7 +57,7 @@ class _RunCommand(click.Command):
                 raise
             raise click.NoSuchOption(
                 error.option_name,
-                f"No such option: {error.option_name} (write -- before the command if it is its own).",
+                f"No such option: {error.option_name} (for an option of the command, write -- first).",
                 ctx=ctx,
             ) from error
 
@@ -478,9 +478,9 @@ def logout(call: Invocation) -> int:
 
 
 @cli.command()
-@click.argument("shell", type=OneOf(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=OneOf(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
-    """Print a completion script for SHELL.
+    """Print a completion script for SHELL: bash, zsh or fish.
 
     \b
     bash: poiesis completion bash > ~/.local/share/bash-completion/completions/poiesis
@@ -531,7 +531,9 @@ def _usage_error(error: click.ClickException) -> BadUsage:
     if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
         name = error.param.opts[-1] if isinstance(error.param, click.Option) else _argument_name(error)
         text = f"{name}{'' if error.message.startswith('must ') else ':'} {error.message}"
-    return BadUsage(f"{text[:1].lower()}{text[1:]}".rstrip("."), f"see {path} --help")
+    if text[1:2].islower():
+        text = text[0].lower() + text[1:]
+    return BadUsage(text.rstrip("."), f"see {path} --help")
 
 
 def _argument_name(error: click.BadParameter) -> str:

@@ -76,12 +76,12 @@ def parse_output(text: str) -> dict[str, Any]:
 
 
 def parse_pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
-    """Parse NAME=VALUE of each text; the value may contain `=` and may be empty. Raise BadUsage."""
+    """Parse KEY=VALUE of each text; the value may contain `=` and may be empty. Raise BadUsage."""
     pairs: dict[str, str] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not name or not separator:
-            raise BadUsage(f"{option} must be NAME=VALUE, got {text!r}")
+            raise BadUsage(f"{option} must be KEY=VALUE, got {text!r}")
         if name in pairs:
             raise BadUsage(f"{option}: duplicate name {name!r}")
         pairs[name] = value

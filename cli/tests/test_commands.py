@@ -83,7 +83,7 @@ def test_options_may_follow_the_image(server, poiesis):
 def test_option_of_the_command_without_dashes_is_explained(poiesis):
     ended = poiesis("run", "busybox", "echo", "-n")
     assert ended.code == 64
-    assert "write -- before the command" in ended.err
+    assert "write -- first" in ended.err
 
 
 def test_run_with_logs_prints_the_executors_output(server, poiesis):
@@ -553,6 +553,14 @@ def test_unknown_task_is_reported(poiesis):
         (
             ["list", "--limit"],
             ["poiesis: option '--limit' requires an argument", "  see poiesis --help"],
+        ),
+        (
+            ["create", "/nonexistent"],
+            ["poiesis: FILE: '/nonexistent': No such file or directory", "  see poiesis create --help"],
+        ),
+        (
+            ["completion", "tcsh"],
+            ["poiesis: SHELL must be one of bash, zsh, fish, got 'tcsh'", "  see poiesis completion --help"],
         ),
         (
             ["logs", "x", "--stream", "both"],
