@@ -9,7 +9,7 @@ from poiesis_models.plan import Plan
 from poiesis_models.podstatus import ContainerEnd
 from poiesis_models.runfiles import ExitRecord, SentOutput, Started
 from poiesis_models.states import Ending, TesState, terminal_state
-from poiesis_trec import words
+from poiesis_trec import system_logs
 from poiesis_trec.facts import Files, PodView, Situation, containers, facts, killed, wants_rescue
 from poiesis_trec.filers import Filer, filers
 
@@ -134,7 +134,7 @@ def test_recorder_asks_for_outputs_if_the_helper_has_survived(case, expected):
 
 def said(**case):
     one = situation(**case)
-    return [line.message for line in words.rescue_lines(one, containers(one), 99)]
+    return [line.message for line in system_logs.rescue_lines(one, containers(one), 99)]
 
 
 STARTED = "rescue-0 started: executor 0 was killed before outputs could be sent"
