@@ -45,7 +45,7 @@ def stream_lines(situation: Situation, now_ns: int) -> Iterator[SystemLogReport]
 
 
 def rescue_lines(situation: Situation, known: Sequence[Container], now_ns: int) -> Iterator[SystemLogReport]:
-    """Of the sidecars that send outputs after an executor was killed."""
+    """Yield the lines about sidecars that send outputs after an executor was killed."""
     one = killed(known)
     if one is None:
         return
@@ -56,13 +56,13 @@ def rescue_lines(situation: Situation, known: Sequence[Container], now_ns: int) 
             yield _line(f"{name}/started", files.started.start_ns, f"{name} started: {why}")
         for number, warning in enumerate(files.warnings):
             yield _line(f"{name}/warning-{number}", now_ns, f"{name}: {warning}")
-        if (said := _rescued(files, shutting_down=situation.shutting_down)) is not None:
+        if (result := _rescued(files, shutting_down=situation.shutting_down)) is not None:
             at_ns = files.exit.end_ns if files.exit is not None else now_ns
-            yield _line(f"{name}/ended", at_ns, f"{name} {said}")
+            yield _line(f"{name}/ended", at_ns, f"{name} {result}")
 
 
 def _rescued(files: Files, *, shutting_down: bool) -> str | None:
-    """What became of the outputs; None while that is open."""
+    """Return what became of the outputs; None while a sidecar may still send some."""
     if not files.caught_up or (files.exit is None and not shutting_down):
         return None
     sent = f"sent {_count(files.moved_files, 'file')}, {_count(files.moved_bytes, 'byte')}"
@@ -73,8 +73,10 @@ def _rescued(files: Files, *, shutting_down: bool) -> str | None:
     if files.exit.oom:
         return f"{sent} and ran out of memory"
     if files.exit.term:
-        return f"{sent} and was stopped: its time was over"
-    return f"{sent}; not all: {files.error or f'it exited with code {files.exit.exit_code}'}"
+        return f"{sent} and reached its time limit"
+    return (
+        f"{sent}; not all outputs were sent: {files.error or f'it exited with code {files.exit.exit_code}'}"
+    )
 
 
 def _container_lines(one: Container, now_ns: int) -> Iterator[SystemLogReport]:

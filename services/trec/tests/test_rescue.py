@@ -151,15 +151,15 @@ STARTED = "rescue-0 started: executor 0 was killed before outputs could be sent"
         ),
         (
             {"rescue_0": ended(65, error="/o/a: permission denied", moved_files=1, moved_bytes=5)},
-            [STARTED, "rescue-0 sent 1 file, 5 bytes; not all: /o/a: permission denied"],
+            [STARTED, "rescue-0 sent 1 file, 5 bytes; not all outputs were sent: /o/a: permission denied"],
         ),
         (
             {"rescue_0": ended(75, moved_files=1, moved_bytes=5)},
-            [STARTED, "rescue-0 sent 1 file, 5 bytes; not all: it exited with code 75"],
+            [STARTED, "rescue-0 sent 1 file, 5 bytes; not all outputs were sent: it exited with code 75"],
         ),
         (
             {"rescue_0": ended(143, term=True, moved_files=1, moved_bytes=5)},
-            [STARTED, "rescue-0 sent 1 file, 5 bytes and was stopped: its time was over"],
+            [STARTED, "rescue-0 sent 1 file, 5 bytes and reached its time limit"],
         ),
         (
             {"rescue_0": ended(137, oom=True, warnings=("/o/b was not produced",))},
