@@ -92,6 +92,12 @@ BEGIN
         END IF;
     END IF;
 
+    -- What an input of this task without a type is. The task may write the path with a slash at its end.
+    UPDATE input SET type = found.type::tes_file_type
+      FROM jsonb_to_recordset(coalesce(p_report -> 'inputs', '[]')) AS found (path text, type text)
+     WHERE input.task_id = p_task AND input.path IN (found.path, found.path || '/') AND input.type IS NULL
+       AND found.type IN ('FILE', 'DIRECTORY');
+
     INSERT INTO filer_log (task_id, attempt, container, start_time, end_time, files, bytes, bytes_per_second)
     SELECT p_task, v_attempt, f.container, from_ns(f.start_ns), from_ns(f.end_ns), f.files, f.bytes, f.bytes_per_second
       FROM jsonb_to_recordset(coalesce(p_report -> 'filers', '[]')) AS f (

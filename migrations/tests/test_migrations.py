@@ -200,7 +200,7 @@ async def test_a_failed_migration_undoes_the_whole_run(database, run, release):
     [
         ("SELECT 1;", "must have a part migrate:up, followed by a part migrate:down"),
         ("-- migrate:down\n-- migrate:up\n", "must have a part migrate:up, followed by a part migrate:down"),
-        ("-- migrate:up\nCREATE TALBE x ();\n-- migrate:down\n", 'syntax error at or near "TALBE"'),
+        ("-- migrate:up\nCREATE x ();\n-- migrate:down\n", 'syntax error at or near "x"'),
     ],
 )
 async def test_a_migration_with_an_error_is_named(run, release, text, complaint):

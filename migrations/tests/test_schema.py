@@ -103,6 +103,42 @@ async def logged(db, task):
     return {row["key"]: row["message"] for row in rows}
 
 
+async def test_only_inputs_without_a_type_get_one(db, recorder, task):
+    sent = [("/none", None), ("/slash/", None), ("/declared", "FILE"), ("/twice", None), ("/odd", None)]
+    for index, (path, kind) in enumerate(sent):
+        await db.execute(
+            "INSERT INTO input (task_id, index, path, url, type) VALUES ($1, $2, $3, 's3://b/k', $4)",
+            *(task, index, path, kind),
+        )
+    found = [
+        {"path": "/none", "type": "FILE"},
+        {"path": "/slash", "type": "DIRECTORY"},
+        {"path": "/declared", "type": "DIRECTORY"},
+        {"path": "/odd", "type": "LINK"},
+        {"path": "/odd"},
+        {"path": "/unknown", "type": "FILE"},
+    ]
+    assert await report(recorder, task, inputs=found) == ("RUNNING", False, False)
+    await report(recorder, task, inputs=[{"path": "/twice", "type": "FILE"}])
+    await report(recorder, task, inputs=[{"path": "/twice", "type": "DIRECTORY"}])
+    rows = await db.fetch("SELECT path, type::text FROM input WHERE task_id = $1 ORDER BY index", task)
+    assert [tuple(row) for row in rows] == [
+        ("/none", "FILE"),
+        ("/slash/", "DIRECTORY"),
+        ("/declared", "FILE"),
+        ("/twice", "FILE"),
+        ("/odd", None),
+    ]
+
+
+async def test_a_report_changes_no_input_of_another_task(db, recorder, task):
+    other = uuid4()
+    await db.execute("INSERT INTO task (id, owner, recorder_token_hash) VALUES ($1, 'x', 'x')", other)
+    await db.execute("INSERT INTO input (task_id, index, path, url) VALUES ($1, 0, '/a', 'x')", other)
+    await report(recorder, task, inputs=[{"path": "/a", "type": "FILE"}])
+    assert await db.fetchval("SELECT type FROM input WHERE task_id = $1", other) is None
+
+
 async def test_lines_of_an_attempt_have_a_bound(db, recorder, task):
     await report(recorder, task, system_logs=lines(600, message="x" * 10_000))
     assert "lines-left-out" not in await logged(db, task)

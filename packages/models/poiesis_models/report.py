@@ -34,6 +34,14 @@ class OutputReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InputReport:
+    """What an input without a type turned out to be: FILE or DIRECTORY."""
+
+    path: str
+    type: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class FilerReport:
     """How far a filer is that has started, and how fast. `end_ns` None: it moves data, or may."""
 
@@ -67,6 +75,7 @@ class Report:
     state: TesState | None = None
     executors: tuple[ExecutorReport, ...] = ()
     outputs: tuple[OutputReport, ...] = ()
+    inputs: tuple[InputReport, ...] = ()
     filers: tuple[FilerReport, ...] = ()
     system_logs: tuple[SystemLogReport, ...] = ()
     ending: Ending | None = None

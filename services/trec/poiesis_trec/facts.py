@@ -18,7 +18,7 @@ from poiesis_models.podstatus import (
     container_waits,
     running_containers,
 )
-from poiesis_models.runfiles import ExitRecord, Started
+from poiesis_models.runfiles import ExitRecord, FoundInput, Started
 from poiesis_models.states import ExecutorEnd, Facts, TesState, Trouble
 
 _OOM = "OOMKilled"
@@ -35,6 +35,7 @@ class Files:
 
     `helper_gone`: it has started, its lock is free, and there is no exit record. `caught_up`: progress.jsonl
     has been read to its end, so `moved_files`, `moved_bytes`, `warnings` and `error` are a filer's last word.
+    `inputs`: what the inputs without a type are.
     `pouring`: inputs that are being streamed, of which a reader may have been given a part; `poured_ns`:
     since when there has been one.
     """
@@ -48,6 +49,7 @@ class Files:
     moved_bytes: int = 0
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    inputs: tuple[FoundInput, ...] = ()
     pouring: tuple[str, ...] = ()
     poured_ns: int | None = None
     caught_up: bool = True

@@ -7,8 +7,8 @@ Postgres is away, and a recorder that starts again simply tells everything again
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from poiesis_models.report import ExecutorReport, OutputReport, Report, SystemLogReport
-from poiesis_models.runfiles import STDERR, STDOUT, SentOutput
+from poiesis_models.report import ExecutorReport, InputReport, OutputReport, Report, SystemLogReport
+from poiesis_models.runfiles import STDERR, STDOUT, FoundInput, SentOutput
 from poiesis_models.states import Ending, TesState
 from poiesis_trec import filers
 from poiesis_trec.config import PodRef
@@ -17,6 +17,7 @@ from poiesis_trec.filers import Filer, Told
 from poiesis_trec.regular import Signature
 
 OUTPUTS_A_REPORT = 1000
+_INPUTS_SECONDS = 10.0  # between two reports for the types of inputs alone; any other report takes them along
 # Every report writes whole texts again. 1 s between two is for people who watch a task begin; later it is a
 # sixth of the time that the task has been writing, so that thousands of chatty tasks can share a database.
 _BRISK_SECONDS = 60.0
@@ -37,6 +38,7 @@ class Snapshot:
     containers: Sequence[Container]
     logs: Mapping[Stream, Signature]
     outputs: Mapping[str, Sequence[SentOutput]]
+    inputs: Sequence[FoundInput] = ()
     filers: Sequence[Filer] = ()
     system_logs: Sequence[SystemLogReport]
     ending: Ending | None = None
@@ -67,6 +69,8 @@ class Outbox:
         self._streams: dict[Stream, tuple[Signature, float]] = {}
         self._began_at: float | None = None  # when a text was reported for the first time
         self._outputs_at = float("-inf")
+        self._inputs: set[str] = set()  # paths
+        self._inputs_at = float("-inf")
         self._filers: dict[str, Told] = {}
 
     def draft(
@@ -89,8 +93,10 @@ class Outbox:
         outputs, complete = self._outputs(snapshot, now)
         system_logs = tuple(line for line in snapshot.system_logs if line.key not in self._keys)
         told_filers = self._due_filers(snapshot)
+        inputs = self._new_inputs(snapshot)
+        due = inputs and (snapshot.final or now >= self._inputs_at + _INPUTS_SECONDS)
         ending = snapshot.ending if complete else None
-        news = executors or outputs or told_filers or system_logs or ending
+        news = executors or outputs or due or told_filers or system_logs or ending
         if not (news or anyway or snapshot.state != self._state):
             return None
         report = Report(
@@ -104,6 +110,7 @@ class Outbox:
                 for sent in outputs.values()
                 for one in sent
             ),
+            inputs=tuple(InputReport(path=one.path, type=one.type) for one in inputs),
             filers=tuple(one.report for one in told_filers.values()),
             system_logs=system_logs,
             ending=ending,
@@ -128,6 +135,9 @@ class Outbox:
         self._filers.update(draft.filers)
         if draft.outputs:
             self._outputs_at = now
+        if draft.report.inputs:
+            self._inputs.update(one.path for one in draft.report.inputs)
+            self._inputs_at = now
 
     def interval(self, now: float) -> float:
         """Seconds between two reports of what changes often: more, the longer the task has been writing."""
@@ -139,11 +149,16 @@ class Outbox:
         times = [self._due_at(stream, snapshot, now) for stream in self._changed_streams(snapshot)]
         if any(snapshot.outputs.values()):
             times.append(self._outputs_at + self._interval)
+        if self._new_inputs(snapshot):
+            times.append(self._inputs_at + _INPUTS_SECONDS)
         for one in snapshot.filers:
             due_ns = filers.due_ns(one, self._filers.get(one.container))
             if due_ns is not None:
                 times.append(now + (due_ns - snapshot.at_ns) / 10**9)
         return min(times, default=None)
+
+    def _new_inputs(self, snapshot: Snapshot) -> list[FoundInput]:
+        return [one for one in snapshot.inputs if one.path not in self._inputs]
 
     def _due_filers(self, snapshot: Snapshot) -> dict[str, Told]:
         due = {}

@@ -88,6 +88,25 @@ async def test_how_far_a_filer_is_is_told_while_it_runs_and_at_its_end(lab, task
     assert line.startswith("tif-0 staged 2 files, 3000 bytes in 11.")
 
 
+async def test_the_type_of_an_input_reaches_postgres(lab, task):
+    insert = "INSERT INTO input (task_id, index, path, url) VALUES ($1, $2, $3, 's3://b/k')"
+    await task.db.execute(insert, task.id, 0, "/in/a")
+    await task.db.execute(insert, task.id, 1, "/in/later")
+
+    async def types():
+        rows = await task.db.fetch("SELECT type::text FROM input WHERE task_id = $1 ORDER BY index", task.id)
+        return [row["type"] for row in rows]
+
+    async with lab.recording():
+        tif = lab.helper("tif-0").start()
+        tif.progress(event="input", path="/in/a", type="DIRECTORY")
+        await lab.eventually(types, ["DIRECTORY", None])
+        tif.progress(event="input", path="/in/later", type="FILE")
+        lab.helper("executor-0").start().progress(event="input", path="/in/later", type="DIRECTORY")
+        tif.end()
+        await lab.eventually(types, ["DIRECTORY", "FILE"])
+
+
 async def test_the_end_is_told_within_moments(lab, task):
     lab.configure(plan=ONE, rescan_seconds=60)  # files must wake it, no clock
     async with lab.recording():
