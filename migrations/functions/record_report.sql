@@ -13,7 +13,6 @@ DECLARE
     c_output_bytes CONSTANT integer := 4 * 1024 * 1024;
     c_filers CONSTANT integer := 100;
     c_attempts CONSTANT integer := 1000;
-    c_text_characters CONSTANT integer := 2 * 1024 * 1024;
     c_message_characters CONSTANT integer := 8192;
     v_task task%ROWTYPE;
     v_attempt integer;
@@ -51,17 +50,7 @@ BEGIN
         UPDATE task SET state = v_state WHERE id = p_task;
     END IF;
 
-    INSERT INTO executor_log (task_id, attempt, executor_index, start_time, end_time, exit_code, oom, stdout, stderr)
-    SELECT p_task, v_attempt, e.index, from_ns(e.start_ns), from_ns(e.end_ns), e.exit_code, coalesce(e.oom, false),
-           right(e.stdout, c_text_characters), right(e.stderr, c_text_characters)
-      FROM jsonb_to_recordset(coalesce(p_report -> 'executors', '[]')) AS e (
-           index integer, start_ns bigint, end_ns bigint, exit_code integer, oom boolean, stdout text, stderr text)
-    ON CONFLICT (task_id, attempt, executor_index) DO UPDATE SET
-        end_time = coalesce(executor_log.end_time, excluded.end_time),
-        exit_code = coalesce(executor_log.exit_code, excluded.exit_code),
-        oom = executor_log.oom OR excluded.oom,
-        stdout = coalesce(excluded.stdout, executor_log.stdout),
-        stderr = coalesce(excluded.stderr, executor_log.stderr);
+    PERFORM public.record_executors(p_task, v_attempt, coalesce(p_report -> 'executors', '[]'));
 
     IF jsonb_array_length(v_outputs) > 0 THEN
         SELECT count(*), coalesce(sum(octet_length(path) + octet_length(url)), 0) INTO v_have, v_have_bytes

@@ -32,7 +32,7 @@ TABLES = [
 ]
 PUBLIC_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 RIGHTS = {
-    "poiesis_api": {"is_terminal", "guard_task_state", "finish_task"},
+    "poiesis_api": {"is_terminal", "guard_task_state", "finish_task", "from_ns", "record_executors"},
     "poiesis_recorder": {"is_terminal", "guard_task_state", "record_report"},
 }
 VERIFIER = "SELECT rolpassword FROM pg_authid WHERE rolname = $1"

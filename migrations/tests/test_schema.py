@@ -218,6 +218,34 @@ async def test_a_recorder_that_first_reports_after_the_end_is_heard(db, recorder
     assert await db.fetchval("SELECT stdout FROM executor_log WHERE task_id = $1", task) == "hello"
 
 
+async def record_executors(connection, task, *executors):
+    await connection.execute("SELECT record_executors($1, 0, $2::jsonb)", task, json.dumps(executors))
+
+
+async def test_an_end_is_stored_once(db, api, recorder, task):
+    one = {"index": 0, "start_ns": 10**18, "end_ns": 2 * 10**18, "exit_code": 3}
+    await report(recorder, task, executors=[one | {"stdout": "kept"}])
+    await record_executors(api, task, one | {"end_ns": 3 * 10**18, "exit_code": 137, "oom": True})
+    row = await db.fetchrow(
+        "SELECT extract(epoch FROM end_time)::bigint, exit_code, oom, stdout "
+        "FROM executor_log WHERE task_id = $1",
+        task,
+    )
+    assert tuple(row) == (2 * 10**9, 3, True, "kept")
+
+
+async def test_executors_the_task_does_not_have_are_left_out(db, api, recorder, task):
+    unknown = {"index": 7, "start_ns": 1}
+    await report(recorder, task, executors=[unknown])
+    await record_executors(api, task, unknown)
+    assert await db.fetchval("SELECT count(*) FROM executor_log WHERE task_id = $1", task) == 0
+
+
+async def test_the_recorder_cannot_store_executors_directly(recorder, task):
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await record_executors(recorder, task)
+
+
 async def test_an_ending_is_stored_once_and_the_first_one_wins(db, recorder, task):
     assert await report(recorder, task, ending={"state": "COMPLETE"}) == ("COMPLETE", False, True)
     assert await report(recorder, task, ending={"state": "SYSTEM_ERROR"}) == ("COMPLETE", False, True)

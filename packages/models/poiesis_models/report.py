@@ -5,6 +5,7 @@ was killed simply reports again. Standard library only.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -84,6 +85,11 @@ class Report:
     def to_json(self) -> str:
         """Unset fields are left out."""
         return json.dumps(_pruned(asdict(self)), ensure_ascii=False, separators=(",", ":"))
+
+
+def executors_json(executors: Sequence[ExecutorReport]) -> str:
+    """Return what `record_executors` takes. Unset fields are left out."""
+    return json.dumps([_pruned(asdict(one)) for one in executors], ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ Postgres is away, and a recorder that starts again simply tells everything again
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from poiesis_models.report import ExecutorReport, InputReport, OutputReport, Report, SystemLogReport
 from poiesis_models.runfiles import STDERR, STDOUT, FoundInput, SentOutput
@@ -26,7 +26,6 @@ _LONGEST_SECONDS = 30.0
 
 Stream = tuple[str, str]  # container, stdout or stderr
 ReadLog = Callable[[str, str], tuple[str, Signature] | None]
-_Shown = tuple[int | None, int | None, int | None, bool]  # start, end, exit code, oom of an executor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class Draft:
 
     report: Report
     streams: Mapping[Stream, Signature] = field(default_factory=dict)
-    executors: Mapping[str, _Shown] = field(default_factory=dict)
+    executors: Mapping[str, ExecutorReport] = field(default_factory=dict)
     outputs: Mapping[str, Sequence[SentOutput]] = field(default_factory=dict)
     filers: Mapping[str, Told] = field(default_factory=dict)
 
@@ -64,7 +63,7 @@ class Outbox:
         self._pod = pod
         self._interval = interval  # seconds between two reports of what changes often
         self._state: TesState | None = None
-        self._executors: dict[str, _Shown] = {}
+        self._executors: dict[str, ExecutorReport] = {}  # without texts
         self._keys: set[str] = set()
         self._streams: dict[Stream, tuple[Signature, float]] = {}
         self._began_at: float | None = None  # when a text was reported for the first time
@@ -78,17 +77,12 @@ class Outbox:
     ) -> Draft | None:
         """What is to be told now; None if nothing is. `anyway`: a report even so, for its answer."""
         texts = self._texts(snapshot, now, read_log)
-        changed = {
-            one.name: _shown(one)
-            for one in snapshot.containers
-            if one.executor is not None
-            and one.start_ns is not None
-            and _shown(one) != self._executors.get(one.name)
-        }
+        known = {one.name: row for one in snapshot.containers if (row := _row(one)) is not None}
+        changed = {name: row for name, row in known.items() if row != self._executors.get(name)}
         executors = tuple(
-            _executor(one, texts)
-            for one in snapshot.containers
-            if one.name in changed or any(container == one.name for container, _ in texts)
+            _with_texts(row, name, texts)
+            for name, row in known.items()
+            if name in changed or any(container == name for container, _ in texts)
         )
         outputs, complete = self._outputs(snapshot, now)
         system_logs = tuple(line for line in snapshot.system_logs if line.key not in self._keys)
@@ -213,22 +207,18 @@ class Outbox:
         return {}, True
 
 
-def _shown(one: Container) -> _Shown:
-    end = one.end
-    if end is None or end.exit_code is None:
-        return one.start_ns, None, None, False
-    return one.start_ns, end.end_ns, end.exit_code, end.oom
+def _row(one: Container) -> ExecutorReport | None:
+    """Of an executor that has started, as far as it is known; its texts are left out."""
+    if one.executor is None or one.start_ns is None:
+        return None
+    row = ExecutorReport(index=one.executor, start_ns=one.start_ns)
+    if one.end is None or one.end.exit_code is None:
+        return row
+    return replace(row, end_ns=one.end.end_ns, exit_code=one.end.exit_code, oom=one.end.oom)
 
 
-def _executor(one: Container, texts: Mapping[Stream, tuple[str, Signature]]) -> ExecutorReport:
-    start_ns, end_ns, exit_code, oom = _shown(one)
-    stdout, stderr = texts.get((one.name, STDOUT)), texts.get((one.name, STDERR))
-    return ExecutorReport(
-        index=one.executor or 0,
-        start_ns=start_ns or 0,
-        end_ns=end_ns,
-        exit_code=exit_code,
-        oom=oom,
-        stdout=stdout[0] if stdout else None,
-        stderr=stderr[0] if stderr else None,
-    )
+def _with_texts(
+    row: ExecutorReport, name: str, texts: Mapping[Stream, tuple[str, Signature]]
+) -> ExecutorReport:
+    stdout, stderr = texts.get((name, STDOUT)), texts.get((name, STDERR))
+    return replace(row, stdout=stdout[0] if stdout else None, stderr=stderr[0] if stderr else None)
