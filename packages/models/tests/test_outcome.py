@@ -1,4 +1,4 @@
-"""Every way in which a container can end, as a table: status, record -> outcome (docs/reference/failures.md)."""
+"""Every way in which a container can end, as a table (docs/reference/failures.md has the promises)."""
 
 from datetime import UTC, datetime
 
