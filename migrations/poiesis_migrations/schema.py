@@ -147,7 +147,7 @@ async def _drop(db: asyncpg.Connection, signatures: Iterable[str]) -> None:
 
 @asynccontextmanager
 async def _in_turn(db: asyncpg.Connection) -> AsyncIterator[None]:
-    """One transaction, which runs at the same time wait for."""
+    """Hold one transaction. Other runs wait until it has ended."""
     with (
         _failures_of("schema_migrations"),
         suppress(asyncpg.UniqueViolationError),
