@@ -14,20 +14,21 @@ from collections.abc import Sequence
 
 from poiesis_migrations import roles, schema
 from poiesis_migrations.config import Config, ConfigError
+from poiesis_models.logs import configure_logging
 
 logger = logging.getLogger("poiesis_migrations")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Return the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    configure_logging()
     if arguments and (len(arguments), arguments[0]) != (2, "down"):
         logger.error("usage: python -m poiesis_migrations [down VERSION]")
         return 2
     try:
         config = Config.from_env(os.environ)
     except ConfigError as error:
-        logger.error("cannot start: %s", error)  # noqa: TRY400
+        logger.error("cannot start", extra={"error": str(error)})  # noqa: TRY400
         return 2
     try:
         asyncio.run(_down(config, arguments[1]) if arguments else _up(config))

@@ -19,6 +19,7 @@ def main() -> int:
     import os
     from collections.abc import Awaitable, Callable
 
+    from poiesis_models.logs import configure_logging
     from poiesis_trec.config import Config, ConfigError
     from poiesis_trec.recorder import run
 
@@ -29,18 +30,18 @@ def main() -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         await work(config, stop)
 
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    configure_logging()
     logger = logging.getLogger("poiesis_trec")
     try:
         config = Config.from_env(os.environ)
     except ConfigError as error:
         logger.error("cannot start: %s", error)  # noqa: TRY400 (no stack: the message says all)
         return 2
+    configure_logging(task=str(config.task_id))
     if config.install and (code := os.spawnv(os.P_WAIT, config.install[0], config.install)) != 0:  # noqa: S606
         logger.error("%s ended with %d", " ".join(config.install[:2]), code)  # so does the hook, which counts
-    logger.info("recording task %s in Pod %s", config.task_id, config.pod.name)
+    logger.info("recording task", extra={"pod": config.pod.name})
+
     asyncio.run(until_signal(run, config))
     return 0
 
