@@ -163,6 +163,7 @@ class Recorder:
                 name: self._runs[name].outputs
                 for name in (*self._config.plan.outputs, *self._config.plan.rescues)
             },
+            inputs=tuple(one for name in self._config.plan.inputs for one in self._runs[name].files.inputs),
             filers=tuple(filers(situation, known, now_ns)),
             system_logs=(
                 self._scheduled,
