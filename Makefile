@@ -12,7 +12,7 @@ CHECK = $(BIN)/python -m poiesis_tools.check
 TEST = $(BIN)/python -m poiesis_tools.testing
 LAB = $(BIN)/python -m poiesis_lab
 
-.PHONY: help demo check test test-all lint format unit integration browser fuzz core stories chaos mutants up down status images locks bench clean
+.PHONY: help demo check test test-all lint format unit integration browser fuzz core stories chaos mutants up down status images docs locks bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,10 +53,10 @@ stories: $(READY) ## All stories on the kind cluster (KUBERNETES=1.29 or 1.37: i
 fuzz: $(READY) ## New random requests and tasks, EXAMPLES=1000 per test
 	@POIESIS_FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) $(TEST) integration -- -k fuzz
 
-mutants: $(READY) ## Prove that each row of docs/failures.md fails when its handling is removed (NAMES="…" for some)
+mutants: $(READY) ## Prove that each row of docs/reference/failures.md fails when its handling is removed (NAMES="…" for some)
 	@$(BIN)/python -m poiesis_e2e.failures.mutants $(NAMES)
 
-chaos: $(READY) ## Kill services at random while tasks run (SEED=… SECONDS=600 TASKS=60); see docs/chaos.md
+chaos: $(READY) ## Kill services at random while tasks run (SEED=… SECONDS=600 TASKS=60); see docs/explanation/chaos.md
 	@$(BIN)/python -m poiesis_e2e.chaos \
 		$(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TASKS),--tasks $(TASKS))
 
@@ -74,6 +74,9 @@ images: $(READY) ## Build all images (PLATFORM=linux/arm64 where docker can)
 
 bench: $(READY) ## Measure a task beside a hand-written Job, and what a task costs
 	@$(BIN)/python -m poiesis_bench.latency && $(BIN)/python -m poiesis_bench.footprint
+
+docs: $(READY) ## Build the documentation site in build/docs/html, and check all links
+	@$(BIN)/python -m poiesis_tools.docs
 
 locks: $(READY) ## Renew every requirements lock (hashes, no host)
 	@$(BIN)/python -m poiesis_tools.locks

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A filer in shell, to show that docs/filers.md (contract version 1) is all there is to know.
+# A filer in shell, to show that docs/reference/filers.md (contract version 1) is all there is to know.
 #
 # Inputs: http://…, https://…, mem://TEXT (the text itself). Outputs: http://…, https://… (PUT, WebDAV's
 # MKCOL for directories), mem://… (told, kept nowhere). Credentials: `netrc` in the filer's Secret.

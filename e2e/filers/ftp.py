@@ -1,4 +1,4 @@
-"""A filer for ftp://, by which cwl-tes has its files (docs/filers.md, contract version 1)."""
+"""A filer for ftp://, by which cwl-tes has its files (docs/reference/filers.md, contract version 1)."""
 
 import ftplib
 import json

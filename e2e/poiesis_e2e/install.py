@@ -1,6 +1,7 @@
 """Install the chart into the lab's cluster: for the stories, the demo and the measurements alike."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -33,7 +34,7 @@ IMPATIENT = {
     "noPodSeconds": 10,
     "leftoverSeconds": 10,
 }
-GRACE_SECONDS = 10
+GRACE_SECONDS = int(os.environ.get("POIESIS_E2E_GRACE_SECONDS", "10"))  # mutants.py raises it
 RETRY_ATTEMPTS = 2
 
 Values = dict[str, Any]

@@ -1,4 +1,4 @@
-"""As a user whose task failed I am told what happened, truly, soon and where docs/failures.md says.
+"""As a user whose task failed I am told what happened, truly, soon and where docs/reference/failures.md says.
 
 Every row of that document is a case of this story; see failures/cases.py.
 """

@@ -1,4 +1,4 @@
-"""As an operator with Keycloak I let its users in, as docs/identity.md says, and each has their own tasks.
+"""As an operator I let Keycloak's users in (docs/how-to/operators/identity.md), and each has their own tasks.
 
 The realm is docs/examples/science-realm.json, and the chart's values are docs/examples/keycloak-values.yaml
 but for the issuer, which is a gateway before Keycloak.

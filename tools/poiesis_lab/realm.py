@@ -97,7 +97,7 @@ class Realm:
 
 
 async def make_realm(keycloak: str, administrator: str, password: str) -> Realm:
-    """The example of docs/identity.md under a name of its own."""
+    """The example of docs/how-to/operators/identity.md under a name of its own."""
     name = f"science-{secrets.token_hex(4)}"
     realm = Realm(keycloak=keycloak, name=name, administrator=administrator, password=password)
     await realm.make(json.loads(EXAMPLE.read_text()))

@@ -58,6 +58,7 @@ def static_checks(only: Member | None, importlinter: Path) -> Mapping[str, Comma
 
 def _of_the_repository() -> dict[str, Command]:
     return {
+        "documentation": [sys.executable, "-m", "poiesis_tools.docs"],
         "dead code": [BIN / "vulture"],
         "spelling": [BIN / "codespell", "--skip", _SPELLING_SKIPS, "--ignore-words", ".codespellignore", "."],
         "shell scripts": [

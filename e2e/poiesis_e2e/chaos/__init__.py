@@ -1,1 +1,1 @@
-"""The chaos test: tasks of mixed shape while parts of Poiesis and of the node are killed; docs/chaos.md."""
+"""The chaos test of docs/explanation/chaos.md: tasks while parts of Poiesis and of the node are killed."""

@@ -33,6 +33,7 @@ SOONER = Edit(  # a row that hangs must fail soon
     where=f"{STORY}:_followed",
     code='case = type(case)(**{**vars(case), "wait_seconds": case.bound + 150})',
 )
+LATE_GRACE_SECONDS = 60  # longer than the bound of a row that a mutation must delay until SIGKILL
 _LEFT_OUT = ignore_patterns(".venv", ".git", "__pycache__", ".*_cache", ".hypothesis", "build", "*.pyc")
 
 
@@ -80,6 +81,8 @@ def run(group: Sequence[Mutation], more: str | None, workers: int) -> Mapping[st
             *("-n", str(workers), STORY),
         ]
         environment = os.environ | {"PYTHONPATH": _import_path(root), "POIESIS_HELM": str(binaries.helm())}
+        if any(mutation.late for mutation in group):
+            environment["POIESIS_E2E_GRACE_SECONDS"] = str(LATE_GRACE_SECONDS)
         log = cache.directory() / "log" / f"mutants-{group[0].name}.log"
         log.parent.mkdir(exist_ok=True)
         print(f"pytest writes to {log}", flush=True)

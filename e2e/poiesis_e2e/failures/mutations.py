@@ -19,7 +19,7 @@ _RECORDER = "services/trec/poiesis_trec/recorder.py"
 _DECIDE = "services/tctl/poiesis_tctl/decide.py"
 _PODFACTS = "services/tctl/poiesis_tctl/podfacts.py"
 _WORKLOADS = "services/tctl/poiesis_tctl/workloads.py"
-_TASKPOD = "services/api/poiesis_api/taskpod.py"
+_TASKPOD = "services/api/poiesis_api/taskpod"
 _STATES = "packages/models/poiesis_models/states.py"
 _REFUSALS = "packages/models/poiesis_models/refusals.py"
 _TRANSFER = "packages/transfer/poiesis_transfer"
@@ -89,7 +89,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "no-outputs-of-a-failure",
         "An executor that fails always ends the Pod, even if the task has outputs.",
-        (f"{_TASKPOD}:_options", 'values = ["exit"] if name == "--on-failure" else values'),
+        (f"{_TASKPOD}/containers.py:_options", 'values = ["exit"] if name == "--on-failure" else values'),
         rows="failed-with-outputs",
         spoils="executor-and-output",
     ),
@@ -194,14 +194,18 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "no-disk-limit",
         "A task's emptyDir has no limit.",
-        (f"{_TASKPOD}:_task_volume", 'if config.volume.type == "emptyDir":', '    return {"emptyDir": {}}'),
+        (
+            f"{_TASKPOD}/volumes.py:_task_volume",
+            'if config.volume.type == "emptyDir":',
+            '    return {"emptyDir": {}}',
+        ),
         rows="disk",
     ),
     _mutation(
         "no-root-disk-limit",
         "executors.rootDiskGb does not become a limit.",
         (
-            f"{_TASKPOD}:executor_resources",
+            f"{_TASKPOD}/containers.py:executor_resources",
             "config = config.model_copy(update={",
             '    "executors": config.executors.model_copy(update={"root_disk_gb": 0})',
             "})",
@@ -211,7 +215,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "no-run-limit",
         "The run directories have no limit.",
-        (f"{_TASKPOD}:_run_volume", 'return {"emptyDir": {}}'),
+        (f"{_TASKPOD}/volumes.py:_run_volume", 'return {"emptyDir": {}}'),
         rows="run-directory-full",
     ),
     _mutation(
@@ -262,7 +266,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "filers-once",
         "A filer is not started again after a retryable failure.",
-        (f"{_TASKPOD}:_retries", "return []"),
+        (f"{_TASKPOD}/containers.py:_retries", "return []"),
         rows="input-refused input-unknown-host input-truncated",
         spoils="filer-killed cancel-inputs",
     ),
@@ -534,7 +538,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "secret-required",
         "A Pod waits indefinitely for a filer's Secret.",
-        (f"{_TASKPOD}:_filer_secret", 'return {"secretName": name}'),
+        (f"{_TASKPOD}/storage.py:_filer_secret", 'return {"secretName": name}'),
         rows="input-no-secret",
     ),
     _mutation(

@@ -1,4 +1,4 @@
-"""`python -m poiesis_e2e.failures.page`: generate docs/failures.md from the list of cases."""
+"""`python -m poiesis_e2e.failures.page`: generate docs/reference/failures.md from the list of cases."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from poiesis_e2e.failures.case import Case
 from poiesis_e2e.failures.cases import CASES, SECTIONS
 
-PAGE = Path(__file__).resolve().parents[3] / "docs/failures.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs/reference/failures.md"
 
 _HEAD = """\
 # Failures
@@ -14,7 +14,7 @@ _HEAD = """\
 This page lists the failures that a task can meet, and how Poiesis reports each of them to the client.
 Look up the `reason` and the `message` of your task here. Some failures are repaired: then the task ends as `COMPLETE`.
 
-A test on a real cluster checks every row and every column. [e2e/README.md](../e2e/README.md#the-failure-table) describes
+A test on a real cluster checks every row and every column. [e2e/README.md](../../e2e/README.md#the-failure-table) describes
 these tests. The page is generated from them: do not edit it.
 
 ## How to read the tables

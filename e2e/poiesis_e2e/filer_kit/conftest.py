@@ -1,6 +1,6 @@
 """`pytest e2e/poiesis_e2e/filer_kit`: the filers that Poiesis ships; `--filer-image=…`: one of another make.
 
-Every test that the filer's abilities allow for runs in docker alone. docs/filers.md explains the options.
+Every test that the filer's abilities allow runs in docker alone. docs/reference/filers.md has the options.
 """
 
 import uuid

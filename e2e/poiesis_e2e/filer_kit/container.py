@@ -25,7 +25,7 @@ USER = "65532:65532"
 GRACE_SECONDS = 30
 _SECONDS = 300  # a filer that is not done by then hangs
 _PROGRESS = Draft202012Validator(
-    json.loads((Path(__file__).parents[3] / "docs/filers/progress.schema.json").read_text())
+    json.loads((Path(__file__).parents[3] / "docs/reference/filers/progress.schema.json").read_text())
 )
 _LINE_BYTES = 16 * 1024
 _DISK_BYTES = 10**10  # what the chart gives who asks for nothing

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from poiesis_models.runfiles import MalformedFile, parse_progress
 from poiesis_models.worklist import VERSION, InputItem, OutputItem, WorkList
 
-PUBLISHED = Path(__file__).parents[3] / "docs/filers"
+PUBLISHED = Path(__file__).parents[3] / "docs/reference/filers"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PATH = TEXT.map("/{}".format)
 TYPE = st.sampled_from([None, "FILE", "DIRECTORY"])

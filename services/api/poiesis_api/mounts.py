@@ -10,8 +10,16 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from posixpath import dirname
 
+from poiesis_api.task_paths import (
+    TaskPaths,
+    ancestors,
+    is_directory_input,
+    is_directory_output,
+    is_inside,
+    normal,
+)
 from poiesis_models import paths
-from poiesis_models.tes import TesExecutor, TesInput, TesOutput, TesTaskRequest
+from poiesis_models.tes import TesExecutor, TesTaskRequest
 
 RESERVED = (paths.POIESIS,)
 
@@ -64,16 +72,6 @@ class MountPlan:
     made: tuple[str, ...] = ()
 
 
-def normal(path: str) -> str:
-    """Without trailing slashes."""
-    return path.rstrip("/") or "/"
-
-
-def is_inside(path: str, directory: str) -> bool:
-    """Whether `path` is `directory` or lies below it."""
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
-
-
 def is_system_directory(directory: str) -> bool:
     """Whether mounting over it for the sake of one file could hide what the image needs."""
     return directory in _SYSTEM_DIRECTORIES or any(is_inside(directory, tree) for tree in _SYSTEM_TREES)
@@ -87,35 +85,6 @@ def is_unmountable(directory: str) -> bool:
         or directory in _VITAL_DIRECTORIES
         or any(is_inside(directory, tree) for tree in _NOT_A_DISK)
     )
-
-
-def is_directory_input(source: TesInput) -> bool:
-    """Whether an input is certainly a directory."""
-    return source.certain_type == "DIRECTORY"
-
-
-def is_directory_output(output: TesOutput) -> bool:
-    """Whether an output is certainly a directory."""
-    return not output.wildcard and (output.type == "DIRECTORY" or output.path.endswith("/"))
-
-
-def named_directories(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
-    """Directories that the task names as such, with the field that names them."""
-    for index, path in enumerate(task.volumes or ()):
-        yield f"volumes[{index}]", normal(path)
-    for index, source in enumerate(task.inputs or ()):
-        if is_directory_input(source):
-            yield f"inputs[{index}].path", normal(source.path)
-    for index, output in enumerate(task.outputs or ()):
-        if is_directory_output(output):
-            yield f"outputs[{index}].path", normal(output.place)
-
-
-def wildcard_directories(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
-    """The deepest literal directory of each output pattern, with the field."""
-    for index, output in enumerate(task.outputs or ()):
-        if output.wildcard:
-            yield f"outputs[{index}].path", normal(output.directory)
 
 
 def needs_volume(task: TesTaskRequest) -> bool:
@@ -133,7 +102,9 @@ def plan_mounts(task: TesTaskRequest, *, may_place: bool = True) -> MountPlan:
     """Return the plan of a validated task. `may_place`: executors may be root, who can write anywhere."""
     if not needs_volume(task):
         return MountPlan()
-    named = {path for _, path in named_directories(task)}
+    task_paths = TaskPaths.of(task)
+    named = {path for _, path in task_paths.directories}
+    patterns = {path for _, path in task_paths.patterns}
     inputs = {normal(one.path) for one in task.inputs or () if not is_directory_input(one)}
     outputs = {
         normal(one.place) for one in task.outputs or () if not one.wildcard and not is_directory_output(one)
@@ -141,11 +112,11 @@ def plan_mounts(task: TesTaskRequest, *, may_place: bool = True) -> MountPlan:
     streams = set(_streams(task.executors))
     around = {
         *map(dirname, (*inputs, *outputs, *streams)),
-        *(path for _, path in wildcard_directories(task)),
+        *patterns,
         *_workdirs(task),
     }
     known = {path for path in around if not is_system_directory(path)}
-    wanted = named | known | {path for _, path in wildcard_directories(task)}
+    wanted = named | known | patterns
     directories = few(outermost(wanted))
     mounted = frozenset(directories)
     filled = tuple(path for path in directories if path not in named)
@@ -157,11 +128,13 @@ def plan_mounts(task: TesTaskRequest, *, may_place: bool = True) -> MountPlan:
         fresh=outermost(path for path in named if _covered(path, inherited)),
         placed=tuple(sorted(alone if may_place else alone - inputs)),
         files=() if may_place else tuple(sorted(alone & inputs)),
-        made=_made(task, directories, outputs | streams),
+        made=_made(task, directories, outputs | streams, patterns),
     )
 
 
-def _made(task: TesTaskRequest, directories: Sequence[str], files: Iterable[str]) -> tuple[str, ...]:
+def _made(
+    task: TesTaskRequest, directories: Sequence[str], files: Iterable[str], patterns: Collection[str]
+) -> tuple[str, ...]:
     """Return what exists before the first executor: the mounts, and what the task puts below them.
 
     Below a volume that is not an output directory or the directory of a pattern: programs make those.
@@ -171,7 +144,7 @@ def _made(task: TesTaskRequest, directories: Sequence[str], files: Iterable[str]
     made |= {normal(one.path) for one in task.inputs or () if is_directory_input(one)}
     made |= {parent for parent in map(dirname, files) if _covered(parent, mounted)}
     results = {normal(one.place) for one in task.outputs or () if is_directory_output(one)}
-    results |= {path for _, path in wildcard_directories(task)}
+    results |= set(patterns)
     made |= {path for path in results if not any(above in volumes for above in ancestors(path))}
     return tuple(sorted(made))
 
@@ -208,13 +181,6 @@ def outermost(directories: Iterable[str]) -> tuple[str, ...]:
         if not _covered(directory, kept):
             kept[directory] = None
     return tuple(kept)
-
-
-def ancestors(path: str) -> Iterator[str]:
-    """`/a/b/c` -> `/a/b`, `/a`, `/`."""
-    while path != "/":
-        path = dirname(path)
-        yield path
 
 
 def _streams(executors: Sequence[TesExecutor]) -> Iterator[str]:

@@ -125,7 +125,7 @@ def _bytes_of(strings: Iterable[str]) -> int:
 
 
 def _unescaped(text: str) -> str:
-    """Undo `taskpod.literal`."""
+    """Undo `escape_dollars` of `taskpod.manifest`."""
     return text.replace("$$", "$")
 
 

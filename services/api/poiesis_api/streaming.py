@@ -8,14 +8,15 @@ the FIFO; every other input is staged, whatever it says.
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from poiesis_api.mounts import is_inside, normal, plan_mounts
+from poiesis_api.mounts import MountPlan
+from poiesis_api.task_paths import is_inside, normal
 from poiesis_models.tes import TesInput, TesTaskRequest
 
 MOST = 8  # of one task: each holds a thread and a connection as long as it is read
 
 
-def may_be_streamed(task: TesTaskRequest) -> frozenset[int]:
-    """Indexes of the first inputs of a validated task that a FIFO can stand for."""
+def streamable_inputs(task: TesTaskRequest, mounts: MountPlan) -> frozenset[int]:
+    """Return the indexes of the first MOST inputs of a validated task that a FIFO can replace."""
     asked = {
         index: normal(source.path)
         for index, source in enumerate(task.inputs or ())
@@ -23,13 +24,8 @@ def may_be_streamed(task: TesTaskRequest) -> frozenset[int]:
     }
     if not asked or len(task.executors) != 1:  # a second one would find nothing left
         return frozenset()
-    alone = plan_mounts(task).placed
-    found = [
-        index
-        for index, path in asked.items()
-        if path not in alone  # what is placed is a copy
-        and not _is_met(index, path, task)
-    ]
+    outside = {*mounts.placed, *mounts.files}  # outside every mounted directory: copied or mounted alone
+    found = [index for index, path in asked.items() if path not in outside and not _is_met(index, path, task)]
     return frozenset(found[:MOST])
 
 

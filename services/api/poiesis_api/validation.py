@@ -14,18 +14,10 @@ from poiesis_api import image_names, limits, parameters
 from poiesis_api.config import Document, Sharing, TaskPodConfig
 from poiesis_api.errors import InvalidTask, MalformedBody, shown
 from poiesis_api.identity.caller import Caller
-from poiesis_api.mounts import (
-    RESERVED,
-    ancestors,
-    is_inside,
-    is_system_directory,
-    is_unmountable,
-    named_directories,
-    normal,
-    wildcard_directories,
-)
+from poiesis_api.mounts import RESERVED, is_system_directory, is_unmountable
 from poiesis_api.object_limits import check_strings
 from poiesis_api.storage_urls import certain_type, check_urls, url_shown
+from poiesis_api.task_paths import TaskPaths, ancestors, is_inside
 from poiesis_models import globs
 from poiesis_models.tes import TesTaskRequest
 
@@ -80,33 +72,19 @@ def validate(task: TesTaskRequest, config: Document) -> tuple[TesTaskRequest, li
 
     `object_limits.check_objects` follows, once it is known which credentials the task gets.
     """
-    _check_sizes(task)
+    paths = TaskPaths.of(task)
+    _check_sizes(task, paths)
     _check_executors(task, config)
     _check_patterns(task)
-    _check_reserved(task)
-    _check_kernel_trees(task)
-    _check_directories(task)
-    _check_files(task, config)
-    _check_streams(task)
+    _check_reserved(paths)
+    _check_kernel_trees(paths)
+    _check_directories(paths)
+    _check_files(task, paths, config)
+    _check_streams(task, paths)
     check_urls(task, config)
     task, ignored = _with_backend_parameters(task, config)
     _check_resources(task, config)
     return task, [*_inferred_prefixes(task), *_doubtful_paths(task), *ignored]
-
-
-def container_paths(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
-    """Every path of the task with its field; of patterns their literal directory."""
-    for index, source in enumerate(task.inputs or ()):
-        yield f"inputs[{index}].path", normal(source.path)
-    for index, output in enumerate(task.outputs or ()):
-        yield f"outputs[{index}].path", normal(output.directory if output.wildcard else output.place)
-    for index, volume in enumerate(task.volumes or ()):
-        yield f"volumes[{index}]", normal(volume)
-    for index, executor in enumerate(task.executors):
-        for name in ("workdir", "stdin", "stdout", "stderr"):
-            path = getattr(executor, name)
-            if path is not None:
-                yield f"executors[{index}].{name}", normal(path)
 
 
 def _sentence(problem: ErrorDetails) -> str:
@@ -119,8 +97,8 @@ def _sentence(problem: ErrorDetails) -> str:
     return f"{field}: {message}, got {url_shown(value) if isinstance(value, str) else shown(value)}"
 
 
-def _check_sizes(task: TesTaskRequest) -> None:
-    for field, path in container_paths(task):
+def _check_sizes(task: TesTaskRequest, paths: TaskPaths) -> None:
+    for field, path in paths.every:
         _at_most(field, path, PATH_BYTES)
         for segment in path.split("/"):
             _at_most(field, segment, NAME_BYTES)
@@ -169,16 +147,16 @@ def _check_patterns(task: TesTaskRequest) -> None:
             raise InvalidTask(f"{field}: {shown(output.path)} cannot be understood: {problem}", field)
 
 
-def _check_reserved(task: TesTaskRequest) -> None:
-    for field, path in container_paths(task):
+def _check_reserved(paths: TaskPaths) -> None:
+    for field, path in paths.every:
         for directory in RESERVED:
             if is_inside(path, directory):
                 raise InvalidTask(f"{field}: {path!r} lies in {directory}, which Poiesis uses itself", field)
 
 
-def _check_kernel_trees(task: TesTaskRequest) -> None:
+def _check_kernel_trees(paths: TaskPaths) -> None:
     """Nothing can be mounted or kept there, and a working directory there may lead out of the container."""
-    for field, path in container_paths(task):
+    for field, path in paths.every:
         devices = _DEVICES.get(field.rpartition(".")[2], frozenset())
         tree = next((one for one in _KERNEL_TREES if is_inside(path, one)), None)
         if tree is None or is_inside(path, _SHARED_MEMORY) or path in devices:
@@ -190,8 +168,8 @@ def _check_kernel_trees(task: TesTaskRequest) -> None:
         )
 
 
-def _check_directories(task: TesTaskRequest) -> None:
-    named = dict(named_directories(task))
+def _check_directories(paths: TaskPaths) -> None:
+    named = dict(paths.directories)
     for field, path in named.items():
         if is_unmountable(path):
             raise InvalidTask(
@@ -200,7 +178,7 @@ def _check_directories(task: TesTaskRequest) -> None:
                 field,
             )
     served = frozenset(named.values())
-    for field, path in wildcard_directories(task):
+    for field, path in paths.patterns:
         if is_system_directory(path) and served.isdisjoint((path, *ancestors(path))):
             raise InvalidTask(
                 f"{field}: files that match a pattern in the system directory {path!r} cannot be collected; "
@@ -209,12 +187,11 @@ def _check_directories(task: TesTaskRequest) -> None:
             )
 
 
-def _check_files(task: TesTaskRequest, config: TaskPodConfig) -> None:
+def _check_files(task: TesTaskRequest, paths: TaskPaths, config: TaskPodConfig) -> None:
     """No two inputs for one path, and nothing below an input that is certainly a file."""
     sources: dict[str, str] = {}
     files: dict[str, str] = {}
-    for index, source in enumerate(task.inputs or ()):
-        field, path = f"inputs[{index}].path", normal(source.path)
+    for source, (field, path) in zip(task.inputs or (), paths.inputs, strict=True):
         if path in sources:
             raise InvalidTask(
                 f"{field}: {shown(path)} is the path of {sources[path]} too; give one of them another path",
@@ -223,10 +200,9 @@ def _check_files(task: TesTaskRequest, config: TaskPodConfig) -> None:
         sources[path] = field
         if certain_type(source, config) == "FILE":
             files[path] = field
-    directories = (*named_directories(task), *wildcard_directories(task), *_workdirs(task))
-    for field, path in directories:
+    for field, path in (*paths.directories, *paths.patterns, *paths.workdirs):
         _refuse_below_file(field, (path, *ancestors(path)), files)
-    for field, path in container_paths(task):
+    for field, path in paths.every:
         _refuse_below_file(field, ancestors(path), files)
 
 
@@ -240,18 +216,12 @@ def _refuse_below_file(
             )
 
 
-def _workdirs(task: TesTaskRequest) -> Iterator[tuple[str, str]]:
-    for index, executor in enumerate(task.executors):
-        if executor.workdir is not None:
-            yield f"executors[{index}].workdir", normal(executor.workdir)
-
-
-def _check_streams(task: TesTaskRequest) -> None:
+def _check_streams(task: TesTaskRequest, paths: TaskPaths) -> None:
     """A stream is a file, so no directory that the task names or that holds one of its inputs."""
-    directories = {path: field for field, path in (*named_directories(task), *_workdirs(task))}
-    for index, source in enumerate(task.inputs or ()):
-        for path in ancestors(normal(source.path)):
-            directories.setdefault(path, f"inputs[{index}].path")
+    directories = {path: field for field, path in (*paths.directories, *paths.workdirs)}
+    for field, path in paths.inputs:
+        for above in ancestors(path):
+            directories.setdefault(above, field)
     for index, executor in enumerate(task.executors):
         for name in _STREAMS:
             path = getattr(executor, name)

@@ -1,4 +1,4 @@
-"""Clauses of TES 1.1 (docs/conformance.md) that no other test makes sure of."""
+"""Clauses of TES 1.1 (docs/development/conformance.md) that no other test makes sure of."""
 
 import json
 import re

@@ -1,6 +1,6 @@
-"""Decisions of docs/api.md that no other test makes sure of.
+"""Decisions of docs/reference/api.md that no other test covers.
 
-And that each of them, and each clause of docs/conformance.md, names tests that exist.
+Each of them, and each clause of docs/development/conformance.md, names tests that exist.
 """
 
 import hashlib
@@ -13,22 +13,34 @@ import pytest
 ROOT = Path(__file__).parents[3]
 BASE = "/ga4gh/tes/v1"
 EXECUTORS = [{"image": "busybox", "command": ["true"]}]
+DECISIONS = ("docs/reference/api.md", "| question | behavior | reason |")
 HEADERS = {  # of the tables whose last column names tests, by document
-    "docs/api.md": "| question | decision | why | tests |",
-    "docs/conformance.md": "| clause | where | tests |",
+    "docs/development/api-decisions.md": "| question | tests |",
+    "docs/development/conformance.md": "| clause | where | tests |",
 }
 
 
+def rows(document: str, header: str) -> list[list[str]]:
+    """Return the cells of every row below a table header of this text."""
+    sections = (ROOT / document).read_text().split(header)[1:]
+    lines = [line for section in sections for line in section.split("\n\n")[0].splitlines()[2:]]
+    cells = [line.strip("|").split(" | ") for line in lines]
+    assert {len(row) for row in cells} == {header.count("|") - 1}
+    return cells
+
+
 def promises() -> list[tuple[str, list[str]]]:
-    """(what is promised, tests) of every row of those tables."""
-    found = []
-    for document, header in HEADERS.items():
-        sections = (ROOT / document).read_text().split(header)[1:]
-        rows = [line for section in sections for line in section.split("\n\n")[0].splitlines()[2:]]
-        cells = [row.strip("|").split(" | ") for row in rows]
-        assert {len(row) for row in cells} == {header.count("|") - 1}
-        found += [(row[0].strip(), re.findall(r"`([^`]*)`", row[-1])) for row in cells]
-    return found
+    """Return (promise, tests) of every row of those tables."""
+    return [
+        (row[0].strip(), re.findall(r"`([^`]*)`", row[-1]))
+        for document, header in HEADERS.items()
+        for row in rows(document, header)
+    ]
+
+
+def test_every_decision_has_a_row_of_tests():
+    tested = rows("docs/development/api-decisions.md", HEADERS["docs/development/api-decisions.md"])
+    assert [row[0] for row in rows(*DECISIONS)] == [row[0] for row in tested]
 
 
 @pytest.mark.parametrize(("promise", "tests"), promises(), ids=[promise for promise, _ in promises()])

@@ -1,8 +1,9 @@
 """What workflow engines send, and whether they can read the answers: Sprocket, Toil and Galaxy's Pulsar.
 
-The requests are those of the engines' versions in docs/clients. The answers are read by types as strict as
-theirs: Sprocket decodes JSON in Rust (crate tes), where a required field that is missing, a number of another
-size or an unknown state ends the workflow. Galaxy and Toil have models of their own (pydantic-tes, py-tes).
+The requests are those of the engines' versions in docs/how-to/clients. The answers are read by types as
+strict as theirs: Sprocket decodes JSON in Rust (crate tes), where a required field that is missing, a
+number of another size or an unknown state ends the workflow. Galaxy and Toil have models of their own
+(pydantic-tes, py-tes).
 """
 
 import json

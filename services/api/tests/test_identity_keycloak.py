@@ -1,4 +1,4 @@
-"""A real OpenID Provider: Keycloak with the realm of docs/identity.md."""
+"""A real OpenID Provider: Keycloak with the realm of docs/how-to/operators/identity.md."""
 
 import asyncio
 

@@ -25,7 +25,7 @@ from poiesis_api.openapi import SecurityScheme, document
 from poiesis_models.states import TesState
 from poiesis_models.tes import TesTaskRequest
 
-INDEX = Path(__file__).parents[3] / "docs/conformance.md"
+INDEX = Path(__file__).parents[3] / "docs/development/conformance.md"
 SPECIFICATION = Path(__file__).parents[4] / "shared/tes/task_execution_service.openapi.yaml"
 
 TES_1_1 = """

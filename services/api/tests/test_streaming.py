@@ -2,7 +2,8 @@
 
 import pytest
 
-from poiesis_api.streaming import MOST, may_be_streamed
+from poiesis_api.mounts import plan_mounts
+from poiesis_api.streaming import MOST, streamable_inputs
 from poiesis_models.tes import TesTaskRequest
 
 EXECUTOR = {"image": "busybox", "command": ["true"]}
@@ -11,7 +12,8 @@ READS = {"path": "/in/reads.bam", "url": "s3://lab/reads.bam", "type": "FILE", "
 
 def streamed(*inputs, **fields) -> list[int]:
     document = {"executors": [EXECUTOR], "inputs": list(inputs), **fields}
-    return sorted(may_be_streamed(TesTaskRequest.model_validate(document)))
+    request = TesTaskRequest.model_validate(document)
+    return sorted(streamable_inputs(request, plan_mounts(request)))
 
 
 @pytest.mark.parametrize(

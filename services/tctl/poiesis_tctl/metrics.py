@@ -1,4 +1,4 @@
-"""What a scrape is told, in Prometheus' text format; docs/metrics.md explains each metric. Pure."""
+"""What a scrape is told, in Prometheus' text format; docs/reference/metrics.md explains each metric. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 

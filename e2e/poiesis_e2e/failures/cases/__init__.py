@@ -1,6 +1,6 @@
 """The failure table: one case for each way in which a task ends otherwise than well, a module a section.
 
-docs/failures.md is rendered from this list, and stories/test_failures.py brings each case about on a cluster.
+docs/reference/failures.md is generated from this list; stories/test_failures.py causes each on a cluster.
 """
 
 from collections.abc import Sequence

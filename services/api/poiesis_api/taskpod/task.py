@@ -1,0 +1,19 @@
+"""The task to make objects for."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from poiesis_models.tes import TesTaskRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A stored task that is about to become a Pod.
+
+    `credentials`: names of the S3 credentials that the task may use.
+    """
+
+    id: UUID
+    request: TesTaskRequest
+    recorder_token: str = field(repr=False)
+    credentials: frozenset[str] = frozenset()
