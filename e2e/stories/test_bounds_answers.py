@@ -19,11 +19,8 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 _TASKS = 200
-_FILES = 3000
-_LONG_NAMES = f"""
-name=$(head -c 200 /dev/zero | tr '\\0' x)
-mkdir -p /out/$name/$name/$name/$name && cd /out/$name/$name/$name/$name && seq {_FILES} | xargs touch
-"""
+_FILES = 1500
+_FOLDER = "/out" + 15 * f"/{'x' * 199}"
 _PRINT = "head -c 70000 /dev/zero | tr '\\0' '\\1'"
 
 
@@ -119,8 +116,11 @@ async def test_a_task_lists_its_outputs_up_to_a_bound(
     """The executor chooses how many there are and what they are called, and every BASIC view has them."""
     task = await second_client.run(
         {
-            "executors": [sh(images.busybox, _LONG_NAMES)],
-            "outputs": [{"path": "/out", "url": bucket.url("o"), "type": "DIRECTORY"}],
+            "executors": [
+                sh(images.busybox, f"mkdir -p {_FOLDER}; cd {_FOLDER}; seq {_FILES} | xargs touch")
+            ],
+            "outputs": [{"path": _FOLDER, "url": bucket.url("o"), "type": "DIRECTORY"}],
+            "volumes": ["/out"],
         }
     )
 

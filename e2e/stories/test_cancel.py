@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from uuid import uuid4
 
 import aiohttp
@@ -42,8 +43,8 @@ async def test_canceling_a_finished_task_changes_nothing(client: TesClient, imag
 
 
 @pytest.mark.seconds
-async def test_300_cancels_at_once_are_each_answered_within_two_seconds(
-    client: TesClient, kube: Kube, images: Images
+async def test_300_cancels_are_answered_within_two_seconds(
+    client: TesClient, kube: Kube, images: Images, record_property: Callable[[str, object], None]
 ) -> None:
     """An answer waits for Postgres alone, however long Kubernetes takes to delete 300 Jobs."""
     name = uuid4().hex
@@ -69,6 +70,7 @@ async def test_300_cancels_at_once_are_each_answered_within_two_seconds(
 
         seconds = await asyncio.gather(*map(cancel, task_ids))
 
+    record_property("slowest", f"{max(seconds):.2f}")
     assert max(seconds) < 2
 
     async def all_canceled() -> bool:

@@ -128,7 +128,7 @@ async def test_every_session_of_a_task_is_encrypted(
     assert stdout(task) == "begun\ndone\n"
 
 
-async def test_a_server_with_a_certificate_of_another_authority_gets_no_login(
+async def test_a_server_of_another_authority_gets_no_login(
     *,
     client: TesClient,
     kube: Kube,
@@ -154,10 +154,10 @@ async def test_a_server_with_a_certificate_of_another_authority_gets_no_login(
     assert_ended(await client.run({"executors": [sh(images.busybox, "true")]}), "COMPLETE")
 
 
-async def test_an_installation_with_another_authority_ends_with_the_cause(
+async def test_migrations_with_another_authority_name_the_cause(
     release: Release, built: dict[str, str], node: Node, tls_postgres: Postgres, tmp_path: Path
 ) -> None:
-    """The chart's Job, as it runs with a Secret that holds another authority's certificate."""
+    """The container of the chart's Job, with another authority's certificate."""
     other = tmp_path / "ca.crt"
     trustme.CA().cert_pem.write_to_path(other)
     dsns = database_secret(f"{tls_postgres.pod_dsn}?sslmode=verify-full")
