@@ -19,8 +19,10 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 _TASKS = 200
-_FILES = 1500
-_FOLDER = "/out" + 15 * f"/{'x' * 199}"
+_FILES = 1700
+_NAME = f"/{'x' * 199}"
+_FOLDER = f"/out{5 * _NAME}"  # in the paths
+_BELOW = f"{_FOLDER}{4 * _NAME}"  # in the URLs, too
 _PRINT = "head -c 70000 /dev/zero | tr '\\0' '\\1'"
 
 
@@ -116,9 +118,7 @@ async def test_a_task_lists_its_outputs_up_to_a_bound(
     """The executor chooses how many there are and what they are called, and every BASIC view has them."""
     task = await second_client.run(
         {
-            "executors": [
-                sh(images.busybox, f"mkdir -p {_FOLDER}; cd {_FOLDER}; seq {_FILES} | xargs touch")
-            ],
+            "executors": [sh(images.busybox, f"mkdir -p {_BELOW}; cd {_BELOW}; seq {_FILES} | xargs touch")],
             "outputs": [{"path": _FOLDER, "url": bucket.url("o"), "type": "DIRECTORY"}],
             "volumes": ["/out"],
         }
