@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from poiesis_api import openapi
+from poiesis_api.config import ServiceInfo
 from poiesis_tools import docs
 
 project = "Poiesis"
@@ -30,9 +32,24 @@ html_theme_options = {
 }
 
 
-def _link_to_repository(app: Any, docname: str, source: list[str]) -> None:
+_SCHEMAS = (
+    *("tesTask", "tesExecutor", "tesInput", "tesOutput", "tesFileType", "tesResources", "tesState"),
+    *("tesTaskLog", "tesExecutorLog", "tesOutputFileLog"),
+    *("tesServiceInfo", "tesServiceType", "tesServiceOrganization"),
+)
+_GENERATED = ["reference/cli-options", "reference/task-documents"]  # from code that Sphinx does not watch
+
+
+def _prepare(app: Any, docname: str, source: list[str]) -> None:
     page = Path(app.env.doc2path(docname))
     source[0] = docs.with_repository_links(source[0], page)
+    if docname == "reference/task-documents":
+        schemas = openapi.document(ServiceInfo())["components"]["schemas"]
+        source[0] += "\n\n" + docs.schema_tables({name: schemas[name] for name in _SCHEMAS})
+
+
+def _outdated(*_: Any) -> list[str]:
+    return _GENERATED
 
 
 def _format_help(_app: Any, _context: Any, lines: list[str]) -> None:
@@ -41,6 +58,7 @@ def _format_help(_app: Any, _context: Any, lines: list[str]) -> None:
 
 def setup(app: Any) -> None:
     """Connect to the events of reading a page, and of reading the help of a command."""
-    app.connect("source-read", _link_to_repository)
+    app.connect("env-get-outdated", _outdated)
+    app.connect("source-read", _prepare)
     for part in ("description", "options", "arguments", "epilog"):
         app.connect(f"sphinx-click-process-{part}", _format_help)

@@ -32,24 +32,26 @@ async def test_an_ordinary_run_leaves_nothing_to_mend(
     ours: dict[str, State] = {done: "COMPLETE", failed: "EXECUTOR_ERROR", canceled: "CANCELED"}
     for task_id in ours:
         await client.wait(task_id)
-    before = len(await _said(kube, "reconciled"))
+    before = len(await _logged(kube, "reconciled tasks"))
 
     async def compared() -> bool:
-        return len(await _said(kube, "reconciled")) >= before + 2  # one of which began after the ends
+        return len(await _logged(kube, "reconciled tasks")) >= before + 2  # one of which began after the ends
 
     await eventually(compared, "two comparisons", seconds=4 * _ROUND_SECONDS)
     for task_id, state in ours.items():
         assert_ended(await client.get(task_id), state)
-    rounds = await _said(kube, "reconciled")
+    rounds = await _logged(kube, "reconciled tasks")
     assert rounds[-1]["tasks"] >= len(ours)  # their Pods and Jobs are still there
     # Stories beside this one may disturb their tasks.
-    mended = {line["task"] for line in await _said(kube, "mended what no event had told")}
-    assert not mended & ours.keys()
+    repaired = {
+        line["task"] for line in await _logged(kube, "reconciliation repaired a task the watch missed")
+    }
+    assert not repaired & ours.keys()
 
 
-async def _said(kube: Kube, event: str) -> list[Object]:
-    """Lines of the controllers' logs about this event, in the order of their time."""
+async def _logged(kube: Kube, message: str) -> list[Object]:
+    """Return the lines of the controllers' logs with this message, by time."""
     selector = "--selector=app.kubernetes.io/component=tctl"
     text = await kube.run("logs", selector, "--tail=-1")
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    return sorted((line for line in lines if line["event"] == event), key=lambda line: line["time"])
+    return sorted((line for line in lines if line["message"] == message), key=lambda line: line["time"])

@@ -11,16 +11,17 @@ import sys
 
 from poiesis_migrations import roles, schema
 from poiesis_migrations.config import Config, ConfigError
+from poiesis_models.logs import configure_logging
 
 logger = logging.getLogger("poiesis_migrations")
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    configure_logging()
     try:
         config = Config.from_env(os.environ)
     except ConfigError as error:
-        logger.error("cannot start: %s", error)  # noqa: TRY400
+        logger.error("cannot start", extra={"error": str(error)})  # noqa: TRY400
         return 2
     try:
         schema.migrate(config)

@@ -31,14 +31,28 @@ def migrate(config: Config) -> None:
     ]
     logger.info("applying %s", config.directory)
     # The URL goes by the environment: an argument would show the password to everyone who lists processes.
-    done = subprocess.run(
-        [_dbmate(), *arguments], env={**os.environ, "DATABASE_URL": config.owner.url}, check=False
-    )
-    if done.returncode != 0:
+    code = _logged([_dbmate(), *arguments], {**os.environ, "DATABASE_URL": config.owner.url})
+    if code != 0:
         raise MigrationFailed(
-            f"dbmate ended with exit code {done.returncode}; what it said is above. (A migration user that "
-            "may not create roles needs poiesis_api, poiesis_recorder made beforehand by an administrator.)"
+            f"dbmate failed with exit code {code}; its output precedes this line. (If the migration user may "
+            "not create roles, an administrator has to create poiesis_api and poiesis_recorder.)"
         )
+
+
+def _logged(command: list[str], env: dict[str, str]) -> int:
+    """Run a command and log each line of its output. Return its exit code."""
+    with subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            logger.info("%s", line.rstrip("\n"), extra={"program": "dbmate"})
+    return process.returncode
 
 
 def _dbmate() -> str:

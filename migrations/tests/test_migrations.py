@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -200,7 +201,6 @@ async def test_a_database_that_does_not_answer_is_waited_for_and_then_named(run,
 
 async def test_a_missing_dsn_ends_the_run_with_2(run):
     code, output = await run(POIESIS_RECORDER_DSN="")
-    assert (code, output.strip()) == (
-        2,
-        "ERROR poiesis_migrations: cannot start: POIESIS_RECORDER_DSN is not set",
-    )
+    line = json.loads(output)
+    assert (code, line["level"], line["message"]) == (2, "ERROR", "cannot start")
+    assert line["error"] == "POIESIS_RECORDER_DSN is not set"

@@ -14,11 +14,12 @@ from races_cluster import Cluster, KubeletPod, Object, stdout_of
 from races_postgres import GatedConnection
 from races_scheduler import Process
 
-from poiesis_api.kube import Kubernetes, Refused, Unreachable
+from poiesis_api.kube import Kubernetes
+from poiesis_kube.errors import Refused, Unreachable
 from poiesis_models.labels import TASK_LABEL
 from poiesis_models.runfiles import STDOUT, SentOutput
 from poiesis_models.together import together
-from poiesis_tctl.kube import Kube, KubeError
+from poiesis_tctl.kube import Kube
 from poiesis_trec.config import Config, KubernetesApi, PodRef
 from poiesis_trec.facts import NO_FILES, Files, PodView
 from poiesis_trec.podwatch import PodUnknown, PodWatch
@@ -109,10 +110,10 @@ class ControllerKube(Kube):
                 self._news.clear()
                 await self._news.wait()
                 continue
-            fate = await self._process.scheduler.gate(self._process, f"watch {kind}s", _kube_error)
+            fate = await self._process.scheduler.gate(self._process, f"watch {kind}s", Unreachable)
             for version, event, item in self._since(kind, version):  # noqa: B020, PLR1704, B007
                 yield json.dumps({"type": event, "object": item}).encode()
-            self._process.scheduler.after(self._process, fate, "watch", _kube_error)
+            self._process.scheduler.after(self._process, fate, "watch", Unreachable)
 
     def _since(self, wanted: str, version: int) -> list[tuple[int, str, Object]]:
         return [
@@ -127,11 +128,8 @@ class ControllerKube(Kube):
     async def jobs_of(self, task_id: str) -> list[Mapping[str, Any]]:
         return await self._of("Job", task_id)
 
-    async def create_role(self, role: Mapping[str, Any]) -> None:
-        await self._create("Role", role)
-
-    async def create_role_binding(self, binding: Mapping[str, Any]) -> None:
-        await self._create("RoleBinding", binding)
+    async def create_if_missing(self, manifest: Mapping[str, Any]) -> None:
+        await self._create(manifest["kind"], manifest)
 
     async def end_pod(self, name: str, uid: str) -> None:
         await self._request("end Pod", lambda: self._end_pod(name, uid))
@@ -165,8 +163,8 @@ class ControllerKube(Kube):
         if pod is not None and pod["metadata"]["uid"] == uid:
             self._cluster.put("Pod", {**pod, "spec": {**pod["spec"], "activeDeadlineSeconds": 1}})
 
-    async def _request(self, what: str, carry_out: Callable[[], Any]) -> Any:  # type: ignore[override]
-        return await self._process.scheduler.request(self._process, what, _later(carry_out), _kube_error)
+    async def _request(self, what: str, carry_out: Callable[[], Any]) -> Any:
+        return await self._process.scheduler.request(self._process, what, _later(carry_out), Unreachable)
 
 
 class PodFiles:
@@ -303,10 +301,6 @@ def _later(carry_out: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
         return carry_out()
 
     return work
-
-
-def _kube_error(what: str) -> KubeError:
-    return KubeError(0, "ConnectionReset", what)
 
 
 def _kind(collection: str) -> str:

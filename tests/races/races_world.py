@@ -100,7 +100,7 @@ class Leader:
     def __init__(self, process: Process, cluster: Cluster, connection: asyncpg.Connection) -> None:
         self.process = process
         self.kube = ControllerKube(process, cluster)
-        config = ControllerConfig(dsn="", pod_name=process.name, namespace="tasks", workers=2)
+        config = ControllerConfig(dsn="postgresql://", pod_name=process.name, namespace="tasks", workers=2)
         self._controller = Controller(self.kube, TasksDb(GatedPool(process, connection)), config)
         process.spawn(self._controller.run(), "controller")
 

@@ -7,9 +7,10 @@ docs/ into links to the repository, and reports lines of prose that are too long
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from poiesis_tools.workspace import ROOT
 
@@ -118,6 +119,45 @@ def with_literal_examples(lines: Sequence[str]) -> list[str]:
     return result
 
 
+def schema_tables(schemas: Mapping[str, Any]) -> str:
+    """Return Markdown with a section per schema of an OpenAPI document: its fields, or its values."""
+    return "\n".join(_section(name, schema) for name, schema in schemas.items())
+
+
+def _section(name: str, schema: Mapping[str, Any]) -> str:
+    required = schema.get("required", ())
+    rows = [
+        f"| `{field}` | {_type(about)} | {'**Required.** ' if field in required else ''}{_cell(about)} |"
+        for field, about in schema.get("properties", {}).items()
+    ]
+    table = ["| field | type | description |", "|---|---|---|", *rows] if rows else []
+    values = (
+        [f"Values: {', '.join(f'`{value}`' for value in schema.get('enum', ()))}"] if "enum" in schema else []
+    )
+    return "\n\n".join([f"## {name}", _cell(schema), *values, "\n".join(table)]) + "\n"
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    if reference := schema.get("$ref"):
+        name = reference.rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(_type(one) for one in schema["anyOf"])
+    if "items" in schema:
+        return f"list of {_type(schema['items'])}"
+    if isinstance(values := schema.get("additionalProperties"), Mapping):
+        return f"map to {_type(values)}"
+    return str(schema.get("type", "any"))
+
+
+def _cell(schema: Mapping[str, Any]) -> str:
+    read_only = "Read-only. " if schema.get("readOnly") else ""
+    text = " ".join(str(schema.get("description", "")).split())
+    return read_only + text.replace("<", "&lt;").replace("|", "\\|")
+
+
 @cache
 def markdown_files() -> tuple[Path, ...]:
     """Return the Markdown files of the repository, also new ones that git does not ignore."""
@@ -151,7 +191,7 @@ def _loaded_from_elsewhere() -> list[str]:
 def build() -> int:
     """Build the site with warnings as errors; return Sphinx's exit code."""
     options = ["--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "--jobs", "auto"]
-    folders = ["--doctree-dir", SITE / "doctrees", DOCS, SITE / "html"]
+    folders = [f"--doctree-dir={SITE / 'doctrees'}", str(DOCS), str(SITE / "html")]
     command = [sys.executable, "-m", "sphinx", *options, *folders]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 

@@ -68,6 +68,35 @@ def test_examples_of_a_command_are_literal():
     ]
 
 
+def test_schemas_become_tables_of_their_fields():
+    schemas = {
+        "tesTask": {
+            "description": "A task.",
+            "required": ["id"],
+            "properties": {
+                "id": {"type": "string", "readOnly": True, "description": "The <id>"},
+                "tags": {"type": "object", "additionalProperties": {"type": "string"}},
+                "state": {"$ref": "#/components/schemas/tesState"},
+                "logs": {"type": "array", "items": {"type": "integer"}, "description": "a | b"},
+            },
+        },
+        "tesState": {"enum": ["QUEUED", "RUNNING"]},
+    }
+    text = docs.schema_tables(schemas)
+    assert [line for line in text.splitlines() if line] == [
+        "## tesTask",
+        "A task.",
+        "| field | type | description |",
+        "|---|---|---|",
+        "| `id` | string | **Required.** Read-only. The &lt;id> |",
+        "| `tags` | map to string |  |",
+        "| `state` | [tesState](#tesstate) |  |",
+        r"| `logs` | list of integer | a \| b |",
+        "## tesState",
+        "Values: `QUEUED`, `RUNNING`",
+    ]
+
+
 def test_pages_load_nothing_from_other_hosts():
     """Of the configuration; `make docs` reads the built pages."""
     assert docs.external_resources('<script src="/a.js"></script><a href="https://example.org">x</a>') == []

@@ -52,3 +52,24 @@ def test_the_chart_has_the_version_and_the_licence_of_the_project() -> None:
     version = (ROOT / "VERSION").read_text().strip()
     assert (CHART["version"], CHART["appVersion"]) == (version, version)
     assert CHART["annotations"]["artifacthub.io/license"] == "Apache-2.0"
+
+
+def _has_image(member: Member) -> bool:
+    return (member.directory / "Dockerfile").exists() and (member.directory / "pyproject.toml").exists()
+
+
+@pytest.mark.parametrize("member", [one for one in members() if _has_image(one)], ids=lambda one: one.name)
+def test_image_contains_the_members_it_declares(member: Member) -> None:
+    copied = set(services.copied((member.directory / "Dockerfile").read_text()))
+    declared = {one for one in members() if one.name in reachable(member) | {member.name}}
+    assert {
+        str(path.relative_to(ROOT))
+        for one in members()
+        for path in one.package_directories
+        if str(path.relative_to(ROOT)) in copied
+    } == {str(path.relative_to(ROOT)) for one in declared for path in one.package_directories}
+
+
+def test_uv_finds_every_dependency_in_the_workspace() -> None:
+    sources = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["sources"]
+    assert set(sources) == set().union(*(one.needs for one in members()))

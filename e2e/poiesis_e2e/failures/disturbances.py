@@ -77,7 +77,7 @@ def recorder_killed_again_and_again() -> Disturbance:
             finally:
                 await world.node.run("touch", stop)
 
-    return Disturbance(words="`trec` is killed as often as it comes", act=act)
+    return Disturbance(words="`trec` is killed after every start", act=act)
 
 
 def recorder_lost() -> Disturbance:
@@ -92,7 +92,7 @@ def recorder_lost() -> Disturbance:
         with suppress(CommandRefused):  # the kubelet may have ended it for that
             await world.node.signal_container(recorder, "SIGKILL")
 
-    return Disturbance(words="`trec` is killed, and its image cannot be had any more", act=act)
+    return Disturbance(words="`trec` is killed, and its image cannot be pulled any more", act=act)
 
 
 def recorder_killed_twice() -> Disturbance:
@@ -215,7 +215,7 @@ def canceled_by_many() -> Disturbance:
         await executor_runs(world, task_id)
         await asyncio.gather(*(world.client.cancel(task_id) for _ in range(10)))
 
-    return Disturbance(words="canceled ten times at once while it runs", act=act)
+    return Disturbance(words="canceled ten times at the same time while it runs", act=act)
 
 
 def passes(surroundings: Surroundings, word: str) -> Disturbance:
@@ -225,7 +225,7 @@ def passes(surroundings: Surroundings, word: str) -> Disturbance:
         await told(word)(world, task_id)
         await surroundings.end(world)
 
-    return Disturbance(words="until somebody changes that", act=act)
+    return Disturbance(words="until that is changed", act=act)
 
 
 def preempted() -> Disturbance:
@@ -269,7 +269,7 @@ def deactivated(words: str, when: Wait) -> Disturbance:
             "patch", "workload", name, "--type=merge", "--patch", '{"spec":{"active":false}}'
         )
 
-    return Disturbance(words=f"its Workload is deactivated {words}", act=act)
+    return Disturbance(words=f"the Workload is deactivated {words}", act=act)
 
 
 def told(word: str) -> Wait:

@@ -51,11 +51,6 @@ CREATE TRIGGER reject_known_line BEFORE INSERT ON system_log FOR EACH ROW WHEN (
 -- migrate:down
 """
 
-_ORPHAN = (
-    'if body and "propagationPolicy" in body:',
-    '    body = {**body, "propagationPolicy": "Orphan"}',
-)
-
 
 def _mutation(
     name: str, effect: str, *edits: tuple[str, ...], rows: str, spoils: str = "", late: bool = False
@@ -356,7 +351,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "pause-waited-for",
         "The controller does not record the outcome of a Pod that only waits for a lost recorder.",
-        (f"{_DECIDE}:_untold", "return"),
+        (f"{_DECIDE}:_recorder_lost", "return"),
         rows="recorder-lost recorder-lost-failed",
     ),
     _mutation(
@@ -404,8 +399,11 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "orphans",
         "A Job is deleted without its Pod.",
-        ("services/api/poiesis_api/kube.py:Kubernetes._call", *_ORPHAN),
-        ("services/tctl/poiesis_tctl/kube.py:Kube._request", *_ORPHAN),
+        (
+            "packages/kube/poiesis_kube/client.py:Client.request",
+            'if body and "propagationPolicy" in body:',
+            '    body = {**body, "propagationPolicy": "Orphan"}',
+        ),
         rows="cancel-unscheduled kueue-canceled",
         spoils=f"{_CANCELED_IN_A_POD} claim-refused webhook-of-old-job webhook-of-old-pod pod-refused "
         "pod-security limit-range kueue-deactivated-waiting kueue-deactivated-running unschedulable "
@@ -526,7 +524,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "unschedulable-forever",
         "The controller waits for a node indefinitely.",
-        (f"{_DECIDE}:_unschedulable", "limits = replace(limits, unschedulable=0)"),
+        (f"{_DECIDE}:_unschedulable", 'limits = limits.model_copy(update={"unschedulable": 0})'),
         rows="unschedulable claim-unbound",
     ),
     _mutation(
@@ -550,9 +548,9 @@ MUTATIONS: Sequence[Mutation] = (
     ),
     # Kueue
     _mutation(
-        "queue-untold",
+        "queue-reason-unrecorded",
         "The controller does not record why Kueue lets a task wait.",
-        (f"{_WORKLOADS}:waits_for", "return None"),
+        (f"{_WORKLOADS}:pending", "return None"),
         rows="kueue-full",
         spoils="kueue-deactivated-waiting kueue-canceled",
     ),

@@ -48,7 +48,7 @@ def kubelet_away() -> Disturbance:
         finally:
             await world.node.run("systemctl", "start", "kubelet")
 
-    return Disturbance(words="the kubelet is away when an executor ends, and comes back", act=act)
+    return Disturbance(words="the kubelet is down when an executor ends, and returns", act=act)
 
 
 async def _container(world: World, task_id: str) -> str:
@@ -73,9 +73,7 @@ def api_server_down(seconds: float) -> Disturbance:
             await control_plane.run("mv", _AWAY, _MANIFESTS)
         await eventually(lambda: _answers(world.kube), "an answer from the API server", seconds=120)
 
-    return Disturbance(
-        words=f"the API server is down for {seconds:.0f} s while an executor runs, and comes back", act=act
-    )
+    return Disturbance(words=f"the API server is down for {seconds:.0f} s while an executor runs", act=act)
 
 
 async def _answers(kube: Kube) -> bool:
@@ -94,7 +92,7 @@ def gone() -> Disturbance:
         await world.node.itself("pause")
 
     return Disturbance(
-        words="its node is silent while an executor runs, so Kubernetes deletes the Pod", act=act
+        words="the node is silent while an executor runs, so Kubernetes deletes the Pod", act=act
     )
 
 
@@ -106,7 +104,7 @@ def gone_for_good() -> Disturbance:
         await world.node.itself("pause")
         await world.kube.delete("node", world.node.container)
 
-    return Disturbance(words="its node is taken away while an executor runs: the Node is deleted", act=act)
+    return Disturbance(words="the Node object is deleted while an executor runs", act=act)
 
 
 class Reboot:
@@ -124,7 +122,7 @@ class Reboot:
             await when(world, task_id)
             await self._meet(world.node)
 
-        return Disturbance(words=f"its node is rebooted {words}", act=act)
+        return Disturbance(words=f"the node is rebooted {words}", act=act)
 
     async def _meet(self, node: Node) -> None:
         barrier = self._barrier = self._barrier or asyncio.Barrier(self._parties)
@@ -164,7 +162,7 @@ def urgent_work() -> Surroundings:
         await world.kube.run("delete", "pod", world.marker, "--ignore-not-found", "--wait=false")
         await world.kube.run("delete", "priorityclass", _URGENT, "--ignore-not-found")
 
-    return Surroundings(words="others' Pods have a higher PriorityClass", begin=begin, end=end)
+    return Surroundings(words="Pods of other applications have a higher PriorityClass", begin=begin, end=end)
 
 
 def preempted() -> Disturbance:

@@ -11,11 +11,12 @@ PAGE = Path(__file__).resolve().parents[3] / "docs/reference/failures.md"
 _HEAD = """\
 # Failures
 
-This page lists the failures that a task can meet, and how Poiesis reports each of them to the client.
-Look up the `reason` and the `message` of your task here. Some failures are repaired: then the task ends as `COMPLETE`.
+This page lists the failures of tasks, and how Poiesis reports each of them to the client. Find the `reason` and the
+`message` of your task here. [My task failed](../how-to/users/task-failed.md) explains what to do. Poiesis repairs some
+failures: those tasks end as `COMPLETE`.
 
-A test on a real cluster checks every row and every column. [e2e/README.md](../../e2e/README.md#the-failure-table) describes
-these tests. The page is generated from them: do not edit it.
+A test on a real cluster checks every row and every column. [e2e/README.md](../../e2e/README.md#the-failure-table)
+describes these tests. The page is generated from them: do not edit it.
 
 ## How to read the tables
 
@@ -24,7 +25,7 @@ Request the task with `GET /ga4gh/tes/v1/tasks/<id>?view=FULL`. The columns corr
 | column | field |
 |---|---|
 | case | name of the test |
-| cause | what happens. "It" is the subject of the section's title; the configuration value or the event that causes the failure follows |
+| cause | what happens, followed by the configuration value or the event that causes it |
 | state | `state` |
 | reason, message | `logs[-1].metadata.reason` and `logs[-1].metadata.message`. Text in `<…>` differs from task to task. `logs[-1].system_logs` contains both, once: `<time> <state>: <reason>: <message>` |
 | container | `logs[-1].metadata.container`: the container that failed |
@@ -35,7 +36,7 @@ Request the task with `GET /ga4gh/tes/v1/tasks/<id>?view=FULL`. The columns corr
 
 A dash (–) means that the field is absent or empty.
 
-The times are valid for the chart's default values. If a row uses another value, it names it. These values matter most:
+The times are valid for the default values of the chart. A row that uses another value names it. These values have the largest effect:
 
 | chart value | default | effect |
 |---|---|---|
@@ -45,7 +46,7 @@ The times are valid for the chart's default values. If a row uses another value,
 
 The kubelet measures the size of volumes once per minute, so evictions for disk usage take that long.
 
-The section "What nodes do" is tested on a second cluster, which has two nodes and shorter timeouts:
+The section [Nodes](#nodes) is tested on a second cluster, which has two nodes and shorter timeouts:
 
 | timeout | there | Kubernetes' default |
 |---|---|---|

@@ -29,7 +29,7 @@ def complained(text: str, *, index: int = 0) -> Sight:
     async def check(outcome: Outcome) -> None:
         assert text in executor_logs(outcome.task)[index].get("stderr", "")
 
-    return Sight(words=f"`stderr` of executor {index} names {_code(text)}", check=check)
+    return Sight(words=f"`stderr` of executor {index} contains {_code(text)}", check=check)
 
 
 def kept_the_end(text: str) -> Sight:
@@ -101,7 +101,7 @@ def tried_again(container: str) -> Sight:
         said = await outcome.world.kube.run("logs", name, f"--container={container}")
         assert f"(retry {RETRY_ATTEMPTS} of {RETRY_ATTEMPTS})" in said, said[-1000:]
 
-    return Sight(words=f"`{container}` was started again 5 times (`filerRetryAttempts`)", check=check)
+    return Sight(words=f"`{container}` was restarted 5 times (`filerRetryAttempts`)", check=check)
 
 
 def told_once() -> Sight:
@@ -122,7 +122,7 @@ def stored(key: str, content: str) -> Sight:
         sent = [(log["url"], log["size_bytes"]) for log in only_log(outcome.task)["outputs"]]
         assert sent == [(outcome.world.bucket.url(key), str(len(content)))]
 
-    return Sight(words=f"the output `{key}`, which was sent", check=check)
+    return Sight(words=f"the output `{key}` is stored", check=check)
 
 
 def in_the_bucket(key: str, content: str) -> Sight:
@@ -131,7 +131,7 @@ def in_the_bucket(key: str, content: str) -> Sight:
     async def check(outcome: Outcome) -> None:
         assert await outcome.world.bucket.text_if_any(key) == content
 
-    return Sight(words=f"the output `{key}` was sent", check=check)
+    return Sight(words=f"the output `{key}` is stored", check=check)
 
 
 def nothing_stored() -> Sight:
@@ -151,7 +151,7 @@ def pod_ended(phase: Literal["Succeeded", "Failed"]) -> Sight:
         pod = await outcome.world.kube.ended_pod(outcome.task["id"])
         assert pod["status"]["phase"] == phase
 
-    return Sight(words=f"the Pod, too, is `{phase}`", check=check)
+    return Sight(words=f"the phase of the Pod is `{phase}`", check=check)
 
 
 def no_process() -> Sight:
@@ -178,7 +178,7 @@ def nothing_runs_when_its_node_is_back() -> Sight:
         assert _end(task) == _end(outcome.task)
 
     return Sight(
-        words="when its node is back no process of the executor is left, and the end stays the same",
+        words="when the node is back, no process of the executor is left, and the outcome does not change",
         check=check,
     )
 
@@ -195,7 +195,7 @@ def ended_meanwhile() -> Sight:
         assert outcome.asked_at is not None
         assert all(seconds(log["end_time"]) < outcome.asked_at for log in executor_logs(outcome.task))
 
-    return Sight(words="all executors ended meanwhile", check=check)
+    return Sight(words="all executors ended in the meantime", check=check)
 
 
 def no_object() -> Sight:

@@ -94,7 +94,7 @@ def webhook_down() -> Surroundings:
     async def holds(world: World) -> bool:
         return await _is_refused(world, _probe("jobs", world), "failed calling webhook")
 
-    return _present("an admission webhook for Jobs does not answer", manifests, holds)
+    return _present("an admission webhook for Jobs does not respond", manifests, holds)
 
 
 def webhook_of_old(kind: str) -> Surroundings:
@@ -191,7 +191,7 @@ def without_secret(name: str) -> Surroundings:
             text = json.dumps({"apiVersion": "v1", "kind": "Secret", **data})
             await world.kube.run("apply", "-f", "-", input_text=text)
 
-    return Surroundings(words=f"the Secret `{name}` is gone", begin=begin, end=end)
+    return Surroundings(words=f"the Secret `{name}` is missing", begin=begin, end=end)
 
 
 def tiny_volumes(size: int) -> Surroundings:
@@ -245,7 +245,7 @@ def no_volumes() -> Surroundings:
         marks = {one["metadata"]["name"]: one["metadata"].get("annotations", {}) for one in classes}
         return [found for found, marked in marks.items() if marked.get(mark) == "true"] == [name]
 
-    present = _present("nobody makes volumes of the default StorageClass", manifests, alone)
+    present = _present("no provisioner for the default StorageClass", manifests, alone)
 
     async def begin(world: World) -> None:
         await world.kube.run("annotate", "storageclass", "standard", "--overwrite", f"{mark}=false")

@@ -1,5 +1,6 @@
 """How a filer starts and ends (filer contract v1): the environment in, an exit code out."""
 
+import logging
 import os
 import signal
 import sys
@@ -10,10 +11,13 @@ from types import FrameType
 from typing import NoReturn
 
 from poiesis_models import runfiles, worklist
+from poiesis_models.logs import configure_logging
 from poiesis_models.worklist import MalformedWorkList, WorkList
 from poiesis_transfer.config import Config
 from poiesis_transfer.errors import Permanent, TransferError
 from poiesis_transfer.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 Work = Callable[[Config, WorkList, Progress], None]
 
@@ -26,11 +30,12 @@ def main(name: str, about: str, work: Work, *, arguments: Sequence[str] | None =
     """Do the work list's work and return the exit code: 0, 65 (permanent) or 75 (passing)."""
     if arguments := sys.argv[1:] if arguments is None else arguments:
         _only_help(name, about, arguments)
+    configure_logging("WARNING", filer=name)  # libraries log each request from INFO on
     try:
         config = Config.from_env(os.environ)
         progress = Progress(config.run)
     except (Permanent, OSError) as failure:
-        sys.stderr.write(f"error: {name} cannot start: {failure}\n")
+        logger.error("cannot start", extra={"error": str(failure)})  # noqa: TRY400 - no traceback: not a defect
         return worklist.EXIT_PERMANENT
     with progress:
         return _ended(config, work, progress)
@@ -46,10 +51,16 @@ def _ended(config: Config, work: Work, progress: Progress) -> int:
     except _Terminated:
         return runfiles.SIGTERM_EXIT
     except Exception as failure:  # noqa: BLE001  # a defect of ours; its text might hold a signed URL
-        sys.stderr.write("".join(traceback.format_tb(failure.__traceback__)))
+        log_defect(failure)
         progress.error(f"a defect in the filer: {type(failure).__name__}; see the container's log")
         return worklist.EXIT_PERMANENT
     return worklist.EXIT_DONE
+
+
+def log_defect(failure: BaseException) -> None:
+    """Log an unexpected exception without its text, which may contain a signed URL."""
+    where = "".join(traceback.format_tb(failure.__traceback__))
+    logger.error("unexpected error", extra={"error": type(failure).__name__, "traceback": where})
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -1,8 +1,8 @@
 """progress.jsonl: what a filer has done, told line by line (filer contract v1). Standard library only."""
 
 import json
+import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from poiesis_models import runfiles
 from poiesis_transfer.urls import printable
+
+logger = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 1.0
 _MESSAGE_CHARACTERS = 2000  # the longest line a reader takes is 16 KiB; JSON escapes make up to 6 of one
@@ -95,7 +97,7 @@ class Progress:
             text = text[:_MESSAGE_CHARACTERS] + "…"
         with self._lock:
             self._append(event=event, message=text)
-        sys.stderr.write(f"{event}: {text}\n")
+        logger.log(logging.WARNING if event == "warning" else logging.ERROR, text)
 
     def _tell_sometimes(self) -> None:
         left = self._told_at + _INTERVAL_SECONDS - self._clock()

@@ -1,10 +1,10 @@
-"""Trying again, in the one place that decides how often and how soon."""
+"""Retry attempts, in the one place that decides how often and how soon."""
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from poiesis_models.backoff import Backoff
 from poiesis_transfer import pool
 from poiesis_transfer.errors import Passing
 
@@ -46,5 +46,5 @@ class Retry:
     def delay(self, count: int, retry_after: float | None) -> float:
         """Seconds to wait after attempt `count` (0-based)."""
         asked = min(retry_after or 0.0, self.longest_seconds)
-        jitter = random.uniform(0, min(self.first_seconds * 2**count, self.longest_seconds))  # noqa: S311
-        return asked + jitter
+        backoff = Backoff(first=self.first_seconds, longest=self.longest_seconds, jitter=1)
+        return asked + backoff.delay(count + 1)

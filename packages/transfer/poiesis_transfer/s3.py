@@ -6,8 +6,8 @@ those of plain HTTP; downloads are `fetch`'s.
 
 from __future__ import annotations
 
+import logging
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -29,6 +29,8 @@ from poiesis_transfer.web import Url, Web
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
+
+logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 WHOLE_BYTES = 64 * MIB  # sent by one request; anything longer in parts
@@ -449,7 +451,7 @@ class _Upload:
         try:
             self._store.abort(self._what, self._target, self._id)
         except TransferError as failure:
-            sys.stderr.write(f"an unfinished upload stays: {failure}\n")
+            logger.warning("cannot abort multipart upload", extra={"error": str(failure)})
 
 
 def part_size(size: int) -> int:

@@ -1,3 +1,5 @@
+import json
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +15,16 @@ from poiesis_transfer.config import Config
 from poiesis_transfer.errors import Passing, Permanent
 from poiesis_transfer.progress import Progress
 from s3_for_tests import environment
+
+
+@pytest.fixture(autouse=True)
+def root_logger():
+    """A filer configures the logging of its process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture
@@ -48,7 +60,9 @@ def raising(failure: BaseException) -> filer.Work:
 )
 def test_failures_become_exit_codes_and_an_error_event(run, failure: Exception, expected, capfd):
     assert run(raising(failure)) == expected
-    assert "Signature" not in capfd.readouterr().err
+    lines = capfd.readouterr().err
+    assert "Signature" not in lines
+    assert all(json.loads(line)["level"] == "ERROR" for line in lines.splitlines())
 
 
 def test_done_is_exit_0(run):
@@ -71,7 +85,9 @@ def test_a_work_list_that_is_none_is_a_permanent_failure(run, tmp_path: Path, te
 def test_a_filer_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, capfd):
     monkeypatch.setenv("POIESIS_S3_ADDRESSING_STYLE", "x")
     assert filer.main("test", "about", raising(AssertionError()), arguments=[]) == 65
-    assert "cannot start: POIESIS_S3_ADDRESSING_STYLE" in capfd.readouterr().err
+    line = json.loads(capfd.readouterr().err)
+    assert (line["level"], line["message"], line["filer"]) == ("ERROR", "cannot start", "test")
+    assert line["error"].startswith("POIESIS_S3_ADDRESSING_STYLE")
     monkeypatch.setenv("POIESIS_S3_ADDRESSING_STYLE", "")
     monkeypatch.setenv("POIESIS_RUN", "/no/such/directory")
     assert filer.main("test", "about", raising(AssertionError()), arguments=[]) == 65

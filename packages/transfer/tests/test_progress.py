@@ -13,7 +13,7 @@ def lines(run: Path) -> list[bytes]:
     return (run / runfiles.PROGRESS).read_bytes().splitlines()
 
 
-def test_every_event_is_what_the_recorder_reads(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_every_event_is_what_the_recorder_reads(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     with Progress(tmp_path) as progress:
         progress.moved(10)
         progress.sent(url="s3://b/é\n", path="/o/\udcff", size_bytes=10)
@@ -26,7 +26,7 @@ def test_every_event_is_what_the_recorder_reads(tmp_path: Path, capfd: pytest.Ca
         warnings=("odd",),
         error="bad",
     )
-    assert capfd.readouterr().err == "warning: odd\nerror: bad\n"
+    assert [(one.levelname, one.message) for one in caplog.records] == [("WARNING", "odd"), ("ERROR", "bad")]
 
 
 def test_totals_are_told_at_most_once_a_second_and_at_the_end(tmp_path: Path):

@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler
 from poiesis_api import documentation, handlers, openapi, origins
 from poiesis_api.errors import HTTP_STATUS, SHOWN_CHARACTERS, NotAuthenticated, StorageUnavailable, TesError
 from poiesis_api.handlers import CALLER, SERVICES, Services
+from poiesis_api.logs import with_request_id
 from poiesis_api.openapi import BASE, SecurityScheme
 from poiesis_api.rejections import log_fields
 
@@ -28,7 +29,13 @@ def make_app(services: Services) -> web.Application:
     config = services.config
     allowed = frozenset(config.http.allowed_origins)
     app = web.Application(
-        middlewares=[services.connections.watched, errors_to_http, origins.guard(allowed), identified],
+        middlewares=[
+            services.connections.watched,
+            with_request_id,
+            errors_to_http,
+            origins.guard(allowed),
+            identified,
+        ],
         client_max_size=config.limits.body_bytes,
         handler_args={"auto_decompress": False},  # see bodies.py
     )

@@ -1,37 +1,22 @@
-"""Log lines: one JSON object each, with the fields given as `extra`."""
+"""Logging of the api: the common JSON lines with a request id, without requests that cannot be parsed."""
 
-import json
 import logging
-import sys
-from datetime import UTC, datetime
-from typing import Any
+import re
+from uuid import uuid4
 
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
 
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+from poiesis_models import logs
 
-
-class JsonFormatter(logging.Formatter):
-    """`time`, `level`, `logger`, `message`, the extra fields, and `exception` if there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """As one line."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def without_request(record: logging.LogRecord) -> bool:
-    """A filter: of a request that cannot be parsed only the kind of mistake is told.
+    """Reduce the error of a request that cannot be parsed to its class. A logging filter.
 
-    aiohttp's exception quotes the line at hand, which may be that of an Authorization header.
+    aiohttp's exception quotes the line, which may be that of an Authorization header.
     """
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, HttpProcessingError):
@@ -40,9 +25,16 @@ def without_request(record: logging.LogRecord) -> bool:
     return True
 
 
+@web.middleware
+async def with_request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Add `request_id` to the log lines of a request: a valid X-Request-ID of the client, else a new id."""
+    given = request.headers.get("X-Request-ID", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    with logs.log_context(request_id=request_id):
+        return await handler(request)
+
+
 def configure_logging() -> None:
-    """To stderr, from INFO on."""
+    """Write log lines from INFO on to stderr."""
     logging.getLogger("aiohttp.server").addFilter(without_request)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logs.configure_logging()

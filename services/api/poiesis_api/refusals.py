@@ -2,12 +2,11 @@
 
 from enum import Enum
 
-from poiesis_api.kube import KubernetesError, Refused
+from poiesis_kube.errors import KubernetesError, Refused
+from poiesis_models.backoff import Backoff
 from poiesis_models.refusals import is_final, may_pass
 
-BACK_OFF_SECONDS = 1.0
-BACK_OFF_MAX_SECONDS = 60.0
-_DOUBLINGS = 10
+BACKOFF = Backoff(first=1.0, longest=60.0)
 
 
 class Verdict(Enum):
@@ -37,9 +36,3 @@ def judge(error: KubernetesError) -> Verdict:
 def log_key(error: KubernetesError) -> str:
     """One line of system_logs a kind of refusal, however often it comes."""
     return f"submit-{error.status}-{error.reason}" if isinstance(error, Refused) else "submit-unreachable"
-
-
-def back_off_seconds(attempts: int, chance: float) -> float:
-    """1 s, 2 s, 4 s … 60 s after the `attempts`th attempt, of which a half is left to `chance` (0 to 1)."""
-    most = min(BACK_OFF_MAX_SECONDS, BACK_OFF_SECONDS * 2.0 ** min(max(attempts - 1, 0), _DOUBLINGS))
-    return most / 2 * (1 + chance)

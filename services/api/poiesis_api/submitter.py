@@ -17,14 +17,15 @@ from pydantic import ValidationError
 from poiesis_api import queue_db
 from poiesis_api.config import TaskPodConfig
 from poiesis_api.errors import StorageUnavailable
-from poiesis_api.kube import Kubernetes, KubernetesError, Manifest, Refused
+from poiesis_api.kube import Kubernetes, Manifest
 from poiesis_api.limits import UNLIMITED
 from poiesis_api.outages import WriteHealth
 from poiesis_api.postgres import Pool
 from poiesis_api.queue_db import Claim
-from poiesis_api.refusals import Verdict, back_off_seconds, judge, log_key
+from poiesis_api.refusals import BACKOFF, Verdict, judge, log_key
 from poiesis_api.taskpod import KUEUE_QUEUE_LABEL, NoFiler, Task, TaskObjects, owned_by, task_objects
 from poiesis_api.validation import field_path
+from poiesis_kube.errors import KubernetesError, Refused
 from poiesis_models import labels
 from poiesis_models.refusals import OLD_WEBHOOK, explained
 from poiesis_models.runfiles import storable
@@ -132,7 +133,7 @@ class Submitter:
             failures = 0 if await self._survived(work) else failures + 1
             events = {stopped}
             if failures:
-                pause = min(back_off_seconds(failures, random.random()), MOST_BACK_OFF_SECONDS)  # noqa: S311
+                pause = min(BACKOFF.delay(failures), MOST_BACK_OFF_SECONDS)
             else:
                 pause = self._config.queue.poll_seconds * random.uniform(0.8, 1.2)  # noqa: S311
                 events.add(asyncio.ensure_future(woken.wait()))
@@ -285,7 +286,7 @@ class Submitter:
             await self._postpone(claim.id, error, claim.attempts)
 
     async def _postpone(self, task_id: UUID, error: KubernetesError, attempts: int) -> None:
-        seconds = back_off_seconds(attempts, random.random())  # noqa: S311
+        seconds = BACKOFF.delay(attempts)
         logger.warning("postponed", extra={"task": str(task_id), "error": str(error), "seconds": seconds})
         message = f"Kubernetes does not take the task yet and will be asked again: {error}"
         await queue_db.postpone(

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
 
-from poiesis_api.kube import Kubernetes, client
+from poiesis_api.kube import Kubernetes
+from poiesis_kube.client import Client
 
 KINDS = {
     "jobs": "Job",
@@ -158,6 +160,6 @@ async def serve() -> AsyncIterator[FakeKubernetes]:
         app.router.add_route("*", prefix + "/namespaces/tasks/{plural}/{name}", fake.handle)
     async with TestServer(app) as server:
         fake.url = str(server.make_url("")).rstrip("/")
-        configuration = Configuration(host=fake.url)
-        async with client(configuration, "tasks") as fake.client:
+        async with aiohttp.ClientSession() as session:
+            fake.client = Kubernetes(Client(session, Configuration(host=fake.url)), "tasks")
             yield fake

@@ -1,7 +1,7 @@
 import pytest
 
-from poiesis_api.kube import Refused, Unreachable
-from poiesis_api.refusals import Verdict, back_off_seconds, judge, log_key
+from poiesis_api.refusals import Verdict, judge, log_key
+from poiesis_kube.errors import Refused, Unreachable
 
 PASSING = [
     Unreachable("POST /x: refused"),
@@ -36,11 +36,6 @@ def test_what_passes(error):
 @pytest.mark.parametrize("error", FINAL, ids=str)
 def test_what_does_not(error):
     assert judge(error) is Verdict.FINAL
-
-
-def test_back_off_doubles_up_to_a_minute_with_a_half_left_to_chance():
-    assert [back_off_seconds(attempts, 1) for attempts in (0, 1, 2, 3, 7, 1000)] == [1, 1, 2, 4, 60, 60]
-    assert [back_off_seconds(attempts, 0) for attempts in (1, 2, 1000)] == [0.5, 1, 30]
 
 
 def test_kinds_of_refusal_have_keys():

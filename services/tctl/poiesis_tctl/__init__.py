@@ -1,1 +1,1 @@
-"""Task Controller: what a TaskPod cannot say of itself."""
+"""Task Controller: records what a TaskPod cannot report about itself."""

@@ -1,10 +1,9 @@
-"""Task Controller: store how a task ended when its own Pod could not, and end Pods that never would.
+"""Task Controller: record the outcome of a task if its own Pod could not, and end Pods that are stuck.
 
-Several replicas may run; one leads, by a Lease. All settings are environment variables (see
-poiesis_tctl.config).
+Several replicas may run; one leads, by a Lease. All settings are environment variables.
 
-Exit 0: asked to stop, the Lease is given back. Exit 1: the leader's work would not stop.
-Exit 2: bad configuration.
+Exit 0: stopped on request, and the Lease is released. Exit 1: the leader's task did not stop.
+Exit 2: invalid configuration.
 """
 
 import argparse
@@ -16,23 +15,24 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from poiesis_tctl import config as config_module
+from poiesis_kube.errors import Unreachable
+from poiesis_models.logs import configure_logging
 from poiesis_tctl import health, kube, metrics, tasks_db
-from poiesis_tctl.config import Config, ConfigError
+from poiesis_tctl.config import Config, ConfigError, variables
 from poiesis_tctl.controller import Controller
-from poiesis_tctl.lease import Elector, WorkWouldNotStop
-from poiesis_tctl.logs import configure_logging
+from poiesis_tctl.lease import Elector, LeaderTaskStuck
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("poiesis_tctl")
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
-    """Until `stop`. Raise KubeError if there are no credentials at all, WorkWouldNotStop."""
+    """Run until `stop`. Raise Unreachable if there are no credentials for Kubernetes, or LeaderTaskStuck."""
     leader: Controller | None = None
 
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(kube.connect(config.kubeconfig, config.namespace))
-        tasks = await stack.enter_async_context(tasks_db.connect(config.dsn, connections=config.workers + 1))
+        dsn = config.dsn.get_secret_value()
+        tasks = await stack.enter_async_context(tasks_db.connect(dsn, connections=config.workers + 1))
         elector = Elector(api, name=config.lease_name, identity=config.pod_name, times=config.lease)
 
         async def lead() -> None:
@@ -41,7 +41,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             await leader.run()
 
         def ready() -> bool:
-            return elector.is_answered() and (not elector.leading or (leader is not None and leader.synced))
+            return elector.is_connected() and (not elector.leading or (leader is not None and leader.synced))
 
         def scraped() -> bytes:
             figures = None if leader is None else leader.figures
@@ -54,34 +54,36 @@ async def run(config: Config, stop: asyncio.Event) -> None:
 
 
 async def until_signal(config: Config) -> None:
-    """SIGTERM and SIGINT set `stop`; run() ends by itself."""
+    """Run until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
         await run(config, stop)
-    except WorkWouldNotStop:
-        logger.critical("the leader's work would not stop; leaving")
+    except LeaderTaskStuck:
+        logger.critical("leader tasks did not stop in time; exiting")
         logging.shutdown()
-        os._exit(1)  # an orderly end would wait for that very work
+        os._exit(1)  # a regular exit would wait for these tasks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code."""
     parser = argparse.ArgumentParser(
         prog="poiesis_tctl",
         description=__doc__,
-        epilog=config_module.__doc__,
+        epilog=f"environment variables (name, default, meaning):\n{variables()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(arguments)
-    configure_logging("INFO")
+    configure_logging()
     try:
-        config = Config.from_env(os.environ)
+        config = Config.from_env()
         configure_logging(config.log_level)
         asyncio.run(until_signal(config))
-    except (ConfigError, kube.KubeError) as error:
-        logger.error("cannot start: %s", error)  # noqa: TRY400 - the message says it all
+    except (ConfigError, Unreachable) as error:
+        logger.error("cannot start", extra={"error": str(error)})  # noqa: TRY400 - no traceback: not a defect
+
         return 2
     return 0
 

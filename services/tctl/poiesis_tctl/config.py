@@ -1,194 +1,199 @@
-"""What the environment says: the values that `__main__` reads once at the start.
+"""The settings of the controller, from environment variables that are read once at the start."""
 
-| variable | default | what |
-|---|---|---|
-| POIESIS_DSN | required, secret | Postgres, role poiesis_api |
-| POD_NAME | required | downward API; the identity in the Lease |
-| POD_NAMESPACE | required | downward API; the only namespace that is watched |
-| KUBECONFIG | none | one kubeconfig file; without it the Pod's own ServiceAccount |
-| POIESIS_LEASE_NAME | poiesis-tctl | the Lease of leader election |
-| POIESIS_LEASE_SECONDS | 15 | how long others wait for a silent leader; whole seconds |
-| POIESIS_RENEW_SECONDS | 10 | a leader that cannot renew for so long stops its work; less than the lease |
-| POIESIS_RETRY_SECONDS | 2 | between two tries to take or renew the Lease; less than half of renew |
-| POIESIS_IMAGE_PULL_SECONDS | 60 | how long an image may fail to be pulled before the task ends |
-| POIESIS_CONFIG_ERROR_SECONDS | 30 | the same for a container that cannot be made (CreateContainerError, …) |
-| POIESIS_START_SECONDS | 300 | the same for a recorder that crashes before the first container could start |
-| POIESIS_STALLED_SECONDS | 60 | how long a Pod may sit with all work done, or all dead, and its end untold |
-| POIESIS_NO_POD_SECONDS | 60 | after which a Pod without a node is told of; between looks at a refused one |
-| POIESIS_UNSCHEDULABLE_SECONDS | 0 | how long a Pod may be refused or find no node; 0 = for ever |
-| POIESIS_NODE_LOST_SECONDS | 300 | how long past its grace a deleted Pod may linger before its node is lost |
-| POIESIS_LEFTOVER_SECONDS | 30 | how long a Pod may outlive a task that the controller or the api has ended |
-| POIESIS_RECONCILE_SECONDS | 300 | between two comparisons of all unfinished tasks with the cluster |
-| POIESIS_KUEUE | false | true: Jobs go to a queue of Kueue, so its Workloads are watched, too |
-| POIESIS_WORKERS | 8 | tasks looked at concurrently; also the size of the Postgres pool |
-| POIESIS_HEALTH_PORT | 8080 | /healthz, /readyz and /metrics |
-| POIESIS_LOG_LEVEL | INFO | DEBUG, INFO, WARNING, ERROR |
-"""
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from math import isfinite
-from typing import Self, TypeVar
-
-_Number = TypeVar("_Number", int, float)
-_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-_MAX_PORT = 65535
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ConfigError(Exception):
-    """A variable is missing or malformed; the message names it."""
+    """A variable is missing or invalid; the message names it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LeaseTimes:
-    """Seconds. `lease` is whole: the Lease object holds an integer."""
-
-    lease: int = 15
-    renew: float = 10.0
-    retry: float = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How long, in seconds, something may last before the controller acts; see the table above."""
-
-    image_pull: float = 60.0
-    config_error: float = 30.0
-    start: float = 300.0
-    stalled: float = 60.0
-    no_pod: float = 60.0
-    unschedulable: float = 0.0  # 0: for ever
-    node_lost: float = 300.0
-    leftover: float = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """All that can be set."""
-
-    dsn: str = field(repr=False)
-    pod_name: str
-    namespace: str
-    kubeconfig: str | None = None
-    lease_name: str = "poiesis-tctl"
-    lease: LeaseTimes = LeaseTimes()
-    limits: Limits = Limits()
-    reconcile_seconds: float = 300.0
-    kueue: bool = False
-    workers: int = 8
-    health_port: int = 8080
-    log_level: str = "INFO"
-
-    @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Raise ConfigError naming the variable."""
-        return cls(
-            dsn=_dsn(env, "POIESIS_DSN"),
-            pod_name=_required(env, "POD_NAME"),
-            namespace=_required(env, "POD_NAMESPACE"),
-            kubeconfig=env.get("KUBECONFIG") or None,
-            lease_name=env.get("POIESIS_LEASE_NAME") or "poiesis-tctl",
-            lease=_lease_times(env),
-            limits=_limits(env),
-            reconcile_seconds=_seconds(env, "POIESIS_RECONCILE_SECONDS", 300),
-            kueue=_flag(env, "POIESIS_KUEUE"),
-            workers=_whole(env, "POIESIS_WORKERS", 8),
-            health_port=_port(env, "POIESIS_HEALTH_PORT", 8080),
-            log_level=_log_level(env, "POIESIS_LOG_LEVEL", "INFO"),
-        )
-
-
-def _lease_times(env: Mapping[str, str]) -> LeaseTimes:
-    times = LeaseTimes(
-        lease=_whole(env, "POIESIS_LEASE_SECONDS", 15),
-        renew=_seconds(env, "POIESIS_RENEW_SECONDS", 10),
-        retry=_seconds(env, "POIESIS_RETRY_SECONDS", 2),
-    )
-    if not times.renew < times.lease:
-        raise ConfigError("POIESIS_RENEW_SECONDS must be less than POIESIS_LEASE_SECONDS")
-    if not times.retry * 2 < times.renew:
-        raise ConfigError("POIESIS_RETRY_SECONDS must be less than half of POIESIS_RENEW_SECONDS")
-    return times
-
-
-def _limits(env: Mapping[str, str]) -> Limits:
-    return Limits(
-        image_pull=_seconds(env, "POIESIS_IMAGE_PULL_SECONDS", 60),
-        config_error=_seconds(env, "POIESIS_CONFIG_ERROR_SECONDS", 30),
-        start=_seconds(env, "POIESIS_START_SECONDS", 300),
-        stalled=_seconds(env, "POIESIS_STALLED_SECONDS", 60),
-        no_pod=_seconds(env, "POIESIS_NO_POD_SECONDS", 60),
-        unschedulable=_seconds_or_never(env, "POIESIS_UNSCHEDULABLE_SECONDS"),
-        node_lost=_seconds(env, "POIESIS_NODE_LOST_SECONDS", 300),
-        leftover=_seconds(env, "POIESIS_LEFTOVER_SECONDS", 30),
-    )
-
-
-def _required(env: Mapping[str, str], name: str) -> str:
-    value = env.get(name)
-    if not value:
-        raise ConfigError(f"{name} is not set")
-    return value
-
-
-def _dsn(env: Mapping[str, str], name: str) -> str:
-    dsn = _required(env, name)
-    if not dsn.startswith(("postgres://", "postgresql://")):
-        raise ConfigError(f"{name} must begin with postgresql://")  # without the value: it is a secret
+def _postgres_url(dsn: SecretStr) -> SecretStr:
+    if not dsn.get_secret_value().startswith(("postgres://", "postgresql://")):
+        raise ValueError("must start with postgresql://")
     return dsn
 
 
-def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
-    return _positive(env, name, default, float, "a positive number of seconds")
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
 
 
-def _seconds_or_never(env: Mapping[str, str], name: str) -> float:
-    """0, also by default, for never."""
-    text = env.get(name)
-    try:
-        if not text or float(text) == 0:
-            return 0.0
-    except ValueError as error:
-        raise ConfigError(f"{name} must be a number of seconds or 0, not {text!r}") from error
-    return _seconds(env, name, 0.0)
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrNever = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
 
 
-def _whole(env: Mapping[str, str], name: str, default: int) -> int:
-    return _positive(env, name, default, int, "a positive whole number")
+class _Settings(BaseSettings):
+    """Fields are set by the variable that is their alias, or by name. An empty variable counts as not set."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True, case_sensitive=True
+    )
 
 
-def _positive(
-    env: Mapping[str, str], name: str, default: _Number, parse: Callable[[str], _Number], what: str
-) -> _Number:
-    text = env.get(name)
-    if not text:
-        return default
-    try:
-        value = parse(text)
-    except ValueError as error:
-        raise ConfigError(f"{name} must be {what}, not {text!r}") from error
-    if not (isfinite(value) and value > 0):
-        raise ConfigError(f"{name} must be {what}, not {text!r}")
-    return value
+class LeaseTimes(_Settings):
+    """Times of leader election, in seconds."""
+
+    lease: Count = Field(
+        15,
+        alias="POIESIS_LEASE_SECONDS",
+        description="how long other replicas wait for a leader that does not renew; a whole number",
+    )
+    renew: Seconds = Field(
+        10.0,
+        alias="POIESIS_RENEW_SECONDS",
+        description="a leader that cannot renew for this long stops its work; less than the lease",
+    )
+    retry: Seconds = Field(
+        2.0,
+        alias="POIESIS_RETRY_SECONDS",
+        description="between two attempts to take or renew the Lease; less than half of renew",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.renew < self.lease:
+            raise ValueError(
+                "POIESIS_RENEW_SECONDS must be less than POIESIS_LEASE_SECONDS "
+                f"({self.lease}), got {self.renew:g}"
+            )
+        if not self.retry * 2 < self.renew:
+            raise ValueError(
+                "POIESIS_RETRY_SECONDS must be less than half of POIESIS_RENEW_SECONDS "
+                f"({self.renew:g}), got {self.retry:g}"
+            )
+        return self
 
 
-def _flag(env: Mapping[str, str], name: str) -> bool:
-    """False by default."""
-    text = env.get(name) or "false"
-    if text not in {"true", "false"}:
-        raise ConfigError(f"{name} must be true or false, not {text!r}")
-    return text == "true"
+class Limits(_Settings):
+    """How long something may last before the controller acts, in seconds."""
+
+    image_pull: Seconds = Field(
+        60.0,
+        alias="POIESIS_IMAGE_PULL_SECONDS",
+        description="how long an image pull may fail before the task ends",
+    )
+    config_error: Seconds = Field(
+        30.0,
+        alias="POIESIS_CONFIG_ERROR_SECONDS",
+        description="the same for a container that cannot be created (CreateContainerError, …)",
+    )
+    start: Seconds = Field(
+        300.0,
+        alias="POIESIS_START_SECONDS",
+        description="the same for a recorder that crashes before the first container could start",
+    )
+    stalled: Seconds = Field(
+        60.0,
+        alias="POIESIS_STALLED_SECONDS",
+        description="how long a Pod with finished work, or with dead containers only, may have no outcome",
+    )
+    no_pod: Seconds = Field(
+        60.0,
+        alias="POIESIS_NO_POD_SECONDS",
+        description="until system_logs mention a Pod without a node; between two checks of a rejected Pod",
+    )
+    unschedulable: SecondsOrNever = Field(
+        0.0,
+        alias="POIESIS_UNSCHEDULABLE_SECONDS",
+        description="how long a Pod may be rejected or find no node before the task ends; 0: indefinitely",
+    )
+    node_lost: Seconds = Field(
+        300.0,
+        alias="POIESIS_NODE_LOST_SECONDS",
+        description="how long a deleted Pod may exceed its grace period before its node counts as lost",
+    )
+    leftover: Seconds = Field(
+        30.0,
+        alias="POIESIS_LEFTOVER_SECONDS",
+        description="how long a Pod may outlive a task that the controller or the api has ended",
+    )
 
 
-def _port(env: Mapping[str, str], name: str, default: int) -> int:
-    port = _whole(env, name, default)
-    if port > _MAX_PORT:
-        raise ConfigError(f"{name} must be a port, not {port}")
-    return port
+class Config(_Settings):
+    """All settings."""
+
+    dsn: PostgresUrl = Field(alias="POIESIS_DSN", description="Postgres as the role poiesis_api; secret")
+    pod_name: str = Field(alias="POD_NAME", description="from the downward API; the identity in the Lease")
+    namespace: str = Field(
+        alias="POD_NAMESPACE", description="from the downward API; the only namespace that is watched"
+    )
+    kubeconfig: str | None = Field(
+        None, alias="KUBECONFIG", description="one kubeconfig file; default: the Pod's own ServiceAccount"
+    )
+    lease_name: str = Field(
+        "poiesis-tctl", alias="POIESIS_LEASE_NAME", description="name of the Lease for leader election"
+    )
+    lease: LeaseTimes = Field(default_factory=LeaseTimes)
+    limits: Limits = Field(default_factory=Limits)
+    reconcile_seconds: Seconds = Field(
+        300.0,
+        alias="POIESIS_RECONCILE_SECONDS",
+        description="between two comparisons of all unfinished tasks with the cluster",
+    )
+    kueue: bool = Field(
+        False,
+        alias="POIESIS_KUEUE",
+        description="true: Jobs go to a queue of Kueue, so its Workloads are watched as well",
+    )
+    workers: Count = Field(
+        8,
+        alias="POIESIS_WORKERS",
+        description="tasks that are processed concurrently; also the size of the Postgres pool",
+    )
+    health_port: int = Field(
+        8080, ge=1, le=65535, alias="POIESIS_HEALTH_PORT", description="serves /healthz, /readyz and /metrics"
+    )
+    log_level: LogLevel = Field(
+        "INFO", alias="POIESIS_LOG_LEVEL", description="DEBUG, INFO, WARNING or ERROR"
+    )
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Read the environment. Raise ConfigError naming each invalid variable, its value and the limit."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise ConfigError("; ".join(map(_message, error.errors()))) from None
 
 
-def _log_level(env: Mapping[str, str], name: str, default: str) -> str:
-    level = (env.get(name) or default).upper()
-    if level not in _LOG_LEVELS:
-        raise ConfigError(f"{name} must be one of {', '.join(_LOG_LEVELS)}, not {level!r}")
-    return level
+def variables() -> str:
+    """Return a table of all variables for --help."""
+    rows = list(_rows(Config))
+    width = max(len(name) for name, _, _ in rows)
+    return "\n".join(f"{name:{width}}  {default:12}  {text}" for name, default, text in rows)
+
+
+def _rows(settings: type[BaseSettings]) -> Iterator[tuple[str, str, str]]:
+    for field in settings.model_fields.values():
+        if field.alias is None:  # a group
+            yield from _rows(field.default_factory)  # type: ignore[arg-type]
+            continue
+        default = "required" if field.is_required() else _shown(field.default)
+        yield field.alias, default, field.description or ""
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _message(error: ErrorDetails) -> str:
+    """Describe one error: the variable, what it must be, and its value unless it is secret."""
+    if not error["loc"]:  # of two variables together
+        return error["msg"].removeprefix("Value error, ")
+    name = str(error["loc"][-1])
+    if error["type"] == "missing":
+        return f"{name} is not set"
+    rule = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").split(", unable")[0]
+    rule = rule if rule.startswith("must ") else f"must be {rule}"
+    return f"{name} {rule}" if name == "POIESIS_DSN" else f"{name} {rule}, got {error['input']!r}"

@@ -1,12 +1,15 @@
-"""The leader's work: two informers feed a queue of task ids, workers decide about each and act."""
+"""The leader's work: informers feed a queue of task ids, workers decide about each and act."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
+from poiesis_kube.client import Object
+from poiesis_kube.errors import KubernetesError
 from poiesis_models.together import together
 from poiesis_tctl import decide, roles
+from poiesis_tctl.cache import newest
 from poiesis_tctl.config import Config
 from poiesis_tctl.decide import (
     Action,
@@ -23,23 +26,24 @@ from poiesis_tctl.decide import (
     View,
 )
 from poiesis_tctl.eventlog import EventLog
-from poiesis_tctl.informer import OF_TASKS, Informer, WatchApi, WatchTimes, WorkQueue, newest
-from poiesis_tctl.kube import Kube, KubeError, KueueWorkloads, Object
+from poiesis_tctl.informer import OF_TASKS, Informer, WatchApi, WatchTimes
+from poiesis_tctl.kube import Kube, KueueWorkloads
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.reconciliation import Reconciliation
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
 from poiesis_tctl.transfers import Figures, Transfers
 from poiesis_tctl.workloads import slim_workload
+from poiesis_tctl.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
-_RECONCILE_AGAIN_SECONDS = 10.0
-_LOOK_SECONDS = 15.0
-_MENDING = (Finish, RequeueAttempt, EndPod, DeleteJob)
+_RECONCILE_RETRY_SECONDS = 10.0
+_METRICS_SECONDS = 15.0
+_REPAIRS = (Finish, RequeueAttempt, EndPod, DeleteJob)
 
 
 class Controller:
-    """Lives as long as one leadership; nothing of it outlives that but what it wrote."""
+    """The work of one leadership. Only what it writes outlives it."""
 
     def __init__(
         self,
@@ -48,7 +52,7 @@ class Controller:
         config: Config,
         *,
         watch_times: WatchTimes | None = None,
-        look_seconds: float = _LOOK_SECONDS,
+        metrics_seconds: float = _METRICS_SECONDS,
     ) -> None:
         self._kube = kube
         self._tasks = tasks
@@ -56,18 +60,18 @@ class Controller:
         self._queue: WorkQueue[str] = WorkQueue()
         times = watch_times or WatchTimes(relist=config.reconcile_seconds)
         self._rounds = Reconciliation()
-        self._pods = self._informer(kube, kube.pods_path, decide.slim_pod, times)
-        self._jobs = self._informer(kube, kube.jobs_path, decide.slim_job, times)
+        self._pods = self._informer(kube, kube.path("Pod"), decide.slim_pod, times)
+        self._jobs = self._informer(kube, kube.path("Job"), decide.slim_job, times)
         self._workloads: Informer | None = None
         if config.kueue:
-            # Without a selector: they do not carry their Job's labels.
+            # Without a selector: Workloads do not carry their Job's labels.
             api = KueueWorkloads(kube)
             self._workloads = self._informer(api, "workloads", slim_workload, times, selector={})
         self._events = EventLog(kube, tasks, watch_times=times)
-        self._since: dict[str, Mapping[str, float]] = {}  # symptoms of a task, and when they were first seen
+        self._since: dict[str, Mapping[str, float]] = {}  # triggers of a task, and when each was first seen
         self._roles: dict[str, str] = {}  # task -> uid of the Pod whose Role exists
-        self._look_seconds = look_seconds
-        self.figures: Figures | None = None  # of the last look; none yet: None
+        self._metrics_seconds = metrics_seconds
+        self.figures: Figures | None = None  # of the last read; None before the first
 
     def _informer(
         self,
@@ -89,7 +93,7 @@ class Controller:
         )
 
     def _changed(self, key: str) -> None:
-        self._rounds.told(key)
+        self._rounds.observed(key)
         self._queue.add(key)
 
     def _found(self, key: str) -> None:
@@ -99,12 +103,19 @@ class Controller:
 
     @property
     def synced(self) -> bool:
+        """Whether the caches of Pods and Jobs are complete."""
         return self._pods.synced.is_set() and self._jobs.synced.is_set()
 
     async def run(self) -> None:
-        """Until cancelled. A worker survives what goes wrong with a task; nothing else should fail."""
-        loops = [self._pods.run(), self._jobs.run(), self._events.run(), self._reconcile(), self._observe()]
-        if self._workloads is not None:  # nothing waits for it: Kueue may be away
+        """Work until cancelled. A failure about one task is retried; any other ends the work."""
+        loops = [
+            self._pods.run(),
+            self._jobs.run(),
+            self._events.run(),
+            self._reconcile(),
+            self._collect_metrics(),
+        ]
+        if self._workloads is not None:  # nothing waits for it: Kueue may be unavailable
             loops.append(self._workloads.run())
         try:
             await together([*loops, *(self._work() for _ in range(self._config.workers))])
@@ -116,32 +127,34 @@ class Controller:
         await self._jobs.synced.wait()
 
     async def _reconcile(self) -> None:
-        """Look at everything now and then: what was missed, and what never had an event. As often, the
-        informers list anew, so that this is a comparison with the cluster."""
+        """Check all tasks periodically, for what was missed and what never had an event.
+
+        The informers list again with the same period, so this is a comparison with the cluster.
+        """
         await self._when_synced()
         while True:
             try:
                 unfinished = await self._tasks.unfinished()
             except DatabaseUnavailable as error:
-                logger.warning("cannot reconcile yet", extra={"error": str(error)})
-                await asyncio.sleep(min(_RECONCILE_AGAIN_SECONDS, self._config.reconcile_seconds))
+                logger.warning("postgres unavailable, reconciliation delayed", extra={"error": str(error)})
+                await asyncio.sleep(min(_RECONCILE_RETRY_SECONDS, self._config.reconcile_seconds))
                 continue
             keys = {*self._pods.cache.tasks(), *self._jobs.cache.tasks(), *map(str, unfinished)}
             for key in keys:
                 self._found(key)
-            mended = await self._rounds.round(keys)
-            logger.info("reconciled", extra={"tasks": len(keys), "mended": mended})
+            repaired = await self._rounds.round(keys)
+            logger.info("reconciled tasks", extra={"tasks": len(keys), "repaired": repaired})
             await asyncio.sleep(self._config.reconcile_seconds)
 
-    async def _observe(self) -> None:
-        """Look at Postgres now and then, for the metrics. What filers move is counted from the first look."""
+    async def _collect_metrics(self) -> None:
+        """Read Postgres periodically for the metrics. Transfers are counted from the first read."""
         transfers = Transfers()
         while True:
             try:
                 self.figures = transfers.count(await self._tasks.look())
             except DatabaseUnavailable as error:
-                logger.warning("no new figures for metrics", extra={"error": str(error)})
-            await asyncio.sleep(self._look_seconds)
+                logger.warning("postgres unavailable, metrics not updated", extra={"error": str(error)})
+            await asyncio.sleep(self._metrics_seconds)
 
     async def _work(self) -> None:
         await self._when_synced()
@@ -150,32 +163,37 @@ class Controller:
             only_found = self._rounds.take(key)
             try:
                 done = await self._process(key)
-            except (KubeError, DatabaseUnavailable) as error:
+            except (KubernetesError, DatabaseUnavailable) as error:
                 seconds = self._failed(key, only_found=only_found)
-                logger.warning("again later", extra={"task": key, "error": str(error), "seconds": seconds})
-            except Exception:  # one task that cannot be understood must not stop the others
+                logger.warning(
+                    "cannot process task, retrying", extra={"task": key, "error": str(error), "in": seconds}
+                )
+            except Exception:  # a defect that one task triggers must not stop the others
                 seconds = self._failed(key, only_found=only_found)
-                logger.exception("cannot decide", extra={"task": key, "seconds": seconds})
+                logger.exception("unexpected error about task, retrying", extra={"task": key, "in": seconds})
             else:
-                mends = [type(action).__name__ for action in done if isinstance(action, _MENDING)]
-                mended = only_found and bool(mends)
-                if mended:
-                    logger.warning("mended what no event had told", extra={"task": key, "actions": mends})
-                self._rounds.looked(key, mended=mended)
+                repairs = [type(action).__name__ for action in done if isinstance(action, _REPAIRS)]
+                repaired = only_found and bool(repairs)
+                if repaired:
+                    logger.warning(
+                        "reconciliation repaired a task the watch missed",
+                        extra={"task": key, "actions": repairs},
+                    )
+                self._rounds.processed(key, repaired=repaired)
                 self._queue.done(key)
 
     def _failed(self, key: str, *, only_found: bool) -> float:
-        """The seconds until it is tried again."""
+        """Queue the task again. Return the seconds until then."""
         if only_found:
             self._rounds.found(key)
-        self._rounds.looked(key)
+        self._rounds.processed(key)
         return self._queue.failed(key)
 
     async def _process(self, key: str) -> Sequence[Action]:
-        """What was done about the task."""
+        """Decide about the task and act. Return the actions that were carried out."""
         task_id = _task_id(key)
         if task_id is None:
-            logger.debug("not a task's label", extra={"task": key})
+            logger.debug("ignored label that is not a task id", extra={"label": key})
             return ()
         role_error = await self._ensure_role(key)
         view, decision = await self._decide(key, task_id)
@@ -184,33 +202,36 @@ class Controller:
             if not await self._act(key, task_id, action):
                 break
             done.append(action)
-        self._settle(key, view)
+        self._forget(key, view)
         if role_error is not None:
             raise role_error
         return done
 
-    async def _ensure_role(self, key: str) -> KubeError | None:
-        """Before anything else, for the recorder waits for it; but its failure must not hold up an ending."""
+    async def _ensure_role(self, key: str) -> KubernetesError | None:
+        """Create the recorder's Role, first of all because the recorder waits for it.
+
+        Return a failure instead of raising it: it must not delay the outcome.
+        """
         pod = self._pods.cache.current(key)
         wanted = None if pod is None else decide.decide_role(pod)
         if wanted is None or self._roles.get(key) == wanted.pod_uid:
             return None
         try:
             await self._make_role(wanted)
-        except KubeError as error:
+        except KubernetesError as error:
             return error
         self._roles[key] = wanted.pod_uid
         return None
 
     async def _make_role(self, wanted: EnsureRole) -> None:
-        await self._kube.create_role(roles.role(wanted))
-        await self._kube.create_role_binding(roles.role_binding(wanted))
+        await self._kube.create_if_missing(roles.role(wanted))
+        await self._kube.create_if_missing(roles.role_binding(wanted))
 
     async def _decide(self, key: str, task_id: UUID) -> tuple[View, Decision]:
         view = await self._view(key, task_id)
         decision = self._decision(key, view)
         ends = any(isinstance(action, Finish | RequeueAttempt) for action in decision.actions)
-        if ends and view.rests_on_absence:
+        if ends and view.depends_on_absence:
             view = await self._view_again(view, key, task_id)
             decision = self._decision(key, view)
         if decision.since:
@@ -234,7 +255,7 @@ class Controller:
         return None if self._workloads is None else self._workloads.cache.current(key)
 
     async def _view_again(self, cached: View, key: str, task_id: UUID) -> View:
-        """The row first: a task that is submitted in it had its Job before."""
+        """Return the view from the API server. The row is read first: a submitted task had its Job before."""
         task = await self._tasks.load(task_id)
         job = newest(map(decide.slim_job, await self._kube.jobs_of(key)))
         pod = newest(map(decide.slim_pod, await self._kube.pods_of(key)))
@@ -248,21 +269,21 @@ class Controller:
         )
 
     async def _act(self, key: str, task_id: UUID, action: Action) -> bool:
-        """False if the view was outdated: decide again."""
+        """Carry out one action. Return False if the view was outdated and has to be decided again."""
         match action:
             case Finish():
                 stored = await self._finish(task_id, action)
-                self._queue.add(key)  # what it leaves behind, or who knew more
+                self._queue.add(key)  # for what the task leaves behind, or because another writer was first
                 return stored
             case RequeueAttempt():
                 await self._tasks.requeue(task_id, action)
                 self._pods.cache.forget_gone(key)
-                logger.info("attempt over", extra={"task": key, "why": action.message})
+                logger.info("closed attempt", extra={"task": key, "reason": action.message})
             case EndPod():
-                logger.info("ending Pod", extra={"task": key, "pod": action.name, "why": action.why})
+                logger.info("ending Pod", extra={"task": key, "pod": action.name, "reason": action.why})
                 await self._kube.end_pod(action.name, action.uid)
             case DeleteJob():
-                logger.info("deleting Job", extra={"task": key, "job": action.name, "why": action.why})
+                logger.info("deleting Job", extra={"task": key, "job": action.name, "reason": action.why})
                 await self._kube.delete_job(action.name, action.uid)
             case ExplainNoPod():
                 return await self._explain(key, task_id, action)
@@ -277,11 +298,11 @@ class Controller:
         return True
 
     async def _finish(self, task_id: UUID, finish: Finish) -> bool:
-        # One transaction: if leadership ends now, it is stored or the next leader decides again.
+        # One transaction: if leadership ends now, the outcome is stored or the next leader decides again.
         stored = await self._tasks.finish(task_id, finish)
         ending = finish.ending
         logger.info(
-            "task ended" if stored else "somebody else knows more",
+            "recorded outcome" if stored else "task was already ended by another writer",
             extra={"task": str(task_id), "state": ending.state.value, "reason": ending.reason},
         )
         return stored
@@ -295,7 +316,7 @@ class Controller:
         if any(isinstance(action, Finish) for action in actions):
             view = await self._view_again(View(task=None), key, task_id)
             if asked not in self._decision(key, view).actions:
-                return True  # there is a Pod now, or a cancel; the caches will tell
+                return True  # there is a Pod now, or a cancel, which the caches will show
         return await self._act_all(key, task_id, actions)
 
     async def _explain_no_start(self, key: str, task_id: UUID, asked: ExplainNoStart) -> bool:
@@ -310,8 +331,8 @@ class Controller:
                 return False
         return True
 
-    def _settle(self, key: str, view: View) -> None:
-        """Forget what no later decision needs."""
+    def _forget(self, key: str, view: View) -> None:
+        """Free what no later decision needs."""
         if view.task is None or view.task.ended:
             self._pods.cache.forget_gone(key)
             self._jobs.cache.forget_gone(key)
@@ -322,7 +343,7 @@ class Controller:
 
 
 def _task_id(key: str) -> UUID | None:
-    """None for what is no task id as labels have it: anybody may put a label on a Pod."""
+    """Return the task id, None for another value of the label, which any user of the cluster may set."""
     try:
         task_id = UUID(key)
     except ValueError:
@@ -331,7 +352,7 @@ def _task_id(key: str) -> UUID | None:
 
 
 def _vanished(cached: Object | None, live: Object | None) -> Object | None:
-    """The object that the cache still knows and the API server does not."""
+    """Return the object that the cache has and the API server has not."""
     if cached is None or (live is not None and live["metadata"]["uid"] == cached["metadata"]["uid"]):
         return None
     return cached

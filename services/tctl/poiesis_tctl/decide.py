@@ -1,8 +1,8 @@
-"""What to do about a task, from all that is known of it. Pure: no connection, no clock.
+"""Decide what to do about a task, from its row and its objects. Pure: no connection, no clock.
 
-`decide` looks for symptoms. Each may last for a while before its cure is due; how long each has lasted is
-carried from one decision to the next in `since`, on a clock that never jumps. A cure that is due at once has
-a limit of 0. How a task ended is `poiesis_models.states.terminal_state`'s word alone.
+`decide` evaluates triggers. The actions of a trigger are due when it has held for `after` seconds, which
+may be 0. How long each trigger has held is passed from one decision to the next in `since`, on a monotonic
+clock. The outcome of a task is decided by `poiesis_models.states.terminal_state` alone.
 """
 
 import re
@@ -41,7 +41,7 @@ from poiesis_tctl.podfacts import (
 
 Object = Mapping[str, Any]
 
-_AT_ONCE = frozenset({"InvalidImageName"})
+_PERMANENT = frozenset({"InvalidImageName"})
 _IMAGE = frozenset(
     {
         "ErrImagePull",
@@ -62,19 +62,21 @@ _CONFIGURATION = frozenset(
     }
 )
 _RECORDER_ENDED_SECONDS = 900.0  # `pause` waits 600 s for an ack; then the Pod has its grace period
-_EXECUTOR_LEFT_SECONDS = 30.0  # a helper exits at once after the recorder's ack
+_EXECUTOR_LEFT_SECONDS = 30.0  # a helper exits immediately after the recorder's ack
 _GRACE_SECONDS = 30.0  # Kubernetes' default
-_REFUSED_SECONDS = 5.0  # the Job controller makes a Pod within a second, or says why not
-_KUEUE_SAYS_SECONDS = 10.0  # between spec.active and the condition that says why
+_REFUSED_SECONDS = 5.0  # the Job controller creates a Pod within a second, or records an event
+_KUEUE_REASON_SECONDS = 10.0  # between spec.active and the condition with the reason
 # Reasons of events (pkg/kubelet/events; the attach-detach controller).
-_NOT_SET_UP = frozenset({"FailedAttachVolume", "FailedMount", "FailedMapVolume", "FailedCreatePodSandBox"})
+_SETUP_FAILURES = frozenset(
+    {"FailedAttachVolume", "FailedMount", "FailedMapVolume", "FailedCreatePodSandBox"}
+)
 _QUANTITY = re.compile(r"\b\d[\w.]*")
 _POD_NAME = re.compile(rf"({OBJECT_NAME}){POD_SUFFIX}\b")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRow:
-    """A task as Postgres knows it. `claimed`: an api replica is making its objects right now."""
+    """A task's row in Postgres. `claimed`: an api replica is creating its objects now."""
 
     id: UUID
     state: TesState
@@ -87,9 +89,9 @@ class TaskRow:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A task and its objects. `gone_pod`, `gone_job`: those that vanished last, as they were last known.
+    """A task and its objects. `gone_pod`, `gone_job`: the last known state of those that vanished last.
 
-    `workload`: what Kueue makes of the Job, as `workloads.slim_workload` has it.
+    `workload`: Kueue's Workload of the Job, reduced by `workloads.slim_workload`.
     """
 
     task: TaskRow | None
@@ -100,9 +102,11 @@ class View:
     workload: Object | None = None
 
     @property
-    def rests_on_absence(self) -> bool:
-        """What is decided from this must be read again from the API server: a cache may be behind, and of two
-        caches one may be further behind than the other."""
+    def depends_on_absence(self) -> bool:
+        """Whether a decision has to be repeated with objects read from the API server.
+
+        The caches may lag, each by a different time.
+        """
         return self.pod is None or is_deleted(self.pod)
 
 
@@ -117,7 +121,7 @@ class EnsureRole:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """The task_log row that a Pod has."""
+    """The task_log row of a Pod."""
 
     pod_uid: str
     pod_name: str
@@ -127,9 +131,9 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Finish:
-    """Store the ending, and beside it what the recorder has not said about the executors.
+    """Record the outcome, and what the recorder did not report about the executors.
 
-    `note` is a system log of the attempt: why it is not the recorder who tells the end.
+    `note`: a line of the attempt's system_logs, why the controller records the outcome.
     """
 
     ending: Ending
@@ -141,7 +145,7 @@ class Finish:
 
 @dataclass(frozen=True, kw_only=True)
 class EndPod:
-    """Let the kubelet end it: the object and its status stay."""
+    """Let the kubelet end the Pod. The object and its status stay."""
 
     name: str
     uid: str
@@ -150,7 +154,7 @@ class EndPod:
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteJob:
-    """In the background, so that the Pod follows."""
+    """Delete the Job and, in the background, its Pod."""
 
     name: str
     uid: str
@@ -159,9 +163,9 @@ class DeleteJob:
 
 @dataclass(frozen=True, kw_only=True)
 class RequeueAttempt:
-    """The attempt is over but the task is not: its Job was suspended, or has a new Pod.
+    """Close an attempt and wait for the next: the Job was suspended, or has a new Pod.
 
-    `pod_uid` None: whichever attempt is open.
+    `pod_uid` None: any open attempt.
     """
 
     pod_uid: str | None
@@ -170,9 +174,9 @@ class RequeueAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainNoPod:
-    """Look up in the Job's events why it has no Pod; `decide_refused` tells what to do then.
+    """Read from the Job's events why it has no Pod, then do what `decide_refused` returns.
 
-    `give_up`: it has lasted too long, whatever the reason.
+    `give_up`: end the task for any reason, because it has lasted too long.
     """
 
     task: TaskRow
@@ -183,7 +187,7 @@ class ExplainNoPod:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainNoStart:
-    """Look up in the Pod's events why nothing of it could start; `decide_no_start` tells what to do then."""
+    """Read from the Pod's events why no container could start, then do what `decide_no_start` returns."""
 
     task: TaskRow
     pod: Object
@@ -191,7 +195,7 @@ class ExplainNoStart:
 
 @dataclass(frozen=True, kw_only=True)
 class SystemLog:
-    """Say it once, of a task that has no Pod yet."""
+    """Add a line to the system_logs of a task without a Pod; once for each key."""
 
     key: str
     message: str
@@ -199,7 +203,7 @@ class SystemLog:
 
 @dataclass(frozen=True, kw_only=True)
 class Recheck:
-    """Decide again after so many seconds, whatever happens."""
+    """Decide again after this time, even without an event."""
 
     seconds: float
 
@@ -219,67 +223,73 @@ Action = (
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """`since`: the symptoms that were seen, and from when on; give it to the next decision."""
+    """The actions that are due. `since`: when each trigger was first seen, for the next decision."""
 
     actions: tuple[Action, ...] = ()
     since: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Symptom:
+class _Trigger:
+    """Actions that are due when this has been seen for `after` seconds.
+
+    `repeat`: repeat them, each time after as long as the trigger has held, at most this many seconds.
+    """
+
     key: str
-    cure: tuple[Action, ...]
-    limit: float = 0.0
-    again: float | None = (
-        None  # the cure is repeated: after as long as it has lasted, at most so many seconds
-    )
+    actions: tuple[Action, ...]
+    after: float = 0.0
+    repeat: float | None = None
 
 
 def decide(view: View, since: Mapping[str, float], now: float, limits: Limits) -> Decision:
-    """The cure of the first symptom that has lasted too long, else when to look again."""
-    symptoms = list(_symptoms(view, limits))
-    seen = {symptom.key: since.get(symptom.key, now) for symptom in symptoms}
-    left = {symptom.key: seen[symptom.key] + symptom.limit - now for symptom in symptoms}
-    due = next((symptom for symptom in symptoms if left[symptom.key] <= 0), None)
+    """Return the actions of the first trigger that is due, and when to decide again."""
+    triggers = list(_triggers(view, limits))
+    seen = {trigger.key: since.get(trigger.key, now) for trigger in triggers}
+    left = {trigger.key: seen[trigger.key] + trigger.after - now for trigger in triggers}
+    due = next((trigger for trigger in triggers if left[trigger.key] <= 0), None)
     if due is not None:
-        waits = [left[symptom.key] for symptom in takewhile(lambda one: one is not due, symptoms)]
-        if due.again is not None:
-            waits.append(min(max(now - seen[due.key], due.limit), due.again))
-        again = (Recheck(seconds=min(waits)),) if waits else ()
-        return Decision(actions=(*due.cure, *again), since=seen)
+        waits = [left[trigger.key] for trigger in takewhile(lambda one: one is not due, triggers)]
+        if due.repeat is not None:
+            waits.append(min(max(now - seen[due.key], due.after), due.repeat))
+        recheck = (Recheck(seconds=min(waits)),) if waits else ()
+        return Decision(actions=(*due.actions, *recheck), since=seen)
     return Decision(actions=(Recheck(seconds=min(left.values())),) if left else (), since=seen)
 
 
 def decide_refused(asked: ExplainNoPod, message: str) -> tuple[Action, ...]:
-    """About a Job whose Pod the API server refuses with these words: what can never pass ends the task."""
+    """Return what to do about a Job whose Pod the API server rejects with this message.
+
+    A permanent rejection ends the task.
+    """
     message = explained(_POD_NAME.sub(r"\1", message))
     if is_final(message) or asked.give_up:
         finish = _finish(asked.task, None, Trouble(reason="FailedCreate", message=message))
-        return finish, DeleteJob(name=asked.job_name, uid=asked.job_uid, why="its Pod is refused")
-    # Once for each message, whatever name the Pod would have had.
+        return finish, DeleteJob(name=asked.job_name, uid=asked.job_uid, why="its Pod is rejected")
+    # Once for each message: the Pod would get a new name each time.
     key = podevents.key_of("FailedCreate", message)
     return (SystemLog(key=key, message=f"FailedCreate: {message}"),)
 
 
 def decide_no_start(asked: ExplainNoStart, events: Sequence[Object]) -> tuple[Action, ...]:
-    """About a Pod that has waited too long for its volumes or its network: `events` are its warnings."""
-    told = [event for event in events if event.get("reason") in _NOT_SET_UP]
-    latest = max(told, key=event_time, default={})
-    said = latest.get("message") or "its node does not set it up, and does not say why"
-    message = f"Pod {_name(asked.pod)}: {said}"
+    """Return what to do about a Pod without volumes or network for too long. `events`: its warnings."""
+    failures = [event for event in events if event.get("reason") in _SETUP_FAILURES]
+    latest = max(failures, key=event_time, default={})
+    why = latest.get("message") or "the node did not start the Pod and gave no reason"
+    message = f"Pod {_name(asked.pod)}: {why}"
     return _stop(
         asked.task, asked.pod, Trouble(reason=latest.get("reason") or "PodNotStarted", message=message)
     )
 
 
 def event_time(event: Object) -> str:
-    """When it happened last; later ones sort after earlier ones."""
+    """Return when the event happened last, as text that sorts by time."""
     series = event.get("series") or {}
     return str(event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime") or "")
 
 
 def decide_role(pod: Object) -> EnsureRole | None:
-    """The first thing to do about a Pod, before anybody asks Postgres what its task is."""
+    """Return the Role that a Pod needs, None if it cannot run. Needs no row from Postgres."""
     task_id = (pod["metadata"].get("labels") or {}).get(TASK_LABEL)
     if not is_alive(pod) or task_id is None:
         return None
@@ -287,7 +297,7 @@ def decide_role(pod: Object) -> EnsureRole | None:
 
 
 def slim_pod(pod: Object) -> Object:
-    """What of a Pod is worth keeping in memory: what is decided upon."""
+    """Reduce a Pod to the fields that decisions need."""
     spec = pod.get("spec") or {}
     kept = ("nodeName", "activeDeadlineSeconds", "terminationGracePeriodSeconds")
     containers = {
@@ -302,7 +312,7 @@ def slim_pod(pod: Object) -> Object:
 
 
 def slim_job(job: Object) -> Object:
-    """What of a Job is worth keeping in memory."""
+    """Reduce a Job to the fields that decisions need."""
     return {
         "metadata": _slim_metadata(job["metadata"]),
         "spec": {"suspend": (job.get("spec") or {}).get("suspend")},
@@ -314,13 +324,13 @@ def _slim_metadata(metadata: Object) -> Object:
     return {key: value for key, value in metadata.items() if key not in {"managedFields", "ownerReferences"}}
 
 
-def _symptoms(view: View, limits: Limits) -> Iterator[_Symptom]:
-    """In the order in which they count."""
+def _triggers(view: View, limits: Limits) -> Iterator[_Trigger]:
+    """Yield the triggers that hold, the most important first."""
     task, pod = view.task, view.pod
     if task is None:
         return
     if task.ended:
-        yield from _after_the_end(task, view, limits)
+        yield from _leftovers(task, view, limits)
     elif pod is None:
         yield from _without_pod(task, view, limits)
     else:
@@ -329,11 +339,11 @@ def _symptoms(view: View, limits: Limits) -> Iterator[_Symptom]:
         yield from _with_pod(task, pod, view.job, limits)
 
 
-def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) -> Iterator[_Symptom]:
+def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) -> Iterator[_Trigger]:
     if is_deleted(pod) and _is_suspended(job) and not task.cancel_requested:
-        return  # on its way out; another attempt follows
+        return  # terminating; another attempt follows
     if phase(pod) in ENDED_PHASES:
-        yield _at_once("ended", _finish(task, pod, _pod_trouble(pod, job)))
+        yield _immediate("ended", _finish(task, pod, _pod_trouble(pod, job)))
     elif is_deleted(pod):
         yield from _lingering(task, pod, limits)
     elif task.cancel_requested:
@@ -341,50 +351,51 @@ def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) ->
     else:
         yield from _waiting(task, pod, limits)
         yield from _recorder_down(task, pod, limits)
-        yield from _untold(task, pod, limits)
+        yield from _recorder_lost(task, pod, limits)
         yield from _stalled(task, pod, limits)
         yield from _unschedulable(task, pod, job, limits)
         yield from _not_set_up(task, pod, limits)
 
 
-def _without_pod(task: TaskRow, view: View, limits: Limits) -> Iterator[_Symptom]:
+def _without_pod(task: TaskRow, view: View, limits: Limits) -> Iterator[_Trigger]:
     job = view.job
     if job is None or is_deleted(job):
         yield from _without_job(task, view, limits)
     elif task.cancel_requested:
-        yield _at_once("canceled", _delete(job, "canceled"))
+        yield _immediate("canceled", _delete(job, "canceled"))
     elif _is_suspended(job):
         yield from _suspended(task, job, view)
     elif (failed := _condition(job, "Failed")) is not None:
-        yield _at_once("job failed", _finish(task, view.gone_pod, _job_trouble(failed, view.gone_pod)))
-    elif _condition(job, "Complete") is not None:  # only `pause` with the ack of a COMPLETE task ends so
-        yield _at_once("job complete", _ended(Facts(running=False, done=True), task, view.gone_pod))
+        yield _immediate("job failed", _finish(task, view.gone_pod, _job_trouble(failed, view.gone_pod)))
+    elif _condition(job, "Complete") is not None:  # `pause` exits 0 only with the ack of a COMPLETE task
+        yield _immediate("job complete", _ended(Facts(running=False, done=True), task, view.gone_pod))
     elif view.gone_pod is not None:
-        # The Job controller says soon what follows: a failed Job, or (it had been suspended) a new Pod.
-        cure = (_finish(task, view.gone_pod, _pod_deleted(view.gone_pod)),)
-        yield _Symptom(key="no verdict", limit=limits.no_pod, cure=cure)
+        # The Job controller soon fails the Job or, if it had been suspended, creates a new Pod.
+        actions = (_finish(task, view.gone_pod, _pod_deleted(view.gone_pod)),)
+        yield _Trigger(key="pod gone", after=limits.no_pod, actions=actions)
     else:
         yield from _refused(task, job, limits)
 
 
-def _suspended(task: TaskRow, job: Object, view: View) -> Iterator[_Symptom]:
-    """It waits for its turn, which is Kueue's to give, or has lost it."""
+def _suspended(task: TaskRow, job: Object, view: View) -> Iterator[_Trigger]:
+    """Yield the triggers of a Job that waits for Kueue, or was evicted by it."""
     workload = view.workload
     if workload is not None and not workloads.is_of(workload, _uid(job)):
         workload = None
     if workload is not None and task.submitted and (why := workloads.deactivation(workload)) is not None:
-        message = why.message or "the Workload of its Job is not active"
+        message = why.message or "the Workload of the Job is not active"
         finish = _finish(task, view.gone_pod, Trouble(reason=why.reason, message=f"Kueue: {message}"))
-        cure = (finish, _delete(job, "its Workload is not active"))
-        yield _Symptom(key="deactivated", limit=0.0 if why.message else _KUEUE_SAYS_SECONDS, cure=cure)
+        actions = (finish, _delete(job, "its Workload is not active"))
+        after = 0.0 if why.message else _KUEUE_REASON_SECONDS
+        yield _Trigger(key="deactivated", after=after, actions=actions)
     if _has_attempt(task, view):
-        said = None if workload is None else workloads.eviction(workload)
-        by = "" if said is None else f" by Kueue ({said})"
+        evicted = None if workload is None else workloads.eviction(workload)
+        by = "" if evicted is None else f" by Kueue ({evicted})"
         yield _requeue(view.gone_pod, f"the Job was suspended{by}; another attempt follows")
-    elif workload is not None and (wait := workloads.waits_for(workload)) is not None:
-        # Once for each reason, whatever the quantities.
-        key = podevents.key_of("Kueue", _QUANTITY.sub("", str(wait)))
-        yield _at_once("queued", SystemLog(key=key, message=f"Kueue: {wait}"))
+    elif workload is not None and (pending := workloads.pending(workload)) is not None:
+        # Once for each reason, with any quantities.
+        key = podevents.key_of("Kueue", _QUANTITY.sub("", str(pending)))
+        yield _immediate("queued", SystemLog(key=key, message=f"Kueue: {pending}"))
 
 
 def _has_attempt(task: TaskRow, view: View) -> bool:
@@ -392,180 +403,186 @@ def _has_attempt(task: TaskRow, view: View) -> bool:
     return view.gone_pod is not None or task.state in {TesState.INITIALIZING, TesState.RUNNING}
 
 
-def _refused(task: TaskRow, job: Object, limits: Limits) -> Iterator[_Symptom]:
-    """Looked at soon, for what can never pass; then ever more seldom."""
+def _refused(task: TaskRow, job: Object, limits: Limits) -> Iterator[_Trigger]:
+    """Yield the triggers of a Job without a Pod: check for permanent rejections soon, then less often."""
     explain = ExplainNoPod(task=task, job_name=_name(job), job_uid=_uid(job))
     if limits.unschedulable:
         give_up = (replace(explain, give_up=True),)
-        yield _Symptom(
-            key="no pod for too long", limit=limits.unschedulable, cure=give_up, again=limits.no_pod
+        yield _Trigger(
+            key="no pod for too long", after=limits.unschedulable, actions=give_up, repeat=limits.no_pod
         )
     soon = min(_REFUSED_SECONDS, limits.no_pod)
-    yield _Symptom(key="no pod", limit=soon, cure=(explain,), again=limits.no_pod)
+    yield _Trigger(key="no pod", after=soon, actions=(explain,), repeat=limits.no_pod)
 
 
-def _without_job(task: TaskRow, view: View, limits: Limits) -> Iterator[_Symptom]:
+def _without_job(task: TaskRow, view: View, limits: Limits) -> Iterator[_Trigger]:
     if task.submitted:
         if view.gone_pod is None and view.gone_job is None and view.job is None:
             otherwise = Trouble(reason="Lost", message="neither the Job nor the Pod of this task exists")
         else:
             otherwise = _job_deleted()
-        yield _at_once("no job", _finish(task, view.gone_pod, otherwise))
+        yield _immediate("no job", _finish(task, view.gone_pod, otherwise))
     elif task.cancel_requested and task.claimed:
-        yield _at_once("being made", Recheck(seconds=limits.leftover))
+        yield _immediate("being created", Recheck(seconds=limits.leftover))
     elif task.cancel_requested:
-        yield _at_once("never made", _finish(task, view.gone_pod, None))
+        yield _immediate("never created", _finish(task, view.gone_pod, None))
 
 
-def _after_the_end(task: TaskRow, view: View, limits: Limits) -> Iterator[_Symptom]:
-    """Free what a task that has ended still holds: by itself it goes only if its Job ends."""
+def _leftovers(task: TaskRow, view: View, limits: Limits) -> Iterator[_Trigger]:
+    """Yield the triggers that free the objects of an ended task: Kubernetes frees them when the Job ends."""
     pod, job = view.pod, view.job
     if pod is None:
         if job is not None and not is_deleted(job) and not _is_finished(job):
             delete = _delete(job, "its task has ended")
-            yield _Symptom(key="leftover job", limit=limits.leftover, cure=(delete,))
+            yield _Trigger(key="leftover job", after=limits.leftover, actions=(delete,))
     elif is_alive(pod):
         if (pod.get("spec") or {}).get("activeDeadlineSeconds") == 1:
-            why, limit = "its Pod would not end", _grace(pod) + limits.leftover
+            why, after = "its Pod did not end", _grace(pod) + limits.leftover
             if job is not None and not is_deleted(job):
-                yield _Symptom(key="would not end", limit=limit, cure=(_delete(job, why),))
+                yield _Trigger(key="pod did not end", after=after, actions=(_delete(job, why),))
             return
         if is_stalled(pod):
-            cure = (_end(pod, job, "its task has ended and it is stalled"),)
-            yield _Symptom(key="stalled", limit=limits.stalled, cure=cure)
+            actions = (_end(pod, job, "its task has ended and it is stalled"),)
+            yield _Trigger(key="stalled", after=limits.stalled, actions=actions)
         by_recorder = task.reported_by == "recorder"
         if by_recorder and running_containers(pod) & set(plan_of(pod).executors):
-            cure = (_end(pod, job, "its task has ended and an executor still runs"),)
-            yield _Symptom(key="executor left", limit=_EXECUTOR_LEFT_SECONDS, cure=cure)
-        limit = max(_RECORDER_ENDED_SECONDS, limits.leftover) if by_recorder else limits.leftover
-        yield _Symptom(key="leftover", limit=limit, cure=(_end(pod, job, "its task has ended"),))
+            actions = (_end(pod, job, "its task has ended and an executor still runs"),)
+            yield _Trigger(key="executor left", after=_EXECUTOR_LEFT_SECONDS, actions=actions)
+        after = max(_RECORDER_ENDED_SECONDS, limits.leftover) if by_recorder else limits.leftover
+        yield _Trigger(key="leftover", after=after, actions=(_end(pod, job, "its task has ended"),))
 
 
-def _lingering(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
-    """Nobody says that it is dead. Of a canceled task that must be known."""
+def _lingering(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]:
+    """Yield the trigger of a deleted Pod that stays. A canceled task waits for its node to confirm it."""
     if not task.cancel_requested:
         grace = pod["metadata"].get("deletionGracePeriodSeconds") or 0
-        message = f"Pod {_name(pod)} was deleted and its node does not say that it has ended"
-        cure = (_finish(task, pod, Trouble(reason="NodeLost", message=message)),)
-        yield _Symptom(key="lingering", limit=grace + limits.node_lost, cure=cure)
+        message = f"Pod {_name(pod)} was deleted and its node did not report its end"
+        actions = (_finish(task, pod, Trouble(reason="NodeLost", message=message)),)
+        yield _Trigger(key="lingering", after=grace + limits.node_lost, actions=actions)
 
 
-def _cancel(pod: Object, job: Object | None) -> Iterator[_Symptom]:
+def _cancel(pod: Object, job: Object | None) -> Iterator[_Trigger]:
     if job is None:
         if (pod.get("spec") or {}).get("activeDeadlineSeconds") != 1:
-            yield _at_once("canceled", _end(pod, job, "canceled, and it has no Job"))
+            yield _immediate("canceled", _end(pod, job, "canceled, and there is no Job"))
     elif not is_deleted(job):
-        yield _at_once("canceled", _delete(job, "canceled"))
+        yield _immediate("canceled", _delete(job, "canceled"))
 
 
-def _waiting(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
-    """The kubelet tries again for ever; restarts of a recorder whose gate was open are its own affair."""
+def _waiting(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]:
+    """Yield the triggers of containers that cannot start, which the kubelet retries indefinitely.
+
+    Restarts of a recorder that has already let a container start are left to the kubelet.
+    """
     for wait in container_waits(pod).values():
-        limit = _limit(wait.reason, limits)
-        if limit is None or (wait.name == TREC_CONTAINER and (_is_crash(wait) or gate_is_open(pod))):
+        after = _limit(wait.reason, limits)
+        if after is None or (wait.name == TREC_CONTAINER and (_is_crash(wait) or gate_is_open(pod))):
             continue
         message = f"{wait.name} ({_image(pod, wait)}) cannot start: {wait.message or wait.reason}"
         trouble = Trouble(reason=wait.reason, message=message, container=wait.name)
         kind = "configuration" if wait.reason in _CONFIGURATION else "image"
-        yield _Symptom(key=f"{kind} of {wait.name}", limit=limit, cure=_stop(task, pod, trouble))
+        yield _Trigger(key=f"{kind} of {wait.name}", after=after, actions=_stop(task, pod, trouble))
 
 
 def _is_crash(wait: ContainerWait) -> bool:
-    """It could not be run and is tried again: the kubelet of 1.34 says CrashLoopBackOff after ten seconds,
-    that of 1.37 looks again only at the next try, and says this until then."""
+    """Return whether the container could not be run and is retried.
+
+    The kubelet of 1.34 reports CrashLoopBackOff after ten seconds, that of 1.37 this reason until it retries.
+    """
     return wait.reason == "RunContainerError"
 
 
 def _limit(reason: str, limits: Limits) -> float | None:
-    if reason in _AT_ONCE:
+    if reason in _PERMANENT:
         return 0.0
     if reason in _IMAGE:
         return limits.image_pull
     return limits.config_error if reason in _CONFIGURATION else None
 
 
-def _recorder_down(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
-    """It crashes before it has let anything start."""
+def _recorder_down(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]:
+    """Yield the trigger of a recorder that crashes before it has let a container start."""
     status = next((item for item in container_statuses(pod) if item["name"] == TREC_CONTAINER), None)
     if status is None or restarts_of_recorder(pod) < CRASHES or gate_is_open(pod):
         return
-    reason, said = _last_end(status)
-    message = f"the recorder was restarted {status['restartCount']} times and could not start: {said}"
+    reason, why = _last_end(status)
+    message = f"the recorder was restarted {status['restartCount']} times and could not start: {why}"
     trouble = Trouble(reason=reason, message=message, container=TREC_CONTAINER)
-    yield _Symptom(key="recorder", limit=limits.start, cure=_stop(task, pod, trouble))
+    yield _Trigger(key="recorder", after=limits.start, actions=_stop(task, pod, trouble))
 
 
 def _last_end(status: Object) -> tuple[str, str]:
-    """Reason and words of a restarted container's newest end: CrashLoopBackOff says neither."""
+    """Return reason and message of a restarted container's last end: CrashLoopBackOff contains neither."""
     for key in ("state", "lastState"):
         ended = (status.get(key) or {}).get("terminated")
         if ended:
             return ended["reason"], ended.get("message") or f"exit code {ended['exitCode']}"
-    return "Error", "nobody says why"
+    return "Error", "no reason reported"
 
 
-def _untold(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
-    """All is over and nobody says so. The Pod is left alone: a recorder that does come back adds the logs."""
+def _recorder_lost(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]:
+    """Yield the trigger of finished work that a lost recorder does not report.
+
+    The Pod is not ended: a recorder that is restarted adds the logs.
+    """
     if waits_for_a_lost_recorder(pod) and terminal_state(pod_facts(pod, cancel_requested=False)) is not None:
-        yield _Symptom(key="untold", limit=limits.stalled, cure=(_finish(task, pod, None),))
+        yield _Trigger(key="unreported", after=limits.stalled, actions=(_finish(task, pod, None),))
 
 
-def _stalled(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
+def _stalled(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]:
     if is_stalled(pod):
         message = f"every container of Pod {_name(pod)} is dead and the Pod does not end"
         trouble = Trouble(reason="PodStalled", message=message)
-        yield _Symptom(key="stalled", limit=limits.stalled, cure=_stop(task, pod, trouble))
+        yield _Trigger(key="stalled", after=limits.stalled, actions=_stop(task, pod, trouble))
 
 
-def _unschedulable(task: TaskRow, pod: Object, job: Object | None, limits: Limits) -> Iterator[_Symptom]:
+def _unschedulable(task: TaskRow, pod: Object, job: Object | None, limits: Limits) -> Iterator[_Trigger]:
     condition = _condition(pod, "PodScheduled", status="False")
     if limits.unschedulable and not (pod.get("spec") or {}).get("nodeName") and not _is_gated(condition):
-        # Without a condition while the scheduler waits for a volume to be bound.
-        said = (condition or {}).get(
-            "message"
-        ) or "no node was found for it, and the scheduler does not say why"
-        finish = _finish(task, pod, Trouble(reason="Unschedulable", message=f"Pod {_name(pod)}: {said}"))
-        cure = (finish, _end(pod, job, "no node was found for it"))
-        yield _Symptom(key="unschedulable for too long", limit=limits.unschedulable, cure=cure)
+        # There is no condition while the scheduler waits for a volume to be bound.
+        why = (condition or {}).get("message") or "no node was found, and the scheduler gave no reason"
+        finish = _finish(task, pod, Trouble(reason="Unschedulable", message=f"Pod {_name(pod)}: {why}"))
+        actions = (finish, _end(pod, job, "no node was found for it"))
+        yield _Trigger(key="unschedulable for too long", after=limits.unschedulable, actions=actions)
     if condition is not None and condition.get("reason") == "Unschedulable":
-        # Its event says the same, sooner, and is told once with this: but events may be lost.
+        # The Pod's event has the same message sooner, and the same key. But events may be lost.
         reason, message = podevents.FAILED_SCHEDULING, condition.get("message") or ""
-        told = podevents.line(_uid(pod), reason, message)
-        yield _Symptom(key="unschedulable", limit=limits.no_pod, cure=(told,))
+        line = podevents.line(_uid(pod), reason, message)
+        yield _Trigger(key="unschedulable", after=limits.no_pod, actions=(line,))
 
 
-def _not_set_up(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Symptom]:
-    """Its node cannot mount its volumes or give it a network, and tries again for ever."""
+def _not_set_up(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]:
+    """Yield the trigger of a Pod without volumes or network, which the kubelet retries indefinitely."""
     unready = _condition(pod, "PodReadyToStartContainers", status="False")
     if limits.unschedulable and unready is not None and not has_started(pod):
-        cure = (ExplainNoStart(task=task, pod=pod),)
-        yield _Symptom(key="not set up for too long", limit=limits.unschedulable, cure=cure)
+        actions = (ExplainNoStart(task=task, pod=pod),)
+        yield _Trigger(key="not set up for too long", after=limits.unschedulable, actions=actions)
 
 
 def _is_gated(condition: Object | None) -> bool:
-    """Somebody else (a queue) wants it to wait."""
+    """Return whether a scheduling gate, for example of a queue, holds the Pod back."""
     return condition is not None and condition.get("reason") == "SchedulingGated"
 
 
 def _stop(task: TaskRow, pod: Object, trouble: Trouble) -> tuple[Action, ...]:
-    """The task ends because the Pod never would."""
+    """End the task and then the Pod, which would not end by itself."""
     finish = _finish(task, pod, trouble)
     return finish, EndPod(name=_name(pod), uid=_uid(pod), why=finish.ending.reason or "ended")
 
 
 def _finish(task: TaskRow, pod: Object | None, otherwise: Trouble | None) -> Finish:
-    """By the Pod's status as far as it decides, else by `otherwise`."""
+    """Return the outcome that the Pod's status shows, else `otherwise`."""
     if pod is None:
         facts = Facts(cancel_requested=task.cancel_requested, running=False)
     else:
         facts = pod_facts(pod, cancel_requested=task.cancel_requested)
-    if terminal_state(facts) is None or _says_more(facts, otherwise):
+    if terminal_state(facts) is None or _waits_for_container(facts, otherwise):
         facts = replace(facts, trouble=otherwise)
     return _ended(facts, task, pod)
 
 
-def _says_more(facts: Facts, otherwise: Trouble | None) -> bool:
-    """`otherwise` names a container that the Pod waits for, beside what has happened in it."""
+def _waits_for_container(facts: Facts, otherwise: Trouble | None) -> bool:
+    """Return whether `otherwise` names a container that the Pod waits for, and nothing failed before it."""
     return (
         otherwise is not None and otherwise.container is not None and facts.trouble is None and not facts.done
     )
@@ -574,15 +591,15 @@ def _says_more(facts: Facts, otherwise: Trouble | None) -> bool:
 def _ended(facts: Facts, task: TaskRow, pod: Object | None) -> Finish:
     ending = terminal_state(facts)
     if ending is None:
-        raise ValueError(f"no rule can tell how task {task.id} ended: {facts}")
-    told = Finish(ending=ending, cancel_seen=task.cancel_requested)
+        raise ValueError(f"no rule decides the outcome of task {task.id}: {facts}")
+    finish = Finish(ending=ending, cancel_seen=task.cancel_requested)
     if pod is None:
-        return told
-    return replace(told, attempt=_attempt(pod), executors=executor_rows(pod), note=_note(pod))
+        return finish
+    return replace(finish, attempt=_attempt(pod), executors=executor_rows(pod), note=_note(pod))
 
 
 def _attempt(pod: Object) -> Attempt | None:
-    """None for a Pod that no node was found for."""
+    """Return the attempt of a Pod, None if no node was found for it."""
     node = (pod.get("spec") or {}).get("nodeName")
     if not node:
         return None
@@ -592,14 +609,14 @@ def _attempt(pod: Object) -> Attempt | None:
 
 def _note(pod: Object) -> str:
     return (
-        f"the recorder of Pod {_name(pod)} had not told the end; the controller did, by the Pod's status "
-        f"(phase {phase(pod) or 'unknown'}, {pause_note(pod)})"
+        f"outcome recorded by the controller from the Pod's status (phase {phase(pod) or 'unknown'}, "
+        f"{pause_note(pod)}): the recorder of Pod {_name(pod)} did not report it"
     )
 
 
-def _requeue(gone_pod: Object | None, message: str) -> _Symptom:
+def _requeue(gone_pod: Object | None, message: str) -> _Trigger:
     uid = None if gone_pod is None else _uid(gone_pod)
-    return _at_once("requeued", RequeueAttempt(pod_uid=uid, message=message))
+    return _immediate("requeued", RequeueAttempt(pod_uid=uid, message=message))
 
 
 def _job_trouble(condition: Object, gone_pod: Object | None) -> Trouble:
@@ -610,7 +627,7 @@ def _job_trouble(condition: Object, gone_pod: Object | None) -> Trouble:
 
 
 def _pod_trouble(pod: Object, job: Object | None) -> Trouble:
-    """Of a Pod that has ended and is still there: for a moment also of one that was deleted."""
+    """Return the reason of a Pod that ended and still exists. A deleted Pod exists for a moment, too."""
     if not is_deleted(pod):
         return Trouble(reason="PodFailed", message=f"Pod {_name(pod)} failed; {pause_note(pod)}")
     return _job_deleted() if job is None or is_deleted(job) else _pod_deleted(pod)
@@ -625,7 +642,7 @@ def _pod_deleted(pod: Object) -> Trouble:
 
 
 def _end(pod: Object, job: Object | None, why: str) -> EndPod | DeleteJob:
-    """Only a kubelet can end a Pod: one without a node goes with its Job."""
+    """Return the action that ends a Pod. One without a node has no kubelet, so its Job is deleted."""
     if job is not None and not is_deleted(job) and not (pod.get("spec") or {}).get("nodeName"):
         return _delete(job, why)
     return EndPod(name=_name(pod), uid=_uid(pod), why=why)
@@ -635,8 +652,8 @@ def _delete(job: Object, why: str) -> DeleteJob:
     return DeleteJob(name=_name(job), uid=_uid(job), why=why)
 
 
-def _at_once(key: str, action: Action) -> _Symptom:
-    return _Symptom(key=key, cure=(action,))
+def _immediate(key: str, action: Action) -> _Trigger:
+    return _Trigger(key=key, actions=(action,))
 
 
 def _image(pod: Object, wait: ContainerWait) -> str:

@@ -1,7 +1,7 @@
-"""Tell in system_logs what befell a task's Pods and its claim, from their events.
+"""Record the events of a task's Pods and its PersistentVolumeClaim in system_logs.
 
-This holds nothing up: it has a queue and a worker of its own, changes no state, and without the right to
-watch events, or with lines that Postgres will not have, the controller does everything else as ever.
+Nothing depends on it: it has its own queue and worker and changes no state. Without the right to watch
+events, or while Postgres rejects lines, everything else in the controller works.
 """
 
 import logging
@@ -10,32 +10,33 @@ from uuid import UUID
 
 from poiesis_models.together import together
 from poiesis_tctl import podevents
-from poiesis_tctl.informer import Informer, WatchTimes, WorkQueue
+from poiesis_tctl.informer import Informer, WatchTimes
 from poiesis_tctl.kube import Kube
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
+from poiesis_tctl.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
 
 class EventLog:
-    """Lives as long as one leadership. The next leader lists the same events, and tells none twice."""
+    """The event log of one leadership. The next leader lists the same events; none is recorded twice."""
 
     def __init__(self, kube: Kube, tasks: TasksDb, *, watch_times: WatchTimes | None = None) -> None:
         self._tasks = tasks
         self._queue: WorkQueue[str] = WorkQueue()
         self._events = Informer(
             kube,
-            kube.events_path,
+            kube.path("Event"),
             changed=self._queue.add,
             slim=podevents.slim_event,
             selector=podevents.SELECTOR,
             times=watch_times,
         )
-        self._told: dict[str, frozenset[PodLine]] = {}  # of the events that still exist
+        self._recorded: dict[str, frozenset[PodLine]] = {}  # of the events that still exist
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Record events until cancelled."""
         try:
             await together([self._events.run(), self._work()])
         finally:
@@ -45,28 +46,30 @@ class EventLog:
         while True:
             key = await self._queue.get()
             try:
-                await self._tell(key)
+                await self._record(key)
             except DatabaseUnavailable as error:
                 seconds = self._queue.failed(key)
                 logger.warning(
-                    "cannot tell events yet", extra={"task": key, "error": str(error), "seconds": seconds}
+                    "cannot record events, retrying", extra={"task": key, "error": str(error), "in": seconds}
                 )
-            except Exception:  # events of one task must not cost those of the others
+            except Exception:  # a defect that one task triggers must not stop the others
                 seconds = self._queue.failed(key)
-                logger.exception("cannot tell events", extra={"task": key, "seconds": seconds})
+                logger.exception(
+                    "unexpected error about events, retrying", extra={"task": key, "in": seconds}
+                )
             else:
                 self._queue.done(key)
 
-    async def _tell(self, key: str) -> None:
+    async def _record(self, key: str) -> None:
         cache = self._events.cache
         cache.forget_gone(key)
         lines = frozenset(event["line"] for event in cache.of(key))
-        for pod_uid, news in _by_pod(lines - self._told.get(key, frozenset())).items():
+        for pod_uid, news in _by_pod(lines - self._recorded.get(key, frozenset())).items():
             await self._tasks.tell(UUID(key), pod_uid, news)
         if lines:
-            self._told[key] = lines
+            self._recorded[key] = lines
         else:
-            self._told.pop(key, None)
+            self._recorded.pop(key, None)
 
 
 def _by_pod(lines: frozenset[PodLine]) -> dict[str | None, list[PodLine]]:

@@ -1,6 +1,6 @@
-"""/healthz: the lease loop is alive. /readyz: it gets answers, and a leader's caches are complete.
+"""/healthz: the lease loop is alive. /readyz: the API server responds, and a leader's caches are complete.
 
-/metrics: figures for Prometheus.
+/metrics: metrics for Prometheus.
 """
 
 import socket
@@ -16,10 +16,10 @@ from poiesis_tctl.metrics import CONTENT_TYPE
 async def serve(
     port: int, *, healthy: Callable[[], bool], ready: Callable[[], bool], metrics: Callable[[], bytes]
 ) -> AsyncIterator[None]:
-    """Answer 200 or 503, and scrapes, for as long as the block lasts."""
+    """Serve health (200 or 503) and metrics for as long as the block lasts."""
     app = web.Application()
-    app.router.add_get("/healthz", _answer(healthy))
-    app.router.add_get("/readyz", _answer(ready))
+    app.router.add_get("/healthz", _health(healthy))
+    app.router.add_get("/readyz", _health(ready))
     app.router.add_get("/metrics", _scrape(metrics))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -31,15 +31,15 @@ async def serve(
 
 
 def _listen(port: int) -> socket.socket:
-    """One socket for both families, so one port also where any may be taken."""
+    """Return one socket for IPv4 and IPv6, so that both have the same port even if any free one is used."""
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", port))
 
 
-def _answer(good: Callable[[], bool]) -> Callable[[web.Request], Coroutine[None, None, web.Response]]:
+def _health(good: Callable[[], bool]) -> Callable[[web.Request], Coroutine[None, None, web.Response]]:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if good() else web.Response(text="no\n", status=503)
+        return web.Response(text="ok\n") if good() else web.Response(text="unavailable\n", status=503)
 
     return answer
 

@@ -1,4 +1,4 @@
-"""What a scrape is told, in Prometheus' text format; docs/reference/metrics.md explains each metric. Pure."""
+"""The metrics in Prometheus' text format; docs/reference/metrics.md explains each. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -11,7 +11,10 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
 def exposition(*, leading: bool, figures: Figures | None) -> bytes:
-    """Figures are the leader's alone, so that sums over replicas are right. None: it has not looked yet."""
+    """Return the response to a scrape. Only the leader has figures, so sums over replicas are correct.
+
+    `figures` None: the leader has not read Postgres yet.
+    """
     registry = CollectorRegistry()
     registry.register(_Families(_families(leading, figures)))
     return generate_latest(registry)
@@ -30,41 +33,45 @@ def _families(leading: bool, figures: Figures | None) -> Iterator[Metric]:
         "poiesis_controller_leader", "1 if this replica leads, else 0.", value=int(leading)
     )
     if leading and figures is not None:
-        yield from _told_by_the_leader(figures)
+        yield from _leader_families(figures)
 
 
-def _told_by_the_leader(figures: Figures) -> Iterator[Metric]:
+def _leader_families(figures: Figures) -> Iterator[Metric]:
     filers = figures.filers.items()
     yield GaugeMetricFamily(
-        "poiesis_metrics_looked_at_seconds",
-        "Unix time at which these figures were read from Postgres.",
+        "poiesis_metrics_read_timestamp_seconds",
+        "Unix time at which the leader last read these metrics from Postgres.",
         value=figures.looked_at.timestamp(),
     )
     yield _labelled(
-        GaugeMetricFamily("poiesis_tasks", "Tasks that have not ended.", labels=["state"]),
+        GaugeMetricFamily("poiesis_tasks", "Tasks that have not ended, by state.", labels=["state"]),
         {state.value: count for state, count in figures.tasks.items()},
     )
     yield _labelled(
-        GaugeMetricFamily("poiesis_filers", "Filers that move data now.", labels=["filer"]),
+        GaugeMetricFamily("poiesis_filers", "Filers that are transferring data.", labels=["filer"]),
         {name: one.moving for name, one in filers},
     )
     yield _labelled(
         GaugeMetricFamily(
             "poiesis_filer_bytes_per_second",
-            "What filers that move data now move a second.",
+            "Current transfer rate of these filers.",
             labels=["filer"],
         ),
         {name: one.bytes_per_second for name, one in filers},
     )
     yield _labelled(
         CounterMetricFamily(
-            "poiesis_filer_bytes", "Bytes that filers have moved since this leader began.", labels=["filer"]
+            "poiesis_filer_bytes",
+            "Bytes that filers have transferred since this leader started.",
+            labels=["filer"],
         ),
         {name: one.moved.bytes for name, one in filers},
     )
     yield _labelled(
         CounterMetricFamily(
-            "poiesis_filer_files", "Files that filers have moved since this leader began.", labels=["filer"]
+            "poiesis_filer_files",
+            "Files that filers have transferred since this leader started.",
+            labels=["filer"],
         ),
         {name: one.moved.files for name, one in filers},
     )
@@ -73,7 +80,7 @@ def _told_by_the_leader(figures: Figures) -> Iterator[Metric]:
 def _labelled(
     family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[str, int]
 ) -> GaugeMetricFamily | CounterMetricFamily:
-    """With one sample for each value of the family's label."""
+    """Add one sample for each value of the family's label."""
     for label, value in values.items():
         family.add_metric([label], value)
     return family

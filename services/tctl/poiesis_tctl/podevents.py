@@ -1,9 +1,9 @@
-"""Which events of a TaskPod and its claim are worth a line of system_logs, and what the line says. Pure.
+"""Select events of a TaskPod and its PersistentVolumeClaim for system_logs. Pure.
 
-Events tell what neither the recorder nor the Pod's status does: how a node was found or why not, why there
-is no volume, what was pulled and in what time, and what keeps the recorder itself from starting. They are no
-more than that: a kubelet drops what exceeds 25 of a Pod (client-go, tools/record), and they expire. So they
-decide nothing. What keeps another container from starting the recorder tells, by the Pod's status.
+Events contain what neither the recorder nor the Pod's status has: which node was found or why none, why
+there is no volume, what was pulled and how long that took, and what prevents the recorder from starting. No
+decision depends on them: a kubelet drops events beyond 25 per Pod (client-go, tools/record), and events
+expire. What prevents another container from starting is reported by the recorder, from the Pod's status.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from poiesis_models.runfiles import storable
 
 Object = Mapping[str, Any]
 
-# What nobody wants to know of need not be sent.
+# Events that are never recorded are not requested.
 SELECTOR: Mapping[str, str] = MappingProxyType(
     {
         "fieldSelector": "involvedObject.kind!=Job,involvedObject.kind!=Workload,"
@@ -42,20 +42,23 @@ _NORMAL = frozenset(
     }
 )
 _QUIET = frozenset({"DNSConfigForming"})  # of the node, with every Pod
-_PULLED = "Successfully pulled"  # there is no such event's reason: it is the same for an image that was there
-_BARE = re.compile(r"Error: \w+")  # a waiting reason; another event says why
+_PULLED = "Successfully pulled"  # an image that was already present has the same reason
+_BARE = re.compile(r"Error: \w+")  # a waiting reason; another event has the message
 
 _POD, _CLAIM = "Pod", "PersistentVolumeClaim"
 _NAMES = {_POD: re.compile(OBJECT_NAME + POD_SUFFIX), _CLAIM: re.compile(OBJECT_NAME)}
 _CONTAINER = re.compile(r"spec\.(?:initContainers|containers)\{(.+)\}")
 _VARIABLE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{12,}|[0-9]+(?:\.[0-9]+)?")
 _MESSAGE_CHARACTERS = 2048
-_TELLING_CHARACTERS = 1000  # a scheduler cuts its event's message, and not its condition's, at 1024
+_KEY_CHARACTERS = 1000  # a scheduler cuts the message of its event at 1024, and not that of its condition
 
 
 @dataclass(frozen=True, kw_only=True)
 class PodLine:
-    """A line about a Pod, or a claim (`pod_uid` None); once for each `key` in an attempt. `at` None: now."""
+    """A line of system_logs about a Pod, or a PersistentVolumeClaim (`pod_uid` None). `at` None: now.
+
+    A key occurs once in an attempt.
+    """
 
     pod_uid: str | None
     key: str
@@ -64,7 +67,7 @@ class PodLine:
 
 
 def slim_event(event: Object) -> Object:
-    """The line alone, labelled with its task. What is no task's or says nothing gets no label."""
+    """Reduce an event to its line, with the label of its task. Without a task or a line there is no label."""
     metadata = {key: event["metadata"].get(key) for key in ("name", "uid", "resourceVersion")}
     about = _about(event)
     name = _NAMES.get(about.get("kind") or "")
@@ -76,13 +79,13 @@ def slim_event(event: Object) -> Object:
 
 
 def event_line(event: Object) -> PodLine | None:
-    """None if it is not worth one."""
+    """Return the line of an event, None if it is not recorded."""
     about, reason, message = _about(event), event.get("reason"), event.get("message")
     uid = about.get("uid")
     if not uid or not reason or not message:
         return None
     container = _container(event)
-    if not _is_worth_a_line(event.get("type") or "", reason, message, container):
+    if not _is_recorded(event.get("type") or "", reason, message, container):
         return None
     pod_uid = uid if about.get("kind") == _POD else None
     return line(pod_uid, reason, message, container=container, at=_time(event))
@@ -96,23 +99,23 @@ def line(
     container: str | None = None,
     at: datetime | None = None,
 ) -> PodLine:
-    """In Kubernetes' words. Two that differ in no more than numbers and names made up for them are one."""
-    said = f"{reason}: {storable(message).strip()}"
-    text = said if container is None else f"{container}: {said}"
-    constant = _VARIABLE.sub("#", _NAMES[_POD].sub("#", text[:_TELLING_CHARACTERS]))
+    """Return a line with Kubernetes' message. Lines that differ only in numbers and names share a key."""
+    reported = f"{reason}: {storable(message).strip()}"
+    text = reported if container is None else f"{container}: {reported}"
+    constant = _VARIABLE.sub("#", _NAMES[_POD].sub("#", text[:_KEY_CHARACTERS]))
     key = key_of(f"event/{reason}", constant)
     return PodLine(pod_uid=pod_uid, key=key, message=text[:_MESSAGE_CHARACTERS], at=at)
 
 
 def key_of(kind: str, constant: str) -> str:
-    """The key of a line of system_logs: one for all lines of this kind that have this in common."""
+    """Return the key of a line of system_logs, the same for lines of a kind with the same constant part."""
     return f"{kind}-{hashlib.sha256(constant.encode()).hexdigest()[:12]}"
 
 
-def _is_worth_a_line(kind: str, reason: str, message: str, container: str | None) -> bool:
+def _is_recorded(kind: str, reason: str, message: str, container: str | None) -> bool:
     if kind == "Warning":
-        told_by_recorder = container is not None and container != TREC_CONTAINER
-        return not told_by_recorder and reason not in _QUIET and _BARE.fullmatch(message) is None
+        reported_by_recorder = container is not None and container != TREC_CONTAINER
+        return not reported_by_recorder and reason not in _QUIET and _BARE.fullmatch(message) is None
     return reason in _NORMAL or (reason == "Pulled" and message.startswith(_PULLED))
 
 
@@ -126,7 +129,7 @@ def _container(event: Object) -> str | None:
 
 
 def _time(event: Object) -> datetime | None:
-    """When it happened first. Reporters say so to the second, but most name an event by the nanosecond."""
+    """Return when the event happened first. Timestamps have seconds, most names of events nanoseconds."""
     exact = _parsed(event.get("eventTime"))
     if exact is not None:
         return exact
@@ -138,7 +141,7 @@ def _time(event: Object) -> datetime | None:
 
 
 def _named(name: str) -> datetime | None:
-    """From `<Pod>.<hexadecimal nanoseconds>` (client-go, tools/record)."""
+    """Return the time in an event's name, `<Pod>.<hexadecimal nanoseconds>` (client-go, tools/record)."""
     try:
         return datetime.fromtimestamp(int(name.rpartition(".")[2], 16) / 1e9, UTC)
     except (ValueError, OverflowError, OSError):
@@ -146,7 +149,7 @@ def _named(name: str) -> datetime | None:
 
 
 def _parsed(time: str | None) -> datetime | None:
-    """A metav1.Time or MicroTime."""
+    """Parse a metav1.Time or MicroTime. Return None for anything else."""
     if not time:
         return None
     try:

@@ -1,7 +1,7 @@
-"""What comparing everything with the cluster has brought up that nobody had told of. Pure bookkeeping.
+"""Count the tasks that reconciliation repairs. Pure.
 
-A task is `found` by a comparison and `told` of by a watch or a timer. What is done about one that was only
-found mends what was missed; in the ordinary run there is nothing of that kind.
+A task is `found` by a comparison with the cluster, and `observed` by a watch. An action on a task that was
+only found repairs what the watches missed. In normal operation there is none.
 """
 
 import asyncio
@@ -9,40 +9,40 @@ from collections.abc import Iterable
 
 
 class Reconciliation:
-    """One round after the other; a round ends when each of its tasks has been looked at."""
+    """One round after the other. A round ends when each of its tasks has been processed."""
 
     def __init__(self) -> None:
         self._found: set[str] = set()
-        self._unlooked: set[str] = set()
-        self._looked = asyncio.Event()
-        self._mended = 0
+        self._unprocessed: set[str] = set()
+        self._complete = asyncio.Event()
+        self._repaired = 0
 
     def found(self, task_id: str) -> None:
-        """By comparison."""
+        """Note that a comparison found the task."""
         self._found.add(task_id)
 
-    def told(self, task_id: str) -> None:
-        """As it should be: then a comparison would not have been needed."""
+    def observed(self, task_id: str) -> None:
+        """Note that a watch reported the task, so a comparison was not needed."""
         self._found.discard(task_id)
 
     def take(self, task_id: str) -> bool:
-        """Whether the task that is now looked at was only found."""
+        """Return whether the task, which is now processed, was only found by a comparison."""
         found = task_id in self._found
         self._found.discard(task_id)
         return found
 
-    def looked(self, task_id: str, *, mended: bool = False) -> None:
-        """It has been looked at."""
-        self._mended += mended
-        self._unlooked.discard(task_id)
-        if not self._unlooked:
-            self._looked.set()
+    def processed(self, task_id: str, *, repaired: bool = False) -> None:
+        """Note that the task was processed."""
+        self._repaired += repaired
+        self._unprocessed.discard(task_id)
+        if not self._unprocessed:
+            self._complete.set()
 
     async def round(self, task_ids: Iterable[str]) -> int:
-        """Wait until all have been looked at; the number of tasks mended since the last round."""
-        self._unlooked = set(task_ids)
-        self._looked.clear()
-        if self._unlooked:
-            await self._looked.wait()
-        mended, self._mended = self._mended, 0
-        return mended
+        """Wait until all have been processed. Return the number of tasks repaired since the last round."""
+        self._unprocessed = set(task_ids)
+        self._complete.clear()
+        if self._unprocessed:
+            await self._complete.wait()
+        repaired, self._repaired = self._repaired, 0
+        return repaired

@@ -1,4 +1,4 @@
-"""The Role of a recorder and its binding: get and watch one Pod, and gone with that Pod. Pure."""
+"""The Role of a recorder and its binding: get and watch one Pod, deleted with that Pod. Pure."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ _GROUP = "rbac.authorization.k8s.io"
 
 
 def role(wanted: EnsureRole) -> dict[str, Any]:
+    """Return the manifest of the Role."""
     return {
         "apiVersion": f"{_GROUP}/v1",
         "kind": "Role",
@@ -25,6 +26,7 @@ def role(wanted: EnsureRole) -> dict[str, Any]:
 
 
 def role_binding(wanted: EnsureRole) -> dict[str, Any]:
+    """Return the manifest of the RoleBinding."""
     return {
         "apiVersion": f"{_GROUP}/v1",
         "kind": "RoleBinding",

@@ -1,4 +1,4 @@
-"""What filers move: how fast now, and how much since a leader began, from looks at their rows. Pure."""
+"""Transfer rates of filers, and their totals since a leader started, from reads of Postgres. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,13 @@ from uuid import UUID
 from poiesis_models.states import TesState
 
 FILERS = ("tif", "tof", "stream")
-SILENCE = timedelta(minutes=2)  # a filer that runs is told of at least once a minute; one that is not is lost
+SILENCE = timedelta(
+    minutes=2
+)  # a running filer is reported at least once a minute; otherwise it counts as lost
 
 
 class Run(NamedTuple):
-    """One start of a filer: one that is started again begins anew, in the same row."""
+    """One start of a filer. A restarted filer starts from 0, in the same row."""
 
     task_id: UUID
     attempt: int
@@ -22,7 +24,7 @@ class Run(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """By one run so far, or by all."""
+    """What one run has transferred so far, or all runs together."""
 
     files: int
     bytes: int
@@ -30,7 +32,7 @@ class Moved(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FilerRow:
-    """How far a filer was when it was told of last. `moving`: nothing of it, attempt and task has ended."""
+    """The last report about a filer. `moving`: neither the filer nor its attempt nor its task has ended."""
 
     run: Run
     moved: Moved
@@ -39,13 +41,13 @@ class FilerRow:
 
     @property
     def filer(self) -> str:
-        """The container's name without its number."""
+        """Return the container's name without its number."""
         return self.run.container.rpartition("-")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Postgres at one moment, by its own clock. `filers`: those that were told of within SILENCE."""
+    """One read of Postgres. `at` is its clock, `filers` are those that were reported within SILENCE."""
 
     at: datetime
     tasks: Mapping[TesState, int]
@@ -54,7 +56,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class FilerFigures:
-    """`moving` and `bytes_per_second` are of this moment, `moved` is since the first look."""
+    """The metrics of one kind of filer. `moved` counts from the first read, the rest is current."""
 
     moving: int
     bytes_per_second: int
@@ -63,7 +65,7 @@ class FilerFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a leader knows after a look. Every one of FILERS is there."""
+    """The metrics of a leader after one read. `filers` has a value for each of FILERS."""
 
     looked_at: datetime
     tasks: Mapping[TesState, int]
@@ -71,7 +73,7 @@ class Figures:
 
 
 class Transfers:
-    """Counts by the difference between one look and the next, and remembers the runs of the last one only."""
+    """Counts transfers by the differences between reads. Only the runs of the last read are kept."""
 
     def __init__(self) -> None:
         self._looked_at: datetime | None = None
@@ -80,12 +82,12 @@ class Transfers:
         self._bytes = dict.fromkeys(FILERS, 0)
 
     def count(self, look: Look) -> Figures:
-        """The figures with this look, which is later than those before."""
-        rows = [row for row in look.filers if row.filer in FILERS]  # a recorder may say what it likes
+        """Return the metrics after this read, which must be later than the previous ones."""
+        rows = [row for row in look.filers if row.filer in FILERS]  # a recorder may report any name
         runs = {}
         for row in rows:
             before = self._before(row)
-            # What is given up and fetched again counts once.
+            # Data that is discarded and fetched again counts once.
             runs[row.run] = now = Moved(*map(max, before, row.moved))
             self._files[row.filer] += now.files - before.files
             self._bytes[row.filer] += now.bytes - before.bytes
@@ -94,10 +96,11 @@ class Transfers:
         return Figures(looked_at=look.at, tasks=look.tasks, filers=filers)
 
     def _before(self, row: FilerRow) -> Moved:
-        """What has been counted of it.
+        """Return what has already been counted of a run.
 
-        All, where that is not known: in the first look, and of a run that was not in the last one though it
-        is older than what that could see. It was silent, or a recorder that was restarted tells of it again.
+        Where that is unknown, all of it counts as counted: in the first read, and for a run that is older
+        than SILENCE and was not in the last read. It was not reported, or a restarted recorder reports it
+        again.
         """
         if row.run in self._runs:
             return self._runs[row.run]

@@ -1,4 +1,4 @@
-"""What Kueue says of a task's Job: its Workload (kueue.x-k8s.io, v1beta1 and v1beta2 alike). Pure."""
+"""Read the state of a task's Job in Kueue from its Workload (kueue.x-k8s.io, v1beta1 and v1beta2). Pure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from poiesis_models.labels import OBJECT_NAME, TASK_LABEL
 Object = Mapping[str, Any]
 
 _JOB_OF_TASK = re.compile(OBJECT_NAME)
-_DEACTIVATED = "Deactivated"  # also the beginning of Kueue's own: DeactivatedDueTo…
+_DEACTIVATED = "Deactivated"  # also the prefix of Kueue's reasons: DeactivatedDueTo…
 
 
 @dataclass(frozen=True, kw_only=True)
-class Word:
+class KueueReason:
     """Reason and message of a condition."""
 
     reason: str
@@ -25,7 +25,7 @@ class Word:
 
 
 def slim_workload(workload: Object) -> Object:
-    """What of a Workload is worth keeping in memory; and its task's label, which Kueue does not copy."""
+    """Reduce a Workload to what decisions need, and add its task's label, which Kueue does not copy."""
     metadata = workload["metadata"]
     owner = _owner(metadata)
     labels = {} if owner is None else {TASK_LABEL: _task_of(owner)}
@@ -39,7 +39,7 @@ def slim_workload(workload: Object) -> Object:
 
 
 def _owner(metadata: Object) -> Object | None:
-    """The task's Job, if it is one's."""
+    """Return the owner that is a task's Job, None without one."""
     owners: Sequence[Object] = metadata.get("ownerReferences") or ()
     return next((one for one in owners if one.get("kind") == "Job" and _task_of(one) is not None), None)
 
@@ -50,32 +50,32 @@ def _task_of(owner: Object) -> str | None:
 
 
 def is_of(workload: Object, job_uid: str) -> bool:
-    """Of this very Job, not of a former one."""
+    """Return whether the Workload belongs to the Job with this uid, not to an earlier one."""
     return bool(workload["job_uid"] == job_uid)
 
 
-def eviction(workload: Object) -> Word | None:
-    """Why it was evicted, until it is admitted again."""
-    return _word(workload, "Evicted", "True")
+def eviction(workload: Object) -> KueueReason | None:
+    """Return why the Workload was evicted, until it is admitted again."""
+    return _reason(workload, "Evicted", "True")
 
 
-def waits_for(workload: Object) -> Word | None:
-    """Why it has no quota."""
-    return _word(workload, "QuotaReserved", "False")
+def pending(workload: Object) -> KueueReason | None:
+    """Return why the Workload has no quota yet."""
+    return _reason(workload, "QuotaReserved", "False")
 
 
-def deactivation(workload: Object) -> Word | None:
-    """Why it shall never run (spec.active is false), in Kueue's words once it has said them."""
+def deactivation(workload: Object) -> KueueReason | None:
+    """Return why the Workload will never run (spec.active is false); with Kueue's reason if it has one."""
     if workload["active"]:
         return None
-    said = eviction(workload)
-    if said is not None and said.reason.startswith(_DEACTIVATED):
-        return said
-    return Word(reason=_DEACTIVATED, message="")
+    evicted = eviction(workload)
+    if evicted is not None and evicted.reason.startswith(_DEACTIVATED):
+        return evicted
+    return KueueReason(reason=_DEACTIVATED, message="")
 
 
-def _word(workload: Object, kind: str, status: str) -> Word | None:
+def _reason(workload: Object, kind: str, status: str) -> KueueReason | None:
     for one in workload["conditions"]:
         if one.get("type") == kind and one.get("status") == status:
-            return Word(reason=one.get("reason") or kind, message=one.get("message") or "")
+            return KueueReason(reason=one.get("reason") or kind, message=one.get("message") or "")
     return None

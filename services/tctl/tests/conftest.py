@@ -1,4 +1,4 @@
-"""Rights in Postgres, and a fake API server."""
+"""Connections to Postgres with the controller's rights, and a fake API server."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # tctl_builders, tctl_fakes, …
 
 @pytest.fixture(scope="module")
 def controller_dsn(postgres_dsn: str) -> str:
-    """The same database with the rights that the controller has."""
+    """Return the DSN of the test database with the controller's rights."""
     return postgres_dsn + "?options=-c%20role%3Dpoiesis_api"
 
 

@@ -1,4 +1,4 @@
-"""Kubernetes JSON as an API server sends it, with as little said as a test needs."""
+"""Kubernetes JSON as an API server sends it, with only the fields that a test needs."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ def row(**values: Any) -> TaskRow:
 
 
 def record(exit_code: int = 0, *, oom: bool = False, term: bool = False) -> str:
-    """What the helper leaves as the termination message."""
+    """Return the exit record that the helper writes as the termination message."""
     return json.dumps(
         {
             "exit_code": exit_code,
@@ -56,7 +56,7 @@ def terminated(exit_code: int = 0, reason: str | None = None, message: str = "")
 
 
 def recorded(exit_code: int = 0, container_code: int | None = None, **values: Any) -> dict[str, Any]:
-    """Ended with the helper's record; `container_code` where the helper exits otherwise than its process."""
+    """Return a terminated state with the helper's record. `container_code`: if it differs."""
     code = exit_code if container_code is None else container_code
     return terminated(code, values.pop("reason", None), record(exit_code, **values))
 
@@ -86,7 +86,7 @@ def pod(
     created: str = "2025-11-23T06:00:00Z",
     version: str = "1",
 ) -> dict[str, Any]:
-    """`states`: container -> state; those not named wait for their turn."""
+    """Return a Pod. `states`: container -> state; other containers have not started."""
     names = ["trec", *(plan or PLAN), *(plan or PLAN).streams]
     states = states or {}
     metadata: dict[str, Any] = {
@@ -136,7 +136,7 @@ def _status(name: str, state: dict[str, Any], restarts: int) -> dict[str, Any]:
 
 
 def rejected(reason: str, message: str) -> dict[str, Any]:
-    """What a kubelet says that does not admit the Pod: no statuses at all."""
+    """The status of a Pod that the kubelet does not admit: no container statuses."""
     refused = pod(phase="Failed", reason=reason, message=message)
     del refused["status"]["initContainerStatuses"], refused["status"]["containerStatuses"]
     return refused
@@ -177,7 +177,7 @@ def workload(
     job_uid: str = "job-uid-1",
     owner: str = "Job",
 ) -> dict[str, Any]:
-    """Kueue's, of the task's Job; `active` None: not said, which is true."""
+    """The Workload of the task's Job; `active` None: the field is absent, which means true."""
     owners = [{"apiVersion": "batch/v1", "kind": owner, "name": object_name(task), "uid": job_uid}]
     return {
         "apiVersion": "kueue.x-k8s.io/v1beta1",
@@ -221,7 +221,7 @@ def event(
     time: str | None = None,
     count: int = 1,
 ) -> dict[str, Any]:
-    """About a TaskPod, its container, or another object of the task (which has no `suffix`)."""
+    """Return an event about a TaskPod, its container, or another object of the task (without `suffix`)."""
     object_name = f"poiesis-{task}{suffix}"
     involved = {"kind": about, "namespace": "tes", "name": object_name, "uid": uid}
     if container is not None:

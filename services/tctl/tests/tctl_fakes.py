@@ -1,4 +1,4 @@
-"""A fake API server: lists in pages, watches with a history that can be forgotten, and faults to order."""
+"""A fake API server with paged lists, watches with a history that can expire, and injected faults."""
 
 import asyncio
 import copy
@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
 
+from poiesis_kube.client import Client
 from poiesis_tctl.kube import Kube
 
 TASK_LABEL = "poiesis.io/task"
@@ -25,12 +26,12 @@ def status(code: int, reason: str) -> dict[str, Any]:
 
 
 class FakeApi:
-    """`watch_faults` and `list_faults` are used up one a request for what is `faulty`; else all goes well."""
+    """`watch_faults` and `list_faults` apply to one request each, of the kinds in `faulty`."""
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
         self.version = 100
-        self.oldest = 0  # a watch from before this is told 410
+        self.oldest = 0  # a watch from before this gets a 410
         self.history: list[tuple[int, str, str, dict[str, Any]]] = []
         self.watch_faults: deque[str] = deque()
         self.list_faults: deque[str] = deque()
@@ -62,7 +63,7 @@ class FakeApi:
     # What a test does to the cluster
 
     async def put(self, kind: str, item: dict[str, Any], *, silently: bool = False) -> dict[str, Any]:
-        """Add or change; `silently`: without an event."""
+        """Add or replace an object. `silently`: without a watch event."""
         name = item["metadata"]["name"]
         event = "MODIFIED" if name in self.objects[kind] else "ADDED"
         self.version += 1
@@ -85,12 +86,12 @@ class FakeApi:
         await self._tell(kind, "BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}})
 
     def forget(self) -> None:
-        """Watches from before now are 410 Gone."""
+        """Let watches from earlier versions fail with 410 Gone."""
         self.oldest = self.version
         self.history.clear()
 
     async def until(self, true: Callable[[], bool], seconds: float = 10.0) -> None:
-        """Wait for requests to make it so, or for what else does: it is looked at every moment."""
+        """Wait until the condition is true. It is evaluated after each request and every 20 ms."""
         async with asyncio.timeout(seconds), self._changed:
             while not true():
                 with suppress(TimeoutError):
@@ -98,7 +99,7 @@ class FakeApi:
                         await self._changed.wait()
 
     def asked(self, method: str, kind: str) -> list[dict[str, str]]:
-        """Queries of the requests so far; `watch` for a method."""
+        """Return the queries of the requests so far. The method of a watch is `WATCH`."""
         return [query for verb, what, query in self.requests if (verb, what) == (method, kind)]
 
     async def _tell(self, kind: str, event: str, item: dict[str, Any]) -> None:
@@ -282,7 +283,7 @@ async def client(api: FakeApi) -> AsyncIterator[Kube]:
     import aiohttp
 
     async with aiohttp.ClientSession() as session:
-        yield Kube(session, Configuration(host=api.url), "tes")
+        yield Kube(Client(session, Configuration(host=api.url)), "tes")
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""Tasks in Postgres, made as the api makes them and told of as the recorder tells."""
+"""Tasks in Postgres, created as the api does and reported as the recorder does."""
 
 import hashlib
 from datetime import datetime
@@ -58,8 +58,8 @@ async def report(
     executors: tuple[ExecutorReport, ...] = (),
     ending: Ending | None = None,
 ) -> None:
-    """As the recorder."""
-    told = Report(
+    """Report as the recorder does."""
+    sent = Report(
         pod_uid=pod_uid,
         pod_name="the Pod",
         node="node-1",
@@ -67,7 +67,7 @@ async def report(
         executors=executors,
         ending=ending,
     )
-    await connection.execute("SELECT ended FROM record_report($1, $2, $3)", task_id, TOKEN, told.to_json())
+    await connection.execute("SELECT ended FROM record_report($1, $2, $3)", task_id, TOKEN, sent.to_json())
 
 
 async def tell_filer(
@@ -83,7 +83,7 @@ async def tell_filer(
     size: int = 100,
     rate: int = 10,
 ) -> None:
-    """As the recorder, of an attempt that has been reported. `start`: a minute ago by default."""
+    """Report a filer as the recorder does, in a reported attempt. `start`: by default a minute ago."""
     await connection.execute(
         """
         INSERT INTO filer_log

@@ -1,4 +1,4 @@
-"""The whole controller between a fake API server and a real Postgres: two replicas, of which one leads."""
+"""The whole controller with a fake API server and a real Postgres: two replicas, one of which leads."""
 
 import asyncio
 import logging
@@ -29,6 +29,7 @@ from tctl_builders import (
 from tctl_fakes import FakeApi, client, free_port
 from tctl_tasks import add_task, attempts_of, cancel, executors_of, logs_of, report, task_of, tell_filer
 
+from poiesis_models.backoff import Backoff
 from poiesis_models.states import Ending, TesState
 from poiesis_tctl import __main__ as tctl
 from poiesis_tctl import tasks_db
@@ -42,7 +43,7 @@ pytestmark = pytest.mark.integration
 LIMITS = Limits(
     image_pull=0.1, config_error=0.1, start=0.1, stalled=0.1, no_pod=0.1, node_lost=0.1, leftover=0.1
 )
-WATCH = WatchTimes(watch=5, silence=3.0, backoff=0.02, max_backoff=0.1, shortest=0.05)
+WATCH = WatchTimes(watch=5, silence=3.0, backoff=Backoff(first=0.02, longest=0.1), shortest=0.05)
 LEASE = LeaseTimes(lease=1, renew=0.6, retry=0.1)
 KUBECONFIG = """
 apiVersion: v1
@@ -63,7 +64,7 @@ class World:
         self.dsn = dsn
 
     async def task(self, **values: Any) -> UUID:
-        """A task with its Job."""
+        """Add a task and its Job."""
         task_id = await add_task(self.db, **values)
         await self.api.put("jobs", job(task=task_id))
         return task_id
@@ -73,14 +74,14 @@ class World:
         return await self.api.put("pods", pod(states, task=task_id, name=name, **values))
 
     async def until(self, task_id: UUID, state: str) -> dict[str, Any]:
-        """The task once it has that state."""
+        """Wait until the task has this state, and return it."""
         async with asyncio.timeout(10):
             while (found := await task_of(self.db, task_id))["state"] != state:
                 assert found["reported_by"] is None, found
                 await asyncio.sleep(0.02)
         return found
 
-    async def until_said(self, task_id: UUID, text: str) -> tuple[int | None, str, str]:
+    async def until_recorded(self, task_id: UUID, text: str) -> tuple[int | None, str, str]:
         async with asyncio.timeout(10):
             while not (found := [one for one in await logs_of(self.db, task_id) if text in one[2]]):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -102,15 +103,15 @@ class World:
 
     @asynccontextmanager
     async def leader(self, **values: Any) -> AsyncIterator[Controller]:
-        """One controller, without an election."""
+        """Run one controller without an election."""
         times = values.pop("watch_times", WATCH)
-        look_seconds = values.pop("look_seconds", 15.0)
+        metrics_seconds = values.pop("metrics_seconds", 15.0)
         config = self.config(**values)
         async with (
             client(self.api) as kube,
             tasks_db.connect(self.dsn, connections=config.workers) as tasks,
         ):
-            controller = Controller(kube, tasks, config, watch_times=times, look_seconds=look_seconds)
+            controller = Controller(kube, tasks, config, watch_times=times, metrics_seconds=metrics_seconds)
             task = asyncio.create_task(controller.run())
             try:
                 yield controller
@@ -130,7 +131,7 @@ async def _no_older_tasks(superuser: asyncpg.Connection) -> None:
     await superuser.execute("DELETE FROM task")
 
 
-async def test_controller_stores_the_kubernetes_reason_when_the_recorder_could_not(world):
+async def test_kubernetes_reason_is_recorded_without_a_recorder(world):
     task_id = await world.task(state="RUNNING")
     await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING})
     async with world.leader():
@@ -148,7 +149,7 @@ async def test_controller_stores_the_kubernetes_reason_when_the_recorder_could_n
     assert await attempts_of(world.db, task_id) == [(0, "pod-uid-1", "node-1", True)]
 
 
-async def test_recorder_that_was_first_is_left_alone(world):
+async def test_outcome_of_the_recorder_is_kept(world):
     task_id = await world.task()
     await report(world.db, task_id, ending=Ending(state=TesState.COMPLETE))
     other = await world.task()
@@ -159,7 +160,7 @@ async def test_recorder_that_was_first_is_left_alone(world):
     assert (await task_of(world.db, task_id))["reported_by"] == "recorder"
 
 
-async def test_role_is_made_before_postgres_is_asked(world):
+async def test_role_is_created_before_postgres_is_read(world):
     task_id = await world.task()
     world.dsn = "postgresql://nobody@127.0.0.1:1/none"
     async with world.leader():
@@ -171,7 +172,7 @@ async def test_role_is_made_before_postgres_is_asked(world):
     assert role["metadata"]["ownerReferences"][0]["uid"] == "pod-uid-1"
 
 
-async def test_refused_role_does_not_hold_up_an_ending_and_is_tried_again(world):
+async def test_refused_role_is_retried_without_delaying_the_outcome(world):
     refusals = iter([403, 403])
     world.api.refuse = lambda request: next(refusals, None) if "/roles" in request.path else None
     task_id = await world.task()
@@ -181,7 +182,7 @@ async def test_refused_role_does_not_hold_up_an_ending_and_is_tried_again(world)
         await world.api.until(lambda: len(world.api.asked("POST", "roles")) >= 2)
 
 
-async def test_image_that_cannot_be_pulled_ends_the_task_and_then_the_pod(world):
+async def test_failing_image_pull_ends_task_and_pod(world):
     task_id = await world.task(state="INITIALIZING")
     states = {"trec": RUNNING, "tif-0": recorded(0), "executor-0": waiting("ErrImagePull", "not found")}
     stored = await world.pod(task_id, states)
@@ -198,7 +199,7 @@ async def test_image_that_cannot_be_pulled_ends_the_task_and_then_the_pod(world)
         await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
 
 
-async def test_cancel_deletes_the_job_and_is_told_when_the_pod_is_gone(world):
+async def test_cancel_is_recorded_when_the_pod_is_gone(world):
     task_id = await world.task(state="RUNNING")
     stored = await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING})
     async with world.leader(reconcile_seconds=0.1):
@@ -211,8 +212,8 @@ async def test_cancel_deletes_the_job_and_is_told_when_the_pod_is_gone(world):
         await world.until(task_id, "CANCELED")
 
 
-async def test_cancel_that_comes_while_the_end_is_decided_wins(world, monkeypatch):
-    """Refused by Postgres, decided again."""
+async def test_cancel_during_a_decision_wins(world, monkeypatch):
+    """Postgres rejects the outcome, and the controller decides again."""
     task_id = await world.task(state="RUNNING")
     finish = tasks_db.TasksDb.finish
     asked = []
@@ -232,14 +233,14 @@ async def test_cancel_that_comes_while_the_end_is_decided_wins(world, monkeypatc
     assert asked == [TesState.EXECUTOR_ERROR, TesState.CANCELED]
 
 
-async def test_kueue_is_followed_and_its_words_are_told(world):
+async def test_kueue_reasons_are_recorded(world):
     task_id = await add_task(world.db)
     await world.api.put("jobs", job(task=task_id, suspended=True))
     full = condition("QuotaReserved", "Pending", "insufficient unused quota", status="False")
     await world.api.put("workloads", workload(full, task=task_id))
     async with world.leader(kueue=True):
-        said = await world.until_said(task_id, "Kueue: Pending: insufficient unused quota")
-        assert said[0] is None
+        lines = await world.until_recorded(task_id, "Kueue: Pending: insufficient unused quota")
+        assert lines[0] is None
         deactivated = condition("Evicted", "Deactivated", "The workload is deactivated")
         await world.api.put("workloads", workload(deactivated, task=task_id, active=False))
         found = await world.until(task_id, "SYSTEM_ERROR")
@@ -247,7 +248,7 @@ async def test_kueue_is_followed_and_its_words_are_told(world):
         await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
 
 
-async def test_kueue_of_another_version_is_followed_after_its_upgrade(world):
+async def test_kueue_upgrade_to_another_version_is_followed(world):
     task_id = await add_task(world.db)
     await world.api.put("jobs", job(task=task_id, suspended=True))
     async with world.leader(kueue=True):
@@ -255,10 +256,10 @@ async def test_kueue_of_another_version_is_followed_after_its_upgrade(world):
         world.api.kueue = "v1beta2"
         full = condition("QuotaReserved", "Pending", "insufficient unused quota", status="False")
         await world.api.put("workloads", workload(full, task=task_id), silently=True)
-        await world.until_said(task_id, "insufficient unused quota")
+        await world.until_recorded(task_id, "insufficient unused quota")
 
 
-async def test_kueue_that_is_away_holds_up_nothing(world):
+async def test_missing_kueue_delays_nothing(world):
     world.api.kueue = None
     task_id = await world.task()
     await world.pod(task_id, {**ALL_DONE, "executor-0": recorded(7)}, phase="Failed")
@@ -266,7 +267,7 @@ async def test_kueue_that_is_away_holds_up_nothing(world):
         await world.until(task_id, "EXECUTOR_ERROR")
 
 
-async def test_suspended_job_begins_a_new_attempt(world):
+async def test_suspended_job_starts_a_new_attempt(world):
     task_id = await world.task()
     running = {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING}
     await report(world.db, task_id)
@@ -287,8 +288,8 @@ async def test_suspended_job_begins_a_new_attempt(world):
     assert (await executors_of(world.db, task_id))[0] == (1, 0, 0)
 
 
-async def test_cache_that_is_behind_does_not_lose_a_task(world):
-    """The Pod's deletion is told, the Job's suspension is not yet."""
+async def test_lagging_cache_loses_no_task(world):
+    """The cache has the Pod's deletion but not yet the Job's suspension."""
     task_id = await world.task()
     await report(world.db, task_id)
     stored = await world.pod(task_id, {"trec": RUNNING})
@@ -300,7 +301,7 @@ async def test_cache_that_is_behind_does_not_lose_a_task(world):
         await world.until(task_id, "QUEUED")
 
 
-async def test_pod_that_was_deleted_during_a_fault_is_missed_by_the_list(world):
+async def test_list_detects_a_pod_deleted_during_a_fault(world):
     task_id = await world.task(state="RUNNING")
     stored = await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0)})
     world.api.watch_faults.extend(["hang up", "410", "500", "410 in the stream"])
@@ -312,11 +313,11 @@ async def test_pod_that_was_deleted_during_a_fault_is_missed_by_the_list(world):
 
 
 def reconciled(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int]]:
-    """Tasks and mended ones of each round so far."""
-    return [(one.tasks, one.mended) for one in caplog.records if one.message == "reconciled"]
+    """Return the tasks and the repaired tasks of each round so far."""
+    return [(one.tasks, one.repaired) for one in caplog.records if one.message == "reconciled tasks"]
 
 
-async def test_deletion_that_no_watch_told_is_mended_and_counted(world, caplog):
+async def test_missed_deletion_is_repaired_and_counted(world, caplog):
     caplog.set_level(logging.INFO)
     task_id = await world.task(state="RUNNING")
     stored = await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING})
@@ -326,16 +327,18 @@ async def test_deletion_that_no_watch_told_is_mended_and_counted(world, caplog):
         for kind, name in (("pods", stored["metadata"]["name"]), ("jobs", f"poiesis-{task_id}")):
             await world.api.delete(kind, name, silently=True)
         assert (await world.until(task_id, "SYSTEM_ERROR"))["reason"] == "JobDeleted"
-        await world.api.until(lambda: sum(mended for _, mended in reconciled(caplog)) == 1)
+        await world.api.until(lambda: sum(repaired for _, repaired in reconciled(caplog)) == 1)
         before = len(reconciled(caplog))
         await world.api.until(lambda: len(reconciled(caplog)) >= before + 2)
         assert set(reconciled(caplog)[before:]) == {(0, 0)}
-    (warning,) = [one for one in caplog.records if one.message == "mended what no event had told"]
+    (warning,) = [
+        one for one in caplog.records if one.message == "reconciliation repaired a task the watch missed"
+    ]
     assert (warning.task, warning.actions) == (str(task_id), ["Finish"])
 
 
-async def test_ordinary_ends_leave_nothing_to_mend(world, caplog):
-    """Told by the watch, however often everything is compared meanwhile."""
+async def test_normal_operation_needs_no_repair(world, caplog):
+    """The watch reports each change, and comparisons find nothing in addition."""
     caplog.set_level(logging.INFO)
     tasks = [await world.task(state="RUNNING") for _ in range(10)]
     async with world.leader(reconcile_seconds=0.1):
@@ -346,11 +349,11 @@ async def test_ordinary_ends_leave_nothing_to_mend(world, caplog):
             await world.until(task_id, "COMPLETE")
         before = len(reconciled(caplog))
         await world.api.until(lambda: len(reconciled(caplog)) >= before + 2)
-    assert sum(mended for _, mended in reconciled(caplog)) == 0
+    assert sum(repaired for _, repaired in reconciled(caplog)) == 0
 
 
-async def test_end_that_was_missed_by_all_is_counted_when_postgres_is_back(world, caplog, monkeypatch):
-    """The leader has just begun: what ended before was told to nobody."""
+async def test_repair_is_counted_after_an_outage_of_postgres(world, caplog, monkeypatch):
+    """The leader has just started: no watch reported what ended before."""
     caplog.set_level(logging.INFO)
     load = tasks_db.TasksDb.load
     failures = iter(range(2))
@@ -365,10 +368,10 @@ async def test_end_that_was_missed_by_all_is_counted_when_postgres_is_back(world
     await world.pod(task_id, {**ALL_DONE, "pause": terminated(1)}, phase="Failed")
     async with world.leader(reconcile_seconds=0.1):
         await world.until(task_id, "COMPLETE")
-        await world.api.until(lambda: sum(mended for _, mended in reconciled(caplog)) == 1)
+        await world.api.until(lambda: sum(repaired for _, repaired in reconciled(caplog)) == 1)
 
 
-async def test_task_without_objects_is_lost_and_a_job_deleted_by_a_stranger_is_told(world):
+async def test_missing_objects_and_deleted_jobs_end_tasks(world):
     lost = await add_task(world.db, state="RUNNING")
     deleted = await world.task(state="RUNNING")
     young = await add_task(world.db, age=5)
@@ -379,7 +382,7 @@ async def test_task_without_objects_is_lost_and_a_job_deleted_by_a_stranger_is_t
     assert (await task_of(world.db, young))["state"] == "QUEUED"
 
 
-async def test_job_that_gets_no_pod_is_explained(world):
+async def test_job_without_a_pod_is_explained(world):
     task_id = await world.task()
     for number, message in enumerate(["too old", 'pods "poiesis-x" is forbidden: exceeded quota']):
         event = {
@@ -391,7 +394,7 @@ async def test_job_that_gets_no_pod_is_explained(world):
         }
         await world.api.put("events", event)
     async with world.leader():
-        attempt, key, _ = await world.until_said(task_id, "exceeded quota")
+        attempt, key, _ = await world.until_recorded(task_id, "exceeded quota")
     assert attempt is None
     assert key.startswith("FailedCreate-")
     assert (await task_of(world.db, task_id))["state"] == "QUEUED"
@@ -407,29 +410,29 @@ def refusal(message: str) -> dict[str, Any]:
     }
 
 
-async def test_pod_that_is_refused_for_good_ends_the_task_and_deletes_the_job(world):
+async def test_permanently_rejected_pod_ends_task_and_job(world):
     task_id = await world.task()
-    said = (
+    rejection = (
         f'Error creating: pods "poiesis-{task_id}%s" is forbidden: violates PodSecurity "restricted:latest"'
     )
-    await world.api.put("events", refusal(said % "-abcde"))
+    await world.api.put("events", refusal(rejection % "-abcde"))
     async with world.leader():
         found = await world.until(task_id, "SYSTEM_ERROR")
-        assert (found["reason"], found["message"]) == ("FailedCreate", said % "")
+        assert (found["reason"], found["message"]) == ("FailedCreate", rejection % "")
         await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
 
 
-async def test_pod_that_is_refused_for_now_ends_the_task_only_at_its_limit(world):
+async def test_retryable_rejection_ends_the_task_at_its_limit(world):
     task_id = await world.task()
     await world.api.put("events", refusal("exceeded quota"))
-    async with world.leader(limits=replace(LIMITS, unschedulable=0.5)):
-        await world.until_said(task_id, "exceeded quota")
+    async with world.leader(limits=LIMITS.model_copy(update={"unschedulable": 0.5})):
+        await world.until_recorded(task_id, "exceeded quota")
         assert (await world.until(task_id, "SYSTEM_ERROR"))["message"] == "exceeded quota"
         await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
 
 
-async def test_pod_that_was_made_while_its_refusal_was_read_goes_on(world):
-    """The cache does not know of it yet."""
+async def test_pod_created_after_its_rejection_continues(world):
+    """The cache does not contain the Pod yet."""
     task_id = await world.task()
     await world.api.put("events", refusal('violates PodSecurity "restricted:latest"'))
     stored = pod({"trec": RUNNING}, task=task_id, name=f"poiesis-{task_id}-abcde")
@@ -440,7 +443,7 @@ async def test_pod_that_was_made_while_its_refusal_was_read_goes_on(world):
     assert (await task_of(world.db, task_id))["state"] == "QUEUED"
 
 
-async def test_pod_that_is_never_set_up_ends_the_task_in_the_words_of_its_node(world):
+async def test_pod_without_setup_ends_with_its_events(world):
     task_id = await world.task()
     unready = condition("PodReadyToStartContainers", "", "", "False")
     stuck = pod({"trec": waiting()}, task=task_id, name=f"poiesis-{task_id}-abcde", conditions=[unready])
@@ -454,13 +457,13 @@ async def test_pod_that_is_never_set_up_ends_the_task_in_the_words_of_its_node(w
     }
     await world.api.put("events", event)
     await world.api.put("pods", stuck)
-    async with world.leader(limits=replace(LIMITS, unschedulable=0.5)):
+    async with world.leader(limits=LIMITS.model_copy(update={"unschedulable": 0.5})):
         found = await world.until(task_id, "SYSTEM_ERROR")
         assert found["reason"] == "FailedMount"
         assert found["message"] == f'Pod poiesis-{task_id}-abcde: secret "dsn" not found'
 
 
-async def test_leftovers_of_ended_tasks_are_freed(world):
+async def test_objects_of_ended_tasks_are_freed(world):
     suspended = await add_task(world.db)
     await world.api.put("jobs", job(task=suspended, suspended=True))
     await world.db.execute(
@@ -470,7 +473,7 @@ async def test_leftovers_of_ended_tasks_are_freed(world):
         await world.api.until(lambda: not world.has("jobs", f"poiesis-{suspended}")())
 
 
-async def test_object_that_nobody_understands_does_not_stop_the_others(world):
+async def test_malformed_object_does_not_stop_the_others(world):
     spoilt = await world.task()
     broken = pod(task=spoilt, name="broken", uid="broken", phase="Failed")
     broken["status"]["initContainerStatuses"] = [{"state": {"terminated": {"exitCode": "x"}}}]
@@ -485,7 +488,7 @@ async def test_object_that_nobody_understands_does_not_stop_the_others(world):
     assert (await task_of(world.db, spoilt))["reported_by"] is None
 
 
-async def test_outage_of_postgres_delays_and_loses_nothing(world, monkeypatch):
+async def test_outage_of_postgres_loses_nothing(world, monkeypatch):
     load = tasks_db.TasksDb.load
     failures = iter(range(2))
 
@@ -501,8 +504,8 @@ async def test_outage_of_postgres_delays_and_loses_nothing(world, monkeypatch):
         await world.until(task_id, "COMPLETE")
 
 
-async def test_two_leaders_at_once_store_one_ending(world):
-    """Clocks stop, machines sleep: it can be so for a moment."""
+async def test_two_leaders_record_one_outcome(world):
+    """Paused processes can cause this for a moment."""
     tasks = [await world.task(state="RUNNING") for _ in range(20)]
     async with world.leader(), world.leader():
         for number, task_id in enumerate(tasks):
@@ -518,13 +521,13 @@ async def test_two_leaders_at_once_store_one_ending(world):
 # Metrics
 
 
-async def test_leader_looks_again_and_again_and_counts_what_has_moved_between(world):
+async def test_leader_counts_transfers_between_reads(world):
     task_id = await world.task(state="RUNNING")
     await world.pod(task_id, {"trec": RUNNING, "tif-0": RUNNING})
     await report(world.db, task_id)
     start = await world.db.fetchval("SELECT now()")
     await tell_filer(world.db, task_id, start=start, files=5, size=500)
-    async with world.leader(look_seconds=0.05) as leader:
+    async with world.leader(metrics_seconds=0.05) as leader:
         await world.api.until(lambda: leader.figures is not None)
         assert leader.figures.tasks[TesState.RUNNING] == 1
         assert leader.figures.filers["tif"].moving == 1
@@ -533,7 +536,7 @@ async def test_leader_looks_again_and_again_and_counts_what_has_moved_between(wo
         await world.api.until(lambda: leader.figures.filers["tif"].moved == Moved(2, 30))
 
 
-async def test_outage_of_postgres_leaves_the_figures_of_the_last_look(world, monkeypatch, caplog):
+async def test_metrics_keep_their_values_during_an_outage(world, monkeypatch, caplog):
     look = tasks_db.TasksDb.look
     away = False
 
@@ -543,10 +546,10 @@ async def test_outage_of_postgres_leaves_the_figures_of_the_last_look(world, mon
         return await look(self)
 
     monkeypatch.setattr(tasks_db.TasksDb, "look", flaky)
-    async with world.leader(look_seconds=0.05) as leader:
+    async with world.leader(metrics_seconds=0.05) as leader:
         await world.api.until(lambda: leader.figures is not None)
         away = True
-        await world.api.until(lambda: "no new figures for metrics" in caplog.messages)
+        await world.api.until(lambda: "postgres unavailable, metrics not updated" in caplog.messages)
         stale = leader.figures
         assert stale is not None
         away = False
@@ -554,7 +557,7 @@ async def test_outage_of_postgres_leaves_the_figures_of_the_last_look(world, mon
 
 
 async def _scrape(url: str) -> dict[str, float]:
-    """The sum of each metric's samples."""
+    """Return the sum of each metric's samples."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
         families = text_string_to_metric_families(await response.text())
     return {family.name: sum(one.value for one in family.samples) for family in families}
@@ -567,19 +570,19 @@ async def _until_scraped(url: str, true: Callable[[dict[str, float]], bool]) -> 
     return found
 
 
-async def test_only_the_leader_tells_figures_and_only_while_it_leads(world, tmp_path, monkeypatch):
-    """Nor those of its former leadership when it leads again."""
+async def test_only_the_leader_exports_metrics(world, tmp_path, monkeypatch):
+    """Metrics of a former leadership are not exported when it leads again."""
     await add_task(world.db, state="RUNNING", age=5)
     config = world.config(kubeconfig=_kubeconfig(world, tmp_path), health_port=free_port(), pod_name="tctl-a")
     url, stop = f"http://127.0.0.1:{config.health_port}", asyncio.Event()
     running = asyncio.create_task(tctl.run(config, stop))
     try:
         await world.api.until(lambda: _holder(world) == "tctl-a")
-        found = await _until_scraped(url, lambda told: "poiesis_tasks" in told)
+        found = await _until_scraped(url, lambda metrics: "poiesis_tasks" in metrics)
         assert (found["poiesis_controller_leader"], found["poiesis_tasks"]) == (1, 1)
 
         await _hold(world, "tctl-b")
-        found = await _until_scraped(url, lambda told: told["poiesis_controller_leader"] == 0)
+        found = await _until_scraped(url, lambda metrics: metrics["poiesis_controller_leader"] == 0)
         assert found == {"poiesis_controller_leader": 0}
 
         async def away(_: tasks_db.TasksDb) -> Any:
@@ -587,7 +590,7 @@ async def test_only_the_leader_tells_figures_and_only_while_it_leads(world, tmp_
 
         monkeypatch.setattr(tasks_db.TasksDb, "look", away)
         await _hold(world, "")
-        found = await _until_scraped(url, lambda told: told["poiesis_controller_leader"] == 1)
+        found = await _until_scraped(url, lambda metrics: metrics["poiesis_controller_leader"] == 1)
         assert found == {"poiesis_controller_leader": 1}
     finally:
         stop.set()
@@ -644,7 +647,7 @@ async def _status(url: str) -> int:
         return response.status
 
 
-async def test_leader_that_is_killed_is_replaced_and_what_it_missed_is_found(world, tmp_path):
+async def test_new_leader_finds_what_a_killed_one_missed(world, tmp_path):
     task_id = await world.task(state="RUNNING")
     stored = await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING})
     replicas: dict[str, AbstractAsyncContextManager[asyncio.subprocess.Process]] = {

@@ -1,4 +1,4 @@
-"""What the controller does about every shape that a task and its objects can have."""
+"""What the controller decides for each state of a task and its objects."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -60,7 +60,7 @@ STARTED = datetime.fromtimestamp(START_NS / 1e9, UTC)
 
 
 def act(view: View, *, lasted: float = 0.0, limits: Limits = DEFAULT) -> tuple[Any, ...]:
-    """The actions when what is seen has lasted for so many seconds."""
+    """Return the actions when the view has lasted for this many seconds."""
     first = decide(view, {}, 1000.0, limits)
     return decide(view, first.since, 1000.0 + lasted, limits).actions
 
@@ -76,7 +76,7 @@ def ended_pod(states: dict[str, Any] | None = None, **values: Any) -> dict[str, 
 
 
 def without_containers(**values: Any) -> dict[str, Any]:
-    """Nobody knows what it is: it has the label of a task and nothing of a TaskPod."""
+    """A Pod with the label of a task that is not a TaskPod."""
     stranger = pod(plan=None, **values)
     stranger["spec"]["initContainers"] = []
     stranger["status"]["initContainerStatuses"] = []
@@ -124,20 +124,18 @@ ENDED = [
     pytest.param(
         ended_pod({"executor-1": terminated(137, "OOMKilled"), "tof-0": waiting()}),
         executor_error("OOMKilled", "executor 1 ran out of memory", "executor-1"),
-        id="Kubernetes says OOMKilled",
+        id="Kubernetes reports OOMKilled",
     ),
     pytest.param(
         ended_pod({"executor-1": recorded(9, 137, oom=True), "tof-0": waiting()}),
         executor_error("OOMKilled", "executor 1 ran out of memory", "executor-1"),
-        id="the helper says out of memory, Kubernetes does not",
+        id="the helper reports out of memory, Kubernetes does not",
     ),
-    pytest.param(
-        ended_pod({"executor-0": recorded(7, 0)}, plan=IGNORING), COMPLETE, id="an ignored error is no end"
-    ),
+    pytest.param(ended_pod({"executor-0": recorded(7, 0)}, plan=IGNORING), COMPLETE, id="an ignored error"),
     pytest.param(
         ended_pod({"executor-0": terminated(137)}),
         executor_error("Error", "executor 0 exited with code 137", "executor-0"),
-        id="killed, nobody knows by whom",
+        id="killed by an unknown sender",
     ),
     pytest.param(
         ended_pod({"tif-0": recorded(75), "executor-0": waiting(), "executor-1": waiting()}),
@@ -172,7 +170,7 @@ ENDED = [
         system_error(
             "ContainerStatusUnknown", "the kubelet lost executor-0: could not be located", "executor-0"
         ),
-        id="the kubelet lost the container, its code is made up",
+        id="the kubelet lost the container, its code is invented",
     ),
     pytest.param(
         ended_pod({"executor-0": terminated(255, "Unknown"), "executor-1": waiting()}),
@@ -260,7 +258,7 @@ ENDED = [
     pytest.param(
         ended_pod({"tof-0": waiting()}),
         system_error("PodFailed", f"Pod {POD} failed; pause exited with code 1"),
-        id="nothing says why",
+        id="no reason is reported",
     ),
     pytest.param(ended_pod(plan=None), COMPLETE, id="all done, the plan was lost"),
     pytest.param(
@@ -277,13 +275,13 @@ ENDED = [
 
 
 @pytest.mark.parametrize(("ended", "expected"), ENDED)
-def test_pod_that_ended_by_itself_decides_at_once(ended, expected):
+def test_ended_pod_decides_immediately(ended, expected):
     view = View(task=row(), pod=ended, job=job())
     (finish,) = decide(view, {}, 0.0, Limits()).actions
     assert finish.ending == expected
     assert not finish.cancel_seen
-    assert not view.rests_on_absence
-    assert "had not told the end" in finish.note
+    assert not view.depends_on_absence
+    assert "did not report it" in finish.note
 
 
 @pytest.mark.parametrize(("ended", "expected"), ENDED)
@@ -292,7 +290,7 @@ def test_cancel_wins_once_nothing_runs(ended, expected):
     assert (finish.ending, finish.cancel_seen) == (CANCELED, True)
 
 
-def test_finish_carries_what_the_recorder_did_not_say():
+def test_finish_carries_what_the_recorder_did_not_report():
     ended = ended_pod({"executor-0": recorded(0), "executor-1": terminated(3), "tof-0": waiting()})
     (finish,) = act(View(task=row(), pod=ended, job=job()))
     assert finish == Finish(
@@ -306,8 +304,8 @@ def test_finish_carries_what_the_recorder_did_not_say():
             ExecutorRow(index=1, start=STARTED, end=STARTED + timedelta(seconds=3), exit_code=3, oom=False),
         ),
         note=(
-            f"the recorder of Pod {POD} had not told the end; the controller did, by the Pod's status "
-            "(phase Failed, pause exited with code 1)"
+            "outcome recorded by the controller from the Pod's status "
+            f"(phase Failed, pause exited with code 1): the recorder of Pod {POD} did not report it"
         ),
     )
 
@@ -315,17 +313,19 @@ def test_finish_carries_what_the_recorder_did_not_say():
 @pytest.mark.parametrize(
     ("states", "codes"),
     [
-        pytest.param({"executor-0": recorded(0, term=True)}, [(0, 143, False)], id="0 after SIGTERM is no 0"),
-        pytest.param({"executor-0": terminated(0, "OOMKilled")}, [(0, 137, True)], id="nor after OOMKilled"),
+        pytest.param({"executor-0": recorded(0, term=True)}, [(0, 143, False)], id="0 after SIGTERM is 143"),
+        pytest.param(
+            {"executor-0": terminated(0, "OOMKilled")}, [(0, 137, True)], id="0 after OOMKilled is 137"
+        ),
         pytest.param(
             {"executor-0": recorded(7, 0), "executor-1": terminated(0)},
             [(0, 7, False)],
-            id="one that was skipped did not exit",
+            id="a skipped executor has no exit code",
         ),
-        pytest.param({"executor-0": terminated(137, "ContainerStatusUnknown")}, [], id="unknown is no code"),
-        pytest.param({"executor-0": terminated(128, "StartError")}, [], id="one that never started"),
-        pytest.param({"executor-0": RUNNING}, [], id="one that runs"),
-        pytest.param({"executor-0": {"terminated": {"exitCode": 1}}}, [], id="no time of its end"),
+        pytest.param({"executor-0": terminated(137, "ContainerStatusUnknown")}, [], id="an unknown code"),
+        pytest.param({"executor-0": terminated(128, "StartError")}, [], id="an executor that never started"),
+        pytest.param({"executor-0": RUNNING}, [], id="a running executor"),
+        pytest.param({"executor-0": {"terminated": {"exitCode": 1}}}, [], id="no end time"),
         pytest.param({"executor-0": terminated(-1)}, [(0, 0, False)], id="codes are within bounds"),
         pytest.param({"executor-0": terminated(3221225477)}, [(0, 255, False)], id="codes are bytes"),
     ],
@@ -356,7 +356,7 @@ BEGUN = {"trec": RUNNING, "tif-0": recorded(0)}
         ]
     ],
 )
-def test_container_that_cannot_start_ends_the_task_after_a_while(states, reason, limit):
+def test_container_that_cannot_start_ends_the_task(states, reason, limit):
     view = View(task=row(), pod=pod(states), job=job())
     assert act(view) == (Recheck(seconds=limit),)
     assert act(view, lasted=limit - 1) == (Recheck(seconds=1),)
@@ -366,14 +366,14 @@ def test_container_that_cannot_start_ends_the_task_after_a_while(states, reason,
     assert end == EndPod(name=POD, uid="pod-uid-1", why=reason)
 
 
-def test_image_name_that_nobody_can_pull_ends_the_task_at_once():
+def test_invalid_image_name_ends_the_task_immediately():
     view = View(task=row(), pod=pod({**BEGUN, "executor-0": waiting("InvalidImageName", "bad")}), job=job())
     finish, end = decide(view, {}, 0.0, Limits()).actions
     assert finish.ending.reason == "InvalidImageName"
     assert isinstance(end, EndPod)
 
 
-def test_time_counts_on_when_the_kubelet_changes_its_words():
+def test_changed_kubelet_reason_keeps_the_time():
     first = decide(
         View(task=row(), pod=pod({**BEGUN, "executor-0": waiting("ErrImagePull")})), {}, 0.0, Limits()
     )
@@ -386,7 +386,7 @@ def test_time_counts_on_when_the_kubelet_changes_its_words():
     assert second.actions[0].ending.reason == "ImagePullBackOff"
 
 
-def test_time_starts_anew_after_the_image_was_pulled():
+def test_time_restarts_after_a_successful_pull():
     waits = View(task=row(), pod=pod({**BEGUN, "executor-0": waiting("ErrImagePull")}))
     runs = View(task=row(), pod=pod({**BEGUN, "executor-0": RUNNING}))
     since = decide(waits, {}, 0.0, Limits()).since
@@ -394,37 +394,37 @@ def test_time_starts_anew_after_the_image_was_pulled():
     assert decide(waits, {}, 60.0, Limits()).actions == (Recheck(seconds=60),)
 
 
-def test_image_of_the_recorder_counts_until_the_gate_is_open():
+def test_recorder_image_matters_until_the_gate_opens():
     never = View(task=row(), pod=pod({"trec": waiting("ImagePullBackOff", "no such tag")}), job=job())
     assert ending(never, lasted=60).container == "trec"
     again = View(task=row(), pod=pod({"trec": waiting("ImagePullBackOff"), "tif-0": RUNNING}), job=job())
     assert act(again, lasted=3600) == ()
 
 
-def test_executor_that_failed_before_an_image_was_missing_is_the_end():
+def test_failed_executor_precedes_a_missing_image():
     states = {**BEGUN, "executor-0": recorded(7, 0), "executor-1": terminated(0)}
     view = View(task=row(), pod=pod({**states, "tof-0": waiting("ErrImagePull", "gone")}), job=job())
     message = "executor 0 exited with code 7; then: tof-0 (registry.test/tof-0:1) cannot start: gone"
     assert ending(view, lasted=60) == executor_error("Error", message, "executor-0")
 
 
-def test_missing_image_of_pause_does_not_spoil_a_task_that_is_done():
+def test_missing_pause_image_keeps_a_complete_task():
     states = {**ALL_DONE, "trec": RUNNING, "pause": waiting("ErrImagePull")}
     assert ending(View(task=row(), pod=pod(states), job=job()), lasted=60) == COMPLETE
 
 
-def test_recorder_that_crashes_while_executors_run_is_no_end():
+def test_recorder_crash_during_executors_ends_nothing():
     states = {"trec": waiting("CrashLoopBackOff"), "tif-0": recorded(0), "executor-0": RUNNING}
     assert act(View(task=row(), pod=pod(states, restarts=9), job=job()), lasted=1e6) == ()
 
 
-def test_recorder_that_crashes_between_two_executors_is_no_end():
-    """The next image may be being pulled: nothing says so."""
+def test_recorder_crash_between_executors_ends_nothing():
+    """The next image may be being pulled, which no status shows."""
     states = {"trec": waiting("CrashLoopBackOff"), "tif-0": recorded(0), "executor-0": recorded(0)}
     assert act(View(task=row(), pod=pod(states, restarts=9), job=job()), lasted=1e6) == ()
 
 
-def test_recorder_that_was_restarted_twice_may_wait_for_a_large_image():
+def test_restarted_recorder_may_wait_for_a_large_image():
     view = View(task=row(), pod=pod({"trec": RUNNING}, restarts=2), job=job())
     assert act(view, lasted=1e6) == ()
 
@@ -454,10 +454,10 @@ def test_recorder_that_was_restarted_twice_may_wait_for_a_large_image():
             "no such file",
             id="it has just ended",
         ),
-        pytest.param(RUNNING, {}, "Error", "nobody says why", id="nothing is known"),
+        pytest.param(RUNNING, {}, "Error", "no reason reported", id="nothing is known"),
     ],
 )
-def test_recorder_that_never_opens_the_gate_ends_the_task(state, last, reason, words):
+def test_crashing_recorder_ends_the_task(state, last, reason, words):
     broken = pod({"trec": state}, restarts=4)
     broken["status"]["initContainerStatuses"][0]["lastState"] = last
     view = View(task=row(), pod=broken, job=job())
@@ -482,7 +482,7 @@ def test_recorder_that_never_opens_the_gate_ends_the_task(state, last, reason, w
         pytest.param(
             {"trec": waiting("CrashLoopBackOff"), "tif-0": terminated(0, "OOMKilled")},
             system_error("OOMKilled", "tif-0 ran out of memory", "tif-0"),
-            id="OOMKilled with exit code 0, and the recorder's last word is stale",
+            id="OOMKilled with exit code 0, and the recorder's status is stale",
         ),
         pytest.param(
             {"trec": TREC_KILLED, "tif-0": recorded(0)},
@@ -501,7 +501,7 @@ def test_recorder_that_never_opens_the_gate_ends_the_task(state, last, reason, w
         ),
     ],
 )
-def test_pod_that_can_never_end_is_ended(states, expected):
+def test_stalled_pod_is_ended(states, expected):
     view = View(task=row(), pod=pod(states), job=job())
     assert act(view, lasted=59) == (Recheck(seconds=1),)
     finish, end = act(view, lasted=60)
@@ -527,7 +527,7 @@ def test_pod_that_can_never_end_is_ended(states, expected):
         pytest.param({**ALL_DONE, "trec": RUNNING, "pause": RUNNING}, id="pause waits for the ack"),
     ],
 )
-def test_pod_that_goes_its_way_is_left_alone(states):
+def test_progressing_pod_is_left_alone(states):
     view = View(task=row(), pod=pod(states), job=job())
     assert not is_stalled(view.pod)
     assert decide(view, {}, 0.0, Limits()) == Decision()
@@ -554,9 +554,9 @@ UNTOLD_FAILED = {**UNTOLD, "executor-1": recorded(3, 0)}
             executor_error("Error", "executor 0 exited with code 3", "executor-0"),
         ),
     ],
-    ids=["dead", "crash looping", "dies again and again", "failed, outputs sent", "failed, the next skipped"],
+    ids=["dead", "crash looping", "dies repeatedly", "failed, outputs sent", "failed, the next skipped"],
 )
-def test_end_that_a_lost_recorder_cannot_tell_is_told_before_pause_gives_up(states, restarts, expected):
+def test_unreported_outcome_is_recorded_before_pause_exits(states, restarts, expected):
     view = View(task=row(), pod=pod(states, phase="Running", restarts=restarts), job=job())
     assert act(view, lasted=59) == (Recheck(seconds=1),)
     (finish,) = act(view, lasted=60)  # and the Pod stays, for the recorder may come back with the logs
@@ -573,41 +573,41 @@ def test_end_that_a_lost_recorder_cannot_tell_is_told_before_pause_gives_up(stat
     ],
     ids=["the recorder lives", "outputs are sent", "no record", "no record at all"],
 )
-def test_end_that_is_not_certain_is_left_to_the_recorder(states, restarts):
+def test_uncertain_outcome_is_left_to_the_recorder(states, restarts):
     view = View(task=row(), pod=pod(states, phase="Running", restarts=restarts), job=job())
     assert act(view, lasted=1e6) == ()
 
 
-def test_pod_that_finds_no_node_is_told_of():
+def test_unschedulable_pod_is_recorded():
     unscheduled = condition("PodScheduled", "Unschedulable", "0/3 nodes: Insufficient memory", "False")
     view = View(task=row(), pod=pod(node=None, conditions=[unscheduled]), job=job())
     assert act(view, lasted=59) == (Recheck(seconds=1),)
     assert act(view, lasted=60) == (line("pod-uid-1", "FailedScheduling", "0/3 nodes: Insufficient memory"),)
-    told = event_line(event("FailedScheduling", "0/3 nodes: Insufficient memory"))
-    assert told is not None
-    assert told.key == act(view, lasted=60)[0].key  # so the two are one line
+    recorded = event_line(event("FailedScheduling", "0/3 nodes: Insufficient memory"))
+    assert recorded is not None
+    assert recorded.key == act(view, lasted=60)[0].key  # so the two are one line
 
 
 @pytest.mark.parametrize(
-    ("conditions", "said"),
+    ("conditions", "why"),
     [
         ([condition("PodScheduled", "Unschedulable", "0/3 nodes", "False")], "0/3 nodes"),
         ([condition("PodScheduled", "SchedulerError", "binding volumes", "False")], "binding volumes"),
-        ([], "no node was found for it, and the scheduler does not say why"),
+        ([], "no node was found, and the scheduler gave no reason"),
     ],
 )
-def test_pod_that_finds_no_node_for_too_long_ends_the_task(conditions, said):
+def test_unschedulable_pod_ends_the_task_at_its_limit(conditions, why):
     view, limits = (
         View(task=row(), pod=pod(node=None, conditions=conditions), job=job()),
         Limits(unschedulable=90),
     )
     assert act(view, lasted=80, limits=limits)[-1] == Recheck(seconds=10)
     finish, delete = act(view, lasted=90, limits=limits)
-    assert finish.ending == system_error("Unschedulable", f"Pod {POD}: {said}")
+    assert finish.ending == system_error("Unschedulable", f"Pod {POD}: {why}")
     assert delete == DeleteJob(name=JOB, uid="job-uid-1", why="no node was found for it")
 
 
-def test_pod_that_is_held_back_by_a_queue_may_wait():
+def test_gated_pod_may_wait():
     gated = condition("PodScheduled", "SchedulingGated", "Scheduling is blocked", "False")
     view = View(task=row(), pod=pod(node=None, conditions=[gated]), job=job())
     assert act(view, lasted=1e6, limits=Limits(unschedulable=1)) == ()
@@ -617,7 +617,7 @@ UNREADY = condition("PodReadyToStartContainers", "", "", "False")
 MOUNT = 'MountVolume.SetUp failed for volume "recorder" : secret "dsn" not found'
 
 
-def test_pod_whose_node_does_not_set_it_up_for_too_long_is_explained_and_ended():
+def test_pod_without_setup_is_explained_at_its_limit():
     stuck = pod({"trec": waiting()}, conditions=[UNREADY])
     view, limits = View(task=row(state=TesState.QUEUED), pod=stuck, job=job()), Limits(unschedulable=90)
     assert act(view, lasted=80, limits=limits) == (Recheck(seconds=10),)
@@ -639,7 +639,7 @@ def had_run():
         pytest.param(had_run(), 1, id="it has run, and its node was rebooted"),
     ],
 )
-def test_pod_that_was_set_up_or_may_wait_is_not_ended_for_that(found, limit):
+def test_pod_with_setup_is_not_ended(found, limit):
     view = View(task=row(state=TesState.QUEUED), pod=found, job=job())
     actions = act(view, lasted=1e6, limits=Limits(unschedulable=limit))
     assert not any(isinstance(one, ExplainNoStart) for one in actions)
@@ -650,7 +650,7 @@ def warning(reason, message, second, **more):
 
 
 @pytest.mark.parametrize(
-    ("events", "reason", "said"),
+    ("events", "reason", "why"),
     [
         ([warning("FailedMount", "old", 1), warning("FailedMount", MOUNT, 2)], "FailedMount", MOUNT),
         (
@@ -662,13 +662,13 @@ def warning(reason, message, second, **more):
             "FailedCreatePodSandBox",
             "no address",
         ),
-        ([], "PodNotStarted", "its node does not set it up, and does not say why"),
+        ([], "PodNotStarted", "the node did not start the Pod and gave no reason"),
     ],
 )
-def test_pod_that_is_not_set_up_ends_in_the_words_of_its_node(events, reason, said):
+def test_pod_without_setup_has_its_last_warning(events, reason, why):
     stuck = pod({"trec": waiting()}, conditions=[UNREADY])
     finish, end = decide_no_start(ExplainNoStart(task=row(state=TesState.QUEUED), pod=stuck), events)
-    assert finish.ending == system_error(reason, f"Pod {POD}: {said}")
+    assert finish.ending == system_error(reason, f"Pod {POD}: {why}")
     assert end == EndPod(name=POD, uid="pod-uid-1", why=reason)
 
 
@@ -728,14 +728,14 @@ FAILED_JOB = job(conditions=[condition("Failed", "BackoffLimitExceeded", "Job ha
         pytest.param(gone(ALL_DONE), COMPLETE, id="all was done"),
     ],
 )
-def test_pod_that_is_gone_ends_the_task_by_its_last_status(vanished, expected):
+def test_vanished_pod_ends_the_task_by_its_status(vanished, expected):
     view = View(task=row(), job=FAILED_JOB, gone_pod=vanished)
     assert ending(view) == expected
-    assert view.rests_on_absence
+    assert view.depends_on_absence
 
 
-def test_pod_that_is_gone_waits_for_the_verdict_of_its_job():
-    """It may come again: the Job may have been suspended for a moment."""
+def test_vanished_pod_waits_for_its_job():
+    """Another Pod may follow: the Job may have been suspended for a moment."""
     view = View(task=row(), job=job(), gone_pod=gone())
     assert act(view) == (Recheck(seconds=60),)
     assert ending(view, lasted=60).reason == "PodDeleted"
@@ -749,20 +749,20 @@ def test_pod_that_is_gone_waits_for_the_verdict_of_its_job():
         pytest.param(None, system_error("JobDeleted", "the Job was deleted"), id="the Job has gone"),
     ],
 )
-def test_pod_that_ended_because_it_was_deleted_says_so_before_it_is_gone(job_now, expected):
-    """The kubelet sends the last status first; until the Job controller has counted it the object stays."""
+def test_deleted_pod_has_its_reason_while_it_exists(job_now, expected):
+    """The kubelet sends the last status first. The object stays until the Job controller has counted it."""
     view = View(task=row(), pod=gone(), job=job_now)
     assert ending(view) == expected
-    assert view.rests_on_absence
+    assert view.depends_on_absence
 
 
-def test_pod_that_is_being_deleted_is_waited_for():
+def test_terminating_pod_is_waited_for():
     for canceled in (False, True):
         view = View(task=row(cancel_requested=canceled), pod=pod(BEGUN, deleted=True), job=job(deleted=True))
         assert all(isinstance(action, Recheck) for action in act(view))
 
 
-def test_deleted_pod_whose_node_is_silent_ends_the_task_but_no_cancel():
+def test_silent_node_ends_the_task_unless_canceled():
     lingers = pod(BEGUN, deleted=True)
     assert act(View(task=row(), pod=lingers, job=job()), lasted=359) == (Recheck(seconds=1),)
     assert ending(View(task=row(), pod=lingers, job=job()), lasted=360).reason == "NodeLost"
@@ -773,21 +773,21 @@ def test_deleted_pod_whose_node_is_silent_ends_the_task_but_no_cancel():
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Failed"])
-def test_pod_of_a_suspended_job_on_its_way_out_is_no_end(phase):
+def test_terminating_pod_of_a_suspended_job_ends_nothing(phase):
     view = View(task=row(), pod=pod(STOPPED, phase=phase, deleted=True), job=job(suspended=True))
     assert act(view, lasted=1e6) == ()
 
 
-def test_suspended_job_whose_pod_is_gone_waits_for_its_next_attempt():
+def test_suspended_job_waits_for_its_next_attempt():
     message = "the Job was suspended; another attempt follows"
     view = View(task=row(), job=job(suspended=True), gone_pod=gone())
     assert act(view) == (RequeueAttempt(pod_uid="pod-uid-1", message=message),)
     unseen = View(task=row(state=TesState.INITIALIZING), job=job(suspended=True))
     assert act(unseen) == (RequeueAttempt(pod_uid=None, message=message),)
-    assert view.rests_on_absence
+    assert view.depends_on_absence
 
 
-def test_suspended_job_that_waits_for_its_turn_is_left_alone():
+def test_queued_job_is_left_alone():
     assert act(View(task=row(state=TesState.QUEUED), job=job(suspended=True)), lasted=1e6) == ()
     unsubmitted = row(state=TesState.QUEUED, submitted=False)
     assert act(View(task=unsubmitted, job=job(suspended=True)), lasted=1e6) == ()
@@ -810,15 +810,15 @@ def waits(message: str, reason: str = "Pending") -> dict[str, Any]:
     return kueue(condition("QuotaReserved", reason, message, status="False"))
 
 
-def test_queue_says_why_a_job_waits_once_whatever_the_quantities():
+def test_kueue_reason_is_recorded_once_for_any_quantities():
     task = row(state=TesState.QUEUED)
-    (said,) = act(View(task=task, job=SUSPENDED, workload=waits(FULL % "500m")))
-    assert said.message == f"Kueue: Pending: {FULL % '500m'}"
+    (log,) = act(View(task=task, job=SUSPENDED, workload=waits(FULL % "500m")))
+    assert log.message == f"Kueue: Pending: {FULL % '500m'}"
     (again,) = act(View(task=task, job=SUSPENDED, workload=waits(FULL % "1250m")))
     (other,) = act(
         View(task=task, job=SUSPENDED, workload=waits("LocalQueue lq doesn't exist", "Inadmissible"))
     )
-    assert said.key == again.key != other.key
+    assert log.key == again.key != other.key
 
 
 @pytest.mark.parametrize(
@@ -829,11 +829,11 @@ def test_queue_says_why_a_job_waits_once_whatever_the_quantities():
             id="the Job is not suspended",
         ),
         pytest.param(
-            View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue()), id="nothing is said"
+            View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue()), id="no condition"
         ),
         pytest.param(
             View(task=row(state=TesState.QUEUED), job=job(suspended=True, uid="other"), workload=waits(FULL)),
-            id="of a former Job",
+            id="of an earlier Job",
         ),
         pytest.param(
             View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(condition("QuotaReserved"))),
@@ -841,11 +841,11 @@ def test_queue_says_why_a_job_waits_once_whatever_the_quantities():
         ),
     ],
 )
-def test_queue_has_nothing_to_say(view):
+def test_workload_without_a_reason_is_not_recorded(view):
     assert not [action for action in act(view) if isinstance(action, SystemLog | Finish)]
 
 
-def test_attempt_that_kueue_stopped_ends_with_its_words():
+def test_evicted_attempt_ends_with_the_reason_of_kueue():
     view = View(task=row(), job=SUSPENDED, gone_pod=gone(), workload=kueue(PREEMPTED))
     message = (
         "the Job was suspended by Kueue (Preempted: Preempted to accommodate a workload); "
@@ -871,18 +871,18 @@ def test_attempt_that_kueue_stopped_ends_with_its_words():
         ),
     ],
 )
-def test_task_whose_workload_is_deactivated_ends(view, executors):
+def test_deactivated_workload_ends_the_task(view, executors):
     expected = system_error("Deactivated", "Kueue: The workload is deactivated")
     finish, delete = act(view)
     assert (finish.ending, len(finish.executors), delete) == (expected, executors, DELETE_INACTIVE)
-    assert view.rests_on_absence
+    assert view.depends_on_absence
 
 
-def test_deactivated_workload_is_given_time_to_say_why():
+def test_deactivated_workload_is_given_time_for_a_reason():
     view = View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(PREEMPTED, active=False))
     assert not [action for action in act(view) if isinstance(action, Finish)]
     assert ending(view, lasted=10) == system_error(
-        "Deactivated", "Kueue: the Workload of its Job is not active"
+        "Deactivated", "Kueue: the Workload of the Job is not active"
     )
 
 
@@ -900,7 +900,7 @@ def test_deactivated_workload_is_given_time_to_say_why():
                 job=SUSPENDED,
                 workload=kueue(DEACTIVATED, active=False),
             ),
-            id="the Pod is on its way out",
+            id="the Pod is terminating",
         ),
         pytest.param(
             View(
@@ -912,18 +912,18 @@ def test_deactivated_workload_is_given_time_to_say_why():
         ),
     ],
 )
-def test_deactivated_workload_does_not_end_a_task_before_its_time(view):
+def test_deactivated_workload_waits_for_its_limit(view):
     assert not [action for action in act(view, lasted=59) if isinstance(action, Finish)]
 
 
-def test_cancel_goes_before_what_kueue_says():
+def test_cancel_precedes_kueue():
     view = View(task=CANCELING, job=SUSPENDED, workload=kueue(DEACTIVATED, active=False))
     assert act(view) == (DELETE,)
 
 
-def test_workload_is_kept_with_its_tasks_label_alone():
-    said = condition("QuotaReserved", "Pending", "no", status="False")
-    assert slim_workload(workload(said)) == {
+def test_workload_gets_the_label_of_its_task():
+    pending = condition("QuotaReserved", "Pending", "no", status="False")
+    assert slim_workload(workload(pending)) == {
         "metadata": {
             "name": f"job-{JOB}-1a2b3",
             "uid": "workload-uid-1",
@@ -933,14 +933,14 @@ def test_workload_is_kept_with_its_tasks_label_alone():
         },
         "job_uid": "job-uid-1",
         "active": True,
-        "conditions": [said],
+        "conditions": [pending],
     }
 
 
-def test_workload_of_somebody_else_is_no_tasks():
+def test_foreign_workload_has_no_task():
     stranger = workload(owner="JobSet")
-    nobody = {"metadata": {"name": "w", "uid": "u", "resourceVersion": "1"}}
-    for one in (stranger, nobody):
+    unowned = {"metadata": {"name": "w", "uid": "u", "resourceVersion": "1"}}
+    for one in (stranger, unowned):
         slim = slim_workload(one)
         assert (slim["metadata"]["labels"], slim["job_uid"], slim["active"]) == ({}, None, True)
 
@@ -950,7 +950,7 @@ def test_new_pod_closes_the_attempt_of_the_old_one():
     assert act(view) == (RequeueAttempt(pod_uid="pod-uid-1", message=f"Pod {POD} was replaced by Pod new"),)
 
 
-def test_failed_pod_ends_the_task_though_its_job_was_suspended_afterwards():
+def test_failed_pod_ends_task_despite_suspended_job():
     view = View(task=row(), pod=ended_pod({"executor-0": recorded(7)}), job=job(suspended=True))
     assert ending(view).state is TesState.EXECUTOR_ERROR
 
@@ -975,7 +975,7 @@ DELETE = DeleteJob(name=JOB, uid="job-uid-1", why="canceled")
         pytest.param(View(task=CANCELING, pod=pod(BEGUN), job=job(deleted=True)), (), id="being deleted"),
         pytest.param(
             View(task=CANCELING, pod=pod(BEGUN), job=None),
-            (EndPod(name=POD, uid="pod-uid-1", why="canceled, and it has no Job"),),
+            (EndPod(name=POD, uid="pod-uid-1", why="canceled, and there is no Job"),),
             id="an orphan",
         ),
         pytest.param(
@@ -983,18 +983,18 @@ DELETE = DeleteJob(name=JOB, uid="job-uid-1", why="canceled")
         ),
     ],
 )
-def test_cancel_deletes_what_is_left(view, expected):
+def test_cancel_deletes_job_or_pod(view, expected):
     assert act(view) == expected
 
 
 @pytest.mark.parametrize("vanished", [None, gone(), gone(ALL_DONE), pod({**BEGUN, "executor-0": RUNNING})])
 @pytest.mark.parametrize("last_job", [None, job(deleted=True)])
-def test_cancel_is_done_when_nothing_is_left(vanished, last_job):
+def test_cancel_is_complete_without_objects(vanished, last_job):
     finish = act(View(task=CANCELING, job=last_job, gone_pod=vanished))[0]
     assert (finish.ending, finish.cancel_seen) == (CANCELED, True)
 
 
-def test_cancel_of_a_task_that_is_being_submitted_waits_for_the_submitter():
+def test_cancel_waits_for_the_submitter():
     task = row(state=TesState.CANCELING, cancel_requested=True, submitted=False, claimed=True)
     assert act(View(task=task)) == (Recheck(seconds=30),)
     free = row(state=TesState.CANCELING, cancel_requested=True, submitted=False)
@@ -1010,25 +1010,25 @@ def test_failed_job_without_a_pod():
     )
 
 
-def test_complete_job_without_a_pod_had_its_ack():
+def test_complete_job_without_a_pod_completes_the_task():
     done = job(conditions=[condition("Complete", "CompletionsReached")])
     assert ending(View(task=row(), job=done)) == COMPLETE
 
 
-def test_job_that_was_deleted_by_a_stranger():
+def test_job_deleted_by_another_client_ends_the_task():
     expected = system_error("JobDeleted", "the Job was deleted")
     assert ending(View(task=row(), gone_job=job())) == expected
     assert ending(View(task=row(), gone_pod=gone(), gone_job=job())) == expected
     assert ending(View(task=row(), job=job(deleted=True))) == expected
 
 
-def test_task_that_has_nothing_is_lost():
+def test_task_without_objects_is_lost():
     view = View(task=row())
     assert ending(view) == system_error("Lost", "neither the Job nor the Pod of this task exists")
-    assert view.rests_on_absence
+    assert view.depends_on_absence
 
 
-def test_task_that_is_not_submitted_has_nothing_to_lose():
+def test_unsubmitted_task_without_objects_is_kept():
     assert act(View(task=row(state=TesState.QUEUED, submitted=False)), lasted=1e6) == ()
 
 
@@ -1036,7 +1036,7 @@ def refused(*, give_up: bool = False) -> ExplainNoPod:
     return ExplainNoPod(task=row(state=TesState.QUEUED), job_name=JOB, job_uid="job-uid-1", give_up=give_up)
 
 
-def test_job_without_a_pod_is_explained_soon_and_then_ever_more_seldom():
+def test_job_without_a_pod_is_checked_less_often():
     view = View(task=row(state=TesState.QUEUED), job=job())
     assert act(view, lasted=4) == (Recheck(seconds=1),)
     assert act(view, lasted=5) == (refused(), Recheck(seconds=5))
@@ -1044,7 +1044,7 @@ def test_job_without_a_pod_is_explained_soon_and_then_ever_more_seldom():
     assert act(view, lasted=1e6) == (refused(), Recheck(seconds=60))
 
 
-def test_job_without_a_pod_for_too_long_is_given_up():
+def test_job_without_a_pod_ends_at_its_limit():
     view, limits = View(task=row(state=TesState.QUEUED), job=job()), Limits(unschedulable=30)
     assert act(view, lasted=20, limits=limits) == (refused(), Recheck(seconds=10))
     assert act(view, lasted=30, limits=limits) == (refused(give_up=True), Recheck(seconds=30))
@@ -1055,17 +1055,17 @@ POLICY = f'Error creating: pods "{POD}" is forbidden: violates PodSecurity "rest
 
 
 @pytest.mark.parametrize(("asked", "message"), [(refused(), POLICY), (refused(give_up=True), QUOTA)])
-def test_pod_that_is_refused_for_good_ends_the_task(asked, message):
+def test_permanently_rejected_pod_ends_the_task(asked, message):
     assert decide_refused(asked, message) == (
         Finish(ending=system_error("FailedCreate", message.replace(POD, JOB)), cancel_seen=False),
-        DeleteJob(name=JOB, uid="job-uid-1", why="its Pod is refused"),
+        DeleteJob(name=JOB, uid="job-uid-1", why="its Pod is rejected"),
     )
 
 
-def test_pod_that_is_refused_for_now_is_said_once_whatever_its_name():
-    said = decide_refused(refused(), QUOTA)
-    assert said == decide_refused(refused(), QUOTA.replace("-abcde", "-fghij"))
-    assert [one.message for one in said] == [f"FailedCreate: {QUOTA.replace(POD, JOB)}"]
+def test_retryable_rejection_is_recorded_once_for_any_name():
+    logs = decide_refused(refused(), QUOTA)
+    assert logs == decide_refused(refused(), QUOTA.replace("-abcde", "-fghij"))
+    assert [one.message for one in logs] == [f"FailedCreate: {QUOTA.replace(POD, JOB)}"]
 
 
 # After the end
@@ -1122,23 +1122,25 @@ THEIRS = row(state=TesState.COMPLETE, ended=True, reported_by="recorder")
         pytest.param(
             View(task=OURS, pod=pod(BEGUN, deadline=1), job=job()),
             90,
-            (DeleteJob(name=JOB, uid="job-uid-1", why="its Pod would not end"),),
+            (DeleteJob(name=JOB, uid="job-uid-1", why="its Pod did not end"),),
             id="it will not end",
         ),
         pytest.param(View(task=OURS, pod=pod(BEGUN, deadline=1)), 1e6, (), id="nothing more can be done"),
         pytest.param(View(task=OURS, pod=ended_pod(), job=FAILED_JOB), 1e6, (), id="all has ended"),
-        pytest.param(View(task=OURS, pod=pod(BEGUN, deleted=True), job=job()), 1e6, (), id="it goes"),
+        pytest.param(
+            View(task=OURS, pod=pod(BEGUN, deleted=True), job=job()), 1e6, (), id="it is terminating"
+        ),
         pytest.param(View(task=OURS, job=FAILED_JOB), 1e6, (), id="the time to live runs"),
         pytest.param(View(task=OURS), 1e6, (), id="all has gone"),
         pytest.param(
             View(task=OURS, job=job(suspended=True)),
             30,
             (DeleteJob(name=JOB, uid="job-uid-1", why="its task has ended"),),
-            id="a Job that would begin again",
+            id="a Job that would start again",
         ),
     ],
 )
-def test_what_an_ended_task_holds_is_freed(view, lasted, expected):
+def test_ended_task_frees_its_objects(view, lasted, expected):
     assert act(view, lasted=lasted) == expected
 
 
@@ -1150,14 +1152,14 @@ def test_objects_of_an_unknown_task_are_left_alone(objects):
 # Roles and caches
 
 
-def test_role_is_for_a_pod_that_may_run():
+def test_only_a_live_pod_needs_a_role():
     assert decide_role(pod()) == EnsureRole(task_id=TASK, pod_name=POD, pod_uid="pod-uid-1")
     assert decide_role(pod(deleted=True)) is None
     assert decide_role(ended_pod()) is None
 
 
 @pytest.mark.parametrize("ended", [case.values[0] for case in ENDED])
-def test_slim_objects_decide_alike(ended):
+def test_reduced_objects_decide_alike(ended):
     assert pod_facts(slim_pod(ended), cancel_requested=False) == pod_facts(ended, cancel_requested=False)
     view = View(task=row(), pod=ended, job=job(suspended=True))
     slim = View(task=row(), pod=slim_pod(ended), job=slim_job(job(suspended=True)))
@@ -1202,22 +1204,22 @@ STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream
             ),
         ),
     ],
-    ids=["all was read", "cut short", "out of memory", "told to end in the middle"],
+    ids=["all was read", "cut short", "out of memory", "terminated in the middle"],
 )
-def test_of_a_streamed_input_the_end_of_its_sidecar_tells(stream, values, expected):
+def test_end_of_a_stream_sidecar_decides(stream, values, expected):
     states = {"executor-0": recorded(0), "stream-0": stream, "pause": terminated(1)}
     ended = pod(states, phase="Failed", plan=STREAM, **values)
     assert ending(View(task=row(), pod=ended, job=job())) == expected
 
 
-def test_a_pod_without_a_plan_has_its_streams_by_their_names():
+def test_streams_without_a_plan_are_found_by_name():
     states = {"executor-0": recorded(0), "stream-0": recorded(65, term=True)}
     ended = pod(states, phase="Failed", plan=STREAM)
     del ended["metadata"]["annotations"]
     assert pod_facts(ended, cancel_requested=False).cut_short is not None
 
 
-def test_a_sidecar_that_streams_and_is_started_again_is_not_the_end_of_its_pod():
+def test_restarted_stream_sidecar_ends_nothing():
     running = pod(
         {"trec": RUNNING, "executor-0": RUNNING, "stream-0": waiting("CrashLoopBackOff")}, plan=STREAM
     )

@@ -1,27 +1,29 @@
-"""The informer against an API server that fails in every way that one can."""
+"""The informer with an API server that injects faults."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
-from tctl_builders import RUNNING, TASK, pod
+from tctl_builders import TASK, pod
 from tctl_fakes import FakeApi, client
 
-from poiesis_tctl.informer import Cache, Informer, WatchTimes, WorkQueue
-from poiesis_tctl.kube import Object
+from poiesis_kube.client import Object
+from poiesis_models.backoff import Backoff
+from poiesis_tctl.informer import Informer, WatchTimes
 
-TIMES = WatchTimes(watch=5, silence=3.0, backoff=0.01, max_backoff=0.05, shortest=0.05, page=500)
+QUICK = Backoff(first=0.01, longest=0.05)
+TIMES = WatchTimes(watch=5, silence=3.0, backoff=QUICK, shortest=0.05, page=500)
 KEY = str(TASK)
 
 
 class Watched:
-    def __init__(self, api: FakeApi, informer: Informer, told: list[str]) -> None:
+    def __init__(self, api: FakeApi, informer: Informer, changed: list[str]) -> None:
         self.api = api
         self.informer = informer
         self.cache = informer.cache
-        self.told = told
+        self.changed = changed
 
     async def until(self, true: Callable[[], bool]) -> None:
         await self.api.until(true)
@@ -35,12 +37,12 @@ class Watched:
 async def watched(
     api: FakeApi, times: WatchTimes = TIMES, slim: Callable[[Object], Object] = lambda item: item
 ) -> AsyncIterator[Watched]:
-    told: list[str] = []
+    changed: list[str] = []
     async with client(api) as kube:
-        informer = Informer(kube, kube.pods_path, changed=told.append, times=times, slim=slim)
+        informer = Informer(kube, kube.path("Pod"), changed=changed.append, times=times, slim=slim)
         task = asyncio.create_task(informer.run())
         try:
-            yield Watched(api, informer, told)
+            yield Watched(api, informer, changed)
             assert not task.done()
         finally:
             task.cancel()
@@ -54,13 +56,13 @@ async def test_list_then_watch(fake_api):
     await fake_api.put("pods", stranger)
     async with watched(fake_api) as w:
         await w.until(w.informer.synced.is_set)
-        assert (w.told, w.cache.names()) == ([KEY], {pod()["metadata"]["name"]})
+        assert (w.changed, w.cache.names()) == ([KEY], {pod()["metadata"]["name"]})
         await fake_api.put("pods", pod(phase="Running"))
         await w.until(lambda: w.phase() == "Running")
         await fake_api.delete("pods", pod()["metadata"]["name"])
         await w.until(lambda: w.phase() is None)
         assert w.cache.gone(KEY)["status"]["phase"] == "Running"
-        assert w.told == [KEY] * 3
+        assert w.changed == [KEY] * 3
         assert len(fake_api.asked("GET", "pods")) == 1
         (watch,) = fake_api.asked("WATCH", "pods")
         assert watch["labelSelector"] == "poiesis.io/task"
@@ -68,15 +70,15 @@ async def test_list_then_watch(fake_api):
         assert watch["timeoutSeconds"] == "5"
 
 
-async def test_watch_is_resumed_where_it_ended(fake_api):
-    async with watched(fake_api, WatchTimes(watch=1, silence=3.0, shortest=0.05, backoff=0.01)) as w:
+async def test_watch_resumes_where_it_ended(fake_api):
+    async with watched(fake_api, WatchTimes(watch=1, silence=3.0, shortest=0.05, backoff=QUICK)) as w:
         await w.until(lambda: fake_api.watches == 1)
         await fake_api.put("pods", pod())
         await fake_api.bookmark("pods")
         await w.until(lambda: len(fake_api.asked("WATCH", "pods")) >= 2)
         assert fake_api.asked("WATCH", "pods")[1]["resourceVersion"] == str(fake_api.version)
         assert len(fake_api.asked("GET", "pods")) == 1
-        assert w.told == [KEY]
+        assert w.changed == [KEY]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ async def test_watch_is_resumed_where_it_ended(fake_api):
         "hang up", "end",
     ],
 )  # fmt: skip
-async def test_after_a_fault_the_list_shows_what_was_missed(fake_api, fault):
+async def test_list_after_a_fault_shows_missed_changes(fake_api, fault):
     await fake_api.put("pods", pod())
     other = uuid4()
     await fake_api.put("pods", pod(name="other", uid="other", task=other))
@@ -97,74 +99,74 @@ async def test_after_a_fault_the_list_shows_what_was_missed(fake_api, fault):
         await fake_api.put("pods", pod(phase="Failed"), silently=True)
         await w.until(lambda: w.phase() == "Failed" and w.phase(str(other)) is None)
         assert w.cache.gone(str(other))["metadata"]["uid"] == "other"
-        assert w.told.count(str(other)) == 2
+        assert w.changed.count(str(other)) == 2
         await w.until(lambda: fake_api.watches == 1)
         await fake_api.put("pods", pod(phase="Running"))
         await w.until(lambda: w.phase() == "Running")
 
 
 @pytest.mark.parametrize("faults", [["500"] * 3, ["403"] * 3, ["garbage"] * 3])
-async def test_list_is_tried_until_it_can_be_had(fake_api, faults):
+async def test_list_is_retried_until_it_succeeds(fake_api, faults):
     await fake_api.put("pods", pod())
     fake_api.list_faults.extend(faults)
     async with watched(fake_api) as w:
         await w.until(w.informer.synced.is_set)
-        assert w.told == [KEY]
+        assert w.changed == [KEY]
         assert len(fake_api.asked("GET", "pods")) == 4
 
 
-async def test_api_server_that_cannot_be_reached_is_tried_again(fake_api):
+async def test_unreachable_api_server_is_retried(fake_api):
     async with client(fake_api) as kube:
-        kube._base, base = "http://127.0.0.1:1", kube._base
-        informer = Informer(kube, kube.pods_path, changed=lambda _: None, times=TIMES)
+        kube._client._base, base = "http://127.0.0.1:1", kube._client._base
+        informer = Informer(kube, kube.path("Pod"), changed=lambda _: None, times=TIMES)
         task = asyncio.create_task(informer.run())
         await fake_api.until(lambda: informer._failures > 2)
-        kube._base = base
+        kube._client._base = base
         await fake_api.until(informer.synced.is_set)
         task.cancel()
 
 
 async def test_silent_watch_is_resumed(fake_api):
     fake_api.watch_faults.append("silence")
-    async with watched(fake_api, WatchTimes(watch=60, silence=0.2, backoff=0.01, shortest=0.05)) as w:
+    async with watched(fake_api, WatchTimes(watch=60, silence=0.2, backoff=QUICK, shortest=0.05)) as w:
         await w.until(lambda: fake_api.watches == 1)
         await fake_api.put("pods", pod())
-        await w.until(lambda: w.told == [KEY])
+        await w.until(lambda: w.changed == [KEY])
         assert len(fake_api.asked("GET", "pods")) == 1
 
 
-async def test_forgotten_history_is_listed_again(fake_api):
-    async with watched(fake_api, WatchTimes(watch=1, silence=3.0, backoff=0.01, shortest=0.05)) as w:
+async def test_expired_version_is_listed_again(fake_api):
+    async with watched(fake_api, WatchTimes(watch=1, silence=3.0, backoff=QUICK, shortest=0.05)) as w:
         await w.until(lambda: fake_api.watches == 1)
         await fake_api.put("pods", pod(), silently=True)
         fake_api.forget()
-        await w.until(lambda: w.told == [KEY])
+        await w.until(lambda: w.changed == [KEY])
 
 
-async def test_list_is_had_again_now_and_then_and_shows_what_no_watch_has_told(fake_api):
+async def test_periodic_list_shows_missed_changes(fake_api):
     await fake_api.put("pods", pod())
-    told: list[str] = []
+    changed: list[str] = []
     found: list[str] = []
-    times = WatchTimes(watch=5, relist=1.0, silence=3.0, shortest=0.05, backoff=0.01)
+    times = WatchTimes(watch=5, relist=1.0, silence=3.0, shortest=0.05, backoff=QUICK)
     async with client(fake_api) as kube:
-        informer = Informer(kube, kube.pods_path, changed=told.append, found=found.append, times=times)
+        informer = Informer(kube, kube.path("Pod"), changed=changed.append, found=found.append, times=times)
         task = asyncio.create_task(informer.run())
         await fake_api.until(lambda: fake_api.watches == 1)
-        assert (found, told) == ([KEY], [])
+        assert (found, changed) == ([KEY], [])
         await fake_api.put("pods", pod(phase="Running"))
-        await fake_api.until(lambda: told == [KEY])
+        await fake_api.until(lambda: changed == [KEY])
         await fake_api.delete("pods", pod()["metadata"]["name"], silently=True)
         await fake_api.until(lambda: found == [KEY, KEY])
         await fake_api.until(lambda: len(fake_api.asked("GET", "pods")) >= 3)
-        assert (informer.cache.current(KEY), told) == (None, [KEY])
+        assert (informer.cache.current(KEY), changed) == (None, [KEY])
         assert {query["timeoutSeconds"] for query in fake_api.asked("WATCH", "pods")} == {"1"}
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_watch_that_ends_at_once_does_not_spin(fake_api):
+async def test_immediately_ending_watch_does_not_spin(fake_api):
     fake_api.watch_faults.extend(["end"] * 1000)
-    times = WatchTimes(watch=5, silence=3.0, backoff=0.2, max_backoff=0.2, shortest=0.05)
+    times = WatchTimes(watch=5, silence=3.0, backoff=Backoff(first=0.2, longest=0.2), shortest=0.05)
     async with watched(fake_api, times) as w:
         await w.until(w.informer.synced.is_set)
         began = asyncio.get_running_loop().time()
@@ -172,7 +174,7 @@ async def test_watch_that_ends_at_once_does_not_spin(fake_api):
         assert asyncio.get_running_loop().time() - began >= 0.4
 
 
-async def test_thousand_pods_come_in_pages(fake_api):
+async def test_large_collections_are_listed_in_pages(fake_api):
     tasks = [uuid4() for _ in range(1000)]
     for number, task in enumerate(tasks):
         await fake_api.put("pods", pod(name=f"p-{number}", uid=f"u-{number}", task=task), silently=True)
@@ -184,7 +186,7 @@ async def test_thousand_pods_come_in_pages(fake_api):
         assert ["continue" in one for one in lists] == [False, True, True, True]
 
 
-async def test_object_that_cannot_be_read_does_not_keep_the_others_from_being_known(fake_api):
+async def test_malformed_object_does_not_hide_the_others(fake_api):
     def phased(item: Object) -> Object:
         return {**item, "phase": item["status"]["phase"]}
 
@@ -194,124 +196,22 @@ async def test_object_that_cannot_be_read_does_not_keep_the_others_from_being_kn
     await fake_api.put("pods", pod())
     async with watched(fake_api, slim=phased) as w:
         await w.until(w.informer.synced.is_set)
-        assert w.told == [KEY]
+        assert w.changed == [KEY]
         await fake_api.put("pods", {**unreadable, "spec": {}})
         await fake_api.put("pods", pod(phase="Running"))
         await w.until(lambda: w.phase() == "Running")
 
 
-async def test_page_that_has_expired_begins_the_list_anew(fake_api):
+async def test_expired_page_restarts_the_list(fake_api):
     for number in range(4):
         await fake_api.put("pods", pod(name=f"p-{number}", uid=f"u-{number}", task=uuid4()))
 
     expired = iter([410])
     fake_api.refuse = lambda request: next(expired, None) if "continue" in request.query else None
-    async with watched(fake_api, WatchTimes(watch=5, silence=3.0, page=2, backoff=0.01)) as w:
+    async with watched(fake_api, WatchTimes(watch=5, silence=3.0, page=2, backoff=QUICK)) as w:
         await w.until(w.informer.synced.is_set)
         assert len(w.cache.names()) == 4
         assert len(fake_api.asked("GET", "pods")) == 4
 
 
 # The cache
-
-
-def test_newest_pod_is_the_current_one():
-    cache = Cache()
-    old, new = pod(name="old", uid="1"), pod(name="new", uid="2", created="2025-11-23T07:00:00Z")
-    assert [cache.put(new), cache.put(old)] == [KEY, KEY]
-    assert cache.current(KEY) is new
-    assert cache.remove("old") == KEY
-    assert (cache.current(KEY), cache.gone(KEY)) == (new, old)
-    cache.forget_gone(KEY)
-    assert cache.gone(KEY) is None
-
-
-def test_pod_that_was_made_anew_under_its_name_had_gone():
-    cache = Cache()
-    first, second = pod(uid="1"), pod(uid="2", version="2")
-    cache.put(first)
-    cache.put(second)
-    assert (cache.current(KEY), cache.gone(KEY)) == (second, first)
-
-
-def test_what_is_unchanged_is_not_told():
-    cache = Cache()
-    assert [cache.put(pod()), cache.put(pod()), cache.put(pod({"trec": RUNNING}, version="2"))] == [
-        KEY, None, KEY,
-    ]  # fmt: skip
-
-
-def test_deletion_of_what_was_not_known_is_told():
-    cache = Cache()
-    assert cache.remove("x") is None
-    assert cache.remove(pod()["metadata"]["name"], pod()) == KEY
-    assert cache.gone(KEY) == pod()
-
-
-def test_pod_that_changes_its_label_leaves_its_task():
-    cache = Cache()
-    cache.put(pod())
-    other = UUID(int=1)
-    assert cache.put(pod(task=other, version="2")) == str(other)
-    assert list(cache.tasks()) == [str(other)]
-
-
-# The queue
-
-
-async def test_key_waits_once_and_is_worked_on_by_one():
-    queue: WorkQueue[str] = WorkQueue()
-    queue.add("a")
-    queue.add("a")
-    queue.add("b")
-    assert [await queue.get(), await queue.get()] == ["a", "b"]
-    queue.add("a")
-    queue.add("a")
-    assert len(queue) == 0
-    queue.done("b")
-    assert len(queue) == 0
-    queue.done("a")
-    assert await queue.get() == "a"
-    queue.done("a")
-    assert len(queue) == 0
-
-
-async def test_queue_knows_what_waits():
-    queue: WorkQueue[str] = WorkQueue()
-    queue.add("a")
-    assert "a" in queue
-    assert await queue.get() == "a"
-    assert "a" not in queue
-    queue.add("a")
-    assert "a" in queue
-    queue.done("a")
-
-
-async def test_key_comes_again_later_the_earlier_time_counts():
-    queue: WorkQueue[str] = WorkQueue()
-    queue.add_after("a", 1000)
-    queue.add_after("a", 0.01)
-    queue.add_after("a", 500)
-    async with asyncio.timeout(60):
-        assert await queue.get() == "a"
-    queue.add_after("a", 0.01)
-    queue.close()
-
-
-async def test_failure_comes_again_ever_later():
-    queue: WorkQueue[str] = WorkQueue(backoff=0.01, max_backoff=0.05)
-    queue.add("a")
-    waits = []
-    for _ in range(5):
-        async with asyncio.timeout(60):
-            assert await queue.get() == "a"
-        waits.append(queue.failed("a"))
-    assert 0.005 <= waits[0] <= 0.01
-    assert 0.025 <= waits[4] <= 0.05
-    async with asyncio.timeout(60):
-        await queue.get()
-    queue.done("a")
-    queue.add("a")
-    await queue.get()
-    assert queue.failed("a") <= 0.01
-    queue.close()

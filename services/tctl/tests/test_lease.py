@@ -1,4 +1,4 @@
-"""Leader election in virtual time: hours pass at once, and in the same way every time."""
+"""Leader election in virtual time, so that hours pass immediately and reproducibly."""
 
 import asyncio
 import itertools
@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from poiesis_kube.errors import Refused, Unreachable
 from poiesis_tctl.config import LeaseTimes
-from poiesis_tctl.kube import KubeError
-from poiesis_tctl.lease import Elector, WorkWouldNotStop
+from poiesis_tctl.lease import Elector, LeaderTaskStuck
 
 TIMES = LeaseTimes(lease=15, renew=10, retry=2)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Instead of waiting it moves its clock to the next timer."""
+    """An event loop that moves its clock to the next timer instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__(_NoWait(self))
@@ -34,7 +34,7 @@ class _NoWait(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        assert timeout is not None, "everybody waits for nothing"
+        assert timeout is not None, "all tasks wait forever"
         events = super().select(0)
         if not events:
             self._loop.now += timeout
@@ -51,8 +51,11 @@ def now() -> float:
 
 
 class Leases:
-    """One Lease. `fault(who)` says what becomes of a call: None, an HTTP status, "hang", "lost" (it is done,
-    but the answer never comes), or seconds of delay."""
+    """One Lease. `fault(who)` decides what happens to a call.
+
+    None, an HTTP status (0: unreachable), "hang", "lost" (it is carried out, but there is no response), or
+    seconds of delay.
+    """
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
@@ -81,7 +84,7 @@ class Client:
         if fault == "hang":
             await asyncio.Event().wait()
         if isinstance(fault, int):
-            raise KubeError(fault, "Fault", "ordered")
+            raise Refused(fault, "Fault", "ordered") if fault else Unreachable("ordered")
         if isinstance(fault, float):
             await asyncio.sleep(fault)
         answer = action()
@@ -92,7 +95,7 @@ class Client:
     async def get_lease(self, name: str) -> dict[str, Any]:
         def action() -> dict[str, Any]:
             if self._leases.lease is None:
-                raise KubeError(404, "NotFound", name)
+                raise Refused(404, "NotFound", name)
             return self._leases.lease
 
         return await self._call(action)
@@ -100,7 +103,7 @@ class Client:
     async def create_lease(self, lease: Any) -> dict[str, Any]:
         def action() -> dict[str, Any]:
             if self._leases.lease is not None:
-                raise KubeError(409, "AlreadyExists", "lease")
+                raise Refused(409, "AlreadyExists", "lease")
             return self._leases.write(lease, self._who)
 
         return await self._call(action)
@@ -108,16 +111,16 @@ class Client:
     async def replace_lease(self, lease: Any) -> dict[str, Any]:
         def action() -> dict[str, Any]:
             if self._leases.lease is None:
-                raise KubeError(404, "NotFound", "lease")
+                raise Refused(404, "NotFound", "lease")
             if lease["metadata"]["resourceVersion"] != self._leases.lease["metadata"]["resourceVersion"]:
-                raise KubeError(409, "Conflict", "lease")
+                raise Refused(409, "Conflict", "lease")
             return self._leases.write(lease, self._who)
 
         return await self._call(action)
 
 
 class Candidate:
-    """An elector whose work is to note when it leads."""
+    """An elector whose work records when it leads."""
 
     def __init__(self, leases: Leases, who: str, terms: list[tuple[str, float, float]]) -> None:
         self.who = who
@@ -141,7 +144,7 @@ class Candidate:
 
 
 async def until(true: Callable[[], bool], seconds: float = 100.0) -> float:
-    """The time that it took."""
+    """Return the time that the run took."""
     since = now()
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110 - it is the clock that is waited for
@@ -164,14 +167,14 @@ def holder(leases: Leases) -> str:
     return leases.lease["spec"]["holderIdentity"]
 
 
-def test_first_takes_a_lease_that_does_not_exist_and_renews_it(leases, terms):
+def test_first_candidate_creates_and_renews_the_lease(leases, terms):
     async def story() -> None:
         a = Candidate(leases, "a", terms)
         await until(lambda: a.elector.leading)
         await asyncio.sleep(100)
         assert a.elector.leading
         assert a.elector.is_alive()
-        assert a.elector.is_answered()
+        assert a.elector.is_connected()
         spec = leases.lease["spec"]
         assert (spec["holderIdentity"], spec["leaseDurationSeconds"], spec["leaseTransitions"]) == (
             "a",
@@ -184,7 +187,7 @@ def test_first_takes_a_lease_that_does_not_exist_and_renews_it(leases, terms):
     virtual(story)
 
 
-def test_one_of_two_leads_and_the_other_takes_over_at_once_when_it_is_released(leases, terms):
+def test_released_lease_is_taken_immediately(leases, terms):
     async def story() -> None:
         a, b = Candidate(leases, "a", terms), Candidate(leases, "b", terms)
         await until(lambda: a.elector.leading or b.elector.leading)
@@ -200,13 +203,13 @@ def test_one_of_two_leads_and_the_other_takes_over_at_once_when_it_is_released(l
     virtual(story)
 
 
-def test_other_takes_over_when_the_leader_vanishes(leases, terms):
+def test_vanished_leader_is_replaced(leases, terms):
     async def story() -> None:
         a = Candidate(leases, "a", terms)
         await until(lambda: a.elector.leading)
         b = Candidate(leases, "b", terms)
         await asyncio.sleep(30)
-        leases.fault = lambda who: "hang" if who == "a" else None  # killed: it can say nothing more
+        leases.fault = lambda who: "hang" if who == "a" else None  # killed: it sends nothing more
         a.task.cancel()
         with suppress(asyncio.CancelledError):
             await a.task
@@ -217,7 +220,7 @@ def test_other_takes_over_when_the_leader_vanishes(leases, terms):
 
 
 @pytest.mark.parametrize("fault", ["hang", "lost", 500, 0])
-def test_leader_that_cannot_renew_stops_before_another_can_lead(leases, terms, fault):
+def test_leader_stops_before_another_can_lead(leases, terms, fault):
     async def story() -> None:
         a = Candidate(leases, "a", terms)
         await until(lambda: a.elector.leading)
@@ -238,7 +241,7 @@ def test_leader_that_cannot_renew_stops_before_another_can_lead(leases, terms, f
     virtual(story)
 
 
-def test_work_that_dies_ends_leadership(leases, terms):
+def test_failed_work_ends_leadership(leases, terms):
     async def story() -> None:
         a = Candidate(leases, "a", terms)
         await until(lambda: a.elector.leading)
@@ -253,7 +256,7 @@ def test_work_that_dies_ends_leadership(leases, terms):
     virtual(story)
 
 
-def test_work_that_will_not_stop_is_reported_and_the_lease_is_kept(leases):
+def test_stuck_work_keeps_the_lease(leases):
     async def story() -> None:
         stop, release = asyncio.Event(), asyncio.Event()
 
@@ -266,7 +269,7 @@ def test_work_that_will_not_stop_is_reported_and_the_lease_is_kept(leases):
         task = asyncio.create_task(elector.run(stubborn, stop))
         await until(lambda: elector.leading)
         stop.set()
-        with pytest.raises(WorkWouldNotStop):
+        with pytest.raises(LeaderTaskStuck):
             await task
         assert holder(leases) == "a"
         release.set()
@@ -274,8 +277,8 @@ def test_work_that_will_not_stop_is_reported_and_the_lease_is_kept(leases):
     virtual(story)
 
 
-def test_former_self_need_not_be_waited_for(leases, terms):
-    """The container was restarted: the Pod's name is the same."""
+def test_restarted_candidate_takes_its_own_lease(leases, terms):
+    """A restarted container has the Pod's name, too."""
 
     async def story() -> None:
         leases.write({"metadata": {"name": "tctl"}, "spec": {"holderIdentity": "a"}}, "a")
@@ -286,7 +289,7 @@ def test_former_self_need_not_be_waited_for(leases, terms):
     virtual(story)
 
 
-def test_lost_conflict_means_another_leads(leases, terms):
+def test_conflict_with_another_holder_ends_leadership(leases, terms):
     async def story() -> None:
         a = Candidate(leases, "a", terms)
         await until(lambda: a.elector.leading)
@@ -300,7 +303,7 @@ def test_lost_conflict_means_another_leads(leases, terms):
     virtual(story)
 
 
-def test_somebody_elses_edit_costs_nothing(leases, terms):
+def test_foreign_edit_keeps_leadership(leases, terms):
     async def story() -> None:
         a = Candidate(leases, "a", terms)
         await until(lambda: a.elector.leading)
@@ -325,20 +328,20 @@ def test_deleted_lease_ends_leadership(leases, terms):
     virtual(story)
 
 
-def test_answers_and_life_are_told_from_each_other(leases, terms):
+def test_connection_and_liveness_are_independent(leases, terms):
     async def story() -> None:
         leases.fault = lambda _: 500
         a = Candidate(leases, "a", terms)
         await asyncio.sleep(60)
         assert a.elector.is_alive()
-        assert not a.elector.is_answered()
+        assert not a.elector.is_connected()
         await a.end()
 
     virtual(story)
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_never_two_leaders_whatever_the_api_server_does(leases, terms, seed):
+def test_never_two_leaders_with_any_faults(leases, terms, seed):
     dice = random.Random(seed)  # noqa: S311
 
     def fault(who: str) -> Any:

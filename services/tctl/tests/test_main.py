@@ -1,6 +1,5 @@
 import asyncio
 import json
-import logging
 import os
 import sys
 
@@ -9,27 +8,36 @@ import pytest
 from tctl_fakes import free_port
 
 from poiesis_tctl import health
-from poiesis_tctl.logs import JsonFormatter
 
 
 @pytest.mark.parametrize(
-    ("env", "said"),
+    ("env", "error"),
     [
         ({}, "POIESIS_DSN"),
-        ({"POIESIS_DSN": "postgresql://x", "POD_NAME": "a", "POD_NAMESPACE": "tes"}, "NoCredentials"),
+        (
+            {"POIESIS_DSN": "postgresql://x", "POD_NAME": "a", "POD_NAMESPACE": "tes"},
+            "no credentials for Kubernetes",
+        ),
     ],
 )
-async def test_bad_configuration_is_exit_code_2(env, said):
+async def test_invalid_configuration_is_exit_code_2(env, error, tmp_path):
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "poiesis_tctl",
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **env},
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "HOME": str(tmp_path),
+            **env,
+        },
         stderr=asyncio.subprocess.PIPE,
     )
     _, stderr = await child.communicate()
     assert child.returncode == 2
-    assert said in stderr.decode()
+    line = json.loads(stderr.splitlines()[-1])
+    assert (line["level"], line["message"]) == ("ERROR", "cannot start")
+    assert error in line["error"]
 
 
 async def test_help_lists_the_variables():
@@ -43,10 +51,11 @@ async def test_help_lists_the_variables():
     )
     stdout, _ = await child.communicate()
     assert child.returncode == 0
-    assert "POIESIS_RECONCILE_SECONDS" in stdout.decode()
+    assert "POIESIS_RECONCILE_SECONDS      300           between two comparisons" in stdout.decode()
+    assert "POIESIS_DSN                    required" in stdout.decode()
 
 
-async def test_health_says_what_it_is_told():
+async def test_health_follows_its_state():
     port = free_port()
     state = {"healthy": True, "ready": False}
     async with (
@@ -61,16 +70,3 @@ async def test_health_says_what_it_is_told():
         state["ready"] = True
         async with session.get("/readyz") as response:
             assert response.status == 200
-
-
-def test_log_line_is_an_event_and_its_fields():
-    record = logging.LogRecord("poiesis_tctl.x", logging.INFO, "x.py", 1, "task %s", ("ended",), None)
-    record.task = "t"
-    line = json.loads(JsonFormatter().format(record))
-    assert {key: line[key] for key in ("level", "logger", "event", "task")} == {
-        "level": "INFO",
-        "logger": "poiesis_tctl.x",
-        "event": "task ended",
-        "task": "t",
-    }
-    assert line.keys() == {"time", "level", "logger", "event", "task"}

@@ -1,4 +1,4 @@
-"""What a scrape is told, read as Prometheus reads it."""
+"""The response to a scrape, parsed as Prometheus does."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ FIGURES = Figures(
 
 
 def samples(text: str) -> dict[str, float]:
-    """Name and labels as PromQL writes them."""
+    """Return name and labels in PromQL."""
     return {
         one.name + "".join(f'{{{key}="{value}"}}' for key, value in one.labels.items()): one.value
         for family in text_string_to_metric_families(text)
@@ -31,10 +31,10 @@ def samples(text: str) -> dict[str, float]:
     }
 
 
-def test_leader_tells_all():
+def test_leader_exports_all_metrics():
     assert samples(metrics.exposition(leading=True, figures=FIGURES).decode()) == {
         "poiesis_controller_leader": 1,
-        "poiesis_metrics_looked_at_seconds": 1763877600,
+        "poiesis_metrics_read_timestamp_seconds": 1763877600,
         'poiesis_tasks{state="QUEUED"}': 0,
         'poiesis_tasks{state="RUNNING"}': 7,
         'poiesis_filers{filer="tif"}': 2,
@@ -48,24 +48,24 @@ def test_leader_tells_all():
     }
 
 
-def test_others_tell_only_that_they_do_not_lead():
-    """Also one whose leadership has just ended, so that sums over replicas are right."""
+def test_other_replicas_export_only_leadership():
+    """A former leader is included, so that sums over replicas are correct."""
     for figures in (None, FIGURES):
         text = metrics.exposition(leading=False, figures=figures).decode()
         assert samples(text) == {"poiesis_controller_leader": 0}
 
 
-def test_leader_that_has_not_looked_tells_only_that_it_leads():
+def test_new_leader_exports_only_leadership():
     text = metrics.exposition(leading=True, figures=None).decode()
     assert samples(text) == {"poiesis_controller_leader": 1}
 
 
-def test_what_only_grows_is_a_counter():
+def test_totals_are_counters():
     text = metrics.exposition(leading=True, figures=FIGURES).decode()
     types = {family.name: family.type for family in text_string_to_metric_families(text)}
     assert types == {
         "poiesis_controller_leader": "gauge",
-        "poiesis_metrics_looked_at_seconds": "gauge",
+        "poiesis_metrics_read_timestamp_seconds": "gauge",
         "poiesis_tasks": "gauge",
         "poiesis_filers": "gauge",
         "poiesis_filer_bytes_per_second": "gauge",
@@ -74,20 +74,20 @@ def test_what_only_grows_is_a_counter():
     }
 
 
-async def test_scrape_is_answered_beside_the_health_and_each_time_anew():
-    told = {"leading": False}
+async def test_scrapes_are_served_beside_health():
+    state = {"leading": False}
     port = free_port()
     async with (
         health.serve(
             port,
             healthy=lambda: False,
             ready=lambda: False,
-            metrics=lambda: metrics.exposition(leading=told["leading"], figures=FIGURES),
+            metrics=lambda: metrics.exposition(leading=state["leading"], figures=FIGURES),
         ),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
     ):
         for leading in (False, True):
-            told["leading"] = leading
+            state["leading"] = leading
             async with session.get("/metrics") as response:
                 assert response.status == 200
                 assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"

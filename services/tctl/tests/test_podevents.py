@@ -1,4 +1,4 @@
-"""Which events are worth a line, and what it says."""
+"""Which events are recorded in system_logs, and how."""
 
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ NOT_FOUND = 'Failed to pull image "tool:1": failed to resolve reference "tool:1"
 
 
 @pytest.mark.parametrize(
-    ("about", "said"),
+    ("about", "expected"),
     [
         (
             event("FailedScheduling", "0/3 nodes are available: 3 Insufficient cpu."),
@@ -62,11 +62,11 @@ NOT_FOUND = 'Failed to pull image "tool:1": failed to resolve reference "tool:1"
     ],
     ids=lambda value: value["reason"] if isinstance(value, dict) else "",
 )
-def test_events_that_are_worth_a_line(about, said):
-    told = event_line(about)
-    assert told is not None
-    assert told.message == said
-    assert told.pod_uid == "pod-uid-1"
+def test_recorded_events(about, expected):
+    recorded = event_line(about)
+    assert recorded is not None
+    assert recorded.message == expected
+    assert recorded.pod_uid == "pod-uid-1"
 
 
 MISSING = 'storageclass.storage.k8s.io "fast" not found'
@@ -79,11 +79,11 @@ MISSING = 'storageclass.storage.k8s.io "fast" not found'
         ("FailedBinding", "no persistent volumes available for this claim", "Normal"),
     ],
 )
-def test_what_a_claim_wants_is_told_and_belongs_to_no_pod(reason, message, kind):
+def test_claim_events_belong_to_no_pod(reason, message, kind):
     claim = event(reason, message, kind=kind, about="PersistentVolumeClaim", suffix="", uid="claim-uid-1")
-    told = event_line(claim)
-    assert told is not None
-    assert (told.pod_uid, told.message) == (None, f"{reason}: {message}")
+    recorded = event_line(claim)
+    assert recorded is not None
+    assert (recorded.pod_uid, recorded.message) == (None, f"{reason}: {message}")
     assert slim_event(claim)["metadata"]["labels"] == {TASK_LABEL: str(TASK)}
 
 
@@ -114,14 +114,16 @@ def test_events_of_other_objects_are_left_out(about):
         event("DNSConfigForming", "Nameserver limits were exceeded"),
         event("DeadlineExceeded", "Pod was active on the node longer than", kind="Normal"),
         event("SuccessfulAttachVolume", "AttachVolume.Attach succeeded", kind="Normal"),
-        pytest.param(event("Failed", NOT_FOUND, container="executor-0"), id="the recorder tells that"),
-        pytest.param(event("InspectFailed", "bad name", container="pause"), id="that, too"),
+        pytest.param(event("Failed", NOT_FOUND, container="executor-0"), id="reported by the recorder"),
+        pytest.param(
+            event("InspectFailed", "bad name", container="pause"), id="also reported by the recorder"
+        ),
         pytest.param(event("FailedMount", ""), id="without a message"),
         pytest.param(event("FailedMount", "x", uid=""), id="without a uid"),
     ],
     ids=lambda about: f"{about['reason']}: {about['message']}",
 )
-def test_events_that_are_not(about):
+def test_events_that_are_not_recorded(about):
     assert event_line(about) is None
 
 
@@ -163,7 +165,7 @@ def test_events_that_are_not(about):
         "the Pod", "cut",
     ],
 )  # fmt: skip
-def test_lines_with_one_key_are_one(one, other, same):
+def test_lines_with_one_key_are_equal(one, other, same):
     first, second = event_line(one), event_line(other)
     assert first is not None
     assert second is not None
@@ -188,28 +190,28 @@ HALF_PAST_NS = int(SECOND.timestamp()) * 10**9 + 500_000_000
     ],
     ids=["exact", "to the second", "named", "named otherwise", "unnamed", "none", "no time", "no zone"],
 )  # fmt: skip
-def test_line_stands_at_the_time_of_the_event(values, at):
-    told = event_line(event("FailedMount", "x", **values))
-    assert told is not None
-    assert told.at == at
+def test_line_has_the_time_of_the_event(values, at):
+    recorded = event_line(event("FailedMount", "x", **values))
+    assert recorded is not None
+    assert recorded.at == at
 
 
-def test_time_may_be_that_of_the_object():
+def test_time_may_be_of_the_object():
     about = event("FailedMount", "x", first=None)
     about["metadata"]["creationTimestamp"] = "2025-11-23T06:00:00Z"
-    told = event_line(about)
-    assert told is not None
-    assert told.at == SECOND
+    recorded = event_line(about)
+    assert recorded is not None
+    assert recorded.at == SECOND
 
 
-def test_line_is_what_postgres_takes_and_no_longer_than_others():
-    told = event_line(event("FailedMount", " a\0b\ud800c" + "x" * 5000))
-    assert told is not None
-    assert told.message.startswith("FailedMount: a\ufffdb?cx")
-    assert len(told.message) == 2048
+def test_line_is_sanitized_and_bounded():
+    recorded = event_line(event("FailedMount", " a\0b\ud800c" + "x" * 5000))
+    assert recorded is not None
+    assert recorded.message.startswith("FailedMount: a\ufffdb?cx")
+    assert len(recorded.message) == 2048
 
 
-def test_event_is_kept_as_a_line_of_its_task():
+def test_event_is_reduced_to_its_line():
     about = event("FailedMount", "x")
     about["metadata"]["resourceVersion"] = "7"
     assert slim_event(about) == {

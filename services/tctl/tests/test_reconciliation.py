@@ -1,42 +1,42 @@
-"""Which tasks a comparison alone has brought up, and what came of it."""
+"""Which tasks only a comparison found, and how many were repaired."""
 
 import asyncio
 
 from poiesis_tctl.reconciliation import Reconciliation
 
 
-async def test_round_ends_when_each_task_has_been_looked_at():
+async def test_round_ends_when_each_task_is_processed():
     rounds = Reconciliation()
     waiting = asyncio.ensure_future(rounds.round(["a", "b"]))
     await asyncio.sleep(0)
-    rounds.looked("a")
-    rounds.looked("x")
+    rounds.processed("a")
+    rounds.processed("x")
     await asyncio.sleep(0)
     assert not waiting.done()
-    rounds.looked("b")
+    rounds.processed("b")
     assert await waiting == 0
 
 
-async def test_round_of_nothing_ends_at_once():
+async def test_empty_round_ends_immediately():
     assert await Reconciliation().round([]) == 0
 
 
-async def test_mended_are_counted_once_also_those_between_two_rounds():
+async def test_each_repair_is_counted_once():
     rounds = Reconciliation()
-    rounds.looked("a", mended=True)
+    rounds.processed("a", repaired=True)
     waiting = asyncio.ensure_future(rounds.round(["b", "c"]))
     await asyncio.sleep(0)
-    rounds.looked("b", mended=True)
-    rounds.looked("c")
+    rounds.processed("b", repaired=True)
+    rounds.processed("c")
     assert await waiting == 2
     assert await rounds.round([]) == 0
 
 
-def test_only_what_nobody_told_of_was_found():
+def test_observed_task_is_not_found():
     rounds = Reconciliation()
     for task_id in ("a", "b", "c"):
         rounds.found(task_id)
-    rounds.told("b")
+    rounds.observed("b")
     assert [rounds.take(task_id) for task_id in ("a", "b", "c", "d", "a")] == [
         True,
         False,

@@ -1,4 +1,4 @@
-"""What is counted between looks, and what moves at the moment."""
+"""Transfers counted between reads, and current rates."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ IDLE = FilerFigures(moving=0, bytes_per_second=0, moved=NOTHING)
 
 
 def run(container: str = "tif-0", **values: Any) -> Run:
-    """By default of the minute before the first look."""
+    """Return a run, by default started in the minute before the first read."""
     known = {"task_id": TASK, "attempt": 0, "container": container, "start": FIRST - timedelta(minutes=1)}
     return Run(**{**known, **values})
 
@@ -28,7 +28,7 @@ def row(of: Run, files: int, size: int, *, rate: int = 0, moving: bool = True) -
 
 
 def figures(*looks: list[FilerRow], tasks: Mapping[TesState, int] | None = None) -> Figures:
-    """After looks that come one after the other."""
+    """Return the metrics after these reads."""
     transfers = Transfers()
     for number, rows in enumerate(looks):
         last = transfers.count(Look(at=FIRST + number * BETWEEN, tasks=tasks or {}, filers=rows))
@@ -44,51 +44,53 @@ OLD = run(start=MIDNIGHT)
     ("looks", "moved"),
     [
         pytest.param([[]], (0, 0), id="nothing moves"),
-        pytest.param([[row(A, 3, 300)]], (0, 0), id="what was there before the first look does not count"),
-        pytest.param([[row(A, 3, 300)], [row(A, 5, 350)]], (2, 50), id="then the difference does"),
-        pytest.param([[], [row(A, 3, 300)]], (3, 300), id="what is new counts in full"),
-        pytest.param([[], [row(A, 3, 300)], [row(A, 3, 300)]], (3, 300), id="and once"),
-        pytest.param([[], [row(A, 1, 10)], []], (1, 10), id="what is gone stays counted"),
-        pytest.param([[], [row(A, 1, 10)], [row(B, 2, 20)]], (3, 30), id="attempts are apart"),
-        pytest.param([[], [row(A, 1, 10), row(run("tif-1"), 2, 20)]], (3, 30), id="filers of a kind are one"),
-        pytest.param([[], [row(A, 1, 10, moving=False)]], (1, 10), id="what has ended between looks counts"),
-        pytest.param([[row(A, 9, 900)], [row(AGAIN, 1, 10)]], (1, 10), id="what begins anew counts in full"),
+        pytest.param([[row(A, 3, 300)]], (0, 0), id="transfers before the first read do not count"),
+        pytest.param([[row(A, 3, 300)], [row(A, 5, 350)]], (2, 50), id="the difference counts"),
+        pytest.param([[], [row(A, 3, 300)]], (3, 300), id="a new run counts in full"),
+        pytest.param([[], [row(A, 3, 300)], [row(A, 3, 300)]], (3, 300), id="and only once"),
+        pytest.param([[], [row(A, 1, 10)], []], (1, 10), id="a vanished run stays counted"),
+        pytest.param([[], [row(A, 1, 10)], [row(B, 2, 20)]], (3, 30), id="attempts are counted separately"),
         pytest.param(
-            [[row(A, 1, 10)], [row(AGAIN, 2, 20)]], (2, 20), id="also where it is further than it had been"
+            [[], [row(A, 1, 10), row(run("tif-1"), 2, 20)]], (3, 30), id="filers of one kind are added"
         ),
+        pytest.param(
+            [[], [row(A, 1, 10, moving=False)]], (1, 10), id="a run that ended between reads counts"
+        ),
+        pytest.param([[row(A, 9, 900)], [row(AGAIN, 1, 10)]], (1, 10), id="a restarted run counts in full"),
+        pytest.param([[row(A, 1, 10)], [row(AGAIN, 2, 20)]], (2, 20), id="also if it is further than before"),
         pytest.param(
             [[row(A, 2, 500)], [row(A, 2, 400)], [row(A, 3, 600)]],
             (1, 100),
-            id="what is given up and fetched again counts once",
+            id="data fetched again counts once",
         ),
-        pytest.param([[row(A, 2, 500)], [row(A, 2, 400)]], (0, 0), id="nothing is ever taken back"),
-        pytest.param([[row(OLD, 3, 300)], [row(OLD, 3, 310)]], (0, 10), id="one that takes long goes on"),
+        pytest.param([[row(A, 2, 500)], [row(A, 2, 400)]], (0, 0), id="counters never decrease"),
+        pytest.param([[row(OLD, 3, 300)], [row(OLD, 3, 310)]], (0, 10), id="a long run continues"),
         pytest.param(
-            [[], [row(OLD, 3, 300)]], (0, 0), id="an ended one that is told again does not count again"
+            [[], [row(OLD, 3, 300)]], (0, 0), id="an ended run that is reported again is not counted again"
         ),
         pytest.param(
             [[row(OLD, 3, 300)], [], [row(OLD, 5, 500)], [row(OLD, 6, 600)]],
             (1, 100),
-            id="one that was silent goes on from where it is told of again",
+            id="a silent run continues from its next report",
         ),
-        pytest.param([[], [row(run("x"), 1, 1), row(run("x-0"), 1, 1)]], (0, 0), id="no filer of ours"),
+        pytest.param([[], [row(run("x"), 1, 1), row(run("x-0"), 1, 1)]], (0, 0), id="unknown filers"),
     ],
 )
-def test_moved_is_the_difference_between_looks(looks, moved):
+def test_transfer_is_the_difference_between_reads(looks, moved):
     found = figures(*looks).filers
     assert found["tif"].moved == moved
     assert {found["tof"].moved, found["stream"].moved} == {NOTHING}
 
 
-def test_new_is_what_has_begun_since_what_the_last_look_could_see():
+def test_recent_run_counts_from_zero():
     edge = FIRST - timedelta(minutes=2)
     assert figures([], [row(run(start=edge), 1, 10)]).filers["tif"].moved == (1, 10)
     just_before = run(start=edge - timedelta(microseconds=1))
     assert figures([], [row(just_before, 1, 10)]).filers["tif"].moved == NOTHING
 
 
-def test_after_a_pause_what_has_begun_meanwhile_is_new():
-    """Postgres was away for an hour."""
+def test_run_started_during_a_pause_counts():
+    """Postgres was unavailable for an hour."""
     transfers = Transfers()
     transfers.count(Look(at=FIRST, tasks={}, filers=[]))
     later = FIRST + timedelta(hours=1)
@@ -97,7 +99,7 @@ def test_after_a_pause_what_has_begun_meanwhile_is_new():
     assert found.filers["tif"].moved == (1, 10)
 
 
-def test_figures_of_each_filer_are_of_those_that_move():
+def test_rates_include_only_moving_filers():
     rows = [
         row(run("tif-0"), 1, 10, rate=5),
         row(run("tif-1"), 1, 10, rate=7),
@@ -117,11 +119,11 @@ def test_figures_of_each_filer_are_of_those_that_move():
     )
 
 
-def test_every_filer_is_there_before_anything_moves():
+def test_every_filer_is_exported_without_transfers():
     assert figures([]).filers == dict.fromkeys(FILERS, IDLE)
 
 
-def test_only_runs_of_the_last_look_are_remembered():
+def test_only_runs_of_the_last_read_are_kept():
     transfers = Transfers()
     for number in range(3):
         rows = [row(run(f"tif-{number}"), 1, 1)]

@@ -15,7 +15,6 @@ import signal
 import stat
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,7 +28,7 @@ from poiesis_tif.stage import Sources, sources_of
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config
 from poiesis_transfer.errors import Permanent, TransferError
-from poiesis_transfer.filer import read_work_list
+from poiesis_transfer.filer import log_defect, read_work_list
 from poiesis_transfer.files import Buffer
 from poiesis_transfer.progress import Progress
 
@@ -133,7 +132,7 @@ def serve(item: InputItem, ledger: Ledger, env: Mapping[str, str]) -> None:
         _take_away(item, ledger)
         _poured(fd, item, ledger, env)
     except Exception as failure:  # noqa: BLE001  # a defect of ours; its text might hold a signed URL
-        sys.stderr.write("".join(traceback.format_tb(failure.__traceback__)))
+        log_defect(failure)
         ledger.fail([item], f"input {item.path}: a defect in the filer: {type(failure).__name__}")
     finally:
         os.close(fd)

@@ -1,7 +1,7 @@
-"""Task Recorder: a native sidecar that tells Postgres what the containers of its Pod did.
+"""Task Recorder: a native sidecar that reports to Postgres what the containers of its Pod did.
 
-Exit 0: told to end, and everything that could be told has been. Exit 1: a defect; the kubelet starts us
-again, and nothing is lost, because the truth is in Postgres and in the files. Exit 2: bad configuration.
+Exit 0: SIGTERM, after all reports. Exit 1: a defect; the kubelet restarts the recorder, and nothing is lost,
+because the state is in Postgres and in files. Exit 2: invalid configuration.
 """
 
 import signal
@@ -12,13 +12,14 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 def main() -> int:
     """Exit code."""
-    # As PID 1 a SIGTERM without a handler would be lost: this one waits until there is a handler.
+    # PID 1 ignores a SIGTERM without a handler, so the signal is blocked until there is one.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     import asyncio
     import logging
     import os
     from collections.abc import Awaitable, Callable
 
+    from poiesis_models.logs import configure_logging
     from poiesis_trec.config import Config, ConfigError
     from poiesis_trec.recorder import run
 
@@ -29,18 +30,18 @@ def main() -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         await work(config, stop)
 
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    configure_logging()
     logger = logging.getLogger("poiesis_trec")
     try:
         config = Config.from_env(os.environ)
     except ConfigError as error:
         logger.error("cannot start: %s", error)  # noqa: TRY400 (no stack: the message says all)
         return 2
+    configure_logging(task=str(config.task_id))
     if config.install and (code := os.spawnv(os.P_WAIT, config.install[0], config.install)) != 0:  # noqa: S606
         logger.error("%s ended with %d", " ".join(config.install[:2]), code)  # so does the hook, which counts
-    logger.info("recording task %s in Pod %s", config.task_id, config.pod.name)
+    logger.info("recording task", extra={"pod": config.pod.name})
+
     asyncio.run(until_signal(run, config))
     return 0
 

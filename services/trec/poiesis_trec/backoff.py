@@ -1,20 +1,20 @@
-"""Jittered exponential back-off: thousands of recorders must not come back at the same moment."""
+"""Delays between attempts: thousands of recorders must not retry at the same moment."""
 
-from random import uniform
+from poiesis_models import backoff
 
 
 class Backoff:
-    """Delays in seconds: each between half and all of a step; the step doubles up to `most`."""
+    """Delays in seconds, each between half and all of a step that doubles from `first` up to `most`."""
 
     def __init__(self, first: float, most: float) -> None:
-        self._first, self._most = first, most
-        self._step = first
+        self._delays = backoff.Backoff(first=first, longest=most)
+        self._failures = 0
 
     def next(self) -> float:
-        """How long to wait now."""
-        step, self._step = self._step, min(self._step * 2, self._most)
-        return uniform(step / 2, step)  # noqa: S311 (spreads load, guards nothing)
+        """Return the delay before the next attempt."""
+        self._failures += 1
+        return self._delays.delay(self._failures)
 
     def reset(self) -> None:
-        """It worked: begin with the shortest again."""
-        self._step = self._first
+        """Start from the shortest delay again, after a success."""
+        self._failures = 0

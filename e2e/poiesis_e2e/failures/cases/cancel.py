@@ -47,7 +47,7 @@ CASES: Sequence[Case] = (
     Case(
         id="cancel-unscheduled",
         section=SECTION,
-        title="No node has room for it",
+        title="No node has enough resources",
         document=scripts("true", resources={"cpu_cores": 250}),
         meanwhile=canceled("while it waits for a node", no_node_found),
         state="CANCELED",
@@ -62,9 +62,9 @@ CASES: Sequence[Case] = (
     Case(
         id="cancel-pulling",
         section=SECTION,
-        title="Its image cannot be pulled, yet",
+        title="The image cannot be pulled yet",
         document=image("registry.invalid/no/such:image"),
-        meanwhile=canceled("while the image is tried again", pull_failed),
+        meanwhile=canceled("while the pull is retried", pull_failed),
         state="CANCELED",
         reasons=("Canceled",),
         message="canceled on request",
@@ -77,9 +77,9 @@ CASES: Sequence[Case] = (
     Case(
         id="cancel-inputs",
         section=SECTION,
-        title="An input cannot be fetched, yet",
+        title="An input cannot be fetched yet",
         document=fetched(refused),
-        meanwhile=canceled("while `tif-0` waits before it tries again", tries_again("tif-0")),
+        meanwhile=canceled("while `tif-0` waits for its next attempt", tries_again("tif-0")),
         state="CANCELED",
         reasons=("Canceled",),
         message="canceled on request",
@@ -108,7 +108,7 @@ CASES: Sequence[Case] = (
     Case(
         id="cancel-deaf",
         section=SECTION,
-        title="An executor ignores SIGTERM: CANCELED is said only when it is gone "
+        title="An executor ignores SIGTERM. The state is CANCELED only when it has ended "
         "(`terminationGracePeriodSeconds`)",
         document=scripts(f"trap '' TERM; {READY}; {WAIT}", "echo never"),
         meanwhile=canceled("while it runs", executor_runs),
@@ -141,7 +141,7 @@ CASES: Sequence[Case] = (
     Case(
         id="cancel-between",
         section=SECTION,
-        title="One executor has ended, and the next one's image cannot be pulled, yet",
+        title="One executor has ended, and the next one's image cannot be pulled yet",
         document=image("registry.invalid/no/such:image", "echo kept"),
         meanwhile=canceled("between two executors", ended("executor-0")),
         state="CANCELED",
@@ -157,7 +157,7 @@ CASES: Sequence[Case] = (
     Case(
         id="cancel-by-many",
         section=SECTION,
-        title="Many want it to end",
+        title="Several clients cancel the task",
         document=scripts(f"{READY}; {WAIT}"),
         meanwhile=canceled_by_many(),
         state="CANCELED",
@@ -173,10 +173,10 @@ CASES: Sequence[Case] = (
     Case(
         id="cancel-refused",
         section=SECTION,
-        title="Kubernetes does not take its Job, yet",
+        title="Kubernetes rejects the Job temporarily",
         around=quota(count__jobs_batch="0"),
         document=scripts("echo never"),
-        meanwhile=canceled("while the Job is tried again", told("exceeded quota")),
+        meanwhile=canceled("while the Job is retried", told("exceeded quota")),
         state="CANCELED",
         reasons=("Canceled",),
         message="canceled on request",

@@ -31,7 +31,7 @@ CASES: Sequence[Case] = (
     Case(
         id="input-missing",
         section=SECTION,
-        title="An input is not in the store",
+        title="An input does not exist in the store",
         document=fetched(lambda world: world.bucket.url("no/such/object")),
         state="SYSTEM_ERROR",
         reasons=("Error",),
@@ -92,7 +92,7 @@ CASES: Sequence[Case] = (
     Case(
         id="input-403",
         section=SECTION,
-        title="A web server does not give an input to everybody",
+        title="A web server denies access to an input",
         document=private_object,
         state="SYSTEM_ERROR",
         reasons=("Error",),
@@ -106,7 +106,7 @@ CASES: Sequence[Case] = (
     Case(
         id="input-refused",
         section=SECTION,
-        title="Nothing listens where an input should come from: it may pass, so it is tried again",
+        title="No server listens at the address of an input. The failure is retryable",
         document=fetched(refused),
         state="SYSTEM_ERROR",
         reasons=("Error",),
@@ -121,7 +121,7 @@ CASES: Sequence[Case] = (
     Case(
         id="input-unknown-host",
         section=SECTION,
-        title="Nobody knows the host of an input: it may pass, so it is tried again",
+        title="The host name of an input does not resolve. The failure is retryable",
         document=fetched(lambda _: "http://no-such-host.default.svc.cluster.local/it"),
         state="SYSTEM_ERROR",
         reasons=("Error",),
@@ -142,7 +142,7 @@ CASES: Sequence[Case] = (
         state="SYSTEM_ERROR",
         reasons=("Error",),
         message="cannot fetch <url>: TLS: the server's certificate or protocol is not accepted "
-        "(<the words of openssl>)",
+        "(<message of OpenSSL>)",
         container="tif-0",
         reporter="recorder",
         within=START,
@@ -169,7 +169,7 @@ CASES: Sequence[Case] = (
     Case(
         id="executor-and-output",
         section=SECTION,
-        title="An executor fails, and then its output cannot be sent either: both are told",
+        title="An executor fails, and its output cannot be sent. The message contains both",
         document=sent("echo made >/out/it; exit 3", bucket="no-such-bucket"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -186,15 +186,15 @@ CASES: Sequence[Case] = (
     Case(
         id="input-truncated",
         section=SECTION,
-        title="An input ends before its length: it may pass, so it is tried again",
+        title="An input is shorter than its length. The failure is retryable",
         around=server(
-            "a web server that breaks off",
+            "a web server that closes the connection",
             "printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 1000\\r\\n\\r\\nshort'",
         ),
         document=fetched_and_shown(),
         state="SYSTEM_ERROR",
         reasons=("Error",),
-        message="cannot fetch <url>: <what was missing>",
+        message="cannot fetch <url>: <missing part>",
         container="tif-0",
         reporter="recorder",
         within=RETRIES,
@@ -205,7 +205,7 @@ CASES: Sequence[Case] = (
     Case(
         id="filer-killed",
         section=SECTION,
-        title="A filer crashes: it is started again in place",
+        title="A filer crashes and is restarted in place",
         around=server(
             "a slow web server",
             "printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 6\\r\\n\\r\\n'; sleep 4; echo hello",

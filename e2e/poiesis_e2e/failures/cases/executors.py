@@ -36,13 +36,13 @@ from poiesis_e2e.failures.sights import (
 )
 from poiesis_e2e.failures.surroundings import container_with
 
-SECTION = "What an executor does"
+SECTION = "Executors"
 
 CASES: Sequence[Case] = (
     Case(
         id="exit-code",
         section=SECTION,
-        title="It exits with 3, after another that did not fail",
+        title="The executor exits with 3; the one before it succeeded",
         document=scripts("echo one", "echo two; exit 3", "echo never"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -58,7 +58,7 @@ CASES: Sequence[Case] = (
     Case(
         id="exit-code-ignored",
         section=SECTION,
-        title="It exits with 3 and has `ignore_error`",
+        title="The executor exits with 3 and has `ignore_error`",
         document=ignored_failure,
         state="COMPLETE",
         exit_codes=(3, 0),
@@ -71,7 +71,7 @@ CASES: Sequence[Case] = (
     Case(
         id="failed-with-outputs",
         section=SECTION,
-        title="It exits with 3, and the task has outputs (`executors.onExecutorError: upload`)",
+        title="The executor exits with 3, and the task has outputs (`executors.onExecutorError: upload`)",
         document=sent("echo partly >/out/it; exit 3"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -87,7 +87,7 @@ CASES: Sequence[Case] = (
     Case(
         id="signal",
         section=SECTION,
-        title="It dies of a signal that was not ours (SIGSEGV)",
+        title="The executor is ended by a signal of its own (SIGSEGV)",
         document=scripts("kill -SEGV $$"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -98,12 +98,12 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(logged("executor 0 was ended by signal 11 (exit code 139)"),),
+        sees=(logged("executor 0 was killed by signal 11 (exit code 139)"),),
     ),
     Case(
         id="killed",
         section=SECTION,
-        title="It is killed with SIGKILL, and not for its memory",
+        title="The executor is killed with SIGKILL, but not because of its memory",
         document=scripts("kill -KILL $$"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -114,12 +114,12 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(logged("executor 0 was ended by signal 9 (exit code 137)"),),
+        sees=(logged("executor 0 was killed by signal 9 (exit code 137)"),),
     ),
     Case(
         id="not-found",
         section=SECTION,
-        title="Its program is not in the image",
+        title="The program does not exist in the image",
         document=argv("/no/such/program", bare=True),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -135,7 +135,7 @@ CASES: Sequence[Case] = (
     Case(
         id="not-executable",
         section=SECTION,
-        title="Its program is not executable",
+        title="The program is not executable",
         document=argv("/etc/passwd"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -151,7 +151,7 @@ CASES: Sequence[Case] = (
     Case(
         id="stdin-missing",
         section=SECTION,
-        title="Its `stdin` is a file that does not exist",
+        title="The file of `stdin` does not exist",
         document=redirected(stdin="/no/such/file"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -167,7 +167,7 @@ CASES: Sequence[Case] = (
     Case(
         id="stdout-unwritable",
         section=SECTION,
-        title="Its `stdout` is a file that cannot be written, and it exits with 0",
+        title="The file of `stdout` cannot be written, and the executor exits with 0",
         document=redirected(stdout="/etc/passwd/out"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -188,7 +188,7 @@ CASES: Sequence[Case] = (
             document=document,
             state="SYSTEM_ERROR",
             reasons=("StartError",),
-            message="executor-0 could not be started: <the words of the container runtime>",
+            message="executor-0 could not be started: <response of the container runtime>",
             container="executor-0",
             reporter="recorder",
             within=START,
@@ -197,10 +197,10 @@ CASES: Sequence[Case] = (
             sees=(pod_ended("Failed"),),
         )
         for name, title, document in (
-            ("workdir", "Its `workdir` is a file of the image", redirected(workdir="/etc/passwd")),
+            ("workdir", "`workdir` is a file of the image", redirected(workdir="/etc/passwd")),
             (
                 "too-little-memory",
-                "`ram_gb` is too little even to start it",
+                "`ram_gb` is too small to start the container",
                 scripts("echo never", resources={"ram_gb": 0.000001}),
             ),
         )
@@ -225,17 +225,17 @@ CASES: Sequence[Case] = (
         for name, title, document in (
             (
                 "itself",
-                "Its own process runs out of memory",
+                "The executor's process runs out of memory",
                 argv(*GREEDY.split(), resources={"ram_gb": RAM_GB}),
             ),
             (
                 "child",
-                "A child runs out of memory, and it exits with 3",
+                "A child process runs out of memory, and the executor exits with 3",
                 scripts(f"{GREEDY}; exit 3", "echo never", resources={"ram_gb": RAM_GB}),
             ),
             (
                 "child-hidden",
-                "A child runs out of memory, and it exits with 0 all the same",
+                "A child process runs out of memory, and the executor exits with 0",
                 scripts(f"{GREEDY}; exit 0", "echo never", resources={"ram_gb": RAM_GB}),
             ),
         )
@@ -243,7 +243,8 @@ CASES: Sequence[Case] = (
     Case(
         id="out-of-memory-ignored",
         section=SECTION,
-        title="It runs out of memory and has `ignore_error`: that is never ignored, and nothing is sent",
+        title="The executor runs out of memory and has `ignore_error`. "
+        "This error is never ignored, and no outputs are sent",
         document=ignored_out_of_memory,
         state="EXECUTOR_ERROR",
         reasons=("OOMKilled",),
@@ -259,7 +260,7 @@ CASES: Sequence[Case] = (
     Case(
         id="flood",
         section=SECTION,
-        title="It prints 1 GB, then exits with 3",
+        title="The executor prints 1 GB, then exits with 3",
         around=container_with("it may use a whole CPU", "executor-0", "/resources/limits/cpu", "1"),
         document=scripts("head -c 1000000000 /dev/zero; echo last words; exit 3"),
         state="EXECUTOR_ERROR",
@@ -277,8 +278,9 @@ CASES: Sequence[Case] = (
     Case(
         id="garbage",
         section=SECTION,
-        title="It writes garbage into `/poiesis/run`: a false `exit.json` and `started`, a FIFO for "
-        "`stdout`, a link to `/dev/zero` for `stderr`, 100 MB of `progress.jsonl`; then exits with 3",
+        title="The executor writes to `/poiesis/run`: a false `exit.json` and `started`, "
+        "a FIFO for `stdout`, a link to `/dev/zero` for `stderr`, and 100 MB of `progress.jsonl`. "
+        "Then it exits with 3",
         document=scripts(
             "cd /poiesis/run && rm -f stdout stderr && mkfifo stdout && ln -s /dev/zero stderr"
             " && echo garbage >exit.json && echo garbage >started"
@@ -297,7 +299,7 @@ CASES: Sequence[Case] = (
     Case(
         id="forged",
         section=SECTION,
-        title="It writes an `exit.json` that says that it succeeded, runs on, then exits with 3",
+        title="The executor writes an `exit.json` that reports success, continues, and exits with 3",
         document=scripts(f"{FORGE}; sleep 3; exit 3", "echo never"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -312,8 +314,8 @@ CASES: Sequence[Case] = (
     Case(
         id="forged-by-ptrace",
         section=SECTION,
-        title="It writes an `exit.json` that says that it succeeded, and tries to overwrite the helper by "
-        "`/proc/1/mem` and `/proc/1/fd`, which need the right to trace it (ptrace); then exits with 3",
+        title="The executor writes an `exit.json` that reports success, tries to overwrite the helper in "
+        "`/proc/1/mem` and `/proc/1/fd`, which requires the right to trace it (ptrace), and exits with 3",
         document=scripts(f"{FORGE}; {OVERWRITE}"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -329,8 +331,8 @@ CASES: Sequence[Case] = (
     Case(
         id="in-the-way",
         section=SECTION,
-        title="It makes directories in `/poiesis/run` where the helper's `exit.json`, `stdout` and `failed` "
-        "belong; then exits with 3",
+        title="The executor creates directories in `/poiesis/run` in place of the helper's `exit.json`, "
+        "`stdout` and `failed`. Then it exits with 3",
         document=scripts(
             "cd /poiesis/run && rm -f stdout && mkdir -p exit.json/x failed/x stdout/x; sleep 1; exit 3"
         ),
@@ -347,7 +349,7 @@ CASES: Sequence[Case] = (
     Case(
         id="background",
         section=SECTION,
-        title="It leaves background processes and zombies, then exits with 3",
+        title="The executor leaves background processes and zombies, then exits with 3",
         document=scripts(
             'for i in $(seq 20); do sh -c "true & exec sleep 1000" "$0" & done; '
             'sh -c "trap \\"\\" TERM HUP; while :; do sleep 1; done" "$0" & sleep 1; exit 3'
@@ -366,7 +368,7 @@ CASES: Sequence[Case] = (
     Case(
         id="disk",
         section=SECTION,
-        title="It writes more than `disk_gb` into a volume of type `emptyDir`",
+        title="The executor writes more than `disk_gb` into a volume of type `emptyDir`",
         document=scripts(
             f"{READY}; dd if=/dev/zero of=/data/much bs=1M count=120; {WAIT}",
             volumes=["/data"],
@@ -385,7 +387,7 @@ CASES: Sequence[Case] = (
     Case(
         id="root-disk",
         section=SECTION,
-        title="It writes more into its image's file system than the site allows (`executors.rootDiskGb`)",
+        title="The executor writes more into its image's file system than `executors.rootDiskGb`",
         document=scripts(f"{READY}; dd if=/dev/zero of=/much bs=1M count=1300; {WAIT}"),
         state="SYSTEM_ERROR",
         reasons=("Evicted",),
@@ -400,7 +402,7 @@ CASES: Sequence[Case] = (
     Case(
         id="run-directory-full",
         section=SECTION,
-        title="It writes gigabytes into its run directory",
+        title="The executor writes gigabytes into its run directory",
         document=scripts(f"{READY}; dd if=/dev/zero of=/poiesis/run/much bs=1M count=1100; {WAIT}"),
         state="SYSTEM_ERROR",
         reasons=("Evicted",),

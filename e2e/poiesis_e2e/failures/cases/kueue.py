@@ -29,7 +29,7 @@ CASES: Sequence[Case] = (
     Case(
         id="kueue-full",
         section=SECTION,
-        title="It waits for its turn",
+        title="The task waits in the queue",
         around=_FULL,
         document=scripts("echo at last"),
         meanwhile=passes(_FULL, "insufficient unused quota"),
@@ -60,10 +60,15 @@ CASES: Sequence[Case] = (
             release="queued",
         )
         for name, title, disturbance, reason in (
-            ("preempted", "It is preempted, and begins anew on a fresh volume", preempted(), "Preempted"),
+            (
+                "preempted",
+                "The task is preempted, and starts again on a new volume",
+                preempted(),
+                "Preempted",
+            ),
             (
                 "stopped",
-                "Its queue is drained, and it begins anew on a fresh volume",
+                "The queue is drained, and the task starts again on a new volume",
                 queue_stopped(),
                 "ClusterQueueStopped",
             ),
@@ -72,7 +77,7 @@ CASES: Sequence[Case] = (
     Case(
         id="kueue-deactivated-waiting",
         section=SECTION,
-        title="It shall never run",
+        title="The task is deactivated before it runs",
         around=_FULL,
         document=scripts("echo never"),
         meanwhile=deactivated("while it waits", _waits),
@@ -89,7 +94,7 @@ CASES: Sequence[Case] = (
     Case(
         id="kueue-deactivated-running",
         section=SECTION,
-        title="It shall run no longer",
+        title="The task is deactivated while it runs",
         document=scripts(f"{READY}; {WAIT}", "echo never"),
         meanwhile=deactivated("while an executor runs", executor_runs),
         state="SYSTEM_ERROR",
@@ -106,7 +111,7 @@ CASES: Sequence[Case] = (
     Case(
         id="kueue-canceled",
         section=SECTION,
-        title="It waits for its turn",
+        title="The task waits in the queue",
         around=_FULL,
         document=scripts("echo never"),
         meanwhile=canceled("while it waits", _waits),

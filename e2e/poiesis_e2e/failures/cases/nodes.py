@@ -41,7 +41,7 @@ from poiesis_e2e.failures.surroundings import no_volumes, server, without_secret
 from poiesis_e2e.install import DATABASE_SECRET
 from poiesis_e2e.tes_client import Document, State
 
-SECTION = "What nodes do"
+SECTION = "Nodes"
 
 _SLOW = ("localhost:5081/slow:1", "localhost:5082/slow:1")  # the node's own ports
 _BACK = 30  # seconds in which a kubelet that was started looks after its Pods
@@ -58,7 +58,7 @@ _REBOOT = Reboot()
 
 def _slow_registry(name: str) -> Surroundings:
     port = int(name.partition(":")[2].partition("/")[0])
-    return server("a registry that does not get on", "sleep 600", port=port, on_node=True)
+    return server("a registry that stalls", "sleep 600", port=port, on_node=True)
 
 
 async def _half_of_the_node(world: World) -> Document:
@@ -77,10 +77,10 @@ async def _half_of_the_node_preemptible(world: World) -> Document:
 
 
 _PREEMPTED: Sequence[tuple[str, str, Builder, State]] = (
-    ("", "It has to make room", _half_of_the_node, "SYSTEM_ERROR"),
+    ("", "The scheduler preempts the Pod", _half_of_the_node, "SYSTEM_ERROR"),
     (
         "-preemptible",
-        "It has to make room, and the task has `preemptible`",
+        "The scheduler preempts the Pod, and the task has `preemptible`",
         _half_of_the_node_preemptible,
         "PREEMPTED",
     ),
@@ -90,7 +90,7 @@ CASES: Sequence[Case] = (
     Case(
         id="kubelet-restarted",
         section=SECTION,
-        title="It goes on",
+        title="The task continues",
         document=scripts(UNTIL_TOLD),
         meanwhile=kubelet_restarted(),
         state="COMPLETE",
@@ -105,7 +105,7 @@ CASES: Sequence[Case] = (
     Case(
         id="kubelet-away",
         section=SECTION,
-        title="The next executor waits, and none runs twice",
+        title="The next executor waits, and no executor runs twice",
         document=scripts(UNTIL_TOLD, "echo next"),
         meanwhile=kubelet_away(),
         state="COMPLETE",
@@ -139,7 +139,7 @@ CASES: Sequence[Case] = (
         Case(
             id=f"rebooted-pulling-{which}",
             section=SECTION,
-            title="Kubernetes neither goes on with the Pod nor ends it (`tctl.thresholds.stalledSeconds` 15)",
+            title="Kubernetes neither continues nor ends the Pod (`tctl.thresholds.stalledSeconds` 15)",
             document=image(name, *before),
             around=_slow_registry(name),
             meanwhile=_REBOOT.at(f"while the image of {words} is pulled", pulls(name)),
@@ -162,7 +162,7 @@ CASES: Sequence[Case] = (
     Case(
         id="node-gone",
         section=SECTION,
-        title="Nobody knows what became of it (`tctl.thresholds.nodeLostSeconds` 10)",
+        title="The outcome of the executor is unknown (`tctl.thresholds.nodeLostSeconds` 10)",
         document=scripts(f"{READY}; {WAIT}", "echo never"),
         meanwhile=gone(),
         state="SYSTEM_ERROR",
@@ -178,7 +178,7 @@ CASES: Sequence[Case] = (
     Case(
         id="node-deleted",
         section=SECTION,
-        title="Nobody will ever know what became of it",
+        title="The outcome of the executor remains unknown",
         document=scripts(f"{READY}; {WAIT}", "echo never"),
         meanwhile=gone_for_good(),
         state="SYSTEM_ERROR",
@@ -215,11 +215,11 @@ CASES: Sequence[Case] = (
     Case(
         id="unschedulable",
         section=SECTION,
-        title="No node has as much as it asks for (`tctl.thresholds.unschedulableSeconds` 20)",
+        title="No node has the requested resources (`tctl.thresholds.unschedulableSeconds` 20)",
         document=scripts("echo never", resources={"cpu_cores": 250}),
         state="SYSTEM_ERROR",
         reasons=("Unschedulable",),
-        message="Pod <pod>: 0/2 nodes are available: <the words of the scheduler>",
+        message="Pod <pod>: 0/2 nodes are available: <message of the scheduler>",
         reporter="controller",
         within=_UNSCHEDULABLE,
         after=After.CREATED,
@@ -231,12 +231,12 @@ CASES: Sequence[Case] = (
     Case(
         id="claim-unbound",
         section=SECTION,
-        title="Its PersistentVolumeClaim finds no volume (`tctl.thresholds.unschedulableSeconds` 20)",
+        title="The PersistentVolumeClaim is not bound (`tctl.thresholds.unschedulableSeconds` 20)",
         document=sent("echo never"),
         around=no_volumes(),
         state="SYSTEM_ERROR",
         reasons=("Unschedulable",),
-        message="Pod <pod>: 0/2 nodes are available: <the words of the scheduler>",
+        message="Pod <pod>: 0/2 nodes are available: <message of the scheduler>",
         reporter="controller",
         within=_UNSCHEDULABLE,
         after=After.CREATED,
@@ -248,12 +248,12 @@ CASES: Sequence[Case] = (
     Case(
         id="volume-unmountable",
         section=SECTION,
-        title="Its node cannot mount one of its volumes (`tctl.thresholds.unschedulableSeconds` 20)",
+        title="The node cannot mount a volume (`tctl.thresholds.unschedulableSeconds` 20)",
         document=scripts("echo never"),
         around=without_secret(DATABASE_SECRET),
         state="SYSTEM_ERROR",
         reasons=("FailedMount",),
-        message="Pod <pod>: MountVolume.SetUp failed for volume <the words of the kubelet>",
+        message="Pod <pod>: MountVolume.SetUp failed for volume <message of the kubelet>",
         reporter="controller",
         within=_UNSCHEDULABLE,
         after=After.CREATED,
@@ -266,7 +266,7 @@ CASES: Sequence[Case] = (
     Case(
         id="api-server-down",
         section=SECTION,
-        title="Executors go on one after the other; outputs wait for it, because the filer's credentials do",
+        title="Executors continue. Outputs wait for the API server, because the filer's credentials do",
         document=sent(f"{READY}; sleep 30; echo one", "echo two >/out/it; echo two"),
         meanwhile=api_server_down(60),
         state="COMPLETE",

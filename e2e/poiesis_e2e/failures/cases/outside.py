@@ -8,18 +8,18 @@ from poiesis_e2e.failures.disturbances import deadline, deleted, evicted
 from poiesis_e2e.failures.sights import printed, stored
 from poiesis_e2e.tes_client import State
 
-SECTION = "What others do to it"
+SECTION = "Actions of other users"
 
 _DRAINED: Sequence[tuple[str, str, bool, State]] = (
-    ("", "Its node is drained", False, "SYSTEM_ERROR"),
-    ("-preemptible", "Its node is drained, and the task has `preemptible`", True, "PREEMPTED"),
+    ("", "The node is drained", False, "SYSTEM_ERROR"),
+    ("-preemptible", "The node is drained, and the task has `preemptible`", True, "PREEMPTED"),
 )
 
 CASES: Sequence[Case] = (
     Case(
         id="pod-deleted",
         section=SECTION,
-        title="Somebody deletes the Pod",
+        title="A user deletes the Pod",
         document=scripts(f"{READY}; {WAIT}", "echo never"),
         meanwhile=deleted("pod"),
         state="SYSTEM_ERROR",
@@ -35,7 +35,7 @@ CASES: Sequence[Case] = (
     Case(
         id="job-deleted",
         section=SECTION,
-        title="Somebody deletes the Job",
+        title="A user deletes the Job",
         document=scripts(f"{READY}; {WAIT}", "echo never"),
         meanwhile=deleted("job"),
         state="SYSTEM_ERROR",
@@ -51,7 +51,7 @@ CASES: Sequence[Case] = (
     Case(
         id="deadline",
         section=SECTION,
-        title="It takes longer than the site allows",
+        title="The task takes longer than the limit",
         document=scripts(f"{READY}; {WAIT}", "echo never"),
         meanwhile=deadline(2),
         state="SYSTEM_ERROR",
@@ -86,7 +86,7 @@ CASES: Sequence[Case] = (
     Case(
         id="claim-deleted",
         section=SECTION,
-        title="Somebody deletes the PersistentVolumeClaim: Kubernetes keeps it while the Pod is there",
+        title="A user deletes the PersistentVolumeClaim. Kubernetes keeps it while the Pod exists",
         document=sent(f"{READY}; sleep 3; echo kept >/out/it"),
         meanwhile=deleted("pvc"),
         state="COMPLETE",

@@ -55,7 +55,7 @@ CASES: Sequence[Case] = (
         Case(
             id=f"recorder-{name}",
             section=SECTION,
-            title="It dies, and the next one goes on where it was",
+            title="The recorder is killed and restarts",
             document=scripts(_ONE, _TWO),
             meanwhile=recorder_killed(words, when),
             state="COMPLETE",
@@ -68,14 +68,14 @@ CASES: Sequence[Case] = (
         )
         for name, words, when, after in (
             ("killed-at-first", "as soon as it runs", runs("trec"), AT_ONCE),
-            ("killed", "when it has told what an executor has printed so far", live("ready\n"), AT_ONCE),
+            ("killed", "when it has reported the executor's output so far", live("ready\n"), AT_ONCE),
             ("killed-between", "between two executors", ended("executor-0"), AT_ONCE),
         )
     ),
     Case(
         id="recorder-killed-before-outputs",
         section=SECTION,
-        title="It dies, and the next one goes on where it was",
+        title="The recorder is killed and restarts",
         document=sent(f"{READY}; echo it >/out/it"),
         meanwhile=recorder_killed("when the last executor has ended", ended("executor-0")),
         state="COMPLETE",
@@ -90,7 +90,7 @@ CASES: Sequence[Case] = (
         Case(
             id=f"recorder-killed-{name}",
             section=SECTION,
-            title="It dies, and the next one goes on where it was",
+            title="The recorder is killed and restarts",
             document=scripts(UNTIL_TOLD),
             meanwhile=recorder_killed_at_the_end(words, heard=heard),
             state="COMPLETE",
@@ -103,19 +103,19 @@ CASES: Sequence[Case] = (
             release="second",
         )
         for name, words, heard in (
-            ("before-the-end", "before Postgres has the task's end", False),
-            ("before-the-ack", "when Postgres has the task's end, before it lets the Pod end", True),
+            ("before-the-end", "before Postgres has stored the outcome", False),
+            ("before-the-ack", "when Postgres has stored the outcome, before the acknowledgement", True),
         )
     ),
     Case(
         id="recorder-missing",
         section=SECTION,
-        title="Its image cannot be had",
-        around=container_with("its image is another", "trec", "/image", "registry.invalid/no/such:image"),
+        title="The recorder's image cannot be pulled",
+        around=container_with("another image name", "trec", "/image", "registry.invalid/no/such:image"),
         document=scripts("echo never"),
         state="SYSTEM_ERROR",
         reasons=("ImagePullBackOff", "ErrImagePull"),
-        message="trec (<image>) cannot start: <the words of kubelet and registry>no such host",
+        message="trec (<image>) cannot start: <message of the kubelet and the registry>no such host",
         container="trec",
         reporter="controller",
         within=PULL,
@@ -126,13 +126,15 @@ CASES: Sequence[Case] = (
     Case(
         id="recorder-never-starts",
         section=SECTION,
-        title="Its image is not what it should be, and Kubernetes tries again and again "
+        title="The recorder cannot start, and Kubernetes restarts it repeatedly "
         "(`tctl.thresholds.startSeconds`, here 30)",
-        around=container_with("its program is not in its image", "trec", "/command", ["/no/such/program"]),
+        around=container_with(
+            "the recorder's image lacks its program", "trec", "/command", ["/no/such/program"]
+        ),
         document=scripts("echo never"),
         state="SYSTEM_ERROR",
         reasons=("StartError",),
-        message="the recorder was restarted <number> times and could not start: <the words of the kubelet>"
+        message="the recorder was restarted <number> times and could not start: <message of the kubelet>"
         "no such file or directory: unknown",
         container="trec",
         reporter="controller",
@@ -144,7 +146,7 @@ CASES: Sequence[Case] = (
     Case(
         id="recorder-down-at-a-failure",
         section=SECTION,
-        title="It is down when an executor exits with 3, and the container waits for it",
+        title="The recorder is down when an executor exits with 3, and the container waits for it",
         document=scripts(f"{READY}; sleep 8; echo heard; exit 3"),
         meanwhile=recorder_killed_twice(),
         state="EXECUTOR_ERROR",
@@ -161,7 +163,7 @@ CASES: Sequence[Case] = (
     Case(
         id="recorder-killed-for-good",
         section=SECTION,
-        title="It dies whenever it has started, and an executor exits with 3",
+        title="The recorder is killed after every start, and an executor exits with 3",
         document=scripts(f"{READY}; sleep 8; echo unheard; exit 3"),
         meanwhile=recorder_killed_again_and_again(),
         state="EXECUTOR_ERROR",
@@ -179,8 +181,8 @@ CASES: Sequence[Case] = (
         Case(
             id=f"recorder-lost{suffix}",
             section=SECTION,
-            title="It is gone for good, and all else is done: `pause` would wait ten minutes for it "
-            "(`tctl.thresholds.stalledSeconds`)",
+            title="The recorder does not return, and all other containers have ended. "
+            "`pause` would wait ten minutes for it (`tctl.thresholds.stalledSeconds`)",
             document=sent(f"{READY}; sleep 12; echo it >/out/it; exit {code}"),
             meanwhile=recorder_lost(),
             state=state,
@@ -199,7 +201,7 @@ CASES: Sequence[Case] = (
     Case(
         id="recorder-without-role",
         section=SECTION,
-        title="It may not look at its Pod any more",
+        title="The recorder may not read its Pod any more",
         document=scripts(_ONE, _TWO),
         meanwhile=recorder_bereft("roles,rolebindings", "the Role and its binding are deleted"),
         state="COMPLETE",
@@ -213,7 +215,7 @@ CASES: Sequence[Case] = (
     Case(
         id="recorder-without-token",
         section=SECTION,
-        title="Its token for the API server is not valid any more",
+        title="The recorder's token for the API server is not valid any more",
         document=scripts(f"{READY}; sleep 25; echo one", _TWO),
         meanwhile=recorder_bereft(
             "serviceaccounts", "the task's ServiceAccount is deleted", until=token_refused
@@ -229,7 +231,7 @@ CASES: Sequence[Case] = (
     Case(
         id="recorder-killed-with-it",
         section=SECTION,
-        title="It dies while an executor that is told to end runs on for a while",
+        title="The recorder is killed while an executor is stopping",
         document=scripts(f"trap 'sleep 2; exit 5' TERM; {READY}; {WAIT}"),
         meanwhile=recorder_bereft("jobs", "the Job is deleted"),
         state="SYSTEM_ERROR",

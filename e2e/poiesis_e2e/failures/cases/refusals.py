@@ -18,7 +18,7 @@ from poiesis_e2e.failures.surroundings import (
     webhook_of_old,
 )
 
-SECTION = "What Kubernetes refuses"
+SECTION = "Rejections by Kubernetes"
 
 _QUOTA_OF_JOBS = quota(count__jobs_batch="0")
 _QUOTA_OF_PODS = quota(pods="0")
@@ -32,7 +32,7 @@ CASES: Sequence[Case] = (
     Case(
         id="job-refused",
         section=SECTION,
-        title="Its Job is refused for good",
+        title="The Job is rejected permanently",
         around=policy("batch/jobs", f"!{MARKED_JOB}"),
         document=scripts("echo never"),
         state="SYSTEM_ERROR",
@@ -48,7 +48,7 @@ CASES: Sequence[Case] = (
     Case(
         id="claim-refused",
         section=SECTION,
-        title="Its PersistentVolumeClaim is refused for good",
+        title="The PersistentVolumeClaim is rejected permanently",
         around=policy(
             "/persistentvolumeclaims",
             f"string(object.spec.resources.requests['storage']) != '{REFUSED_BYTES}'",
@@ -68,7 +68,7 @@ CASES: Sequence[Case] = (
         Case(
             id=f"webhook-of-old-{kind.lower()}",
             section=SECTION,
-            title="Its recorder would not be a sidecar",
+            title="The recorder would not be a sidecar",
             around=webhook_of_old(kind),
             document=scripts("echo never"),
             state="SYSTEM_ERROR",
@@ -87,7 +87,7 @@ CASES: Sequence[Case] = (
     Case(
         id="pod-refused",
         section=SECTION,
-        title="Its Pod is refused for good",
+        title="The Pod is rejected permanently",
         around=policy("/pods", f"!{MARKED_POD}"),
         document=scripts("echo never"),
         state="SYSTEM_ERROR",
@@ -102,13 +102,13 @@ CASES: Sequence[Case] = (
     Case(
         id="pod-security",
         section=SECTION,
-        title="Its executors may be root, and that is not allowed",
+        title="The executors may run as root, and the namespace forbids it",
         around=pod_security("restricted"),
         document=scripts("echo never"),
         state="SYSTEM_ERROR",
         reasons=("FailedCreate",),
         message="Error creating: <the pod> is forbidden: "
-        'violates PodSecurity "restricted:latest": <what it violates>',
+        'violates PodSecurity "restricted:latest": <violations>',
         reporter="controller",
         within=START,
         after=After.CREATED,
@@ -120,7 +120,7 @@ CASES: Sequence[Case] = (
     Case(
         id="limit-range",
         section=SECTION,
-        title="It asks for more than one container may have",
+        title="The task requests more than one container may have",
         around=limit_range("900Mi"),
         document=scripts("echo never", resources={"ram_gb": 1}),
         state="SYSTEM_ERROR",
@@ -154,9 +154,9 @@ CASES: Sequence[Case] = (
             alone=True,
         )
         for name, title, around, word, within in (
-            ("job-quota", "Its Job is more than the quota allows", _QUOTA_OF_JOBS, "exceeded quota", RETRIES),
-            ("pod-quota", "Its Pod is more than the quota allows", _QUOTA_OF_PODS, "exceeded quota", RETRIES),
-            ("job-webhook", "Its Job cannot be judged", _WEBHOOK, "failed calling webhook", RETRIES),
+            ("job-quota", "The Job exceeds a quota", _QUOTA_OF_JOBS, "exceeded quota", RETRIES),
+            ("pod-quota", "The Pod exceeds a quota", _QUOTA_OF_PODS, "exceeded quota", RETRIES),
+            ("job-webhook", "The Job cannot be checked", _WEBHOOK, "failed calling webhook", RETRIES),
         )
     ),
 )
