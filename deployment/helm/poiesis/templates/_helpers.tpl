@@ -92,7 +92,7 @@ null
 {{- end -}}
 {{- end -}}
 
-{{/* Where a service finds it: libpq, asyncpg and dbmate read this variable when sslmode is verify-ca or verify-full. */}}
+{{/* Where a service finds it: libpq and asyncpg read this variable when sslmode is verify-ca or verify-full. */}}
 {{- define "poiesis.postgresCaEnv" -}}
 {{- if ne (include "poiesis.postgresCa" .) "null" }}
 - {name: PGSSLROOTCERT, value: /etc/poiesis-postgres/ca.crt}
