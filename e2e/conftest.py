@@ -63,13 +63,15 @@ from poiesis_tools.testing import LAST_WORDS
 
 _RUN = "POIESIS_E2E_RUN"  # how this run is called
 _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
-_RELEASES = ("first", "second", "third", "queued", "users")
+_RELEASES = ("first", "second", "third", "queued", "users", "external")
+_DATABASES = ("postgres", "tls-postgres")  # servers of this run's own
 _SCOPES = {  # by words of their names, tests that have something for themselves, one after the other
     "the cluster of two nodes": ("where_nodes_fail",),
     "the second release": ("test_postgres.py", "test_outages.py", "test_bounds_"),
     "the third release": ("test_controller.py", "test_submission.py"),
     "the queue": ("where_kueue_admits",),
     "the release with users": ("test_identity_",),
+    "the release with a Postgres that has a certificate": ("test_external_postgres.py",),
 }
 _CREATED = pytest.StashKey[list[str]]()
 _NAMESPACE = pytest.StashKey[str]()
@@ -164,8 +166,9 @@ def _take_down(folder: Path) -> None:
         uninstall(cluster, name, _namespace(name, folder.name))
     if (folder / "kueue.json").exists() or (folder / "kueue.failed").exists():
         lab_kueue.uninstall(cluster, _kueue_user(folder.name))
-    if "postgres" in made and docker.container_facts(made["postgres"]["container"]) is not None:
-        docker.docker("rm", "--force", "--volumes", made["postgres"]["container"])
+    for database in (made[name]["container"] for name in _DATABASES if name in made):
+        if docker.container_facts(database) is not None:
+            docker.docker("rm", "--force", "--volumes", database)
     if made["cluster"]["made"] and folder == _folder():
         lab_cluster.clear()
 
@@ -271,11 +274,21 @@ def storage(cluster: Cluster) -> Endpoint:
     return endpoint_of(minio)
 
 
+def _database(name: str) -> backends.Postgres:
+    container = versions.own_name(f"poiesis-e2e-{name}-{os.environ[_RUN]}", versions.RELEASE)
+    return backends.Postgres(**once(name, lambda: asdict(backends.start_postgres(container))))
+
+
 @pytest.fixture(scope="session")
 def postgres(cluster: Cluster) -> backends.Postgres:
     """A Postgres of this run's own."""
-    name = versions.own_name(f"poiesis-e2e-postgres-{os.environ[_RUN]}", versions.RELEASE)
-    return backends.Postgres(**once("postgres", lambda: asdict(backends.start_postgres(name))))
+    return _database("postgres")
+
+
+@pytest.fixture(scope="session")
+def tls_postgres(cluster: Cluster) -> backends.Postgres:
+    """Another one, whose certificate is for a story to choose."""
+    return _database("tls-postgres")
 
 
 @pytest.fixture(scope="session")

@@ -173,6 +173,12 @@ MUTATIONS: Sequence[Mutation] = (
         rows="forged",
     ),
     _mutation(
+        "helper-traceable",
+        "An executor may trace the helper.",
+        (f"{_RUN_C}:forbid_tracing", "return;"),
+        rows="forged-by-ptrace",
+    ),
+    _mutation(
         "files-only",
         "The recorder does not learn from the Pod's status how a container ended.",
         (f"{_FACTS}:_end", "pod = None"),

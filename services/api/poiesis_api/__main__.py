@@ -79,7 +79,11 @@ async def _listen(services: Services, http: Http, stack: AsyncExitStack) -> None
     if runner.server is None:
         raise RuntimeError("the runner has not been set up")
     factory = services.connections.factory(runner.server)
-    listening = await asyncio.get_running_loop().create_server(factory, http.host, http.port)
+    # asyncio's backlog of 100 is too small for a burst of requests: a client whose connection request was
+    # dropped repeats it after a second or more.
+    listening = await asyncio.get_running_loop().create_server(
+        factory, http.host, http.port, backlog=http.max_connections
+    )
     stack.callback(listening.close)
 
 

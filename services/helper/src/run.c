@@ -496,9 +496,15 @@ static bool prepare(void)
     return !unplaced;
 }
 
+/* By ptrace or by /proc/1/mem and /proc/1/fd, which take the same rights, it could write exit.json in our name. */
+static void forbid_tracing(void)
+{
+    prctl(PR_SET_DUMPABLE, 0);
+}
+
 int run_main(int argc, char **argv)
 {
-    prctl(PR_SET_DUMPABLE, 0); /* the executor must not trace us, or reach our files through /proc */
+    forbid_tracing();
     signal_queue = signals_open();
     char **process_argv = parse_options(&verb, argc, argv);
     check_options();

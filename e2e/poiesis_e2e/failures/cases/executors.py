@@ -6,7 +6,9 @@ from poiesis_e2e.failures.case import After, Case
 from poiesis_e2e.failures.cases.builders import (
     AT_ONCE,
     DISK,
+    FORGE,
     GREEDY,
+    OVERWRITE,
     QUEUED,
     RAM_GB,
     RAN,
@@ -320,13 +322,7 @@ CASES: Sequence[Case] = (
         id="forged",
         section=SECTION,
         title="The executor writes an `exit.json` that reports success, continues, and exits with 3",
-        document=scripts(
-            "cd /poiesis/run && cp started forged && mv forged started"
-            ' && echo \'{"exit_code":0,"signal":0,"oom":false,"term":false,"start_ns":1,"end_ns":2,'
-            '"max_rss_kb":1,"user_us":1,"sys_us":1}\' >.forged && mv .forged exit.json'
-            "; sleep 3; exit 3",
-            "echo never",
-        ),
+        document=scripts(f"{FORGE}; sleep 3; exit 3", "echo never"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
         message="executor 0 exited with code 3",
@@ -336,6 +332,23 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
+    ),
+    Case(
+        id="forged-by-ptrace",
+        section=SECTION,
+        title="The executor writes an `exit.json` that reports success, tries to overwrite the helper in "
+        "`/proc/1/mem` and `/proc/1/fd`, which requires the right to trace it (ptrace), and exits with 3",
+        document=scripts(f"{FORGE}; {OVERWRITE}"),
+        state="EXECUTOR_ERROR",
+        reasons=("Error",),
+        message="executor 0 exited with code 3",
+        container="executor-0",
+        exit_codes=(3,),
+        reporter="recorder",
+        within=AT_ONCE,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=(printed("end\n"),),
     ),
     Case(
         id="in-the-way",
