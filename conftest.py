@@ -9,7 +9,6 @@ The examples are the same in every run, so that no change fails for another's mi
 
 import asyncio
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 from hypothesis import settings
+
+from poiesis_migrations import schema
 
 settings.register_profile("same", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile(
@@ -114,7 +115,11 @@ async def _create(server: str, name: str, dsn: str) -> None:
         # Roles belong to the whole server: workers that start together must not make them at once.
         await lock.execute("SELECT pg_advisory_lock(hashtext('migration tests'))")
         await lock.execute(f"CREATE DATABASE {name}")
-        await _execute(dsn, *(_up(file.read_text()) for file in sorted(MIGRATIONS.glob("*.sql"))))
+        database = await asyncpg.connect(dsn)
+        try:
+            await schema.apply(database, MIGRATIONS)
+        finally:
+            await database.close()
     finally:
         await lock.close()
 
@@ -126,7 +131,3 @@ async def _execute(dsn: str, *statements: str) -> None:
             await connection.execute(statement)
     finally:
         await connection.close()
-
-
-def _up(text: str) -> str:
-    return re.split(r"^-- migrate:(?:up|down).*$", text, flags=re.MULTILINE)[1]

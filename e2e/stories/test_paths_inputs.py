@@ -4,7 +4,7 @@ import pytest
 
 from poiesis_e2e.documents import RunTask, assert_ended, sh, stdout
 from poiesis_e2e.storage import Bucket
-from poiesis_e2e.tes_client import Input
+from poiesis_e2e.tes_client import Input, TesClient
 from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
@@ -59,3 +59,20 @@ async def test_a_program_that_is_staged_can_be_executed(run_task: RunTask, image
 
     assert_ended(task, "COMPLETE")
     assert [stdout(task, index) for index in (0, 1)] == ["0\n", "1000\n"]
+
+
+async def test_the_type_of_an_input_is_filled_in_once_it_is_known(
+    client: TesClient, images: Images, bucket: Bucket
+) -> None:
+    url = await bucket.put("in/ref/a", b"x")
+    inputs: list[Input] = [
+        {"path": "/data/file", "url": url},
+        {"path": "/data/folder/", "url": bucket.url("in/ref")},
+        {"path": "/data/text", "content": "x"},
+    ]
+    task = await client.run({"executors": [sh(images.busybox, "true")], "inputs": inputs})
+
+    assert_ended(task, "COMPLETE")
+    basic = await client.get(task["id"], "BASIC")
+    for document in (task, basic):
+        assert [one.get("type") for one in document["inputs"]] == ["FILE", "DIRECTORY", "FILE"]

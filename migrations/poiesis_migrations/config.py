@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _SCHEMES = ("postgres", "postgresql")
 
@@ -15,7 +15,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Dsn:
-    """A Postgres connection URL that every driver reads alike."""
+    """A Postgres connection URL."""
 
     url: str = field(repr=False)  # carries the password
     user: str
@@ -32,7 +32,7 @@ class Dsn:
         if parts.path in ("", "/"):
             raise ConfigError(f"{name} names no database")
         return cls(
-            url=_with_tls_mode(parts),
+            url=parts.geturl(),
             user=unquote(parts.username),
             password=unquote(parts.password) if parts.password else None,
         )
@@ -43,14 +43,6 @@ def _split(name: str, text: str) -> SplitResult:
         return urlsplit(text.strip())
     except ValueError as error:
         raise ConfigError(f"{name} is not a URL; is the password percent-encoded?") from error
-
-
-def _with_tls_mode(parts: SplitResult) -> str:
-    """asyncpg and libpq prefer TLS where a DSN is silent, dbmate demands it: say `prefer` aloud."""
-    if any(key == "sslmode" for key, _ in parse_qsl(parts.query)):
-        return parts.geturl()
-    query = f"{parts.query}&sslmode=prefer" if parts.query else "sslmode=prefer"
-    return parts._replace(query=query).geturl()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,11 +54,11 @@ def environment(database: str) -> dict[str, str]:
 
 @pytest.fixture
 def run(environment: dict[str, str]) -> Run:
-    """Exit code and output of a command, `python -m poiesis_migrations` if none is given."""
+    """Exit code and output of `python -m poiesis_migrations` with these arguments."""
 
-    async def run(*command: str, **changed: str) -> tuple[int, str]:
+    async def run(*arguments: str, **changed: str) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
-            *(command or (sys.executable, "-m", "poiesis_migrations")),
+            *(sys.executable, "-m", "poiesis_migrations", *arguments),
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SQL_DIRECTORY), **environment, **changed},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -103,6 +103,42 @@ async def logged(db, task):
     return {row["key"]: row["message"] for row in rows}
 
 
+async def test_only_inputs_without_a_type_get_one(db, recorder, task):
+    sent = [("/none", None), ("/slash/", None), ("/declared", "FILE"), ("/twice", None), ("/odd", None)]
+    for index, (path, kind) in enumerate(sent):
+        await db.execute(
+            "INSERT INTO input (task_id, index, path, url, type) VALUES ($1, $2, $3, 's3://b/k', $4)",
+            *(task, index, path, kind),
+        )
+    found = [
+        {"path": "/none", "type": "FILE"},
+        {"path": "/slash", "type": "DIRECTORY"},
+        {"path": "/declared", "type": "DIRECTORY"},
+        {"path": "/odd", "type": "LINK"},
+        {"path": "/odd"},
+        {"path": "/unknown", "type": "FILE"},
+    ]
+    assert await report(recorder, task, inputs=found) == ("RUNNING", False, False)
+    await report(recorder, task, inputs=[{"path": "/twice", "type": "FILE"}])
+    await report(recorder, task, inputs=[{"path": "/twice", "type": "DIRECTORY"}])
+    rows = await db.fetch("SELECT path, type::text FROM input WHERE task_id = $1 ORDER BY index", task)
+    assert [tuple(row) for row in rows] == [
+        ("/none", "FILE"),
+        ("/slash/", "DIRECTORY"),
+        ("/declared", "FILE"),
+        ("/twice", "FILE"),
+        ("/odd", None),
+    ]
+
+
+async def test_a_report_changes_no_input_of_another_task(db, recorder, task):
+    other = uuid4()
+    await db.execute("INSERT INTO task (id, owner, recorder_token_hash) VALUES ($1, 'x', 'x')", other)
+    await db.execute("INSERT INTO input (task_id, index, path, url) VALUES ($1, 0, '/a', 'x')", other)
+    await report(recorder, task, inputs=[{"path": "/a", "type": "FILE"}])
+    assert await db.fetchval("SELECT type FROM input WHERE task_id = $1", other) is None
+
+
 async def test_lines_of_an_attempt_have_a_bound(db, recorder, task):
     await report(recorder, task, system_logs=lines(600, message="x" * 10_000))
     assert "lines-left-out" not in await logged(db, task)
@@ -180,6 +216,34 @@ async def test_a_recorder_that_first_reports_after_the_end_is_heard(db, recorder
     await finish(db, task, "SYSTEM_ERROR")
     await report(recorder, task)
     assert await db.fetchval("SELECT stdout FROM executor_log WHERE task_id = $1", task) == "hello"
+
+
+async def record_executors(connection, task, *executors):
+    await connection.execute("SELECT record_executors($1, 0, $2::jsonb)", task, json.dumps(executors))
+
+
+async def test_an_end_is_stored_once(db, api, recorder, task):
+    one = {"index": 0, "start_ns": 10**18, "end_ns": 2 * 10**18, "exit_code": 3}
+    await report(recorder, task, executors=[one | {"stdout": "kept"}])
+    await record_executors(api, task, one | {"end_ns": 3 * 10**18, "exit_code": 137, "oom": True})
+    row = await db.fetchrow(
+        "SELECT extract(epoch FROM end_time)::bigint, exit_code, oom, stdout "
+        "FROM executor_log WHERE task_id = $1",
+        task,
+    )
+    assert tuple(row) == (2 * 10**9, 3, True, "kept")
+
+
+async def test_executors_the_task_does_not_have_are_left_out(db, api, recorder, task):
+    unknown = {"index": 7, "start_ns": 1}
+    await report(recorder, task, executors=[unknown])
+    await record_executors(api, task, unknown)
+    assert await db.fetchval("SELECT count(*) FROM executor_log WHERE task_id = $1", task) == 0
+
+
+async def test_the_recorder_cannot_store_executors_directly(recorder, task):
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await record_executors(recorder, task)
 
 
 async def test_an_ending_is_stored_once_and_the_first_one_wins(db, recorder, task):

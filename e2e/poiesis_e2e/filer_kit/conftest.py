@@ -16,7 +16,7 @@ from poiesis_e2e.filer_kit.container import Pod, Subject, argv, install_helper
 from poiesis_e2e.filer_kit.stores import Program, Store
 from poiesis_lab import daemon
 
-_ABILITIES = {"inputs", "outputs", "directories", "network", "http"}
+_ABILITIES = {"inputs", "outputs", "directories", "network", "http", "types"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--filer-can",
         metavar="WORD,…",
         default="inputs,outputs,network",
-        help="inputs, outputs, directories (as inputs), network (false for local data), http (https? URLs)",
+        help="inputs, outputs, directories (as inputs), network (false for local data), http (https? URLs), "
+        "types (of inputs without one are reported)",
     )
     group.addoption("--filer-network", metavar="NAME", help="docker network on which the store answers")
     group.addoption("--filer-env", metavar="NAME=VALUE", action="append", default=[])

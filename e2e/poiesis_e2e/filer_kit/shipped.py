@@ -133,13 +133,14 @@ def _file(folder: Path) -> Made:
 _BOTH = frozenset({"inputs", "outputs"})
 _TREES = frozenset({"directories"})
 _REMOTE = frozenset({"network"})
+_TYPES = frozenset({"types"})
 
 FILERS: Mapping[str, Filer] = {
-    "tif": Filer(lambda _: _s3("tif"), frozenset({"inputs"}) | _TREES | _REMOTE),
-    "tif-http": Filer(lambda _: _http(), frozenset({"inputs", "http"}) | _REMOTE),
+    "tif": Filer(lambda _: _s3("tif"), frozenset({"inputs"}) | _TREES | _REMOTE | _TYPES),
+    "tif-http": Filer(lambda _: _http(), frozenset({"inputs", "http"}) | _REMOTE | _TYPES),
     "tof": Filer(lambda _: _s3("tof"), frozenset({"outputs"}) | _TREES | _REMOTE),
     "shell": Filer(lambda _: _shell(), _BOTH | _REMOTE | {"http"}),
-    "rclone-webdav": Filer(lambda _: _webdav(), _BOTH | _TREES | _REMOTE),
-    "rclone-sftp": Filer(lambda _: _sftp(), _BOTH | _TREES | _REMOTE),
-    "file": Filer(_file, _BOTH | _TREES),
+    "rclone-webdav": Filer(lambda _: _webdav(), _BOTH | _TREES | _REMOTE | _TYPES),
+    "rclone-sftp": Filer(lambda _: _sftp(), _BOTH | _TREES | _REMOTE | _TYPES),
+    "file": Filer(_file, _BOTH | _TREES | _TYPES),
 }

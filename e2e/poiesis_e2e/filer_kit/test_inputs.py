@@ -133,6 +133,21 @@ def test_a_full_volume_ends_it_for_good(pod: Pod, store: Store, staging: Write, 
     assert "space" in ended.told("error")[-1]["message"]
 
 
+@pytest.mark.needs("types")
+def test_what_an_input_without_a_type_is_is_reported(
+    pod: Pod, store: Store, staging: Write, name: str
+) -> None:
+    store.put({f"{name}/a": b"x"})
+    staging(
+        {"path": "/data/declared", "url": store.url(f"{name}/a"), "type": "FILE"},
+        {"path": "/data/found", "url": store.url(f"{name}/a")},
+        {"path": "/data/text", "content_file": "content-0"},
+        content_0="x",
+    )
+    told = {one["path"]: one["type"] for one in pod.run().told("input")}
+    assert told == {"/data/found": "FILE", "/data/text": "FILE"}
+
+
 @pytest.mark.needs("directories")
 def test_a_directory_is_staged_with_all_below_it_declared_or_not(
     pod: Pod, store: Store, staging: Write, name: str
@@ -153,6 +168,10 @@ def test_a_directory_is_staged_with_all_below_it_declared_or_not(
         modes = {path.stat().st_mode & 0o777 for path in staged.rglob("*") if path.is_dir()}
         assert modes == {0o777}
     assert ended.told("progress")[-1]["files"] == 2 * len(files)
+    assert {one["path"]: one["type"] for one in ended.told("input")} in (
+        {"/data/found": "DIRECTORY"},
+        {},  # reporting types is optional
+    )
 
 
 @pytest.mark.needs("directories")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from poiesis_models.runfiles import ExitRecord, MalformedFile
@@ -9,13 +10,18 @@ from poiesis_models.runfiles import ExitRecord, MalformedFile
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerEnd:
-    """A terminated container. `record` is the helper's own word (termination message), if it left one."""
+    """A terminated container. `record` is the helper's own word (termination message), if it left one.
+
+    Times are Unix time in ns, exact to the second; 0 is unknown.
+    """
 
     name: str
     exit_code: int
     reason: str
     message: str
     record: ExitRecord | None
+    started_ns: int = 0
+    finished_ns: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,8 @@ def container_ends(pod: Mapping[str, Any]) -> dict[str, ContainerEnd]:
                 reason=terminated.get("reason") or "",
                 message=terminated.get("message") or "",
                 record=_exit_record(terminated.get("message") or ""),
+                started_ns=_time_ns(terminated.get("startedAt")),
+                finished_ns=_time_ns(terminated.get("finishedAt")),
             )
     return ends
 
@@ -76,3 +84,8 @@ def _exit_record(message: str) -> ExitRecord | None:
         return ExitRecord.parse(message.encode())
     except MalformedFile:
         return None
+
+
+def _time_ns(text: str | None) -> int:
+    """Of a metav1.Time."""
+    return int(datetime.fromisoformat(text).timestamp()) * 10**9 if text else 0

@@ -5,6 +5,7 @@ was killed simply reports again. Standard library only.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,6 +32,14 @@ class OutputReport:
     url: str
     path: str
     size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputReport:
+    """What an input without a type turned out to be: FILE or DIRECTORY."""
+
+    path: str
+    type: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +76,7 @@ class Report:
     state: TesState | None = None
     executors: tuple[ExecutorReport, ...] = ()
     outputs: tuple[OutputReport, ...] = ()
+    inputs: tuple[InputReport, ...] = ()
     filers: tuple[FilerReport, ...] = ()
     system_logs: tuple[SystemLogReport, ...] = ()
     ending: Ending | None = None
@@ -75,6 +85,11 @@ class Report:
     def to_json(self) -> str:
         """Unset fields are left out."""
         return json.dumps(_pruned(asdict(self)), ensure_ascii=False, separators=(",", ":"))
+
+
+def executors_json(executors: Sequence[ExecutorReport]) -> str:
+    """Return what `record_executors` takes. Unset fields are left out."""
+    return json.dumps([_pruned(asdict(one)) for one in executors], ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True)

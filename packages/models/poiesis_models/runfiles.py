@@ -25,6 +25,8 @@ STREAM_WHOLE = "whole"  # the reader was given all of it, and it was right
 STREAM_CLOSED = "closed"  # the reader wanted no more
 STREAM_FAILED = "failed"  # an event `error` says why
 
+FILE_TYPES = ("FILE", "DIRECTORY")  # TES tesFileType
+
 
 class MalformedFile(ValueError):
     """A run file does not hold what the helper writes."""
@@ -88,6 +90,7 @@ class Progress:
     files: int = 0
     bytes: int = 0
     outputs: tuple["SentOutput", ...] = ()
+    inputs: tuple["FoundInput", ...] = ()
     streams: tuple["Stream", ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
@@ -116,6 +119,14 @@ class SentOutput:
     size_bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoundInput:
+    """What an input without a type is: `type` is FILE or DIRECTORY. `path` is that of the work list."""
+
+    path: str
+    type: str
+
+
 def parse_progress(data: bytes) -> Progress:
     """Sum up the complete lines of progress.jsonl; an unfinished last line is left for the next read.
 
@@ -123,6 +134,7 @@ def parse_progress(data: bytes) -> Progress:
     """
     files = size = 0
     outputs: dict[tuple[str, str], SentOutput] = {}
+    inputs: dict[str, FoundInput] = {}
     streams: dict[str, Stream] = {}
     warnings: list[str] = []
     error: str | None = None
@@ -137,6 +149,9 @@ def parse_progress(data: bytes) -> Progress:
                     url=_str(event, "url"), path=_str(event, "path"), size_bytes=_int(event, "size_bytes", 0)
                 )
                 outputs[sent.path, sent.url] = sent
+            case "input":
+                found = FoundInput(path=_str(event, "path"), type=_file_type(event))
+                inputs[found.path] = found
             case "stream":
                 path = _str(event, "path")
                 streams[path] = Stream(path=path, state=_str(event, "state"))
@@ -148,6 +163,7 @@ def parse_progress(data: bytes) -> Progress:
         files=files,
         bytes=size,
         outputs=tuple(outputs.values()),
+        inputs=tuple(inputs.values()),
         streams=tuple(streams.values()),
         warnings=tuple(warnings),
         error=error,
@@ -212,3 +228,10 @@ def _str(record: dict[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise MalformedFile(f"{key} is not a string")
     return storable(value)
+
+
+def _file_type(record: dict[str, Any]) -> str:
+    value = _str(record, "type")
+    if value not in FILE_TYPES:
+        raise MalformedFile(f"type must be one of {', '.join(FILE_TYPES)}")
+    return value

@@ -141,7 +141,10 @@ class TesInput(TesModel):
     path: ContainerPath = Field(
         description="Where executors find the file or directory", examples=["/data/reads.fq"]
     )
-    type: TesFileType | None = Field(default=None, description="Absent: what lies at url decides")
+    type: TesFileType | None = Field(
+        default=None,
+        description="Absent: what lies at url decides; it is filled in once a filer has reported it",
+    )
     content: str | None = Field(
         default=None,
         description=f"What the file holds, at most {CONTENT_BYTES} bytes of UTF-8. If it is not empty, "

@@ -31,6 +31,7 @@ OUTPUTS = st.builds(
 EVENT = {
     "progress": ("files", "bytes"),
     "output": ("url", "path", "size_bytes"),
+    "input": ("path", "type"),
     "stream": ("path", "state"),
     "warning": ("message",),
 }
@@ -78,11 +79,12 @@ def test_what_is_no_work_list_is_not_as_published(change):
 
 @given(
     st.fixed_dictionaries(
-        {"event": st.sampled_from(["progress", "output", "stream", "warning", "error", "later"])},
+        {"event": st.sampled_from(["progress", "output", "input", "stream", "warning", "error", "later"])},
         optional={
             key: TEXT | st.integers(-1, 2**63) | st.booleans() | st.none()
             for key in ("files", "bytes", "url", "path", "size_bytes", "message", "state")
-        },
+        }
+        | {"type": st.sampled_from(["FILE", "DIRECTORY", "LINK", None])},
     )
 )
 def test_a_line_is_read_if_and_only_if_it_is_as_published(event):
@@ -98,7 +100,8 @@ def test_a_line_is_read_if_and_only_if_it_is_as_published(event):
 @pytest.mark.parametrize("name", EVENT)
 def test_an_event_needs_its_fields(name):
     validator = published("progress.schema.json")
-    whole = {key: 0 if key in {"files", "bytes", "size_bytes"} else "x" for key in EVENT[name]}
+    values = dict.fromkeys(("files", "bytes", "size_bytes"), 0) | {"type": "FILE"}
+    whole = {key: values.get(key, "x") for key in EVENT[name]}
     assert validator.is_valid({"event": name, **whole})
     for key in whole:
         assert not validator.is_valid({"event": name, **{k: v for k, v in whole.items() if k != key}})

@@ -8,6 +8,7 @@ from poiesis_models.plan import MalformedPlan, Plan
 from poiesis_models.runfiles import (
     LOG_MARK,
     ExitRecord,
+    FoundInput,
     MalformedFile,
     Progress,
     SentOutput,
@@ -88,6 +89,7 @@ def test_progress_sums_up_complete_lines_and_leaves_the_unfinished_one():
         b'{"event":"progress","files":1,"bytes":10}\n'
         b'{"event":"output","url":"s3://b/a","path":"/a","size_bytes":3}\n'
         b'{"event":"from the future","x":1}\n'
+        b'{"event":"input","path":"/in","type":"DIRECTORY"}\n'
         b'{"event":"warning","message":"nothing matched"}\n'
         b'{"event":"progress","files":2,"bytes":20}\n'
         b'{"event":"output","url":"s3://b/a","path":"/a","size_bytes":4}\n'
@@ -97,12 +99,22 @@ def test_progress_sums_up_complete_lines_and_leaves_the_unfinished_one():
         files=2,
         bytes=20,
         outputs=(SentOutput(url="s3://b/a", path="/a", size_bytes=4),),
+        inputs=(FoundInput(path="/in", type="DIRECTORY"),),
         warnings=("nothing matched",),
         error=None,
     )
 
 
-@pytest.mark.parametrize("line", [b"x", b"[]", b'{"event":"output","url":1,"path":"/a","size_bytes":3}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"x",
+        b"[]",
+        b'{"event":"output","url":1,"path":"/a","size_bytes":3}',
+        b'{"event":"input","path":"/a","type":"LINK"}',
+        b'{"event":"input","path":"/a"}',
+    ],
+)
 def test_a_malformed_progress_line_is_said_to_be(line: bytes):
     with pytest.raises(MalformedFile):
         parse_progress(line + b"\n")

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from poiesis_models import runfiles
+from poiesis_models.worklist import FileType, InputItem
 from poiesis_transfer.urls import printable
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,12 @@ class Progress:
         with self._lock:
             self._append(event="output", url=printable(url), path=printable(path), size_bytes=size_bytes)
             self.file_done()
+
+    def found(self, item: InputItem, kind: FileType) -> None:
+        """Report what an input is if its task does not state the type."""
+        if item.type is None:
+            with self._lock:
+                self._append(event="input", path=printable(item.path), type=kind)
 
     def stream(self, path: str, state: str) -> None:
         """How far an input is that is streamed; `path` is the container's."""

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from poiesis_models import runfiles
-from poiesis_models.runfiles import SentOutput, parse_progress
+from poiesis_models.runfiles import FoundInput, SentOutput, parse_progress
+from poiesis_models.worklist import InputItem
 from poiesis_transfer.progress import Progress
 
 
@@ -27,6 +28,14 @@ def test_every_event_is_what_the_recorder_reads(tmp_path: Path, caplog: pytest.L
         error="bad",
     )
     assert [(one.levelname, one.message) for one in caplog.records] == [("WARNING", "odd"), ("ERROR", "bad")]
+
+
+def test_only_types_that_the_task_does_not_state_are_reported(tmp_path: Path):
+    with Progress(tmp_path) as progress:
+        progress.found(InputItem(path="/declared", local="/x", type="FILE", url="s3://b/a"), "FILE")
+        progress.found(InputItem(path="/found", local="/y", url="s3://b/a"), "DIRECTORY")
+    found = parse_progress((tmp_path / runfiles.PROGRESS).read_bytes()).inputs
+    assert found == (FoundInput(path="/found", type="DIRECTORY"),)
 
 
 def test_totals_are_told_at_most_once_a_second_and_at_the_end(tmp_path: Path):

@@ -152,6 +152,18 @@ async def test_views(client):
     assert await response.json() == {"id": task_id, "state": "QUEUED"}
 
 
+async def test_a_found_type_is_in_basic_and_full(client, pool):
+    inputs = [
+        {"url": "s3://b/ref", "path": "/data/ref"},
+        {"url": "s3://b/b", "path": "/data/b", "type": "FILE"},
+    ]
+    task_id = await create(client, {**SMALL, "inputs": inputs})
+    await report(pool, task_id, inputs=[{"path": "/data/ref", "type": "DIRECTORY"}])
+    for view in ("BASIC", "FULL"):
+        found = (await read(client, task_id, view))["inputs"]
+        assert [one["type"] for one in found] == ["DIRECTORY", "FILE"]
+
+
 async def test_unknown_and_read_only_fields_are_neither_stored_nor_returned(client):
     sent = {**SMALL, "id": "mine", "state": "COMPLETE", "logs": [{}], "creation_time": "now", "x": {"y": 1}}
     task_id = await create(client, sent)

@@ -59,6 +59,7 @@ class Stager:
         if item.url is None:
             landing = self._landing(Path(item.local), item.path, number)
             stage_content(self._contents / (item.content_file or ""), landing)
+            self._progress.found(item, "FILE")
             return
         path = self._volumes.path(item.url)
         place = self._volumes.find(path)
@@ -69,6 +70,7 @@ class Stager:
             raise Permanent(f"{path} is a file, but the input {item.path} is declared as DIRECTORY")
         if not directory:
             self._copy(path, place.real, Path(item.local), item.path, number)
+            self._progress.found(item, "FILE")
             return
         with writing(item.path):
             make_directories(Path(item.local))
@@ -78,6 +80,7 @@ class Stager:
 
         found = walk(self._volumes.tree, path, place, "")
         pool.for_each(found, one, at_once=AT_ONCE)
+        self._progress.found(item, "DIRECTORY")
 
     def _member(self, finding: Finding, item: InputItem, path: str, number: int) -> None:
         match finding:

@@ -72,6 +72,22 @@ def test_a_file_is_copied_for_any_uid(lab: Lab, url: str):
     assert lab.told("progress")[-1] == {"event": "progress", "files": 1, "bytes": 3_000_000}
 
 
+@pytest.mark.parametrize(
+    ("url", "kind", "reported"),
+    [
+        ("/nfs/in/file", None, ["FILE"]),
+        ("/nfs/in/folder", None, ["DIRECTORY"]),
+        ("/nfs/in/file", "FILE", []),
+        ("/nfs/in/folder", "DIRECTORY", []),
+    ],
+)
+def test_the_type_of_an_input_without_one_is_reported(lab: Lab, url: str, kind: str, reported: list[str]):
+    (lab.shared / "nfs/in/file").write_text("x")
+    (lab.shared / "nfs/in/folder").mkdir()
+    lab.stage(url, kind=kind)
+    assert lab.told("input") == [{"event": "input", "path": "/d/x", "type": one} for one in reported]
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_inputs_that_cover_a_path_the_deeper_one_wins(lab: Lab, order: int):
     for name in ("one/dos/same", "one/dos/only", "one/top", "two/same", "top"):

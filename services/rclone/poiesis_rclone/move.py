@@ -43,6 +43,7 @@ def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progr
         if item.content_file is not None:
             landing = Landing(Path(item.local), item.path, progress, room=room, owner=number)
             stage_content(config.work_list.parent / item.content_file, landing)
+            progress.found(item, "FILE")
 
 
 def _move(
@@ -159,6 +160,7 @@ class Mover:
             self._directory(item, place, number)
         else:
             self._file(_Source(place, shown(url), size), Path(item.local), item.path, number)
+        self.progress.found(item, "DIRECTORY" if size is None else "FILE")
 
     def _size(self, item: InputItem, place: Place) -> int | None:
         """Bytes (-1: the store does not say), None for a directory.

@@ -1,54 +1,42 @@
 """What a TaskPod's status says about its task, as facts for `poiesis_models.states`. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from poiesis_models.labels import PAUSE_CONTAINER, PLAN_ANNOTATION, TREC_CONTAINER, prepare_name
+from poiesis_models.outcome import OOM, ContainerOutcome, did_not_run, is_lost, outcome_of
 from poiesis_models.plan import MalformedPlan, Plan
 from poiesis_models.podstatus import ContainerEnd, container_ends, container_statuses, running_containers
+from poiesis_models.report import ExecutorReport
 from poiesis_models.states import ExecutorEnd, Facts, Trouble
 
 Object = Mapping[str, Any]
+Statuses = Mapping[str, ContainerEnd]
+Outcomes = Mapping[str, ContainerOutcome]
+ExecutorRow = ExecutorReport  # without texts
 
 ENDED_PHASES = frozenset({"Succeeded", "Failed"})
-NEVER_STARTED = frozenset({"StartError", "ContainerCannotRun"})  # the runtime's words
 _NODE_LOST = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})  # reasons of DisruptionTarget
 _DISRUPTIONS = frozenset({"Preempting", "Terminated", "NodeShutdown", "Shutdown"})  # of the Pod's status
-CRASHES = 3  # of a recorder, and it is not expected to come back; once or twice is nothing
-_OOM = "OOMKilled"
-_OOM_EXIT = 137
 _KILLED = frozenset({137, 143})
-_LOST_EXIT = 255
-_HELPER_REFUSED = 70  # without a record: the helper itself could not or would not start the process
-_MAX_EXIT = 255
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExecutorRow:
-    """What `executor_log` keeps of an executor that has ended."""
-
-    index: int
-    start: datetime
-    end: datetime
-    exit_code: int
-    oom: bool
+CRASHES = 3  # of a recorder, and it is not expected to come back; once or twice is nothing
 
 
 def pod_facts(pod: Object, *, cancel_requested: bool) -> Facts:
     """Facts of a Pod in which nothing runs any more."""
     plan, ends = plan_of(pod), container_ends(pod)
-    executors = [end for _, end in _executors(pod, plan, ends)]
-    cut_short = _cut_short(pod, plan, ends)
-    done = cut_short is None and _is_done(plan, ends, executors)
+    outcomes = _outcomes(pod, ends)
+    executors = [end for _, end in _executors(plan, outcomes)]
+    cut_short = _cut_short(plan, ends, outcomes)
+    done = cut_short is None and _is_done(plan, ends, outcomes, executors)
     return Facts(
         cancel_requested=cancel_requested,
         running=False,
         executors=executors,
         # What befell the Pod when all its work was done does not matter.
         disruption=None if done else _disruption(pod),
-        trouble=None if done else _trouble(pod, plan, ends),
+        trouble=None if done else _trouble(pod, plan, ends, outcomes),
         cut_short=cut_short,
         preemptible=plan.preemptible,
         done=done,
@@ -57,12 +45,11 @@ def pod_facts(pod: Object, *, cancel_requested: bool) -> Facts:
 
 def executor_rows(pod: Object) -> tuple[ExecutorRow, ...]:
     """Of executors whose exit code is known."""
-    ends = container_ends(pod)
-    states = {status["name"]: status.get("state") or {} for status in container_statuses(pod)}
+    outcomes = _outcomes(pod, container_ends(pod))
     return tuple(
         row
-        for name, end in _executors(pod, plan_of(pod), ends)
-        if (row := _row(end, ends[name], states[name]["terminated"])) is not None
+        for name, end in _executors(plan_of(pod), outcomes)
+        if (row := outcomes[name].executor_report(end.index)) is not None
     )
 
 
@@ -131,16 +118,16 @@ def is_stalled(pod: Object) -> bool:
     if running_containers(pod):
         return False
     ends = container_ends(pod)
-    out_of_memory = any(end.reason == _OOM for name, end in ends.items() if name != TREC_CONTAINER)
+    out_of_memory = any(end.reason == OOM for name, end in ends.items() if name != TREC_CONTAINER)
     recorder = ends.get(TREC_CONTAINER)
-    return out_of_memory or (recorder is not None and (gate_is_open(pod) or _is_unknown(recorder)))
+    return out_of_memory or (recorder is not None and (gate_is_open(pod) or is_lost(recorder)))
 
 
 def waits_for_a_lost_recorder(pod: Object) -> bool:
     """All work is over, each executor that ran has left its record, and `pause` waits for an acknowledgement
     that a recorder would have to give that is dead, or dies whenever it is restarted."""
     running, ends = running_containers(pod), container_ends(pod)
-    ran = [name for name, _ in _executors(pod, plan_of(pod), ends)]
+    ran = [name for name, _ in _executors(plan_of(pod), _outcomes(pod, ends))]
     return (
         PAUSE_CONTAINER in running
         and (TREC_CONTAINER not in running or restarts_of_recorder(pod) >= CRASHES)
@@ -161,66 +148,40 @@ def pause_note(pod: Object) -> str:
     return "pause had not ended" if end is None else f"pause exited with code {end.exit_code}"
 
 
-def _executors(
-    pod: Object, plan: Plan, ends: Mapping[str, ContainerEnd]
-) -> Iterator[tuple[str, ExecutorEnd]]:
-    """Executors that ran, in order. After one that failed the others only say that they did not run."""
+def _outcomes(pod: Object, ends: Statuses) -> Outcomes:
+    """Of the containers that have ended."""
+    taken = _is_taken_away(pod)
+    found = {name: outcome_of(end, end.record, taken=taken) for name, end in ends.items()}
+    return {name: outcome for name, outcome in found.items() if outcome is not None}
+
+
+def _executors(plan: Plan, outcomes: Outcomes) -> Iterator[tuple[str, ExecutorEnd]]:
+    """Executors that ran, in order. After one that failed the others only report that they did not run."""
     for index, (name, ignore_error) in enumerate(zip(plan.executors, plan.ignore_error, strict=True)):
-        end = ends.get(name)
-        if end is None or _is_unknown(end) or _did_not_run(end):
+        outcome = outcomes.get(name)
+        end = outcome.executor_end(index, ignore_error=ignore_error) if outcome is not None else None
+        if end is None:
             return
-        executor = _executor(index, end, ignore_error=ignore_error, taken=_is_taken_away(pod))
-        yield name, executor
-        if executor.failed or executor.by_platform:
+        yield name, end
+        if end.failed or end.by_platform:
             return
 
 
-def _executor(index: int, end: ContainerEnd, *, ignore_error: bool, taken: bool) -> ExecutorEnd:
-    oom = end.reason == _OOM or (end.record is not None and end.record.oom)
-    if end.record is not None:
-        exit_code, by_platform = end.record.tes_exit_code, end.record.term
-    else:
-        exit_code = min(max(end.exit_code, 0), _MAX_EXIT)
-        by_platform = taken and not oom and exit_code in _KILLED
-    if oom and exit_code == 0:
-        exit_code = _OOM_EXIT
-    return ExecutorEnd(
-        index=index, exit_code=exit_code, oom=oom, ignore_error=ignore_error, by_platform=by_platform
-    )
-
-
-def _is_done(plan: Plan, ends: Mapping[str, ContainerEnd], executors: Sequence[ExecutorEnd]) -> bool:
+def _is_done(plan: Plan, ends: Statuses, outcomes: Outcomes, executors: Sequence[ExecutorEnd]) -> bool:
+    filers = (*plan.inputs, *plan.outputs)
     return (
         len(executors) == len(plan.executors) > 0  # what ran nothing is no task's Pod
         and not any(end.failed or end.by_platform for end in executors)
-        and all(name in ends and _filer_code(ends[name]) == 0 for name in (*plan.inputs, *plan.outputs))
-        and all(name in ends and _stream_code(ends[name]) == 0 for name in plan.streams)
+        and all(name in outcomes and outcomes[name].exit_code == 0 for name in filers)
+        and all(name in ends and _stream_code(ends[name], outcomes[name]) == 0 for name in plan.streams)
     )
 
 
-def _filer_code(end: ContainerEnd) -> int:
-    return _unless_oom(end, end.exit_code if end.record is None else end.record.tes_exit_code)
-
-
-def _stream_code(end: ContainerEnd) -> int:
+def _stream_code(end: ContainerEnd, outcome: ContainerOutcome) -> int:
     """0 only of one that has cut nothing short: the kubelet ends it when its Pod's work is done."""
-    return _unless_oom(end, end.exit_code if end.record is None else end.record.exit_code)
-
-
-def _unless_oom(end: ContainerEnd, code: int) -> int:
-    """No program tells 0 of itself whose child the kernel killed for want of memory."""
-    return _OOM_EXIT if end.reason == _OOM and code == 0 else code
-
-
-def _is_unknown(end: ContainerEnd) -> bool:
-    """The kubelet has lost the container: its code is made up."""
-    lost = end.reason == "Unknown" and end.exit_code == _LOST_EXIT
-    return end.record is None and (lost or end.reason == "ContainerStatusUnknown")
-
-
-def _did_not_run(end: ContainerEnd) -> bool:
-    refused = end.exit_code == _HELPER_REFUSED and end.reason != _OOM
-    return end.record is None and (refused or end.reason in NEVER_STARTED)
+    if end.record is not None and not outcome.oom:
+        return end.record.exit_code
+    return end.exit_code if outcome.exit_code is None else outcome.exit_code
 
 
 def _is_taken_away(pod: Object) -> bool:
@@ -249,49 +210,40 @@ def _disruption(pod: Object) -> Trouble | None:
     return Trouble(reason=reason, message=message or target.get("message") or reason)
 
 
-def _trouble(pod: Object, plan: Plan, ends: Mapping[str, ContainerEnd]) -> Trouble | None:
+def _trouble(pod: Object, plan: Plan, ends: Statuses, outcomes: Outcomes) -> Trouble | None:
     """The most telling first."""
-    taken = _is_taken_away(pod)
-    planned = [ends[name] for name in plan if name in ends]
-    filers = [end for end in planned if end.name not in plan.executors]
+    planned = {name: outcomes[name] for name in plan if name in outcomes}
+    filers = [(name, outcome) for name, outcome in planned.items() if name not in plan.executors]
     return (
-        next((trouble for end in filers if (trouble := _filer_trouble(end, taken=taken))), None)
-        or next((_never_started(end) for end in planned if _did_not_run(end)), None)
+        next((trouble for name, end in filers if (trouble := _filer_trouble(name, end))), None)
+        or next((end.trouble for name, end in planned.items() if did_not_run(ends[name])), None)
         or _node_lost(pod)
         or _status_trouble(pod)
-        or next((_lost_sight(end) for end in planned if _is_unknown(end)), None)
+        or _lost_sight(planned, ends)
     )
 
 
-def _filer_trouble(end: ContainerEnd, *, taken: bool) -> Trouble | None:
-    code = _filer_code(end)
-    if code == 0 or _is_unknown(end) or _did_not_run(end):
+def _filer_trouble(name: str, outcome: ContainerOutcome) -> Trouble | None:
+    if not outcome.exit_code or outcome.by_platform:
         return None
-    if end.record.term if end.record is not None else taken and code in _KILLED and end.reason != _OOM:
-        return None
-    if end.reason == _OOM or (end.record is not None and end.record.oom):
-        return Trouble(reason=_OOM, message=f"{end.name} ran out of memory", container=end.name)
-    return Trouble(reason="Error", message=f"{end.name} exited with code {code}", container=end.name)
+    if outcome.oom:
+        return Trouble(reason=OOM, message=f"{name} ran out of memory", container=name)
+    return Trouble(reason="Error", message=f"{name} exited with code {outcome.exit_code}", container=name)
 
 
-def _cut_short(pod: Object, plan: Plan, ends: Mapping[str, ContainerEnd]) -> Trouble | None:
+def _cut_short(plan: Plan, ends: Statuses, outcomes: Outcomes) -> Trouble | None:
     """None of one that was told to end while it poured (143): the Pod was taken away."""
-    for end in (ends[name] for name in plan.streams if name in ends):
-        code = _stream_code(end)
-        told_to_end = code in _KILLED and (end.record.term if end.record is not None else _is_taken_away(pod))
-        if code == 0 or _is_unknown(end) or told_to_end:
+    for name in plan.streams:
+        if name not in ends or is_lost(ends[name]):
             continue
-        if end.reason == _OOM or (end.record is not None and end.record.oom):
-            return Trouble(reason=_OOM, message=f"{end.name} ran out of memory", container=end.name)
-        message = f"{end.name} exited with code {code}: an input may have been cut short"
-        return Trouble(reason="Error", message=message, container=end.name)
+        outcome, code = outcomes[name], _stream_code(ends[name], outcomes[name])
+        if code == 0 or (outcome.by_platform and code in _KILLED):
+            continue
+        if outcome.oom:
+            return Trouble(reason=OOM, message=f"{name} ran out of memory", container=name)
+        message = f"{name} exited with code {code}: an input may have been cut short"
+        return Trouble(reason="Error", message=message, container=name)
     return None
-
-
-def _never_started(end: ContainerEnd) -> Trouble:
-    reason = end.reason if end.reason in NEVER_STARTED else "Error"
-    message = f"{end.name} could not be started: {end.message or f'exit code {end.exit_code}'}"
-    return Trouble(reason=reason, message=message, container=end.name)
 
 
 def _node_lost(pod: Object) -> Trouble | None:
@@ -308,23 +260,5 @@ def _status_trouble(pod: Object) -> Trouble | None:
     return Trouble(reason=reason, message=status.get("message") or reason) if reason else None
 
 
-def _lost_sight(end: ContainerEnd) -> Trouble:
-    message = f"the kubelet lost {end.name}: {end.message or 'its end is not known'}"
-    return Trouble(reason="ContainerStatusUnknown", message=message, container=end.name)
-
-
-def _row(executor: ExecutorEnd, end: ContainerEnd, terminated: Object) -> ExecutorRow | None:
-    if end.record is not None:
-        start, stop = _from_ns(end.record.start_ns), _from_ns(end.record.end_ns)
-    else:
-        finished = time_of(terminated.get("finishedAt"))
-        if finished is None:
-            return None
-        start, stop = time_of(terminated.get("startedAt")) or finished, finished
-    return ExecutorRow(
-        index=executor.index, start=start, end=stop, exit_code=executor.exit_code, oom=executor.oom
-    )
-
-
-def _from_ns(value: int) -> datetime:
-    return datetime.fromtimestamp(value / 1e9, UTC)
+def _lost_sight(planned: Outcomes, ends: Statuses) -> Trouble | None:
+    return next((outcome.trouble for name, outcome in planned.items() if is_lost(ends[name])), None)

@@ -6,10 +6,10 @@ from uuid import UUID
 
 import asyncpg
 
+from poiesis_models.report import executors_json
 from poiesis_models.states import TesState
 from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
 from poiesis_tctl.podevents import PodLine
-from poiesis_tctl.podfacts import ExecutorRow
 from poiesis_tctl.transfers import SILENCE, FilerRow, Look, Moved, Run
 
 LINES_OF_A_POD = 50
@@ -105,6 +105,9 @@ class TasksDb:
                        p_container => $5, p_by => 'controller', p_cancel_seen => $6)
     """
 
+    # What the recorder has reported stays.
+    _RECORD_EXECUTORS = "SELECT record_executors(p_task => $1, p_attempt => $2, p_executors => $3)"
+
     async def finish(self, task_id: UUID, finish: Finish) -> bool:
         """Store the ending and, beside it, what the recorder has not said.
 
@@ -117,7 +120,9 @@ class TasksDb:
                 return False
             if finish.attempt is not None:
                 attempt = await self._attempt(connection, task_id, finish.attempt)
-                await self._add_executors(connection, task_id, attempt, finish.executors)
+                await connection.execute(
+                    self._RECORD_EXECUTORS, task_id, attempt, executors_json(finish.executors)
+                )
                 if finish.note is not None:
                     await connection.execute(_SAY, task_id, attempt, "recorder-silent", finish.note)
             stored = await connection.fetchval(
@@ -145,32 +150,6 @@ class TasksDb:
             "SELECT attempt FROM task_log WHERE task_id = $1 AND pod_uid = $2", task_id, attempt.pod_uid
         )
         return int(number)
-
-    # What the recorder has said stays; the join leaves out executors that the task does not have.
-    _ADD_EXECUTORS = """
-    INSERT INTO executor_log (task_id, attempt, executor_index, start_time, end_time, exit_code, oom)
-    SELECT $1, $2, said.index, said.start_time, said.end_time, said.exit_code, said.oom
-      FROM unnest($3::integer[], $4::timestamptz[], $5::timestamptz[], $6::integer[], $7::boolean[])
-           AS said (index, start_time, end_time, exit_code, oom)
-      JOIN executor ON executor.task_id = $1 AND executor.index = said.index
-    ON CONFLICT (task_id, attempt, executor_index) DO UPDATE
-       SET end_time = excluded.end_time, exit_code = excluded.exit_code, oom = excluded.oom
-     WHERE executor_log.end_time IS NULL
-    """
-
-    async def _add_executors(
-        self, connection: asyncpg.Connection, task_id: UUID, attempt: int, rows: tuple[ExecutorRow, ...]
-    ) -> None:
-        await connection.execute(
-            self._ADD_EXECUTORS,
-            task_id,
-            attempt,
-            [row.index for row in rows],
-            [row.start for row in rows],
-            [row.end for row in rows],
-            [row.exit_code for row in rows],
-            [row.oom for row in rows],
-        )
 
     _CLOSE = """
     UPDATE task_log SET end_time = now()

@@ -1,6 +1,6 @@
 """What the controller decides for each state of a task and its objects."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -56,7 +56,6 @@ JOB = f"poiesis-{TASK}"
 CANCELED = Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
 COMPLETE = Ending(state=TesState.COMPLETE)
 DEFAULT = Limits()
-STARTED = datetime.fromtimestamp(START_NS / 1e9, UTC)
 
 
 def act(view: View, *, lasted: float = 0.0, limits: Limits = DEFAULT) -> tuple[Any, ...]:
@@ -300,8 +299,8 @@ def test_finish_carries_what_the_recorder_did_not_report():
             pod_uid="pod-uid-1", pod_name=POD, node="node-1", start=datetime(2025, 11, 23, 6, tzinfo=UTC)
         ),
         executors=(
-            ExecutorRow(index=0, start=STARTED, end=STARTED + timedelta(seconds=2.5), exit_code=0, oom=False),
-            ExecutorRow(index=1, start=STARTED, end=STARTED + timedelta(seconds=3), exit_code=3, oom=False),
+            ExecutorRow(index=0, start_ns=START_NS, end_ns=START_NS + 2_500_000_000, exit_code=0),
+            ExecutorRow(index=1, start_ns=START_NS, end_ns=START_NS + 3_000_000_000, exit_code=3),
         ),
         note=(
             "outcome recorded by the controller from the Pod's status "

@@ -36,7 +36,8 @@ FAILED = Ending(
     container="executor-0",
 )
 START = datetime(2025, 11, 23, 6, tzinfo=UTC)
-ROW = ExecutorRow(index=0, start=START, end=START + timedelta(seconds=2), exit_code=7, oom=False)
+START_NS = int(START.timestamp()) * 10**9
+ROW = ExecutorRow(index=0, start_ns=START_NS, end_ns=START_NS + 2 * 10**9, exit_code=7)
 ATTEMPT = Attempt(pod_uid="pod-uid-1", pod_name="the Pod", node="node-1", start=START)
 FINISH = Finish(ending=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=(ROW,), note="nobody told")
 
@@ -93,7 +94,7 @@ async def test_finish_leaves_what_the_recorder_said(tasks, superuser):
         ExecutorReport(index=1, start_ns=3 * 10**18, stdout="more"),
     )
     await report(superuser, task_id, executors=said)
-    rows = (ROW, ExecutorRow(index=1, start=START, end=START, exit_code=9, oom=True))
+    rows = (ROW, ExecutorRow(index=1, start_ns=START_NS, end_ns=START_NS, exit_code=9, oom=True))
     assert await tasks.finish(
         task_id, Finish(ending=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=rows)
     )
@@ -114,7 +115,7 @@ async def test_finish_without_a_pod(tasks, superuser):
 
 async def test_executors_that_the_task_does_not_have_are_left_out(tasks, superuser):
     task_id = await add_task(superuser, executors=1)
-    rows = (ROW, ExecutorRow(index=9, start=START, end=START, exit_code=0, oom=False))
+    rows = (ROW, ExecutorRow(index=9, start_ns=START_NS, end_ns=START_NS, exit_code=0))
     assert await tasks.finish(
         task_id, Finish(ending=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=rows)
     )

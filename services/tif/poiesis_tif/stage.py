@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poiesis_models.worklist import WorkList, waves
+from poiesis_models.worklist import FileType, WorkList, waves
 from poiesis_tif.keys import MAYBE_ABSENT, at_either_key
 from poiesis_tif.plan import Content, Kind, Page, Step, Stored, Target, plan, relative_path
 from poiesis_transfer import pool
@@ -37,8 +37,12 @@ def stage(config: Config, work: WorkList, progress: Progress) -> None:
             progress=progress,
             room=Room(config.disk_bytes),
         )
+
+        def one(index: int) -> None:
+            progress.found(work.inputs[index], stager.stage(steps[index]))
+
         for wave in waves(work.inputs):
-            pool.for_each((steps[index] for index in wave), stager.stage, interrupt=sources.interrupt)
+            pool.for_each(wave, one, interrupt=sources.interrupt)
 
 
 @dataclass(frozen=True)
@@ -93,43 +97,43 @@ class Stager:
     progress: Progress
     room: Room
 
-    def stage(self, step: Step) -> None:
-        """Raise TransferError."""
+    def stage(self, step: Step) -> FileType:
+        """Return what the input is. Raise TransferError."""
         match step, self.sources:
             case Content(), _:
                 stage_content(self.contents / step.name, self._landing(step.target))
+                return "FILE"
             case Page(), Sources(web=web) if web is not None:
                 from poiesis_transfer.pages import fetch_page
 
                 with self._landing(step.target) as landing:
                     fetch_page(web, step.url, landing)
+                return "FILE"
             case Stored(), Sources(s3=store) if store is not None:
-                self._stored(step, store)
+                return self._stored(step, store)
             case _:
                 raise AssertionError(step)
 
-    def _stored(self, step: Stored, store: S3Stores) -> None:
+    def _stored(self, step: Stored, store: S3Stores) -> FileType:
         try:
-            at_either_key(step, lambda one: self._at(one, store), self.progress)
+            return at_either_key(step, lambda one: self._at(one, store), self.progress)
         except NotFound as failure:
             for one in filter(None, (step, step.decoded)):
                 self._check_type(one, store, failure)
             raise
 
-    def _at(self, step: Stored, store: S3Stores) -> None:
-        """Raise NotFound if nothing is there."""
-        match step.kind:
-            case Kind.FILE:
+    def _at(self, step: Stored, store: S3Stores) -> FileType:
+        """Return what is there. Raise NotFound if nothing is."""
+        if step.kind is not Kind.DIRECTORY:
+            try:
                 self._object(step.url, step.target, store)
-            case Kind.DIRECTORY:
-                self._directory(step.url, step.target, store)
-            case Kind.UNKNOWN:
-                try:
-                    self._object(step.url, step.target, store)
-                except NotFound:
-                    if not store.is_directory(step.url):
-                        raise
-                    self._directory(step.url, step.target, store)
+            except NotFound:
+                if step.kind is Kind.FILE or not store.is_directory(step.url):
+                    raise
+            else:
+                return "FILE"
+        self._directory(step.url, step.target, store)
+        return "DIRECTORY"
 
     def _check_type(self, step: Stored, store: S3Stores, failure: NotFound) -> None:
         """Raise Permanent if something of the other type is there."""

@@ -61,6 +61,11 @@ def put(admin: Any, bucket: str, **objects: str) -> None:
         admin.put_object(Bucket=bucket, Key=key, Body=body.encode())
 
 
+def found(ended: Ended) -> dict[str, str]:
+    """The types that the filer reports."""
+    return {one.path: one.type for one in ended.progress.inputs}
+
+
 def contents(tmp_path: Path) -> WorkList:
     (tmp_path / "content-0").write_text("literal é")
     (tmp_path / "content-1").write_text("")
@@ -81,6 +86,7 @@ def test_literal_contents_are_staged_for_any_user(tmp_path: Path, root: Path):
     ended = run_filer("poiesis_tif", contents(tmp_path), tmp_path)
     assert (ended.code, ended.progress.files, ended.progress.bytes) == (0, 2, len("literal é".encode()))
     assert tree(root) == {"in": None, "in/0": "literal é".encode(), "in/1": b""}
+    assert found(ended) == {"/in/0": "FILE", "/in/1": "FILE"}
     assert stat.S_IMODE((root / "in").stat().st_mode) == 0o777
     assert stat.S_IMODE((root / "in/0").stat().st_mode) == 0o777
 
@@ -150,6 +156,7 @@ def test_files_and_directories_are_staged_whatever_their_names(
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (root / "in").rglob("*") if path.is_dir()}
     assert modes == {0o777}
     assert (ended.progress.files, ended.progress.bytes) == (8, 13)
+    assert found(ended) == {"/in/unknown-file": "FILE", "/in/unknown-dir": "DIRECTORY"}
 
 
 @pytest.mark.integration
@@ -174,6 +181,7 @@ def test_encoded_urls_are_read_by_their_decoded_keys(
         "both": b"literal",
     }
     assert len(ended.progress.warnings) == 4
+    assert found(ended) == {"/in/unknown": "FILE", "/in/unknown-dir": "DIRECTORY"}
     assert (
         f"input /in/file: nothing readable at s3://{bucket}/sub%20dir/x.txt; "
         f"used its percent-decoded key instead: s3://{bucket}/sub dir/x.txt"

@@ -6,27 +6,21 @@ needed. The Pod's status fills in where a helper could not write: killed with it
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
+from poiesis_models.outcome import OOM, ContainerOutcome, outcome_of
 from poiesis_models.plan import Plan
 from poiesis_models.podstatus import (
     ContainerEnd,
     ContainerWait,
     container_ends,
-    container_statuses,
     container_waits,
     running_containers,
 )
-from poiesis_models.runfiles import ExitRecord, Started
+from poiesis_models.runfiles import ExitRecord, FoundInput, Started
 from poiesis_models.states import ExecutorEnd, Facts, TesState, Trouble
 
-_OOM = "OOMKilled"
-_LOST = frozenset({"ContainerStatusUnknown", "Unknown"})  # the kubelet does not know how it ended
-_NEVER_STARTED = frozenset({"StartError", "ContainerCannotRun"})  # the runtime's words
-_HELPER_REFUSED = 70  # it did not run the process: this ran before, or its run directory is not usable
-_SIGKILL_EXIT = 137
-_EXIT_CODE_MAX = 255
+End = ContainerOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +29,7 @@ class Files:
 
     `helper_gone`: it has started, its lock is free, and there is no exit record. `caught_up`: progress.jsonl
     has been read to its end, so `moved_files`, `moved_bytes`, `warnings` and `error` are a filer's last word.
+    `inputs`: what the inputs without a type are.
     `pouring`: inputs that are being streamed, of which a reader may have been given a part; `poured_ns`:
     since when there has been one.
     """
@@ -48,6 +43,7 @@ class Files:
     moved_bytes: int = 0
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    inputs: tuple[FoundInput, ...] = ()
     pouring: tuple[str, ...] = ()
     poured_ns: int | None = None
     caught_up: bool = True
@@ -61,7 +57,6 @@ class PodView:
     """What matters of this Pod's status. `going`: it is being deleted or evicted, or past its deadline."""
 
     ends: Mapping[str, ContainerEnd] = field(default_factory=dict)
-    finished_ns: Mapping[str, int] = field(default_factory=dict)
     waits: Mapping[str, ContainerWait] = field(default_factory=dict)
     running: frozenset[str] = frozenset()
     going: bool = False
@@ -72,7 +67,6 @@ class PodView:
         metadata, status = pod.get("metadata") or {}, pod.get("status") or {}
         return cls(
             ends=container_ends(pod),
-            finished_ns=dict(_finish_times(pod)),
             waits=container_waits(pod),
             running=running_containers(pod),
             going=bool(metadata.get("deletionTimestamp") or status.get("reason")),
@@ -92,26 +86,6 @@ class Situation:
     cancel_requested: bool = False
     shutting_down: bool = False
     patient: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class End:
-    """How a container ended. `exit_code` None: it is over, but nobody can say with which code.
-
-    `trouble`: this end is not the process's own doing (it never ran, or the node lost it).
-    """
-
-    exit_code: int | None
-    end_ns: int
-    signal: int = 0
-    oom: bool = False
-    by_platform: bool = False
-    trouble: Trouble | None = None
-
-    @property
-    def well(self) -> bool:
-        """Whether a container that may not fail did not."""
-        return not (self.exit_code or self.oom or self.by_platform or self.trouble)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,15 +125,11 @@ def facts(situation: Situation, known: Sequence[Container]) -> Facts:
     """The input of `terminal_state`."""
     plan = situation.plan
     ends = tuple(
-        ExecutorEnd(
-            index=one.executor,
-            exit_code=one.end.exit_code,
-            oom=one.end.oom,
-            ignore_error=plan.ignore_error[one.executor],
-            by_platform=one.end.by_platform,
-        )
+        end
         for one in known
-        if one.executor is not None and one.end is not None and one.end.exit_code is not None
+        if one.executor is not None
+        and one.end is not None
+        and (end := one.end.executor_end(one.executor, ignore_error=plan.ignore_error[one.executor]))
     )
     trouble = next((found for one in known if (found := _trouble(one)) is not None), None)
     cut = cut_short(situation)
@@ -249,39 +219,18 @@ def _end(name: str, files: Files, pod: PodView | None, *, hidden: bool) -> End |
         return None
     told = pod.ends.get(name) if pod is not None else None
     record = files.exit or (told.record if told is not None else None)
-    if record is not None:
-        oom = told is not None and told.reason == _OOM and record.exit_code == _SIGKILL_EXIT
-        return End(
-            exit_code=record.tes_exit_code,
-            end_ns=record.end_ns,
-            signal=record.signal,
-            oom=record.oom or oom,
-            by_platform=record.term,
-        )
-    if told is None or pod is None:
-        return None
-    return _told(told, files, pod, hidden=hidden)
+    end = _told(told, record, files, pod)
+    if end is None or record is not None or end.exit_code != 0:
+        return end
+    return None if files.skipped else _passed(name, end.end_ns, failed=files.failed, hidden=hidden)
 
 
-def _told(told: ContainerEnd, files: Files, pod: PodView, *, hidden: bool) -> End | None:
-    """From the Pod's status alone: the helper left no word. None if it skipped what it should have run."""
-    end_ns = pod.finished_ns.get(told.name, 0)
-    code = min(max(told.exit_code, 0), _EXIT_CODE_MAX)
-    if told.reason == _OOM:
-        return End(exit_code=code or _SIGKILL_EXIT, end_ns=end_ns, oom=True)
-    if code == 0 and files.skipped:
-        return None
-    if code == 0:
-        return _passed(told.name, end_ns, failed=files.failed, hidden=hidden)
-    if pod.going:
-        return End(exit_code=code, end_ns=end_ns, by_platform=True)
-    if told.reason in _LOST or files.started is None or code == _HELPER_REFUSED:
-        message = told.message.strip() or f"{told.name} did not run (exit code {code})"
-        if told.reason in _NEVER_STARTED:  # the runtime's words do not say which container it was
-            message = f"{told.name} could not be started: {message}"
-        trouble = Trouble(reason=told.reason or "Error", message=message, container=told.name)
-        return End(exit_code=None, end_ns=end_ns, trouble=trouble)
-    return End(exit_code=code, end_ns=end_ns)
+def _told(
+    told: ContainerEnd | None, record: ExitRecord | None, files: Files, pod: PodView | None
+) -> End | None:
+    """From the record and the Pod's status. A helper notes when it has started its process."""
+    taken = pod is not None and pod.going
+    return outcome_of(told, record, taken=taken, ran=files.started is not None)
 
 
 def _passed(name: str, end_ns: int, *, failed: bool, hidden: bool) -> End:
@@ -309,12 +258,12 @@ def _followed(one: Container, follower: Container, plan: Plan) -> Container:
 
 def _trouble(one: Container) -> Trouble | None:
     end = one.end
-    if end is None or end.trouble is not None:
-        return end.trouble if end else None
-    if one.executor is not None or end.by_platform or end.well:
+    if end is None or end.by_platform:
         return None
+    if end.trouble is not None or one.executor is not None or end.well:
+        return end.trouble
     if end.oom:
-        return Trouble(reason=_OOM, message=f"{one.name} ran out of memory", container=one.name)
+        return Trouble(reason=OOM, message=f"{one.name} ran out of memory", container=one.name)
     said = one.files.error or f"{one.name} exited with code {end.exit_code}"
     return Trouble(reason="Error", message=said, container=one.name)
 
@@ -324,7 +273,7 @@ def _cut_short(name: str, files: Files, situation: Situation) -> Trouble | None:
     if files.error is not None:
         said = files.error
     elif end is not None and end.oom:
-        return Trouble(reason=_OOM, message=f"{name} ran out of memory", container=name)
+        return Trouble(reason=OOM, message=f"{name} ran out of memory", container=name)
     elif end is not None and not end.term:
         said = f"{name} exited with code {end.exit_code} while it streamed inputs"
     elif files.helper_gone and not situation.shutting_down:
@@ -367,12 +316,3 @@ def _went_well(last: Container, plan: Plan) -> bool:
     if last.executor is not None and plan.ignore_error[last.executor]:
         return not (end.oom or end.by_platform)
     return end.well
-
-
-def _finish_times(pod: Mapping[str, Any]) -> list[tuple[str, int]]:
-    times = []
-    for status in container_statuses(pod):
-        finished = ((status.get("state") or {}).get("terminated") or {}).get("finishedAt")
-        if finished:
-            times.append((status["name"], int(datetime.fromisoformat(finished).timestamp()) * 10**9))
-    return times

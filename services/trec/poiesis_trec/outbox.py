@@ -5,10 +5,10 @@ Postgres is away, and a recorder that starts again simply tells everything again
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from poiesis_models.report import ExecutorReport, OutputReport, Report, SystemLogReport
-from poiesis_models.runfiles import STDERR, STDOUT, SentOutput
+from poiesis_models.report import ExecutorReport, InputReport, OutputReport, Report, SystemLogReport
+from poiesis_models.runfiles import STDERR, STDOUT, FoundInput, SentOutput
 from poiesis_models.states import Ending, TesState
 from poiesis_trec import filers
 from poiesis_trec.config import PodRef
@@ -17,6 +17,7 @@ from poiesis_trec.filers import Filer, Told
 from poiesis_trec.regular import Signature
 
 OUTPUTS_A_REPORT = 1000
+_INPUTS_SECONDS = 10.0  # between two reports for the types of inputs alone; any other report takes them along
 # Every report writes whole texts again. 1 s between two is for people who watch a task begin; later it is a
 # sixth of the time that the task has been writing, so that thousands of chatty tasks can share a database.
 _BRISK_SECONDS = 60.0
@@ -25,7 +26,6 @@ _LONGEST_SECONDS = 30.0
 
 Stream = tuple[str, str]  # container, stdout or stderr
 ReadLog = Callable[[str, str], tuple[str, Signature] | None]
-_Shown = tuple[int | None, int | None, int | None, bool]  # start, end, exit code, oom of an executor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Snapshot:
     containers: Sequence[Container]
     logs: Mapping[Stream, Signature]
     outputs: Mapping[str, Sequence[SentOutput]]
+    inputs: Sequence[FoundInput] = ()
     filers: Sequence[Filer] = ()
     system_logs: Sequence[SystemLogReport]
     ending: Ending | None = None
@@ -50,7 +51,7 @@ class Draft:
 
     report: Report
     streams: Mapping[Stream, Signature] = field(default_factory=dict)
-    executors: Mapping[str, _Shown] = field(default_factory=dict)
+    executors: Mapping[str, ExecutorReport] = field(default_factory=dict)
     outputs: Mapping[str, Sequence[SentOutput]] = field(default_factory=dict)
     filers: Mapping[str, Told] = field(default_factory=dict)
 
@@ -62,11 +63,13 @@ class Outbox:
         self._pod = pod
         self._interval = interval  # seconds between two reports of what changes often
         self._state: TesState | None = None
-        self._executors: dict[str, _Shown] = {}
+        self._executors: dict[str, ExecutorReport] = {}  # without texts
         self._keys: set[str] = set()
         self._streams: dict[Stream, tuple[Signature, float]] = {}
         self._began_at: float | None = None  # when a text was reported for the first time
         self._outputs_at = float("-inf")
+        self._inputs: set[str] = set()  # paths
+        self._inputs_at = float("-inf")
         self._filers: dict[str, Told] = {}
 
     def draft(
@@ -74,23 +77,20 @@ class Outbox:
     ) -> Draft | None:
         """What is to be told now; None if nothing is. `anyway`: a report even so, for its answer."""
         texts = self._texts(snapshot, now, read_log)
-        changed = {
-            one.name: _shown(one)
-            for one in snapshot.containers
-            if one.executor is not None
-            and one.start_ns is not None
-            and _shown(one) != self._executors.get(one.name)
-        }
+        known = {one.name: row for one in snapshot.containers if (row := _row(one)) is not None}
+        changed = {name: row for name, row in known.items() if row != self._executors.get(name)}
         executors = tuple(
-            _executor(one, texts)
-            for one in snapshot.containers
-            if one.name in changed or any(container == one.name for container, _ in texts)
+            _executor(row, name, texts)
+            for name, row in known.items()
+            if name in changed or any(container == name for container, _ in texts)
         )
         outputs, complete = self._outputs(snapshot, now)
         system_logs = tuple(line for line in snapshot.system_logs if line.key not in self._keys)
         told_filers = self._due_filers(snapshot)
+        inputs = self._new_inputs(snapshot)
+        due = inputs and (snapshot.final or now >= self._inputs_at + _INPUTS_SECONDS)
         ending = snapshot.ending if complete else None
-        news = executors or outputs or told_filers or system_logs or ending
+        news = executors or outputs or due or told_filers or system_logs or ending
         if not (news or anyway or snapshot.state != self._state):
             return None
         report = Report(
@@ -104,6 +104,7 @@ class Outbox:
                 for sent in outputs.values()
                 for one in sent
             ),
+            inputs=tuple(InputReport(path=one.path, type=one.type) for one in inputs),
             filers=tuple(one.report for one in told_filers.values()),
             system_logs=system_logs,
             ending=ending,
@@ -128,6 +129,9 @@ class Outbox:
         self._filers.update(draft.filers)
         if draft.outputs:
             self._outputs_at = now
+        if draft.report.inputs:
+            self._inputs.update(one.path for one in draft.report.inputs)
+            self._inputs_at = now
 
     def interval(self, now: float) -> float:
         """Seconds between two reports of what changes often: more, the longer the task has been writing."""
@@ -139,11 +143,16 @@ class Outbox:
         times = [self._due_at(stream, snapshot, now) for stream in self._changed_streams(snapshot)]
         if any(snapshot.outputs.values()):
             times.append(self._outputs_at + self._interval)
+        if self._new_inputs(snapshot):
+            times.append(self._inputs_at + _INPUTS_SECONDS)
         for one in snapshot.filers:
             due_ns = filers.due_ns(one, self._filers.get(one.container))
             if due_ns is not None:
                 times.append(now + (due_ns - snapshot.at_ns) / 10**9)
         return min(times, default=None)
+
+    def _new_inputs(self, snapshot: Snapshot) -> list[FoundInput]:
+        return [one for one in snapshot.inputs if one.path not in self._inputs]
 
     def _due_filers(self, snapshot: Snapshot) -> dict[str, Told]:
         due = {}
@@ -198,22 +207,18 @@ class Outbox:
         return {}, True
 
 
-def _shown(one: Container) -> _Shown:
-    end = one.end
-    if end is None or end.exit_code is None:
-        return one.start_ns, None, None, False
-    return one.start_ns, end.end_ns, end.exit_code, end.oom
+def _row(one: Container) -> ExecutorReport | None:
+    """Of an executor that has started, as far as it is known; its texts are left out."""
+    if one.executor is None or one.start_ns is None:
+        return None
+    row = ExecutorReport(index=one.executor, start_ns=one.start_ns)
+    if one.end is None or one.end.exit_code is None:
+        return row
+    return replace(row, end_ns=one.end.end_ns, exit_code=one.end.exit_code, oom=one.end.oom)
 
 
-def _executor(one: Container, texts: Mapping[Stream, tuple[str, Signature]]) -> ExecutorReport:
-    start_ns, end_ns, exit_code, oom = _shown(one)
-    stdout, stderr = texts.get((one.name, STDOUT)), texts.get((one.name, STDERR))
-    return ExecutorReport(
-        index=one.executor or 0,
-        start_ns=start_ns or 0,
-        end_ns=end_ns,
-        exit_code=exit_code,
-        oom=oom,
-        stdout=stdout[0] if stdout else None,
-        stderr=stderr[0] if stderr else None,
-    )
+def _executor(
+    row: ExecutorReport, name: str, texts: Mapping[Stream, tuple[str, Signature]]
+) -> ExecutorReport:
+    stdout, stderr = texts.get((name, STDOUT)), texts.get((name, STDERR))
+    return replace(row, stdout=stdout[0] if stdout else None, stderr=stderr[0] if stderr else None)

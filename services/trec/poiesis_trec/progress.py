@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from poiesis_models.runfiles import MalformedFile, SentOutput, parse_progress
+from poiesis_models.runfiles import FoundInput, MalformedFile, SentOutput, parse_progress
 from poiesis_trec.regular import open_regular
 
 logger = logging.getLogger(__name__)
@@ -15,6 +15,7 @@ FILE_BYTES = 64 * 1024 * 1024  # the rest is not read
 _CHUNK_BYTES = 256 * 1024
 _PENDING_OUTPUTS = 1000  # the next ones are read when these have been reported
 _WARNINGS = 100
+_INPUT_BYTES = 1024 * 1024  # of the paths in `inputs`: a work list is smaller than half of it
 
 
 class ProgressFile:
@@ -37,6 +38,8 @@ class ProgressFile:
         self.warnings: list[str] = []
         self.error: str | None = None
         self.pending: dict[tuple[str, str], SentOutput] = {}
+        self.inputs: dict[str, FoundInput] = {}
+        self._input_bytes = 0
         self.pouring: dict[str, None] = {}
         self.poured_ns: int | None = None
         self.caught_up = True
@@ -92,6 +95,8 @@ class ProgressFile:
         self.bytes = max(self.bytes, said.bytes)
         self.warnings.extend(said.warnings[: _WARNINGS - len(self.warnings)])
         self.error = said.error or self.error
+        for found in said.inputs if not self._outputs else ():
+            self._find(found)
         for stream in said.streams:
             if stream.begun:
                 self.pouring[stream.path] = None
@@ -100,3 +105,10 @@ class ProgressFile:
                 self.pouring.pop(stream.path, None)
         for output in said.outputs if self._outputs else ():
             self.pending[output.path, output.url] = output
+
+    def _find(self, found: FoundInput) -> None:
+        """Keep what an input is; the first line about it counts."""
+        size = len(found.path.encode())
+        if found.path not in self.inputs and self._input_bytes + size <= _INPUT_BYTES:
+            self.inputs[found.path] = found
+            self._input_bytes += size

@@ -156,6 +156,7 @@ class Recorder:
                 for stream, seen in self._runs[one.name].logs.items()
             },
             outputs={name: self._runs[name].outputs for name in self._config.plan.outputs},
+            inputs=tuple(one for name in self._config.plan.inputs for one in self._runs[name].files.inputs),
             filers=tuple(filers(situation, known, now_ns)),
             system_logs=(
                 self._scheduled,

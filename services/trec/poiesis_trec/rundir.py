@@ -83,6 +83,7 @@ class RunDirectory:
             moved_bytes=progress.bytes if progress else 0,
             warnings=tuple(progress.warnings) if progress else (),
             error=progress.error if progress else None,
+            inputs=tuple(progress.inputs.values()) if progress else (),
             pouring=tuple(progress.pouring) if progress else (),
             poured_ns=progress.poured_ns if progress else None,
             caught_up=progress.caught_up if progress else True,

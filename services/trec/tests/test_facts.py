@@ -48,13 +48,14 @@ def ended(code=0, *, signal=0, oom=False, term=False, **more):
 
 
 def told(name, code, reason="Error", message="", record=None):
-    return ContainerEnd(name=name, exit_code=code, reason=reason, message=message, record=record)
+    return ContainerEnd(
+        name=name, exit_code=code, reason=reason, message=message, record=record, finished_ns=30
+    )
 
 
 def status(*ends, going=False, running=()):
     return PodView(
         ends={end.name: end for end in ends},
-        finished_ns={end.name: 30 for end in ends},
         running=frozenset(running),
         going=going,
     )
@@ -300,7 +301,9 @@ def system_error(container, message, reason="Error"):
                 "executor_0": DEAD,
                 "pod": status(told("executor-0", 137, "ContainerStatusUnknown", "could not be located")),
             },
-            system_error("executor-0", "could not be located", "ContainerStatusUnknown"),
+            system_error(
+                "executor-0", "the kubelet lost executor-0: could not be located", "ContainerStatusUnknown"
+            ),
         ),
         (
             {"plan": ABORT, "pod": status(told("executor-0", 128, "StartError", "no such file"))},
@@ -308,7 +311,7 @@ def system_error(container, message, reason="Error"):
         ),
         (
             {"plan": ABORT, "executor_0": RUNS, "pod": status(told("executor-0", 70))},
-            system_error("executor-0", "executor-0 did not run (exit code 70)"),
+            system_error("executor-0", "executor-0 could not be started: exit code 70"),
         ),
         # ... or its termination message, which equals exit.json
         (
@@ -403,7 +406,7 @@ def test_pod_view_from_an_api_server_response():
         }
     )
     assert view.going
-    assert view.finished_ns == {"executor-0": 5 * 10**9}
+    assert view.ends["executor-0"].finished_ns == 5 * 10**9
     assert view.running == {"trec"}
     assert view.waits == {}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from poiesis_models.report import ExecutorReport, OutputReport, Report, SystemLogReport
-from poiesis_models.runfiles import SentOutput
+from poiesis_models.report import ExecutorReport, InputReport, OutputReport, Report, SystemLogReport
+from poiesis_models.runfiles import FoundInput, SentOutput
 from poiesis_models.states import Ending, TesState
 from poiesis_trec.config import PodRef
 from poiesis_trec.facts import Container, End, Files
@@ -138,6 +138,26 @@ def test_outputs_are_told_once_a_second(clock):
     assert clock.tell(snapshot(outputs=(OUTPUT,)), 0.5) is None
     assert clock.outbox.due_at(snapshot(outputs=(OUTPUT,)), 0.5) == 1
     assert clock.tell(snapshot(outputs=(OUTPUT,)), 1).outputs
+
+
+def test_types_of_inputs_are_reported_every_ten_seconds(clock):
+    def at(*paths, **more):
+        return snapshot(inputs=tuple(FoundInput(path=path, type="FILE") for path in paths), **more)
+
+    assert [one.path for one in clock.tell(at("/a"), 0).inputs] == ["/a"]
+    assert clock.tell(at("/a"), 100) is None
+    clock.tell(at("/a", "/b"), 100)
+    assert clock.tell(at("/a", "/b", "/c"), 101) is None
+    assert clock.outbox.due_at(at("/a", "/b", "/c"), 101) == 110
+    assert [one.path for one in clock.tell(at("/a", "/b", "/c"), 110).inputs] == ["/c"]
+
+
+def test_types_of_inputs_go_along_with_any_report(clock):
+    clock.tell(snapshot(inputs=(FoundInput(path="/a", type="FILE"),)), 0)
+    more = (FoundInput(path="/a", type="FILE"), FoundInput(path="/b", type="DIRECTORY"))
+    assert clock.tell(snapshot(inputs=more, ending=COMPLETE), 1) == report(
+        inputs=(InputReport(path="/b", type="DIRECTORY"),), ending=COMPLETE
+    )
 
 
 def test_an_end_without_a_known_code_leaves_the_executor_open(clock):

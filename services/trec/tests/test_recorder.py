@@ -88,6 +88,25 @@ async def test_filer_progress_is_recorded(lab, task):
     assert line.startswith("tif-0 staged 2 files, 3000 bytes in 11.")
 
 
+async def test_the_type_of_an_input_reaches_postgres(lab, task):
+    insert = "INSERT INTO input (task_id, index, path, url) VALUES ($1, $2, $3, 's3://b/k')"
+    await task.db.execute(insert, task.id, 0, "/in/a")
+    await task.db.execute(insert, task.id, 1, "/in/later")
+
+    async def types():
+        rows = await task.db.fetch("SELECT type::text FROM input WHERE task_id = $1 ORDER BY index", task.id)
+        return [row["type"] for row in rows]
+
+    async with lab.recording():
+        tif = lab.helper("tif-0").start()
+        tif.progress(event="input", path="/in/a", type="DIRECTORY")
+        await lab.eventually(types, ["DIRECTORY", None])
+        tif.progress(event="input", path="/in/later", type="FILE")
+        lab.helper("executor-0").start().progress(event="input", path="/in/later", type="DIRECTORY")
+        tif.end()
+        await lab.eventually(types, ["DIRECTORY", "FILE"])
+
+
 async def test_outcome_is_recorded_within_a_second(lab, task):
     lab.configure(plan=ONE, rescan_seconds=60)  # woken by files, not by the clock
     async with lab.recording():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from poiesis_models.plan import Plan
-from poiesis_models.runfiles import SentOutput, Started
+from poiesis_models.runfiles import FoundInput, SentOutput, Started
 from poiesis_trec.facts import Files
 from poiesis_trec.helperlock import is_held
 from poiesis_trec.progress import ProgressFile
@@ -277,6 +277,27 @@ def test_outputs_of_an_input_filer_are_ignored(tmp_path: Path):
     progress = ProgressFile(file, outputs=False)
     progress.refresh()
     assert (progress.pending, progress.caught_up) == ({}, True)
+
+
+def test_what_inputs_are_is_read_once_and_bounded(tmp_path: Path):
+    file = tmp_path / "progress.jsonl"
+    long = "/" + "p" * 10_000
+    paths = ["/a", "/a", *(f"{long}{number:03}" for number in range(200)), "/b"]
+    file.write_text("".join(f'{{"event":"input","path":"{path}","type":"DIRECTORY"}}\n' for path in paths))
+    progress = ProgressFile(file, outputs=False)
+    progress.refresh()
+    assert progress.caught_up
+    assert len(progress.inputs) == 106
+    assert progress.inputs["/a"] == FoundInput(path="/a", type="DIRECTORY")
+    assert "/b" in progress.inputs  # a short path still fits
+
+
+def test_a_filer_of_outputs_reports_no_inputs(tmp_path: Path):
+    file = tmp_path / "progress.jsonl"
+    file.write_text('{"event":"input","path":"/a","type":"FILE"}\n')
+    progress = ProgressFile(file)
+    progress.refresh()
+    assert progress.inputs == {}
 
 
 def test_replaced_progress_file_is_read_from_its_start(tmp_path: Path):

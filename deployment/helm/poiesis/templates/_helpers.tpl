@@ -92,7 +92,7 @@ null
 {{- end -}}
 {{- end -}}
 
-{{/* libpq, asyncpg and dbmate read this variable if sslmode is verify-ca or verify-full. */}}
+{{/* libpq and asyncpg read this variable if sslmode is verify-ca or verify-full. */}}
 {{- define "poiesis.postgresCaEnv" -}}
 {{- if ne (include "poiesis.postgresCa" .) "null" }}
 - {name: PGSSLROOTCERT, value: /etc/poiesis-postgres/ca.crt}

@@ -1,0 +1,26 @@
+-- Store the outcome of a task, once. Return false if the task had ended already, or if a cancel has been requested that
+-- the caller did not know of when it decided (p_cancel_seen): the caller must decide again.
+CREATE OR REPLACE FUNCTION finish_task(
+    p_task uuid, p_state tes_state, p_reason text, p_message text, p_container text, p_by reporter,
+    p_cancel_seen boolean
+) RETURNS boolean LANGUAGE sql AS $$
+    WITH finished AS (
+        UPDATE task
+           SET state = p_state, reason = p_reason, message = p_message, container = p_container,
+               reported_by = p_by, ended_at = now(), recorder_token = NULL, claimed_until = NULL
+         WHERE id = p_task AND ended_at IS NULL AND (p_cancel_seen OR cancel_requested_at IS NULL)
+        RETURNING id, reason, message
+    ), closed AS (
+        UPDATE task_log SET end_time = now()
+          FROM finished WHERE task_log.task_id = finished.id AND end_time IS NULL
+    ), said AS (
+        INSERT INTO system_log (task_id, attempt, source, key, message)
+        SELECT id, (SELECT max(attempt) FROM task_log WHERE task_id = id), p_by, 'end',
+               concat_ws(': ', p_state::text, reason, message)
+          FROM finished
+        ON CONFLICT DO NOTHING
+    )
+    SELECT EXISTS (SELECT FROM finished)
+$$;
+REVOKE ALL ON FUNCTION finish_task(uuid, tes_state, text, text, text, reporter, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION finish_task(uuid, tes_state, text, text, text, reporter, boolean) TO poiesis_api;
