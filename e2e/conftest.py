@@ -463,15 +463,16 @@ def second_release(
 ) -> Release:
     """The chart otherwise: its own Postgres, disks on the node, and every kind of filer."""
     side = {"image": filer_image, "command": ["/filer"]}
+    shared = {"persistentVolumeClaim": {"claimName": SHARED_CLAIM}}
     ftp = {"schemes": ["ftp"], "image": ftp_filer_image, "command": ["python3", "/ftp.py"]}
-    overrides: Values = {
+    config: Values = {
         "volume": {"type": "emptyDir"},
         "executors": {"rootDiskGb": 0.05},
         "filers": [
             {
                 "name": "default",
-                "inputs": {"schemes": ["s3"], "image": "", "command": ["python3", "-m", "poiesis_tif"]},
-                "outputs": {"schemes": ["s3"], "image": "", "command": ["python3", "-m", "poiesis_tof"]},
+                "inputs": {"schemes": ["s3"], "command": ["python3", "-m", "poiesis_tif"]},
+                "outputs": {"schemes": ["s3"], "command": ["python3", "-m", "poiesis_tof"]},
             },
             {
                 "name": "shell",
@@ -480,28 +481,26 @@ def second_release(
             },
             {"name": "ftp", "inputs": ftp, "outputs": ftp},
         ],
-        "rclone": {"schemes": ["sftp", "webdav", "weed"], "existingSecret": RCLONE_SECRET},
-        "sharedVolumes": [
-            {"prefix": "/lab/read", "volume": {"persistentVolumeClaim": {"claimName": SHARED_CLAIM}}},
-            {
-                "prefix": "/lab/write",
-                "volume": {"persistentVolumeClaim": {"claimName": SHARED_CLAIM}},
-                "writable": True,
-            },
-        ],
+        "storage": {
+            "rclone": {"schemes": ["sftp", "webdav", "weed"], "secretName": RCLONE_SECRET},
+            "sharedVolumes": [
+                {"prefix": "/lab/read", "volume": shared},
+                {"prefix": "/lab/write", "volume": shared, "writable": True},
+            ],
+        },
     }
-    return released("second", overrides, {RCLONE_SECRET: {"rclone.conf": rclone_conf}})
+    return released("second", {"config": config}, {RCLONE_SECRET: {"rclone.conf": rclone_conf}})
 
 
 @pytest.fixture(scope="session")
 def third_release(released: Callable[..., Release]) -> Release:
     """The chart with its own Postgres and few Jobs at a time, for stories in which services are lost; it
     streams what may be streamed."""
-    overrides: Values = {
-        "queue": {"maxActiveTasks": 4, "claimSeconds": 10},
+    config: Values = {
+        "queue": {"maxActiveTasks": 4, "leaseSeconds": 10},
         "storage": {"streaming": True},
     }
-    return released("third", overrides, {})
+    return released("third", {"config": config}, {})
 
 
 @pytest.fixture(scope="session")
@@ -519,8 +518,8 @@ def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Releas
         return {}
 
     once("kueue", install_kueue)
-    overrides: Values = {"volume": {"type": "ephemeral"}, "queue": {"kueueQueueName": "queue"}}
-    release = released("queued", overrides, {})
+    config: Values = {"volume": {"type": "ephemeral"}, "queue": {"kueueQueueName": "queue"}}
+    release = released("queued", {"config": config}, {})
     once("queue", add_queue)
     return release
 
@@ -618,8 +617,10 @@ def nodes_release(
         "api": above,
         "tctl": {**above, "thresholds": _SHORT},
         "migrations": above,
-        "terminationGracePeriodSeconds": 10,
-        "pod": {"nodeSelector": {"kubernetes.io/hostname": two_nodes.spec.nodes[-1]}},
+        "config": {
+            "terminationGracePeriodSeconds": 10,
+            "pod": {"nodeSelector": {"kubernetes.io/hostname": two_nodes.spec.nodes[-1]}},
+        },
     }
     release = install(
         two_nodes,

@@ -19,12 +19,14 @@ pytestmark = pytest.mark.e2e
 
 USERS = ("alice", "bob", "carol", "root")
 _VALUES: Values = {
-    "auth": {
-        "mode": "basic",
-        "basic": {"existingSecret": "tes-users"},
-        "administrators": {"users": ["root"]},
+    "config": {
+        "auth": {
+            "mode": "basic",
+            "basic": {"usersSecret": {"name": "tes-users"}},
+            "administrators": {"users": ["root"]},
+        },
+        "userLimits": {"active": {"tasks": 2}},
     },
-    "userLimits": {"active": {"tasks": 2}},
 }
 
 

@@ -65,11 +65,11 @@ def release(
         user: bcrypt.hashpw(f"{user}-password".encode(), bcrypt.gensalt(10)) for user in ("alice", "bob")
     }
     htpasswd = "".join(f"{user}:{hashed.decode()}\n" for user, hashed in hashes.items())
-    values: Values = {
-        "auth": {"mode": "basic", "basic": {"existingSecret": "tes-users"}},
-        "storage": {"s3": {"existingSecret": "nobodys-keys", "credentials": credentials}},
+    config: Values = {
+        "auth": {"mode": "basic", "basic": {"usersSecret": {"name": "tes-users"}}},
+        "storage": {"s3": {"secretName": "nobodys-keys", "credentials": credentials}},
     }
-    return with_users(values, {"tes-users": {"htpasswd": htpasswd}, **secrets})
+    return with_users({"config": config}, {"tes-users": {"htpasswd": htpasswd}, **secrets})
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def deleted(kind: str) -> Disturbance:
 
 
 def deadline(after_seconds: int) -> Disturbance:
-    """As `pod.activeDeadlineSeconds` would have it, for this Pod alone."""
+    """As `config.pod.activeDeadlineSeconds` would have it, for this Pod alone."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -45,7 +45,7 @@ def deadline(after_seconds: int) -> Disturbance:
         patch = f'{{"spec":{{"activeDeadlineSeconds":{after_seconds}}}}}'
         await world.kube.run("patch", "pod", name, "--patch", patch)
 
-    return Disturbance(words="`pod.activeDeadlineSeconds` passes while an executor runs", act=act)
+    return Disturbance(words="`config.pod.activeDeadlineSeconds` passes while an executor runs", act=act)
 
 
 def recorder_killed(words: str, when: Wait) -> Disturbance:

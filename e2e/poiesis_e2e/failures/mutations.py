@@ -204,7 +204,7 @@ MUTATIONS: Sequence[Mutation] = (
     ),
     _mutation(
         "no-root-disk-limit",
-        "executors.rootDiskGb does not become a limit.",
+        "config.executors.rootDiskGb does not become a limit.",
         (
             f"{_TASKPOD}/containers.py:executor_resources",
             "config = config.model_copy(update={",

@@ -71,7 +71,7 @@ CASES: Sequence[Case] = (
     Case(
         id="failed-with-outputs",
         section=SECTION,
-        title="The executor exits with 3, and the task has outputs (`executors.onExecutorError: upload`)",
+        title="The executor exits with 3, and the task has outputs (`config.executors.onError: upload`)",
         document=sent("echo partly >/out/it; exit 3"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -409,7 +409,7 @@ CASES: Sequence[Case] = (
     Case(
         id="root-disk",
         section=SECTION,
-        title="The executor writes more into its image's file system than `executors.rootDiskGb`",
+        title="The executor writes more into its image's file system than `config.executors.rootDiskGb`",
         document=scripts(f"{READY}; dd if=/dev/zero of=/much bs=1M count=1300; {WAIT}"),
         state="SYSTEM_ERROR",
         reasons=("Evicted",),

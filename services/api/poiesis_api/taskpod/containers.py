@@ -126,8 +126,8 @@ def filer_container(run: FilerRun, command: Sequence[str], layout: Layout, confi
             *storage_mounts(run, config),
         ],
     }
-    if run.filer.object_storage and config.storage.secret_name is not None:
-        container["envFrom"] = [{"secretRef": {"name": config.storage.secret_name}}]
+    if run.filer.object_storage and config.storage.s3.secret_name is not None:
+        container["envFrom"] = [{"secretRef": {"name": config.storage.s3.secret_name}}]
     return container
 
 
