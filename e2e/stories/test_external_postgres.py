@@ -28,7 +28,7 @@ _VALUES: Values = {
         "existingSecret": DATABASE_SECRET,
         "caSecret": {"name": _AUTHORITY_SECRET, "key": _AUTHORITY_KEY},
     },
-    "volume": {"type": "emptyDir"},
+    "config": {"volume": {"type": "emptyDir"}},
     "api": {"replicas": 1},
     "tctl": {"replicas": 1},
 }

@@ -17,9 +17,11 @@ pytestmark = pytest.mark.e2e
 
 _PLACES = 4
 _VALUES: Values = {
-    "auth": {"mode": "basic", "basic": {"existingSecret": "tes-users"}},
-    "queue": {"maxActiveTasks": _PLACES, "stalledSeconds": 10, "pollSeconds": 1},
-    "userLimits": {"active": {"tasks": 0}},  # no limit: otherwise nobody could take every place
+    "config": {
+        "auth": {"mode": "basic", "basic": {"usersSecret": {"name": "tes-users"}}},
+        "queue": {"maxActiveTasks": _PLACES, "stalledSeconds": 10, "pollSeconds": 1},
+        "userLimits": {"active": {"tasks": 0}},  # no limit: by default, no user can take every place
+    },
 }
 
 
