@@ -108,7 +108,7 @@ async def test_a_task_that_waits_for_others_of_its_owner_says_so(
         assert (await alice.wait(task)).state == "COMPLETE"
     await bob.wait(other)
 
-    line = "waits until another task of its owner ends: one user may have 2 active tasks"
+    line = "waiting: the owner already has 2 active tasks (the per-user limit)"
     ended = [await alice.get(task, "FULL") for task in tasks] + [await bob.get(other, "FULL")]
     said = [[one for one in only_log(task)["system_logs"] if line in one] for task in ended]
     assert [len(lines) for lines in said] == [0, 0, 1, 0]

@@ -101,7 +101,7 @@ async def test_a_database_that_cannot_be_written_refuses_posts_and_delays_an_end
         await second_kube.sql(_CUT, database="postgres")
         assert await _refusal(second_client, {"executors": [sh(images.busybox, "true")]}) == (
             503,
-            '{"error": "the database is read-only at the moment; reads are answered, try again later"}',
+            '{"error": "the database is read-only; reads still work, try again later"}',
         )
         await _end_executor(second_kube, node, task_id)
         assert (await second_client.get(task_id))["state"] == "RUNNING"

@@ -69,7 +69,7 @@ async def test_more_executors_than_kubernetes_can_hold_are_refused(client: TesCl
             }
         )
     assert refusal.value.status == 400
-    assert "at most 100" in str(refusal.value)
+    assert "the maximum is 100" in str(refusal.value)
 
 
 async def test_the_largest_accepted_task_fits_into_etcd(
@@ -156,7 +156,7 @@ async def test_brackets_may_be_escaped_or_not(run_task: RunTask, images: Images,
     }
     sent = {log["path"] for log in only_log(task)["outputs"]}
     assert sent == {"/out/sample[1].txt", "/out/plain[2].txt", "/run[1]/x"}
-    assert "is read as a pattern, and as a name" in system_logs(task)
+    assert "is used as a pattern, and as the name of a file" in system_logs(task)
 
 
 async def test_unusual_paths_tags_and_strings_are_accepted(run_task: RunTask, images: Images) -> None:

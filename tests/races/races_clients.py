@@ -17,8 +17,8 @@ from races_scheduler import Process
 from poiesis_api.kube import Kubernetes
 from poiesis_kube.errors import Refused, Unreachable
 from poiesis_models.labels import TASK_LABEL
+from poiesis_models.run_all import run_all
 from poiesis_models.runfiles import STDOUT, SentOutput
-from poiesis_models.together import together
 from poiesis_tctl.kube import Kube
 from poiesis_trec.config import Config, KubernetesApi, PodRef
 from poiesis_trec.facts import NO_FILES, Files, PodView
@@ -275,7 +275,7 @@ class PodRecorder:
         )
         time = _until_time_is_up(self._stop, self._changed, config)
         with suppress(_OutOfTime):
-            await together([recorder.record()], [time])
+            await run_all([recorder.record()], [time])
         await self._stop.wait()
 
 

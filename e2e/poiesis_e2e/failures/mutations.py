@@ -377,7 +377,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "nothing-is-refused-for-good",
         "The api retries every object that Kubernetes rejects.",
-        ("services/api/poiesis_api/refusals.py:judge", "return Verdict.PASSING"),
+        ("services/api/poiesis_api/refusals.py:is_retryable", "return True"),
         rows="job-refused claim-refused",
         spoils="webhook-of-old-job",
     ),
@@ -390,14 +390,14 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "no-pod-is-refused-for-good",
         "The controller lets the Job controller retry every Pod.",
-        (f"{_REFUSALS}:is_final", "return False"),
+        (f"{_REFUSALS}:is_permanent", "return False"),
         rows="pod-refused pod-security limit-range",
         spoils="webhook-of-old-pod",
     ),
     _mutation(
         "everything-is-refused-for-good",
         "An object that Kubernetes rejects is not retried.",
-        (f"{_REFUSALS}:is_final", "return True"),
+        (f"{_REFUSALS}:is_permanent", "return True"),
         rows="job-quota pod-quota job-webhook",
         spoils="cancel-refused",
     ),

@@ -1,7 +1,7 @@
-"""How the path of an output is read: literally, or as a POSIX pattern (XCU 2.13). Standard library only.
+"""Output paths as literal paths or POSIX patterns (XCU 2.13). Standard library only.
 
 `*`, `?`, `[…]` and `[!…]` are wildcards; they do not match `/`, and a leading dot must be written out. A
-backslash escapes the next character and is removed, also where no wildcard is left. A bracket that is never
+backslash escapes the next character and is removed, even if the path has no wildcard. A bracket that is not
 closed is an ordinary character.
 """
 
@@ -13,8 +13,8 @@ from enum import Enum
 from functools import lru_cache
 
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_ESCAPABLE = frozenset("*?[]!^-\\")  # what a writer of patterns may want to escape
-_NAMED_CHARACTERS = 16  # of the longest `[:class:]`, with some to spare
+_ESCAPABLE = frozenset("*?[]!^-\\")  # characters that have a meaning in patterns
+_NAMED_CHARACTERS = 16  # more than the longest `[:class:]`
 _CLASSES = {
     "alpha": "a-zA-Z",
     "digit": "0-9",
@@ -32,10 +32,10 @@ _CLASSES = {
 
 
 class Reading(Enum):
-    """What the path of an output names.
+    """The interpretation of an output path.
 
-    EITHER: its only wildcards are brackets. Some clients do not escape brackets that belong to a name, so a
-    file with exactly this name is meant as well as those that match.
+    EITHER: its only wildcards are brackets. Some clients do not escape brackets in names, so both a file with
+    exactly this name and matching files are sent.
     """
 
     LITERAL = "literal"
@@ -44,7 +44,7 @@ class Reading(Enum):
 
 
 def reading(path: str) -> Reading:
-    """Return how `path` is read."""
+    """Return the interpretation of `path`."""
     kinds = {token.kind for segment in path.split("/") for token in _tokens(segment)}
     if kinds & {"*", "?"}:
         return Reading.PATTERN
@@ -57,12 +57,12 @@ def has_wildcard(path: str) -> bool:
 
 
 def unescaped(path: str) -> str:
-    """Return the path without the backslashes that escape: the name of a file, if it is no pattern."""
+    """Return the path without escaping backslashes: the name of a file, unless it is a pattern."""
     return _ESCAPED.sub(r"\1", path)
 
 
 def problem(path: str) -> str | None:
-    """Return why `path` cannot be understood, or None."""
+    """Return why `path` is invalid, or None."""
     for segment in path.split("/"):
         for token in _tokens(segment):
             found = _problem(token)
@@ -72,7 +72,7 @@ def problem(path: str) -> str | None:
 
 
 def needless_escape(path: str) -> str | None:
-    """Return the first escape of a character that needs none (`\\b`), which may belong to a name."""
+    """Return the first escape of an ordinary character (`\\b`), whose backslash may be part of a name."""
     escapes = (match[0] for match in _ESCAPED.finditer(path) if match[1] not in _ESCAPABLE)
     return next(escapes, None)
 
@@ -91,16 +91,16 @@ def literal_directory(pattern: str) -> str:
 def segment_regex(segment: str) -> re.Pattern[str]:
     """Return a pattern without `/` as a regular expression for one file name.
 
-    Each part between two stars is matched at the first place where it fits (an atomic group), which is
-    enough, since all else in a pattern has a fixed length. So the time of a match is at most the product of
-    both lengths.
+    Each part between two stars is matched at its first possible position (an atomic group). This is
+    sufficient because all other tokens have a fixed length, and bounds the time by the product of both
+    lengths.
     """
     tokens = list(_tokens(segment))
     parts = [""]
     for token in tokens:
         if token.kind != "*":
             parts[-1] += _regex(token)
-        elif parts[-1] or len(parts) == 1:  # several stars in a row are one
+        elif parts[-1] or len(parts) == 1:  # consecutive stars count as one
             parts.append("")
     first, *others = parts
     middle = "".join(f"(?>.*?{part})" for part in others[:-1])
@@ -124,14 +124,14 @@ def join_url(base: str, relative: str) -> str:
 
 @dataclass(frozen=True)
 class _Token:
-    """`kind`: `*`, `?`, `[` with what stands between the brackets, `char`, or `end` for a `\\` at the end."""
+    """`kind`: `*`, `?`, `[` with the text in the brackets, `char`, or `end` for a `\\` at the end."""
 
     kind: str
     text: str = ""
 
 
 def _tokens(segment: str) -> Iterator[_Token]:
-    """Where one bracket is never closed, no later one is looked at: the time is linear in the length."""
+    """Yield the tokens. After one unclosed bracket, later ones are not searched, so the time is linear."""
     index = 0
     closed = True
     while index < len(segment):
@@ -196,7 +196,7 @@ def _member(body: str, index: int) -> tuple[str, int]:
 
 def _problem(token: _Token) -> str | None:
     if token.kind == "end":
-        return r"a backslash must stand before the character that it escapes (for a backslash write '\\')"
+        return r"a backslash must be followed by the character that it escapes (write '\\' for a backslash)"
     if token.kind != "[":
         return None
     for first, last in _members(token.text.removeprefix("!")):
@@ -221,7 +221,7 @@ def _regex(token: _Token) -> str:
 
 
 def _member_regex(first: str, last: str) -> str:
-    """Return an empty string for what can match no character: `problem` has the reason."""
+    """Return the regular expression of a member, empty if it is invalid (see `problem`)."""
     if not last:
         return _CLASSES.get(first[2:-2], "") if first.startswith("[:") else ""
     if first > last:

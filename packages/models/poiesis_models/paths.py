@@ -1,7 +1,7 @@
-"""Where things lie inside the containers of a TaskPod.
+"""Paths in the containers of a TaskPod.
 
-Everything of ours is below `/poiesis`; the task's data is a mirror of the container paths below
-`DATA_ROOT`, so the file that an executor knows as `/data/a.txt` is `/task/root/data/a.txt` for a filer.
+Files of Poiesis are below `/poiesis`. The task's data is below `DATA_ROOT` at the same paths as in executors:
+an executor's `/data/a.txt` is `/task/root/data/a.txt` for a filer.
 """
 
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ BIN = "/poiesis/bin"  # emptyDir: the helper; trec rw, others ro
 HELPER = "/poiesis/bin/helper"
 RUN = "/poiesis/run"  # the container's own directory in the run volume, rw
 RUNS = "/poiesis/runs"  # trec (rw) and rescue (ro): the whole run volume, one directory per container
-PREVIOUS = "/poiesis/previous"  # executors: the run directory of the executor before, ro
+PREVIOUS = "/poiesis/previous"  # executors: the run directory of the previous executor, ro
 ACK = "/poiesis/ack"  # trec rw, others ro
-ACK_FILE = "/poiesis/ack/done"  # content: 0 = the task is COMPLETE, 1 = it ended otherwise
-RESCUE_FILE = "/poiesis/ack/rescue"  # with content: the recorder asks for the outputs of a killed executor
+ACK_FILE = "/poiesis/ack/done"  # content: 0 = the task is COMPLETE, 1 = any other outcome
+RESCUE_FILE = "/poiesis/ack/rescue"  # with content: the recorder requests the outputs of a killed executor
 SPEC = "/poiesis/spec"  # filers only: work.json and the contents of literal inputs
 WORK_LIST = "/poiesis/spec/work.json"
 CREDENTIALS = "/poiesis/credentials"  # filers only: a directory for each of the task's S3 credentials
@@ -26,12 +26,10 @@ RECORDER = "/poiesis/recorder"  # trec only
 RECORDER_PATHS = "/poiesis/recorder/paths"  # the task's paths in parts; see `path_list`
 RECORDER_TOKEN = "/poiesis/recorder/token"  # this task's token  # noqa: S105
 RECORDER_DSN = "/poiesis/recorder/dsn"
-POSTGRES_CA = (
-    "/poiesis/recorder/postgres-ca.crt"  # trusted for the DSN, if its certificate authority is private
-)
+POSTGRES_CA = "/poiesis/recorder/postgres-ca.crt"  # CA certificate of Postgres, if it is private
 KUBERNETES_TOKEN = "/poiesis/recorder/kubernetes/token"  # noqa: S105
 KUBERNETES_CA = "/poiesis/recorder/kubernetes/ca.crt"
-PATHS = "/poiesis/bin/paths"  # the same in one file, for helpers
+PATHS = "/poiesis/bin/paths"  # the list of paths in one file, for helpers
 COLLECT = (
     "/poiesis/collect"  # executors: the whole data root, to place and collect files that lie outside mounts
 )
@@ -46,25 +44,25 @@ _NO_NAMES = {"", ".", ".."}
 
 
 def names_all(path: str) -> bool:
-    """Whether each segment of a relative path is the name of something: neither empty nor `.` nor `..`."""
+    """Return whether each segment of a relative path is a name: not empty, `.` or `..`."""
     return _NO_NAMES.isdisjoint(path.split("/"))
 
 
 def data_path(container_path: str) -> str:
-    """Where a filer finds the file that executors know as `container_path` (absolute)."""
+    """Return the path for a filer of an executor's absolute path."""
     return join(DATA_ROOT, container_path.lstrip("/"))
 
 
 def data_subpath(container_path: str) -> str:
-    """The same place as a subPath of the task volume."""
+    """Return the subPath in the task volume of an executor's absolute path."""
     return join(DATA_SUBPATH, container_path.lstrip("/"))
 
 
 def path_list(paths_by_kind: Iterable[tuple[str, Iterable[str]]]) -> bytes:
-    """The helper's list of a task's paths: each entry is one character, an absolute path and a NUL.
+    """Encode the helper's list of a task's paths: each entry is one character, an absolute path and a NUL.
 
-    Kinds: `m` directories and `q` FIFOs to make; `s` directories that are mounted in executors; `p` files to
-    place; `f` directories to fill from the image, and `x` those to leave out; `o` outputs and `w` patterns of
-    outputs, whose links are followed.
+    Kinds: `m` directories and `q` FIFOs to create; `s` directories that are mounted in executors; `p` files
+    to place; `f` directories to fill from the image, and `x` those to exclude; `o` outputs and `w` patterns
+    of outputs, in which links are followed.
     """
     return b"".join(f"{kind}{path}\0".encode() for kind, listed in paths_by_kind for path in listed)

@@ -1,4 +1,4 @@
-"""What a TaskPod is going to do: known to the recorder (environment) and the controller (Pod annotation).
+"""The containers of a TaskPod, as the recorder (environment) and the controller (Pod annotation) read them.
 
 Standard library only.
 """
@@ -21,9 +21,9 @@ class Plan:
     """The containers of a TaskPod between the recorder and `pause`, in the order in which they run.
 
     `prepared`: indexes of executors before which `prepare-<index>` runs in the same image.
-    `ignore_error`: one flag per executor. `upload_on_error`: outputs are sent after a failed executor too.
-    `streams` are sidecars that pour inputs into FIFOs: beside the executor, and so not in the order.
-    `rescues` are sidecars, too: each does the work of one of `outputs` after an executor was killed.
+    `ignore_error`: one flag per executor. `upload_on_error`: outputs are sent even after a failed executor.
+    `streams`: sidecars that stream inputs into FIFOs while the executor runs, hence not part of the order.
+    `rescues`: sidecars, each of which does the work of one of `outputs` after an executor was killed.
     """
 
     inputs: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Plan:
     preemptible: bool = False
 
     def __iter__(self) -> Iterator[str]:
-        """Container names in order."""
+        """Yield the container names in order."""
         yield from self.inputs
         for index, name in enumerate(self.executors):
             if index in self.prepared:
@@ -46,13 +46,13 @@ class Plan:
         yield from self.outputs
 
     def to_json(self) -> str:
-        """One line, stable. Empty `streams`, `rescues` and `prepared` are left out."""
+        """Return the plan as one line of JSON with sorted keys, without empty optional fields."""
         document = {key: value for key, value in asdict(self).items() if value or key not in _OPTIONAL}
         return json.dumps(document, separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
-        """Raise MalformedPlan."""
+        """Parse a plan. Raise MalformedPlan."""
         try:
             raw = json.loads(text)
             plan = cls(
@@ -69,5 +69,5 @@ class Plan:
         except (ValueError, KeyError, TypeError) as error:
             raise MalformedPlan(f"not a plan: {error!r}") from error
         if len(plan.ignore_error) != len(plan.executors):
-            raise MalformedPlan("ignore_error and executors differ in length")
+            raise MalformedPlan("ignore_error and executors must have the same length")
         return plan

@@ -10,7 +10,7 @@ from poiesis_models.runfiles import ExitRecord, MalformedFile
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerEnd:
-    """A terminated container. `record` is the helper's own word (termination message), if it left one.
+    """A terminated container. `record`: the helper's record in the termination message, if there is one.
 
     Times are Unix time in ns, exact to the second; 0 is unknown.
     """
@@ -34,14 +34,14 @@ class ContainerWait:
 
 
 def container_statuses(pod: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Init containers first, then the others."""
+    """Yield the statuses of init containers, then of the others."""
     status = pod.get("status") or {}
     yield from status.get("initContainerStatuses") or ()
     yield from status.get("containerStatuses") or ()
 
 
 def container_ends(pod: Mapping[str, Any]) -> dict[str, ContainerEnd]:
-    """Terminated containers by name."""
+    """Return the terminated containers by name."""
     ends = {}
     for status in container_statuses(pod):
         terminated = (status.get("state") or {}).get("terminated")
@@ -59,7 +59,7 @@ def container_ends(pod: Mapping[str, Any]) -> dict[str, ContainerEnd]:
 
 
 def container_waits(pod: Mapping[str, Any]) -> dict[str, ContainerWait]:
-    """Containers that wait for something of their own; PodInitializing (not their turn yet) is left out."""
+    """Return the containers that cannot start, by name, without those that wait for earlier containers."""
     waits = {}
     for status in container_statuses(pod):
         waiting = (status.get("state") or {}).get("waiting")
@@ -71,7 +71,7 @@ def container_waits(pod: Mapping[str, Any]) -> dict[str, ContainerWait]:
 
 
 def running_containers(pod: Mapping[str, Any]) -> frozenset[str]:
-    """Names of containers that run now, as far as the kubelet has said."""
+    """Return the names of running containers, by the last status of the kubelet."""
     return frozenset(
         status["name"]
         for status in container_statuses(pod)

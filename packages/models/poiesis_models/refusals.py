@@ -1,8 +1,8 @@
-"""What the words of an API server that refuses an object tell: may the same request succeed later? Pure."""
+"""Whether a rejection by the API server is permanent, decided by its message. Pure."""
 
 import re
 
-_FINAL = re.compile(
+_PERMANENT = re.compile(
     r"request is too large|larger than max|Request entity too large"
     r"|admission webhook \S+ denied|ValidatingAdmissionPolicy"
     r"|violates PodSecurity"
@@ -12,24 +12,24 @@ _FINAL = re.compile(
     re.IGNORECASE,
 )
 _QUOTA = re.compile(r"exceeded quota|quota exceeded|status unknown for quota|failed quota", re.IGNORECASE)
-_NO_RIGHT = re.compile(r"^.* is forbidden: User \S+ cannot ")
+_NO_PERMISSION = re.compile(r"^.* is forbidden: User \S+ cannot ")
 
 _NOT_A_SIDECAR = "may not be set for init containers without restartPolicy=Always"
 OLD_WEBHOOK = (
-    "an admission webhook of this cluster does not know native sidecars and has dropped restartPolicy"
+    "an admission webhook of this cluster does not support native sidecars and has removed restartPolicy"
 )
 
 
 def explained(message: str) -> str:
-    """With what an operator has to know where the API server's own words do not lead to the cause."""
-    return f"{message}. That is, {OLD_WEBHOOK}" if _NOT_A_SIDECAR in message else message
+    """Return the message, with the cause appended if the API server's message does not state it."""
+    return f"{message} (the cause: {OLD_WEBHOOK})" if _NOT_A_SIDECAR in message else message
 
 
-def is_final(message: str) -> bool:
-    """The object itself is refused: by its size, by its values, by a policy, webhook or limit range."""
-    return _FINAL.search(message) is not None
+def is_permanent(message: str) -> bool:
+    """Return whether the object itself is rejected: size, values, a policy, webhook or limit range."""
+    return _PERMANENT.search(message) is not None
 
 
-def may_pass(message: str) -> bool:
-    """A quota is used up or unknown, or a right is missing. Of a Forbidden that is not `is_final`."""
-    return bool(_QUOTA.search(message) or _NO_RIGHT.search(message))
+def is_quota_or_permission(message: str) -> bool:
+    """Return whether a Forbidden, not `is_permanent`, means an exceeded quota or a missing permission."""
+    return bool(_QUOTA.search(message) or _NO_PERMISSION.search(message))

@@ -1,7 +1,7 @@
-"""Files that the helper and the filers leave in a container's run directory, read with suspicion.
+"""Parse the untrusted files that the helper and the filers write into a container's run directory.
 
-An executor may write anything into its own directory: sizes are bounded, parsing is strict, and what a
-file says is believed about its own container only. Standard library only.
+An executor may write anything into its own directory: sizes are bounded, parsing is strict, and a file is
+evidence for its own container only. Standard library only.
 """
 
 import json
@@ -16,39 +16,39 @@ FAILED = "failed"
 SKIPPED = "skipped"
 PROGRESS = "progress.jsonl"
 
-RECORD_BYTES = 1024  # the helper writes under 200
+RECORD_BYTES = 1024  # the helper writes less than 200
 PROGRESS_LINE_BYTES = 16 * 1024
 LOG_MARK = b"[poiesis: earlier output left out]\n"
 SIGTERM_EXIT = 143
 STREAM_BEGUN = "begun"
-STREAM_WHOLE = "whole"  # the reader was given all of it, and it was right
-STREAM_CLOSED = "closed"  # the reader wanted no more
-STREAM_FAILED = "failed"  # an event `error` says why
+STREAM_WHOLE = "whole"  # complete and verified
+STREAM_CLOSED = "closed"  # closed by the reader
+STREAM_FAILED = "failed"  # an `error` event has the reason
 
 FILE_TYPES = ("FILE", "DIRECTORY")  # TES tesFileType
 
 
 class MalformedFile(ValueError):
-    """A run file does not hold what the helper writes."""
+    """A file does not have the helper's format."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """The process of a container has been started; `start_ns` is Unix time in ns by the node's clock."""
+    """The start of a container's process. `start_ns`: Unix time in ns, by the node's clock."""
 
     start_ns: int
 
     @classmethod
     def parse(cls, data: bytes) -> "Started":
-        """Raise MalformedFile."""
+        """Parse `started`. Raise MalformedFile."""
         return cls(start_ns=_int(_record(data), "start_ns", 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExitRecord:
-    """How the process of a container ended: `exit.json`, and the container's termination message.
+    """The exit of a container's process: `exit.json`, also the container's termination message.
 
-    `term`: the helper had been asked to end it. Times are Unix time in ns, memory in KiB, CPU in µs.
+    `term`: the helper had received SIGTERM before. Times are Unix time in ns, memory in KiB, CPU in µs.
     """
 
     exit_code: int
@@ -63,7 +63,7 @@ class ExitRecord:
 
     @classmethod
     def parse(cls, data: bytes) -> "ExitRecord":
-        """Raise MalformedFile."""
+        """Parse `exit.json`. Raise MalformedFile."""
         record = _record(data)
         return cls(
             exit_code=_int(record, "exit_code", 0, 255),
@@ -79,13 +79,13 @@ class ExitRecord:
 
     @property
     def tes_exit_code(self) -> int:
-        """The code that clients see: 0 means success to them, which one that obeyed SIGTERM is not."""
+        """The exit code for clients: 143 instead of 0 for a process that was ended by SIGTERM."""
         return SIGTERM_EXIT if self.term and self.exit_code == 0 else self.exit_code
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What a filer has done so far: the sum of its progress.jsonl (filer contract v1)."""
+    """The progress of a filer: the sum of its progress.jsonl (filer contract v1)."""
 
     files: int = 0
     bytes: int = 0
@@ -98,21 +98,23 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """How far an input is that is poured into a FIFO. `begun`: its reader has opened it, and what has been
-    read so far may be less than the whole. Anything else is its end."""
+    """The state of an input that is streamed into a FIFO.
+
+    `begun`: its reader has opened it and may have read only a part. Any other state is final.
+    """
 
     path: str
     state: str
 
     @property
     def begun(self) -> bool:
-        """Whether its end is still to come."""
+        """Whether the stream is in progress."""
         return self.state == STREAM_BEGUN
 
 
 @dataclass(frozen=True, kw_only=True)
 class SentOutput:
-    """One file that was sent: TES `OutputFileLog`."""
+    """One file that was sent (TES `OutputFileLog`)."""
 
     url: str
     path: str
@@ -130,7 +132,7 @@ class FoundInput:
 def parse_progress(data: bytes) -> Progress:
     """Sum up the complete lines of progress.jsonl; an unfinished last line is left for the next read.
 
-    A malformed line raises MalformedFile. Unknown events are ignored: a newer filer may say more.
+    Unknown events are ignored, since newer filers may write more. Raise MalformedFile for a malformed line.
     """
     files = size = 0
     outputs: dict[tuple[str, str], SentOutput] = {}
@@ -171,10 +173,9 @@ def parse_progress(data: bytes) -> Progress:
 
 
 def log_text(data: bytes, cap: int) -> str:
-    """A log file as text that Postgres and JSON can hold: at most the mark and the last `cap` bytes.
+    """Return a log file as text that Postgres and JSON can store: at most a mark and the last `cap` bytes.
 
-    A shortened text begins at a line, if one begins in its first half. NUL and what is not UTF-8 become
-    U+FFFD.
+    A shortened text begins at a line, if one begins in its first half. NUL and invalid UTF-8 become U+FFFD.
     """
     marked = data.startswith(LOG_MARK)
     body = data[len(LOG_MARK) :] if marked else data
@@ -186,9 +187,9 @@ def log_text(data: bytes, cap: int) -> str:
 
 
 def storable(text: str) -> str:
-    """As Postgres and JSON can hold it: NUL becomes U+FFFD, half a surrogate pair a question mark.
+    """Return text that Postgres and JSON can store: NUL becomes U+FFFD, an unpaired surrogate `?`.
 
-    "\\udcff" in JSON (of a file name that is not UTF-8) is no character: no UTF-8 and no jsonb can hold it.
+    A file name that is not UTF-8 has surrogates such as "\\udcff", which UTF-8 and jsonb cannot represent.
     """
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
@@ -199,7 +200,7 @@ def _record(data: bytes) -> dict[str, Any]:
 
 def _object(data: bytes, limit: int) -> dict[str, Any]:
     if len(data) > limit:
-        raise MalformedFile(f"{len(data)} bytes, more than {limit}")
+        raise MalformedFile(f"{len(data)} bytes long (the maximum is {limit})")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -212,21 +213,21 @@ def _object(data: bytes, limit: int) -> dict[str, Any]:
 def _int(record: dict[str, Any], key: str, low: int, high: int = 2**63 - 1) -> int:
     value = record.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise MalformedFile(f"{key} is not a whole number from {low} to {high}")
+        raise MalformedFile(f"{key} must be an integer between {low} and {high}")
     return value
 
 
 def _bool(record: dict[str, Any], key: str) -> bool:
     value = record.get(key)
     if not isinstance(value, bool):
-        raise MalformedFile(f"{key} is neither true nor false")
+        raise MalformedFile(f"{key} must be true or false")
     return value
 
 
 def _str(record: dict[str, Any], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str):
-        raise MalformedFile(f"{key} is not a string")
+        raise MalformedFile(f"{key} must be a string")
     return storable(value)
 
 

@@ -1,7 +1,7 @@
-"""Which credentials are for which S3 URLs, and how filers are told (filer contract v1). No secrets.
+"""Which credentials apply to which S3 URLs, and their form for filers (filer contract v1). No secrets.
 
-Both sides decide by the same rule: of the URLs that an object's own begins with, the longest, by whole
-segments of the path. Pure; standard library only, for a filer's start is paid for by every task.
+The API and the filers use the same rule: the entry with the longest matching URL prefix, compared by path
+segment. Pure; standard library only, because every task pays for the start of its filers.
 """
 
 import json
@@ -11,27 +11,27 @@ from typing import Generic, Protocol, TypeVar
 
 
 class ForUrls(Protocol):
-    """Whatever is for some S3 URLs: buckets, or prefixes of their keys."""
+    """An entry that applies to some S3 URLs: buckets, or prefixes of their keys."""
 
     @property
     def urls(self) -> Sequence[str]:
-        """`s3://bucket` or `s3://bucket/key/of/a/prefix`; a slash at the end says nothing."""
+        """`s3://bucket` or `s3://bucket/key/prefix`; a trailing slash is ignored."""
 
 
 _Entry = TypeVar("_Entry", bound=ForUrls)
 
 
 class MalformedCredentials(ValueError):
-    """The text is no list of credentials."""
+    """The text is not a list of credentials."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class S3Credentials:
-    """Who a filer is at these URLs, and where they are answered. What is unset is as for all other URLs.
+    """Identity and endpoint of a filer for some S3 URLs. Unset fields have the deployment's values.
 
-    `directory`: of the keys, a file each, by the names of AWS' variables; `secret`: whose they are.
-    Anonymous, nothing is signed; without either, the identity is that of AWS' standard chain. What is unset
-    of `region`, `addressing_style` and `ca_file` is the deployment's only where `endpoint` is unset, too.
+    `directory`: one file per key, named as AWS' variables; `secret`: the Secret with the keys. Anonymous
+    requests are not signed. Without either, AWS' standard credential chain applies. The deployment's
+    `region`, `addressing_style` and `ca_file` apply only if `endpoint` is unset, too.
     """
 
     name: str
@@ -47,7 +47,7 @@ class S3Credentials:
 
 
 def to_json(entries: Iterable[S3Credentials]) -> str:
-    """Unset fields are left out."""
+    """Return the entries as JSON, without unset fields."""
     documents = [
         {key: value for key, value in asdict(entry).items() if value is not None} for entry in entries
     ]
@@ -55,15 +55,15 @@ def to_json(entries: Iterable[S3Credentials]) -> str:
 
 
 def from_json(text: str) -> tuple[S3Credentials, ...]:
-    """Raise MalformedCredentials."""
+    """Parse the entries. Raise MalformedCredentials."""
     try:
         return tuple(S3Credentials(**{**raw, "urls": tuple(raw["urls"])}) for raw in json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
-        raise MalformedCredentials(f"no list of credentials: {error}") from error
+        raise MalformedCredentials(f"not a list of credentials: {error}") from error
 
 
 class Choice(Generic[_Entry]):
-    """Entries by their URLs; of two for the same URL the first."""
+    """Finds entries by URL prefix; the first of several entries for the same prefix is used."""
 
     def __init__(self, entries: Iterable[_Entry]) -> None:
         prefixes: dict[str, dict[str, _Entry]] = {}
@@ -76,13 +76,13 @@ class Choice(Generic[_Entry]):
         }
 
     def closest(self, url: str) -> _Entry | None:
-        """The entry with the longest URL that `url` begins with."""
+        """Return the entry with the longest matching prefix of `url`, or None."""
         bucket, key = _place(url) or ("", "")
         prefixes = self._of_bucket.get(bucket, ())
         return next((entry for prefix, entry in prefixes if _is_at_or_below(key, prefix)), None)
 
     def needed(self, url: str, *, directory: bool) -> Iterator[_Entry]:
-        """The entry for `url` and, if that may be a directory, those for the things in it; some twice."""
+        """Yield the entry for `url` and, for a directory, the entries for objects in it; some repeatedly."""
         closest = self.closest(url)
         if closest is not None:
             yield closest
@@ -94,7 +94,7 @@ class Choice(Generic[_Entry]):
 
 
 def _place(url: str) -> tuple[str, str] | None:
-    """Bucket and key, which is literal; None if it is no S3 URL."""
+    """Return bucket and literal key; None if it is not an S3 URL."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() != "s3":
         return None

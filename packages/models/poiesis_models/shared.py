@@ -1,6 +1,6 @@
-"""Shared volumes: file systems of the operator's that file:// URLs and bare absolute paths name. Pure.
+"""Shared volumes: file systems of the operator, addressed by file:// URLs and absolute paths. Pure.
 
-One is seen by its filer at `paths.SHARED` + prefix, so what lies there looks as it does to users. Standard
+A filer mounts a volume at `paths.SHARED` + prefix, so paths below the prefix are those of the users. Standard
 library only.
 """
 
@@ -13,7 +13,7 @@ from poiesis_models.paths import names_all
 
 
 class NotAFileUrl(ValueError):
-    """The URL names no absolute path; says why."""
+    """The URL does not name an absolute path; the message is the reason."""
 
 
 class MalformedShared(ValueError):
@@ -22,19 +22,19 @@ class MalformedShared(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class SharedVolume:
-    """What lies below `prefix`, an absolute path without a trailing slash, may be read, or written too."""
+    """A volume. `prefix`: absolute path without a trailing slash."""
 
     prefix: str
     writable: bool = False
 
 
 def to_json(volumes: Iterable[SharedVolume]) -> str:
-    """The value of POIESIS_SHARED (filer contract v1)."""
+    """Return the value of POIESIS_SHARED (filer contract v1)."""
     return json.dumps([asdict(volume) for volume in volumes], separators=(",", ":"))
 
 
 def from_json(text: str) -> tuple[SharedVolume, ...]:
-    """Raise MalformedShared."""
+    """Parse POIESIS_SHARED. Raise MalformedShared."""
     try:
         return tuple(
             SharedVolume(prefix=str(one["prefix"]), writable=one["writable"] is True)
@@ -45,21 +45,21 @@ def from_json(text: str) -> tuple[SharedVolume, ...]:
 
 
 def file_path(url: str) -> str:
-    """`/a/b c` of `file:///a/b%20c` and of the bare path `/a/b c`, which stands for itself.
+    """Return the path of a file URL, or an absolute path unchanged: `file:///a/b%20c` -> `/a/b c`.
 
-    Without trailing slashes. Raise NotAFileUrl for another host, a query, and forbidden names.
+    Trailing slashes are removed. Raise NotAFileUrl for a host, a query, and forbidden names.
     """
     path = url if url.startswith("/") else _decoded(url)
     first, *names = path.rstrip("/").split("/")
     if first or not names_all("/".join(names)):
-        raise NotAFileUrl("it has to be an absolute path without empty segments, '.' and '..'")
+        raise NotAFileUrl("the path must be absolute, without empty, '.' or '..' segments")
     if "\0" in path:
-        raise NotAFileUrl("a path holds no NUL")
+        raise NotAFileUrl("the path must not contain NUL")
     return "/".join([first, *names])
 
 
 def volume_of(path: str, volumes: Sequence[SharedVolume]) -> SharedVolume | None:
-    """The one that holds a path of `file_path`."""
+    """Return the volume that contains a path returned by `file_path`, or None."""
     return next((volume for volume in volumes if f"{path}/".startswith(f"{volume.prefix}/")), None)
 
 
@@ -68,9 +68,9 @@ def _decoded(url: str) -> str:
         parts = urlsplit(url)
         path = unquote(parts.path, errors="strict")
     except ValueError as error:
-        raise NotAFileUrl("it cannot be read") from error
+        raise NotAFileUrl("the URL is malformed") from error
     if parts.scheme != "file" or parts.netloc.lower() not in {"", "localhost"}:
-        raise NotAFileUrl("write file:///path, without a host")
+        raise NotAFileUrl("the form is file:///path, without a host")
     if parts.query or parts.fragment:
-        raise NotAFileUrl("write '?' as %3F and '#' as %23")
+        raise NotAFileUrl("'?' must be written as %3F and '#' as %23")
     return path

@@ -1,4 +1,4 @@
-"""Task states and the one list of rules that decides how a task ended.
+"""Task states and the one list of rules that decides the outcome of a task.
 
 Used by the recorder (facts from files) and by the controller (facts from Kubernetes) alike.
 Standard library only.
@@ -40,8 +40,8 @@ TERMINAL_STATES = frozenset(
 class ExecutorEnd:
     """One executor that has ended.
 
-    `exit_code` is the process's own (128 + n after signal n). `by_platform`: it was told to end from
-    outside (its Pod was being deleted, evicted, past its deadline), so its code says nothing about it.
+    `exit_code`: of the process (128 + n after signal n). `by_platform`: it was ended from outside (its Pod
+    was deleted, evicted or past its deadline), so the code does not describe the executor.
     """
 
     index: int
@@ -52,13 +52,13 @@ class ExecutorEnd:
 
     @property
     def failed(self) -> bool:
-        """Whether this end is the task's end. Out of memory is never ignored (its Pod cannot go on)."""
+        """Whether the task fails. Out of memory is never ignored, because its Pod cannot continue."""
         return not self.by_platform and (self.oom or (self.exit_code != 0 and not self.ignore_error))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
-    """Why something other than an executor ended the task, in Kubernetes' words where there are any."""
+    """Why something other than an executor ended the task, in the terms of Kubernetes if possible."""
 
     reason: str
     message: str
@@ -67,12 +67,12 @@ class Trouble:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """All that is known of a task's work, from whatever source.
+    """The known facts about a task's execution, from any source.
 
-    `running`: something of the task runs, or may still start. `disruption`: the platform took the Pod away
-    (preemption, eviction). `trouble`: filer, image, configuration, deadline, node, refusal. `cut_short`: the
-    executor may have been given less than the whole of an input that was streamed to it. `done`: every
-    container has ended and every output has been sent.
+    `running`: a container of the task runs, or may still start. `disruption`: the platform removed the Pod
+    (preemption, eviction). `trouble`: a failure of a filer, image, configuration or node, a deadline or a
+    rejection. `cut_short`: an input was not streamed completely to the executor. `done`: every container has
+    ended and every output has been sent.
     """
 
     cancel_requested: bool = False
@@ -87,7 +87,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """A terminal state and why: what the task's row, its log's metadata and its system logs say."""
+    """A terminal state with its reason and message, for the task's row, metadata and system logs."""
 
     state: TesState
     reason: str | None = None
@@ -102,7 +102,7 @@ def _canceled(facts: Facts) -> Ending | None:
 
 
 def _cut_short(facts: Facts) -> Ending | None:
-    """Before the executor's own failure, which may be no more than what it made of half an input."""
+    """Precedes the executor's failure, which may be only a consequence of the incomplete input."""
     if facts.cut_short is None:
         return None
     ending = _ending(TesState.SYSTEM_ERROR, facts.cut_short)
@@ -127,7 +127,7 @@ def _failed(facts: Facts) -> ExecutorEnd | None:
 
 
 def _failure(failed: ExecutorEnd) -> tuple[str, str]:
-    """Reason and message."""
+    """Return reason and message of a failed executor."""
     if failed.oom:
         return "OOMKilled", f"executor {failed.index} ran out of memory"
     return "Error", f"executor {failed.index} exited with code {failed.exit_code}"
@@ -162,11 +162,10 @@ RULES: Sequence[Callable[[Facts], Ending | None]] = (
 
 
 def terminal_state(facts: Facts) -> Ending | None:
-    """How the task ended; None while something runs or while no rule can tell.
+    """Return the outcome of the task; None while something runs or no rule applies.
 
-    The first rule that applies wins: a cancel that was asked for, then an input that was cut short while it
-    was streamed, then an executor's own failure, then the platform, then everything else that went wrong,
-    then success.
+    The first rule that applies decides: a requested cancel, an incompletely streamed input, an executor's own
+    failure, a disruption by the platform, any other failure, success.
     """
     if facts.running:
         return None

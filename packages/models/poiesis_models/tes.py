@@ -1,10 +1,10 @@
-"""TES 1.1 documents (tesTask and what it holds), validated.
+"""TES 1.1 documents (tesTask and its parts), validated.
 
-Unknown fields are ignored and not stored; so are the read-only ones (id, state, logs, creation_time) in a
-create. A field that was not sent stays unset and is not returned: dump with `exclude_none=True`.
-Sizes are GB = 10**9 bytes.
+A create ignores unknown fields and the read-only ones (id, state, logs, creation_time), which are not stored.
+A field that was not sent stays unset and is not returned: dump with `exclude_none=True`. Sizes are in GB
+(10**9 bytes).
 
-Descriptions, and what `json_schema_extra` adds, are for the OpenAPI document.
+Descriptions and `json_schema_extra` are for the OpenAPI document.
 """
 
 import math
@@ -29,22 +29,22 @@ from poiesis_models.states import TesState
 from poiesis_models.urls import names_s3_directory
 
 CONTENT_BYTES = 128 * 1024
-# More of them no Pod can hold, and no list can be checked in passing. Of a list the first wrong item is told:
-# to tell of each of a million costs a minute, and gigabytes.
+# No Pod can have more executors. Only the first invalid item of a list is reported (`fail_fast`): a report on
+# each of a million items would take a minute and gigabytes.
 EXECUTORS = 1_000
-ITEMS = 10_000  # of any other list or map but argv
+ITEMS = 10_000  # of any other list or map except argv
 
 
 def _absolute(path: str, what: str) -> str:
     if not path.startswith("/"):
-        raise ValueError(f"{what} must be an absolute path in the container, not {path!r}")
+        raise ValueError(f"{what} must be an absolute path in the container, got {path!r}")
     if "\0" in path:
         raise ValueError(f"{what} must not contain NUL")
     segments = path.strip("/").split("/")
     if any(segment in {".", ".."} for segment in segments):
-        raise ValueError(f"{what} must not contain '.' or '..' segments: {path!r}")
+        raise ValueError(f"{what} must not contain '.' or '..' segments, got {path!r}")
     if "//" in path:
-        raise ValueError(f"{what} must not contain empty segments: {path!r}")
+        raise ValueError(f"{what} must not contain empty segments, got {path!r}")
     return path
 
 
@@ -59,11 +59,11 @@ def _text(value: str) -> str:
 
 
 def _set_entries(given: object) -> object:
-    """Leave out null, which is as if not sent. Before the items are looked at: each could be wrong."""
+    """Remove null values, which mean absent, and check the number of entries before their validation."""
     if not isinstance(given, dict):
         return given
     if len(given) > ITEMS:
-        raise ValueError(f"has {len(given)} entries; at most {ITEMS} are possible")
+        raise ValueError(f"must have at most {ITEMS} entries, got {len(given)}")
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -93,23 +93,25 @@ class TesModel(BaseModel):
 class TesExecutor(TesModel):
     """`command` is argv, no shell; stdin, stdout, stderr are container paths."""
 
-    image: NonEmpty = Field(description="Container image, as Kubernetes pulls it", examples=["busybox:1.37"])
+    image: NonEmpty = Field(description="Container image reference", examples=["busybox:1.37"])
     command: list[Text] = Field(
         min_length=1,
         fail_fast=True,
-        description="argv: the program and its arguments; no shell, and ENTRYPOINT is not used",
+        description="The program and its arguments (argv). No shell is involved, and ENTRYPOINT is not used.",
         examples=[["echo", "hello"]],
     )
-    workdir: ContainerPath | None = Field(default=None, description="Working directory; absent: the image's")
-    stdin: ContainerPath | None = Field(default=None, description="File that the program reads as its stdin")
-    stdout: ContainerPath | None = Field(default=None, description="File that gets the program's stdout")
-    stderr: ContainerPath | None = Field(default=None, description="File that gets the program's stderr")
+    workdir: ContainerPath | None = Field(
+        default=None, description="Working directory; by default that of the image"
+    )
+    stdin: ContainerPath | None = Field(default=None, description="File that is connected to stdin")
+    stdout: ContainerPath | None = Field(default=None, description="File to which stdout is written")
+    stderr: ContainerPath | None = Field(default=None, description="File to which stderr is written")
     env: NamedTexts | None = Field(
         default=None,
-        description="Variables of the environment, over the image's; nothing is expanded",
+        description="Environment variables, in addition to those of the image. References are not expanded.",
     )
     ignore_error: bool | None = Field(
-        default=None, description="Record a non-zero exit code and go on with the next executor"
+        default=None, description="Continue with the next executor after a non-zero exit code"
     )
 
     @field_validator("command")
@@ -124,36 +126,37 @@ class TesExecutor(TesModel):
     def _names_are_env_names(cls, env: dict[str, str] | None) -> dict[str, str] | None:
         for name in env or ():
             if "=" in name:
-                raise ValueError(f"a variable name must not contain '=': {name!r}")
+                raise ValueError(f"a variable name must not contain '=', got {name!r}")
         return env
 
 
 class TesInput(TesModel):
-    """Staged before the first executor. `content`, if there is one, wins over `url`."""
+    """A file or directory staged before the first executor. `content` takes precedence over `url`."""
 
-    name: Text | None = Field(default=None, description="For people")
-    description: Text | None = Field(default=None, description="For people")
+    name: Text | None = Field(default=None, description="For users; not interpreted")
+    description: Text | None = Field(default=None, description="For users; not interpreted")
     url: Text | None = Field(
         default=None,
-        description="Where the data are; required unless content is set. service-info names the schemes.",
+        description="Source of the data; required unless content is set. service-info lists URL prefixes.",
         examples=["s3://bucket/reads.fq"],
     )
     path: ContainerPath = Field(
-        description="Where executors find the file or directory", examples=["/data/reads.fq"]
+        description="Path of the file or directory in the executors' containers", examples=["/data/reads.fq"]
     )
     type: TesFileType | None = Field(
         default=None,
-        description="Absent: what lies at url decides; it is filled in once a filer has reported it",
+        description="FILE or DIRECTORY. By default decided by the object at url, and filled in when a filer "
+        "has reported it.",
     )
     content: str | None = Field(
         default=None,
-        description=f"What the file holds, at most {CONTENT_BYTES} bytes of UTF-8. If it is not empty, "
+        description=f"Content of the file, at most {CONTENT_BYTES} bytes of UTF-8. Unless it is empty, "
         "url is ignored.",
     )
     streamable: bool | None = Field(
         default=None,
-        description="The executor reads the file once: where the operator has switched streaming on, it may "
-        "get a FIFO instead of a copy",
+        description="The executor reads the file only once, from the beginning. If the operator has enabled "
+        "streaming, it may get a FIFO instead of a copy.",
     )
 
     @field_validator("content")
@@ -168,9 +171,9 @@ class TesInput(TesModel):
     @model_validator(mode="after")
     def _has_a_source(self) -> "TesInput":
         if self.content is None and not self.url:
-            raise ValueError("an input needs url or content")
+            raise ValueError("an input must have url or content")
         if self.content and self.type == "DIRECTORY":
-            raise ValueError("content makes a file: type must not be DIRECTORY")
+            raise ValueError("type must not be DIRECTORY if content is set")
         if self.path == "/":
             raise ValueError("path must not be '/'")
         if self.path.endswith("/") and (self.content or self.type == "FILE"):
@@ -179,14 +182,14 @@ class TesInput(TesModel):
 
     @property
     def literal(self) -> str | None:
-        """The content to write; None if the input comes from `url` (as it does if the content is empty)."""
+        """The content to write; None if the input comes from `url`, also if the content is empty."""
         return None if self.content is None or (self.content == "" and self.url) else self.content
 
     @property
     def certain_type(self) -> TesFileType | None:
-        """What lies at `path` once it is staged, as far as the document shows; None: the store decides.
+        """The type of the staged input, if the document determines it; None if the store decides.
 
-        An S3 URL that names a bucket or ends in `/` is a directory, also where `type` is FILE.
+        An S3 URL that names a bucket or ends in `/` is a directory, even if `type` is FILE.
         """
         if self.literal is not None:
             return "FILE"
@@ -196,25 +199,26 @@ class TesInput(TesModel):
 
 
 class TesOutput(TesModel):
-    """Sent after the last executor. `path` may be a POSIX pattern; `url` then stands for `path_prefix`."""
+    """A file or directory sent after the last executor. For a pattern, `url` replaces `path_prefix`."""
 
-    name: Text | None = Field(default=None, description="For people")
-    description: Text | None = Field(default=None, description="For people")
+    name: Text | None = Field(default=None, description="For users; not interpreted")
+    description: Text | None = Field(default=None, description="For users; not interpreted")
     url: NonEmpty = Field(
-        description="Where the data go; for a pattern, the directory that path_prefix stands for",
+        description="Destination of the data; for a pattern, the directory that replaces path_prefix",
         examples=["s3://bucket/results"],
     )
     path: ContainerPath = Field(
-        description="File, directory or POSIX pattern (`*`, `?`, `[…]`) in the container; a backslash "
-        "escapes the next character",
+        description="File, directory or POSIX pattern (`*`, `?`, `[…]`) in the container. A backslash "
+        "escapes the next character.",
         examples=["/data/result.bam"],
     )
     path_prefix: Text | None = Field(
-        default=None, description="Taken off the paths that match a pattern; ignored if path is none"
+        default=None,
+        description="Prefix removed from the paths that match a pattern; ignored if `path` is not a pattern",
     )
     type: TesFileType | None = Field(
         default=None,
-        description="A directory is sent with all it holds, also where this says FILE",
+        description="FILE or DIRECTORY. A directory is sent with its contents even if this is FILE.",
     )
 
     @model_validator(mode="after")
@@ -224,7 +228,7 @@ class TesOutput(TesModel):
         _absolute(unescaped(self.path), "path")
         prefix = self.path_prefix
         if prefix and self.wildcard and not unescaped(self.path).startswith((prefix, unescaped(prefix))):
-            raise ValueError(f"path {self.path!r} does not start with path_prefix {self.path_prefix!r}")
+            raise ValueError(f"path must start with path_prefix {self.path_prefix!r}, got {self.path!r}")
         return self
 
     @property
@@ -234,47 +238,45 @@ class TesOutput(TesModel):
 
     @property
     def place(self) -> str:
-        """What `path` names in the container, without escapes; a pattern stays as it is."""
+        """The path in the container, without escapes; a pattern is returned unchanged."""
         return self.path if self.wildcard else unescaped(self.path)
 
     @property
     def prefix(self) -> str | None:
-        """`path_prefix` of a pattern as matches begin, without escapes; None if it was not sent."""
+        """`path_prefix` of a pattern without escapes; None if it was not sent."""
         return unescaped(self.path_prefix) if self.path_prefix is not None and self.wildcard else None
 
     @property
     def directory(self) -> str:
-        """The deepest directory that certainly holds whatever this output names."""
+        """The deepest directory that contains every file of this output."""
         return literal_directory(self.path) if self.wildcard else posixpath.dirname(self.place.rstrip("/"))
 
 
 class TesResources(TesModel):
-    """What the task asks for; `ram_gb` and `disk_gb` in units of 10**9 bytes."""
+    """The resources that a task requests; `ram_gb` and `disk_gb` are in units of 10**9 bytes."""
 
-    cpu_cores: Int32 | None = Field(default=None, gt=0, le=2**31 - 1, description="CPUs")
-    preemptible: bool | None = Field(
-        default=None, description="Whether the task may run where it can be preempted"
-    )
+    cpu_cores: Int32 | None = Field(default=None, gt=0, le=2**31 - 1, description="Number of CPUs")
+    preemptible: bool | None = Field(default=None, description="The task may run on preemptible nodes")
     ram_gb: Double | None = Field(
-        default=None, gt=0, le=1e9, allow_inf_nan=False, description="Memory; GB = 10^9 bytes"
+        default=None, gt=0, le=1e9, allow_inf_nan=False, description="Memory in GB (10^9 bytes)"
     )
     disk_gb: Double | None = Field(
         default=None,
         ge=0,
         le=1e9,
         allow_inf_nan=False,
-        description="Disk for the task's data; GB = 10^9 bytes; 0 is as if not given",
+        description="Disk for the task's data in GB (10^9 bytes); 0 means unset",
     )
     zones: list[Text] | None = Field(
         default=None, max_length=ITEMS, fail_fast=True, description="Compute zones"
     )
     backend_parameters: Texts | None = Field(
         default=None,
-        description="Keys are case-insensitive; service-info lists those that are supported. Others are "
-        "neither stored nor returned, and warned of in system_logs.",
+        description="Keys are case-insensitive; service-info lists the supported ones. Others are neither "
+        "stored nor returned; system_logs contains a warning.",
     )
     backend_parameters_strict: bool | None = Field(
-        default=None, description="Refuse a task with a backend parameter that is not supported"
+        default=None, description="Reject a task with an unsupported backend parameter"
     )
 
     @field_validator("ram_gb", "disk_gb", mode="before")
@@ -285,19 +287,19 @@ class TesResources(TesModel):
         try:
             return float(value)
         except OverflowError:
-            return math.inf  # which is refused
+            return math.inf  # rejected by allow_inf_nan
 
     @field_validator("disk_gb")
     @classmethod
-    def _none_is_not_said(cls, value: float | None) -> float | None:
-        return value or None  # clients that count in whole units round to it
+    def _zero_is_unset(cls, value: float | None) -> float | None:
+        return value or None  # clients that round to whole units send 0
 
 
 class TesTaskRequest(TesModel):
     """The body of a create."""
 
-    name: Text | None = Field(default=None, description="For people, and for name_prefix")
-    description: Text | None = Field(default=None, description="For people")
+    name: Text | None = Field(default=None, description="Name for users and for name_prefix")
+    description: Text | None = Field(default=None, description="For users; not interpreted")
     inputs: list[TesInput] | None = Field(
         default=None, max_length=ITEMS, fail_fast=True, description="Staged before the first executor"
     )
@@ -305,7 +307,7 @@ class TesTaskRequest(TesModel):
         default=None,
         max_length=ITEMS,
         fail_fast=True,
-        description="Sent after the last executor, also after one that failed",
+        description="Sent after the last executor, even if an executor failed",
     )
     resources: TesResources | None = None
     executors: list[TesExecutor] = Field(
@@ -318,35 +320,36 @@ class TesTaskRequest(TesModel):
         default=None,
         max_length=ITEMS,
         fail_fast=True,
-        description="Directories, empty at first, that executors share",
+        description="Directories shared by the executors, initially empty",
     )
-    tags: NamedTexts | None = Field(default=None, description="For people, and for filters of the list")
+    tags: NamedTexts | None = Field(default=None, description="Labels for users and for filters of ListTasks")
 
 
 class TesExecutorLog(TesModel):
-    """One executor that has exited."""
+    """An executor that has ended."""
 
     start_time: Time | None = None
     end_time: Time | None = None
-    stdout: str | None = Field(default=None, description="The end of what it printed; FULL view only")
-    stderr: str | None = Field(default=None, description="The end of what it printed; FULL view only")
-    exit_code: Int32 = Field(description="128 + n after signal n")
+    stdout: str | None = Field(default=None, description="The last part of the output; FULL view only")
+    stderr: str | None = Field(default=None, description="The last part of the output; FULL view only")
+    exit_code: Int32 = Field(description="Exit code; 128 + n after signal n")
 
 
 class TesOutputFileLog(TesModel):
-    """One sent file; `size_bytes` is a string (TES)."""
+    """One file that was sent."""
 
-    url: str = Field(description="Where it was sent")
-    path: str = Field(description="Its path in the container")
+    url: str = Field(description="URL that the file was sent to")
+    path: str = Field(description="Path of the file in the container")
     size_bytes: str = Field(
-        description="A string, because JSON has no 64-bit integers", json_schema_extra={"format": "int64"}
+        description="Size in bytes, as a string because JSON has no 64-bit integers",
+        json_schema_extra={"format": "int64"},
     )
 
 
 class TesTaskLog(TesModel):
-    """One attempt."""
+    """The log of one attempt."""
 
-    logs: list[TesExecutorLog] = Field(description="Of each executor that has ended")
+    logs: list[TesExecutorLog] = Field(description="Logs of the executors that have ended")
     metadata: dict[str, str] | None = Field(
         default=None,
         description="All values are strings; BASIC and FULL views. `pod`, `node`: where it runs. "
@@ -360,9 +363,9 @@ class TesTaskLog(TesModel):
     )
     start_time: Time | None = None
     end_time: Time | None = None
-    outputs: list[TesOutputFileLog] = Field(description="Every file that was sent, one by one")
+    outputs: list[TesOutputFileLog] = Field(description="The files that were sent")
     system_logs: list[str] | None = Field(
-        default=None, description="What the system did and met, with its time; FULL view only"
+        default=None, description="Events and errors of the system, each with its time; FULL view only"
     )
 
 
@@ -370,35 +373,35 @@ _READ_ONLY: dict[str, Any] = {"readOnly": True}
 
 
 class TesTask(TesTaskRequest):
-    """A task as it was sent, with what the server adds."""
+    """A task as it was sent, with the fields that the server adds."""
 
-    id: str = Field(description="Given by the server", json_schema_extra=_READ_ONLY)
+    id: str = Field(description="Assigned by the server", json_schema_extra=_READ_ONLY)
     state: TesState = Field(json_schema_extra=_READ_ONLY)
     logs: list[TesTaskLog] | None = Field(
         default=None,
-        description="One entry an attempt; absent until there is one",
+        description="One entry per attempt; absent before the first attempt",
         json_schema_extra=_READ_ONLY,
     )
     creation_time: Time | None = Field(
-        default=None, description="When the server accepted it", json_schema_extra=_READ_ONLY
+        default=None, description="Time at which the server accepted the task", json_schema_extra=_READ_ONLY
     )
 
 
 class TesTaskMinimal(TesModel):
-    """A task in the MINIMAL view: these two fields and no others."""
+    """A task in the MINIMAL view."""
 
     id: str
     state: TesState
 
 
 class TesCreateTaskResponse(TesModel):
-    """What a create answers."""
+    """The response to CreateTask."""
 
-    id: str = Field(description="Given by the server")
+    id: str = Field(description="Assigned by the server")
 
 
 class TesCancelTaskResponse(TesModel):
-    """What a cancel answers: nothing."""
+    """The response to CancelTask, an empty object."""
 
 
 class TesListTasksResponse(TesModel):
@@ -406,12 +409,13 @@ class TesListTasksResponse(TesModel):
 
     tasks: list[TesTask | TesTaskMinimal]
     next_page_token: str | None = Field(
-        default=None, description="Absent on the last page; for page_token, with the same filters"
+        default=None,
+        description="The page_token of the next page, with the same filters; absent on the last page",
     )
 
 
 class _ServiceModel(TesModel):
-    """GA4GH service-info is written in camelCase."""
+    """Base of GA4GH service-info documents, whose keys are in camelCase."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -421,18 +425,18 @@ class TesServiceType(_ServiceModel):
 
     group: str
     artifact: Literal["tes"]
-    version: str = Field(description="Of the specification")
+    version: str = Field(description="Version of the specification")
 
 
 class TesServiceOrganization(_ServiceModel):
-    """Who provides the service."""
+    """The organization that provides the service."""
 
     name: str
     url: Url
 
 
 class TesServiceInfo(_ServiceModel):
-    """GA4GH service-info 1.0.0 `Service`, with what TES adds."""
+    """GA4GH service-info 1.0.0 `Service` with the fields of TES."""
 
     id: str
     name: str
@@ -444,9 +448,9 @@ class TesServiceInfo(_ServiceModel):
     created_at: Time | None = None
     updated_at: Time | None = None
     environment: str | None = None
-    version: str = Field(description="Of this server")
+    version: str = Field(description="Version of this server")
     storage: list[str] | None = Field(
-        default=None, description="URL prefixes that tasks can read and write; some, not necessarily all"
+        default=None, description="Some URL prefixes that tasks can read and write; not necessarily all"
     )
     tes_resources_backend_parameters: list[str] | None = Field(
         default=None,

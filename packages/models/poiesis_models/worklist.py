@@ -1,6 +1,6 @@
-"""The filers' work list (filer contract v1): what to fetch or send, and where it lies in the task volume.
+"""The filers' work list (filer contract v1): the files to fetch or send, with their paths in the task volume.
 
-Standard library only: a filer's start is paid for by every task.
+Standard library only, because every task pays for the start of its filers.
 """
 
 import json
@@ -13,8 +13,8 @@ FileType = Literal["FILE", "DIRECTORY"]
 _Item = TypeVar("_Item", "InputItem", "OutputItem")
 
 EXIT_DONE = 0
-EXIT_PERMANENT = 65  # EX_DATAERR: trying again cannot help
-EXIT_PASSING = 75  # EX_TEMPFAIL: the filer is started again in place
+EXIT_PERMANENT = 65  # EX_DATAERR: a permanent failure
+EXIT_PASSING = 75  # EX_TEMPFAIL: a retryable failure; the helper restarts the filer
 
 
 class MalformedWorkList(ValueError):
@@ -23,7 +23,7 @@ class MalformedWorkList(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class InputItem:
-    """One TES input. `local` is absolute, in the task volume; `path` is what executors call it.
+    """One TES input. `local`: absolute path in the task volume; `path`: path in executors.
 
     Exactly one of `url` and `content_file` (a file beside the work list) is set.
     """
@@ -37,8 +37,11 @@ class InputItem:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputItem:
-    """One TES output. With `wildcard`, `path` and `local` are POSIX patterns (XCU 2.13) and `url` is a
-    directory: a match is sent to `url` + "/" + its path without `path_prefix`."""
+    """One TES output.
+
+    With `wildcard`, `path` and `local` are POSIX patterns (XCU 2.13) and `url` is a directory: a match is
+    sent to `url` + "/" + its path without `path_prefix`.
+    """
 
     url: str
     path: str
@@ -50,14 +53,14 @@ class OutputItem:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkList:
-    """`inputs` for a filer that stages, `outputs` for one that sends."""
+    """The items of one filer container: `inputs` to stage, or `outputs` to send."""
 
     task: str
     inputs: tuple[InputItem, ...] = ()
     outputs: tuple[OutputItem, ...] = ()
 
     def to_json(self) -> str:
-        """Unset fields are left out."""
+        """Return the work list as JSON, without unset fields."""
         document = {
             "version": VERSION,
             "task": self.task,
@@ -68,11 +71,11 @@ class WorkList:
 
     @classmethod
     def from_json(cls, text: str) -> "WorkList":
-        """Raise MalformedWorkList."""
+        """Parse a work list. Raise MalformedWorkList."""
         try:
             raw: dict[str, Any] = json.loads(text)
             if raw["version"] != VERSION:
-                raise MalformedWorkList(f"version {raw['version']!r}, this filer knows {VERSION}")
+                raise MalformedWorkList(f"unsupported version {raw['version']!r} (supported: {VERSION})")
             return cls(
                 task=raw["task"],
                 inputs=_items(InputItem, raw["inputs"]),
@@ -83,10 +86,10 @@ class WorkList:
 
 
 def waves(inputs: Sequence[InputItem]) -> list[list[int]]:
-    """Return the indexes of inputs in groups, of which each is staged when the one before it is complete.
+    """Return the indexes of inputs in groups to be staged one after the other.
 
-    Within a group no input covers another, so what is staged last wins by rule and not by chance: an input
-    whose path lies deeper, and of two with one path the later one.
+    No input of a group covers another, so the result is deterministic: a deeper path overwrites a higher one,
+    and a later input an earlier one with the same path.
     """
     wave: dict[int, int] = {}
     at_path: dict[str, list[int]] = {}
@@ -107,7 +110,7 @@ def _above(path: str) -> Iterator[str]:
 
 
 def _items(kind: type[_Item], raw: Sequence[dict[str, Any]]) -> tuple[_Item, ...]:
-    """Fields of a later contract are left out of account."""
+    """Parse items, ignoring fields of later versions."""
     known = {field.name for field in fields(kind)}
     return tuple(kind(**{key: value for key, value in item.items() if key in known}) for item in raw)
 

@@ -29,7 +29,7 @@ def test_text_without_escapes_has_no_other_form(text: str):
 
 
 @pytest.mark.parametrize("text", ["%ff", "%C3", "%ed%a0%80", "\ud800%20"])
-def test_escapes_that_are_not_utf8_have_no_other_form(text: str):
+def test_escapes_not_utf8_have_no_other_form(text: str):
     assert other_form(text) is None
     with pytest.raises(UnicodeError):
         unescaped(text)

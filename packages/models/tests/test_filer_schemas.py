@@ -70,7 +70,7 @@ def test_the_published_fields_are_those_of_the_models(name, model):
         {"outputs": [{"path": "/a", "local": "b", "url": "u", "wildcard": False}]},
     ],
 )
-def test_what_is_no_work_list_is_not_as_published(change):
+def test_invalid_work_lists_violate_published_schema(change):
     work = {"version": VERSION, "task": "t", "inputs": [], "outputs": []}
     validator = published("work-list.schema.json")
     assert validator.is_valid(work)
@@ -87,7 +87,7 @@ def test_what_is_no_work_list_is_not_as_published(change):
         | {"type": st.sampled_from(["FILE", "DIRECTORY", "LINK", None])},
     )
 )
-def test_a_line_is_read_if_and_only_if_it_is_as_published(event):
+def test_parser_accepts_exactly_the_published_schema(event):
     valid = published("progress.schema.json").is_valid(event)
     try:
         parse_progress(json.dumps(event).encode() + b"\n")

@@ -64,7 +64,7 @@ def test_an_exit_record_is_what_the_helper_wrote():
         json.dumps(EXIT | {"padding": "x" * 2000}).encode(),
     ],
 )
-def test_anything_else_in_exit_json_is_malformed_and_nothing_worse(data: bytes):
+def test_invalid_exit_json_is_malformed(data: bytes):
     with pytest.raises(MalformedFile):
         ExitRecord.parse(data)
 
@@ -73,7 +73,7 @@ def test_anything_else_in_exit_json_is_malformed_and_nothing_worse(data: bytes):
     ("term", "code", "seen"),
     [(True, 0, 143), (True, 3, 3), (True, 137, 137), (False, 0, 0), (False, 143, 143)],
 )
-def test_a_process_that_obeyed_sigterm_with_code_0_did_not_succeed(term: bool, code: int, seen: int):
+def test_exit_0_after_sigterm_is_not_success(term: bool, code: int, seen: int):
     record = ExitRecord.parse(json.dumps(EXIT | {"term": term, "exit_code": code}).encode())
     assert record.tes_exit_code == seen
 
@@ -84,7 +84,7 @@ def test_started_needs_a_time():
         Started.parse(b"{}")
 
 
-def test_progress_sums_up_complete_lines_and_leaves_the_unfinished_one():
+def test_progress_ignores_incomplete_last_line():
     data = (
         b'{"event":"progress","files":1,"bytes":10}\n'
         b'{"event":"output","url":"s3://b/a","path":"/a","size_bytes":3}\n'
@@ -120,7 +120,7 @@ def test_a_malformed_progress_line_is_said_to_be(line: bytes):
         parse_progress(line + b"\n")
 
 
-def test_a_file_name_that_is_not_utf8_is_told_in_characters_that_postgres_takes():
+def test_file_name_not_utf8_becomes_storable():
     line = b'{"event":"output","url":"s3://b/\\udcff","path":"/o/a\\u0000","size_bytes":1}\n'
     assert parse_progress(line).outputs == (SentOutput(url="s3://b/?", path="/o/a\ufffd", size_bytes=1),)
 
@@ -139,11 +139,11 @@ def test_a_file_name_that_is_not_utf8_is_told_in_characters_that_postgres_takes(
         (b"\xffab", "\ufffdab"),
     ],
 )
-def test_a_log_is_text_that_postgres_can_hold_and_says_when_its_beginning_is_gone(data: bytes, text: str):
+def test_log_text_is_storable_and_marks_truncation(data: bytes, text: str):
     assert log_text(data, cap=4) == text
 
 
-def test_a_plan_survives_its_journey_and_names_containers_in_order():
+def test_plan_round_trips_and_orders_containers():
     plan = Plan(
         inputs=("tif-0",),
         executors=("executor-0", "executor-1"),
@@ -163,7 +163,7 @@ def test_what_is_no_plan_is_refused(text: str):
         Plan.from_json(text)
 
 
-def test_a_work_list_survives_its_journey_and_leaves_out_what_is_unset():
+def test_work_list_round_trips_without_unset_fields():
     work = WorkList(
         task="t",
         inputs=(InputItem(path="/a", local="/task/root/a", url="s3://b/ä ?#"),),
@@ -181,7 +181,7 @@ def test_a_work_list_of_another_version_is_refused(text: str):
         WorkList.from_json(text)
 
 
-def test_fields_of_a_later_work_list_are_left_out_of_account():
+def test_unknown_work_list_fields_are_ignored():
     text = WorkList(task="t", inputs=(InputItem(path="/a", local="/task/root/a", url="s3://b/k"),)).to_json()
     later = text.replace('"path"', '"etag":"x","path"').replace('"task"', '"hint":1,"task"')
     assert WorkList.from_json(later) == WorkList.from_json(text)
@@ -198,10 +198,10 @@ def test_fields_of_a_later_work_list_are_left_out_of_account():
         (["/a/b", "/a", "/a/b", "/a/c"], [[1], [0, 3], [2]]),
     ],
 )
-def test_an_input_that_another_one_covers_is_staged_after_it(paths: list[str], expected: list[list[int]]):
+def test_covered_input_is_staged_later(paths: list[str], expected: list[list[int]]):
     assert waves([InputItem(path=path, local=path, url="s3://b/k") for path in paths]) == expected
 
 
-def test_the_order_of_many_inputs_is_found_in_no_time():
+def test_order_of_many_inputs_is_fast():
     items = [InputItem(path=f"/data/{n % 100}/{n}/x", local="", url="s3://b/k") for n in range(10_000)]
     assert waves(items) == [list(range(10_000))]

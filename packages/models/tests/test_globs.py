@@ -110,7 +110,7 @@ def test_a_match_is_that_of_the_slow_reference(pattern: str, name: str):
 
 
 @given(st.text("ab[]!-^\\:*?.", max_size=12), st.text("ab[]!-^\\:*?.", max_size=6))
-def test_every_pattern_can_be_used_and_an_escaped_name_matches_itself(pattern: str, name: str):
+def test_escaped_name_matches_itself(pattern: str, name: str):
     segment_regex(pattern).fullmatch(name)
     problem(pattern)
     escaped = "".join(f"\\{char}" for char in name)
@@ -173,7 +173,7 @@ def test_a_path_is_read_in_one_way(path: str, expected: Reading):
         ("/a/b", "/a/b"),
     ],
 )
-def test_a_backslash_escapes_the_next_character_and_is_removed(path: str, name: str):
+def test_backslash_escapes_next_character(path: str, name: str):
     assert unescaped(path) == name
 
 
@@ -186,8 +186,8 @@ def test_a_backslash_escapes_the_next_character_and_is_removed(path: str, name: 
         ("/out/[[:letter:]]", "'[:letter:]' is not a character class (supported: [:alpha:], "),
         ("/out/[[.a.]]", "'[.a.]' is not a character class"),
         ("/out/[[=a=]]", "'[=a=]' is not a character class"),
-        ("/out/a\\", "a backslash must stand before the character that it escapes"),
-        ("/out\\/a", "a backslash must stand before the character that it escapes"),
+        ("/out/a\\", "a backslash must be followed by the character that it escapes"),
+        ("/out\\/a", "a backslash must be followed by the character that it escapes"),
     ],
 )
 def test_what_cannot_be_understood_has_a_reason(path: str, words: str):
@@ -213,7 +213,7 @@ def test_an_escape_that_nothing_needs_is_found(path: str, escape: str | None):
     ("pattern", "directory"),
     [("/a/b/*.txt", "/a/b"), ("/a/*/b", "/a"), ("/*", "/"), (r"/a\*b/?", "/a*b"), ("/a/b", "/a/b")],
 )
-def test_the_literal_directory_is_what_lies_above_the_first_wildcard(pattern: str, directory: str):
+def test_literal_directory_is_above_first_wildcard(pattern: str, directory: str):
     assert literal_directory(pattern) == directory
 
 

@@ -7,7 +7,7 @@ from poiesis_models.podstatus import ContainerWait, container_ends, container_wa
 TASK = UUID("01234567-89ab-cdef-0123-456789abcdef")
 
 
-def test_every_name_is_a_dns_label_that_a_job_may_have():
+def test_every_name_is_a_valid_job_name():
     for name in (labels.object_name(TASK), labels.content_secret_name(TASK, 99)):
         assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
         assert len(name) <= 63
@@ -19,12 +19,12 @@ def test_one_selector_finds_what_carries_the_labels():
     assert labels.task_labels(TASK)[key] == value
 
 
-def test_a_container_path_has_one_place_in_the_task_volume():
+def test_container_path_maps_to_one_volume_path():
     assert paths.data_path("/data/a.txt") == "/task/root/data/a.txt"
     assert paths.data_subpath("/data") == "root/data"
 
 
-def test_a_pod_says_what_ended_what_waits_and_what_runs():
+def test_pod_status_lists_ended_waiting_and_running_containers():
     message = (
         '{"exit_code":7,"signal":0,"oom":false,"term":false,"start_ns":1,"end_ns":2,'
         '"max_rss_kb":1,"user_us":1,"sys_us":1}'

@@ -1,6 +1,6 @@
 import pytest
 
-from poiesis_models.refusals import OLD_WEBHOOK, explained, is_final, may_pass
+from poiesis_models.refusals import OLD_WEBHOOK, explained, is_permanent, is_quota_or_permission
 
 POD = 'pods "poiesis-a-bcdef" is forbidden'
 FINAL = [
@@ -29,22 +29,22 @@ UNTOLD = [
 
 @pytest.mark.parametrize("message", FINAL)
 def test_what_never_passes(message):
-    assert is_final(message)
+    assert is_permanent(message)
 
 
 @pytest.mark.parametrize("message", PASSING)
 def test_what_may_pass(message):
-    assert may_pass(message)
-    assert not is_final(message)
+    assert is_quota_or_permission(message)
+    assert not is_permanent(message)
 
 
 @pytest.mark.parametrize("message", UNTOLD)
 def test_other_words_tell_nothing(message):
-    assert not is_final(message)
-    assert not may_pass(message)
+    assert not is_permanent(message)
+    assert not is_quota_or_permission(message)
 
 
-def test_what_an_old_webhook_has_broken_is_explained_and_other_words_are_left_alone():
+def test_only_old_webhook_error_is_explained():
     words = 'Job.batch "a" is invalid: …: may not be set for init containers without restartPolicy=Always'
-    assert explained(words) == f"{words}. That is, {OLD_WEBHOOK}"
+    assert explained(words) == f"{words} (the cause: {OLD_WEBHOOK})"
     assert explained("exceeded quota") == "exceeded quota"

@@ -75,12 +75,12 @@ def test_the_longest_url_decides_by_whole_segments(url: str, name: str | None):
         ("http://lab/team", True, []),
     ],
 )
-def test_a_directory_needs_what_is_for_the_things_in_it_too(url: str, directory: bool, names: list[str]):
+def test_directory_needs_credentials_of_objects_in_it(url: str, directory: bool, names: list[str]):
     found = {one.name for one in Choice(ENTRIES).needed(url, directory=directory)}
     assert found == set(names)
 
 
-def test_what_a_filer_is_told_is_what_it_reads():
+def test_credentials_survive_json_round_trip():
     entries = (
         entry("a", "s3://a"),
         S3Credentials(

@@ -25,7 +25,7 @@ from poiesis_models.shared import (
         ("file:///nfs/\u00fc", "/nfs/\u00fc"),
     ],
 )
-def test_a_url_names_a_path_and_a_bare_path_stands_for_itself(url, path):
+def test_file_path_of_urls_and_bare_paths(url, path):
     assert file_path(url) == path
 
 
@@ -55,7 +55,7 @@ def test_other_urls_are_refused(url):
         file_path(url)
 
 
-def test_a_volume_holds_what_is_below_its_prefix_and_not_what_begins_like_it():
+def test_volume_contains_only_paths_below_its_prefix():
     volumes = (SharedVolume(prefix="/nfs/a"), SharedVolume(prefix="/nfs/ab", writable=True))
     assert volume_of("/nfs/a", volumes) == volume_of("/nfs/a/b/c", volumes) == volumes[0]
     assert volume_of("/nfs/ab/c", volumes) == volumes[1]

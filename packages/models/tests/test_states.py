@@ -138,11 +138,11 @@ UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="t
         ),
     ],
 )
-def test_a_task_ends_by_the_first_rule_that_applies(facts: Facts, ending: Ending | None):
+def test_first_applicable_rule_decides_outcome(facts: Facts, ending: Ending | None):
     assert terminal_state(facts) == ending
 
 
-def test_whatever_the_facts_an_ending_is_terminal_and_none_is_given_while_something_runs():
+def test_outcome_is_terminal_and_absent_while_running():
     for running, cancel, done, preemptible in itertools.product([True, False], repeat=4):
         for disruption, trouble in itertools.product([None, EVICTED], [None, UPLOAD]):
             for executors in ([], [OK], [FAILED], [OOM], [IGNORED]):
@@ -166,7 +166,7 @@ def test_whatever_the_facts_an_ending_is_terminal_and_none_is_given_while_someth
                     assert ending.state in TERMINAL_STATES - {TesState.CANCELED}
 
 
-def test_there_is_a_rule_for_each_way_to_end():
+def test_every_outcome_has_a_rule():
     assert [rule.__name__ for rule in RULES] == [
         "_canceled",
         "_cut_short",

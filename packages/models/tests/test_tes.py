@@ -65,7 +65,7 @@ def test_an_invalid_task_is_refused_naming_the_field(document: dict[str, Any], w
     assert [error["loc"] for error in refusal.value.errors()] == [where]
 
 
-def test_what_was_not_sent_is_not_returned_and_unknown_fields_are_dropped():
+def test_absent_and_unknown_fields_are_not_returned():
     document = task(id="mine", state="COMPLETE", x=1, resources={"ram_gb": 2})
     assert TesTaskRequest.model_validate(document).model_dump(exclude_none=True) == task(
         resources={"ram_gb": 2.0}
@@ -73,14 +73,14 @@ def test_what_was_not_sent_is_not_returned_and_unknown_fields_are_dropped():
 
 
 @pytest.mark.parametrize("none", [0, 0.0, -0.0])
-def test_a_disk_of_nothing_is_as_if_not_given(none: float):
+def test_disk_gb_0_means_unset(none: float):
     document = task(resources={"ram_gb": 2, "disk_gb": none})
     assert TesTaskRequest.model_validate(document).model_dump(exclude_none=True) == task(
         resources={"ram_gb": 2.0}
     )
 
 
-def test_content_of_128_kib_is_accepted_byte_for_byte():
+def test_content_of_128_kib_is_accepted():
     content = "ä" * (CONTENT_BYTES // 2)
     assert TesInput(path="/x", content=content).literal == content
 
@@ -123,7 +123,7 @@ def test_an_output_knows_the_directory_that_holds_it(path: str, directory: str):
         ({"url": "/nfs/d/"}, None),
     ],
 )
-def test_an_input_is_certainly_a_file_or_a_directory_or_neither(fields: dict[str, Any], expected: str | None):
+def test_certain_type_of_inputs(fields: dict[str, Any], expected: str | None):
     assert TesInput.model_validate({"path": "/x"} | fields).certain_type == expected
 
 
@@ -156,7 +156,7 @@ def test_a_prefix_is_that_of_the_matches(path: str, sent: str | None, prefix: st
     assert TesOutput(url="s3://b/k", path=path, path_prefix=sent).prefix == prefix
 
 
-def test_null_in_a_map_is_as_if_not_sent():
+def test_null_in_map_means_absent():
     task = TesTaskRequest.model_validate_json(
         """{"executors": [{"image": "i", "command": ["c"], "env": {"KEPT": "1", "GONE": null}}],
             "tags": {"a": "b", "parent": null}, "resources": {"backend_parameters": {"vm_size": null}}}"""

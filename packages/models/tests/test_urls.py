@@ -17,7 +17,7 @@ from poiesis_models.urls import NotAnS3Url, names_s3_directory, redacted, scheme
         ("s3://b/" + "%C3%A9" * 512, ("b", "%C3%A9" * 512)),
     ],
 )
-def test_an_s3_url_is_a_bucket_and_a_literal_key(url: str, expected: tuple[str, str]):
+def test_s3_url_has_bucket_and_literal_key(url: str, expected: tuple[str, str]):
     assert split_s3(url) == expected
 
 
@@ -39,7 +39,7 @@ def test_an_s3_url_is_a_bucket_and_a_literal_key(url: str, expected: tuple[str, 
         ("s3://b/\ud800", "an S3 key must be UTF-8"),
     ],
 )
-def test_what_is_no_s3_url_has_a_reason_without_secrets(url: str, words: str):
+def test_invalid_s3_url_error_has_no_secrets(url: str, words: str):
     with pytest.raises(NotAnS3Url) as refusal:
         split_s3(url)
     assert words in str(refusal.value)
@@ -78,7 +78,7 @@ def test_a_bucket_and_a_slash_name_a_directory(url: str, expected: bool):
         ("", ""),
     ],
 )
-def test_a_shown_url_has_no_user_and_no_query(url: str, expected: str):
+def test_shown_url_has_no_user_or_query(url: str, expected: str):
     assert shown(url) == expected
 
 
@@ -91,7 +91,7 @@ def test_a_shown_url_has_no_user_and_no_query(url: str, expected: str):
         ("/a@b", "/a@b"),
     ],
 )
-def test_a_redacted_url_has_nothing_before_the_last_at_sign(url: str, expected: str):
+def test_redacted_url_has_no_user_info(url: str, expected: str):
     assert redacted(url) == expected
 
 

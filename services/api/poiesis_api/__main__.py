@@ -26,13 +26,13 @@ from poiesis_api.logs import configure_logging
 from poiesis_api.outages import WriteHealth
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
-from poiesis_models.together import together
+from poiesis_models.run_all import run_all
 
 logger = logging.getLogger(__name__)
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
-    """Until `stop`; then unready, and closed when those who still come have been told."""
+    """Serve until `stop`; then report unready, wait until no more requests arrive, and close."""
     document = config.document
     user_limits = document.effective_user_limits
     async with AsyncExitStack() as stack:  # opened in order, closed in reverse
@@ -62,9 +62,11 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             await stop.wait()
             services.stopping = True
             logger.info("stopping")
-            await asyncio.sleep(document.http.drain_seconds)  # until no endpoint leads here any more
+            await asyncio.sleep(
+                document.http.drain_seconds
+            )  # until no Endpoint refers to this replica any more
 
-        await together([submitter.run(stop), drain()], [services.connections.watch()])
+        await run_all([submitter.run(stop), drain()], [services.connections.watch()])
 
 
 async def _listen(services: Services, http: Http, stack: AsyncExitStack) -> None:
@@ -78,7 +80,7 @@ async def _listen(services: Services, http: Http, stack: AsyncExitStack) -> None
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     if runner.server is None:
-        raise RuntimeError("the runner has not been set up")
+        raise RuntimeError("the application runner has no server after setup")
     factory = services.connections.factory(runner.server)
     # asyncio's backlog of 100 is too small for a burst of requests: a client whose connection request was
     # dropped repeats it after a second or more.
@@ -89,7 +91,7 @@ async def _listen(services: Services, http: Http, stack: AsyncExitStack) -> None
 
 
 async def until_signal(config: Config) -> None:
-    """SIGTERM and SIGINT set `stop`; `run` ends by itself."""
+    """Run until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -97,7 +99,7 @@ async def until_signal(config: Config) -> None:
 
 
 def main() -> int:
-    """The exit code."""
+    """Run the service and return the exit code."""
     argparse.ArgumentParser(
         prog="poiesis_api",
         description=f"{__doc__}\n{configuration.__doc__}",

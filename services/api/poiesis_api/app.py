@@ -1,4 +1,4 @@
-"""The HTTP application: its routes, who may use them, and the one place where errors become responses."""
+"""The HTTP application: routes, authentication, and the one place where errors become responses."""
 
 import logging
 import time
@@ -25,7 +25,7 @@ PUBLIC = web.AppKey("public", frozenset[Handler])
 
 
 def make_app(services: Services) -> web.Application:
-    """Everything that is not listed here is 404: clients look for the right prefix by it."""
+    """Return the application. Other paths answer 404, by which clients find the right prefix."""
     config = services.config
     allowed = frozenset(config.http.allowed_origins)
     app = web.Application(
@@ -43,7 +43,7 @@ def make_app(services: Services) -> web.Application:
         app.on_response_prepare.append(origins.announce(allowed))
     app[SERVICES] = services
     documented = documentation.routes(openapi.document(config.service_info, SCHEMES[config.auth.mode]))
-    # Before there is anybody to ask: probes, clients that look for a server, people with a browser.
+    # Without credentials: probes, clients that look for a server, people with a browser.
     app[PUBLIC] = frozenset(
         {
             *(handlers.healthz, handlers.readyz, handlers.service_info, handlers.short_service_info),
@@ -68,7 +68,7 @@ def make_app(services: Services) -> web.Application:
 
 @web.middleware
 async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal is {"error": sentence}, with the field that is to blame where one is."""
+    """Answer every error with {"error": message}, plus the field at fault if there is one."""
     try:
         return await handler(request)
     except TesError as error:
@@ -78,7 +78,9 @@ async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamRe
     except web.HTTPException as error:
         return _unrouted(request, error)
     except Exception:
-        logger.exception("a mistake in a handler", extra={"method": request.method, "path": request.path})
+        logger.exception(
+            "unhandled exception in handler", extra={"method": request.method, "path": request.path}
+        )
         return web.json_response({"error": "internal error"}, status=500)
 
 
@@ -89,7 +91,7 @@ def _log(request: web.Request, error: TesError) -> None:
             "postgres unavailable", extra={"outage": error.outage.name, "error": repr(error.__cause__)}
         )
     if isinstance(error, NotAuthenticated) and error.why is not None:
-        logger.info("credentials were refused", extra={"why": error.why})
+        logger.info("rejected credentials", extra={"why": error.why})
     if request.match_info.http_exception is None and request.match_info.handler is handlers.create_task:
         fields = log_fields(
             status=HTTP_STATUS[type(error)],
@@ -102,15 +104,15 @@ def _log(request: web.Request, error: TesError) -> None:
 
 
 def _unrouted(request: web.Request, error: web.HTTPException) -> web.Response:
-    """No operation has this path, or none this method (RFC 9110, 15.5.6: with Allow)."""
+    """Answer a path or method that no operation has (RFC 9110, 15.5.6: with Allow)."""
     path = request.path[:SHOWN_CHARACTERS]
     match error:
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
-            sentence = f"{request.method} is not possible for {path}; possible: {allowed}"
+            sentence = f"method {request.method} not allowed for {path} (allowed: {allowed})"
             headers = {"Allow": allowed}
         case web.HTTPNotFound():
-            sentence = f"there is nothing at {path}; the operations are below {BASE}"
+            sentence = f"no such path: {path} (the TES API is at {BASE})"
             headers = {}
         case _:
             sentence = f"{error.reason}: {request.method} {path}"
@@ -120,7 +122,7 @@ def _unrouted(request: web.Request, error: web.HTTPException) -> web.Response:
 
 @web.middleware
 async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every route that is not public has a caller, who keeps to the request rate."""
+    """Authenticate the caller of every route that is not public, and apply the request rate limit."""
     if request.match_info.http_exception is None and request.match_info.handler not in request.app[PUBLIC]:
         services = request.app[SERVICES]
         caller = await services.authenticator.caller(request.headers.getall("Authorization", []))

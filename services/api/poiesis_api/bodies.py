@@ -1,7 +1,7 @@
-"""The body of a request as JSON text: decoded, within its limit, or refused with a sentence.
+"""Read the body of a request as JSON text: decoded and within its limits.
 
-The HTTP server leaves bodies as they came (`auto_decompress` off, see app.py): what it cannot decode it would
-answer itself, in another shape, and a body that grows must be stopped while it grows.
+The HTTP server does not decode bodies (`auto_decompress` is off, see app.py): its own errors would have
+another shape, and decompression must stop at the limit.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ from poiesis_api.errors import (
 )
 
 ENCODINGS = ("gzip", "deflate")
-SMALL_BYTES = 64 * 1024  # a body of so many takes milliseconds to check; a longer one seconds
-JSON_VALUES = 300_000  # in one body: a parser needs some 100 bytes for each
-PARSES = 2  # of large bodies at a time
-_WAIT_SECONDS = 10.0  # for one of them
+SMALL_BYTES = 64 * 1024  # checking a body of this size takes milliseconds; a longer one, seconds
+JSON_VALUES = 300_000  # in one body; a parser needs about 100 bytes for each
+PARSES = 2  # large bodies parsed at a time
+_WAIT_SECONDS = 10.0  # until one of these is free
 _SLICE_BYTES = 64 * 1024
-_DEFLATE_METHOD = 8  # RFC 1950, 2.2: how a zlib stream begins; some clients send what is in it alone
-_NOT_FINITE = (b"NaN", b"Infinity")  # what the parser takes, and JSON does not have (RFC 8259, 6)
-# A string, whatever is in it; or what begins or separates values; or what is no JSON. Without backtracking.
+_DEFLATE_METHOD = 8  # first byte of a zlib stream (RFC 1950, 2.2); some clients send bare DEFLATE data
+_NOT_FINITE = (b"NaN", b"Infinity")  # accepted by the parser, but not JSON (RFC 8259, 6)
+# A string; or a character that begins or separates values; or a word that is not JSON. Without backtracking.
 _TOKEN = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{,]|NaN|Infinity')
 _STRING = ord('"')
 _SEPARATORS = frozenset(b"[{,")
@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 
 
 class Incoming:
-    """What large bodies take of one replica: the bytes that have arrived, and the parser."""
+    """The budget of one replica for large bodies: bytes received and concurrent parses."""
 
     def __init__(self, limits: Limits) -> None:
         self._most_bytes = limits.incoming_bytes
@@ -51,14 +51,14 @@ class Incoming:
 
     @contextmanager
     def body(self) -> Iterator[Callable[[int], None]]:
-        """Yield what to call with the length of what has arrived: it raises ServerBusy. Small is free."""
+        """Yield a function to call with the number of received bytes; it raises ServerBusy. Small is free."""
         held = 0
 
         def grow(size: int) -> None:
             nonlocal held
             more = max(0, size - SMALL_BYTES) - held
             if more > 0 and self._held_bytes + more > self._most_bytes:
-                raise ServerBusy("too many large requests are under way; try again")
+                raise ServerBusy("too many large requests in progress; try again")
             held += more
             self._held_bytes += more
 
@@ -73,23 +73,22 @@ class Incoming:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._parses.acquire()
         except TimeoutError:
-            raise ServerBusy("too many large requests are under way; try again") from None
+            raise ServerBusy("too many large requests in progress; try again") from None
         try:
             yield
         finally:
             self._parses.release()
 
-    async def understood(
-        self, request: web.Request, limits: Limits, understand: Callable[[bytes], Result]
-    ) -> Result:
-        """What `understand` makes of the JSON text: off the event loop unless the body is small.
+    async def parsed(self, request: web.Request, limits: Limits, parse: Callable[[bytes], Result]) -> Result:
+        """Return `parse` of the JSON text, computed in a thread unless the body is small.
 
-        Raise what it raises, ServerBusy, BodyTooLarge, BodyTooSlow, UnsupportedEncoding or MalformedBody.
+        Raise the errors of `parse`, ServerBusy, BodyTooLarge, BodyTooSlow, UnsupportedEncoding or
+        MalformedBody.
         """
         encoding = ", ".join(request.headers.getall(hdrs.CONTENT_ENCODING, []))
 
         def work() -> Result:
-            return understand(json_text(decoded(sent, encoding, limits.body_bytes)))
+            return parse(json_text(decoded(sent, encoding, limits.body_bytes)))
 
         with self.body() as grow:
             sent = await _read(request, limits, grow)
@@ -100,7 +99,7 @@ class Incoming:
 
 
 async def _read(request: web.Request, limits: Limits, grow: Callable[[int], None]) -> bytes:
-    """As it was sent. Raise ServerBusy, BodyTooLarge, BodyTooSlow or MalformedBody."""
+    """Return the body as sent. Raise ServerBusy, BodyTooLarge, BodyTooSlow or MalformedBody."""
     sent = bytearray()
     try:
         async with asyncio.timeout(limits.body_seconds):
@@ -110,14 +109,18 @@ async def _read(request: web.Request, limits: Limits, grow: Callable[[int], None
                     raise _too_large(limits.body_bytes)
                 grow(len(sent))
     except TimeoutError as error:
-        raise BodyTooSlow(f"the body has not come within {limits.body_seconds:g} seconds") from error
-    except (ClientPayloadError, web.RequestPayloadError, ConnectionError) as error:  # the last: it hung up
-        raise MalformedBody(f"the body cannot be read: {error}") from error
+        raise BodyTooSlow(f"the body did not arrive within {limits.body_seconds:g} seconds") from error
+    except (
+        ClientPayloadError,
+        web.RequestPayloadError,
+        ConnectionError,
+    ) as error:  # the last: the client disconnected
+        raise MalformedBody(f"cannot read the body: {error}") from error
     return bytes(sent)
 
 
 def decoded(sent: bytes, encoding: str, limit: int) -> bytes:
-    """Without Content-Encoding (RFC 9110, 8.4). Raise BodyTooLarge, UnsupportedEncoding or MalformedBody."""
+    """Undo the Content-Encoding (RFC 9110, 8.4). Raise BodyTooLarge, UnsupportedEncoding or MalformedBody."""
     match encoding.strip().lower():
         case "" | "identity":
             return sent
@@ -127,13 +130,13 @@ def decoded(sent: bytes, encoding: str, limit: int) -> bytes:
             wrapped = sent[:1] and sent[0] & 0xF == _DEFLATE_METHOD
             return _inflated(sent, zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS, "deflate", limit)
     raise UnsupportedEncoding(
-        f"Content-Encoding {shown(encoding)} is not supported; possible: {', '.join(ENCODINGS)}, or none",
+        f"unsupported Content-Encoding {shown(encoding)} (supported: {', '.join(ENCODINGS)}, or none)",
         headers={"Accept-Encoding": ", ".join(ENCODINGS)},
     )
 
 
 def json_text(body: bytes) -> bytes:
-    """`body` without a byte order mark. Raise MalformedBody for other encodings, and for NaN and Infinity."""
+    """Return `body` without byte order mark. Raise MalformedBody for other encodings, NaN and Infinity."""
     text = body.removeprefix(codecs.BOM_UTF8)
     if not text.strip():
         raise MalformedBody("the body is not JSON: it is empty")
@@ -147,7 +150,7 @@ def json_text(body: bytes) -> bytes:
 
 
 def _check_utf8(text: bytes) -> None:
-    """By slices: the whole text as characters would be several times as long."""
+    """Decode in slices: the whole text as str would need several times its size."""
     if text.isascii():
         return
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -163,7 +166,7 @@ def _check_utf8(text: bytes) -> None:
 
 
 def _check_tokens(text: bytes) -> None:
-    """Before a parser makes objects of them: few enough values, and none that JSON does not have."""
+    """Check the number of values, and reject NaN and Infinity, before a parser creates objects."""
     if sum(map(text.count, (b",", b"[", b"{"))) <= JSON_VALUES and not any(
         word in text for word in _NOT_FINITE
     ):
@@ -176,7 +179,7 @@ def _check_tokens(text: bytes) -> None:
         elif first != _STRING:
             raise MalformedBody(f"the body is not JSON: {match[0].decode()} at {_place(text, match.start())}")
         if values > JSON_VALUES or tokens > 3 * JSON_VALUES:  # between two values are two strings at most
-            raise InvalidTask(f"the body has too many JSON values; at most {JSON_VALUES} are accepted")
+            raise InvalidTask(f"the body has too many JSON values (the maximum is {JSON_VALUES})")
 
 
 def _place(text: bytes, offset: int) -> str:
@@ -186,20 +189,22 @@ def _place(text: bytes, offset: int) -> str:
 
 
 def _inflated(sent: bytes, wbits: int, name: str, limit: int) -> bytes:
-    """No more memory than `limit` and a little. One member only: thousands of empty ones would cost hours."""
+    """Decompress at most `limit` bytes, of one member only: thousands of empty members would take hours."""
     stream = zlib.decompressobj(wbits)
     try:
         body = stream.decompress(sent, limit + 1)
     except zlib.error as error:
-        raise MalformedBody(f"the body is not {name}, which its Content-Encoding says: {error}") from error
+        raise MalformedBody(
+            f"the body is not valid {name}, although Content-Encoding names it: {error}"
+        ) from error
     if len(body) > limit:
         raise _too_large(limit)
     if not stream.eof:
-        raise MalformedBody(f"the body is cut off: its {name} stream does not end")
+        raise MalformedBody(f"the body is truncated: its {name} stream does not end")
     if stream.unused_data:
-        raise MalformedBody(f"the body goes on after the end of its {name} stream")
+        raise MalformedBody(f"the body has data after the end of its {name} stream")
     return body
 
 
 def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is longer than {limit} bytes")
+    return BodyTooLarge(f"the body is longer than {limit} bytes (the maximum)")

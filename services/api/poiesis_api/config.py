@@ -536,9 +536,9 @@ class Executors(Section):
     )
     outputs_after_kill_seconds: Annotated[int, Field(ge=0, le=3600), BeforeValidator(_integer)] = Field(
         default=60,
-        description="Seconds for sending outputs after an executor was killed with its container, for example "
-        "because it ran out of memory. A task with outputs has a sidecar for it, which starts in about a "
-        "second. 0: no such sidecar, and no output is sent after a kill",
+        description="Seconds for sending outputs after an executor was killed with its container, for "
+        "example because it ran out of memory. A task with outputs has a sidecar for it, which starts in "
+        "about a second. 0: no such sidecar, and no output is sent after a kill",
     )
 
     @field_validator("security_context")

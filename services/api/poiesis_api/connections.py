@@ -1,9 +1,9 @@
-"""Clients' connections to one replica: how many there are, and how long one may send no request.
+"""Clients' connections to one replica: their number, and how long a connection may be idle.
 
-A connection without a request under way is idle, also while a part of a request's head has arrived. Before
-its first request it may be idle for `headSeconds`; afterwards aiohttp closes it after `keepAliveSeconds`, or
-this module a little later if it keeps a head unfinished. When all are in use, the one that has been idle for
-longest makes room for a new one.
+A connection without a request in progress is idle, even if part of a request's head has arrived. Before its
+first request it may be idle for `headSeconds`. Afterwards aiohttp closes it after `keepAliveSeconds`; this
+module closes it a little later if a head remains incomplete. At the limit, a new connection replaces the one
+that has been idle longest.
 """
 
 import asyncio
@@ -23,22 +23,22 @@ _LOOK_SECONDS = 1.0
 
 
 class Connections:
-    """Knows them by their protocols."""
+    """The open connections of one replica, by their protocols."""
 
     def __init__(self, config: Http, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._clock = clock
-        self._busy: dict[asyncio.BaseProtocol, int] = {}  # requests under way
+        self._busy: dict[asyncio.BaseProtocol, int] = {}  # requests in progress
         self._idle: dict[
             asyncio.BaseProtocol, tuple[float, float]
-        ] = {}  # since when, and for how long it may be
+        ] = {}  # idle since, and for how long it may be
 
     def factory(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
-        """For `loop.create_server`."""
+        """Return the protocol factory for `loop.create_server`."""
 
         def connect() -> asyncio.Protocol:
-            if len(server.connections) >= self._config.max_connections and not self._make_room():
-                logger.warning("connection refused", extra={"connections": len(server.connections)})
+            if len(server.connections) >= self._config.max_connections and not self._close_oldest_idle():
+                logger.warning("connection rejected", extra={"connections": len(server.connections)})
                 return _Refused()
             protocol = server()
             self._idle[protocol] = self._clock(), self._config.head_seconds
@@ -48,7 +48,7 @@ class Connections:
 
     @web.middleware
     async def watched(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Its connection is not idle."""
+        """Mark the request's connection as busy while its handler runs."""
         protocol = request.protocol
         self._idle.pop(protocol, None)
         self._busy[protocol] = self._busy.get(protocol, 0) + 1
@@ -62,13 +62,13 @@ class Connections:
                 self._idle[protocol] = self._clock(), most
 
     async def watch(self) -> None:
-        """Close what has been idle for too long, until canceled."""
+        """Close connections that have been idle too long, until canceled."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             self.close_idle()
 
     def close_idle(self) -> None:
-        """And forget what has been closed."""
+        """Close connections that have been idle too long, and forget closed ones."""
         now = self._clock()
         for protocol, (since, most) in list(self._idle.items()):
             if now - since >= most:
@@ -76,7 +76,7 @@ class Connections:
             elif _is_closed(protocol) and now - since >= _LOOK_SECONDS:
                 del self._idle[protocol]
 
-    def _make_room(self) -> bool:
+    def _close_oldest_idle(self) -> bool:
         open_ones = [one for one in self._idle if not _is_closed(one)]
         if not open_ones:
             return False
@@ -95,7 +95,7 @@ def _is_closed(protocol: asyncio.BaseProtocol) -> bool:
 
 
 class _Refused(asyncio.Protocol):
-    """Closes at once: there is no room even for an answer."""
+    """Closes immediately: there is no capacity even for a response."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if isinstance(transport, asyncio.WriteTransport):

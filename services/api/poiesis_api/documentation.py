@@ -1,4 +1,4 @@
-"""The OpenAPI document, and Swagger UI to read it and try it; nothing of that comes from elsewhere."""
+"""The OpenAPI document and Swagger UI, served from this process only."""
 
 import gzip
 import hashlib
@@ -13,7 +13,7 @@ from aiohttp import ETag, hdrs, web
 
 from poiesis_api.openapi import BASE
 
-# The page runs its own files and talks to this server: nothing inline, nothing from elsewhere, no frame.
+# The page uses its own files and this server only: no inline code, no other host, no frames.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -30,7 +30,7 @@ _HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # ask each time; the answer is 304 until the server is another
+    "Cache-Control": "no-cache",  # revalidate each time; the response is 304 until a new release is deployed
     "Vary": "Accept-Encoding",
 }
 _DIRECTORY = files("poiesis_api") / "swagger_ui"
@@ -44,14 +44,14 @@ _ASSETS = {  # by the last part of the URL
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """What a URL answers, always the same."""
+    """A static response."""
 
     content_type: str
     compressed: bytes
     etag: ETag
 
-    async def answer(self, request: web.Request) -> web.Response:
-        """Compressed, if the client can read that; 304 if it has this very file."""
+    async def respond(self, request: web.Request) -> web.Response:
+        """Return the file, compressed if the client accepts that, or 304 if the client has it."""
         headers = {**_HEADERS, hdrs.ETAG: f'"{self.etag.value}"'}
         if request.if_none_match and self.etag in request.if_none_match:
             return web.Response(status=304, headers=headers)
@@ -64,13 +64,13 @@ class _File:
 
 
 def routes(document: dict[str, Any]) -> Collection[web.RouteDef]:
-    """`/openapi.json`, `/ui` and what the page loads."""
+    """Return the routes of `/openapi.json`, `/ui` and the files that the page loads."""
     made = json.dumps(document, ensure_ascii=False).encode()
     return [
-        web.get(f"{BASE}/openapi.json", _file("application/json", _compressed(made)).answer),
-        web.get(f"{BASE}/ui", _asset("index.html", "text/html").answer),
+        web.get(f"{BASE}/openapi.json", _file("application/json", _compressed(made)).respond),
+        web.get(f"{BASE}/ui", _asset("index.html", "text/html").respond),
         *(
-            web.get(f"{BASE}/ui/{name}", _asset(name, content_type).answer)
+            web.get(f"{BASE}/ui/{name}", _asset(name, content_type).respond)
             for name, content_type in _ASSETS.items()
         ),
     ]
@@ -78,7 +78,7 @@ def routes(document: dict[str, Any]) -> Collection[web.RouteDef]:
 
 @cache
 def _asset(name: str, content_type: str) -> _File:
-    """A file of the package; Swagger UI's own lie there compressed (tools/poiesis_tools/swagger_ui.py)."""
+    """Return a file of the package; Swagger UI's are compressed (tools/poiesis_tools/swagger_ui.py)."""
     compressed = _DIRECTORY / f"{name}.gz"
     if compressed.is_file():
         return _file(content_type, compressed.read_bytes())

@@ -1,9 +1,9 @@
 """Tasks as TES documents: SQL that makes one JSON text per task, so that a page costs one statement.
 
-A document holds exactly what its view allows and nothing that was not sent: no null, no default. Its size has
-a bound, whatever the task printed and sent: what is left out is noted in system_logs.
+A document contains the fields of its view that have a value: no null, no default. Its size is bounded;
+system_logs notes what was left out.
 """
-# ruff: noqa: S608 - put together from this file's own text alone; values are parameters
+# ruff: noqa: S608 - built from text of this file only; values are parameters
 
 from enum import StrEnum
 
@@ -20,12 +20,12 @@ class View(StrEnum):
     """TES 1.1 views."""
 
     MINIMAL = "MINIMAL"  # id and state
-    BASIC = "BASIC"  # without the logs' texts and the inputs' contents
+    BASIC = "BASIC"  # without system_logs, stdout, stderr and contents of inputs
     FULL = "FULL"
 
 
 def _time(column: str) -> str:
-    """RFC 3339, UTC."""
+    """Return SQL for a time in RFC 3339, UTC."""
     return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
@@ -58,14 +58,14 @@ _VOLUMES = "(SELECT json_agg(path ORDER BY index) FROM volume WHERE task_id = t.
 _TAGS = "(SELECT json_object_agg(key, value) FROM task_tag WHERE task_id = t.id)"
 
 _QUEUE_LINE = "waits for its turn in the queue"
-# No replica has taken it, although it is due for longer than that takes.
+# The task is due, and no replica has leased it for longer than leasing takes.
 _WAITS = """t.submitted_at IS NULL AND t.ended_at IS NULL AND t.cancel_requested_at IS NULL
     AND t.next_submit_at < now() - interval '5 seconds'
     AND coalesce(t.claimed_until, t.next_submit_at) <= now()"""
 
 
 def _system_logs(where: str, notes: str = "") -> str:
-    """`notes`: further lines, as UNION ALL … A filer that runs has a line of its own that changes."""
+    """Return SQL for system_logs with a line per running filer. `notes`: further lines, as UNION ALL …"""
     return f"""(
     SELECT json_agg({_time("at")} || ' ' || left(message, {LINE_CHARACTERS}) ORDER BY at, id) FROM (
         SELECT * FROM (
@@ -113,7 +113,7 @@ def _inputs(*, full: bool) -> str:
 )"""
 
 
-# How many characters of each stream are shown; NULL: all of them. To know sizes Postgres reads no text.
+# Characters shown of each stream; NULL: all. Postgres computes sizes without reading the texts.
 _TEXTS = f"""(
     SELECT CASE WHEN sum(coalesce(octet_length(stdout), 0) + coalesce(octet_length(stderr), 0)) > {TEXT_BYTES}
                 THEN ({TEXT_BYTES} / 2 / count(*))::integer END AS most
@@ -137,7 +137,7 @@ def _executor_logs(*, full: bool) -> str:
     ), '[]')"""
 
 
-# What executors have printed of which no end is known: in `logs` TES wants an exit code of each.
+# The output of running executors, in metadata: entries of `logs` must have an exit code (TES).
 _LIVE = f"""coalesce((
     SELECT jsonb_object_agg(format('executor-%s.%s', executor_index, stream), {_shown("said")})
       FROM executor_log, LATERAL (VALUES ('stdout', stdout), ('stderr', stderr)) AS streams (stream, said)
@@ -204,7 +204,7 @@ _NOTES = f"""
 
 
 def _task_logs(*, full: bool) -> str:
-    # What befalls the next attempt before it has a log of its own stands in the last one.
+    # Lines about the next attempt are in the last log until that attempt has one.
     of_attempt = _system_logs(
         """attempt = l.attempt OR attempt IS NULL AND l.attempt = 0
              OR attempt > l.attempt
@@ -228,7 +228,7 @@ def _task_logs(*, full: bool) -> str:
 
 
 def _without_a_pod(*, full: bool) -> str:
-    """How it ended, or why it waits."""
+    """Return SQL for the logs of a task without a Pod: its outcome, or why it waits."""
     system_logs = f", 'system_logs', {_system_logs('true')}" if full else ""
     return f"""CASE WHEN t.ended_at IS NOT NULL OR EXISTS (SELECT FROM system_log WHERE task_id = t.id)
                    OR {_WAITS}
@@ -263,10 +263,10 @@ PIECE_BYTES = 8 * 1024
 
 
 def in_pieces(documents: str) -> str:
-    """A query for the `document`s of `documents` in pieces, as (seq, first byte, piece), in their order.
+    """Return a query for the `document`s of `documents` in pieces: (seq, first byte, piece), in order.
 
-    A row has at most PIECE_BYTES, which bounds the memory that some rows take. With a cursor no document is
-    made before it is asked for: nothing in the query sorts.
+    A row has at most PIECE_BYTES, which bounds memory. The query does not sort, so a cursor produces
+    documents one by one.
     """
     return f"""
 SELECT d.seq, p.first, substring(d.document FROM p.first FOR {PIECE_BYTES}) AS piece

@@ -1,15 +1,15 @@
-"""What can go wrong for a client, and the one table that makes HTTP of it."""
+"""The errors of requests, and the one table of their HTTP statuses."""
 
 import math
 from collections.abc import Mapping
 
 from poiesis_api.outages import Outage
 
-RETRY_AFTER = {"Retry-After": "5"}  # seconds, of what another attempt may not meet
+RETRY_AFTER = {"Retry-After": "5"}  # seconds; for errors that are likely to pass
 
 
 class TesError(Exception):
-    """Base. `field`: dotted path in the request, where one is to blame. `headers`: of the response."""
+    """Base. `field`: dotted path of the field at fault, if there is one. `headers`: of the response."""
 
     def __init__(
         self, message: str, field: str | None = None, headers: Mapping[str, str] | None = None
@@ -20,19 +20,19 @@ class TesError(Exception):
 
 
 class InvalidTask(TesError):
-    """The body of a create breaks TES 1.1, or asks for what this server cannot do."""
+    """The body of a create violates TES 1.1, or requests something that this server does not support."""
 
 
 class InvalidQuery(TesError):
-    """A parameter of the URL cannot be understood."""
+    """A query parameter is invalid."""
 
 
 class InvalidHeader(TesError):
-    """A header cannot be understood."""
+    """A request header is invalid."""
 
 
 class IdempotencyKeyReused(TesError):
-    """It came before, with another task (draft-ietf-httpapi-idempotency-key-header, 2.7)."""
+    """The key was used for a different task (draft-ietf-httpapi-idempotency-key-header, 2.7)."""
 
 
 class MalformedBody(TesError):
@@ -40,9 +40,9 @@ class MalformedBody(TesError):
 
 
 class NotAuthenticated(TesError):
-    """No credentials, or none that count: `challenge` says which would (RFC 9110, 11.6.1).
+    """No valid credentials. `challenge`: the WWW-Authenticate header (RFC 9110, 11.6.1).
 
-    `why` is for the log, and says more than the client is told; neither holds the credentials.
+    `why`: for the log, with more detail than the response. Neither contains the credentials.
     """
 
     def __init__(self, message: str, challenge: str, why: str | None = None) -> None:
@@ -51,62 +51,62 @@ class NotAuthenticated(TesError):
 
 
 class NotAllowed(TesError):
-    """Who asks is known, and may not do this."""
+    """The caller is known and lacks the permission."""
 
 
 class InsufficientScope(NotAllowed):
-    """The access token lacks a scope; `challenge` names those that are needed (RFC 6750, 3.1)."""
+    """The access token lacks a scope. `challenge`: names the required scopes (RFC 6750, 3.1)."""
 
     def __init__(self, message: str, challenge: str) -> None:
         super().__init__(message, headers={"WWW-Authenticate": challenge})
 
 
 class ForeignOrigin(NotAllowed):
-    """A browser sent this from another site's page."""
+    """A browser sent the request from a page of another site."""
 
 
 class TaskNotFound(TesError):
-    """No such task, or not this owner's."""
+    """The task does not exist or is not visible to the caller."""
 
     def __init__(self, task_id: str) -> None:
-        super().__init__(f"no task {shown(task_id)}", "id")
+        super().__init__(f"no such task: {shown(task_id)}", "id")
 
 
 class BodyTooLarge(TesError):
-    """More bytes than `limits.bodyBytes`."""
+    """The body is longer than `limits.bodyBytes`."""
 
 
 class BodyTooSlow(TesError):
-    """It has not come whole within `limits.bodySeconds`."""
+    """The body did not arrive within `limits.bodySeconds`."""
 
 
 class UnsupportedEncoding(TesError):
-    """A Content-Encoding that is not undone here."""
+    """The Content-Encoding of the body is not supported."""
 
 
 class LimitReached(TesError):
-    """A limit of this user; the same request may succeed after `seconds`."""
+    """The user has reached a limit; the same request may succeed after `seconds`."""
 
     def __init__(self, message: str, seconds: float) -> None:
         super().__init__(message, headers={"Retry-After": str(max(1, math.ceil(seconds)))})
 
 
 class IdentityUnavailable(TesError):
-    """Whoever could tell who asks does not answer: nothing is wrong with the credentials."""
+    """The credentials could not be checked, because the issuer does not answer."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers=RETRY_AFTER)
 
 
 class ServerBusy(TesError):
-    """This replica holds as many bytes, or does as much at a time, as it may."""
+    """This replica has reached its limit of buffered bytes or concurrent work."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers=RETRY_AFTER)
 
 
 class StorageUnavailable(TesError):
-    """Postgres did not do what it was asked for, and may do so later."""
+    """Postgres did not execute a statement that may succeed later."""
 
     def __init__(self, outage: Outage = Outage.AWAY) -> None:
         super().__init__(outage.value, headers=RETRY_AFTER)
@@ -117,7 +117,7 @@ SHOWN_CHARACTERS = 200
 
 
 def shown(value: object) -> str:
-    """A client's value as messages show it."""
+    """Return the repr of a client's value for messages, cut to SHOWN_CHARACTERS."""
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 

@@ -1,7 +1,7 @@
 """Which of the operator's S3 credentials a task gets. Pure.
 
-Decided once, when the task is created, for only then the caller's groups are known; the names are stored with
-the task. Its containers are made from these and from what the configuration says of them by then.
+This is decided when the task is created, because the caller's groups are known only then. The names are
+stored with the task; its containers use the configuration of these names at the time of submission.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,19 +15,21 @@ from poiesis_models.tes import TesTaskRequest
 
 
 class Located(Protocol):
-    """An input or an output, of a TES document or of a work list."""
+    """An input or output of a TES document or a work list."""
 
     @property
     def url(self) -> str | None:
-        """Where it lies."""
+        """The URL, or None for a literal input."""
 
     @property
     def type(self) -> str | None:
         """FILE, DIRECTORY or unset."""
 
 
-def granted(task: TesTaskRequest, caller: Caller, entries: Iterable[StorageCredentials]) -> list[str]:
-    """Names of the entries that the caller may use and the task's URLs need."""
+def granted_credentials(
+    task: TesTaskRequest, caller: Caller, entries: Iterable[StorageCredentials]
+) -> list[str]:
+    """Return the names of the entries that the caller may use and the task's URLs need."""
     theirs = [entry for entry in entries if _may_use(caller, entry)]
     staged = [source for source in task.inputs or () if source.literal is None]
     return [entry.name for entry in needed_by(staged, task.outputs or (), theirs)]
@@ -36,8 +38,9 @@ def granted(task: TesTaskRequest, caller: Caller, entries: Iterable[StorageCrede
 def needed_by(
     inputs: Iterable[Located], outputs: Iterable[Located], entries: Sequence[StorageCredentials]
 ) -> list[StorageCredentials]:
-    """Those that some URL needs, in the form that it is given or with its percent escapes decoded: only the
-    filer finds out which of them it means. An output that is declared FILE may be a directory all the same.
+    """Return the entries that some URL needs, as written or with its percent escapes decoded.
+
+    Only the filer finds out which form names an object. An output of type FILE may still be a directory.
     """
     if not entries:
         return []
@@ -50,7 +53,7 @@ def needed_by(
 
 
 def _may_use(caller: Caller, entry: StorageCredentials) -> bool:
-    """Everybody may where nobody is named."""
+    """Return whether the caller is listed; an entry without users and groups is for all users."""
     if entry.users is None and entry.groups is None:
         return True
     return caller.name in (entry.users or ()) or not set(entry.groups or ()).isdisjoint(caller.groups)

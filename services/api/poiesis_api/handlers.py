@@ -17,32 +17,32 @@ from poiesis_api.bodies import Incoming
 from poiesis_api.config import Document, ServiceInfo
 from poiesis_api.connections import Connections
 from poiesis_api.errors import InvalidHeader, NotAllowed, StorageUnavailable, TaskNotFound, shown
-from poiesis_api.grants import granted
+from poiesis_api.grants import granted_credentials
 from poiesis_api.identity.authenticators import Authenticator
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import RequestRates
 from poiesis_api.object_limits import check_objects
 from poiesis_api.outages import Outage, WriteHealth
 from poiesis_api.pages import large_task, task_page
-from poiesis_api.parameters import supported
+from poiesis_api.parameters import supported_keys
 from poiesis_api.postgres import Pool
 from poiesis_api.queries import parse_list_query, parse_view
 from poiesis_api.sending import JSON, Outgoing, readers, send
 from poiesis_api.submitter import Submitter
-from poiesis_api.sums import check_sums
+from poiesis_api.task_size import check_task_size
 from poiesis_api.tasks_db import Cancel, Idempotency, NewTask, TooLarge
 from poiesis_api.validation import parse_task, sharing_group, validate
 from poiesis_models.tes import TesTaskRequest
 
 CANCEL_SUFFIX = ":cancel"
 IDEMPOTENCY_KEY = "Idempotency-Key"
-LOOK_SECONDS = 1.0
+PROBE_SECONDS = 1.0
 _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
 @dataclass(kw_only=True)
 class Services:
-    """What handlers work with. `stopping`: this replica takes itself out of its Service."""
+    """What the handlers share. `stopping`: this replica reports that it is not ready."""
 
     pool: Pool
     submitter: Submitter
@@ -53,29 +53,29 @@ class Services:
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        """Budgets of this replica."""
+        """Create the budgets of this replica."""
         self.connections = Connections(self.config.http)
-        self.database = Seen(self.pool)
+        self.database = DatabaseProbe(self.pool)
         self.incoming = Incoming(self.config.limits)
         self.outgoing = Outgoing(self.config.limits, readers(self.config.database))
 
 
-class Seen:
-    """What a look at Postgres showed: probes are public, and must not cost a statement each."""
+class DatabaseProbe:
+    """The state of Postgres, cached: probes need no credentials and must not cost a statement each."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._at = float("-inf")
-        self._last: tasks_db.DatabaseLook | None = None
-        self._looking = asyncio.Lock()
+        self._last: tasks_db.DatabaseState | None = None
+        self._reading = asyncio.Lock()
 
-    async def look(self) -> tasks_db.DatabaseLook:
-        """At most once per LOOK_SECONDS. Raise StorageUnavailable."""
-        async with self._looking:
-            if time.monotonic() - self._at >= LOOK_SECONDS:
+    async def state(self) -> tasks_db.DatabaseState:
+        """Return a state that is at most PROBE_SECONDS old. Raise StorageUnavailable."""
+        async with self._reading:
+            if time.monotonic() - self._at >= PROBE_SECONDS:
                 self._last = None
                 try:
-                    self._last = await tasks_db.look(self._pool)
+                    self._last = await tasks_db.read_state(self._pool)
                 finally:
                     self._at = time.monotonic()
             if self._last is None:
@@ -94,16 +94,16 @@ async def create_task(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     caller, config = request[CALLER], services.config
 
-    def understand(body: bytes) -> _Understood:
-        return _understood(body, caller, config)
+    def check(body: bytes) -> _CheckedTask:
+        return _checked_task(body, caller, config)
 
-    sent, task, warnings, credentials = await services.incoming.understood(request, config.limits, understand)
+    sent, task, warnings, credentials = await services.incoming.parsed(request, config.limits, check)
     new = NewTask(
         owner=caller.name,
         request=task,
         warnings=warnings,
         shared_with=sharing_group(task, caller, config.auth.sharing),
-        reserved=limits.reserved(task, config),
+        reserved=limits.reserved_resources(task, config),
         credentials=credentials,
         idempotency=_idempotency(request, sent),
     )
@@ -113,18 +113,18 @@ async def create_task(request: web.Request) -> web.Response:
     return web.json_response({"id": str(task_id)})
 
 
-_Understood = tuple[TesTaskRequest, TesTaskRequest, list[str], list[str]]
+_CheckedTask = tuple[TesTaskRequest, TesTaskRequest, list[str], list[str]]
 
 
-def _understood(body: bytes, caller: Caller, config: Document) -> _Understood:
-    """The task as it was sent, as it will run, warnings, and the names of the S3 credentials that it gets.
+def _checked_task(body: bytes, caller: Caller, config: Document) -> _CheckedTask:
+    """Return the task as sent, as it will run, warnings, and the names of the S3 credentials that it gets.
 
     Raise MalformedBody or InvalidTask.
     """
     sent = parse_task(body)
-    check_sums(sent)
+    check_task_size(sent)
     task, warnings = validate(sent, config)
-    credentials = granted(task, caller, config.storage.s3.credentials)
+    credentials = granted_credentials(task, caller, config.storage.s3.credentials)
     check_objects(task, credentials, config)
     return sent, task, warnings, credentials
 
@@ -154,7 +154,7 @@ async def get_task(request: web.Request) -> web.StreamResponse:
 
 
 async def cancel_task(request: web.Request) -> web.Response:
-    """POST /tasks/{id}:cancel; the colon may come as %3A. A task that has ended stays as it is."""
+    """POST /tasks/{id}:cancel; the colon may be encoded as %3A. A task that has ended is not changed."""
     services = request.app[SERVICES]
     name, separator, rest = request.match_info["id"].rpartition(CANCEL_SUFFIX)
     if not separator or rest:
@@ -173,7 +173,9 @@ async def cancel_task(request: web.Request) -> web.Response:
 async def service_info(request: web.Request) -> web.Response:
     """GET /service-info."""
     config = request.app[SERVICES].config
-    return web.json_response(service_info_document(config.service_info, supported(config.backend_parameters)))
+    return web.json_response(
+        service_info_document(config.service_info, supported_keys(config.backend_parameters))
+    )
 
 
 async def short_service_info(request: web.Request) -> web.Response:
@@ -185,30 +187,30 @@ async def short_service_info(request: web.Request) -> web.Response:
 
 
 async def healthz(_: web.Request) -> web.Response:
-    """The process lives."""
+    """Report that the process is alive."""
     return web.json_response({"status": "alive"})
 
 
 async def readyz(request: web.Request) -> web.Response:
     """Report whether requests can be answered. Raise StorageUnavailable.
 
-    A database that is full or read-only, or a queue that stands still, is a note: reads are answered, and a
-    replica that left its Service would not make the others better.
+    A full or read-only database, or a queue without progress, is only noted: reads still work, and taking
+    this replica out of the Service would not help the others.
     """
     services = request.app[SERVICES]
     if services.stopping:
         return web.json_response({"error": "stopping"}, status=503)
-    database = await services.database.look()
+    database = await services.database.state()
     if not database.has_schema:
         return web.json_response({"error": "the database has no schema yet"}, status=503)
     read_only = Outage.READ_ONLY.value if database.read_only else None
     notes = [read_only or services.write_health.note(), services.submitter.note()]
-    said = [note for note in notes if note is not None]
-    return web.json_response({"status": "ready", "notes": said} if said else {"status": "ready"})
+    present = [note for note in notes if note is not None]
+    return web.json_response({"status": "ready", "notes": present} if present else {"status": "ready"})
 
 
 def service_info_document(info: ServiceInfo, backend_parameters: Sequence[str]) -> dict[str, Any]:
-    """GA4GH service-info 1.0 with what TES adds to it."""
+    """Return the GA4GH service-info 1.0 document with the fields of TES."""
     optional = {
         "description": info.description,
         "contactUrl": info.contact_url,
@@ -230,14 +232,14 @@ def service_info_document(info: ServiceInfo, backend_parameters: Sequence[str]) 
 
 
 def _idempotency(request: web.Request, task: TesTaskRequest) -> Idempotency | None:
-    """By the header of draft-ietf-httpapi-idempotency-key-header. Raise InvalidHeader."""
+    """Read the header of draft-ietf-httpapi-idempotency-key-header. Raise InvalidHeader."""
     keys = request.headers.getall(IDEMPOTENCY_KEY, [])
     if not keys:
         return None
     if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
-        said = ", ".join(map(shown, keys))
+        got = shown(keys[0]) if len(keys) == 1 else f"{len(keys)} values"
         raise InvalidHeader(
-            f"{IDEMPOTENCY_KEY}: one of 1 to 255 printable ASCII characters is possible, not {said}",
+            f"{IDEMPOTENCY_KEY} must be a single value of 1 to 255 printable ASCII characters, got {got}",
             IDEMPOTENCY_KEY,
         )
     digest = hashlib.sha256(task.model_dump_json(exclude_none=True).encode()).digest()

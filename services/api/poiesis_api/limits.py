@@ -1,4 +1,4 @@
-"""What one user may have at a time, and whether a request keeps to it. No I/O."""
+"""The limits of one user, and whether a request respects them. No I/O."""
 
 from dataclasses import dataclass, replace
 
@@ -8,18 +8,18 @@ from kubernetes.utils.quantity import parse_quantity
 from poiesis_api.config import RateLimit, TaskPodConfig, UserLimits
 from poiesis_api.errors import InvalidTask, LimitReached
 from poiesis_api.mounts import needs_volume
-from poiesis_api.parameters import FIELD, configured
+from poiesis_api.parameters import FIELD, with_parameters
 from poiesis_models.tes import TesResources, TesTaskRequest
 
 UNLIMITED = 2**31 - 1
-RETRY_SECONDS = 30.0  # tasks end after minutes or hours: nobody knows when there is room
-USERS = 10_000  # whose request rate is remembered
+RETRY_SECONDS = 30.0  # tasks take minutes to hours: when the next one ends is unknown
+USERS = 10_000  # most users whose request rate is remembered
 _GB = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """In GB = 10**9 bytes."""
+    """Quantities of a task; sizes in GB = 10**9 bytes."""
 
     cpu_cores: float
     ram_gb: float
@@ -27,12 +27,12 @@ class Resources:
     gpus: float = 0
 
 
-NOTHING = Resources(cpu_cores=0, ram_gb=0, disk_gb=0)
+NO_RESOURCES = Resources(cpu_cores=0, ram_gb=0, disk_gb=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Of one owner's tasks that have not ended. `queued`: those that no Job has been made for."""
+    """Sums over one owner's unfinished tasks. `queued`: those that have no Job yet."""
 
     unfinished: int
     queued: int
@@ -42,8 +42,8 @@ class Usage:
     gpus: float = 0
 
 
-def reserved(task: TesTaskRequest, config: TaskPodConfig) -> Resources:
-    """What a task asks for, or gets where it says nothing; no disk if it needs no volume."""
+def reserved_resources(task: TesTaskRequest, config: TaskPodConfig) -> Resources:
+    """Return the resources that a task requests, or else the defaults; no disk if it needs no volume."""
     asked, default = task.resources, config.executors.default_resources
     cpu = asked.cpu_cores if asked and asked.cpu_cores else _number(default.cpu)
     ram = asked.ram_gb if asked and asked.ram_gb else _number(default.memory) / _GB
@@ -54,81 +54,81 @@ def reserved(task: TesTaskRequest, config: TaskPodConfig) -> Resources:
 
 
 def gpus_of(resources: TesResources | None, config: TaskPodConfig) -> float:
-    """Return how many GPUs each executor gets, one executor after the other."""
+    """Return how many GPUs each executor gets; executors run one after the other."""
     asked = resources.backend_parameters or {} if resources else {}
-    extended = configured(config, asked).executors.extended_resources
+    extended = with_parameters(config, asked).executors.extended_resources
     return sum(_number(extended.get(name, "0")) for name in config.backend_parameters.gpu_resource)
 
 
 def _number(quantity: str) -> float:
-    """Of a Kubernetes quantity."""
+    """Parse a Kubernetes quantity."""
     return float(parse_quantity(quantity))  # type: ignore[no-untyped-call]
 
 
 def active_per_owner(limits: UserLimits) -> int:
-    """How many tasks of one owner the submitter makes Jobs of."""
+    """Return how many tasks of one owner may have Jobs at a time."""
     active = limits.active
     return active.tasks if active.tasks and active.when_reached == "queue" else UNLIMITED
 
 
-def hold_back(limits: UserLimits) -> bool:
-    """Whether tasks may wait for others of their owner."""
+def queues_excess(limits: UserLimits) -> bool:
+    """Return whether tasks over the limit of active tasks wait in the queue."""
     return active_per_owner(limits) < UNLIMITED
 
 
-def held_back(limits: UserLimits) -> str:
-    """What such a task says in its system_logs."""
+def queued_note(limits: UserLimits) -> str:
+    """Return the line in the system_logs of a task that waits for its owner's other tasks."""
     most = active_per_owner(limits)
-    return f"waits until another task of its owner ends: one user may have {most} active tasks"
+    return f"waiting: the owner already has {most} active tasks (the per-user limit)"
 
 
-def refuse(limits: UserLimits) -> bool:
-    """Whether there is anything to `check`."""
+def has_limits(limits: UserLimits) -> bool:
+    """Return whether there is a limit for `check_limits`."""
     return any(limit is not None for _, limit in (*_count_limits(limits), *_sum_limits(limits)))
 
 
-def check(usage: Usage, wanted: Resources, limits: UserLimits) -> None:
-    """Raise LimitReached, or InvalidTask for a task that could never be taken."""
+def check_limits(usage: Usage, wanted: Resources, limits: UserLimits) -> None:
+    """Raise LimitReached, or InvalidTask for a task that alone exceeds a limit."""
     usage = replace(usage, queued=_queued(usage, limits))
     for name, most in _count_limits(limits):
         count = getattr(usage, name)
         if most is not None and count >= most:
-            raise LimitReached(f"you have {count} {name} tasks, and may have {most}", RETRY_SECONDS)
+            raise LimitReached(f"limit reached: {count} of {most} {name} tasks", RETRY_SECONDS)
     for name, limit in _sum_limits(limits):
         used, more = getattr(usage, name), getattr(wanted, name)
         if limit is None or used + more <= limit:
             continue
         if more > limit:
             field = FIELD if name == "gpus" else f"resources.{name}"
-            raise InvalidTask(f"{field}: the task takes {more:g}, and one user may have {limit:g}", field)
-        sentence = (
-            f"your unfinished tasks take {used:g} {name}, this one {more:g}, and you may have {limit:g}"
+            raise InvalidTask(f"{field} must be at most {limit:g} (the per-user limit), got {more:g}", field)
+        message = (
+            f"limit reached: your unfinished tasks use {used:g} of {limit:g} {name}; this task needs {more:g}"
         )
-        raise LimitReached(sentence, RETRY_SECONDS)
+        raise LimitReached(message, RETRY_SECONDS)
 
 
 def _count_limits(limits: UserLimits) -> tuple[tuple[str, int | None], ...]:
-    """By the names in Usage. Where further active tasks are refused, none can wait, so all are counted."""
+    """Return the limits by their names in Usage. If excess tasks are rejected, all unfinished ones count."""
     active = limits.active
     refused_at = active.tasks if active.when_reached == "refuse" else None
     return ("unfinished", refused_at or None), ("queued", limits.queued_tasks or None)
 
 
 def _queued(usage: Usage, limits: UserLimits) -> int:
-    """Where further active tasks wait, only those that are more than may be active.
+    """Return how many queued tasks count: if excess tasks wait, only those over the limit of active ones.
 
-    Between the end of one and the Job of the next fewer are active, and a client that keeps to both limits
-    must not be refused.
+    Between the end of one task and the Job of the next, fewer are active; a client that respects both limits
+    must not be rejected then.
     """
     return (
         min(usage.queued, max(0, usage.unfinished - active_per_owner(limits)))
-        if hold_back(limits)
+        if queues_excess(limits)
         else usage.queued
     )
 
 
 def _sum_limits(limits: UserLimits) -> tuple[tuple[str, float | None], ...]:
-    """By the names in Usage and in Resources."""
+    """Return the limits by their names in Usage and Resources."""
     return (
         ("cpu_cores", limits.cpu_cores or None),
         ("ram_gb", limits.ram_gb or None),
@@ -138,7 +138,7 @@ def _sum_limits(limits: UserLimits) -> tuple[tuple[str, float | None], ...]:
 
 
 class RequestRates:
-    """A bucket of `burst` tokens for each user, into which `per_second` drop; a request takes one."""
+    """A token bucket per user: `burst` tokens at most, refilled at `per_second`; a request takes one."""
 
     def __init__(self, limit: RateLimit | None) -> None:
         """Without a limit, or if its `per_second` is 0 or unset, any number of requests is allowed."""
@@ -147,12 +147,14 @@ class RequestRates:
         self._full_at: LRUCache[str, float] = LRUCache(USERS)  # when the bucket will be full again
 
     def take(self, user: str, now: float) -> None:
-        """At `now`, in seconds from anywhere. Raise LimitReached, which says when there will be one."""
+        """Take a token at `now` (seconds, any origin). Raise LimitReached with the time until one is free."""
         if not self._per_second:
             return
         full_at = max(now, self._full_at.get(user, now)) + 1 / self._per_second
         wait = full_at - now - self._burst / self._per_second
         if wait > 0:
-            sentence = f"you may send {self._per_second:g} requests a second, or {self._burst} at once"
-            raise LimitReached(sentence, wait)
+            message = (
+                f"rate limit reached: {self._per_second:g} requests per second, {self._burst} in a burst"
+            )
+            raise LimitReached(message, wait)
         self._full_at[user] = full_at

@@ -1,9 +1,9 @@
-"""Where a task's data lies in its executors. Pure.
+"""Where a task's data is mounted in its executors. Pure.
 
-Whole directories of the task volume are mounted, so that an index file lies beside its input and executors
-can share what they write. A directory that the task names itself is the task's own. One that it names only
-through a file in it, or as `workdir`, is first filled with what the executor's image has there. Where nothing
-can be mounted (`/`, `/etc`, ...), single files are placed: the helper copies them there and back. ADR 0016.
+Whole directories of the task volume are mounted, so that an index file can be next to its input and executors
+can share the files that they write. A directory that the task names starts empty. A directory that the task
+names only through a file in it, or as `workdir`, is first filled from the executor's image. Where nothing can
+be mounted (`/`, `/etc`, ...), the helper copies single files there and back. ADR 0016.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ from poiesis_models.tes import TesExecutor, TesTaskRequest
 
 RESERVED = (paths.POIESIS,)
 
-# Nothing below these may be hidden.
+# Mounts must not hide anything below these.
 _SYSTEM_TREES = (
     "/bin",
     "/dev",
@@ -38,30 +38,30 @@ _SYSTEM_TREES = (
     "/sys",
     "/usr",
 )
-# Only these directories themselves may not.
+# Mounts must not hide these directories; those below may be mounted.
 _SYSTEM_DIRECTORIES = frozenset(
     {"/", "/home", "/opt", "/root", "/var", "/var/cache", "/var/lib", "/var/log", "/var/run", "/var/spool"}
 )
-# Below the trees, these hold programs and libraries too: a mount would break the image.
+# These contain programs and libraries as well: a mount would break the image.
 _VITAL_DIRECTORIES = frozenset(
     f"{prefix}/{name}"
     for prefix in ("/usr", "/usr/local")
     for name in ("bin", "lib", "lib32", "lib64", "libexec", "libx32", "local", "sbin", "share")
 )
-_NOT_A_DISK = ("/proc", "/sys")  # container runtimes refuse mounts below these
+_NOT_A_DISK = ("/proc", "/sys")  # container runtimes reject mounts below these
 
 
-MOST_DIRECTORIES = 64  # mounts of an executor; beyond, directories are mounted by what they have in common
+MOST_DIRECTORIES = 64  # mounts per executor; if there are more, their common parents are mounted
 
 
 @dataclass(frozen=True, kw_only=True)
 class MountPlan:
-    """All paths are container paths, absolute and without a trailing slash.
+    """The mounts of a task's executors. Paths are absolute container paths without a trailing slash.
 
-    `directories` are mounted in every executor; none lies in another. Those in `filled` get what the image
-    has there, but for what is in or below `fresh`. `placed` are files that the helper copies to their place
-    and back; `files` are inputs mounted one by one, where it could not. `made` exist before the first
-    executor.
+    `directories` are mounted in every executor; none is inside another. Those in `filled` get the image's
+    files, except in and below `fresh`. `placed` are files that the helper copies to their place and back;
+    `files` are inputs mounted one by one because the helper could not. `made` are the directories created
+    before the first executor.
     """
 
     directories: tuple[str, ...] = ()
@@ -73,12 +73,12 @@ class MountPlan:
 
 
 def is_system_directory(directory: str) -> bool:
-    """Whether mounting over it for the sake of one file could hide what the image needs."""
+    """Return whether a mount there, needed for one file only, could hide files that the image needs."""
     return directory in _SYSTEM_DIRECTORIES or any(is_inside(directory, tree) for tree in _SYSTEM_TREES)
 
 
 def is_unmountable(directory: str) -> bool:
-    """Whether it cannot be mounted even if the task names it as a directory."""
+    """Return whether it cannot be mounted even if the task names it as a directory."""
     return (
         directory in _SYSTEM_DIRECTORIES
         or directory in _SYSTEM_TREES
@@ -88,18 +88,18 @@ def is_unmountable(directory: str) -> bool:
 
 
 def needs_volume(task: TesTaskRequest) -> bool:
-    """Whether there is anything to share or to keep; a volume can cost seconds."""
+    """Return whether the task needs a volume. Creating one may take seconds."""
     return not is_scratch(task) or bool(_workdirs(task)) or _shares_streams(task)
 
 
 def is_scratch(task: TesTaskRequest) -> bool:
-    """Whether a volume, if there is one, holds only working directories and streams between executors."""
+    """Return whether a volume would contain only working directories and streams between executors."""
     disk = task.resources.disk_gb if task.resources else None
     return not (task.inputs or task.outputs or task.volumes or disk)
 
 
 def plan_mounts(task: TesTaskRequest, *, may_place: bool = True) -> MountPlan:
-    """Return the plan of a validated task. `may_place`: executors may be root, who can write anywhere."""
+    """Return the mounts of a validated task. `may_place`: executors may be root and write anywhere."""
     if not needs_volume(task):
         return MountPlan()
     task_paths = TaskPaths.of(task)
@@ -135,9 +135,9 @@ def plan_mounts(task: TesTaskRequest, *, may_place: bool = True) -> MountPlan:
 def _made(
     task: TesTaskRequest, directories: Sequence[str], files: Iterable[str], patterns: Collection[str]
 ) -> tuple[str, ...]:
-    """Return what exists before the first executor: the mounts, and what the task puts below them.
+    """Return the directories created before the first executor: mounts, and directories of the task in them.
 
-    Below a volume that is not an output directory or the directory of a pattern: programs make those.
+    Output directories below a volume are left to the programs.
     """
     volumes, mounted = frozenset(normal(path) for path in task.volumes or ()), frozenset(directories)
     made = {*directories, *volumes, *_workdirs(task)}
@@ -150,9 +150,9 @@ def _made(
 
 
 def few(directories: tuple[str, ...], most: int = MOST_DIRECTORIES) -> tuple[str, ...]:
-    """Return at most so many directories that hold all of these, as deep ones as that allows.
+    """Return at most `most` directories, as deep as possible, that contain all of these.
 
-    More remain where only a system directory has them in common. Each is a mount of each executor.
+    More remain if only a system directory is their common parent. Each is a mount of every executor.
     """
     depth = max((path.count("/") for path in directories), default=0)
     while len(directories) > most and depth > 1:
@@ -165,7 +165,7 @@ def few(directories: tuple[str, ...], most: int = MOST_DIRECTORIES) -> tuple[str
 
 
 def _workdirs(task: TesTaskRequest) -> set[str]:
-    """Return the working directories that may have to be made, and where something can be mounted."""
+    """Return the mountable working directories."""
     found = (normal(one.workdir) for one in task.executors if one.workdir is not None)
     return {path for path in found if not is_system_directory(path) and not is_unmountable(path)}
 
@@ -175,7 +175,7 @@ def _shares_streams(task: TesTaskRequest) -> bool:
 
 
 def outermost(directories: Iterable[str]) -> tuple[str, ...]:
-    """Those that lie in no other, sorted."""
+    """Return the directories that are not inside another one, sorted."""
     kept: dict[str, None] = {}
     for directory in sorted(set(directories)):
         if not _covered(directory, kept):

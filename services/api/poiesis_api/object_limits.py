@@ -1,7 +1,7 @@
-"""What the kernel and Kubernetes accept of a task's containers: counted on the objects themselves. Pure.
+"""Limits of the kernel and of Kubernetes for a task's containers, checked on the manifests. Pure.
 
-The size is an estimate on the safe side: JSON is longer than what etcd stores, and what Kubernetes adds is
-counted by its form. ADR 0021 has the reasons for the limits.
+Sizes are conservative estimates: JSON is longer than etcd's encoding, and the fields that Kubernetes adds are
+included. ADR 0021 explains the limits.
 """
 
 import json
@@ -13,9 +13,10 @@ from poiesis_api.errors import InvalidTask, shown
 from poiesis_api.taskpod import Manifest, Task, task_objects
 from poiesis_models.tes import TesExecutor, TesTaskRequest
 
-# Linux, exec(2): MAX_ARG_STRLEN (of an argument, and of NAME=value), with the NUL that ends it.
+# Linux, exec(2): MAX_ARG_STRLEN, for an argument or NAME=value, including the final NUL.
 STRING_BYTES = 128 * 1024
-# All of them with a pointer each: a quarter of the usual stack of 8 MiB, less what an image sets itself.
+# All of them, each with a pointer: a quarter of the usual 8 MiB stack, less a reserve for the image's
+# variables.
 STRINGS_BYTES = 2 * 1024 * 1024 - 128 * 1024
 _POINTER_BYTES = 8
 
@@ -35,25 +36,25 @@ _SHORTER = "use fewer or shorter executors, arguments, variables and paths"
 
 
 def check_strings(task: TesTaskRequest) -> None:
-    """Raise InvalidTask for an argument or variable that no program can be started with."""
+    """Raise InvalidTask for an argument or variable that is too long for exec(2)."""
     for index, executor in enumerate(task.executors):
         for field, name, text in _strings_of(index, executor):
             size = _bytes(text)
             if size > STRING_BYTES:
                 raise InvalidTask(
-                    f"{field}{name} has {size - 1} bytes; the kernel accepts at most {STRING_BYTES - 1}"
+                    f"{field}{name} is {size - 1} bytes long; the kernel's maximum is {STRING_BYTES - 1}"
                     " (send the text as an input with content or url, and pass its path)",
                     field,
                 )
 
 
 def check_objects(task: TesTaskRequest, credentials: Collection[str], config: Document) -> None:
-    """Raise InvalidTask for a task whose Pod Kubernetes could not store or no node could start.
+    """Raise InvalidTask for a task whose Pod is too large for Kubernetes or the kernel.
 
     `credentials`: names of the S3 credentials that the task gets.
     """
     limit = config.limits.task_object_bytes
-    if len(task.executors) > 1:  # what all executors have is counted before it is made for all
+    if len(task.executors) > 1:  # counts the mounts before they are created for all executors
         first = task.model_copy(update={"executors": task.executors[:1]})
         mounts = [one.get("volumeMounts", []) for one in _containers(_job(first, credentials, config))]
         _check_size(len(task.executors) * max(map(_json_bytes, mounts)), limit)
@@ -71,20 +72,20 @@ def _job(task: TesTaskRequest, credentials: Collection[str], config: Document) -
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
         raise InvalidTask(
-            f"executors: the task is too large for Kubernetes: its Pod has about {size} bytes; at most"
-            f" {limit} are accepted (limits.taskObjectBytes); {_SHORTER}",
+            f"executors: the task is too large for Kubernetes: its Pod has about {size} bytes; the maximum is"
+            f" {limit} (limits.taskObjectBytes); {_SHORTER}",
             "executors",
         )
 
 
 def stored_bytes(job: Manifest) -> int:
-    """Return about how many bytes a Job's Pod has at its end: manifest, managedFields and status."""
+    """Return the approximate final size of a Job's Pod in bytes: manifest, managedFields and status."""
     status = sum(_STATUS_BYTES + _json_bytes(one.get("volumeMounts", [])) for one in _containers(job))
     return _json_bytes(job) + _managed_bytes(job) + status
 
 
 def _strings_of(index: int, executor: TesExecutor) -> Iterator[tuple[str, str, str]]:
-    """Field, what is added to it in messages, and the string as the kernel gets it."""
+    """Yield field, addition to the field in messages, and the string as the kernel gets it."""
     for number, argument in enumerate(executor.command):
         yield f"executors[{index}].command[{number}]", "", argument
     for name, value in (executor.env or {}).items():
@@ -97,7 +98,7 @@ def _containers(job: Manifest) -> list[Manifest]:
 
 
 def _check_container(container: Manifest) -> None:
-    """The helper is started with the executor's argv behind its own; the recorder has a hook as well."""
+    """Check argv and environment. The helper's argv includes the executor's; the recorder has a hook too."""
     hook = container.get("lifecycle", {}).get("postStart", {}).get("exec", {}).get("command", [])
     argv = max(hook, [_unescaped(one) for one in container.get("command", [])], key=_bytes_of)
     env = [f"{one['name']}={_unescaped(one.get('value', ''))}" for one in container.get("env", [])]
@@ -109,14 +110,14 @@ def _check_container(container: Manifest) -> None:
             else (f"arguments and variables of {total}", STRINGS_BYTES)
         )
         raise InvalidTask(
-            f"executors: the container {container['name']} of this task would get {found} bytes, of which the"
-            f" kernel accepts at most {limit}; {_SHORTER}",
+            f"executors: container {container['name']} of this task would get {found} bytes; the kernel's"
+            f" maximum is {limit}; {_SHORTER}",
             "executors",
         )
 
 
 def _bytes(text: str) -> int:
-    """With the NUL that ends it."""
+    """Return the size of a string with its final NUL."""
     return len(text.encode()) + 1
 
 
@@ -134,7 +135,7 @@ def _json_bytes(value: object) -> int:
 
 
 def _managed_bytes(value: object, name: str = "") -> int:
-    """Return the size of the managedFields entry for the sender of `value` (server-side apply, FieldsV1)."""
+    """Return the size of the managedFields entry for the owner of `value` (server-side apply, FieldsV1)."""
     if isinstance(value, dict):
         return sum(len(key) + _FIELD_BYTES + _managed_bytes(one, key) for key, one in value.items())
     if isinstance(value, list) and name in _MERGE_KEYS:

@@ -1,7 +1,7 @@
-"""The OpenAPI 3.1 document of this server. Its schemas are those of the models that validate. Pure.
+"""The OpenAPI 3.1 document of this server, with the schemas of the validating models. Pure.
 
-Null stands nowhere in it: a field that has no value is absent from what the server answers, and a client that
-sends null for one is understood as if it had left it out.
+It does not mention null: responses omit fields without a value, and a null in a request is the same as an
+absent field.
 """
 
 from collections.abc import Collection, Mapping
@@ -31,25 +31,23 @@ BASE = "/ga4gh/tes/v1"
 
 
 class SecurityScheme(StrEnum):
-    """How a client may say who it is, by the names of TES 1.1."""
+    """The authentication schemes, by their names in TES 1.1."""
 
     BEARER = "BearerAuth"
     BASIC = "BasicAuth"
 
 
 class Error(BaseModel):
-    """Every refusal."""
+    """The body of every error response."""
 
-    error: str = Field(
-        description="A sentence that says what is wrong, with the value, and what would do instead"
-    )
+    error: str = Field(description="What is wrong, with the value, and the limit or the accepted values")
     field: str | None = Field(
-        default=None, description="The field or parameter to blame", examples=["executors[0].image"]
+        default=None, description="The field or parameter at fault", examples=["executors[0].image"]
     )
 
 
 def document(info: ServiceInfo, schemes: Collection[SecurityScheme] = ()) -> dict[str, Any]:
-    """OpenAPI 3.1; `schemes`: of which a client has to use one, none if nobody has to say who he is."""
+    """Return the OpenAPI 3.1 document. `schemes`: accepted authentication schemes; may be empty."""
     made: dict[str, Any] = {
         "openapi": OPENAPI_VERSION,
         "info": {"title": info.name, "version": TES_VERSION, "description": _DESCRIPTION},
@@ -69,9 +67,9 @@ def document(info: ServiceInfo, schemes: Collection[SecurityScheme] = ()) -> dic
 _DESCRIPTION = """\
 Runs each task as one Kubernetes Pod.
 
-* Sizes are GB = 10^9 bytes, times RFC 3339 in UTC, paths absolute and in the container.
-* A field that is not listed here is ignored, and null is the same as nothing.
-* A refusal is `{"error": "a sentence", "field": "executors[0].image"}`.
+* Sizes are in GB (10^9 bytes), times in RFC 3339 (UTC). Paths are absolute paths in the container.
+* Fields that are not listed here are ignored. A null is the same as an absent field.
+* Errors have the form `{"error": "message", "field": "executors[0].image"}`.
 """
 
 _SECURITY_SCHEMES: Mapping[SecurityScheme, dict[str, Any]] = {
@@ -82,7 +80,7 @@ _SECURITY_SCHEMES: Mapping[SecurityScheme, dict[str, Any]] = {
 
 # Operations
 
-_IDENTITY = (401, 403, 429)  # who asks is not known, may not, or has asked too often
+_IDENTITY = (401, 403, 429)  # not authenticated, not allowed, too many requests
 
 
 def _paths() -> dict[str, Any]:
@@ -90,45 +88,45 @@ def _paths() -> dict[str, Any]:
         "/service-info": {
             "get": _operation(
                 "GetServiceInfo",
-                "What this server is, and what it supports",
-                answer=_ref("tesServiceInfo"),
-                refusals=(),
+                "Description of this server and of the features it supports",
+                response=_ref("tesServiceInfo"),
+                errors=(),
                 public=True,
             )
         },
         "/tasks": {
             "get": _operation(
                 "ListTasks",
-                "Tasks, newest first, page by page",
+                "List tasks, newest first, in pages",
                 parameters=_LIST_PARAMETERS,
-                answer=_ref("tesListTasksResponse"),
-                refusals=(400, *_IDENTITY, 503),
+                response=_ref("tesListTasksResponse"),
+                errors=(400, *_IDENTITY, 503),
             ),
             "post": _operation(
                 "CreateTask",
                 "Submit a task",
                 parameters=(_IDEMPOTENCY_KEY,),
                 body={"required": True, "content": {"application/json": _TASK}},
-                answer=_ref("tesCreateTaskResponse"),
-                refusals=(400, *_IDENTITY, 408, 413, 415, 422, 503),
+                response=_ref("tesCreateTaskResponse"),
+                errors=(400, *_IDENTITY, 408, 413, 415, 422, 503),
             ),
         },
         "/tasks/{id}": {
             "get": _operation(
                 "GetTask",
-                "One task",
+                "Get a task",
                 parameters=(_ID, {"$ref": "#/components/parameters/view"}),
-                answer={"anyOf": [_ref("tesTask"), _ref("tesTaskMinimal")]},
-                refusals=(400, *_IDENTITY, 404, 503),
+                response={"anyOf": [_ref("tesTask"), _ref("tesTaskMinimal")]},
+                errors=(400, *_IDENTITY, 404, 503),
             )
         },
         "/tasks/{id}:cancel": {
             "post": _operation(
                 "CancelTask",
-                "Cancel a task; one that has ended stays as it is",
+                "Cancel a task; a task that has ended is not changed",
                 parameters=(_ID,),
-                answer=_ref("tesCancelTaskResponse"),
-                refusals=(*_IDENTITY, 404, 503),
+                response=_ref("tesCancelTaskResponse"),
+                errors=(*_IDENTITY, 404, 503),
             )
         },
     }
@@ -166,21 +164,21 @@ def _operation(
     operation_id: str,
     summary: str,
     *,
-    answer: dict[str, Any],
-    refusals: Collection[int],
+    response: dict[str, Any],
+    errors: Collection[int],
     parameters: Collection[dict[str, Any]] = (),
     body: dict[str, Any] | None = None,
     public: bool = False,
 ) -> dict[str, Any]:
-    """`refusals`: the statuses to count with; whatever else goes wrong has the same shape."""
+    """Return an operation. `errors`: expected statuses; any other error has the same body."""
     operation: dict[str, Any] = {
         "operationId": operation_id,
         "summary": summary,
         "tags": ["TaskService"],
         "responses": {
-            "200": _response("OK", answer),
-            **{str(status): _response(HTTPStatus(status).phrase, _ref("error")) for status in refusals},
-            "default": _response("Any other refusal", _ref("error")),
+            "200": _response("OK", response),
+            **{str(status): _response(HTTPStatus(status).phrase, _ref("error")) for status in errors},
+            "default": _response("Any other error", _ref("error")),
         },
     }
     if public:
@@ -213,32 +211,34 @@ _ID = {
     "name": "id",
     "in": "path",
     "required": True,
-    "description": "What the create answered",
+    "description": "The id returned by CreateTask",
     "schema": {"type": "string"},
 }
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "A create that is sent again with the same key and task makes no second task: it is "
-    "answered with the first one's id. With another task it is refused.",
+    "description": "Makes CreateTask safe to repeat: a second request with the same key and task returns the "
+    "id of the first task. The same key with a different task is an error.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
 }
 _VIEW = _query(
     "view",
     {"type": "string", "default": View.MINIMAL.value, "enum": [view.value for view in View]},
-    "`MINIMAL`: id and state. `BASIC`: all but `content` of inputs, `system_logs` and the executors' output. "
-    "`FULL`: all.",
+    "`MINIMAL`: id and state. `BASIC`: all fields except `content` of inputs, `system_logs`, and `stdout` "
+    "and `stderr` of executors. `FULL`: all fields.",
 )
 _LIST_PARAMETERS = (
-    _query("name_prefix", {"type": "string"}, "Tasks whose name begins so, literally and case by case"),
+    _query(
+        "name_prefix", {"type": "string"}, "Tasks whose name starts with this text (literal, case-sensitive)"
+    ),
     _query("state", _ref("tesState"), "Tasks in this state"),
     _query(
         "tag_key",
         _STRINGS,
-        "Tasks with this tag. May be repeated: tasks with all of them. The first `tag_key` belongs to the "
-        "first `tag_value`, and so on.",
+        "Tasks with this tag. If repeated, tasks must have all of the tags. The first `tag_value` belongs to "
+        "the first `tag_key`, and so on.",
     ),
-    _query("tag_value", _STRINGS, "The tag's value; none or an empty one: whatever it is"),
+    _query("tag_value", _STRINGS, "Value of the tag; if omitted or empty, any value matches"),
     _query(
         "page_size",
         {
@@ -248,9 +248,13 @@ _LIST_PARAMETERS = (
             "maximum": PAGE_SIZE_MAX,
             "default": PAGE_SIZE,
         },
-        "Tasks in one page, at most",
+        "Maximum number of tasks in a page",
     ),
-    _query("page_token", {"type": "string"}, "`next_page_token` of the page before, with the same filters"),
+    _query(
+        "page_token",
+        {"type": "string"},
+        "`next_page_token` of the previous page, requested with the same filters",
+    ),
     {"$ref": "#/components/parameters/view"},
 )
 
@@ -269,7 +273,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
 
 
 class _WithoutNull(GenerateJsonSchema):
-    """What may be None may be absent; nothing is null, and names of fields are not repeated as titles."""
+    """Generates schemas without null (optional fields may be absent) and without titles of fields."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])
@@ -289,7 +293,7 @@ def _schemas() -> dict[str, Any]:
         schema_generator=_WithoutNull,
     )
     schemas = {_name(name): _renamed(schema) for name, schema in sorted(defined["$defs"].items())}
-    # What the server adds is required of no client.
+    # Clients need not send the fields that the server adds.
     task = schemas["tesTask"]
     task["required"] = [
         name for name in task["required"] if not task["properties"][name].get("readOnly", False)
@@ -302,7 +306,7 @@ def _name(model: str) -> str:
 
 
 def _renamed(schema: Any) -> Any:
-    """By the names of TES 1.1: `tesTask`; without the models' titles."""
+    """Return the schema with the names of TES 1.1 (`tesTask`) and without the models' titles."""
     match schema:
         case {"$ref": str(reference), **rest}:
             head, _, name = reference.rpartition("/")

@@ -1,8 +1,9 @@
 """Which web pages may use this server: its own, and those of `http.allowedOrigins`.
 
-A browser sends a page's requests with whatever reaches this server only from where the browser is (a network,
-a password that it keeps, no `auth.mode` at all), and a POST that a form could send it sends unasked. So what
-changes something is refused to the pages of others, and only pages that are allowed read an answer.
+A browser sends any page's requests with the access that the browser has: its network, its stored passwords,
+or no authentication at all (`auth.mode: none`). It sends a POST that a form could send without asking the
+server first. So requests that change something are rejected if they come from other sites' pages, and only
+allowed pages can read responses.
 """
 
 from collections.abc import Awaitable, Callable, Collection
@@ -16,18 +17,20 @@ from poiesis_api.errors import ForeignOrigin, shown
 SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})  # RFC 9110, 9.2.1
 FETCH_SITE = "Sec-Fetch-Site"
 _REQUEST_HEADERS = "Authorization, Content-Encoding, Content-Type, Idempotency-Key"
-_ANSWER_HEADERS = "Retry-After, WWW-Authenticate"
-_PREFLIGHT_SECONDS = "600"  # how long a browser need not ask again
+_RESPONSE_HEADERS = "Retry-After, WWW-Authenticate"
+_PREFLIGHT_SECONDS = "600"  # how long a browser caches the response
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def refuse_foreign(
     *, origin: str | None, fetch_site: str | None, host: str, allowed: Collection[str]
 ) -> None:
-    """Raise ForeignOrigin if a page sent this that is neither ours nor allowed. Programs send neither header.
+    """Raise ForeignOrigin if a page of another, not allowed site sent the request.
 
-    `Sec-Fetch-Site` is the browser's own word, in the terms of the page's address, which a proxy may have
-    changed in Host; it is sent over TLS and to this machine only. `Origin` comes with every POST.
+    Programs other than browsers send neither header.
+
+    `Sec-Fetch-Site` is the browser's comparison of origins, correct even if a proxy changes Host; browsers
+    send it only over TLS and to localhost. `Origin` is part of every POST of a page.
     """
     if origin is not None and origin in allowed:
         return
@@ -38,14 +41,14 @@ def refuse_foreign(
         return
     field, value = (hdrs.ORIGIN, origin) if origin is not None else (FETCH_SITE, fetch_site)
     raise ForeignOrigin(
-        f"{field}: {shown(value)} is another site: its pages may not create or cancel tasks here, "
+        f"{field}: pages of another site ({shown(value)}) may not create or cancel tasks, "
         "unless the operator allows it (api.allowedOrigins)",
         field,
     )
 
 
 def _same_host(origin: str, host: str) -> bool:
-    """Whether Host names what `origin` does; the scheme may be another, where a proxy ends TLS."""
+    """Return whether Host and `origin` have the same host and port; the scheme may differ behind a proxy."""
     try:
         page = urlsplit(origin)
         here = urlsplit(f"{page.scheme}://{host}")
@@ -54,12 +57,12 @@ def _same_host(origin: str, host: str) -> bool:
             here.hostname,
             here.port or default,
         )
-    except ValueError:  # a port that is no number, brackets around no address
+    except ValueError:  # an invalid port or IPv6 address
         return False
 
 
 def guard(allowed: Collection[str]) -> Middleware:
-    """Refuse what foreign pages send to an operation; answer browsers that ask for allowed ones (CORS)."""
+    """Reject changes by pages of other sites, and answer CORS preflight requests of allowed ones."""
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -70,7 +73,7 @@ def guard(allowed: Collection[str]) -> Middleware:
                 host=request.host,
                 allowed=allowed,
             )
-        methods = _asked_for(request, allowed)
+        methods = _preflight_methods(request, allowed)
         if methods is None:
             return await handler(request)
         headers = {
@@ -84,20 +87,20 @@ def guard(allowed: Collection[str]) -> Middleware:
 
 
 def announce(allowed: Collection[str]) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    """For `on_response_prepare`: allowed pages may see the answer, also if it is a refusal (CORS)."""
+    """Return a handler of `on_response_prepare` that lets allowed pages read responses and errors (CORS)."""
 
     async def announced(request: web.Request, response: web.StreamResponse) -> None:
         origin = _one(request, hdrs.ORIGIN)
         response.headers.add(hdrs.VARY, hdrs.ORIGIN)
         if origin is not None and origin in allowed:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _ANSWER_HEADERS
+            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _RESPONSE_HEADERS
 
     return announced
 
 
-def _asked_for(request: web.Request, allowed: Collection[str]) -> str | None:
-    """The possible methods, if a browser asks which an allowed page may send; else None."""
+def _preflight_methods(request: web.Request, allowed: Collection[str]) -> str | None:
+    """Return the allowed methods if the request is a CORS preflight of an allowed page, else None."""
     missing = request.match_info.http_exception
     asks = request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
     if asks and isinstance(missing, web.HTTPMethodNotAllowed) and _one(request, hdrs.ORIGIN) in allowed:
@@ -106,6 +109,6 @@ def _asked_for(request: web.Request, allowed: Collection[str]) -> str | None:
 
 
 def _one(request: web.Request, name: str) -> str | None:
-    """A header that stands twice is none that a browser sent: it equals nothing."""
+    """Return a header's value. Browsers never send it twice, so a joined value equals no allowed one."""
     values = request.headers.getall(name, [])
     return ", ".join(values) if values else None

@@ -1,7 +1,7 @@
 """Which failures of Postgres a client may retry, decided by SQLSTATE in one table. Pure.
 
-The classes are those of the PostgreSQL manual, appendix A. What is not in the table is a defect of this
-service: a value that a column does not accept, a statement with an error.
+The classes are those of the PostgreSQL manual, appendix A. Any other SQLSTATE is a defect of this service,
+such as a value that a column does not accept or an invalid statement.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,15 +11,15 @@ FORGOTTEN_AFTER_SECONDS = 60.0
 
 
 class Outage(Enum):
-    """Why Postgres did not do what it was asked for; the value is the message for clients."""
+    """Why Postgres did not execute a statement; the value is the message for clients."""
 
     AWAY = "the database does not answer; try again"
-    BUSY = "the database did not complete the request because of its load or of a conflict; try again"
-    READ_ONLY = "the database is read-only at the moment; reads are answered, try again later"
-    FULL = "the database has no free disk space; reads are answered, try again later"
+    BUSY = "the database did not complete the request because of load or a conflict; try again"
+    READ_ONLY = "the database is read-only; reads still work, try again later"
+    FULL = "the database has no free disk space; reads still work, try again later"
 
 
-# A code wins over its class.
+# A code takes precedence over its class.
 _CODES: Mapping[str, Outage] = {
     "0A000": Outage.BUSY,  # a cached plan from before a migration; the driver prepares the statement again
     "25006": Outage.READ_ONLY,  # read_only_sql_transaction: a standby before its promotion
@@ -51,7 +51,7 @@ def outage(sqlstate: str | None) -> Outage | None:
 
 
 class WriteHealth:
-    """What the last writes of this replica met, for the body of /readyz."""
+    """The last failure of this replica to write, for the body of /readyz."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -59,16 +59,16 @@ class WriteHealth:
         self._met_at = float("-inf")
 
     def failed(self, met: Outage) -> None:
-        """Remember why a request could not be carried out."""
+        """Remember why a write failed."""
         if met in {Outage.READ_ONLY, Outage.FULL}:
             self._met, self._met_at = met, self._clock()
 
     def wrote(self) -> None:
-        """A write succeeded: whatever was the matter is over."""
+        """Forget earlier failures, because a write succeeded."""
         self._met = None
 
     def note(self) -> str | None:
-        """Return what operators should know; a failure is forgotten after a minute without another one."""
+        """Return the last failure, or None after a minute without another one."""
         if self._met is None or self._clock() - self._met_at > FORGOTTEN_AFTER_SECONDS:
             return None
         return self._met.value

@@ -1,4 +1,4 @@
-"""Bodies of reads, in parts: a list of tasks as it is read from Postgres, and one large task."""
+"""Response bodies that are read in parts: a list of tasks, and one large task."""
 
 import logging
 from collections.abc import AsyncGenerator, Sequence
@@ -16,15 +16,15 @@ from poiesis_api.tasks_db import TaskPart
 
 logger = logging.getLogger(__name__)
 
-PART_BYTES = 1024 * 1024  # after which a part of a page ends
+PART_BYTES = 1024 * 1024  # minimum size of a part of a page, except the last
 
 
 async def task_page(
     pool: Pool, outgoing: Outgoing, caller: Caller, query: ListQuery, page_bytes: int
 ) -> AsyncGenerator[Part, None]:
-    """A ListTasksResponse. It ends at `page_size` tasks or at `page_bytes`, and the next page begins there.
+    """Yield a ListTasksResponse of at most `page_size` tasks or about `page_bytes`.
 
-    Where Postgres fails in the middle it ends, too: the client gets the error from the next page.
+    If Postgres fails in the middle, the page ends early, and the client gets the error from the next page.
     Raise StorageUnavailable or ServerBusy before the first part.
     """
     page = _Page(query, page_bytes)
@@ -42,10 +42,10 @@ async def task_page(
 
 
 class _Page:
-    """How far a page is."""
+    """A page in progress."""
 
     def __init__(self, query: ListQuery, page_bytes: int) -> None:
-        self.rest = query  # what it may still have
+        self.rest = query  # what remains of the query
         self.bytes_left = page_bytes
         self.begun = self.ended = False
 
@@ -79,7 +79,7 @@ class _Page:
 async def large_task(
     pool: Pool, outgoing: Outgoing, caller: Caller, task_id: UUID, view: View
 ) -> AsyncGenerator[Part, None]:
-    """One document. Raise TaskNotFound, StorageUnavailable or ServerBusy."""
+    """Yield one document. Raise TaskNotFound, StorageUnavailable or ServerBusy."""
     async with outgoing.turn(caller.name):
         pieces = await tasks_db.read_large_task(pool, caller, task_id, view)
     if not pieces:

@@ -1,7 +1,8 @@
-"""resources.backend_parameters (TES 1.1): which a task may use, and what they change of its objects. Pure.
+"""resources.backend_parameters (TES 1.1): which are allowed, and what they change. Pure.
 
-Keys are case-insensitive and exist as far as the operator allows values for them (`backendParameters`). A key
-or value that is not allowed refuses the task if it is strict, and is left out with a warning if it is not.
+Keys are case-insensitive. A key is supported if the operator allows values for it (`backendParameters`).
+Other keys and values are an error if `backend_parameters_strict` is set; otherwise they are removed with a
+warning.
 """
 
 import re
@@ -14,41 +15,43 @@ from poiesis_models.tes import TesResources
 
 FIELD = "resources.backend_parameters"
 
-_SEVERAL = frozenset({"node_selector", "tolerations"})  # a value may hold several, with commas between
+_SEVERAL = frozenset({"node_selector", "tolerations"})  # a value may be a comma-separated list
 _TOLERATION = re.compile(r"(?P<key>[^=:]+)(?:=(?P<value>[^:]*))?(?::(?P<effect>[A-Za-z]+))?")
 
 
-def supported(allowed: BackendParameters) -> list[str]:
-    """The keys that exist here, for service-info."""
+def supported_keys(allowed: BackendParameters) -> list[str]:
+    """Return the supported keys, sorted, as in service-info."""
     return sorted(name for name, values in allowed if values)
 
 
-def settle(resources: TesResources, allowed: BackendParameters) -> tuple[dict[str, str], list[str]]:
-    """The parameters that count, with the keys as sent, and warnings about the others. Raise InvalidTask."""
+def accepted_parameters(
+    resources: TesResources, allowed: BackendParameters
+) -> tuple[dict[str, str], list[str]]:
+    """Return the accepted parameters, with keys as sent, and warnings about the others. Raise InvalidTask."""
     given = resources.backend_parameters or {}
-    _refuse_twice(given)
+    _check_unique(given)
     problems = {key: problem for key, value in given.items() if (problem := _problem(key, value, allowed))}
     if problems and resources.backend_parameters_strict:
         raise InvalidTask(f"{FIELD}: {'; '.join(problems.values())}", FIELD)
-    counting = {key: value for key, value in given.items() if key not in problems}
-    return counting, [f"{problem}; it has been ignored" for problem in problems.values()]
+    accepted = {key: value for key, value in given.items() if key not in problems}
+    return accepted, [f"{problem}; it has been ignored" for problem in problems.values()]
 
 
-def check_together(config: TaskPodConfig, parameters: Mapping[str, str]) -> None:
-    """Raise InvalidTask if parameters that are allowed each do not go together."""
-    effective = configured(config, parameters)
+def check_combination(config: TaskPodConfig, parameters: Mapping[str, str]) -> None:
+    """Raise InvalidTask if accepted parameters exclude each other."""
+    effective = with_parameters(config, parameters)
     if effective.queue.kueue_queue_name is not None and effective.volume.type == "pvc":
         raise InvalidTask(
-            f"{FIELD}: a task in a queue needs volume_type ephemeral or emptyDir: Kueue may stop it and begin"
-            " it anew, and a volume of type pvc would still hold what its first attempt left",
+            f"{FIELD}: a task in a queue needs volume_type ephemeral or emptyDir: Kueue may stop and restart"
+            " it, and a volume of type pvc would keep the files of the first attempt",
             FIELD,
         )
     if effective.queue.kueue_queue_name is None and effective.queue.kueue_priority_class is not None:
-        raise InvalidTask(f"{FIELD}: queue_priority needs queue, too", FIELD)
+        raise InvalidTask(f"{FIELD}: queue_priority requires queue", FIELD)
 
 
-def configured(config: TaskPodConfig, parameters: Mapping[str, str]) -> TaskPodConfig:
-    """The operator's configuration with what one task asks for in its place."""
+def with_parameters(config: TaskPodConfig, parameters: Mapping[str, str]) -> TaskPodConfig:
+    """Return the operator's configuration changed by one task's accepted parameters."""
     asked = {key.lower(): value for key, value in parameters.items()}
     changes = {
         "queue": _renamed(asked, queue="kueue_queue_name", queue_priority="kueue_priority_class"),
@@ -68,34 +71,34 @@ def configured(config: TaskPodConfig, parameters: Mapping[str, str]) -> TaskPodC
 
 
 def toleration(text: str) -> dict[str, str]:
-    """`key[=value][:effect]`, as kubectl writes taints, as a Kubernetes Toleration. Raise ValueError."""
+    """Parse `key[=value][:effect]` (kubectl's form of taints) into a Toleration. Raise ValueError."""
     match = _TOLERATION.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not key[=value][:effect]")
+        raise ValueError(f"{text!r} must have the form key[=value][:effect]")
     given = {name: part for name, part in match.groupdict().items() if part is not None}
     return {**given, "operator": "Equal" if "value" in given else "Exists"}
 
 
-def _refuse_twice(given: Mapping[str, str]) -> None:
+def _check_unique(given: Mapping[str, str]) -> None:
     seen: dict[str, str] = {}
     for key in given:
         other = seen.setdefault(key.lower(), key)
         if other != key:
-            raise InvalidTask(f"{FIELD}: {shown(other)} and {shown(key)} differ in case alone", FIELD)
+            raise InvalidTask(f"{FIELD}: {shown(other)} and {shown(key)} differ only in case", FIELD)
 
 
 def _problem(key: str, value: str, allowed: BackendParameters) -> str | None:
-    """What is wrong with it, in words for its sender."""
+    """Return why a parameter is not accepted, or None."""
     known = dict(allowed)
     values = known.get(key.lower())
     if not values:
-        return f"{shown(key)} is not supported; supported: {', '.join(supported(allowed)) or 'none'}"
+        return f"{shown(key)} is not supported (supported: {', '.join(supported_keys(allowed)) or 'none'})"
     if isinstance(values, int):
         fits = _is_number(value, values)
-        return None if fits else f"{shown(key)} must be a number from 1 to {values}, not {shown(value)}"
+        return None if fits else f"{shown(key)} must be between 1 and {values}, got {shown(value)}"
     if all(part in values for part in _parts(key.lower(), value)):
         return None
-    return f"{shown(key)} must be one of {', '.join(values)}, not {shown(value)}"
+    return f"{shown(key)} must be one of {', '.join(values)}, got {shown(value)}"
 
 
 def _is_number(text: str, most: int) -> bool:
@@ -131,7 +134,7 @@ def _images(config: TaskPodConfig, asked: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _executors(config: TaskPodConfig, asked: Mapping[str, str]) -> dict[str, Any]:
-    """One GPU of the kind that is asked for, or as many as are of the first kind there is."""
+    """Return the requested GPUs: by default one, of the first kind that the operator allows."""
     if not {"gpu_resource", "gpu_count"} & asked.keys():
         return {}
     kind = asked.get("gpu_resource") or config.backend_parameters.gpu_resource[0]

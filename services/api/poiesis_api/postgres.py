@@ -17,18 +17,18 @@ logger = logging.getLogger(__name__)
 Connection = Any  # asyncpg.Connection or its pool proxy
 Pool = Any  # asyncpg.Pool
 
-_BROKEN = (  # the connection under a statement, and not Postgres as a whole
+_BROKEN = (  # errors of one connection, not of Postgres as a whole
     ConnectionError,
     asyncpg.PostgresConnectionError,
     asyncpg.InternalClientError,
-    asyncpg.AdminShutdownError,  # pg_terminate_backend, and the farewell of a server that is replaced
+    asyncpg.AdminShutdownError,  # pg_terminate_backend, or a shutdown
     asyncpg.CrashShutdownError,
 )
-_REPLACED = 2  # connections that may break under one statement
+_REPLACED = 2  # retries of one statement after a broken connection
 WAIT_SECONDS = 10.0  # for a free connection of the pool
-_IDLE_SECONDS = 15  # of a session in a transaction; then Postgres ends it, and gives back what it locked
+_IDLE_SECONDS = 15  # of a session in a transaction; then Postgres ends it and releases its locks
 _SESSION = """
-SET jit = off;  -- our statements are short; compiling the estimated worst of them took a second
+SET jit = off;  -- statements are short; compiling the worst one took a second
 SET statement_timeout = {statement_ms};
 SET idle_in_transaction_session_timeout = {idle_ms};
 SET tcp_keepalives_idle = 10;
@@ -36,18 +36,18 @@ SET tcp_keepalives_interval = 5;
 SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = 20000;
 """
-_MARGIN_SECONDS = 2.0  # by which this side waits longer: Postgres decides what is rolled back
+_MARGIN_SECONDS = 2.0  # the client waits longer, so that Postgres decides what is rolled back
 
 
 @asynccontextmanager
 async def open_pool(dsn: str, config: Database) -> AsyncIterator[Pool]:
-    """Connects when it is needed, so that the process starts without Postgres."""
+    """Yield a pool that connects on demand, so that the process starts without Postgres."""
     session = _SESSION.format(
         statement_ms=round(config.timeout_seconds * 1000), idle_ms=round(_IDLE_SECONDS * 1000)
     )
 
     async def prepare(connection: Connection) -> None:
-        """By a statement: PgBouncer refuses unknown startup parameters."""
+        """Set the session's parameters by statement: PgBouncer rejects unknown startup parameters."""
         await connection.execute(session)
 
     pool = asyncpg.create_pool(
@@ -69,7 +69,7 @@ async def open_pool(dsn: str, config: Database) -> AsyncIterator[Pool]:
 
 
 async def _nothing_to_reset(_: Connection) -> None:
-    """No statement of ours leaves anything in the session; the default costs a round trip a request."""
+    """Skip the default reset, a round trip per request: our statements leave no state in the session."""
 
 
 async def _warm(pool: Pool, connections: int) -> None:
@@ -77,7 +77,7 @@ async def _warm(pool: Pool, connections: int) -> None:
         with driver_errors():
             opened = await asyncio.gather(*(pool.acquire() for _ in range(connections)))
     except StorageUnavailable as error:
-        logger.warning("Postgres does not answer yet", extra={"error": str(error.__cause__)})
+        logger.warning("postgres unavailable at start", extra={"error": str(error.__cause__)})
         return
     for connection in opened:
         await pool.release(connection)
@@ -85,9 +85,9 @@ async def _warm(pool: Pool, connections: int) -> None:
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Raise StorageUnavailable for what a later attempt may not meet.
+    """Translate retryable errors of the driver to StorageUnavailable.
 
-    No error contains a row, which may hold signed URLs.
+    Errors never contain a row, which may contain signed URLs.
     """
     try:
         yield
@@ -112,7 +112,7 @@ def driver_errors() -> Iterator[None]:
 
 @asynccontextmanager
 async def transaction(pool: Pool, *, readonly: bool = False) -> AsyncIterator[Connection]:
-    """Raise StorageUnavailable."""
+    """Yield a connection in a transaction. Raise StorageUnavailable."""
     with driver_errors():
         async with (
             pool.acquire(timeout=WAIT_SECONDS) as connection,
@@ -122,17 +122,17 @@ async def transaction(pool: Pool, *, readonly: bool = False) -> AsyncIterator[Co
 
 
 async def fetch(pool: Pool, sql: str, *values: object) -> list[Any]:
-    """For statements that may run twice: a connection that breaks under one is replaced, and so is the next.
+    """Run a repeatable statement and return its rows. Up to _REPLACED broken connections are replaced.
 
-    After a failover every pooled connection is dead, and some of them do not know yet: where one broke,
-    none of those that were open with it is trusted.
+    After a failover every pooled connection is dead, so one broken connection makes the pool replace all.
+    Raise StorageUnavailable.
     """
     with driver_errors():
         for _ in range(_REPLACED):
             try:
                 return await _fetch(pool, sql, *values)
             except _BROKEN as error:
-                logger.info("a connection broke", extra={"error": repr(error)})
+                logger.info("connection lost, retrying", extra={"error": repr(error)})
                 await pool.expire_connections()
         return await _fetch(pool, sql, *values)
 
@@ -143,7 +143,7 @@ async def _fetch(pool: Pool, sql: str, *values: object) -> list[Any]:
 
 
 async def execute(pool: Pool, sql: str, *values: object) -> None:
-    """Raise StorageUnavailable."""
+    """Run one statement. Raise StorageUnavailable."""
     with driver_errors():
         async with pool.acquire(timeout=WAIT_SECONDS) as connection:
             await connection.execute(sql, *values)

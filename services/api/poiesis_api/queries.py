@@ -24,7 +24,7 @@ _Choice = TypeVar("_Choice", View, TesState)
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which tasks a list holds. A tag with value "" matches whatever the value is."""
+    """Which tasks a list contains. A tag with value "" matches any value."""
 
     name_prefix: str = ""
     state: TesState | None = None
@@ -42,12 +42,12 @@ class ListQuery:
 
 
 def parse_view(query: MultiMapping[str]) -> View:
-    """Raise InvalidQuery."""
+    """Return the requested view; MINIMAL if none is given. Raise InvalidQuery."""
     return _choice(View, query, "view") or View.MINIMAL
 
 
 def parse_list_query(query: MultiMapping[str], owner: str) -> ListQuery:
-    """Raise InvalidQuery naming the parameter."""
+    """Return the parameters of a list. Raise InvalidQuery naming the parameter."""
     wanted = Filter(
         name_prefix=_text(query, "name_prefix"),
         state=_choice(TesState, query, "state"),
@@ -63,19 +63,19 @@ def parse_list_query(query: MultiMapping[str], owner: str) -> ListQuery:
 
 
 def page_token(seq: int, wanted: Filter, owner: str) -> str:
-    """Opaque: where the next page begins, good for the same list only."""
+    """Return the opaque token of the next page, valid for the same owner and filters only."""
     return base64.urlsafe_b64encode(struct.pack(">q", seq) + _digest(wanted, owner)).decode().rstrip("=")
 
 
 def read_token(token: str, wanted: Filter, owner: str) -> int:
-    """Raise InvalidQuery."""
+    """Return the `seq` before which the page begins. Raise InvalidQuery."""
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         seq, digest = struct.unpack(">q16s", raw)
     except (binascii.Error, ValueError, struct.error) as error:
-        raise InvalidQuery("page_token: is none that this server gave", "page_token") from error
+        raise InvalidQuery("page_token was not issued by this server", "page_token") from error
     if digest != _digest(wanted, owner):
-        raise InvalidQuery("page_token: belongs to a list with other filters", "page_token")
+        raise InvalidQuery("page_token was issued for a list with other filters", "page_token")
     return int(seq)
 
 
@@ -88,7 +88,10 @@ def _tags(query: MultiMapping[str]) -> tuple[tuple[str, str], ...]:
     keys: Sequence[str] = query.getall("tag_key", [])
     values: Sequence[str] = query.getall("tag_value", [])
     if len(values) > len(keys):
-        raise InvalidQuery(f"tag_value: {len(values)} values for {len(keys)} tag_key", "tag_value")
+        raise InvalidQuery(
+            f"tag_value must not be given more often than tag_key, got {len(values)} for {len(keys)}",
+            "tag_value",
+        )
     return tuple(
         (_clean("tag_key", key), _clean("tag_value", value))
         for key, value in zip_longest(keys, values, fillvalue="")
@@ -100,10 +103,10 @@ def _page_size(query: MultiMapping[str]) -> int:
     if text is None:
         return PAGE_SIZE
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_SIZE_MAX))):
-        raise InvalidQuery(f"page_size: {shown(text)} is not a number from 1 to {PAGE_SIZE_MAX}", "page_size")
+        raise InvalidQuery(f"page_size must be between 1 and {PAGE_SIZE_MAX}, got {shown(text)}", "page_size")
     size = int(text)
     if not 1 <= size <= PAGE_SIZE_MAX:
-        raise InvalidQuery(f"page_size: {size} is not from 1 to {PAGE_SIZE_MAX}", "page_size")
+        raise InvalidQuery(f"page_size must be between 1 and {PAGE_SIZE_MAX}, got {size}", "page_size")
     return size
 
 
@@ -115,7 +118,7 @@ def _choice(kind: type[_Choice], query: MultiMapping[str], name: str) -> _Choice
         return kind(text)
     except ValueError as error:
         known = ", ".join(kind)
-        raise InvalidQuery(f"{name}: {shown(text)} is not one of {known}", name) from error
+        raise InvalidQuery(f"{name} must be one of {known}, got {shown(text)}", name) from error
 
 
 def _text(query: MultiMapping[str], name: str) -> str:
@@ -123,7 +126,7 @@ def _text(query: MultiMapping[str], name: str) -> str:
 
 
 def _clean(name: str, text: str) -> str:
-    """What Postgres can hold."""
+    """Return the text if Postgres can store it. Raise InvalidQuery."""
     if "\0" in text or (not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text)):
-        raise InvalidQuery(f"{name}: holds characters that no task has", name)
+        raise InvalidQuery(f"{name} must not contain NUL or unpaired surrogates", name)
     return text

@@ -1,4 +1,7 @@
-"""The queue of tasks that wait to become Jobs: which replica makes which, and what came of it."""
+"""The queue of tasks without a Job: leases of tasks to replicas, and the results of submissions.
+
+The column `claimed_until` is the end of a lease.
+"""
 
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -11,9 +14,11 @@ from poiesis_models.states import Ending
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A task that this replica alone submits for a while. `request` is its TES document as JSON,
-    `s3_credentials` the names of those that were granted to it."""
+class Lease:
+    """A task that only this replica submits until the lease expires.
+
+    `request`: its TES document as JSON. `s3_credentials`: names of the credentials granted to it.
+    """
 
     id: UUID
     attempts: int
@@ -23,14 +28,16 @@ class Claim:
     s3_credentials: list[str]
 
 
-# Replicas claim one after the other, so that no two give the same last place away. By a row, because any role
-# of the database can take an advisory lock. Postgres ends the transaction of a replica that has vanished.
-_CLAIM_LOCK = "SELECT one FROM claim_turn FOR UPDATE"
+# Replicas lease one after the other, so that no two assign the same last place. The lock is on a row, because
+# any role of the database can take an advisory lock. Postgres ends the transaction of a replica that has
+# vanished.
+_LEASE_LOCK = "SELECT one FROM claim_turn FOR UPDATE"
 
-# The next turn goes to the owner with the fewest tasks; $1 at most, $2 active at most, $3 seconds,
-# $4 active at most of one owner. A task whose Pod has had no node for $5 seconds stalls: perhaps no node is
-# large enough. Stalled tasks fill half of the places at most, and an owner with so many gets no further ones.
-_CLAIM = f"""
+# The next task is one of the owner with the fewest tasks. $1: tasks at most; $2: active tasks at most; $3:
+# seconds; $4: active tasks at most of one owner. A task whose Pod has had no node for $5 seconds is stalled:
+# perhaps no node is large enough. Stalled tasks get at most half of the places; an owner with that many gets
+# no more tasks.
+_LEASE = f"""
 WITH RECURSIVE active AS MATERIALIZED (
     SELECT owner, count(*) AS tasks, count(*) FILTER (WHERE stalls) AS stalled FROM (
         SELECT owner, state = 'QUEUED' AND submitted_at < now() - make_interval(secs => $5) AS stalls
@@ -63,7 +70,7 @@ WITH RECURSIVE active AS MATERIALIZED (
          ORDER BY next_submit_at, seq LIMIT $1
      ) due
      WHERE coalesce(active.stalled, 0) < greatest(1, $2::integer / 2)
-), chosen AS ( -- but not one that is being canceled right now
+), chosen AS ( -- except tasks that are being canceled now
     SELECT id FROM task
      WHERE id = ANY (ARRAY(
                SELECT id FROM candidate WHERE turn <= $4::bigint
@@ -79,7 +86,7 @@ RETURNING t.id, t.submit_attempts AS attempts, t.recorder_token, t.s3_credential
 """  # noqa: S608
 
 
-async def claim_tasks(
+async def lease_tasks(
     pool: Pool,
     *,
     most: int,
@@ -87,12 +94,12 @@ async def claim_tasks(
     seconds: float,
     max_active_per_owner: int = UNLIMITED,
     stalled_seconds: float = UNLIMITED,
-) -> list[Claim]:
-    """Take due tasks while there is room for active ones, fairly per owner. Raise StorageUnavailable."""
+) -> list[Lease]:
+    """Lease due tasks up to the limit of active ones, fairly per owner. Raise StorageUnavailable."""
     async with transaction(pool) as db:
-        await db.fetchval(_CLAIM_LOCK)
-        rows = await db.fetch(_CLAIM, most, max_active, seconds, max_active_per_owner, stalled_seconds)
-    return [Claim(**dict(row)) for row in rows]
+        await db.fetchval(_LEASE_LOCK)
+        rows = await db.fetch(_LEASE, most, max_active, seconds, max_active_per_owner, stalled_seconds)
+    return [Lease(**dict(row)) for row in rows]
 
 
 # From here on the recorder may report. The claim is kept until the Job has been unsuspended as well.
@@ -104,9 +111,9 @@ RETURNING true
 """
 
 
-async def mark_submitted(pool: Pool, task_id: UUID, *, keep_claim: bool) -> bool:
-    """Before the Job may run. False if a cancel came first, or the task has ended."""
-    return bool(await fetch(pool, _MARK_SUBMITTED, task_id, keep_claim))
+async def mark_submitted(pool: Pool, task_id: UUID, *, keep_lease: bool) -> bool:
+    """Record that the Job may run. Return False if the task was canceled before, or has ended."""
+    return bool(await fetch(pool, _MARK_SUBMITTED, task_id, keep_lease))
 
 
 _RELEASE = "UPDATE task SET claimed_until = NULL WHERE id = $1"
@@ -116,17 +123,17 @@ _RELEASE_AFTER = (
 
 
 async def release(pool: Pool, task_id: UUID) -> None:
-    """This replica has done all it can for the task."""
+    """End the lease: this replica has finished with the task."""
     await execute(pool, _RELEASE, task_id)
 
 
 async def release_after(pool: Pool, task_id: UUID, seconds: float) -> None:
-    """Some replica goes on with the task then."""
+    """End the lease after `seconds`; then any replica continues with the task."""
     await execute(pool, _RELEASE_AFTER, task_id, seconds)
 
 
 _POSTPONE = """
-WITH said AS (
+WITH logged AS (
     INSERT INTO system_log (task_id, source, key, message) VALUES ($1, 'api', $3, $4) ON CONFLICT DO NOTHING
 )
 UPDATE task SET claimed_until = NULL, next_submit_at = now() + make_interval(secs => $2)
@@ -135,11 +142,11 @@ UPDATE task SET claimed_until = NULL, next_submit_at = now() + make_interval(sec
 
 
 async def postpone(pool: Pool, task_id: UUID, *, seconds: float, key: str, message: str) -> None:
-    """Try again later; a line of system_logs per `key` says why."""
+    """Retry after `seconds`. The message is added to system_logs once per `key`."""
     await execute(pool, _POSTPONE, task_id, seconds, key, message)
 
 
-_CLAIM_HALF_MADE = """
+_LEASE_HALF_SUBMITTED = """
 UPDATE task SET claimed_until = now() + make_interval(secs => $1)
  WHERE id IN (
     SELECT id FROM task
@@ -151,9 +158,9 @@ RETURNING id
 """
 
 
-async def claim_half_made(pool: Pool, *, seconds: float, most: int) -> list[UUID]:
-    """Tasks that are submitted, but whose Job may still be suspended: their replica has died in between."""
-    return [row["id"] for row in await fetch(pool, _CLAIM_HALF_MADE, seconds, most)]
+async def lease_half_submitted(pool: Pool, *, seconds: float, most: int) -> list[UUID]:
+    """Lease submitted tasks whose Job may still be suspended, because their replica died in between."""
+    return [row["id"] for row in await fetch(pool, _LEASE_HALF_SUBMITTED, seconds, most)]
 
 
 _CANCELING = """
@@ -163,7 +170,7 @@ SELECT id FROM task WHERE state = 'CANCELING' AND cancel_requested_at < now() - 
 
 
 async def canceling_tasks(pool: Pool, *, older_than_seconds: float, most: int) -> list[UUID]:
-    """Tasks whose Job should have gone by now."""
+    """Return canceled tasks whose Job should have been deleted by now."""
     return [row["id"] for row in await fetch(pool, _CANCELING, older_than_seconds, most)]
 
 
@@ -176,20 +183,20 @@ SELECT id FROM task
 
 
 async def finish_unsubmitted(pool: Pool, task_id: UUID) -> None:
-    """A canceled task whose Job is gone, and which never had a Pod, has ended. Others: the controller's."""
+    """End a canceled task that was never submitted and whose Job is deleted. The controller ends others."""
     async with transaction(pool) as db:
         if await db.fetchval(_FINISH_UNSUBMITTED, task_id) is not None:
             await tasks_db.finish_task(db, task_id, tasks_db.CANCELED, cancel_seen=True)
 
 
 async def finish_canceled(pool: Pool, task_id: UUID) -> None:
-    """The caller knows that nothing of the task exists. A task that has ended stays as it is."""
+    """End a canceled task, none of whose objects exist. A task that has ended is not changed."""
     with driver_errors():
         await tasks_db.finish_task(pool, task_id, tasks_db.CANCELED, cancel_seen=True)
 
 
-async def finish_refused(pool: Pool, task_id: UUID, ending: Ending) -> None:
-    """Unless a cancel was asked for, which wins."""
+async def finish_rejected(pool: Pool, task_id: UUID, ending: Ending) -> None:
+    """End a task that could not be submitted; a requested cancel takes precedence."""
     async with transaction(pool) as db:
         if not await tasks_db.finish_task(db, task_id, ending, cancel_seen=False):
             canceled = await db.fetchval("SELECT state = 'CANCELING' FROM task WHERE id = $1", task_id)

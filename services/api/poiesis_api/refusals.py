@@ -1,38 +1,30 @@
-"""What to make of an API server that refuses an object: try again, or give the task up. Pure."""
-
-from enum import Enum
+"""Whether to retry when the API server rejects an object, and when. Pure."""
 
 from poiesis_kube.errors import KubernetesError, Refused
 from poiesis_models.backoff import Backoff
-from poiesis_models.refusals import is_final, may_pass
+from poiesis_models.refusals import is_permanent, is_quota_or_permission
 
 BACKOFF = Backoff(first=1.0, longest=60.0)
 
 
-class Verdict(Enum):
-    """Whether the same request may succeed later."""
+def is_retryable(error: KubernetesError) -> bool:
+    """Return whether the same request may succeed later.
 
-    PASSING = "passing"
-    FINAL = "final"
-
-
-def judge(error: KubernetesError) -> Verdict:
-    """Quota, throttling, outages, rights that are still missing pass; an object that is wrong does not."""
+    Quotas, throttling, outages and missing permissions are retryable; an invalid object is not.
+    """
     if not isinstance(error, Refused):
-        return Verdict.PASSING
-    if is_final(error.message):
-        return Verdict.FINAL
+        return True
+    if is_permanent(error.message):
+        return False
     match error.status:
         case 400 | 413 | 422:
-            return Verdict.FINAL
-        case 403 if may_pass(error.message):
-            return Verdict.PASSING
+            return False
         case 403:
-            return Verdict.FINAL
+            return is_quota_or_permission(error.message)
         case _:
-            return Verdict.PASSING
+            return True
 
 
 def log_key(error: KubernetesError) -> str:
-    """One line of system_logs a kind of refusal, however often it comes."""
+    """Return the key of the line in system_logs: one line per kind of rejection."""
     return f"submit-{error.status}-{error.reason}" if isinstance(error, Refused) else "submit-unreachable"

@@ -1,6 +1,6 @@
-"""The log line of a rejected create, for operators whose users' engines drop the response. Pure.
+"""The log line of a rejected create, for users whose workflow engine discards the response. Pure.
 
-Values of a task stay out of it, except where they cannot be secret: paths, images, types, resources.
+It contains values of the task only where they cannot be secret: paths, images, types, resources.
 """
 
 import re
@@ -11,18 +11,18 @@ _SHOWN = re.compile(
     r"(executors\[\d+\]\.(image|workdir|stdin|stdout|stderr)|(inputs|outputs)\[\d+\]\.(path|type)"
     r"|volumes\[\d+\]|resources\.(cpu_cores|ram_gb|disk_gb|preemptible))"
 )
-# As `shown` writes a value, which it may cut off.
+# A value as written by `shown`, which may cut it.
 _QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1)[^\\])*(?:\1|$)""", re.DOTALL)
 _SEVERAL = re.compile(
     r"; .*: |; and \d+ more$", re.DOTALL
-)  # problems, of which only the first one's field is known
+)  # several problems: only the field of the first is known
 _GOT = re.compile(r", got .*", re.DOTALL)
 
 
 def log_fields(
     *, status: int, error: str, field: str | None, user: str | None, user_agent: str | None
 ) -> dict[str, object]:
-    """For `extra` of a log line."""
+    """Return the `extra` fields of the log line."""
     return {
         "status": status,
         "field": field,
@@ -33,7 +33,7 @@ def log_fields(
 
 
 def _may_be_shown(error: str, field: str | None) -> bool:
-    """Whether it is of one field whose values cannot be secret."""
+    """Return whether the error concerns one field only, whose values cannot be secret."""
     return field is not None and _SHOWN.fullmatch(field) is not None and not _SEVERAL.search(error)
 
 

@@ -1,7 +1,7 @@
-"""Responses that may be large: how many are read at a time, and how many bytes wait for their readers.
+"""Large responses: limits on concurrent reads from Postgres and on bytes buffered for slow clients.
 
-A response is read from Postgres part by part, and a part only while this replica holds few enough bytes. A
-client that does not read is cut off: after `sendSeconds` in any case, and soon if others need what it holds.
+A response is read from Postgres in parts, and the next part only while this replica buffers few enough bytes.
+A client that does not read is disconnected after `sendSeconds`, or sooner if other responses need its memory.
 """
 
 import asyncio
@@ -18,35 +18,35 @@ from poiesis_api.errors import ServerBusy
 logger = logging.getLogger(__name__)
 
 JSON = "application/json"
-SLICE_BYTES = 64 * 1024  # written at a time; a smaller body is handed to the kernel as it is
-WAIT_SECONDS = 10.0  # for a turn
-STALLED_SECONDS = 2.0  # without progress, after which a response is cut off if others need what it holds
+SLICE_BYTES = 64 * 1024  # written at a time; a smaller body is sent at once
+WAIT_SECONDS = 10.0  # until a part may be read
+STALLED_SECONDS = 2.0  # without progress, after which a client is disconnected if others need the memory
 _LOOK_SECONDS = 0.5
 
 
 def readers(database: Database) -> int:
-    """How many parts are read at a time, so that other requests find a connection."""
+    """Return how many parts may be read at a time, so that connections remain for other requests."""
     return max(1, database.max_connections // 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Some of a response's body. `last`: it ends with it."""
+    """Part of a response's body. `last`: no other part follows."""
 
     pieces: Sequence[bytes]
     last: bool
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return sum(map(len, self.pieces))
 
 
 class Outgoing:
-    """What one replica reads from Postgres for its clients, and what it holds until they have read it."""
+    """The budget of one replica for large responses: concurrent reads and buffered bytes."""
 
     def __init__(self, limits: Limits, readers: int) -> None:
-        """`readers`: parts that are read at a time; one user gets all of them but one."""
+        """`readers`: parts read at a time; one user may use all but one of them."""
         self._most_bytes = limits.outgoing_bytes
         self._send_seconds = limits.send_seconds
         self._turns = _Turns(readers, max(1, readers - 1))
@@ -55,18 +55,18 @@ class Outgoing:
 
     @property
     def held_bytes(self) -> int:
-        """Of all responses together."""
+        """Bytes buffered for all responses."""
         return sum(one.bytes for one in self._responses)
 
     @asynccontextmanager
     async def turn(self, user: str) -> AsyncIterator[None]:
-        """Wait for memory, and for a turn to read one part. Raise ServerBusy if the wait is too long."""
+        """Wait for memory and for permission to read one part. Raise ServerBusy after WAIT_SECONDS."""
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                await self._room()
+                await self._free_memory()
                 await self._turns.take(user)
         except TimeoutError:
-            raise ServerBusy("too many large responses are under way; try again") from None
+            raise ServerBusy("too many large responses in progress; try again") from None
         try:
             yield
         finally:
@@ -74,7 +74,7 @@ class Outgoing:
 
     @contextmanager
     def response(self, request: web.Request) -> Iterator["Sending"]:
-        """For one response, from before it is prepared until its end."""
+        """Yield the sender of one response; its buffered bytes count until the end."""
         held = _Held(request.transport)
         self._responses.add(held)
         try:
@@ -83,8 +83,8 @@ class Outgoing:
             self._responses.discard(held)
             self._freed.set()
 
-    async def _room(self) -> None:
-        """Wait until few enough bytes are held; cut off the reader that has stalled the longest."""
+    async def _free_memory(self) -> None:
+        """Wait until few enough bytes are buffered; disconnect the client that has stalled longest."""
         now = asyncio.get_running_loop().time
         while self.held_bytes >= self._most_bytes:
             slowest = min(self._responses, key=lambda one: one.since)
@@ -99,7 +99,7 @@ class Outgoing:
 
 
 class _Held:
-    """What one response holds, and since when its reader has taken nothing of it."""
+    """The buffered bytes of one response, and the time since its client last read."""
 
     def __init__(self, transport: asyncio.BaseTransport | None) -> None:
         self._transport = transport
@@ -112,19 +112,19 @@ class _Held:
 
 
 class Sending:
-    """Writes one response, slice by slice."""
+    """Writes one response in slices."""
 
     def __init__(self, held: _Held, freed: asyncio.Event, send_seconds: float) -> None:
         self._held, self._freed, self._send_seconds = held, freed, send_seconds
 
     def cut_off(self) -> None:
-        """Close the connection at once."""
+        """Close the connection immediately."""
         self._held.cut_off()
 
     async def write_all(
         self, request: web.Request, response: web.StreamResponse, first: Part, rest: AsyncIterator[Part]
     ) -> None:
-        """Raise ConnectionError if the reader is gone or cut off."""
+        """Write all parts. Raise ConnectionError if the client disconnects or was disconnected."""
         self._held.bytes += first.size
         await response.prepare(request)
         await self._write(response, first.pieces)
@@ -149,13 +149,13 @@ class Sending:
 
 
 class _Turns:
-    """`most` at a time, and `most_of_one` of one user, in the order in which they are asked for."""
+    """A first-come semaphore: `most` holders at a time, of which `most_of_one` may be one user."""
 
     def __init__(self, most: int, most_of_one: int) -> None:
         self._all = asyncio.Semaphore(most)
         self._most_of_one = most_of_one
         self._own: dict[str, asyncio.Semaphore] = {}
-        self._users: dict[str, int] = {}  # how many have a turn or wait for one
+        self._users: dict[str, int] = {}  # holders and waiters
 
     async def take(self, user: str) -> None:
         self._users[user] = self._users.get(user, 0) + 1
@@ -183,7 +183,7 @@ class _Turns:
 
 
 def slices(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes, in parts of about SLICE_BYTES."""
+    """Yield the same bytes in slices of about SLICE_BYTES."""
     part = bytearray()
     for piece in pieces:
         part += piece
@@ -195,7 +195,7 @@ def slices(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 async def send(request: web.Request, outgoing: Outgoing, parts: AsyncIterator[Part]) -> web.StreamResponse:
-    """Send JSON that is read in parts; errors of the first part are the caller's."""
+    """Send JSON that is read in parts. Raise the errors of the first part."""
     first = await anext(parts)
     whole = first.last or request.method == hdrs.METH_HEAD
     if whole and (first.size <= SLICE_BYTES or request.method == hdrs.METH_HEAD):
@@ -208,7 +208,9 @@ async def send(request: web.Request, outgoing: Outgoing, parts: AsyncIterator[Pa
             await sending.write_all(request, response, first, parts)
         except ConnectionError as error:
             logger.info("response cut off", extra={"path": request.path, "error": str(error)})
-        except Exception:  # the status has been sent: the client must see that the body is not complete
+        except (
+            Exception
+        ):  # the status has been sent: disconnecting shows the client that the body is incomplete
             logger.exception("unexpected error while sending", extra={"path": request.path})
             sending.cut_off()
     return response

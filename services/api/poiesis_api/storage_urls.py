@@ -1,7 +1,7 @@
-"""The URLs of a task, read as the filer that will serve them reads them. Pure.
+"""Check the URLs of a task by the rules of the filers that will serve them. Pure.
 
-`s3`, `http` and `https` URLs have one form for every filer. What only one program accepts or rejects is
-known by its module in the filer's command (`python3 -m poiesis_tif`); nothing is assumed of other programs.
+`s3`, `http` and `https` URLs have the same form for every filer. Rules of one program apply if the filer's
+command runs it (`python3 -m poiesis_tif`); nothing is assumed about other programs.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def url_scheme(url: str) -> str:
         return "file"
     try:
         return urlsplit(url).scheme
-    except ValueError:  # brackets that are no IPv6 address
+    except ValueError:  # brackets without an IPv6 address
         return ""
 
 
@@ -44,7 +44,7 @@ def check_urls(task: TesTaskRequest, config: TaskPodConfig) -> None:
 
 
 def certain_type(source: TesInput, config: TaskPodConfig) -> TesFileType | None:
-    """What an input will be, as far as the document and its filer show; None: the store decides."""
+    """Return the type of an input if the document and its filer determine it; None if the store decides."""
     known = source.certain_type
     if known is None and url_scheme(source.url or "") in _HTTP and _program_of(source, config) == _TIF:
         return "FILE"
@@ -52,7 +52,7 @@ def certain_type(source: TesInput, config: TaskPodConfig) -> TesFileType | None:
 
 
 def url_shown(url: str) -> str:
-    """As messages show it: without user, password and query."""
+    """Return a URL for messages, without user, password and query."""
     return shown(urls.shown(url))
 
 
@@ -105,7 +105,7 @@ def _program_of(source: TesInput, config: TaskPodConfig) -> str:
 
 
 def _program(side: FilerSide | None) -> str:
-    """`poiesis_tif` of `python3 -m poiesis_tif`; empty for a program of the operator's."""
+    """Return `poiesis_tif` for `python3 -m poiesis_tif`; empty for a program of the operator."""
     command = side.command if side else []
     modules = [word for option, word in pairwise(command) if option == "-m"]
     return modules[0] if modules else ""
@@ -130,14 +130,14 @@ def _check_http(field: str, url: str) -> None:
         host, _ = parts.hostname or "", parts.port
         host = host if host.isascii() else host.encode("idna").decode()
     except ValueError as error:
-        form = "https://host[:port]/path"  # the error may quote what stands before the host
+        form = "https://host[:port]/path"  # the error may quote the user and password
         raise InvalidTask(f"{field}: {_redacted(url)} is not an HTTP URL ({form})", field) from error
     if not all(0 < len(label) <= _LABEL_CHARACTERS for label in host.removesuffix(".").split(".")):
-        raise InvalidTask(f"{field}: {_redacted(url)} does not name a host that DNS can have", field)
+        raise InvalidTask(f"{field}: {_redacted(url)} does not contain a valid host name", field)
 
 
 def _check_rclone(field: str, url: str) -> None:
-    """A path on a host and one in a bucket have the same rule for their segments."""
+    """Check the form; paths on hosts and in buckets have the same rules."""
     _, separator, rest = url.partition("://")
     if not separator:
         raise InvalidTask(f"{field}: {_redacted(url)} must have the form scheme://…", field)
@@ -146,7 +146,7 @@ def _check_rclone(field: str, url: str) -> None:
 
 
 def _check_shared(field: str, url: str, filer: Filer, *, writing: bool) -> None:
-    """A file:// URL has to name what lies in a shared volume of its filer, if that has any."""
+    """Check that a file:// URL is in a shared volume of its filer, if that has any."""
     if url_scheme(url) != "file" or not filer.shared_volumes:
         return
     try:
@@ -155,9 +155,9 @@ def _check_shared(field: str, url: str, filer: Filer, *, writing: bool) -> None:
         raise InvalidTask(f"{field}: {_redacted(url)} is not a file: {error}", field) from error
     usable = [one.prefix for one in filer.shared if one.writable or not writing]
     if volume is None or volume.prefix not in usable:
-        what = "can be written" if writing else "can be read"
+        kind = "writable shared volume" if writing else "shared volume"
         raise InvalidTask(
-            f"{field}: {_redacted(url)} is not below a path that {what} ({', '.join(usable) or 'none'})",
+            f"{field}: {_redacted(url)} is outside every {kind} ({', '.join(usable) or 'none configured'})",
             field,
         )
 

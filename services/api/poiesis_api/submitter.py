@@ -1,8 +1,8 @@
-"""Make tasks into Jobs: in every replica, a few at once; any replica can finish what another began.
+"""Create the Jobs of queued tasks, a few at a time in every replica. Any replica can continue for another.
 
-Order: Job (suspended) -> ServiceAccount, Secrets, claim, all owned by it -> `submitted_at` in Postgres,
-unless a cancel came first -> the Job is unsuspended -> the claim is given back. Every name derives from the
-task's id and every step may be repeated, so that a replica may die after any of them.
+Order: Job (suspended) -> ServiceAccount, Secrets and PersistentVolumeClaim, owned by the Job ->
+`submitted_at` in Postgres, unless the task was canceled -> unsuspend the Job -> release the lease. All names
+derive from the task's id and every step can be repeated, so a replica may die after any of them.
 """
 
 import asyncio
@@ -21,43 +21,43 @@ from poiesis_api.kube import Kubernetes, Manifest
 from poiesis_api.limits import UNLIMITED
 from poiesis_api.outages import WriteHealth
 from poiesis_api.postgres import Pool
-from poiesis_api.queue_db import Claim
-from poiesis_api.refusals import BACKOFF, Verdict, judge, log_key
+from poiesis_api.queue_db import Lease
+from poiesis_api.refusals import BACKOFF, is_retryable, log_key
 from poiesis_api.taskpod import KUEUE_QUEUE_LABEL, NoFiler, Task, TaskObjects, owned_by, task_objects
 from poiesis_api.validation import field_path
 from poiesis_kube.errors import KubernetesError, Refused
 from poiesis_models import labels
 from poiesis_models.refusals import OLD_WEBHOOK, explained
+from poiesis_models.run_all import run_all
 from poiesis_models.runfiles import storable
 from poiesis_models.states import Ending, TesState
 from poiesis_models.tes import TesTaskRequest
-from poiesis_models.together import together
 
 logger = logging.getLogger(__name__)
 
 CANCEL_REPEAT_SECONDS = 3.0
 TIDY_BATCH = 100
-FINISHED_IN = 0.8  # of its claim's time, so that no two replicas work on one task
+TIME_SHARE = 0.8  # of a lease's time, so that no two replicas work on one task
 RETRY_SECONDS = 2.0
-MOST_DELETIONS = 4  # of Jobs at a time, after cancels
-MOST_BACK_OFF_SECONDS = 15.0  # between two looks at the queue, so that tasks start soon after an outage
-STALLED_SECONDS = 30.0  # without a successful look at the queue
+MOST_DELETIONS = 4  # Jobs deleted at a time, after cancels
+MOST_BACK_OFF_SECONDS = 15.0  # between two attempts to lease tasks, so that tasks start soon after an outage
+STALLED_SECONDS = 30.0  # without a successful attempt to lease tasks
 
 
-class Broken(Exception):
-    """What the API server stored, or what the task has become, can never run."""
+class Unrunnable(Exception):
+    """The task, or the Job as stored by the API server, can never run."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-class NotYet(KubernetesError):
+class StillDeleting(KubernetesError):
     """An object of a former Job of this task is still being deleted."""
 
 
 class Submitter:
-    """`run` until `stop`. `wake` it when a task has been created."""
+    """Submits queued tasks: `run` it until `stop`, `wake` it when a task has been created."""
 
     def __init__(
         self,
@@ -73,29 +73,29 @@ class Submitter:
         self._config = config
         self._max_active_per_owner = max_active_per_owner
         self._write_health = write_health or WriteHealth(time.monotonic)
-        self._claimed_at = time.monotonic()  # when a look at the queue last succeeded
+        self._leased_at = time.monotonic()  # when an attempt to lease tasks last succeeded
         self._woken = asyncio.Event()
         self._at_work: set[asyncio.Task[None]] = set()
         self._canceling: dict[UUID, None] = {}  # in the order in which they were canceled
         self._deleting = 0
         self._submitting = 0
-        self._more = False  # than were claimed may be due
+        self._more = False  # whether more tasks may be due than were leased
 
     def wake(self) -> None:
-        """There may be something to submit."""
+        """Look for tasks to submit now."""
         self._woken.set()
 
     def note(self) -> str | None:
-        """Return what operators should know of the queue, for the body of /readyz."""
-        seconds = time.monotonic() - self._claimed_at
+        """Return a problem of the queue for the body of /readyz, or None."""
+        seconds = time.monotonic() - self._leased_at
         if self._submitting >= self._config.queue.max_submissions or seconds < STALLED_SECONDS:
             return None
-        return f"no task could be taken from the queue for {seconds:.0f} s"
+        return f"the queue has not been read for {seconds:.0f} s"
 
     def cancel_soon(self, task_id: UUID) -> None:
         """Delete the Job of a task that is CANCELING; `run` repeats it until the task has ended.
 
-        A few at a time: those that wait for their turn hold nothing that requests need.
+        Only a few at a time, so that cancels do not use up connections that requests need.
         """
         self._canceling.setdefault(task_id)
         if self._deleting < MOST_DELETIONS:
@@ -112,8 +112,8 @@ class Submitter:
             self._deleting -= 1
 
     async def run(self, stop: asyncio.Event) -> None:
-        """What is under way when `stop` comes is finished; what is not, by another replica."""
-        await together(
+        """Submit tasks until `stop`, then finish those in progress. Other replicas submit the rest."""
+        await run_all(
             [
                 self._repeat(self._submit_due, stop, self._woken),
                 self._repeat(self._tidy, stop, asyncio.Event()),
@@ -125,7 +125,7 @@ class Submitter:
     async def _repeat(
         self, work: Callable[[], Awaitable[None]], stop: asyncio.Event, woken: asyncio.Event
     ) -> None:
-        """Run `work` at every event and at every poll; after a failure not before its back-off has passed."""
+        """Run `work` at every event and every poll interval; after a failure, wait for the back-off first."""
         failures = 0
         stopped = asyncio.ensure_future(stop.wait())
         while not stop.is_set():
@@ -143,7 +143,7 @@ class Submitter:
         stopped.cancel()
 
     async def _survived(self, work: Callable[[], Awaitable[None]]) -> bool:
-        """Run `work`; log any failure and return whether there was none: no error may end the process."""
+        """Run `work` and return whether it succeeded; failures are logged and never end the process."""
         try:
             await work()
         except StorageUnavailable as error:
@@ -160,14 +160,14 @@ class Submitter:
 
     @property
     def _time_limit(self) -> float:
-        return self._config.queue.lease_seconds * FINISHED_IN
+        return self._config.queue.lease_seconds * TIME_SHARE
 
     async def _submit_due(self) -> None:
         queue = self._config.queue
         free = queue.max_submissions - self._submitting
         self._more = True
         if free > 0:
-            claims = await queue_db.claim_tasks(
+            leases = await queue_db.lease_tasks(
                 self._pool,
                 most=free,
                 max_active=queue.max_active_tasks,
@@ -175,11 +175,11 @@ class Submitter:
                 max_active_per_owner=self._max_active_per_owner,
                 stalled_seconds=queue.stalled_seconds,
             )
-            self._claimed_at = time.monotonic()
-            self._more = len(claims) == free
-            for claim in claims:
+            self._leased_at = time.monotonic()
+            self._more = len(leases) == free
+            for lease in leases:
                 self._submitting += 1
-                self._start(self._submit(claim), f"submit {claim.id}").add_done_callback(self._submitted)
+                self._start(self._submit(lease), f"submit {lease.id}").add_done_callback(self._submitted)
 
     def _submitted(self, _: "asyncio.Task[None]") -> None:
         self._submitting -= 1
@@ -195,52 +195,53 @@ class Submitter:
         return task
 
     async def _guarded(self, work: Awaitable[None], name: str) -> None:
-        """One task's trouble must not stop the others'; its claim expires and it is tried again."""
+        """Log a task's failure, so that other tasks continue; it is retried when its lease expires."""
         try:
             async with asyncio.timeout(self._time_limit):
                 await work
         except (StorageUnavailable, TimeoutError) as error:
-            logger.warning("will be tried again", extra={"work": name, "error": repr(error)})
+            logger.warning("work failed, retrying later", extra={"work": name, "error": repr(error)})
         except Exception:
-            logger.exception("a mistake in the submitter", extra={"work": name})
+            logger.exception("unhandled exception in submitter", extra={"work": name})
 
     # One task
 
-    async def _submit(self, claim: Claim) -> None:
+    async def _submit(self, lease: Lease) -> None:
         try:
-            await self._make(claim)
-        except Broken as broken:
-            await self._give_up(claim.id, broken.reason, str(broken))
+            await self._create_objects(lease)
+        except Unrunnable as error:
+            await self._give_up(lease.id, error.reason, str(error))
         except KubernetesError as error:
-            await self._refused(claim, error)
+            await self._handle_rejection(lease, error)
 
-    async def _make(self, claim: Claim) -> None:
-        objects = self._objects(claim)
+    async def _create_objects(self, lease: Lease) -> None:
+        objects = self._objects(lease)
         job = await self._ensure(objects.job)
         check_job(job)
         await self._ensure_owned(objects, job["metadata"]["uid"])
-        # By what is stored: another replica may have made it, or Kueue itself put it into a default queue.
+        # As stored, since another replica may have created it, or Kueue may have put it into a default queue.
         ours = KUEUE_QUEUE_LABEL not in (job["metadata"].get("labels") or {})
-        if not await queue_db.mark_submitted(self._pool, claim.id, keep_claim=ours):
-            await self._kubernetes.delete_job(labels.object_name(claim.id))
-            await queue_db.finish_canceled(self._pool, claim.id)
+        if not await queue_db.mark_submitted(self._pool, lease.id, keep_lease=ours):
+            await self._kubernetes.delete_job(labels.object_name(lease.id))
+            await queue_db.finish_canceled(self._pool, lease.id)
         elif ours:
-            await self._unsuspend(claim.id)
+            await self._unsuspend(lease.id)
 
-    def _objects(self, claim: Claim) -> TaskObjects:
+    def _objects(self, lease: Lease) -> TaskObjects:
         try:
-            request = TesTaskRequest.model_validate_json(claim.request)
+            request = TesTaskRequest.model_validate_json(lease.request)
             task = Task(
-                id=claim.id,
+                id=lease.id,
                 request=request,
-                recorder_token=claim.recorder_token,
-                credentials=frozenset(claim.s3_credentials),
+                recorder_token=lease.recorder_token,
+                credentials=frozenset(lease.s3_credentials),
             )
             return task_objects(task, self._config)
         except NoFiler as error:
-            raise Broken("NoFiler", str(error)) from error
+            raise Unrunnable("NoFiler", str(error)) from error
         except ValidationError as error:
-            raise Broken("InvalidTask", f"the stored task is not valid any more: {_fields(error)}") from error
+            message = f"the stored task is no longer valid: {_fields(error)}"
+            raise Unrunnable("InvalidTask", message) from error
 
     async def _ensure(self, manifest: Manifest) -> Manifest:
         try:
@@ -256,106 +257,111 @@ class Submitter:
         )
         errors = [result for result in made if isinstance(result, BaseException)]
         if errors:
-            raise min(errors, key=_passes)  # one that is final says more
+            raise min(errors, key=_may_succeed_later)  # a permanent error is more informative
         for stored in made:
             if not isinstance(stored, BaseException):
                 check_owner(stored, job_uid)
 
     async def _unsuspend(self, task_id: UUID) -> None:
-        """The task is submitted: from here on the claim alone says that there is something left to do."""
+        """Unsuspend the Job of a submitted task, then release the lease, the record of this step."""
         try:
             await self._kubernetes.unsuspend(labels.object_name(task_id))
         except KubernetesError as error:
             if isinstance(error, Refused) and error.not_found:
-                # Deleted by a cancel, which the controller finishes, or by a stranger, which it reports.
-                logger.info("the Job went before it could run", extra={"task": str(task_id)})
-            elif judge(error) is Verdict.FINAL:
-                await self._give_up(task_id, *_words(error))
+                # Deleted by a cancel or from outside; the controller records either.
+                logger.info("job was deleted before it could run", extra={"task": str(task_id)})
+            elif not is_retryable(error):
+                await self._give_up(task_id, *_reason_and_message(error))
                 return
             else:
-                logger.warning("cannot unsuspend", extra={"task": str(task_id), "error": str(error)})
+                logger.warning(
+                    "cannot unsuspend job, retrying", extra={"task": str(task_id), "error": str(error)}
+                )
                 await queue_db.release_after(self._pool, task_id, RETRY_SECONDS)
                 return
         await queue_db.release(self._pool, task_id)
 
-    async def _refused(self, claim: Claim, error: KubernetesError) -> None:
+    async def _handle_rejection(self, lease: Lease, error: KubernetesError) -> None:
         limit = self._config.queue.give_up_seconds
-        if judge(error) is Verdict.FINAL or (limit is not None and claim.age_seconds > limit):
-            await self._give_up(claim.id, *_words(error))
+        if not is_retryable(error) or (limit is not None and lease.age_seconds > limit):
+            await self._give_up(lease.id, *_reason_and_message(error))
         else:
-            await self._postpone(claim.id, error, claim.attempts)
+            await self._postpone(lease.id, error, lease.attempts)
 
     async def _postpone(self, task_id: UUID, error: KubernetesError, attempts: int) -> None:
         seconds = BACKOFF.delay(attempts)
-        logger.warning("postponed", extra={"task": str(task_id), "error": str(error), "seconds": seconds})
-        message = f"Kubernetes does not take the task yet and will be asked again: {error}"
+        logger.warning(
+            "submission postponed", extra={"task": str(task_id), "error": str(error), "seconds": seconds}
+        )
+        message = f"Kubernetes rejected the task, retrying: {error}"
         await queue_db.postpone(
             self._pool, task_id, seconds=seconds, key=log_key(error), message=storable(message)
         )
         asyncio.get_running_loop().call_later(seconds, self.wake)
 
     async def _give_up(self, task_id: UUID, reason: str, message: str) -> None:
-        """Nothing of the task may be left that could still run."""
-        logger.warning("refused", extra={"task": str(task_id), "reason": reason, "error": message})
+        """Delete the task's Job, then record SYSTEM_ERROR: no part of the task may run after that."""
+        logger.warning("submission failed", extra={"task": str(task_id), "reason": reason, "error": message})
         try:
             await self._kubernetes.delete_job(labels.object_name(task_id))
         except KubernetesError as error:
             await self._postpone(task_id, error, attempts=1)
             return
         ending = Ending(state=TesState.SYSTEM_ERROR, reason=reason, message=storable(message))
-        await queue_db.finish_refused(self._pool, task_id, ending)
+        await queue_db.finish_rejected(self._pool, task_id, ending)
 
-    # What others have left
+    # Work that other replicas have left
 
     async def _tidy(self) -> None:
         canceling = await queue_db.canceling_tasks(
             self._pool, older_than_seconds=CANCEL_REPEAT_SECONDS, most=TIDY_BATCH
         )
-        half_made = await queue_db.claim_half_made(
+        half_submitted = await queue_db.lease_half_submitted(
             self._pool, seconds=self._config.queue.lease_seconds, most=TIDY_BATCH
         )
         for task_id in canceling:
             self.cancel_soon(task_id)
-        await asyncio.gather(*map(self._unsuspend, half_made))
+        await asyncio.gather(*map(self._unsuspend, half_submitted))
 
     async def _delete_canceled(self, task_id: UUID) -> None:
         try:
             await self._kubernetes.delete_job(labels.object_name(task_id))
         except KubernetesError as error:
-            logger.warning("cannot delete the Job", extra={"task": str(task_id), "error": str(error)})
+            logger.warning("cannot delete job, retrying", extra={"task": str(task_id), "error": str(error)})
             return
         await queue_db.finish_unsubmitted(self._pool, task_id)
 
 
 def check_job(job: Manifest) -> None:
-    """Raise NotYet or Broken if the Job, as it is stored, is not the one that was meant."""
+    """Raise StillDeleting or Unrunnable if the stored Job is not the one that was sent."""
     if job["metadata"].get("deletionTimestamp"):
-        raise NotYet(f"the former Job {job['metadata']['name']} is still being deleted")
+        raise StillDeleting(f"the former Job {job['metadata']['name']} is still being deleted")
     containers = job["spec"]["template"]["spec"].get("initContainers") or []
     policies = [one.get("restartPolicy") for one in containers if one["name"] == labels.TREC_CONTAINER]
     if policies != ["Always"]:
-        raise Broken("RecorderNotASidecar", f"container trec of the stored Job is no sidecar: {OLD_WEBHOOK}")
+        message = f"container trec of the stored Job is not a sidecar: {OLD_WEBHOOK}"
+        raise Unrunnable("RecorderNotASidecar", message)
 
 
 def check_owner(stored: Manifest, job_uid: str) -> None:
-    """Raise NotYet if an object of the right name belongs to a Job that is gone, and so will it be."""
+    """Raise StillDeleting if an object belongs to a former Job, with which Kubernetes deletes it."""
     metadata = stored["metadata"]
     if all(owner["uid"] != job_uid for owner in metadata.get("ownerReferences") or ()):
-        raise NotYet(f"{metadata['name']} of a former Job is still being deleted")
+        raise StillDeleting(f"{metadata['name']} of a former Job is still being deleted")
 
 
-def _passes(error: BaseException) -> bool:
-    return not isinstance(error, KubernetesError) or judge(error) is Verdict.PASSING
+def _may_succeed_later(error: BaseException) -> bool:
+    return not isinstance(error, KubernetesError) or is_retryable(error)
 
 
 def _fields(error: ValidationError) -> str:
-    """What is wrong without the values, for this is logged and there may be signed URLs among them."""
+    """Return the invalid fields without their values, which may contain signed URLs."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     return ", ".join(f"{field_path(problem['loc'])} ({problem['type']})" for problem in problems)
 
 
-def _words(error: KubernetesError) -> tuple[str, str]:
-    """Reason and message, the API server's own where there are any."""
+def _reason_and_message(error: KubernetesError) -> tuple[str, str]:
+    """Return the API server's reason and message, or those of the failed connection."""
     if isinstance(error, Refused):
-        return error.reason, f"Kubernetes refused the task: {explained(error.message)}"
+        return error.reason, f"Kubernetes rejected the task: {explained(error.message)}"
     return "Unreachable", str(error)

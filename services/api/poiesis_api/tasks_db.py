@@ -1,4 +1,4 @@
-"""Tasks in Postgres: create, read, list, cancel. Whoever calls sees documents, never rows."""
+"""Tasks in Postgres: create, read, list, cancel. Functions return TES documents, never rows."""
 
 import hashlib
 import json
@@ -14,35 +14,35 @@ from poiesis_api.config import UserLimits
 from poiesis_api.documents import DOCUMENT, View, in_pieces
 from poiesis_api.errors import IdempotencyKeyReused, shown
 from poiesis_api.identity.caller import Caller
-from poiesis_api.limits import NOTHING, Resources, Usage
+from poiesis_api.limits import NO_RESOURCES, Resources, Usage
 from poiesis_api.postgres import Connection, Pool, driver_errors, fetch, transaction
 from poiesis_api.queries import Filter, ListQuery
 from poiesis_models.states import Ending, TesState
 from poiesis_models.tes import TesTaskRequest
 
-_LOOK = """
+_STATE_OF_DATABASE = """
 SELECT to_regproc('finish_task') IS NOT NULL AND to_regclass('claim_turn') IS NOT NULL AS has_schema,
        current_setting('transaction_read_only')::boolean AS read_only
 """
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatabaseLook:
-    """What a connection to Postgres shows at once."""
+class DatabaseState:
+    """Whether Postgres has this release's schema and accepts writes."""
 
     has_schema: bool
     read_only: bool
 
 
-async def look(pool: Pool) -> DatabaseLook:
-    """Ask Postgres whether it can serve this release. Raise StorageUnavailable."""
-    (row,) = await fetch(pool, _LOOK)
-    return DatabaseLook(**dict(row))
+async def read_state(pool: Pool) -> DatabaseState:
+    """Return whether Postgres can serve this release. Raise StorageUnavailable."""
+    (row,) = await fetch(pool, _STATE_OF_DATABASE)
+    return DatabaseState(**dict(row))
 
 
 # Create
 
-# Nothing if it is there already: the statement may be sent again, and so may the request, with its key.
+# Returns no row if the task exists already: the driver may repeat the statement, and a client the request.
 _INSERT_TASK = """
 INSERT INTO task (id, owner, name, description, has_resources, cpu_cores, preemptible, ram_gb, disk_gb, zones,
                   backend_parameters_strict, recorder_token, recorder_token_hash, shared_with,
@@ -93,7 +93,7 @@ SELECT made.id, 'api', r.* FROM made, jsonb_to_recordset($%d::jsonb) AS r (key t
 
 @dataclass(frozen=True, kw_only=True)
 class Idempotency:
-    """What tells a create that is sent again from a new one: the client's key, and the digest of its task."""
+    """Identifies a repeated create: the client's key and the digest of its task."""
 
     key: str
     digest: bytes
@@ -101,26 +101,29 @@ class Idempotency:
 
 @dataclass(frozen=True, kw_only=True)
 class NewTask:
-    """A validated task. `reserved`: what it counts for against its owner's limits until it has ended;
-    `credentials`: names of the S3 credentials that it may use; `waits_for`: why it cannot start yet."""
+    """A validated task.
+
+    `reserved`: what it counts against its owner's limits until it ends. `credentials`: names of the S3
+    credentials that it may use. `waits_for`: why it cannot start yet.
+    """
 
     owner: str
     request: TesTaskRequest
     warnings: Sequence[str] = ()
     waits_for: str | None = None
     shared_with: str | None = None
-    reserved: Resources = NOTHING
+    reserved: Resources = NO_RESOURCES
     credentials: Sequence[str] = ()
     idempotency: Idempotency | None = None
 
 
 async def create_task(pool: Pool, new: NewTask, user_limits: UserLimits) -> UUID:
-    """Store a task; from then on it is safe. The id is that of the first create with its idempotency key.
+    """Store a task and return its id: that of the first create with the same idempotency key.
 
     Raise IdempotencyKeyReused, LimitReached, InvalidTask or StorageUnavailable.
     """
     task_id = uuid4()
-    if limits.refuse(user_limits) or limits.hold_back(user_limits):
+    if limits.has_limits(user_limits) or limits.queues_excess(user_limits):
         made = await _insert_within(user_limits, pool, task_id, new)
     else:
         sql, values = _insert_statement(task_id, new)
@@ -129,25 +132,25 @@ async def create_task(pool: Pool, new: NewTask, user_limits: UserLimits) -> UUID
 
 
 async def _insert_within(user_limits: UserLimits, pool: Pool, task_id: UUID, new: NewTask) -> list[Any]:
-    """A create that is sent again counts once: it is not held against the limits."""
+    """Insert the task if its owner's limits allow it. A repeated create is not counted again."""
     async with transaction(pool) as db:
         if await db.fetchval(_LOCK_OWNER, new.owner) is None:
             await db.execute(_ADD_OWNER, new.owner)
             await db.fetchval(_LOCK_OWNER, new.owner)
         if new.idempotency and await db.fetch(_THERE_ALREADY, task_id, new.owner, new.idempotency.key):
             return []
-        if limits.refuse(user_limits):
+        if limits.has_limits(user_limits):
             usage = Usage(**dict(await db.fetchrow(_USAGE, new.owner)))
-            limits.check(usage, new.reserved, user_limits)
-        if limits.hold_back(user_limits):
+            limits.check_limits(usage, new.reserved, user_limits)
+        if limits.queues_excess(user_limits):
             most = limits.active_per_owner(user_limits)
             if await db.fetchval(_HAS_AS_MANY, new.owner, most):
-                new = replace(new, waits_for=limits.held_back(user_limits))
+                new = replace(new, waits_for=limits.queued_note(user_limits))
         sql, values = _insert_statement(task_id, new)
         return list(await db.fetch(sql, *values))
 
 
-# An owner's creates take turns, so that no two count the same last place.
+# Creates of one owner are serialized, so that two of them cannot both take the last place.
 _LOCK_OWNER = "SELECT owner FROM owner_turn WHERE owner = $1 FOR UPDATE"
 _ADD_OWNER = "INSERT INTO owner_turn (owner) VALUES ($1) ON CONFLICT DO NOTHING"
 _USAGE = """
@@ -156,8 +159,8 @@ SELECT count(*) AS unfinished, count(*) FILTER (WHERE submitted_at IS NULL) AS q
        coalesce(sum(reserved_disk_gb), 0) AS disk_gb, coalesce(sum(reserved_gpus), 0) AS gpus
   FROM task WHERE owner = $1 AND ended_at IS NULL
 """
-# Tasks are submitted in their order, so those that are there already have the places or will have them. To
-# look at so many is enough, however long the queue is.
+# Tasks are submitted in order, so earlier tasks get their places first. Counting stops at the limit, however
+# long the queue is.
 _HAS_AS_MANY = """
 SELECT count(*) = $2 FROM (SELECT FROM task WHERE owner = $1 AND ended_at IS NULL LIMIT $2) counted
 """
@@ -204,8 +207,7 @@ async def _there_already(pool: Pool, task_id: UUID, new: NewTask) -> UUID:
     ((found, digest_found),) = await fetch(pool, _THERE_ALREADY, task_id, new.owner, key)
     if digest_found != digest:
         raise IdempotencyKeyReused(
-            f"Idempotency-Key: {shown(key)} came before with another task, which became {found};"
-            " send a new key with a new task",
+            f"Idempotency-Key {shown(key)} was already used for a different task ({found}); use a new key",
             "Idempotency-Key",
         )
     return UUID(str(found))
@@ -248,10 +250,10 @@ def _numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"index": index, **record} for index, record in enumerate(records)]
 
 
-# Read: what the caller created, what is shared with a group of theirs, and for administrators everything.
+# Read: tasks that the caller created or that are shared with one of their groups; for administrators all.
 
 _VISIBLE = "($2 OR owner = $3 OR shared_with = ANY ($4::text[]))"
-_WHOLE_BYTES = 256 * 1024  # a document of more is read in pieces
+_WHOLE_BYTES = 256 * 1024  # a longer document is read in pieces
 _ONE = {
     view: f"SELECT 0 AS seq, convert_to({document}, 'UTF8') AS document FROM task t WHERE id = $1 AND {_VISIBLE} OFFSET 0"  # noqa: E501, S608
     for view, document in DOCUMENT.items()
@@ -265,11 +267,11 @@ _PIECES = 256  # read at a time: 2 MiB at most
 
 
 class TooLarge(Exception):
-    """The document is there, and must be read in pieces."""
+    """The document is too long to be read at once; use `read_large_task`."""
 
 
 def _visible_to(caller: Caller) -> tuple[bool, str, Sequence[str]]:
-    """The parameters of _VISIBLE."""
+    """Return the parameters $2 to $4 of _VISIBLE."""
     return caller.administrator, caller.name, caller.groups
 
 
@@ -285,7 +287,7 @@ async def read_task(pool: Pool, caller: Caller, task_id: UUID, view: View) -> by
 
 
 async def read_large_task(pool: Pool, caller: Caller, task_id: UUID, view: View) -> list[bytes]:
-    """The document in pieces; none if there is no such task any more. Raise StorageUnavailable."""
+    """Return the document in pieces; none if the task no longer exists. Raise StorageUnavailable."""
     async with transaction(pool, readonly=True) as db:
         cursor = await db.cursor(_READ_PIECES[view], task_id, *_visible_to(caller))
         pieces: list[bytes] = []
@@ -296,7 +298,7 @@ async def read_large_task(pool: Pool, caller: Caller, task_id: UUID, view: View)
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPart:
-    """Some tasks of a list, their documents in pieces. `last`: seq of the last one; `more`: others follow."""
+    """Tasks of a list, each document in pieces. `last`: seq of the last task; `more`: others follow."""
 
     documents: Sequence[Sequence[bytes]]
     last: int | None
@@ -304,7 +306,7 @@ class TaskPart:
 
     @property
     def size(self) -> int:
-        """In bytes, without what stands between documents."""
+        """The size of the documents in bytes, without separators."""
         return sum(len(piece) for document in self.documents for piece in document)
 
 
@@ -312,15 +314,15 @@ _NOTHING = TaskPart(documents=(), last=None, more=False)
 
 
 async def list_part(pool: Pool, caller: Caller, query: ListQuery, most_bytes: int) -> TaskPart:
-    """The next tasks that the caller may see, newest first: `page_size` of them, or until `most_bytes`.
+    """Return the next tasks visible to the caller, newest first: at most `page_size`, or until `most_bytes`.
 
-    The connection is given back before they are sent. Raise StorageUnavailable.
+    The connection is released before they are sent. Raise StorageUnavailable.
     """
     if query.filter.state in _NEVER_STORED:
         return _NOTHING
     sql, values = _list_statement(caller, query, DOCUMENT[query.view])
     reading = _Reading(query.page_size, most_bytes)
-    if query.view is View.MINIMAL:  # some 75 bytes each: one statement is all it takes
+    if query.view is View.MINIMAL:  # about 75 bytes each: one statement suffices
         reading.take(await fetch(pool, f"SELECT seq, document AS piece FROM ({sql}) t", *values))  # noqa: S608
         return reading.part(ended=True)
     async with transaction(pool, readonly=True) as db:
@@ -331,7 +333,7 @@ async def list_part(pool: Pool, caller: Caller, query: ListQuery, most_bytes: in
 
 
 class _Reading:
-    """Puts rows of `in_pieces` together, until there are enough of them."""
+    """Assembles rows of `in_pieces` into documents, until there are enough."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most, self._most_bytes = most, most_bytes
@@ -342,7 +344,7 @@ class _Reading:
 
     @property
     def wants_more(self) -> bool:
-        """Whether the last document may go on, or another one is wanted."""
+        """Whether the last document may be incomplete, or another one is wanted."""
         whole_bytes = self._bytes - self._last_bytes
         return not self._ended and len(self._seqs) <= self._most and whole_bytes < self._most_bytes
 
@@ -351,7 +353,7 @@ class _Reading:
         return sum(map(len, self._documents[-1])) if self._documents else 0
 
     def take(self, rows: Sequence[Any]) -> None:
-        """None: there are no more."""
+        """Add rows. No rows: the end of the list."""
         self._ended = not rows
         for row in rows:
             if not self._seqs or row["seq"] != self._seqs[-1]:
@@ -361,7 +363,7 @@ class _Reading:
             self._bytes += len(row["piece"])
 
     def part(self, *, ended: bool = False) -> TaskPart:
-        """Without the document that was read last, if it may go on or is one too many."""
+        """Return the complete documents, without the last one if it may be incomplete or exceeds the page."""
         count = len(self._seqs) if ended or self._ended else len(self._seqs) - 1
         count = min(count, self._most)
         return TaskPart(
@@ -379,8 +381,8 @@ SELECT t.seq, convert_to({document}, 'UTF8') AS document FROM ({tasks} ORDER BY 
 """
 _ALL = "SELECT * FROM task WHERE true {conditions}"
 _OWN = "SELECT * FROM task WHERE owner = $2 {conditions}"
-# A page of one's own and of each group, by an index, and of these the newest. By an ARRAY, so that Postgres
-# looks these rows up, and does not walk through everybody's until it has found them.
+# A page of the caller's tasks and of each group's, by index, and the newest of these. The ARRAY makes
+# Postgres look up these rows instead of scanning the tasks of all users.
 _OWN_AND_SHARED = """
 SELECT * FROM task WHERE seq = ANY (ARRAY(
     (SELECT seq FROM task WHERE owner = $2 {conditions} ORDER BY seq DESC LIMIT $1)
@@ -393,7 +395,7 @@ SELECT * FROM task WHERE seq = ANY (ARRAY(
 
 
 def _list_statement(caller: Caller, query: ListQuery, document: str) -> tuple[str, list[object]]:
-    """Every value is a parameter; there are as many texts as combinations of filters."""
+    """Return the SQL of a list and its values. There is one text per combination of filters."""
     values: list[object] = [query.page_size + 1]
     if caller.administrator:
         tasks = _ALL
@@ -413,7 +415,7 @@ def _list_statement(caller: Caller, query: ListQuery, document: str) -> tuple[st
 
 
 def _conditions(wanted: Filter, before: int | None) -> Iterator[tuple[str, object]]:
-    """With the value for `$?`, if there is one."""
+    """Yield each SQL condition with the value for its `$?`, or None."""
     if before is not None:
         yield "AND seq < $?", before
     if wanted.state is not None:
@@ -421,21 +423,21 @@ def _conditions(wanted: Filter, before: int | None) -> Iterator[tuple[str, objec
     if wanted.name_prefix:
         yield "AND starts_with(name, $?)", wanted.name_prefix
     for number, (key, value) in enumerate(wanted.tags):
-        # EXISTS becomes a join, which the index by value may lead; to plan dozens of them takes minutes.
+        # EXISTS becomes a join that can use the index by value, but planning dozens of joins takes minutes.
         one = "EXISTS (SELECT" if number == 0 else "(SELECT true"
         yield f"AND {one} FROM task_tag g WHERE g.task_id = task.id AND g.key = $?", key
         # The index has the beginning of a value (migration 0008).
         yield ("AND g.value = $? AND left(g.value, 256) = left($?, 256))", value) if value else (")", None)
 
 
-# Cancel: one's own tasks, and for administrators every one.
+# Cancel: the caller's own tasks; for administrators all.
 
 _REQUEST_CANCEL = """
 WITH requested AS (
     UPDATE task SET state = 'CANCELING', cancel_requested_at = now(), cancel_requested_by = $2
      WHERE id = $1 AND ($3 OR owner = $2) AND ended_at IS NULL AND cancel_requested_at IS NULL
-    RETURNING id, submit_attempts = 0 AS untouched -- no replica has claimed it: there is nothing in Kubernetes
-), said AS (
+    RETURNING id, submit_attempts = 0 AS untouched -- no replica has leased it: nothing exists in Kubernetes
+), logged AS (
     INSERT INTO system_log (task_id, attempt, source, key, message)
     SELECT id, (SELECT max(attempt) FROM task_log WHERE task_id = id), 'api', 'cancel', 'cancel requested by ' || $2
       FROM requested
@@ -447,18 +449,18 @@ _STATE = f"SELECT state::text, $2 OR owner = $3 AS theirs FROM task WHERE id = $
 
 
 class Cancel(Enum):
-    """What a cancel found."""
+    """The outcome of a cancel."""
 
-    UNKNOWN = "unknown"  # no such task, or none that the caller may see
-    NOT_THEIRS = "not theirs"  # seen, but another's
-    ENDED = "ended"  # before, or by this cancel
+    UNKNOWN = "unknown"  # no such task, or not visible to the caller
+    NOT_THEIRS = "not theirs"  # visible, but owned by another user
+    ENDED = "ended"  # earlier, or by this cancel
     CANCELING = "canceling"  # its Job must be deleted
 
 
 async def cancel_task(pool: Pool, caller: Caller, task_id: UUID) -> Cancel:
-    """Store the intent; a task that no replica has leased is CANCELED at once. Raise StorageUnavailable.
+    """Store the request; a task that no replica has leased is CANCELED at once. Raise StorageUnavailable.
 
-    The first statement alone decides. What follows may be lost: `canceling_tasks` finds the task.
+    Only the first statement decides. The steps after it may be lost, since `canceling_tasks` finds the task.
     """
     found = await fetch(pool, _REQUEST_CANCEL, task_id, caller.name, caller.administrator)
     if not found:
@@ -480,7 +482,7 @@ async def _found_by_cancel(pool: Pool, caller: Caller, task_id: UUID) -> Cancel:
 
 
 def _cancel_again(state: str) -> Cancel:
-    """Return the result of a cancel that changed nothing: an earlier one, or the task's end, came first."""
+    """Return the result of a cancel that changed nothing: the task was CANCELING or had ended."""
     return Cancel.CANCELING if state == TesState.CANCELING else Cancel.ENDED
 
 
@@ -490,7 +492,7 @@ _FINISH_TASK = "SELECT finish_task($1, $2::text::tes_state, $3, $4, $5, 'api', $
 
 
 async def finish_task(db: Connection, task_id: UUID, ending: Ending, *, cancel_seen: bool) -> bool:
-    """Store how a task ended. False if it had ended, or if a cancel was asked for and not `cancel_seen`."""
+    """Store a task's outcome. Return False if it had ended, or if an unseen cancel was requested."""
     return bool(
         await db.fetchval(
             _FINISH_TASK,

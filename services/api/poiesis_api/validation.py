@@ -1,6 +1,6 @@
-"""What a create must satisfy beyond the shape of its document: what cannot work is refused at once. Pure.
+"""Validate a create beyond the shape of its document: a task that cannot work is rejected at once. Pure.
 
-Every refusal is an InvalidTask that names the field, the value and what would do instead.
+Every error is an InvalidTask with the field, the value, and the limit or the accepted values.
 """
 
 import re
@@ -21,7 +21,7 @@ from poiesis_api.task_paths import TaskPaths, ancestors, is_inside
 from poiesis_models import globs
 from poiesis_models.tes import TesTaskRequest
 
-# Kept within what an index row of Postgres holds; no file system has longer paths in practice.
+# Must fit an index row of Postgres; in practice no file system has longer paths.
 PATH_BYTES = 1024
 OUTPUT_URL_BYTES = 1536
 INPUT_URL_BYTES = 65536  # presigned URLs are long; a work list must fit a Secret
@@ -43,7 +43,7 @@ _PREFIX_OF_PYDANTIC = re.compile(r"^(Value error|Assertion failed), ")
 
 
 def parse_task(body: bytes) -> TesTaskRequest:
-    """Raise MalformedBody or InvalidTask."""
+    """Parse the body of a create. Raise MalformedBody or InvalidTask."""
     try:
         return TesTaskRequest.model_validate_json(body)
     except ValidationError as error:
@@ -57,7 +57,7 @@ def parse_task(body: bytes) -> TesTaskRequest:
 
 
 def field_path(location: tuple[int | str, ...]) -> str:
-    """('executors', 0, 'image') -> `executors[0].image`."""
+    """Return a pydantic location as a path: ('executors', 0, 'image') -> `executors[0].image`."""
     path = ""
     for part in location:
         if isinstance(part, int):
@@ -68,9 +68,9 @@ def field_path(location: tuple[int | str, ...]) -> str:
 
 
 def validate(task: TesTaskRequest, config: Document) -> tuple[TesTaskRequest, list[str]]:
-    """The task as it will run, and warnings for its system_logs. Raise InvalidTask.
+    """Return the task as it will run, and warnings for its system_logs. Raise InvalidTask.
 
-    `object_limits.check_objects` follows, once it is known which credentials the task gets.
+    Call `object_limits.check_objects` next, when the task's credentials are known.
     """
     paths = TaskPaths.of(task)
     _check_sizes(task, paths)
@@ -93,8 +93,18 @@ def _sentence(problem: ErrorDetails) -> str:
     value = problem["input"]
     complete = problem["type"] == "missing" or (repr(value) in message and problem["type"] == "value_error")
     if complete or not isinstance(value, str | int | float):
-        return f"{field}: {message}"
-    return f"{field}: {message}, got {url_shown(value) if isinstance(value, str) else shown(value)}"
+        return _with_field(field, message)
+    return _with_field(
+        field, f"{message}, got {url_shown(value) if isinstance(value, str) else shown(value)}"
+    )
+
+
+def _with_field(field: str, message: str) -> str:
+    """Put the field before a message, or in the place of its name at the beginning of the message."""
+    name, _, predicate = message.partition(" ")
+    if name == field.rpartition(".")[2].partition("[")[0]:
+        return f"{field} {predicate}"
+    return f"{field}: {message}"
 
 
 def _check_sizes(task: TesTaskRequest, paths: TaskPaths) -> None:
@@ -115,16 +125,14 @@ def _check_sizes(task: TesTaskRequest, paths: TaskPaths) -> None:
 def _at_most(field: str, value: str, limit: int) -> None:
     size = len(value.encode())
     if size > limit:
-        raise InvalidTask(
-            f"{field}: {url_shown(value)} has {size} bytes; at most {limit} are accepted", field
-        )
+        raise InvalidTask(f"{field}: {url_shown(value)} is {size} bytes long; the maximum is {limit}", field)
 
 
 def _check_executors(task: TesTaskRequest, config: Document) -> None:
     most = config.limits.executors
     if len(task.executors) > most:
         raise InvalidTask(
-            f"executors: the task has {len(task.executors)}; at most {most} are accepted (limits.executors)",
+            f"executors: the task has {len(task.executors)}; the maximum is {most} (limits.executors)",
             "executors",
         )
     check_strings(task)
@@ -137,25 +145,29 @@ def _check_executors(task: TesTaskRequest, config: Document) -> None:
             field = f"executors[{index}].env"
             _at_most(field, name, ENV_NAME_BYTES)
             if not _ENV_NAME.fullmatch(name):
-                raise InvalidTask(f"{field}: {shown(name)} is not the name of a variable", field)
+                raise InvalidTask(f"{field}: {shown(name)} is not a valid variable name", field)
 
 
 def _check_patterns(task: TesTaskRequest) -> None:
     for index, output in enumerate(task.outputs or ()):
         field, problem = f"outputs[{index}].path", globs.problem(output.path)
         if problem is not None:
-            raise InvalidTask(f"{field}: {shown(output.path)} cannot be understood: {problem}", field)
+            raise InvalidTask(
+                f"{field}: {shown(output.path)} is not a valid path or pattern: {problem}", field
+            )
 
 
 def _check_reserved(paths: TaskPaths) -> None:
     for field, path in paths.every:
         for directory in RESERVED:
             if is_inside(path, directory):
-                raise InvalidTask(f"{field}: {path!r} lies in {directory}, which Poiesis uses itself", field)
+                raise InvalidTask(
+                    f"{field}: {path!r} is in {directory}, which is reserved for Poiesis", field
+                )
 
 
 def _check_kernel_trees(paths: TaskPaths) -> None:
-    """Nothing can be mounted or kept there, and a working directory there may lead out of the container."""
+    """Reject paths in /proc, /sys and /dev: mounts fail, and a workdir may lead out of the container."""
     for field, path in paths.every:
         devices = _DEVICES.get(field.rpartition(".")[2], frozenset())
         tree = next((one for one in _KERNEL_TREES if is_inside(path, one)), None)
@@ -163,7 +175,7 @@ def _check_kernel_trees(paths: TaskPaths) -> None:
             continue
         accepted = ", ".join(sorted({*devices, _SHARED_MEMORY}))
         raise InvalidTask(
-            f"{field}: {shown(path)} lies in {tree}, which the kernel makes (accepted there: {accepted})",
+            f"{field}: {shown(path)} is in the kernel file system {tree} (accepted there: {accepted})",
             field,
         )
 
@@ -174,7 +186,7 @@ def _check_directories(paths: TaskPaths) -> None:
         if is_unmountable(path):
             raise InvalidTask(
                 f"{field}: {shown(path)} is a system directory of the image and cannot be replaced; "
-                "name a directory of its own, for example /data",
+                "use another directory, for example /data",
                 field,
             )
     served = frozenset(named.values())
@@ -182,19 +194,19 @@ def _check_directories(paths: TaskPaths) -> None:
         if is_system_directory(path) and served.isdisjoint((path, *ancestors(path))):
             raise InvalidTask(
                 f"{field}: files that match a pattern in the system directory {path!r} cannot be collected; "
-                "write them to a directory of their own, or name that directory in volumes",
+                "write them to another directory, or name the directory in volumes",
                 field,
             )
 
 
 def _check_files(task: TesTaskRequest, paths: TaskPaths, config: TaskPodConfig) -> None:
-    """No two inputs for one path, and nothing below an input that is certainly a file."""
+    """Reject two inputs with the same path, and paths below an input that is certainly a file."""
     sources: dict[str, str] = {}
     files: dict[str, str] = {}
     for source, (field, path) in zip(task.inputs or (), paths.inputs, strict=True):
         if path in sources:
             raise InvalidTask(
-                f"{field}: {shown(path)} is the path of {sources[path]} too; give one of them another path",
+                f"{field}: {shown(path)} is also the path of {sources[path]}; input paths must differ",
                 field,
             )
         sources[path] = field
@@ -212,12 +224,13 @@ def _refuse_below_file(
     for path in chain:
         if path in files:
             raise InvalidTask(
-                f"{field}: {shown(path)} would be a directory, but {files[path]} makes it a file", field
+                f"{field}: {shown(path)} must be a directory, but {files[path]} is a file with this path",
+                field,
             )
 
 
 def _check_streams(task: TesTaskRequest, paths: TaskPaths) -> None:
-    """A stream is a file, so no directory that the task names or that holds one of its inputs."""
+    """Reject streams whose path is a directory of the task or contains one of its inputs."""
     directories = {path: field for field, path in (*paths.directories, *paths.workdirs)}
     for field, path in paths.inputs:
         for above in ancestors(path):
@@ -239,7 +252,7 @@ def _check_stream(field: str, path: str, directories: Mapping[str, str]) -> None
 
 
 def _check_resources(task: TesTaskRequest, config: TaskPodConfig) -> None:
-    """What no node has would wait indefinitely, and keep a place in the queue."""
+    """Reject requests that no node could satisfy: the task would wait indefinitely and occupy the queue."""
     asked, most = task.resources, config.executors.max_resources
     if asked is None:
         return
@@ -254,7 +267,7 @@ def _refuse_more(field: str, asked: float, most: float, name: str) -> None:
     if asked > most:
         setting = f"executors.maxResources.{to_camel(name)}"
         raise InvalidTask(
-            f"{field}: the task asks for {asked:g}; this server accepts at most {most:g} ({setting})", field
+            f"{field} must be at most {most:g} on this server ({setting}), got {asked:g}", field
         )
 
 
@@ -262,13 +275,13 @@ def _inferred_prefixes(task: TesTaskRequest) -> Iterator[str]:
     for index, output in enumerate(task.outputs or ()):
         if output.wildcard and output.path_prefix is None:
             yield (
-                f"outputs[{index}].path_prefix is missing, though path {shown(output.path)} has wildcards:"
-                f" {shown(output.directory)} is used"
+                f"outputs[{index}].path_prefix is not set for the pattern {shown(output.path)};"
+                f" using {shown(output.directory)}"
             )
 
 
 def _doubtful_paths(task: TesTaskRequest) -> Iterator[str]:
-    """How a path was read that its sender may have meant in another way."""
+    """Yield a warning for each output path that may have been meant in another way."""
     for index, output in enumerate(task.outputs or ()):
         named = f"outputs[{index}].path {shown(output.path)}"
         reading, escape = globs.reading(output.path), globs.needless_escape(output.path)
@@ -276,32 +289,34 @@ def _doubtful_paths(task: TesTaskRequest) -> Iterator[str]:
             yield f"{named}: '**' is treated as '*' and does not match '/'; to send a directory tree, name it"
         if reading is globs.Reading.EITHER and output.path_prefix is None:
             yield (
-                f"{named} is read as a pattern, and as a name if a file is called"
-                f" {shown(globs.unescaped(output.path))}; a backslash before '[' and ']' makes it a name only"
+                f"{named} is used as a pattern, and as the name of a file if"
+                f" {shown(globs.unescaped(output.path))} exists; write '\\[' and '\\]' for a name"
             )
         if escape is not None:
-            yield f"{named}: the backslash of {shown(escape)} is removed (for a backslash write two)"
+            yield f"{named}: the backslash in {shown(escape)} is removed (write two for a backslash)"
 
 
 def _with_backend_parameters(task: TesTaskRequest, config: TaskPodConfig) -> tuple[TesTaskRequest, list[str]]:
-    """Without those that are not supported: they are neither stored nor returned (TES 1.1, tesResources)."""
+    """Remove unsupported backend parameters: they are not stored (TES 1.1, tesResources)."""
     resources = task.resources
     if resources is None or not resources.backend_parameters:
         return task, []
-    counting, warnings = parameters.settle(resources, config.backend_parameters)
-    parameters.check_together(config, counting)
-    settled = resources.model_copy(update={"backend_parameters": counting or None})
-    return task.model_copy(update={"resources": settled}), warnings
+    accepted, warnings = parameters.accepted_parameters(resources, config.backend_parameters)
+    parameters.check_combination(config, accepted)
+    updated = resources.model_copy(update={"backend_parameters": accepted or None})
+    return task.model_copy(update={"resources": updated}), warnings
 
 
 def sharing_group(task: TesTaskRequest, caller: Caller, sharing: Sharing) -> str | None:
-    """The group that a task's tag names, whose members may see it. Raise InvalidTask."""
+    """Return the group that a task's tag shares it with, or None. Raise InvalidTask."""
     group = (task.tags or {}).get(sharing.tag) if sharing.tag else None
     if not group:
         return None
     field = f"tags.{sharing.tag}"
     if group not in caller.groups:
-        raise InvalidTask(f"{field}: you are no member of the group {shown(group)}", field)
+        raise InvalidTask(f"{field}: you are not a member of group {shown(group)}", field)
     if sharing.groups and group not in sharing.groups:
-        raise InvalidTask(f"{field}: {shown(group)} is none of the groups that tasks are shared with", field)
+        raise InvalidTask(
+            f"{field}: tasks cannot be shared with group {shown(group)} (auth.sharing.groups)", field
+        )
     return group

@@ -35,23 +35,28 @@ def test_a_body_is_decoded(encoding, sent):
 @pytest.mark.parametrize(
     ("encoding", "sent", "error", "words"),
     [
-        ("gzip", TEXT, MalformedBody, "the body is not gzip, which its Content-Encoding says"),
-        ("gzip", b"", MalformedBody, "is cut off: its gzip stream does not end"),
+        ("gzip", TEXT, MalformedBody, "the body is not valid gzip, although Content-Encoding names it"),
+        ("gzip", b"", MalformedBody, "is truncated: its gzip stream does not end"),
         (
             "gzip",
             gzip.compress(TEXT, mtime=0)[:-9],
             MalformedBody,
-            "is cut off: its gzip stream does not end",
+            "is truncated: its gzip stream does not end",
         ),
-        ("gzip", gzip.compress(TEXT, mtime=0) * 2, MalformedBody, "goes on after the end of its gzip stream"),
+        (
+            "gzip",
+            gzip.compress(TEXT, mtime=0) * 2,
+            MalformedBody,
+            "has data after the end of its gzip stream",
+        ),
         (
             "gzip",
             gzip.compress(TEXT, mtime=0) + b"x",
             MalformedBody,
-            "goes on after the end of its gzip stream",
+            "has data after the end of its gzip stream",
         ),
-        ("deflate", b"\x00", MalformedBody, "is cut off: its deflate stream does not end"),
-        ("deflate", b"\x07", MalformedBody, "the body is not deflate"),
+        ("deflate", b"\x00", MalformedBody, "is truncated: its deflate stream does not end"),
+        ("deflate", b"\x07", MalformedBody, "the body is not valid deflate"),
         (
             "gzip",
             gzip.compress(b" " * (LIMIT + 1), mtime=0),
@@ -63,7 +68,7 @@ def test_a_body_is_decoded(encoding, sent):
             "br",
             TEXT,
             UnsupportedEncoding,
-            "Content-Encoding 'br' is not supported; possible: gzip, deflate",
+            "unsupported Content-Encoding 'br' \\(supported: gzip, deflate",
         ),
         ("gzip, gzip", TEXT, UnsupportedEncoding, "'gzip, gzip'"),
     ],
@@ -73,7 +78,7 @@ def test_what_cannot_be_decoded_is_refused(encoding, sent, error, words):
         decoded(sent, encoding, LIMIT)
 
 
-def test_a_body_may_be_as_long_as_the_limit():
+def test_body_of_maximum_length_is_accepted():
     assert decoded(gzip.compress(b" " * LIMIT), "gzip", LIMIT) == b" " * LIMIT
 
 
@@ -111,7 +116,7 @@ def test_text_is_left_as_it_is(text):
         (b'{"NaN": Infinity}', "line 1 column 9"),
     ],
 )
-def test_what_is_not_json_in_utf_8_is_refused(body, words):
+def test_body_not_json_in_utf_8_is_rejected(body, words):
     with pytest.raises(MalformedBody, match=f"^the body is not JSON.*{words}"):
         json_text(body)
 
@@ -126,7 +131,7 @@ def test_what_is_not_json_in_utf_8_is_refused(body, words):
     ],
     ids=["nested", "NaN", "map", "strings"],
 )
-def test_too_many_values_are_refused_before_any_is_made(body):
+def test_too_many_values_are_rejected_before_parsing(body):
     tracemalloc.start()
     with pytest.raises((InvalidTask, MalformedBody), match="too many JSON values"):
         json_text(body)
@@ -148,7 +153,7 @@ def test_what_stands_in_a_string_counts_for_nothing(text):
     assert json_text(text.encode()) == text.encode()
 
 
-def test_bytes_of_large_bodies_have_a_budget_and_small_ones_are_free():
+def test_only_large_bodies_count_against_budget():
     incoming = Incoming(Limits(incoming_bytes=2 * SMALL_BYTES))
     with incoming.body() as first, incoming.body() as second:
         first(3 * SMALL_BYTES)

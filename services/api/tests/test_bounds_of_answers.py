@@ -78,7 +78,7 @@ async def pages(client, **params):
         params["page_token"] = page["next_page_token"]
 
 
-async def test_a_page_ends_at_a_budget_of_bytes_and_the_next_one_continues(pool, serve):
+async def test_page_ends_at_byte_limit_and_next_continues(pool, serve):
     ids = await big_tasks(pool, 20)
     client, _ = serve(page_bytes=4_000_000)
     async with client:
@@ -94,7 +94,7 @@ async def test_a_page_ends_at_a_budget_of_bytes_and_the_next_one_continues(pool,
 
 
 @pytest.mark.parametrize("view", ["BASIC", "FULL", "MINIMAL"])
-async def test_a_page_of_many_parts_is_the_tasks_one_by_one(pool, serve, monkeypatch, view):
+async def test_page_of_many_parts_equals_single_tasks(pool, serve, monkeypatch, view):
     monkeypatch.setattr("poiesis_api.pages.PART_BYTES", 10_000)
     monkeypatch.setattr("poiesis_api.tasks_db._PIECES", 5)
     content = "\u2603" * 20_000  # of several pieces, which end within characters
@@ -121,7 +121,7 @@ async def test_a_page_of_many_parts_is_the_tasks_one_by_one(pool, serve, monkeyp
     [ANONYMOUS, Caller(name="me", groups=("a", "b")), Caller(name="root", administrator=True)],
     ids=["own", "shared", "all"],
 )
-async def test_no_document_is_made_before_it_is_asked_for(pool, view, caller):
+async def test_documents_are_produced_on_demand(pool, view, caller):
     sql, values = tasks_db._list_statement(caller, ListQuery(page_size=2047, view=view), DOCUMENT[view])
     async with pool.acquire() as connection:
         plan = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {in_pieces(sql)}", *values))[0][
@@ -134,7 +134,7 @@ async def test_no_document_is_made_before_it_is_asked_for(pool, view, caller):
     assert set(above) <= {"Nested Loop"}
 
 
-async def test_a_large_task_is_read_in_pieces_and_has_a_bound(pool, serve):
+async def test_large_task_is_read_in_bounded_pieces(pool, serve):
     executors = [{"image": "busybox", "command": ["true"]}] * 40
     task_id = await create(pool, {"executors": executors})
     await report(pool, task_id, executors=[ended(index, CONTROL, CONTROL[:-1] + "e") for index in range(40)])
@@ -165,7 +165,7 @@ async def test_texts_within_the_bound_are_whole(pool, serve):
     assert "system_logs" not in task["logs"][0]
 
 
-async def test_outputs_and_lines_of_a_document_have_a_bound(pool, serve):
+async def test_document_outputs_and_lines_are_bounded(pool, serve):
     task_id = await create(pool)
     await report(pool, task_id, state="RUNNING")
     await pool.execute(
@@ -220,7 +220,7 @@ async def until(condition):
             await asyncio.sleep(0.02)
 
 
-async def test_a_reader_that_does_not_read_is_cut_off(pool, serve, caplog):
+async def test_client_that_does_not_read_is_disconnected(pool, serve, caplog):
     caplog.set_level("INFO")
     await big_tasks(pool, 12)
     client, services = serve(send_seconds=0.5)
@@ -262,7 +262,7 @@ async def test_without_room_in_time_a_read_is_503(pool, serve, monkeypatch):
         assert (await client.get(f"{BASE}/service-info")).status == 200
 
 
-async def test_a_page_that_postgres_interrupts_ends_early_and_continues(pool, serve, monkeypatch):
+async def test_interrupted_page_ends_early_and_continues(pool, serve, monkeypatch):
     ids = await big_tasks(pool, 6)
     real, reads = tasks_db.list_part, []
 

@@ -92,7 +92,7 @@ async def test_the_page_shows_every_operation(executable, app):
             await seen.page.screenshot(path=f"{folder}/page.png", full_page=True)
 
 
-async def test_a_task_is_created_with_the_example_and_read_back(executable, app, pool):
+async def test_page_creates_example_task_and_reads_it(executable, app, pool):
     async with visit(executable, app) as seen:
         created = await seen.execute("CreateTask")
         (task_id,) = [str(row["id"]) for row in await pool.fetch("SELECT id FROM task")]
@@ -134,7 +134,7 @@ async def test_a_page_of_another_site_creates_no_task(executable, app, pool):
         assert await pool.fetchval("SELECT count(*) FROM task") == 0
 
 
-async def test_a_page_that_is_allowed_creates_a_task_and_reads_its_id(
+async def test_allowed_page_creates_task_and_reads_id(
     executable, pool, kubernetes, config, services_for_everybody
 ):
     async with page_of_another_site(executable) as (page, origin):
@@ -147,7 +147,7 @@ async def test_a_page_that_is_allowed_creates_a_task_and_reads_its_id(
         assert await pool.fetchval("SELECT count(*) FROM task") == 1
 
 
-async def test_the_access_token_that_was_entered_is_sent_and_not_kept(executable, config):
+async def test_entered_access_token_is_sent_but_not_stored(executable, config):
     heard = []
 
     async def listen(request: web.Request) -> web.Response:

@@ -9,7 +9,7 @@ import pytest
 
 from poiesis_api.config import Document
 from poiesis_api.handlers import service_info_document
-from poiesis_api.parameters import supported
+from poiesis_api.parameters import supported_keys
 from poiesis_api.taskpod import Task, task_objects
 from poiesis_models.states import TesState
 from poiesis_models.tes import TesTaskRequest
@@ -53,7 +53,7 @@ def changed(config, **sections):
 # GetServiceInfo
 
 
-def test_service_info_has_what_the_operator_said_and_nothing_else(config):
+def test_service_info_has_only_configured_fields(config):
     needed = {"id", "name", "type", "organization", "version", "storage", "tesResources_backend_parameters"}
     by_default = service_info_document(changed(config, serviceInfo={}).service_info, [])
     assert set(by_default) == needed | {"description", "documentationUrl"}
@@ -69,9 +69,9 @@ def test_service_info_has_what_the_operator_said_and_nothing_else(config):
     assert {key: value for key, value in document.items() if key not in needed} == said
 
 
-def test_service_info_lists_exactly_the_backend_parameters_that_exist(config):
+def test_service_info_lists_supported_backend_parameters(config):
     allowed = changed(config, backendParameters={"queue": ["fast"], "wallTimeSeconds": 60})
-    document = service_info_document(allowed.service_info, supported(allowed.backend_parameters))
+    document = service_info_document(allowed.service_info, supported_keys(allowed.backend_parameters))
     assert sorted(document["tesResources_backend_parameters"]) == ["queue", "wall_time_seconds"]
 
 
@@ -81,7 +81,7 @@ ODD = ["A (2)", "'f' kind-f/instance-7q v1", "file:///x", "\u2603", "x" * 2000, 
 
 
 @pytest.mark.parametrize("text", ODD)
-def test_names_and_tags_are_any_text_and_are_in_no_object_of_kubernetes(config, text):
+def test_names_and_tags_are_not_in_kubernetes_objects(config, text):
     def objects(**fields):
         request = TesTaskRequest.model_validate({"executors": [EXECUTOR], **fields})
         return task_objects(Task(id=TASK_ID, request=request, recorder_token="t"), config)
@@ -90,21 +90,21 @@ def test_names_and_tags_are_any_text_and_are_in_no_object_of_kubernetes(config, 
 
 
 @pytest.mark.integration
-async def test_a_missing_path_prefix_is_said_in_the_system_logs(client):
+async def test_missing_path_prefix_is_noted_in_system_logs(client):
     output = {"url": "s3://bucket/out", "path": "/out/*.txt"}
     task = await full(client, await create(client, outputs=[output]))
     assert task["outputs"] == [output]
     ((line,),) = [log["system_logs"] for log in task["logs"]]
-    assert line.endswith("'/out' is used")
+    assert line.endswith("using '/out'")
 
 
 @pytest.mark.integration
-async def test_a_backend_parameter_that_is_not_supported_is_warned_of_in_the_system_logs(client):
+async def test_unsupported_backend_parameter_is_noted_in_system_logs(client):
     resources = {"backend_parameters": {"VmSize": "big"}, "backend_parameters_strict": False}
     task = await full(client, await create(client, resources=resources))
     assert task["resources"] == {"backend_parameters_strict": False}
     ((line,),) = [log["system_logs"] for log in task["logs"]]
-    assert line.endswith("'VmSize' is not supported; supported: none; it has been ignored")
+    assert line.endswith("'VmSize' is not supported (supported: none); it has been ignored")
 
 
 # ListTasks
@@ -116,7 +116,7 @@ UPDATE task SET submit_attempts = 1, submitted_at = now(), recorder_token = NULL
 
 
 @pytest.mark.integration
-async def test_every_state_is_listed_and_found_by_its_filter(client, pool):
+async def test_state_filter_finds_each_state(client, pool):
     reached = {TesState.QUEUED: await create(client)}
     for state in (TesState.INITIALIZING, TesState.RUNNING):
         reached[state] = await create(client)
@@ -142,7 +142,7 @@ async def test_every_state_is_listed_and_found_by_its_filter(client, pool):
 
 
 @pytest.mark.integration
-async def test_a_page_holds_256_tasks_unless_another_size_is_asked_for(client, pool):
+async def test_default_page_has_256_tasks(client, pool):
     await create(client)
     await pool.execute(
         "INSERT INTO task (id, owner, has_resources, recorder_token, recorder_token_hash)"

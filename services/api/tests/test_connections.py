@@ -88,7 +88,7 @@ async def test_a_connection_without_a_complete_head_is_closed(served, sent):
     assert await closed(reader)
 
 
-async def test_a_head_that_is_not_finished_after_a_request_is_closed_later(served):
+async def test_incomplete_head_after_request_is_closed_later(served):
     reader, writer = await served.send(WHOLE)
     await answered(reader)
     writer.write(HALF)
@@ -111,7 +111,7 @@ async def test_a_request_that_takes_long_is_not_idle(served):
     await answered(reader)
 
 
-async def test_the_one_that_is_idle_the_longest_makes_room(served):
+async def test_new_connection_replaces_longest_idle_one(served):
     oldest, _ = await served.send(HALF)
     await until(lambda: len(served.connections._idle) == 1)
     served.now = 1
@@ -124,13 +124,13 @@ async def test_the_one_that_is_idle_the_longest_makes_room(served):
     assert len(others) == 2
 
 
-async def test_without_an_idle_one_a_new_connection_is_refused(served, caplog):
+async def test_new_connection_without_idle_one_is_rejected(served, caplog):
     served.go.clear()
     busy = [await served.send(WHOLE) for _ in range(3)]
     await until(lambda: len(served.connections._busy) == 3)
     reader, _ = await served.send(WHOLE)
     assert await closed(reader)
-    assert "connection refused" in caplog.text
+    assert "connection rejected" in caplog.text
     served.go.set()
     for one, _ in busy:
         await answered(one)

@@ -87,7 +87,7 @@ async def test_the_truth_table_of_tags(client, wanted, tags, matches):
 
 
 @pytest.mark.integration
-async def test_a_tag_key_that_is_given_twice_must_match_twice(client):
+async def test_repeated_tag_key_must_match_each_value(client):
     await create(client, tags={"foo": "bar"})
     assert await found(client, ["foo", "foo"], ["bar", "bar"]) == 1
     assert await found(client, ["foo", "foo"], ["bar"]) == 1
@@ -95,7 +95,7 @@ async def test_a_tag_key_that_is_given_twice_must_match_twice(client):
 
 
 @pytest.mark.integration
-async def test_empty_lists_and_tags_are_as_if_not_sent(client):
+async def test_empty_lists_and_tags_mean_absent(client):
     task_id = await create(
         client,
         inputs=[],
@@ -112,7 +112,7 @@ async def test_empty_lists_and_tags_are_as_if_not_sent(client):
 
 
 @pytest.mark.integration
-async def test_null_in_a_map_is_neither_stored_nor_returned(client):
+async def test_null_in_map_is_not_stored(client):
     sent = {
         "executors": [{"image": "busybox", "command": ["true"], "env": {"KEPT": "1", "GONE": None}}],
         "tags": {"workflow_id": "0d8e9a52", "parent_workflow_id": None},

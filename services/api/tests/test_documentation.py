@@ -31,7 +31,7 @@ async def test_the_document_is_served_as_it_is_made(client, config):
     assert await response.json() == openapi.document(config.service_info)
 
 
-async def test_the_page_names_nothing_that_is_not_served_and_runs_nothing_inline(client):
+async def test_page_uses_only_served_files_without_inline_code(client):
     response = await client.get(f"{BASE}/ui", headers={"Accept-Encoding": "identity"})
     page = await response.text()
     assert response.content_type == "text/html"
@@ -73,7 +73,7 @@ async def test_a_file_is_the_same_compressed_and_not(client, name):
 
 
 @pytest.mark.parametrize("name", FILES)
-async def test_a_file_that_the_browser_has_is_not_sent_again(client, name):
+async def test_cached_file_is_not_sent_again(client, name):
     etag = (await client.get(f"{BASE}/{name}")).headers["ETag"]
     again = await client.get(f"{BASE}/{name}", headers={"If-None-Match": etag})
     assert (again.status, await again.read(), again.headers["ETag"]) == (304, b"", etag)
@@ -105,5 +105,5 @@ def test_swagger_ui_is_what_was_locked():
     assert {path.name for path in DIRECTORY.iterdir()} == ours | theirs
 
 
-def test_the_page_costs_the_image_less_than_600_kb():
+def test_page_is_smaller_than_600_kb():
     assert sum(path.stat().st_size for path in DIRECTORY.iterdir()) < 600_000

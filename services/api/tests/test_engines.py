@@ -304,7 +304,7 @@ async def test_service_info_is_read_by_strict_types(client: Any, path: str, kind
     kind.model_validate_json(await response.text())
 
 
-async def test_a_task_of_sprocket_is_returned_as_it_was_sent(client: Any) -> None:
+async def test_sprocket_task_is_returned_as_sent(client: Any) -> None:
     task_id = await create(client, SPROCKET)
     task = (await full(client, task_id)).model_dump(exclude_none=True)
     assert {key: task[key] for key in SPROCKET} == SPROCKET
@@ -352,7 +352,7 @@ async def test_every_outcome_is_read_by_strict_types(
     assert (last.system_logs or [])[-1].split(" ", 1)[1].startswith(ending["state"])
 
 
-async def test_a_task_that_no_pod_ran_has_a_log_to_explain_it(client: Any, pool: Any) -> None:
+async def test_task_without_pod_has_an_explaining_log(client: Any, pool: Any) -> None:
     task_id = await create(client, SPROCKET)
     ending = Ending(state=TesState.SYSTEM_ERROR, reason="Invalid", message="no")
     await tasks_db.finish_task(pool, task_id, ending, cancel_seen=False)
@@ -374,7 +374,7 @@ class OldMinimal(Strict):
     state: OldState
 
 
-async def test_toil_submits_polls_and_cancels_by_py_tes_0_4(client: Any, pool: Any) -> None:
+async def test_toil_works_with_py_tes_0_4(client: Any, pool: Any) -> None:
     task_id = await create(client, TOIL, NOBODY)
     for view in ("MINIMAL", "BASIC", "FULL"):
         response = await client.get(f"{BASE}/tasks/{task_id}", params={"view": view}, headers=NOBODY)

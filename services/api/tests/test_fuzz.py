@@ -214,7 +214,7 @@ async def stored(client, body: dict[str, Any]) -> dict[str, Any]:
 
 @given(task=tasks)
 @settings(suppress_health_check=list(HealthCheck))
-async def test_a_task_is_read_back_as_it_was_sent(client, task):
+async def test_task_is_returned_as_sent(client, task):
     assert await stored(client, task) == task
 
 
@@ -229,9 +229,7 @@ OPTIONAL = ("name", "description", "inputs", "outputs", "resources", "volumes", 
 
 @given(task=tasks, ignored=some(**dict.fromkeys(IGNORED, junk)), absent=st.sets(st.sampled_from(OPTIONAL)))
 @settings(suppress_health_check=list(HealthCheck))
-async def test_what_the_server_sets_what_it_does_not_know_and_null_are_as_if_not_sent(
-    client, task, ignored, absent
-):
+async def test_read_only_unknown_and_null_fields_are_ignored(client, task, ignored, absent):
     sent = {**task, **ignored, **dict.fromkeys(absent)}
     assert await stored(client, sent) == {key: value for key, value in task.items() if key not in absent}
 
@@ -255,7 +253,7 @@ def replaced(node: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 @given(data=st.data(), task=tasks)
 @settings(suppress_health_check=list(HealthCheck))
-async def test_a_task_with_something_odd_in_it_is_stored_or_refused_by_field(client, data, task):
+async def test_odd_task_is_stored_or_rejected_by_field(client, data, task):
     sent = replaced(task, data.draw(st.sampled_from(list(places(task)))), data.draw(junk))
     response = await client.post(f"{BASE}/tasks", json=sent)
     answer = await response.json()

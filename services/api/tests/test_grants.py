@@ -3,7 +3,7 @@
 import pytest
 
 from poiesis_api.config import StorageCredentials
-from poiesis_api.grants import granted, needed_by
+from poiesis_api.grants import granted_credentials, needed_by
 from poiesis_api.identity.caller import ANONYMOUS, Caller
 from poiesis_models.tes import TesTaskRequest
 from poiesis_models.worklist import InputItem, OutputItem
@@ -49,7 +49,9 @@ def task(inputs=(), outputs=()):
 )
 def test_an_owner_gets_what_is_everybodys_or_theirs(url, names):
     read = task(inputs=[{"url": url, "type": "FILE"}])
-    assert tuple(granted(read, caller, ENTRIES) for caller in (ALICE, BOB, ROOT, ANONYMOUS)) == names
+    assert (
+        tuple(granted_credentials(read, caller, ENTRIES) for caller in (ALICE, BOB, ROOT, ANONYMOUS)) == names
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,11 +70,11 @@ def test_an_owner_gets_what_is_everybodys_or_theirs(url, names):
         ([], [{"url": "s3://lab-b/x"}, {"url": "s3://lab/a%2Fx"}], ["everybodys", "alices"]),
     ],
 )
-def test_a_task_gets_no_more_than_its_urls_need(inputs, outputs, names):
-    assert granted(task(inputs, outputs), ALICE, ENTRIES) == names
+def test_task_gets_only_credentials_its_urls_need(inputs, outputs, names):
+    assert granted_credentials(task(inputs, outputs), ALICE, ENTRIES) == names
 
 
-def test_a_work_list_needs_what_its_task_was_granted():
+def test_work_list_needs_credentials_of_its_task():
     inputs = [InputItem(path="/in/c", local="/task/root/in/c", content_file="content-0")]
     outputs = [OutputItem(url="s3://lab/a/x", path="/o", local="/task/root/o", type="FILE")]
     assert needed_by(inputs, [], ENTRIES) == []

@@ -128,14 +128,14 @@ async def report(pool, task_id, **fields):
     await pool.execute(_REPORT, task_id, json.dumps(document))
 
 
-async def test_a_full_view_is_what_was_sent_and_nothing_else(client):
+async def test_full_view_returns_task_as_sent(client):
     task_id = await create(client, WHOLE)
     task = await read(client, task_id)
     assert task.pop("creation_time").endswith("Z")
     assert task == {"id": task_id, "state": "QUEUED", **WHOLE}
 
 
-async def test_a_small_task_has_no_key_that_was_not_sent(client):
+async def test_small_task_has_only_sent_keys(client):
     task_id = await create(client)
     task = await read(client, task_id)
     del task["creation_time"]
@@ -164,7 +164,7 @@ async def test_a_found_type_is_in_basic_and_full(client, pool):
         assert [one["type"] for one in found] == ["DIRECTORY", "FILE"]
 
 
-async def test_unknown_and_read_only_fields_are_neither_stored_nor_returned(client):
+async def test_unknown_and_read_only_fields_are_ignored(client):
     sent = {**SMALL, "id": "mine", "state": "COMPLETE", "logs": [{}], "creation_time": "now", "x": {"y": 1}}
     task_id = await create(client, sent)
     task = await read(client, task_id)
@@ -172,7 +172,7 @@ async def test_unknown_and_read_only_fields_are_neither_stored_nor_returned(clie
     assert (task["id"], task["state"]) == (task_id, "QUEUED")
 
 
-async def test_a_task_that_no_replica_has_taken_in_time_says_that_it_waits_for_its_turn(client, pool):
+async def test_overdue_task_reports_that_it_waits(client, pool):
     task_id = await create(client, SMALL)
     assert "logs" not in await read(client, task_id)
     due = "UPDATE task SET next_submit_at = now() - interval '6 seconds'"
@@ -191,7 +191,7 @@ async def test_a_task_that_no_replica_has_taken_in_time_says_that_it_waits_for_i
         assert "logs" not in await read(client, task_id), why_not
 
 
-async def test_system_logs_say_how_far_a_filer_is_until_it_has_ended(client, pool):
+async def test_system_logs_show_progress_of_running_filer(client, pool):
     task_id = await create(client, SMALL)
 
     async def lines():
@@ -331,7 +331,7 @@ async def test_waiting_reason_ends_with_a_cancel(client, pool):
     assert await metadata_of(client, task_id) == {}
 
 
-async def test_logs_of_a_running_and_of_an_ended_task(client, pool):
+async def test_logs_of_running_and_ended_task(client, pool):
     task_id = await create(client, {"executors": [EXECUTOR, EXECUTOR]})
     assert "logs" not in await read(client, task_id)
 
@@ -403,7 +403,7 @@ async def test_logs_of_a_running_and_of_an_ended_task(client, pool):
     assert basic == log
 
 
-async def test_each_attempt_has_a_log_and_the_last_one_says_how_it_ended(client, pool):
+async def test_last_log_of_attempts_has_outcome(client, pool):
     task_id = await create(client)
     await pool.execute(
         "INSERT INTO system_log (task_id, source, key, message) VALUES ($1, 'api', 'k', 'early')", task_id
@@ -417,7 +417,7 @@ async def test_each_attempt_has_a_log_and_the_last_one_says_how_it_ended(client,
     assert [line.split(" ", 1)[1] for line in last["system_logs"]] == ["COMPLETE"]
 
 
-async def test_why_the_next_attempt_waits_stands_in_the_last_log_until_it_has_its_own(client, pool):
+async def test_lines_of_next_attempt_are_in_last_log(client, pool):
     task_id = await create(client)
     await report(pool, task_id)
     await report(pool, task_id, pod_uid="v")
@@ -436,7 +436,7 @@ async def test_why_the_next_attempt_waits_stands_in_the_last_log_until_it_has_it
     assert await said() == [[], [], ["no node"]]
 
 
-async def test_a_task_that_waits_for_a_pod_says_why(client, pool):
+async def test_task_waiting_for_pod_reports_reason(client, pool):
     task_id = await create(client)
     assert "logs" not in await read(client, task_id)
     await pool.execute(
@@ -449,7 +449,7 @@ async def test_a_task_that_waits_for_a_pod_says_why(client, pool):
     assert (await read(client, task_id, "BASIC"))["logs"] == [log]
 
 
-async def test_a_task_that_ended_without_a_pod_has_one_log(client, pool):
+async def test_task_ended_without_pod_has_one_log(client, pool):
     task_id = await create(client)
     ending = Ending(state=TesState.SYSTEM_ERROR, reason="Invalid", message="no")
     await tasks_db.finish_task(pool, task_id, ending, cancel_seen=False)
@@ -469,7 +469,7 @@ async def test_unknown_backend_parameters_are_dropped_with_a_warning(client, poo
     task_id = await create(client, {**SMALL, "resources": parameters})
     assert (await read(client, task_id))["resources"] == {}
     assert await pool.fetchval("SELECT message FROM system_log") == (
-        "'VmSize' is not supported; supported: none; it has been ignored"
+        "'VmSize' is not supported (supported: none); it has been ignored"
     )
     strict = {**SMALL, "resources": {**parameters, "backend_parameters_strict": True}}
     error = await refused(
@@ -482,7 +482,7 @@ async def send(client, key, task=SMALL):
     return await client.post(f"{BASE}/tasks", json=task, headers={"Idempotency-Key": key})
 
 
-async def test_a_create_that_is_sent_again_with_its_key_makes_no_second_task(client, pool):
+async def test_repeated_create_with_key_is_a_no_op(client, pool):
     first = await (await send(client, "k-1")).json()
     reordered = dict(reversed(WHOLE.items()))
     other = await (await send(client, "k 2", WHOLE)).json()
@@ -494,16 +494,16 @@ async def test_a_create_that_is_sent_again_with_its_key_makes_no_second_task(cli
     assert await pool.fetchval("SELECT count(*) FROM executor") == 1 + len(WHOLE["executors"])
 
 
-async def test_creates_at_once_with_one_key_make_one_task(client, pool):
+async def test_concurrent_creates_with_one_key_create_one_task(client, pool):
     answers = await asyncio.gather(*(send(client, "k", WHOLE) for _ in range(12)))
     assert len({(await one.json())["id"] for one in answers}) == 1
     assert await pool.fetchval("SELECT count(*) FROM task") == 1
 
 
-async def test_a_key_with_another_task_is_refused_and_changes_nothing(client, pool):
+async def test_key_reused_for_another_task_is_rejected(client, pool):
     task_id = (await (await send(client, "k")).json())["id"]
     error = await refused(await send(client, "k", {**SMALL, "name": "other"}), 422, "Idempotency-Key")
-    assert f"'k' came before with another task, which became {task_id}; send a new key" in error
+    assert f"'k' was already used for a different task ({task_id}); use a new key" in error
     assert await pool.fetchval("SELECT count(*) FROM task") == 1
 
 
@@ -527,7 +527,7 @@ async def test_a_key_that_is_none_is_refused(client, key):
 async def test_two_keys_are_refused(client):
     headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
     answer = await client.post(f"{BASE}/tasks", json=SMALL, headers=headers)
-    assert "'a', 'b'" in await refused(answer, 400, "Idempotency-Key")
+    assert "got 2 values" in await refused(answer, 400, "Idempotency-Key")
 
 
 @pytest.mark.parametrize(
@@ -558,7 +558,7 @@ async def test_a_body_over_the_limit_is_413(services, config):
         await create(client)
         task = {**SMALL, "description": "x" * 1000}
         error = await refused(await client.post(f"{BASE}/tasks", json=task), 413)
-        assert error == "the body is longer than 1000 bytes"
+        assert error == "the body is longer than 1000 bytes (the maximum)"
 
 
 async def test_eight_inputs_of_the_largest_content_are_taken(client):
@@ -620,7 +620,7 @@ async def test_a_queued_task_is_canceled_at_once(client, colon):
         assert said == ["cancel requested by anonymous", "CANCELED: Canceled: canceled on request"]
 
 
-async def test_a_submitted_task_is_canceling_and_its_job_deleted(client, services, kubernetes):
+async def test_cancel_of_submitted_task_deletes_its_job(client, services, kubernetes):
     task_id = await create(client)
     await services.submitter._submit_due()
     await kubernetes.until("PATCH Job")
@@ -662,7 +662,7 @@ async def test_pages_hold_every_task_once_newest_first(client):
     assert seen == ids[::-1]
 
 
-async def test_a_page_that_is_just_full_is_the_last(client):
+async def test_exactly_full_page_is_the_last(client):
     for _ in range(2):
         await create(client)
     assert "next_page_token" not in await listed(client, page_size=2)
@@ -752,7 +752,7 @@ async def test_a_query_that_cannot_be_understood_is_400(client, query, field):
     await refused(await client.get(f"{BASE}/tasks?{query}"), 400, field)
 
 
-async def test_odd_bytes_in_a_query_are_no_mistake_of_the_server(client):
+async def test_invalid_bytes_in_query_are_a_client_error(client):
     for query in ("name_prefix=%FF", "tag_key=%ED%A0%80", "name_prefix=%", "x=%zz"):
         assert (await client.get(f"{BASE}/tasks?{query}")).status in {200, 400}
 
@@ -766,7 +766,7 @@ async def test_a_page_token_belongs_to_its_filters(client):
     await refused(response, 400, "page_token")
 
 
-async def test_a_page_costs_the_same_statements_whatever_its_size(client, services):
+async def test_number_of_statements_is_independent_of_page_size(client, services):
     for _ in range(20):
         await create(client, WHOLE)
     counts = []
@@ -804,10 +804,8 @@ async def test_health_and_readiness(client, services):
     assert (await client.get("/healthz")).status == 200
 
 
-async def test_a_database_that_cannot_be_written_is_a_note_and_reads_go_on(
-    client, services, postgres_dsn, monkeypatch
-):
-    monkeypatch.setattr("poiesis_api.handlers.LOOK_SECONDS", 0)
+async def test_read_only_database_is_noted_and_serves_reads(client, services, postgres_dsn, monkeypatch):
+    monkeypatch.setattr("poiesis_api.handlers.PROBE_SECONDS", 0)
     task_id = await create(client)
     name = postgres_dsn.rsplit("/", 1)[1]
     admin = await asyncpg.connect(postgres_dsn)
@@ -828,25 +826,25 @@ async def test_a_database_that_cannot_be_written_is_a_note_and_reads_go_on(
     assert await (await client.get("/readyz")).json() == {"status": "ready"}
 
 
-async def test_many_probes_look_at_postgres_once(client, monkeypatch):
-    looks, real = [], tasks_db.look
+async def test_many_probes_read_the_database_state_once(client, monkeypatch):
+    looks, real = [], tasks_db.read_state
 
     async def counted(pool):
         looks.append(pool)
         return await real(pool)
 
-    monkeypatch.setattr(tasks_db, "look", counted)
-    monkeypatch.setattr("poiesis_api.handlers.LOOK_SECONDS", 60)
+    monkeypatch.setattr(tasks_db, "read_state", counted)
+    monkeypatch.setattr("poiesis_api.handlers.PROBE_SECONDS", 60)
     answers = await asyncio.gather(*(client.get("/readyz") for _ in range(20)))
     assert [one.status for one in answers] == [200] * 20
     assert len(looks) == 1
 
 
-async def test_a_full_disk_and_a_queue_that_stands_still_are_notes(client, services, monkeypatch):
+async def test_full_disk_and_stalled_queue_are_noted(client, services, monkeypatch):
     services.write_health.failed(Outage.FULL)
-    services.submitter._claimed_at -= 60
+    services.submitter._leased_at -= 60
     ready = await (await client.get("/readyz")).json()
-    assert ready["notes"] == [Outage.FULL.value, "no task could be taken from the queue for 60 s"]
+    assert ready["notes"] == [Outage.FULL.value, "the queue has not been read for 60 s"]
 
 
 async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config, services_for_everybody):
@@ -881,7 +879,7 @@ async def test_without_a_schema_it_is_not_ready(postgres_dsn, kubernetes, config
         await admin.close()
 
 
-async def test_a_connection_that_postgres_closed_is_not_the_clients_trouble(client, pool):
+async def test_connection_closed_by_postgres_is_replaced(client, pool):
     task_id = await create(client)
     for _ in range(3):
         await pool.execute(

@@ -59,12 +59,12 @@ async def test_a_workflow_engine_has_credentials_of_its_own(realm, authenticator
     assert (caller.groups, caller.administrator) == ((), False)
 
 
-async def test_a_token_without_the_scope_is_not_for_this_server(realm, authenticator):
+async def test_token_without_scope_is_rejected(realm, authenticator):
     with pytest.raises((NotAuthenticated, InsufficientScope)):
         await ask(authenticator, await realm.user_token("alice", scope=None))
 
 
-async def test_an_opaque_token_that_keycloak_does_not_know_is_refused(authenticator):
+async def test_unknown_opaque_token_is_rejected(authenticator):
     with pytest.raises(NotAuthenticated):
         await ask(authenticator, "opaque")
 
@@ -86,7 +86,7 @@ async def test_keys_and_algorithms_rotate(realm, authenticator, algorithm):
         await ask(authenticator, after)
 
 
-async def test_a_device_asks_for_a_code_that_a_user_confirms_elsewhere(realm):
+async def test_device_flow_with_confirmed_code_gives_a_token(realm):
     form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "client_id": "tes-cli"}
     async with aiohttp.ClientSession() as http:
         asked = {"client_id": "tes-cli", "scope": "tes"}

@@ -101,7 +101,7 @@ async def test_claims_say_name_and_groups(issuer, opened, config, claims, caller
 
 
 @pytest.mark.parametrize("name", [None, "", "x" * 256, "a\0b", "a\nb", "\ud800", 5, ["a"], {"a": 1}])
-async def test_a_name_that_could_not_be_stored_is_refused(issuer, opened, name):
+async def test_invalid_user_name_is_rejected(issuer, opened, name):
     async with opened(user_claim="name") as authenticator:
         await refused(authenticator, issuer.token(name=name))
 
@@ -130,7 +130,7 @@ async def test_all_scopes_are_needed(issuer, opened, claims, enough):
         assert raised.value.headers == {"WWW-Authenticate": challenge}
 
 
-async def test_a_rotated_key_counts_at_once_and_the_former_one_no_more(issuer, opened, clock):
+async def test_rotated_key_replaces_former_immediately(issuer, opened, clock):
     async with opened() as authenticator:
         former = issuer.token()
         await ask(authenticator, former)
@@ -175,7 +175,7 @@ async def test_keys_are_fetched_anew_in_the_background(issuer, opened, clock):
         assert await ask(authenticator, token) == ALICE
 
 
-async def test_an_issuer_that_is_away_at_the_start_is_503_and_found_when_it_comes(issuer, opened, clock):
+async def test_issuer_unreachable_at_start_recovers(issuer, opened, clock):
     issuer.status = 500
     async with opened() as authenticator:
         for _ in range(20):
@@ -187,7 +187,7 @@ async def test_an_issuer_that_is_away_at_the_start_is_503_and_found_when_it_come
         assert await ask(authenticator, issuer.token(exp=clock.now + 60)) == ALICE
 
 
-async def test_known_keys_go_on_to_serve_without_the_issuer_and_for_so_long(issuer, opened, clock):
+async def test_known_keys_stay_valid_during_outage(issuer, opened, clock):
     async with opened(stale_seconds=3600) as authenticator:
         await ask(authenticator, issuer.token())
         issuer.status = 500
@@ -200,7 +200,7 @@ async def test_known_keys_go_on_to_serve_without_the_issuer_and_for_so_long(issu
             await ask(authenticator, issuer.token(exp=clock.now + 60))
 
 
-async def test_whether_an_unknown_key_is_new_cannot_be_told_without_the_issuer(issuer, opened, clock):
+async def test_unknown_key_during_outage_is_503(issuer, opened, clock):
     async with opened() as authenticator:
         await ask(authenticator, issuer.token())
         clock.now += 11
@@ -246,7 +246,7 @@ async def test_no_redirect_is_followed(issuer, opened, status):
         {"padding": "x" * 2_000_000},
     ],
 )
-async def test_a_discovery_document_that_is_not_the_issuers_is_503(issuer, opened, metadata):
+async def test_foreign_discovery_document_is_503(issuer, opened, metadata):
     issuer.metadata = metadata
     async with opened() as authenticator:
         with pytest.raises(IdentityUnavailable):
@@ -272,7 +272,7 @@ async def test_the_scheme_has_no_case(issuer, opened, scheme):
 
 
 @pytest.mark.parametrize("token", ["x" * 16385, "a b", "ä", "a,b", "="])
-async def test_what_cannot_be_a_token_is_refused_without_asking(issuer, opened, introspection, token):
+async def test_malformed_token_is_rejected_without_introspection(issuer, opened, introspection, token):
     async with opened(introspection=introspection) as authenticator:
         error = await refused(authenticator, token)
         assert error.headers["WWW-Authenticate"].startswith('Bearer realm="poiesis", error="invalid_token"')
@@ -311,7 +311,7 @@ async def test_no_token_is_logged_or_shown(issuer, opened, introspection, caplog
 # Opaque tokens
 
 
-async def test_an_opaque_token_is_asked_for_once_in_a_while(issuer, opened, introspection, clock):
+async def test_introspection_result_is_cached(issuer, opened, introspection, clock):
     issuer.opaque["t-1"] = issuer.claims(active=True)
     async with opened(introspection=introspection | {"cache_seconds": 60}) as authenticator:
         assert set(await asyncio.gather(*(ask(authenticator, "t-1") for _ in range(50)))) == {ALICE}
@@ -343,7 +343,7 @@ async def test_a_refused_token_is_remembered_a_little_while(issuer, opened, intr
         assert await ask(authenticator, "nobody") == ALICE
 
 
-async def test_an_opaque_token_is_remembered_no_longer_than_it_lasts(issuer, opened, introspection, clock):
+async def test_cached_result_expires_with_token(issuer, opened, introspection, clock):
     issuer.opaque["short"] = issuer.claims(active=True, exp=issuer.now + 5)
     async with opened(introspection=introspection, leeway_seconds=0) as authenticator:
         await ask(authenticator, "short")
@@ -366,9 +366,7 @@ async def test_an_opaque_token_is_remembered_no_longer_than_it_lasts(issuer, ope
         ({"active": False}, False),
     ],
 )
-async def test_what_an_issuer_says_of_a_token_is_judged_like_claims(
-    issuer, opened, introspection, claims, counts
-):
+async def test_introspected_claims_are_checked(issuer, opened, introspection, claims, counts):
     issuer.opaque["t"] = issuer.claims(**({"active": True} | claims))
     async with opened(introspection=introspection) as authenticator:
         if counts:
@@ -377,7 +375,7 @@ async def test_what_an_issuer_says_of_a_token_is_judged_like_claims(
             await refused(authenticator, "t")
 
 
-async def test_an_answer_may_lack_the_audience_where_that_is_configured(issuer, opened, introspection):
+async def test_introspection_without_audience_can_be_allowed(issuer, opened, introspection):
     issuer.opaque["t"] = issuer.claims(active=True, aud=None)
     issuer.opaque["other"] = issuer.claims(active=True, aud="other")
     async with opened(introspection=introspection | {"audience_required": False}) as authenticator:
@@ -385,9 +383,7 @@ async def test_an_answer_may_lack_the_audience_where_that_is_configured(issuer, 
         await refused(authenticator, "other")
 
 
-async def test_few_requests_are_under_way_at_once_and_those_who_wait_too_long_get_503(
-    issuer, opened, introspection
-):
+async def test_concurrent_introspections_are_bounded(issuer, opened, introspection):
     async with opened(introspection=introspection | {"max_requests": 3}, timeout_seconds=3) as authenticator:
         await ask(authenticator, issuer.token())
         issuer.most_at_once = 0
@@ -402,7 +398,7 @@ async def test_few_requests_are_under_way_at_once_and_those_who_wait_too_long_ge
 
 
 @pytest.mark.parametrize("answer", [{}, {"active": "true"}, {"active": 1}])
-async def test_an_answer_that_is_none_of_rfc_7662_is_503(issuer, opened, introspection, answer):
+async def test_invalid_introspection_response_is_503(issuer, opened, introspection, answer):
     issuer.opaque["t"] = answer
     async with opened(introspection=introspection) as authenticator:
         with pytest.raises(IdentityUnavailable):
@@ -417,7 +413,7 @@ async def test_an_issuer_without_introspection_is_503(issuer, opened, introspect
         assert await ask(authenticator, issuer.token()) == ALICE
 
 
-async def test_a_secret_that_is_missing_or_empty_is_a_bad_configuration(opened, introspection, tmp_path):
+async def test_missing_or_empty_secret_is_a_configuration_error(opened, introspection, tmp_path):
     (tmp_path / "empty").write_text("\n")
     for name in ("none", "empty"):
         with pytest.raises(ConfigError, match="clientSecret"):
@@ -427,7 +423,7 @@ async def test_a_secret_that_is_missing_or_empty_is_a_bad_configuration(opened, 
                 pass
 
 
-async def test_a_ca_bundle_that_is_missing_or_none_is_a_bad_configuration(opened, tmp_path):
+async def test_invalid_ca_bundle_is_a_configuration_error(opened, tmp_path):
     (tmp_path / "none.pem").write_text("no certificate")
     for name in ("none.pem", "missing.pem"):
         with pytest.raises(ConfigError, match="caSecret"):
@@ -440,7 +436,7 @@ async def test_ten_thousand_tokens_leave_memory_as_it_was(issuer, opened, intros
     async with opened(introspection=introspection | {"max_cached": 100}) as authenticator:
         signed = issuer.token()
         await ask(authenticator, signed)
-        answers = authenticator._introspector._answers
+        answers = authenticator._introspector._results
         tracemalloc.start()
         before, _ = tracemalloc.get_traced_memory()
         for number in range(2_000):

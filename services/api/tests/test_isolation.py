@@ -104,7 +104,7 @@ async def seen(as_user, user, **params):
     return found
 
 
-async def test_every_route_that_is_not_public_asks_who_is_there(client):
+async def test_every_private_route_requires_authentication(client):
     asked = set()
     for route in client.app.router.routes():
         path = route.resource.canonical.format(id="00000000-0000-0000-0000-000000000000:cancel")
@@ -113,7 +113,7 @@ async def test_every_route_that_is_not_public_asks_who_is_there(client):
         if response.status == 401:
             asked.add((route.method, route.resource.canonical))
             assert response.headers["WWW-Authenticate"] == 'Bearer realm="poiesis"'
-            body = "" if route.method == "HEAD" else '{"error": "credentials are needed"}'
+            body = "" if route.method == "HEAD" else '{"error": "authentication required"}'
             assert await response.text() == body
     assert asked == {
         *((method, TASKS) for method in ("GET", "HEAD", "POST")),
@@ -142,7 +142,7 @@ async def test_refusals_by_their_status(client, issuer):
     assert await status(scope="openid") == (403, "insufficient_scope")
 
 
-async def test_an_issuer_that_is_away_is_503_and_says_when_to_try_again(client, issuer):
+async def test_unreachable_issuer_is_503_with_retry_after(client, issuer):
     issuer.status = 500
     response = await client.get(TASKS, headers={"Authorization": f"Bearer {issuer.token()}"})
     assert (response.status, response.headers["Retry-After"]) == (503, "5")
@@ -185,7 +185,7 @@ async def test_an_administrator_sees_and_cancels_every_task(as_user):
         assert body["logs"][0]["system_logs"][0].endswith("cancel requested by root")
 
 
-async def test_a_shared_task_is_seen_by_its_group_alone_and_canceled_by_its_creator_alone(as_user):
+async def test_shared_task_is_visible_to_group_only(as_user):
     task = await create(as_user, "alice", SHARED)
     for user, status, canceled in (("bob", 200, 403), ("mallory", 404, 404)):
         for view in ("MINIMAL", "BASIC", "FULL"):
@@ -196,7 +196,7 @@ async def test_a_shared_task_is_seen_by_its_group_alone_and_canceled_by_its_crea
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 256])
-async def test_pages_of_own_and_shared_tasks_hold_each_once_newest_first(as_user, size):
+async def test_pages_list_own_and_shared_tasks_once(as_user, size):
     bobs = []
     for number in range(9):
         user, task = [("alice", SHARED), ("bob", TASK), ("bob", SHARED), ("mallory", TASK), ("alice", TASK)][
@@ -238,9 +238,7 @@ async def test_a_page_token_opens_nobody_elses_list(as_user):
     assert not {task["id"] for task in body["tasks"]} & set(ids)
 
 
-async def test_one_who_leaves_a_group_or_is_no_administrator_any_more_sees_its_tasks_no_more(
-    as_user, monkeypatch
-):
+async def test_lost_membership_hides_tasks(as_user, monkeypatch):
     task = await create(as_user, "alice", SHARED)
     assert await seen(as_user, "bob") == await seen(as_user, "root") == [task]
     monkeypatch.setitem(GROUPS, "bob", [])
@@ -248,7 +246,7 @@ async def test_one_who_leaves_a_group_or_is_no_administrator_any_more_sees_its_t
     assert await seen(as_user, "bob") == await seen(as_user, "root") == []
 
 
-async def test_a_task_is_shared_with_groups_of_its_creator_alone(as_user, client, services, auth):
+async def test_task_is_shared_only_with_groups_of_creator(as_user, client, services, auth):
     status, body = await as_user("mallory", "POST", TASKS, json=SHARED)
     assert (status, body["field"]) == (400, "tags.group")
     narrow = auth.model_copy(update={"sharing": Sharing(tag="group", groups=["other"])})
@@ -276,7 +274,7 @@ async def test_a_name_means_itself_alone(as_user, monkeypatch, name):
     assert await seen(as_user, name) == [own]
 
 
-async def test_with_mode_none_everybody_is_one_user_and_a_header_is_ignored(services):
+async def test_mode_none_ignores_credentials(services):
     services.authenticator = NoAuthenticator()
     async with TestClient(TestServer(make_app(services))) as client:
         for authorization in ({}, {"Authorization": "Bearer x"}, {"Authorization": "Basic !"}):
@@ -285,7 +283,7 @@ async def test_with_mode_none_everybody_is_one_user_and_a_header_is_ignored(serv
     assert await services.pool.fetchval("SELECT array_agg(DISTINCT owner) FROM task") == ["anonymous"]
 
 
-async def test_with_mode_basic_a_password_opens_ones_own_tasks(services, tmp_path):
+async def test_mode_basic_password_gives_access_to_own_tasks(services, tmp_path):
     users = tmp_path / "htpasswd"
     hashed = bcrypt.hashpw(b"pw", bcrypt.gensalt(rounds=4)).decode()
     users.write_text(f"alice:{hashed}\nbob:{hashed}\n")
@@ -336,7 +334,7 @@ async def test_a_huge_token_is_refused_and_never_logged(services, server_log):
     assert "s3cr3t" not in " ".join(str(record.__dict__) for record in server_log.records)
 
 
-async def test_a_task_gets_the_s3_credentials_of_who_creates_it(as_user, pool, services):
+async def test_task_gets_s3_credentials_of_its_creator(as_user, pool, services):
     entries = [
         {"name": "genomics", "urls": ["s3://lab"], "groups": ["genomics"]},
         {"name": "mallorys", "urls": ["s3://lab"], "users": ["mallory"]},

@@ -15,14 +15,14 @@ from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import NoAuthenticator
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import (
-    NOTHING,
+    NO_RESOURCES,
     UNLIMITED,
     RequestRates,
     Resources,
     Usage,
     active_per_owner,
-    check,
-    reserved,
+    check_limits,
+    reserved_resources,
 )
 from poiesis_api.submitter import Submitter
 from poiesis_api.tasks_db import Idempotency, NewTask
@@ -43,8 +43,8 @@ USAGE = Usage(unfinished=4, queued=3, cpu_cores=8, ram_gb=16, disk_gb=100, gpus=
         ({"volumes": ["/data"]}, Resources(cpu_cores=1, ram_gb=2.147483648, disk_gb=10)),
     ],
 )
-def test_a_task_counts_for_what_it_asks_or_gets(config, given, counts):
-    assert reserved(TesTaskRequest.model_validate(TASK | given), config) == counts
+def test_task_counts_requested_or_default_resources(config, given, counts):
+    assert reserved_resources(TesTaskRequest.model_validate(TASK | given), config) == counts
 
 
 @pytest.mark.parametrize(
@@ -52,53 +52,53 @@ def test_a_task_counts_for_what_it_asks_or_gets(config, given, counts):
     [
         ({}, {}, None),
         ({"queued_tasks": 4}, {}, None),
-        ({"queued_tasks": 3}, {}, "you have 3 queued tasks, and may have 3"),
+        ({"queued_tasks": 3}, {}, "limit reached: 3 of 3 queued tasks"),
         ({"active": {"tasks": 1}}, {}, None),
-        ({"active": {"tasks": 1}, "queued_tasks": 3}, {}, "you have 3 queued tasks, and may have 3"),
+        ({"active": {"tasks": 1}, "queued_tasks": 3}, {}, "limit reached: 3 of 3 queued tasks"),
         pytest.param(
             {"active": {"tasks": 2}, "queued_tasks": 3}, {}, None, id="one has ended, the next has no Job yet"
         ),
         pytest.param(
             {"active": {"tasks": 2, "when_reached": "refuse"}, "queued_tasks": 3},
             {},
-            "you have 4 unfinished tasks, and may have 2",
+            "limit reached: 4 of 2 unfinished tasks",
             id="where no task waits for others",
         ),
         (
             {"active": {"tasks": 4, "when_reached": "refuse"}},
             {},
-            "you have 4 unfinished tasks, and may have 4",
+            "limit reached: 4 of 4 unfinished tasks",
         ),
         ({"active": {"tasks": 5, "when_reached": "refuse"}}, {}, None),
         ({"cpu_cores": 10}, {"cpu_cores": 2}, None),
         (
             {"cpu_cores": 10},
             {"cpu_cores": 3},
-            "your unfinished tasks take 8 cpu_cores, this one 3, and you may have 10",
+            "limit reached: your unfinished tasks use 8 of 10 cpu_cores; this task needs 3",
         ),
         ({"ram_gb": 16.5}, {"ram_gb": 0.5}, None),
         (
             {"ram_gb": 16.5},
             {"ram_gb": 0.6},
-            "your unfinished tasks take 16 ram_gb, this one 0.6, and you may have 16.5",
+            "limit reached: your unfinished tasks use 16 of 16.5 ram_gb; this task needs 0.6",
         ),
         ({"gpus": 4}, {"gpus": 2}, None),
-        ({"gpus": 4}, {"gpus": 3}, "your unfinished tasks take 2 gpus, this one 3, and you may have 4"),
+        ({"gpus": 4}, {"gpus": 3}, "limit reached: your unfinished tasks use 2 of 4 gpus; this task needs 3"),
         ({"disk_gb": 100}, {"disk_gb": 0}, None),
         (
             {"disk_gb": 100},
             {"disk_gb": 1},
-            "your unfinished tasks take 100 disk_gb, this one 1, and you may have 100",
+            "limit reached: your unfinished tasks use 100 of 100 disk_gb; this task needs 1",
         ),
     ],
 )
 def test_what_a_limit_refuses(limits, wanted, sentence):
-    asked = Resources(**(vars(NOTHING) | wanted))
+    asked = Resources(**(vars(NO_RESOURCES) | wanted))
     if sentence is None:
-        check(USAGE, asked, UserLimits.model_validate(limits))
+        check_limits(USAGE, asked, UserLimits.model_validate(limits))
         return
     with pytest.raises(LimitReached) as raised:
-        check(USAGE, asked, UserLimits.model_validate(limits))
+        check_limits(USAGE, asked, UserLimits.model_validate(limits))
     assert (str(raised.value), raised.value.headers) == (sentence, {"Retry-After": "30"})
 
 
@@ -117,21 +117,21 @@ def test_gpus_are_the_operators_extended_resources(config, parameters, every, gp
     given["backendParameters"] |= {"gpuResource": ["nvidia.com/gpu", "amd.com/gpu"], "gpuCount": 8}
     given["executors"] |= {"extendedResources": every}
     request = TesTaskRequest.model_validate(TASK | {"resources": {"backend_parameters": parameters}})
-    assert reserved(request, Document.model_validate(given)).gpus == gpus
+    assert reserved_resources(request, Document.model_validate(given)).gpus == gpus
 
 
-def test_a_task_with_more_gpus_than_a_user_may_have_names_their_parameter():
+def test_too_many_gpus_error_names_the_parameter():
     wanted = Resources(cpu_cores=0, ram_gb=0, disk_gb=0, gpus=3)
     with pytest.raises(InvalidTask) as raised:
-        check(USAGE, wanted, UserLimits(gpus=2))
+        check_limits(USAGE, wanted, UserLimits(gpus=2))
     assert raised.value.field == "resources.backend_parameters"
 
 
-def test_a_task_that_could_never_be_taken_is_wrong():
+def test_task_over_user_limit_is_invalid():
     with pytest.raises(InvalidTask) as raised:
-        check(USAGE, Resources(cpu_cores=11, ram_gb=0, disk_gb=0), UserLimits(cpu_cores=10))
+        check_limits(USAGE, Resources(cpu_cores=11, ram_gb=0, disk_gb=0), UserLimits(cpu_cores=10))
     assert raised.value.field == "resources.cpu_cores"
-    assert str(raised.value) == "resources.cpu_cores: the task takes 11, and one user may have 10"
+    assert str(raised.value) == "resources.cpu_cores must be at most 10 (the per-user limit), got 11"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_task_that_could_never_be_taken_is_wrong():
         ({"active": {"tasks": 5, "when_reached": "refuse"}}, UNLIMITED),
     ],
 )
-def test_the_submitter_keeps_to_the_limit_where_tasks_wait(limits, tasks):
+def test_submitter_respects_limit_of_active_tasks(limits, tasks):
     assert active_per_owner(UserLimits.model_validate(limits)) == tasks
 
 
@@ -179,7 +179,7 @@ def test_users_are_remembered_in_bounded_memory():
 
 
 async def create(pool, owner="alice", limits=None, **resources):
-    new = NewTask(owner=owner, request=REQUEST, reserved=Resources(**(vars(NOTHING) | resources)))
+    new = NewTask(owner=owner, request=REQUEST, reserved=Resources(**(vars(NO_RESOURCES) | resources)))
     return await tasks_db.create_task(pool, new, UserLimits.model_validate(limits or {}))
 
 
@@ -196,7 +196,7 @@ async def create(pool, owner="alice", limits=None, **resources):
         ({"queued_tasks": 6, "cpu_cores": 4}, 2),
     ],
 )
-async def test_creates_that_come_at_once_do_not_pass_a_limit(pool, limits, taken):
+async def test_concurrent_creates_respect_the_limit(pool, limits, taken):
     async def attempt(owner):
         try:
             await create(pool, owner, limits, cpu_cores=2, ram_gb=0.5, disk_gb=10, gpus=1)
@@ -227,7 +227,7 @@ async def test_a_submitted_task_is_queued_no_more(pool):
     task = await create(pool, limits={"queued_tasks": 1})
     with pytest.raises(LimitReached):
         await create(pool, limits={"queued_tasks": 1})
-    await queue_db.mark_submitted(pool, task, keep_claim=False)
+    await queue_db.mark_submitted(pool, task, keep_lease=False)
     await create(pool, limits={"queued_tasks": 1})
 
 
@@ -242,7 +242,7 @@ async def test_tasks_of_an_earlier_release_count_for_nothing(pool):
 
 
 @pytest.mark.integration
-async def test_the_submitter_takes_no_further_task_of_an_owner_until_one_ends(pool, kubernetes, config):
+async def test_owner_at_limit_gets_no_lease(pool, kubernetes, config):
     submitter = Submitter(pool, kubernetes.client, config, max_active_per_owner=2)
 
     async def jobs():
@@ -264,7 +264,7 @@ async def test_the_submitter_takes_no_further_task_of_an_owner_until_one_ends(po
     assert await pool.fetchval("SELECT count(*) FROM task WHERE submitted_at IS NOT NULL") == 4
 
 
-HELD_BACK = "waits until another task of its owner ends: one user may have 2 active tasks"
+HELD_BACK = "waiting: the owner already has 2 active tasks (the per-user limit)"
 
 
 async def said(pool, task):
@@ -274,7 +274,7 @@ async def said(pool, task):
 
 
 @pytest.mark.integration
-async def test_a_task_that_is_held_back_by_its_owners_limit_says_so_once(pool, kubernetes, config):
+async def test_task_waiting_for_owner_limit_notes_it_once(pool, kubernetes, config):
     limits = {"active": {"tasks": 2}}
     await create(pool, "bob", limits)
     tasks = [await create(pool, "alice", limits) for _ in range(4)]
@@ -297,14 +297,14 @@ async def test_a_task_that_is_held_back_by_its_owners_limit_says_so_once(pool, k
 
 
 @pytest.mark.integration
-async def test_of_creates_that_come_at_once_those_that_have_to_wait_say_so(pool):
+async def test_concurrent_creates_note_waiting_tasks(pool):
     tasks = await asyncio.gather(*(create(pool, "alice", {"active": {"tasks": 2}}) for _ in range(10)))
     lines = [await said(pool, task) for task in tasks]
     assert (lines.count([]), lines.count([HELD_BACK])) == (2, 8)
 
 
 @pytest.mark.integration
-async def test_a_create_that_is_sent_again_says_nothing_again(pool):
+async def test_repeated_create_adds_no_note(pool):
     new = NewTask(owner="alice", request=REQUEST, idempotency=Idempotency(key="once", digest=b"same"))
     limits = UserLimits.model_validate({"active": {"tasks": 2}})
     await create(pool, "alice")
@@ -314,12 +314,12 @@ async def test_a_create_that_is_sent_again_says_nothing_again(pool):
 
 
 @pytest.mark.integration
-async def test_replicas_that_claim_at_once_keep_to_an_owners_limit(pool):
+async def test_concurrent_leases_respect_owner_limit(pool):
     for number in range(20):
         await create(pool, "alice" if number % 2 else "bob")
     parts = await asyncio.gather(
         *(
-            queue_db.claim_tasks(pool, most=4, max_active=100, seconds=60, max_active_per_owner=3)
+            queue_db.lease_tasks(pool, most=4, max_active=100, seconds=60, max_active_per_owner=3)
             for _ in range(5)
         )
     )
@@ -330,7 +330,7 @@ async def test_replicas_that_claim_at_once_keep_to_an_owners_limit(pool):
 
 
 @pytest.mark.integration
-async def test_a_limit_is_429_over_http_and_health_has_none(pool, kubernetes, config):
+async def test_limit_is_429_except_for_health(pool, kubernetes, config):
     limits = UserLimits.model_validate({"queued_tasks": 2, "requests": {"per_second": 0.001, "burst": 4}})
     config = config.model_copy(update={"user_limits": limits})
     services = Services(
@@ -344,7 +344,7 @@ async def test_a_limit_is_429_over_http_and_health_has_none(pool, kubernetes, co
         answers = [await client.post(f"{BASE}/tasks", json=TASK) for _ in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 429]
         assert answers[2].headers["Retry-After"] == "30"
-        assert (await answers[2].json()) == {"error": "you have 2 queued tasks, and may have 2"}
+        assert (await answers[2].json()) == {"error": "limit reached: 2 of 2 queued tasks"}
         assert (await client.get(f"{BASE}/tasks")).status == 200
         late = await client.get(f"{BASE}/tasks")
         assert (late.status, int(late.headers["Retry-After"]) > 900) == (429, True)

@@ -34,7 +34,7 @@ async def test_help_names_the_environment():
         assert name in out
 
 
-async def test_a_bad_configuration_is_exit_2_and_one_line():
+async def test_bad_configuration_exits_2_with_one_line():
     code, _, err = await run(env=ENV)
     line = json.loads(err)
     assert (code, line["level"], line["message"]) == (2, "ERROR", "cannot start: POIESIS_DSN is not set")

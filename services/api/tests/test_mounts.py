@@ -198,7 +198,7 @@ def test_streams_of_several_executors_are_shared():
     assert plan_mounts(TesTaskRequest.model_validate({"executors": steps})) == MountPlan(placed=("/a.txt",))
 
 
-def test_inputs_that_cannot_be_placed_are_mounted_one_by_one():
+def test_unplaceable_inputs_are_mounted_one_by_one():
     request = task(inputs=[file("/etc/a")], outputs=[file("/etc/a"), file("/b")])
     assert plan_mounts(request, may_place=False) == MountPlan(files=("/etc/a",), placed=("/b",))
 
@@ -214,11 +214,11 @@ def test_inputs_that_cannot_be_placed_are_mounted_one_by_one():
         ([f"/opt/{i}" for i in range(4)], ("/opt/0", "/opt/1", "/opt/2", "/opt/3")),
     ],
 )
-def test_many_directories_are_mounted_by_what_they_have_in_common(directories, expected):
+def test_common_parent_of_many_directories_is_mounted(directories, expected):
     assert few(outermost(directories), 3) == expected
 
 
-def test_directories_that_the_task_names_stay_its_own_in_a_common_mount():
+def test_named_directories_stay_empty_in_common_mount():
     request = task(volumes=[f"/a/{i:03}" for i in range(100)], inputs=[file("/a/b/x")])
     plan = plan_mounts(request)
     assert (plan.directories, plan.filled) == (("/a",), ("/a",))

@@ -32,9 +32,9 @@ LONG = "x" * (STRING_BYTES - 1)
 
 TOO_LONG = [
     (command("-c", "echo start; : " + "x" * 200_000), "executors[0].command[2]", "200014 bytes"),
-    (command(LONG + "x"), "executors[0].command[1]", "131072 bytes; the kernel accepts at most 131071"),
+    (command(LONG + "x"), "executors[0].command[1]", "131072 bytes long; the kernel's maximum is 131071"),
     (command("ä" * 65_536), "executors[0].command[1]", "131072 bytes"),
-    (SH | {"env": {"A": LONG}}, "executors[0].env", "executors[0].env['A'] has 131073 bytes"),
+    (SH | {"env": {"A": LONG}}, "executors[0].env", "executors[0].env['A'] is 131073 bytes long"),
     (SH | {"env": {"A": LONG[1:]}}, "executors[0].env", "131072 bytes"),
 ]
 
@@ -56,7 +56,7 @@ def test_the_longest_strings_are_accepted(config, executor):
     checked(config, task(executor))
 
 
-def test_the_sum_of_arguments_counts_a_pointer_for_each(config):
+def test_total_size_counts_a_pointer_per_argument(config):
     most = STRINGS_BYTES // (1 + 1 + 8)
     checked(config, task(command(*["a"] * (most - 1000))))
     with pytest.raises(
@@ -87,17 +87,17 @@ def test_as_many_executors_as_are_documented_are_accepted(config):
 
 
 def test_more_executors_are_refused_with_the_number(config):
-    with pytest.raises(InvalidTask, match=r"has 315; at most 100 .*\(limits\.executors\)") as raised:
+    with pytest.raises(InvalidTask, match=r"has 315; the maximum is 100 \(limits\.executors\)") as raised:
         checked(config, task(*executors(315), outputs=outputs(1)))
     assert raised.value.field == "executors"
 
 
-def test_a_task_is_refused_by_the_size_of_its_pod(config):
+def test_task_with_too_large_pod_is_rejected(config):
     large = [command(*[f"{number}" + "x" * 100_000 for _ in range(1)]) for number in range(12)]
     with pytest.raises(InvalidTask) as raised:
         checked(config, task(*large))
     assert raised.value.field == "executors"
-    found = re.search(r"its Pod has about (\d+) bytes; at most 1048576", str(raised.value))
+    found = re.search(r"its Pod has about (\d+) bytes; the maximum is 1048576", str(raised.value))
     assert found is not None
     assert int(found[1]) > 12 * 100_000
 
@@ -106,14 +106,14 @@ def test_the_operator_sets_both_limits(config):
     limits = {"bodyBytes": 1000, "bodySeconds": 1, "executors": 3, "taskObjectBytes": 65536}
     small = Document.model_validate(config.model_dump(by_alias=True) | {"limits": limits})
     checked(small, task(*executors(3)))
-    with pytest.raises(InvalidTask, match="at most 3"):
+    with pytest.raises(InvalidTask, match="maximum is 3"):
         checked(small, task(*executors(4)))
-    with pytest.raises(InvalidTask, match="at most 65536"):
+    with pytest.raises(InvalidTask, match="maximum is 65536"):
         checked(small, task(command("x" * 60_000)))
 
 
 @pytest.mark.parametrize("count", [1200, 3500, 10_000])
-def test_as_many_input_directories_as_are_documented_are_accepted(config, count):
+def test_documented_number_of_input_directories_is_accepted(config, count):
     checked(config, task(inputs=directories(count)))
 
 
@@ -126,7 +126,7 @@ def test_what_is_added_to_a_task_counts(config, more):
     assert stored_bytes(job) > empty + len(json.dumps(spec["initContainers"])) + 1000
 
 
-def test_what_every_executor_would_have_is_not_made_for_all(config):
+def test_repeated_mounts_are_counted_before_creation(config):
     paths = [f"/{'d' * 200}-{number}" for number in range(60)]
     start = time.process_time()
     with pytest.raises(InvalidTask, match=r"its Pod has about \d+ bytes"):

@@ -391,7 +391,7 @@ def _type(schema: dict[str, Any]) -> str:  # noqa: PLR0911 - a table
 OURS = facts(document(ServiceInfo(), list(SecurityScheme)))
 
 
-def test_every_fact_of_the_specification_stands_in_our_document_or_is_a_listed_deviation():
+def test_document_matches_specification_except_listed_deviations():
     expected = lines(TES_1_1)
     for name, (value, _) in DEVIATIONS.items():
         assert expected[name] != value, f"{name} does not deviate"
@@ -406,7 +406,7 @@ def test_every_fact_of_the_specification_stands_in_our_document_or_is_a_listed_d
     assert expected | added == OURS
 
 
-def test_every_fact_of_the_specification_stands_in_the_index_of_tests():
+def test_every_specification_fact_is_in_test_index():
     rows = [line.split(" | ") for line in INDEX.read_text().splitlines() if line.startswith("| ")]
     named = {name for _, where, _ in rows for name in re.findall(r"`([^`]*)`", where)}
     assert named == set(lines(TES_1_1))
@@ -425,7 +425,7 @@ def test_the_facts_are_those_of_the_specification():
     assert facts(yaml.safe_load(SPECIFICATION.read_text())) == lines(TES_1_1)
 
 
-def test_the_document_is_openapi_with_every_reference_in_place():
+def test_document_is_valid_openapi():
     made = document(ServiceInfo(), list(SecurityScheme))
     assert (made["openapi"], made["info"]["version"]) == ("3.1.0", "1.1.0")
 
@@ -469,7 +469,7 @@ def test_only_the_security_that_is_on_is_documented(schemes, security, named):
     assert made["components"].get("securitySchemes", {}).keys() == (named or set())
 
 
-def test_every_operation_is_routed_and_every_route_of_tes_is_documented(config, services_for_everybody):
+def test_routes_match_documented_operations(config, services_for_everybody):
     app = make_app(services_for_everybody(config, pool=None, submitter=None))
     routed = {
         (route.method, route.resource.canonical.removeprefix(openapi.BASE))
@@ -522,9 +522,7 @@ async def test_service_info_is_what_the_document_says(config, conformance, servi
         ),
     ],
 )
-async def test_the_validator_of_answers_refuses_what_the_document_does_not_promise(
-    conformance, path, answer, status
-):
+async def test_response_validator_rejects_undocumented_responses(conformance, path, answer, status):
     async def handler(_: web.Request) -> web.Response:
         return web.json_response(answer, status=status)
 

@@ -91,7 +91,7 @@ def cors(response):
 
 
 @pytest.mark.integration
-async def test_a_form_of_another_site_creates_and_cancels_nothing(serve, pool):
+async def test_form_of_another_site_changes_nothing(serve, pool):
     form = {"Origin": EVIL, "Content-Type": "text/plain"}  # which a browser sends without asking
     async with serve() as client:
         task_id = (await (await client.post(f"{BASE}/tasks", data=TASK)).json())["id"]
@@ -99,7 +99,7 @@ async def test_a_form_of_another_site_creates_and_cancels_nothing(serve, pool):
             response = await client.post(f"{BASE}/tasks{path}", data=TASK, headers=form)
             assert response.status == 403
             assert await response.json() == {
-                "error": f"Origin: '{EVIL}' is another site: its pages may not create or cancel tasks here, "
+                "error": f"Origin: pages of another site ('{EVIL}') may not create or cancel tasks, "
                 "unless the operator allows it (api.allowedOrigins)",
                 "field": "Origin",
             }
@@ -118,7 +118,7 @@ async def test_our_own_page_and_programs_create_and_cancel(serve):
 
 
 @pytest.mark.integration
-async def test_reading_is_refused_to_nobody_but_only_allowed_pages_get_to_see_the_answer(serve):
+async def test_only_allowed_pages_can_read_responses(serve):
     async with serve(PORTAL) as client:
         for path in ("/tasks", "/service-info", "/tasks/x", "/nothing", "/openapi.json"):
             foreign = await client.get(f"{BASE}{path}", headers={"Origin": EVIL})
@@ -133,7 +133,7 @@ async def test_reading_is_refused_to_nobody_but_only_allowed_pages_get_to_see_th
 
 
 @pytest.mark.integration
-async def test_an_allowed_page_creates_and_sees_why_it_is_refused(serve):
+async def test_allowed_page_creates_and_reads_errors(serve):
     async with serve(PORTAL) as client:
         for body, status in ((TASK, 200), ("{}", 400)):
             headers = {"Origin": PORTAL, "Sec-Fetch-Site": "cross-site"}
@@ -147,7 +147,7 @@ async def test_an_allowed_page_creates_and_sees_why_it_is_refused(serve):
     ("path", "methods"),
     [("/tasks", "GET, HEAD, POST"), ("/tasks/x:cancel", "GET, HEAD, POST"), ("/service-info", "GET, HEAD")],
 )
-async def test_a_browser_that_asks_first_is_told_what_an_allowed_page_may_send(serve, path, methods):
+async def test_preflight_lists_allowed_methods_and_headers(serve, path, methods):
     asked = {"Origin": PORTAL, "Access-Control-Request-Method": "POST"}
     async with serve(PORTAL) as client:
         response = await client.options(f"{BASE}{path}", headers=asked)
@@ -176,7 +176,7 @@ async def test_whoever_else_asks_first_is_told_nothing(serve):
 
 
 @pytest.mark.integration
-async def test_a_path_of_no_operation_is_404_for_every_page(serve):
+async def test_unknown_path_is_404_for_every_page(serve):
     async with serve() as client:
         response = await client.post("/v1/tasks", data=TASK, headers={"Origin": EVIL})
         assert response.status == 404

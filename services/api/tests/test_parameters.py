@@ -6,7 +6,13 @@ import pytest
 
 from poiesis_api.config import BackendParameters, Document
 from poiesis_api.errors import InvalidTask
-from poiesis_api.parameters import check_together, configured, settle, supported, toleration
+from poiesis_api.parameters import (
+    accepted_parameters,
+    check_combination,
+    supported_keys,
+    toleration,
+    with_parameters,
+)
 from poiesis_api.taskpod import Task, task_objects
 from poiesis_models.tes import TesResources, TesTaskRequest
 
@@ -44,12 +50,12 @@ def job_of(config, parameters, **fields):
 
 
 def test_nothing_exists_that_the_operator_has_not_allowed():
-    assert supported(BackendParameters()) == []
-    assert supported(BackendParameters(gpu_resource=["x/gpu"], wall_time_seconds=1)) == [
+    assert supported_keys(BackendParameters()) == []
+    assert supported_keys(BackendParameters(gpu_resource=["x/gpu"], wall_time_seconds=1)) == [
         "gpu_resource",
         "wall_time_seconds",
     ]
-    assert supported(ALLOWED) == sorted(BackendParameters.model_fields)
+    assert supported_keys(ALLOWED) == sorted(BackendParameters.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +77,8 @@ def test_nothing_exists_that_the_operator_has_not_allowed():
     ],
 )
 def test_what_is_allowed_counts_and_keeps_its_spelling(key, value):
-    assert settle(resources(**{key: value}), ALLOWED) == ({key: value}, [])
-    assert settle(resources(strict=True, **{key: value}), ALLOWED) == ({key: value}, [])
+    assert accepted_parameters(resources(**{key: value}), ALLOWED) == ({key: value}, [])
+    assert accepted_parameters(resources(strict=True, **{key: value}), ALLOWED) == ({key: value}, [])
 
 
 @pytest.mark.parametrize(
@@ -81,43 +87,43 @@ def test_what_is_allowed_counts_and_keeps_its_spelling(key, value):
         (
             "VmSize",
             "big",
-            "'VmSize' is not supported; supported: gpu_count, gpu_resource, image_pull_secret, ",
+            "'VmSize' is not supported (supported: gpu_count, gpu_resource, image_pull_secret, ",
         ),
-        ("queue", "other", "'queue' must be one of lab, night, not 'other'"),
-        ("queue", "lab,night", "not 'lab,night'"),
-        ("queue", "Lab", "not 'Lab'"),
-        ("queue", "", "not ''"),
+        ("queue", "other", "'queue' must be one of lab, night, got 'other'"),
+        ("queue", "lab,night", "got 'lab,night'"),
+        ("queue", "Lab", "got 'Lab'"),
+        ("queue", "", "got ''"),
         (
             "node_selector",
             "disk=ssd,disk=hdd",
-            "'node_selector' must be one of disk=ssd, pool=big, not 'disk=ssd,",
+            "'node_selector' must be one of disk=ssd, pool=big, got 'disk=ssd,",
         ),
-        ("tolerations", "spot,", "not 'spot,'"),
-        ("gpu_count", "5", "'gpu_count' must be a number from 1 to 4, not '5'"),
-        ("gpu_count", "0", "not '0'"),
-        ("gpu_count", "-1", "not '-1'"),
-        ("gpu_count", "1.5", "not '1.5'"),
-        ("gpu_count", "\u0661", "must be a number"),
-        ("wall_time_seconds", "9" * 5000, "must be a number from 1 to 3600"),
-        ("volume_type", "pvc", "'volume_type' must be one of ephemeral, emptyDir, not 'pvc'"),
+        ("tolerations", "spot,", "got 'spot,'"),
+        ("gpu_count", "5", "'gpu_count' must be between 1 and 4, got '5'"),
+        ("gpu_count", "0", "got '0'"),
+        ("gpu_count", "-1", "got '-1'"),
+        ("gpu_count", "1.5", "got '1.5'"),
+        ("gpu_count", "\u0661", "must be between 1 and 4"),
+        ("wall_time_seconds", "9" * 5000, "must be between 1 and 3600"),
+        ("volume_type", "pvc", "'volume_type' must be one of ephemeral, emptyDir, got 'pvc'"),
     ],
 )
-def test_what_is_not_is_left_out_with_a_warning_or_refuses_a_strict_task(key, value, words):
-    counting, warnings = settle(resources(queue_priority="urgent", **{key: value}), ALLOWED)
-    assert counting == {"queue_priority": "urgent"}
+def test_unsupported_parameter_warns_or_rejects_strict_task(key, value, words):
+    accepted, warnings = accepted_parameters(resources(queue_priority="urgent", **{key: value}), ALLOWED)
+    assert accepted == {"queue_priority": "urgent"}
     (warning,) = warnings
     assert words in warning
     assert warning.endswith("; it has been ignored")
     with pytest.raises(InvalidTask) as raised:
-        settle(resources(strict=True, **{key: value}), ALLOWED)
+        accepted_parameters(resources(strict=True, **{key: value}), ALLOWED)
     assert raised.value.field == "resources.backend_parameters"
     assert words in str(raised.value)
 
 
 @pytest.mark.parametrize("strict", [None, False, True])
 def test_a_key_in_two_spellings_is_refused(strict):
-    with pytest.raises(InvalidTask, match="'queue' and 'Queue' differ in case alone"):
-        settle(resources(strict=strict, queue="lab", Queue="night"), ALLOWED)
+    with pytest.raises(InvalidTask, match="'queue' and 'Queue' differ only in case"):
+        accepted_parameters(resources(strict=strict, queue="lab", Queue="night"), ALLOWED)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +135,7 @@ def test_a_key_in_two_spellings_is_refused(strict):
         ("pool=:NoSchedule", {"key": "pool", "operator": "Equal", "value": "", "effect": "NoSchedule"}),
     ],
 )
-def test_a_toleration_is_written_as_kubectl_writes_a_taint(given, made):
+def test_toleration_has_kubectl_taint_syntax(given, made):
     assert toleration(given) == made
 
 
@@ -141,9 +147,9 @@ def _executor(job):
     return next(one for one in _pod(job)["initContainers"] if one["name"] == "executor-0")
 
 
-def test_a_task_without_parameters_is_made_as_the_operator_says(config):
+def test_task_without_parameters_uses_operator_configuration(config):
     assert job_of(config, {}) == job_of(config, None)
-    assert configured(config, {}) == config
+    assert with_parameters(config, {}) == config
 
 
 @pytest.mark.parametrize(
@@ -244,13 +250,13 @@ def test_what_the_operator_gives_to_every_task_stays(config):
     ("parameters", "words"),
     [
         ({"queue": "lab"}, "a task in a queue needs volume_type ephemeral or emptyDir"),
-        ({"queue_priority": "urgent"}, "queue_priority needs queue"),
+        ({"queue_priority": "urgent"}, "queue_priority requires queue"),
     ],
 )
 def test_parameters_that_do_not_go_together_are_refused(config, parameters, words):
     with pytest.raises(InvalidTask, match=words):
-        check_together(config, parameters)
-    check_together(config, {"queue": "lab", "volume_type": "emptyDir", **parameters})
+        check_combination(config, parameters)
+    check_combination(config, {"queue": "lab", "volume_type": "emptyDir", **parameters})
 
 
 @pytest.mark.parametrize(
@@ -263,7 +269,7 @@ def test_parameters_that_do_not_go_together_are_refused(config, parameters, word
         ({"other": []}, "other"),
     ],
 )
-def test_allowed_values_that_mean_nothing_stop_the_api_from_starting(config, values, words):
+def test_invalid_allowed_values_are_a_configuration_error(config, values, words):
     document = config.model_dump(by_alias=True) | {"backendParameters": values}
     with pytest.raises(ValueError, match=words):
         Document.model_validate(document)

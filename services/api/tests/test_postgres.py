@@ -32,7 +32,7 @@ SLOW = "SELECT pg_sleep(1)"
 TASK = TesTaskRequest.model_validate({"executors": [{"image": "busybox", "command": ["true"]}]})
 
 
-async def test_connections_that_are_cut_at_any_moment_are_a_database_that_is_away(pool, postgres_dsn):
+async def test_cut_connections_are_an_outage(pool, postgres_dsn):
     outcomes: Counter[str] = Counter()
 
     async def work() -> None:
@@ -60,7 +60,7 @@ async def test_connections_that_are_cut_at_any_moment_are_a_database_that_is_awa
     assert outcomes["well"] > 0
 
 
-async def test_a_read_is_answered_although_its_connection_is_cut_and_then_the_next(pool, postgres_dsn):
+async def test_read_survives_two_cut_connections(pool, postgres_dsn):
     reading = asyncio.create_task(fetch(pool, f"{SLOW}, 'answered' AS word"))
     await _cut_under(postgres_dsn, SLOW, times=2)
 
@@ -86,7 +86,7 @@ class AnswerLost:
         await self.pool.expire_connections()
 
 
-async def test_a_create_whose_answer_was_lost_is_stored_once(pool):
+async def test_create_with_lost_response_is_stored_once(pool):
     cut = AnswerLost(pool)
     task_id = await tasks_db.create_task(cut, NewTask(owner="me", request=TASK), UserLimits())
 
@@ -95,7 +95,7 @@ async def test_a_create_whose_answer_was_lost_is_stored_once(pool):
     assert cut.statements == 1
 
 
-async def test_a_statement_that_takes_too_long_is_ended_by_postgres_and_rolled_back(postgres_dsn):
+async def test_slow_statement_is_canceled_and_rolled_back(postgres_dsn):
     async with open_pool(postgres_dsn, Database(timeout_seconds=0.3)) as pool:
         await pool.execute("CREATE TABLE slow (n integer)")
         with pytest.raises(StorageUnavailable) as raised:
@@ -122,7 +122,7 @@ async def test_a_deadlock_is_an_outage(pool):
     assert lost.outage is Outage.BUSY
 
 
-async def test_a_read_that_is_cut_three_times_is_of_a_database_that_is_away(pool, postgres_dsn):
+async def test_read_cut_three_times_is_an_outage(pool, postgres_dsn):
     reading = asyncio.create_task(fetch(pool, SLOW))
     await _cut_under(postgres_dsn, SLOW, times=3)
 
@@ -130,7 +130,7 @@ async def test_a_read_that_is_cut_three_times_is_of_a_database_that_is_away(pool
         await reading
 
 
-async def test_one_broken_connection_is_reason_to_open_all_of_them_anew(pool, postgres_dsn):
+async def test_one_broken_connection_replaces_all(pool, postgres_dsn):
     old = await _backends(pool, 4)
     reading = asyncio.create_task(fetch(pool, SLOW))
     await _cut_under(postgres_dsn, SLOW, times=1)

@@ -20,7 +20,7 @@ from poiesis_api.postgres import driver_errors
         asyncpg.InternalClientError("got result for unknown protocol state"),
     ],
 )
-def test_a_connection_that_cannot_be_made_is_a_database_that_is_away(error):
+def test_failed_connection_is_an_outage(error):
     with pytest.raises(StorageUnavailable) as raised, driver_errors():
         raise error
     assert raised.value.outage is Outage.AWAY
@@ -78,7 +78,7 @@ def test_an_error_that_may_pass_is_an_outage(error, expected):
         asyncpg.ProgramLimitExceededError,
     ],
 )
-def test_an_error_that_stays_is_a_defect_without_the_row(error):
+def test_permanent_error_is_a_defect_without_row(error):
     made = error("x")
     made.detail = "Failing row contains (https://bucket?signature=secret)."
     with pytest.raises(error) as raised, driver_errors():
@@ -93,7 +93,7 @@ def test_codes_of_a_class_share_its_row(sqlstate, expected):
     assert outage(sqlstate) is expected
 
 
-def test_a_note_lasts_until_a_write_succeeds_or_a_minute_has_passed():
+def test_note_ends_after_write_or_a_minute():
     now = [0.0]
     health = WriteHealth(lambda: now[0])
     health.failed(Outage.AWAY)

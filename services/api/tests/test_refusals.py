@@ -1,9 +1,9 @@
 import pytest
 
-from poiesis_api.refusals import Verdict, judge, log_key
+from poiesis_api.refusals import is_retryable, log_key
 from poiesis_kube.errors import Refused, Unreachable
 
-PASSING = [
+RETRYABLE = [
     Unreachable("POST /x: refused"),
     Refused(401, "Unauthorized", "Unauthorized"),
     Refused(403, "Forbidden", 'secrets "a" is forbidden: exceeded quota: q, requested: count/secrets=1'),
@@ -16,7 +16,7 @@ PASSING = [
     Refused(503, "ServiceUnavailable", ""),
     Refused(504, "Timeout", ""),
 ]
-FINAL = [
+PERMANENT = [
     Refused(400, "BadRequest", "strict decoding error"),
     Refused(400, "BadRequest", 'admission webhook "a" denied the request: no'),
     Refused(403, "Forbidden", 'pods "a" is forbidden: violates PodSecurity "restricted:latest"'),
@@ -28,16 +28,16 @@ FINAL = [
 ]
 
 
-@pytest.mark.parametrize("error", PASSING, ids=str)
-def test_what_passes(error):
-    assert judge(error) is Verdict.PASSING
+@pytest.mark.parametrize("error", RETRYABLE, ids=str)
+def test_retryable_rejections(error):
+    assert is_retryable(error)
 
 
-@pytest.mark.parametrize("error", FINAL, ids=str)
-def test_what_does_not(error):
-    assert judge(error) is Verdict.FINAL
+@pytest.mark.parametrize("error", PERMANENT, ids=str)
+def test_permanent_rejections(error):
+    assert not is_retryable(error)
 
 
-def test_kinds_of_refusal_have_keys():
-    assert log_key(PASSING[0]) == "submit-unreachable"
-    assert log_key(PASSING[2]) == log_key(PASSING[3]) == "submit-403-Forbidden"
+def test_log_key_names_status_and_reason():
+    assert log_key(RETRYABLE[0]) == "submit-unreachable"
+    assert log_key(RETRYABLE[2]) == log_key(RETRYABLE[3]) == "submit-403-Forbidden"

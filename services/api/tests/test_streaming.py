@@ -75,11 +75,11 @@ def test_what_nothing_else_comes_across_is_streamed(fields):
     assert streamed(READS, **fields) == [0]
 
 
-def test_an_input_below_another_one_is_staged_and_one_beside_it_is_streamed():
+def test_nested_input_is_staged_and_sibling_streamed():
     directory = {"path": "/in", "url": "s3://lab/in/", "type": "DIRECTORY"}
     beside = READS | {"path": "/other/reads.bam"}
     assert streamed(directory, READS, beside) == [2]
 
 
-def test_so_many_inputs_of_a_task_are_streamed_and_the_rest_is_staged():
+def test_inputs_beyond_the_maximum_are_staged():
     assert streamed(*(READS | {"path": f"/in/{number}"} for number in range(MOST + 2))) == list(range(MOST))

@@ -35,10 +35,10 @@ async def create(pool, owner="anonymous", request=REQUEST, credentials=()):
 async def submit(submitter):
     """Everything that is due now, to the end."""
     await submitter._submit_due()
-    await settle(submitter)
+    await accepted_parameters(submitter)
 
 
-async def settle(submitter):
+async def accepted_parameters(submitter):
     while submitter._at_work:
         await asyncio.wait(submitter._at_work)
 
@@ -79,9 +79,7 @@ async def assert_submitted(pool, kubernetes, task_id):
     assert (task["state"], task["claimed_until"], task["recorder_token"]) == ("QUEUED", None, None)
 
 
-async def test_a_task_becomes_a_suspended_job_and_its_objects_and_then_the_job_runs(
-    pool, kubernetes, submitter
-):
+async def test_job_is_unsuspended_after_all_objects_exist(pool, kubernetes, submitter):
     task_id = await create(pool)
     await submit(submitter)
 
@@ -92,7 +90,7 @@ async def test_a_task_becomes_a_suspended_job_and_its_objects_and_then_the_job_r
     await assert_submitted(pool, kubernetes, task_id)
 
 
-async def test_the_secret_holds_the_token_whose_hash_is_stored(pool, kubernetes, submitter):
+async def test_secret_has_token_whose_hash_is_stored(pool, kubernetes, submitter):
     task_id = await create(pool)
     await submit(submitter)
 
@@ -109,7 +107,7 @@ async def test_the_secret_holds_the_token_whose_hash_is_stored(pool, kubernetes,
 
 @pytest.mark.parametrize("call", [*CREATES, "PATCH Job"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-async def test_a_task_whose_replica_dies_is_finished_by_another(pool, kubernetes, config, call, moment):
+async def test_task_of_dead_replica_is_continued(pool, kubernetes, config, call, moment):
     task_id = await create(pool)
     first = Submitter(pool, kubernetes.client, config)
 
@@ -129,9 +127,9 @@ async def test_a_task_whose_replica_dies_is_finished_by_another(pool, kubernetes
     await assert_submitted(pool, kubernetes, task_id)
 
 
-async def test_a_claimed_task_is_left_to_its_replica_until_the_claim_expires(pool, kubernetes, submitter):
+async def test_leased_task_is_skipped_until_lease_expires(pool, kubernetes, submitter):
     await create(pool)
-    await queue_db.claim_tasks(pool, most=8, max_active=10, seconds=60)
+    await queue_db.lease_tasks(pool, most=8, max_active=10, seconds=60)
     await submit(submitter)
     assert kubernetes.calls == []
     await expire_claims(pool)
@@ -156,9 +154,7 @@ async def test_a_cancel_that_comes_during_submission_wins(pool, kubernetes, subm
     assert "PATCH Job" not in kubernetes.calls
 
 
-async def test_a_cancel_between_submission_and_start_is_the_controllers_to_finish(
-    pool, kubernetes, submitter
-):
+async def test_cancel_between_submission_and_start_leaves_controller(pool, kubernetes, submitter):
     task_id = await create(pool)
 
     async def cancel(request):
@@ -175,25 +171,25 @@ async def test_a_cancel_between_submission_and_start_is_the_controllers_to_finis
     assert kubernetes.objects == {}
 
 
-async def test_a_cancel_that_kubernetes_did_not_hear_is_repeated(pool, kubernetes, submitter, caplog):
+async def test_failed_job_deletion_is_repeated(pool, kubernetes, submitter, caplog):
     task_id = await create(pool)
     await submit(submitter)
     assert await tasks_db.cancel_task(pool, ANONYMOUS, task_id) is tasks_db.Cancel.CANCELING
     kubernetes.fail("DELETE Job", status=500, reason="InternalError")
     submitter.cancel_soon(task_id)
-    await settle(submitter)
+    await accepted_parameters(submitter)
     assert len(kubernetes.of_kind("Job")) == 1
 
     await submitter._tidy()
     assert len(kubernetes.of_kind("Job")) == 1, "too soon"
     await pool.execute("UPDATE task SET cancel_requested_at = now() - interval '10 s'")
     await submitter._tidy()
-    await settle(submitter)
+    await accepted_parameters(submitter)
     assert kubernetes.objects == {}
     assert (await row(pool, task_id))["state"] == "CANCELING", "only the controller sees the Pod go"
 
 
-async def test_many_cancels_delete_a_few_jobs_at_a_time(pool, kubernetes, submitter):
+async def test_cancels_delete_few_jobs_at_a_time(pool, kubernetes, submitter):
     ids = [await create(pool) for _ in range(30)]
     while await pool.fetchval("SELECT count(*) FROM task WHERE submitted_at IS NULL"):
         await submit(submitter)
@@ -213,25 +209,25 @@ async def test_many_cancels_delete_a_few_jobs_at_a_time(pool, kubernetes, submit
         submitter.cancel_soon(task_id)
         submitter.cancel_soon(task_id)
     go.set()
-    await settle(submitter)
+    await accepted_parameters(submitter)
 
     assert 1 <= most <= 4
     assert kubernetes.objects == {}
     assert kubernetes.calls.count("DELETE Job") <= 34
 
 
-async def test_a_canceled_task_whose_replica_died_before_submission_ends(pool, kubernetes, submitter):
+async def test_canceled_task_of_dead_replica_ends(pool, kubernetes, submitter):
     task_id = await create(pool)
-    await queue_db.claim_tasks(pool, most=8, max_active=10, seconds=60)
+    await queue_db.lease_tasks(pool, most=8, max_active=10, seconds=60)
     assert await tasks_db.cancel_task(pool, ANONYMOUS, task_id) is tasks_db.Cancel.CANCELING
     await pool.execute("UPDATE task SET cancel_requested_at = now() - interval '10 s'")
 
     await submitter._tidy()
-    await settle(submitter)
+    await accepted_parameters(submitter)
     assert (await row(pool, task_id))["state"] == "CANCELING", "its replica may still be at it"
     await expire_claims(pool)
     await submitter._tidy()
-    await settle(submitter)
+    await accepted_parameters(submitter)
     assert (await row(pool, task_id))["state"] == "CANCELED"
 
 
@@ -256,7 +252,7 @@ PASSING = [
     "trouble", PASSING, ids=lambda trouble: f"{trouble['status']}-{trouble.get('reason')}"
 )
 @pytest.mark.parametrize("call", ["POST Job", "POST Secret"])
-async def test_a_refusal_that_can_pass_keeps_the_task_queued(pool, kubernetes, submitter, call, trouble):
+async def test_retryable_rejection_keeps_task_queued(pool, kubernetes, submitter, call, trouble):
     task_id = await create(pool)
     kubernetes.fail(call, **trouble)
     await submit(submitter)
@@ -264,7 +260,7 @@ async def test_a_refusal_that_can_pass_keeps_the_task_queued(pool, kubernetes, s
     assert (task["state"], task["submitted_at"], task["claimed_until"]) == ("QUEUED", None, None)
     assert await pool.fetchval("SELECT next_submit_at > now() FROM task")
     (line,) = await system_logs(pool, task_id)
-    assert line.startswith("Kubernetes does not take the task yet and will be asked again: ")
+    assert line.startswith("Kubernetes rejected the task, retrying: ")
 
     await make_due(pool)
     await submit(submitter)
@@ -290,7 +286,7 @@ FINAL = [
 
 @pytest.mark.parametrize("trouble", FINAL, ids=lambda trouble: trouble["reason"])
 @pytest.mark.parametrize("call", ["POST Job", "POST Secret", "PATCH Job"])
-async def test_a_refusal_that_cannot_pass_ends_the_task_in_kubernetes_words(
+async def test_permanent_rejection_ends_task_with_kubernetes_message(
     pool, kubernetes, submitter, call, trouble
 ):
     task_id = await create(pool)
@@ -300,7 +296,7 @@ async def test_a_refusal_that_cannot_pass_ends_the_task_in_kubernetes_words(
     assert (task["state"], task["reason"], task["message"]) == (
         "SYSTEM_ERROR",
         trouble["reason"],
-        f"Kubernetes refused the task: {trouble['message']}",
+        f"Kubernetes rejected the task: {trouble['message']}",
     )
     assert kubernetes.objects == {}
 
@@ -318,7 +314,7 @@ async def test_a_cancel_wins_over_a_refusal(pool, kubernetes, submitter):
     assert (await row(pool, task_id))["state"] == "CANCELED"
 
 
-async def test_a_task_that_is_refused_for_too_long_ends_if_there_is_a_limit(pool, kubernetes, config):
+async def test_task_rejected_for_too_long_ends(pool, kubernetes, config):
     limited = config.model_copy(update={"queue": config.queue.model_copy(update={"give_up_seconds": 60})})
     submitter = Submitter(pool, kubernetes.client, limited)
     task_id = await create(pool)
@@ -364,7 +360,7 @@ async def test_a_filer_that_is_gone_ends_the_task(pool, kubernetes, config):
     assert (task["state"], task["reason"]) == ("SYSTEM_ERROR", "NoFiler")
 
 
-async def test_a_filer_gets_what_was_granted_as_the_configuration_has_it_now(pool, kubernetes, config):
+async def test_filer_gets_current_configuration_of_granted_credentials(pool, kubernetes, config):
     """Whichever replica submits, and however often; not what it has no more."""
     request = {**REQUEST, "outputs": [{"path": "/data/b", "url": "s3://lab-a/b"}]}
     task_id = await create(pool, request=request, credentials=["lab-a", "gone"])
@@ -395,7 +391,7 @@ async def test_no_signed_url_of_a_task_is_logged(pool, kubernetes, config, caplo
 
     broken = await row(pool, task_id)
     assert (broken["reason"], "inputs[0].path (value_error)" in broken["message"]) == ("InvalidTask", True)
-    assert "refused" in caplog.text
+    assert "submission failed" in caplog.text
     told = "".join(
         [str(violation.value), broken["message"], *(str(vars(record)) for record in caplog.records)]
     )
@@ -414,9 +410,7 @@ async def test_with_kueue_nobody_else_unsuspends(pool, kubernetes, config):
     assert (task["submitted_at"] is not None, task["claimed_until"]) == (True, None)
 
 
-async def test_a_job_that_is_in_a_queue_of_kueue_is_not_unsuspended_whoever_put_it_there(
-    pool, kubernetes, submitter
-):
+async def test_job_in_kueue_queue_is_not_unsuspended(pool, kubernetes, submitter):
     def put_into_default_queue(manifest):
         if manifest["kind"] == "Job":
             manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "default"
@@ -446,11 +440,11 @@ async def test_no_more_tasks_are_active_than_allowed(pool, kubernetes, config):
     assert len(kubernetes.of_kind("Job")) == 4
 
 
-async def test_replicas_that_claim_at_once_stay_below_the_limit(pool):
+async def test_concurrent_leases_respect_the_limit(pool):
     for _ in range(20):
         await create(pool)
     claims = await asyncio.gather(
-        *(queue_db.claim_tasks(pool, most=4, max_active=6, seconds=60) for _ in range(5))
+        *(queue_db.lease_tasks(pool, most=4, max_active=6, seconds=60) for _ in range(5))
     )
     ids = [claim.id for part in claims for claim in part]
     assert (len(ids), len(set(ids))) == (6, 6)
@@ -459,30 +453,30 @@ async def test_replicas_that_claim_at_once_stay_below_the_limit(pool):
 async def test_owners_take_turns(pool):
     many = [await create(pool, owner="many") for _ in range(10)]
     one = await create(pool, owner="one")
-    claims = await queue_db.claim_tasks(pool, most=3, max_active=100, seconds=60)
+    claims = await queue_db.lease_tasks(pool, most=3, max_active=100, seconds=60)
     assert {claim.id for claim in claims} == {many[0], one, many[1]}
     late = await create(pool, owner="late")
-    claims = await queue_db.claim_tasks(pool, most=1, max_active=100, seconds=60)
+    claims = await queue_db.lease_tasks(pool, most=1, max_active=100, seconds=60)
     assert [claim.id for claim in claims] == [late], "who has the fewest comes first"
 
 
 async def claimed(pool, **how):
     return [
         claim.id
-        for claim in await queue_db.claim_tasks(pool, **{"most": 8, "max_active": 5, "seconds": 60} | how)
+        for claim in await queue_db.lease_tasks(pool, **{"most": 8, "max_active": 5, "seconds": 60} | how)
     ]
 
 
 async def stall(pool, ids):
     """Submitted long ago, and no node has taken their Pods."""
     for task_id in ids:
-        await queue_db.mark_submitted(pool, task_id, keep_claim=False)
+        await queue_db.mark_submitted(pool, task_id, keep_lease=False)
     await pool.execute(
         "UPDATE task SET submitted_at = now() - interval '2 min' WHERE submitted_at IS NOT NULL"
     )
 
 
-async def test_tasks_that_no_node_takes_leave_places_to_others(pool):
+async def test_stalled_tasks_leave_places_to_others(pool):
     impossible = [await create(pool, owner="alice") for _ in range(6)]
     first = await claimed(pool, stalled_seconds=60)
     assert first == impossible[:5]
@@ -496,7 +490,7 @@ async def test_tasks_that_no_node_takes_leave_places_to_others(pool):
     assert await claimed(pool, stalled_seconds=600) == []
 
 
-async def test_an_owner_whose_tasks_run_again_gets_places_again(pool):
+async def test_owner_without_stalled_tasks_gets_places_again(pool):
     tasks = [await create(pool, owner="alice") for _ in range(7)]
     await stall(pool, await claimed(pool, stalled_seconds=60))
     assert await claimed(pool, stalled_seconds=60) == []
@@ -517,18 +511,18 @@ async def test_a_single_place_is_not_blocked_either(pool):
     assert await claimed(pool, max_active=1, stalled_seconds=60) == [task]
 
 
-async def test_a_replica_that_vanishes_in_its_claim_does_not_stop_the_queue(pool, postgres_dsn, monkeypatch):
+async def test_replica_lost_while_leasing_does_not_block_queue(pool, postgres_dsn, monkeypatch):
     monkeypatch.setattr("poiesis_api.postgres._IDLE_SECONDS", 0.5)
     await create(pool)
     async with open_pool(postgres_dsn, Database()) as other, other.acquire() as vanished:
         await vanished.execute("BEGIN")
-        await vanished.fetchval(queue_db._CLAIM_LOCK)  # and never a word again
+        await vanished.fetchval(queue_db._LEASE_LOCK)  # and never continues
         assert len(await claimed(pool)) == 1
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
             await vanished.execute("COMMIT")
 
 
-async def test_no_role_but_the_apis_can_stop_the_queue(pool, postgres_dsn):
+async def test_other_database_roles_cannot_block_queue(pool, postgres_dsn):
     await create(pool)
     stranger = await asyncpg.connect(postgres_dsn)
     await stranger.execute("SET ROLE poiesis_recorder; SELECT pg_advisory_lock(7053477)")
@@ -539,7 +533,7 @@ async def test_no_role_but_the_apis_can_stop_the_queue(pool, postgres_dsn):
     await stranger.close()
 
 
-async def test_run_submits_at_once_when_it_is_woken_and_ends_when_it_is_stopped(pool, kubernetes, config):
+async def test_wake_submits_immediately_and_stop_ends_run(pool, kubernetes, config):
     queue = config.queue.model_copy(update={"poll_seconds": 600})
     submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"queue": queue}))
     stop = asyncio.Event()
@@ -583,7 +577,7 @@ async def test_the_queue_survives_any_error(pool, kubernetes, config, caplog, er
     assert len([one for one in caplog.records if one.message.endswith("retrying")]) == 4
 
 
-async def test_more_tasks_than_fit_at_once_are_all_submitted_by_one_wake(pool, kubernetes, config):
+async def test_one_wake_submits_all_due_tasks(pool, kubernetes, config):
     queue = config.queue.model_copy(update={"poll_seconds": 600, "max_submissions": 2})
     submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"queue": queue}))
     for _ in range(7):
@@ -596,9 +590,7 @@ async def test_more_tasks_than_fit_at_once_are_all_submitted_by_one_wake(pool, k
     await running
 
 
-async def test_a_mistake_with_one_task_does_not_stop_the_others(
-    pool, kubernetes, submitter, monkeypatch, caplog
-):
+async def test_failure_of_one_task_does_not_stop_others(pool, kubernetes, submitter, monkeypatch, caplog):
     bad = await create(pool)
     good = await create(pool)
     objects = submitter._objects

@@ -109,7 +109,7 @@ def path_list(objects):
     return whole.decode().split("\0")[:-1]
 
 
-def test_the_smallest_task_is_a_job_a_service_account_and_a_secret(config):
+def test_smallest_task_has_job_service_account_and_secret(config):
     objects = task_objects(task(), config)
     plan = Plan(executors=("executor-0",), ignore_error=(False,), upload_on_error=False).to_json()
     from_pod = {
@@ -245,7 +245,7 @@ def test_the_smallest_task_is_a_job_a_service_account_and_a_secret(config):
     )
 
 
-def test_inputs_and_outputs_bring_filers_a_volume_and_their_work(config):
+def test_inputs_and_outputs_add_filers_and_a_volume(config):
     objects = task_objects(
         task(
             inputs=[
@@ -378,7 +378,7 @@ def test_inputs_and_outputs_bring_filers_a_volume_and_their_work(config):
     }
 
 
-def test_directories_are_filled_before_each_executor_with_another_image(config):
+def test_directories_are_filled_for_each_new_image(config):
     other = {**EXECUTOR, "image": "alpine"}
     executors = [EXECUTOR, EXECUTOR, other, EXECUTOR]
     filled = task_objects(task(executors=executors, outputs=[OUTPUT]), config)
@@ -404,7 +404,7 @@ def test_a_working_directory_alone_needs_no_claim(config):
     assert "m/task/root/scratch/job" in path_list(objects)
 
 
-def test_what_grows_with_the_task_is_in_no_container(config):
+def test_containers_do_not_grow_with_the_task(config):
     """1200 inputs in directories of their own, and a list that no one Secret holds."""
     inputs = [
         {"path": f"/cromwell/{'x' * 200}/inputs/{i:010}/s.vcf.gz", "url": "s3://b/x"} for i in range(1200)
@@ -431,7 +431,7 @@ def test_the_job_grows_linearly_with_executors(config):
     assert size(300) < 400_000
 
 
-def test_the_plan_that_the_pod_carries_is_the_recorders(config):
+def test_pod_annotation_and_recorder_have_the_same_plan(config):
     executors = [EXECUTOR, {**EXECUTOR, "ignore_error": True}]
     outputs = [{"path": "/o/a", "url": "s3://b/a"}]
     objects = task_objects(
@@ -460,7 +460,7 @@ OUTPUT = {"path": "/o/a", "url": "s3://b/a"}
 THREE = [EXECUTOR, {**EXECUTOR, "ignore_error": True}, EXECUTOR]
 
 
-def test_later_executors_are_told_of_earlier_ones_if_outputs_are_sent_anyway(config):
+def test_later_executors_check_earlier_ones_before_upload(config):
     volume = [*VOLUME, "--keep-modes"]
     assert command(config, 0, executors=THREE, outputs=[OUTPUT]) == [
         *(*volume, "--on-failure", "continue", "--", "true")
@@ -474,7 +474,7 @@ def test_later_executors_are_told_of_earlier_ones_if_outputs_are_sent_anyway(con
     ]
 
 
-def test_modes_are_opened_before_an_image_that_may_have_another_user(config):
+def test_modes_are_opened_before_another_image(config):
     executors = [EXECUTOR, {**EXECUTOR, "image": "alpine"}]
     for index in (0, 1):
         assert "--keep-modes" not in command(config, index, executors=executors, volumes=["/w"])
@@ -509,7 +509,7 @@ def test_single_files_are_placed_by_the_helper(config):
 @pytest.mark.parametrize(
     "context", [{"runAsNonRoot": True}, {"runAsUser": 1000}, {"readOnlyRootFilesystem": True}]
 )
-def test_inputs_are_mounted_one_by_one_where_no_executor_could_place_them(config, context):
+def test_inputs_are_mounted_if_executors_cannot_place_them(config, context):
     changed = change(config, executors={"securityContext": context})
     objects = task_objects(task(inputs=[{"path": "/etc/app.conf", "content": "x"}]), changed)
     mount = {"name": "task", "mountPath": "/etc/app.conf", "subPath": "root/etc/app.conf"}
@@ -631,12 +631,12 @@ def test_what_executors_write_to_the_node_is_limited(config, volume_type, size):
     assert resources["limits"]["ephemeral-storage"] == resources["requests"]["ephemeral-storage"] == str(size)
 
 
-def test_no_limit_of_the_nodes_disk_is_the_default(config):
+def test_node_disk_is_unlimited_by_default(config):
     resources = container(task_objects(task(volumes=["/s"]), config), "executor-0")["resources"]
     assert set(resources["limits"]) == {"cpu", "memory"}
 
 
-def test_filers_know_how_large_the_volume_is_and_where_urls_may_lead(config):
+def test_filer_environment_has_volume_size_and_http_rules(config):
     places = {"allow": ["10.20.0.0/16", "files.example.org"], "deny": ["131.1.0.0/16"]}
     changed = change(config, storage={"s3": {"outputKeys": "decoded"}, "http": places})
     inputs = [{"path": "/data/a", "url": "https://files.example.org/a"}]
@@ -687,7 +687,7 @@ WITH_CREDENTIALS = {
 }
 
 
-def test_filers_get_the_credentials_that_their_urls_need_and_executors_none(config):
+def test_only_filers_get_the_credentials_they_need(config):
     objects = task_objects(task(credentials=["lab-a", "public", "gone"], **WITH_CREDENTIALS), config)
     lab_a = {
         "name": "lab-a",
@@ -739,14 +739,14 @@ def test_filers_get_the_credentials_that_their_urls_need_and_executors_none(conf
 
 
 @pytest.mark.parametrize("names", [[], ["gone"], ["public"]])
-def test_what_was_not_granted_or_is_configured_no_more_counts_for_nothing(config, names):
+def test_ungranted_and_removed_credentials_are_ignored(config, names):
     inputs = [{"path": "/d/a", "url": "s3://lab-a/x"}]
     objects = task_objects(task(credentials=names, inputs=inputs), config)
     assert told_of(objects, "tif-0") is None
     assert "credentials-" not in json.dumps(objects.job)
 
 
-def test_filers_of_object_storage_alone_have_a_web_identity(config):
+def test_only_object_storage_filers_have_web_identity(config):
     side = {"schemes": ["drs"], "image": "drs", "command": ["drs"]}
     drs = {"name": "drs", "inputs": side, "objectStorage": False}
     filers = [config.filers[0].model_dump(by_alias=True), drs]
@@ -808,7 +808,7 @@ def test_items_are_grouped_by_filer(config):
     assert {"name": "X", "value": "$$"} in container(objects, "tif-0")["env"]
 
 
-def test_a_filer_alone_sees_its_secret_and_its_shared_volumes(config):
+def test_only_the_filer_mounts_its_secret_and_volumes(config):
     side = {"schemes": ["file"], "image": "file", "command": ["file"]}
     claim, results = ({"persistentVolumeClaim": {"claimName": name}} for name in ("projects", "results"))
     filers = [
@@ -870,7 +870,7 @@ def test_a_filer_alone_sees_its_secret_and_its_shared_volumes(config):
     assert len({one["name"] for one in spec["volumes"]}) == len(spec["volumes"])
 
 
-def test_a_filer_without_object_storage_brings_no_certificate_of_it(config):
+def test_filer_without_object_storage_mounts_no_certificate(config):
     side = {"schemes": ["drs"], "image": "drs", "command": ["drs"]}
     changed = change(
         config,
@@ -903,7 +903,7 @@ def test_contents_are_spread_over_secrets(config):
     assert sorted(items) == sorted(["work.json", *(f"content-{number}" for number in range(12))])
 
 
-def test_a_very_long_work_list_is_done_by_several_containers(config):
+def test_very_long_work_list_is_split_over_containers(config):
     inputs = [{"path": f"/d/{number}", "url": "https://h/" + "x" * 1000} for number in range(1000)]
     layout = layout_of(task(inputs=inputs), config)
     assert [run.name for run in layout.inputs] == ["tif-0", "tif-1", "tif-2"]
@@ -994,7 +994,7 @@ def test_without_the_chart_value_nothing_is_streamed(config):
     assert names(hinted) == ["trec", "tif-0", "prepare-0", "executor-0", "pause"]
 
 
-def test_a_sidecar_streams_between_the_last_filer_that_stages_and_the_executor(streaming):
+def test_streaming_sidecar_starts_between_staging_and_executor(streaming):
     staged = {"path": "/in/ref.fa", "url": "s3://lab/ref.fa"}
     objects = task_objects(task(inputs=[READS, staged]), streaming)
     assert names(objects) == ["trec", "tif-0", "stream-0", "prepare-0", "executor-0", "pause"]
@@ -1014,7 +1014,7 @@ def test_a_sidecar_streams_between_the_last_filer_that_stages_and_the_executor(s
     }
 
 
-def test_each_filer_has_a_work_list_of_its_own_and_the_recorder_makes_the_fifo(streaming):
+def test_streaming_filer_has_own_work_list_and_fifo(streaming):
     staged = {"path": "/in/ref.fa", "url": "s3://lab/ref.fa"}
     objects = task_objects(task(inputs=[READS, staged]), streaming)
     secret = next(one for one in objects.owned if one["kind"] == "Secret")
@@ -1035,12 +1035,12 @@ def test_each_filer_has_a_work_list_of_its_own_and_the_recorder_makes_the_fifo(s
     assert Plan.from_json(plan).streams == ("stream-0",)
 
 
-def test_a_task_whose_only_input_is_streamed_needs_no_other_filer(streaming):
+def test_only_streamed_input_needs_no_staging_filer(streaming):
     objects = task_objects(task(inputs=[READS], volumes=["/in"]), streaming)
     assert names(objects) == ["trec", "stream-0", "executor-0", "pause"]
 
 
-def test_an_input_of_a_filer_that_cannot_stream_is_staged(streaming):
+def test_input_of_filer_without_streaming_is_staged(streaming):
     objects = task_objects(
         task(inputs=[READS]),
         change(
@@ -1054,7 +1054,7 @@ def test_an_input_of_a_filer_that_cannot_stream_is_staged(streaming):
     assert names(objects) == ["trec", "tif-0", "prepare-0", "executor-0", "pause"]
 
 
-def test_an_input_in_another_ones_directory_is_staged_after_it_also_by_another_filer(config):
+def test_nested_inputs_of_different_filers_are_ordered(config):
     filers = [
         *config.model_dump(by_alias=True)["filers"],
         {"name": "site", "inputs": {"schemes": ["x"], "image": "site/x", "command": ["/x"]}},

@@ -37,13 +37,13 @@ REFUSED = [
         "an input in an input",
         task(inputs=[source("/a", type="FILE"), source("/a/b")]),
         "inputs[1].path",
-        "makes it a file",
+        "is a file with this path",
     ),
     (
         "a volume that is a file",
         task(inputs=[{"path": "/a/b", "content": "x"}], volumes=["/a/b"]),
         "volumes[0]",
-        "inputs[0].path makes it a file",
+        "inputs[0].path is a file with this path",
     ),
     (
         "an output in a file",
@@ -97,36 +97,86 @@ REFUSED = [
     ),
     ("an image with a space", task(executor={"image": "a b"}), "executors[0].image", "'a b'"),
     ("a variable's name", task(executor={"env": {"\u00e4": ""}}), "executors[0].env", "'\u00e4'"),
-    ("a kernel's workdir", task(executor={"workdir": "/proc/self/fd/8"}), "executors[0].workdir", "in /proc"),
-    ("a device's workdir", task(executor={"workdir": "/dev/fd/8"}), "executors[0].workdir", "lies in /dev"),
-    ("a workdir in /sys", task(executor={"workdir": "/sys"}), "executors[0].workdir", "lies in /sys"),
+    (
+        "a kernel's workdir",
+        task(executor={"workdir": "/proc/self/fd/8"}),
+        "executors[0].workdir",
+        "system /proc",
+    ),
+    (
+        "a device's workdir",
+        task(executor={"workdir": "/dev/fd/8"}),
+        "executors[0].workdir",
+        "is in the kernel file system /dev",
+    ),
+    (
+        "a workdir in /sys",
+        task(executor={"workdir": "/sys"}),
+        "executors[0].workdir",
+        "is in the kernel file system /sys",
+    ),
     (
         "a stdout of process 1",
         task(executor={"stdout": "/proc/1/fd/1"}),
         "executors[0].stdout",
         "(accepted there: /dev/full, /dev/null, /dev/shm, /dev/stderr, /dev/stdout, /dev/zero)",
     ),
-    ("a stdin in /sys", task(executor={"stdin": "/sys/kernel/notes"}), "executors[0].stdin", "lies in /sys"),
+    (
+        "a stdin in /sys",
+        task(executor={"stdin": "/sys/kernel/notes"}),
+        "executors[0].stdin",
+        "is in the kernel file system /sys",
+    ),
     ("a stdin from stdout", task(executor={"stdin": "/dev/stdout"}), "executors[0].stdin", "/dev/urandom"),
-    ("a stderr on a disk", task(executor={"stderr": "/dev/sda"}), "executors[0].stderr", "lies in /dev"),
-    ("an input in /proc", task(inputs=[source("/proc/x")]), "inputs[0].path", "'/proc/x' lies in /proc"),
+    (
+        "a stderr on a disk",
+        task(executor={"stderr": "/dev/sda"}),
+        "executors[0].stderr",
+        "is in the kernel file system /dev",
+    ),
+    (
+        "an input in /proc",
+        task(inputs=[source("/proc/x")]),
+        "inputs[0].path",
+        "'/proc/x' is in the kernel file system /proc",
+    ),
     ("an input device", task(inputs=[source("/dev/null")]), "inputs[0].path", "accepted there: /dev/shm)"),
-    ("a directory in /sys", task(inputs=[source("/sys/x/")]), "inputs[0].path", "lies in /sys"),
-    ("an output in /proc", task(outputs=[source("/proc/self/maps")]), "outputs[0].path", "lies in /proc"),
-    ("an output device", task(outputs=[source("/dev/zero")]), "outputs[0].path", "lies in /dev"),
-    ("a pattern of devices", task(outputs=[source("/dev/*")]), "outputs[0].path", "lies in /dev"),
-    ("a volume in /dev", task(volumes=["/dev/mqueue"]), "volumes[0]", "lies in /dev"),
+    (
+        "a directory in /sys",
+        task(inputs=[source("/sys/x/")]),
+        "inputs[0].path",
+        "is in the kernel file system /sys",
+    ),
+    (
+        "an output in /proc",
+        task(outputs=[source("/proc/self/maps")]),
+        "outputs[0].path",
+        "is in the kernel file system /proc",
+    ),
+    (
+        "an output device",
+        task(outputs=[source("/dev/zero")]),
+        "outputs[0].path",
+        "is in the kernel file system /dev",
+    ),
+    (
+        "a pattern of devices",
+        task(outputs=[source("/dev/*")]),
+        "outputs[0].path",
+        "is in the kernel file system /dev",
+    ),
+    ("a volume in /dev", task(volumes=["/dev/mqueue"]), "volumes[0]", "is in the kernel file system /dev"),
     (
         "a workdir that is a file",
         task(inputs=[source("/a/b", type="FILE")], executor={"workdir": "/a/b"}),
         "executors[0].workdir",
-        "inputs[0].path makes it a file",
+        "inputs[0].path is a file with this path",
     ),
     (
         "a workdir in a file",
         task(inputs=[{"path": "/a", "content": "x"}], executor={"workdir": "/a/b"}),
         "executors[0].workdir",
-        "inputs[0].path makes it a file",
+        "inputs[0].path is a file with this path",
     ),
     ("a stream with a slash", task(executor={"stdout": "/a/"}), "executors[0].stdout", "must name a file"),
     ("a stream at the root", task(executor={"stdin": "/"}), "executors[0].stdin", "must name a file"),
@@ -158,16 +208,16 @@ REFUSED = [
         "a range that ends before it begins",
         task(outputs=[source("/out/[z-a].txt", path_prefix="/out")]),
         "outputs[0].path",
-        "'/out/[z-a].txt' cannot be understood: the range 'z-a' ends before it begins",
+        "'/out/[z-a].txt' is not a valid path or pattern: the range 'z-a' ends before it begins",
     ),
     ("a class of no name", task(outputs=[source("/o/[[:a:]]")]), "outputs[0].path", "'[:a:]' is not a char"),
-    ("a backslash at the end", task(outputs=[source("/o/a\\")]), "outputs[0].path", "must stand before"),
-    ("too many CPUs", task(resources={"cpu_cores": 257}), "resources.cpu_cores", "257; this server accepts"),
+    ("a backslash at the end", task(outputs=[source("/o/a\\")]), "outputs[0].path", "must be followed by"),
+    ("too many CPUs", task(resources={"cpu_cores": 257}), "resources.cpu_cores", "got 257"),
     (
         "too much memory",
         task(resources={"ram_gb": 4096.5}),
         "resources.ram_gb",
-        "asks for 4096.5; this server accepts at most 4096 (executors.maxResources.ramGb)",
+        "must be at most 4096 on this server (executors.maxResources.ramGb), got 4096.5",
     ),
     ("too large a disk", task(resources={"disk_gb": 1e9}), "resources.disk_gb", "maxResources.diskGb"),
     ("a long path", task(volumes=["/a" * 600]), "volumes[0]", "1200 bytes"),
@@ -180,7 +230,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("request_", "field", "words"), [one[1:] for one in REFUSED], ids=[one[0] for one in REFUSED]
 )
-def test_what_cannot_work_is_refused_by_field_and_value(config, request_, field, words):
+def test_invalid_task_is_rejected_with_field_and_value(config, request_, field, words):
     with pytest.raises(InvalidTask) as raised:
         validate(request_, config)
     assert raised.value.field == field
@@ -206,23 +256,31 @@ def sharing(config):
         (
             task(inputs=[source("/a/b", url="/etc/passwd")]),
             "inputs[0].url",
-            "can be read (/nfs/in, /nfs/out)",
+            "is outside every shared volume (/nfs/in, /nfs/out)",
         ),
-        (task(inputs=[source("/a/b", url="file:///nfs/inner/x")]), "inputs[0].url", "can be read"),
+        (
+            task(inputs=[source("/a/b", url="file:///nfs/inner/x")]),
+            "inputs[0].url",
+            "is outside every shared volume",
+        ),
         (task(inputs=[source("/a/b", url="file:///nfs/in/../out")]), "inputs[0].url", "'..'"),
         (task(inputs=[source("/a/b", url="file:///nfs/in/%2e%2e/out")]), "inputs[0].url", "'..'"),
         (task(inputs=[source("/a/b", url="file://nas/nfs/in/x")]), "inputs[0].url", "without a host"),
-        (task(outputs=[source("/a/b", url="/nfs/in/x")]), "outputs[0].url", "can be written (/nfs/out)"),
+        (
+            task(outputs=[source("/a/b", url="/nfs/in/x")]),
+            "outputs[0].url",
+            "is outside every writable shared volume (/nfs/out)",
+        ),
     ],
 )
-def test_a_file_has_to_be_in_a_shared_volume_and_an_output_in_a_writable_one(config, request_, field, words):
+def test_file_url_outside_shared_volumes_is_rejected(config, request_, field, words):
     with pytest.raises(InvalidTask) as raised:
         validate(request_, sharing(config))
     assert raised.value.field == field
     assert words in str(raised.value)
 
 
-def test_files_in_shared_volumes_are_accepted_as_urls_and_as_bare_paths(config):
+def test_shared_volumes_accept_urls_and_bare_paths(config):
     request_ = task(
         inputs=[source("/a/b", url="/nfs/in/x y#1"), source("/a/c", url="file:///nfs/in/x%20y%231")],
         outputs=[source("/a/d", url="/nfs/out/x")],
@@ -280,29 +338,27 @@ def test_what_works_is_accepted_without_warnings(config, request_):
     assert validate(request_, config) == (request_, [])
 
 
-def test_a_pattern_without_prefix_is_taken_from_the_directory_before_it(config):
+def test_pattern_without_prefix_uses_its_literal_directory(config):
     request_ = task(outputs=[source("/a/b/*/c?.txt"), source("/a/*", path_prefix="/a")])
     accepted, warnings = validate(request_, config)
     assert accepted == request_
-    assert warnings == [
-        "outputs[0].path_prefix is missing, though path '/a/b/*/c?.txt' has wildcards: '/a/b' is used"
-    ]
+    assert warnings == ["outputs[0].path_prefix is not set for the pattern '/a/b/*/c?.txt'; using '/a/b'"]
 
 
 DOUBTFUL = [
     (
         "/out/s[1].txt",
         [
-            "outputs[0].path_prefix is missing, though path '/out/s[1].txt' has wildcards: '/out' is used",
+            "outputs[0].path_prefix is not set for the pattern '/out/s[1].txt'; using '/out'",
             (
-                "outputs[0].path '/out/s[1].txt' is read as a pattern, and as a name if a file is called"
-                " '/out/s[1].txt'; a backslash before '[' and ']' makes it a name only"
+                "outputs[0].path '/out/s[1].txt' is used as a pattern, and as the name of a file if"
+                r" '/out/s[1].txt' exists; write '\[' and '\]' for a name"
             ),
         ],
     ),
     (
         r"/out/a\b",
-        [r"outputs[0].path '/out/a\\b': the backslash of '\\b' is removed (for a backslash write two)"],
+        [r"outputs[0].path '/out/a\\b': the backslash in '\\b' is removed (write two for a backslash)"],
     ),
 ]
 
@@ -324,7 +380,9 @@ def test_gpus_are_bounded_like_other_resources(config):
     given["backendParameters"] |= {"gpuResource": ["nvidia.com/gpu"], "gpuCount": 100}
     with_gpus = Document.model_validate(given)
     validate(task(resources={"backend_parameters": {"gpu_count": "64"}}), with_gpus)
-    with pytest.raises(InvalidTask, match=r"asks for 65; .* \(executors\.maxResources\.gpuCount\)") as raised:
+    with pytest.raises(
+        InvalidTask, match=r"at most 64 .*\(executors\.maxResources\.gpuCount\), got 65"
+    ) as raised:
         validate(task(resources={"backend_parameters": {"gpu_count": "65"}}), with_gpus)
     assert raised.value.field == "resources.backend_parameters"
 
@@ -349,11 +407,11 @@ def test_unknown_backend_parameters_are_warned_about_unless_strict(config):
     assert validate(task(resources=resources), config) == (
         task(resources={"cpu_cores": 1}),
         [
-            "'A' is not supported; supported: none; it has been ignored",
-            "'b' is not supported; supported: none; it has been ignored",
+            "'A' is not supported (supported: none); it has been ignored",
+            "'b' is not supported (supported: none); it has been ignored",
         ],
     )
-    with pytest.raises(InvalidTask, match="'A' is not supported; supported: none; 'b' is not"):
+    with pytest.raises(InvalidTask, match="'A' is not supported \\(supported: none\\); 'b' is not"):
         validate(task(resources=resources | {"backend_parameters_strict": True}), config)
 
 
@@ -363,7 +421,7 @@ SHAPES = [
     (
         {"executors": [{"image": "i", "command": ["c"], "stdin": "x"}]},
         "executors[0].stdin",
-        "executors[0].stdin: stdin must be an absolute path in the container, not 'x'",
+        "executors[0].stdin must be an absolute path in the container, got 'x'",
     ),
     (
         {"executors": [{"image": "i", "command": ["c"]}], "resources": {"cpu_cores": 0}},
@@ -408,14 +466,14 @@ ENDLESS = [
     ({"executors": [SMALL] * 1001}, "executors: List should have at most 1000 items"),
     (
         {"executors": [SMALL], "tags": dict.fromkeys(map(str, range(300_000)), 1)},
-        "tags: has 300000 entries; at",
+        "tags: must have at most 10000 entries, got 300000",
     ),
     ({"executors": [SMALL], "volumes": ["/a"] * 10_001}, "volumes: List should have at most 10000 items"),
 ]
 
 
 @pytest.mark.parametrize(("body", "words"), ENDLESS)
-def test_of_what_is_wrong_a_million_times_the_first_is_told(body, words):
+def test_only_first_invalid_item_is_reported(body, words):
     sent = json.dumps(body).encode()
     start = time.process_time()
     with pytest.raises(InvalidTask) as raised:

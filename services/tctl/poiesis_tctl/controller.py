@@ -7,7 +7,7 @@ from uuid import UUID
 
 from poiesis_kube.client import Object
 from poiesis_kube.errors import KubernetesError
-from poiesis_models.together import together
+from poiesis_models.run_all import run_all
 from poiesis_tctl import decide, roles
 from poiesis_tctl.cache import newest
 from poiesis_tctl.config import Config
@@ -118,7 +118,7 @@ class Controller:
         if self._workloads is not None:  # nothing waits for it: Kueue may be unavailable
             loops.append(self._workloads.run())
         try:
-            await together([*loops, *(self._work() for _ in range(self._config.workers))])
+            await run_all([*loops, *(self._work() for _ in range(self._config.workers))])
         finally:
             self._queue.close()
 

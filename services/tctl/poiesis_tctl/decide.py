@@ -15,7 +15,7 @@ from uuid import UUID
 
 from poiesis_models.labels import OBJECT_NAME, POD_SUFFIX, TASK_LABEL, TREC_CONTAINER
 from poiesis_models.podstatus import ContainerWait, container_statuses, container_waits, running_containers
-from poiesis_models.refusals import explained, is_final
+from poiesis_models.refusals import explained, is_permanent
 from poiesis_models.states import Ending, Facts, TesState, Trouble, terminal_state
 from poiesis_tctl import podevents, workloads
 from poiesis_tctl.config import Limits
@@ -263,7 +263,7 @@ def decide_refused(asked: ExplainNoPod, message: str) -> tuple[Action, ...]:
     A permanent rejection ends the task.
     """
     message = explained(_POD_NAME.sub(r"\1", message))
-    if is_final(message) or asked.give_up:
+    if is_permanent(message) or asked.give_up:
         finish = _finish(asked.task, None, Trouble(reason="FailedCreate", message=message))
         return finish, DeleteJob(name=asked.job_name, uid=asked.job_uid, why="its Pod is rejected")
     # Once for each message: the Pod would get a new name each time.

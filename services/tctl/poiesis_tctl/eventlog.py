@@ -8,7 +8,7 @@ import logging
 from collections import defaultdict
 from uuid import UUID
 
-from poiesis_models.together import together
+from poiesis_models.run_all import run_all
 from poiesis_tctl import podevents
 from poiesis_tctl.informer import Informer, WatchTimes
 from poiesis_tctl.kube import Kube
@@ -38,7 +38,7 @@ class EventLog:
     async def run(self) -> None:
         """Record events until cancelled."""
         try:
-            await together([self._events.run(), self._work()])
+            await run_all([self._events.run(), self._work()])
         finally:
             self._queue.close()
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from poiesis_models.report import Answer
+from poiesis_models.run_all import run_all
 from poiesis_models.states import TesState, terminal_state
-from poiesis_models.together import together
 from poiesis_trec import system_logs
 from poiesis_trec.backoff import Backoff
 from poiesis_trec.config import Config
@@ -65,7 +65,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     if watch is not None:
         helpers.append(watch.run())
     try:
-        await together([recorder.record()], helpers)
+        await run_all([recorder.record()], helpers)
     except _OutOfTime:
         logger.warning("grace period over; the Task Controller records the outcome")
     finally:

@@ -24,7 +24,7 @@ _QUOTA_OF_JOBS = quota(count__jobs_batch="0")
 _QUOTA_OF_PODS = quota(pods="0")
 _WEBHOOK = webhook_down()
 _STRIPPED: Sequence[tuple[str, str, str, Reporter, int]] = (
-    ("Job", "Invalid", 'Kubernetes refused the task: Job.batch "<name>" is invalid', "api", AT_ONCE),
+    ("Job", "Invalid", 'Kubernetes rejected the task: Job.batch "<name>" is invalid', "api", AT_ONCE),
     ("Pod", "FailedCreate", 'Error creating: Pod "<name>" is invalid', "controller", START),
 )
 
@@ -37,7 +37,7 @@ CASES: Sequence[Case] = (
         document=scripts("echo never"),
         state="SYSTEM_ERROR",
         reasons=("Invalid",),
-        message="Kubernetes refused the task: <the job> is forbidden: "
+        message="Kubernetes rejected the task: <the job> is forbidden: "
         "<the policy> denied request: not on this site",
         reporter="api",
         within=AT_ONCE,
@@ -56,7 +56,7 @@ CASES: Sequence[Case] = (
         document=scripts("echo never", resources={"disk_gb": REFUSED_BYTES / 1e9}),
         state="SYSTEM_ERROR",
         reasons=("Invalid",),
-        message="Kubernetes refused the task: <the claim> is forbidden: "
+        message="Kubernetes rejected the task: <the claim> is forbidden: "
         "<the policy> denied request: not on this site",
         reporter="api",
         within=AT_ONCE,
@@ -74,8 +74,8 @@ CASES: Sequence[Case] = (
             state="SYSTEM_ERROR",
             reasons=(reason,),
             message=f"{start}: <field>: Forbidden: may not be set for init containers without "
-            "restartPolicy=Always. That is, an admission webhook of this cluster does not know native "
-            "sidecars and has dropped restartPolicy",
+            "restartPolicy=Always (the cause: an admission webhook of this cluster does not support native "
+            "sidecars and has removed restartPolicy)",
             reporter=reporter,
             within=within,
             after=After.CREATED,

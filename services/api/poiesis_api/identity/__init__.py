@@ -1,5 +1,5 @@
-"""Who asks: credentials of a request become a `Caller`.
+"""Authentication: the credentials of a request become a `Caller`.
 
-`caller`, `claims`, `credentials`, `htpasswd` and `tokens` decide, and see no connection, clock or file;
-`authenticators`, `introspection` and `issuer` ask the outside world, by way of `flights` and `refreshed`.
+`caller`, `claims`, `credentials`, `htpasswd` and `tokens` decide without connection, clock or file.
+`authenticators`, `introspection` and `issuer` do I/O, by means of `single_flight` and `refreshing_cache`.
 """

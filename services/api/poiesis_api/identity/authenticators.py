@@ -1,4 +1,4 @@
-"""One for each `auth.mode`: what a request's Authorization headers make of it."""
+"""One authenticator for each `auth.mode`."""
 
 import asyncio
 import hmac
@@ -18,94 +18,96 @@ from poiesis_api.identity import claims as bearer
 from poiesis_api.identity import credentials, tokens
 from poiesis_api.identity.caller import ANONYMOUS, Caller, is_administrator
 from poiesis_api.identity.claims import ClaimRules
-from poiesis_api.identity.flights import Flights, TooManyFlights
-from poiesis_api.identity.htpasswd import NOBODY, BadUsers, is_password, parse_users
+from poiesis_api.identity.htpasswd import UNKNOWN_USER_HASH, BadUsers, is_password, parse_users
 from poiesis_api.identity.introspection import Introspector
 from poiesis_api.identity.issuer import Issuer, open_issuer
-from poiesis_api.identity.tokens import Rules, TokenRefused
+from poiesis_api.identity.single_flight import SingleFlight, TooManyFlights
+from poiesis_api.identity.tokens import Rules, TokenRejected
 
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
-_WRONG_SECONDS = 10.0  # for which an invalid password is remembered
-_PASSWORDS = 10_000  # of each kind that are remembered
-_HASHES = 2  # at once: they take a processor each
-_OF_ONE_USER = 2  # passwords that are checked or wait; all names that do not exist are one user
+_INVALID_SECONDS = 10.0  # for which an invalid password is remembered
+_PASSWORDS = 10_000  # remembered, valid and invalid ones each
+_HASHES = 2  # computed at a time: each occupies a processor
+_OF_ONE_USER = 2  # unverified passwords at a time; all unknown names count as one user
 _RETRY_SECONDS = 1.0
 _MOUNTED = IdentityFiles()
 
 
 class Authenticator(Protocol):
-    """Tells who asks."""
+    """Identifies the caller of a request."""
 
     async def caller(self, authorization: Sequence[str]) -> Caller:
-        """By all Authorization headers.
+        """Return the caller identified by the Authorization headers.
 
         Raise NotAuthenticated, NotAllowed, LimitReached or IdentityUnavailable.
         """
 
 
 class NoAuthenticator:
-    """Everybody is the same user: for development."""
+    """Treats all callers as one user, for development."""
 
     async def caller(self, authorization: Sequence[str]) -> Caller:  # noqa: ARG002
-        """Whatever the headers say."""
+        """Return the anonymous user."""
         return ANONYMOUS
 
 
 class BasicAuthenticator:
-    """User names and passwords (RFC 7617) of a file, which is read again when it has changed."""
+    """Checks user names and passwords (RFC 7617) by a file, which is read again when it changes."""
 
     def __init__(self, path: Path, administrators: Administrators, clock: Clock = time.monotonic) -> None:
         self._path = path
         self._administrators = administrators
         self._stamp = self._file_stamp()
         self._users = self._read_users()
-        self._key = secrets.token_bytes(32)  # of this process: what is remembered is no use elsewhere
-        # Apart, so that no flood of invalid passwords can push out valid ones. The key contains the hash in
-        # the file: a valid password stays so until that changes.
+        self._key = secrets.token_bytes(
+            32
+        )  # of this process only, so that remembered hashes are useless elsewhere
+        # Separate, so that a flood of invalid passwords does not evict valid ones. The key contains the hash
+        # in the file, so an entry is valid until that changes.
         self._valid: LRUCache[bytes, bool] = LRUCache(_PASSWORDS)
-        self._invalid: TTLCache[bytes, bool] = TTLCache(_PASSWORDS, _WRONG_SECONDS, timer=clock)
+        self._invalid: TTLCache[bytes, bool] = TTLCache(_PASSWORDS, _INVALID_SECONDS, timer=clock)
         self._hashing = asyncio.Semaphore(_HASHES)
-        self._flights: dict[str | None, Flights[bytes, bool]] = {}  # by user; None: all that do not exist
+        self._flights: dict[str | None, SingleFlight[bytes, bool]] = {}  # by user; None: all unknown names
 
     async def caller(self, authorization: Sequence[str]) -> Caller:
-        """Raise NotAuthenticated, or LimitReached while other passwords of the same user are checked."""
+        """Return the user. Raise NotAuthenticated, or LimitReached for too many unverified passwords."""
         given = credentials.password(authorization)
-        self._follow_the_file()
-        hashed = self._users.get(given.user, NOBODY)
+        self._reload_if_changed()
+        hashed = self._users.get(given.user, UNKNOWN_USER_HASH)
         key = hmac.digest(self._key, b"\0".join((hashed, given.password.encode())), "sha256")
-        right = self._valid.get(key) or (False if key in self._invalid else None)
-        if right is None:
+        valid = self._valid.get(key) or (False if key in self._invalid else None)
+        if valid is None:
             user = given.user if given.user in self._users else None
-            flights = self._flights.setdefault(user, Flights("password", most=_OF_ONE_USER))
+            flights = self._flights.setdefault(user, SingleFlight("password", most=_OF_ONE_USER))
             try:
-                right = await flights.run(key, lambda: self._check(key, given.password, hashed))
+                valid = await flights.run(key, lambda: self._check(key, given.password, hashed))
             except TooManyFlights as error:
-                sentence = "too many unverified passwords of this user at once; try again"
-                raise LimitReached(sentence, _RETRY_SECONDS) from error
-        if not right or given.user not in self._users:
-            why = f"wrong user name or password: {given.user[:100]!r}"
-            raise NotAuthenticated("wrong user name or password", credentials.BASIC_CHALLENGE, why)
+                message = "too many concurrent logins with unverified passwords for this user; try again"
+                raise LimitReached(message, _RETRY_SECONDS) from error
+        if not valid or given.user not in self._users:
+            why = f"invalid user name or password: {given.user[:100]!r}"
+            raise NotAuthenticated("invalid user name or password", credentials.BASIC_CHALLENGE, why)
         users, groups = self._administrators.users, self._administrators.groups
         return Caller(name=given.user, administrator=is_administrator(given.user, (), users, groups))
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Cancel password checks in progress."""
         await asyncio.gather(*(flights.close() for flights in self._flights.values()))
 
     async def _check(self, key: bytes, password: str, hashed: bytes) -> bool:
         async with self._hashing:
-            right = await asyncio.to_thread(is_password, password, hashed)
-        if right:
+            valid = await asyncio.to_thread(is_password, password, hashed)
+        if valid:
             self._valid[key] = True
         else:
             self._invalid[key] = True
-        return right
+        return valid
 
-    def _follow_the_file(self) -> None:
-        """A file that cannot be used any more is said once, and what was read of the former one stays."""
+    def _reload_if_changed(self) -> None:
+        """Read the file if it has changed. If it is unusable, log that once and keep the former users."""
         try:
             stamp = self._file_stamp()
             if stamp == self._stamp:
@@ -114,9 +116,9 @@ class BasicAuthenticator:
             self._users = self._read_users()
             self._flights = {user: some for user, some in self._flights.items() if some.is_busy}
         except ConfigError as error:
-            logger.error("users stay as they were", extra={"error": str(error)})  # noqa: TRY400
+            logger.error("cannot read users file, keeping the previous users", extra={"error": str(error)})  # noqa: TRY400
         else:
-            logger.info("users were read anew", extra={"users": len(self._users)})
+            logger.info("reloaded users file", extra={"users": len(self._users)})
 
     def _file_stamp(self) -> tuple[int, int, int]:
         try:
@@ -139,7 +141,7 @@ class BasicAuthenticator:
 
 
 class OidcAuthenticator:
-    """Access tokens of one issuer: signed ones are verified here, opaque ones by asking the issuer."""
+    """Checks access tokens of one issuer: JWTs by their signature, opaque ones by introspection."""
 
     def __init__(
         self,
@@ -168,13 +170,13 @@ class OidcAuthenticator:
         )
 
     async def caller(self, authorization: Sequence[str]) -> Caller:
-        """Raise NotAuthenticated, InsufficientScope or IdentityUnavailable."""
+        """Return the token's user. Raise NotAuthenticated, InsufficientScope or IdentityUnavailable."""
         token = credentials.bearer_token(authorization)
         try:
             claims = await self._claims(token)
             caller = bearer.caller(claims, self._claim_rules)
-        except TokenRefused as refused:
-            raise credentials.invalid_token(refused.sentence, str(refused)) from refused
+        except TokenRejected as rejected:
+            raise credentials.invalid_token(rejected.message, str(rejected)) from rejected
         missing = bearer.missing_scopes(claims, self._claim_rules)
         if missing:
             raise InsufficientScope(
@@ -193,7 +195,7 @@ class OidcAuthenticator:
     async def _introspected(self, introspector: Introspector, token: str) -> Mapping[str, Any]:
         claims = await introspector.claims(token)
         if claims is None:
-            raise TokenRefused("the issuer says that it is not active")
+            raise TokenRejected("the issuer reports that the token is not active")
         tokens.check_claims(
             claims, self._rules, self._now(), introspected=True, audience=self._audience_required
         )
@@ -208,9 +210,9 @@ async def open_authenticator(
     clock: Clock = time.monotonic,
     now: Clock = time.time,
 ) -> AsyncIterator[Authenticator]:
-    """Open the authenticator of the mode. Raise ConfigError if a file cannot be used.
+    """Yield the authenticator of the mode. Raise ConfigError if a file is unusable.
 
-    `clock`: seconds from anywhere; `now`: since 1970.
+    `clock`: seconds, any origin; `now`: seconds since 1970.
     """
     if config.mode == "basic":
         basic = BasicAuthenticator(files.users, config.administrators, clock)
@@ -234,5 +236,5 @@ async def open_authenticator(
                 if introspector is not None:
                     await introspector.close()
     else:
-        logger.warning("auth.mode is none: everybody is one user")
+        logger.warning("authentication is disabled (auth.mode is none): all clients share one account")
         yield NoAuthenticator()

@@ -1,4 +1,4 @@
-"""The Authorization header, and what is answered to one that does not do (RFC 9110, 6750, 7617). Pure."""
+"""The Authorization header, and the challenges for invalid ones (RFC 9110, 6750, 7617). Pure."""
 
 import base64
 import binascii
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from poiesis_api.errors import NotAuthenticated
 
 TOKEN_BYTES = 16 * 1024
-HEADER_BYTES = 2 * TOKEN_BYTES  # a longer header does not come here
+HEADER_BYTES = 2 * TOKEN_BYTES  # the HTTP server rejects longer headers
 _REALM = 'realm="poiesis"'
 BASIC_CHALLENGE = f'Basic {_REALM}, charset="UTF-8"'
 BEARER_CHALLENGE = f"Bearer {_REALM}"
@@ -18,14 +18,14 @@ _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, 2.1
 
 @dataclass(frozen=True, kw_only=True)
 class Password:
-    """What a user claims to be and to know."""
+    """User name and password of a request."""
 
     user: str
     password: str = field(repr=False)
 
 
 def bearer_token(headers: Sequence[str]) -> str:
-    """Of a request's Authorization headers. Raise NotAuthenticated: with no error code if there are none."""
+    """Return the access token. Raise NotAuthenticated, without an error code if there are no credentials."""
     token = _credentials(headers, "bearer", BEARER_CHALLENGE)
     if len(token) > TOKEN_BYTES:
         raise invalid_token(f"the access token is longer than {TOKEN_BYTES} bytes")
@@ -35,7 +35,7 @@ def bearer_token(headers: Sequence[str]) -> str:
 
 
 def password(headers: Sequence[str]) -> Password:
-    """Of a request's Authorization headers. Raise NotAuthenticated."""
+    """Return user name and password. Raise NotAuthenticated."""
     encoded = _credentials(headers, "basic", BASIC_CHALLENGE)
     try:
         text = base64.b64decode(encoded, validate=True).decode()
@@ -47,25 +47,25 @@ def password(headers: Sequence[str]) -> Password:
     return Password(user=user, password=secret)
 
 
-def invalid_token(sentence: str, why: str | None = None) -> NotAuthenticated:
-    """`sentence` is told to the client, `why` to the log."""
-    challenge = f'{BEARER_CHALLENGE}, error="invalid_token", error_description="{sentence}"'
-    return NotAuthenticated(sentence, challenge, why)
+def invalid_token(message: str, why: str | None = None) -> NotAuthenticated:
+    """Return the error for an invalid token. `message`: for the client; `why`: for the log."""
+    challenge = f'{BEARER_CHALLENGE}, error="invalid_token", error_description="{message}"'
+    return NotAuthenticated(message, challenge, why)
 
 
 def scope_challenge(scopes: Sequence[str]) -> str:
-    """Names all that are needed."""
+    """Return the challenge that names all required scopes."""
     return f'{BEARER_CHALLENGE}, error="insufficient_scope", scope="{" ".join(scopes)}"'
 
 
 def _credentials(headers: Sequence[str], scheme: str, challenge: str) -> str:
-    """Of the scheme, whose name has no case."""
+    """Return the credentials of a scheme; its name is case-insensitive. Raise NotAuthenticated."""
     if not headers:
-        raise NotAuthenticated("credentials are needed", challenge)
+        raise NotAuthenticated("authentication required", challenge)
     if len(headers) > 1:
-        raise NotAuthenticated("there is more than one Authorization header", challenge)
+        raise NotAuthenticated("the request has more than one Authorization header", challenge)
     given, _, credentials = headers[0].strip().partition(" ")
     credentials = credentials.strip()
     if given.lower() != scheme or not credentials:
-        raise NotAuthenticated(f"credentials of the scheme {scheme.capitalize()} are needed", challenge)
+        raise NotAuthenticated(f"authentication scheme {scheme.capitalize()} required", challenge)
     return credentials

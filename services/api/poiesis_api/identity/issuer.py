@@ -1,4 +1,4 @@
-"""An OpenID Provider: what it publishes (OpenID Connect Discovery 1.0) and the requests that it takes."""
+"""Client of an OpenID Provider: discovery (OpenID Connect Discovery 1.0), keys and introspection."""
 
 import json
 import ssl
@@ -15,9 +15,9 @@ from joserfc.jwk import Key
 from poiesis_api.config import ConfigError, Oidc
 from poiesis_api.errors import IdentityUnavailable
 from poiesis_api.identity import tokens
-from poiesis_api.identity.refreshed import Refreshed, Times
+from poiesis_api.identity.refreshing_cache import RefreshingCache, Times
 
-_ANSWER_BYTES = 1024 * 1024
+_RESPONSE_BYTES = 1024 * 1024
 _DISCOVERY = "/.well-known/openid-configuration"
 _OK = 200
 _UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError)
@@ -25,14 +25,14 @@ _UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError)
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What we use of the discovery document."""
+    """The endpoints used of the discovery document."""
 
     jwks_uri: str
     introspection_endpoint: str | None
 
 
 class Issuer:
-    """Its metadata and its keys, each fetched when needed and kept. Raise IdentityUnavailable."""
+    """An issuer with cached metadata and keys. Methods raise IdentityUnavailable."""
 
     def __init__(self, session: aiohttp.ClientSession, config: Oidc, clock: Callable[[], float]) -> None:
         times = Times(
@@ -40,35 +40,35 @@ class Issuer:
         )
         self._session = session
         self._url = config.issuer
-        self._metadata = Refreshed("discovery", self._discover, times, clock)
-        self._keys = Refreshed("keys", self._fetch_keys, times, clock)
+        self._metadata = RefreshingCache("discovery", self._discover, times, clock)
+        self._keys = RefreshingCache("keys", self._fetch_keys, times, clock)
 
     def warm(self) -> None:
-        """Begin to fetch what every token needs."""
+        """Start to fetch metadata and keys."""
         self._keys.warm()
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Cancel fetches in progress."""
         await self._keys.close()
         await self._metadata.close()
 
     async def keys_for(self, header: Mapping[str, Any]) -> tuple[Key, ...]:
-        """Those that may have signed a token with this header; if none, the issuer is asked anew."""
+        """Return the keys that may have signed a token with this header; refetch keys if none fits."""
         found = tokens.fitting_keys(await self._keys.get(), header)
         return found or tokens.fitting_keys(await self._keys.newer(), header)
 
     async def introspect(self, token: str, client_id: str, client_secret: str) -> Mapping[str, Any]:
-        """Its answer about a token (RFC 7662, 2.2)."""
+        """Return the introspection response for a token (RFC 7662, 2.2)."""
         endpoint = (await self._metadata.get()).introspection_endpoint
         if endpoint is None:
-            raise IdentityUnavailable(f"{self._url} publishes no introspection_endpoint")
+            raise IdentityUnavailable(f"{self._url} has no introspection_endpoint in its discovery document")
         # RFC 6749, 2.3.1: both are form-encoded before they become a user name and a password.
         credentials = aiohttp.encode_basic_auth(quote_plus(client_id), quote_plus(client_secret))
         form = {"token": token, "token_type_hint": "access_token"}
         headers = {"Authorization": credentials, "Accept": "application/json"}
         answer = await self._json("POST", endpoint, data=form, headers=headers)
         if not isinstance(answer, dict) or not isinstance(answer.get("active"), bool):
-            raise IdentityUnavailable(f"{endpoint} does not answer as RFC 7662 says")
+            raise IdentityUnavailable(f"{endpoint} returned no introspection response (RFC 7662)")
         return answer
 
     async def _discover(self) -> Metadata:
@@ -79,32 +79,32 @@ class Issuer:
         url = (await self._metadata.get()).jwks_uri
         keys = tokens.usable_keys(await self._json("GET", url))
         if keys is None:
-            raise IdentityUnavailable(f"{url} answered with no JWK Set")
+            raise IdentityUnavailable(f"{url} did not return a JWK Set")
         return keys
 
     async def _json(self, method: str, url: str, **request: Any) -> object:
-        """No redirects: the document at hand must be the issuer's own."""
+        """Return the JSON of a response, without redirects, so that the document is the issuer's own."""
         try:
             async with self._session.request(method, url, allow_redirects=False, **request) as response:
                 if response.status != _OK:
-                    raise IdentityUnavailable(f"{url} answered {response.status}")
+                    raise IdentityUnavailable(f"{url} returned status {response.status}")
                 body = bytearray()
                 async for chunk in response.content.iter_chunked(65536):
                     body += chunk
-                    if len(body) > _ANSWER_BYTES:
-                        raise IdentityUnavailable(f"{url} answered more than {_ANSWER_BYTES} bytes")
+                    if len(body) > _RESPONSE_BYTES:
+                        raise IdentityUnavailable(f"{url} returned more than {_RESPONSE_BYTES} bytes")
                 return json.loads(body)
         except _UNREACHABLE as error:
-            raise IdentityUnavailable("the issuer of access tokens does not answer; try again") from error
+            raise IdentityUnavailable("the issuer of access tokens is not reachable; try again") from error
         except (ValueError, RecursionError) as error:
-            raise IdentityUnavailable(f"{url} did not answer with JSON") from error
+            raise IdentityUnavailable(f"{url} did not return JSON") from error
 
 
 def metadata(document: object, issuer: str) -> Metadata:
-    """Raise IdentityUnavailable where the document is another issuer's (Discovery, 4.3) or lacks a URL."""
+    """Parse a discovery document. Raise IdentityUnavailable for another issuer (4.3) or a missing URL."""
     if not isinstance(document, dict) or document.get("issuer") != issuer:
         found = document.get("issuer") if isinstance(document, dict) else None
-        raise IdentityUnavailable(f"the discovery document of {issuer} is that of {str(found)[:200]!r}")
+        raise IdentityUnavailable(f"the discovery document of {issuer} names the issuer {str(found)[:200]!r}")
     keys = _endpoint(document, "jwks_uri", issuer)
     if keys is None:
         raise IdentityUnavailable(f"the discovery document of {issuer} has no jwks_uri")
@@ -114,13 +114,15 @@ def metadata(document: object, issuer: str) -> Metadata:
 
 
 def _endpoint(document: Mapping[str, Any], name: str, issuer: str) -> str | None:
-    """An issuer that is reached by https has no endpoint that is not."""
+    """Return an endpoint, or None. Endpoints of an https issuer must be https."""
     url = document.get(name)
     if url is None:
         return None
     schemes = {"https"} if urlsplit(issuer).scheme == "https" else {"http", "https"}
     if not isinstance(url, str) or urlsplit(url).scheme not in schemes:
-        raise IdentityUnavailable(f"the discovery document of {issuer} has the {name} {str(url)[:200]!r}")
+        raise IdentityUnavailable(
+            f"the discovery document of {issuer} has an invalid {name}: {str(url)[:200]!r}"
+        )
     return url
 
 
@@ -128,10 +130,10 @@ def _endpoint(document: Mapping[str, Any], name: str, issuer: str) -> str | None
 async def open_issuer(
     config: Oidc, ca_file: Path | None, clock: Callable[[], float]
 ) -> AsyncIterator[Issuer]:
-    """Raise ConfigError if the CA bundle cannot be read. The issuer itself may be away."""
+    """Yield the issuer, which may be unavailable. Raise ConfigError if the CA bundle is unreadable."""
     connector = aiohttp.TCPConnector(ssl=_trust(ca_file))
     timeout = aiohttp.ClientTimeout(total=config.timeout_seconds)
-    # trust_env: a proxy, by the usual variables. The cookie jar keeps nothing.
+    # trust_env: use the proxy of the usual variables. The cookie jar stores nothing.
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()
     ) as session:

@@ -1,7 +1,7 @@
-"""Which signed access tokens count: JWT (RFC 7519) by the rules of RFC 8725 and RFC 9068. Pure.
+"""Validation of signed access tokens: JWT (RFC 7519) by the rules of RFC 8725 and RFC 9068. Pure.
 
-Of a token's header only `alg`, `kid` and `typ` mean anything: keys come from the issuer's own document, never
-from `jku`, `jwk`, `x5u` or `x5c`.
+Only `alg`, `kid` and `typ` of a token's header are used: keys come from the issuer's own document, never from
+`jku`, `jwk`, `x5u` or `x5c`.
 """
 
 import base64
@@ -23,9 +23,15 @@ from poiesis_api.identity.credentials import TOKEN_BYTES
 Claims = Mapping[str, Any]
 
 RSA_BITS = 2048  # RFC 7518, 3.3
-KEYS = 100  # of one issuer; any further ones are not looked at
-_UNREADABLE = (JoseError, ValueError, TypeError, RecursionError)  # of bytes that anybody may have sent
-_UNKNOWN_KEY = (JoseError, ValueError, TypeError, LookupError, UnsupportedAlgorithm)  # a curve, a shape
+KEYS = 100  # of one issuer; further ones are ignored
+_UNREADABLE = (JoseError, ValueError, TypeError, RecursionError)  # errors of parsing untrusted bytes
+_UNKNOWN_KEY = (
+    JoseError,
+    ValueError,
+    TypeError,
+    LookupError,
+    UnsupportedAlgorithm,
+)  # an unsupported curve or form
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})  # RFC 9068, 4
 
 # Algorithm: kind of key, and its curve (RFC 7518, 3.1; RFC 8037; RFC 9864).
@@ -39,17 +45,17 @@ _KEY_OF: Mapping[str, tuple[str, str | None]] = {
 }
 
 
-class TokenRefused(Exception):
-    """str() is for the log. `sentence`: what the client is told."""
+class TokenRejected(Exception):
+    """The token is not valid. str(): for the log; `message`: for the client."""
 
-    def __init__(self, why: str, sentence: str = "the access token is not valid") -> None:
+    def __init__(self, why: str, message: str = "the access token is not valid") -> None:
         super().__init__(why)
-        self.sentence = sentence
+        self.message = message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What a token must say. `audiences`: one of them; `leeway_seconds`: by which clocks may differ."""
+    """Requirements of a token. `audiences`: it must have one; `leeway_seconds`: allowed clock difference."""
 
     issuer: str
     audiences: tuple[str, ...]
@@ -58,7 +64,7 @@ class Rules:
 
 
 class _Registry(JWSRegistry):
-    """Headers as long as real ones, parameters of any name, and no warning about `EdDSA`."""
+    """A registry that allows long headers and unknown parameters, and does not warn about `EdDSA`."""
 
     max_header_length = TOKEN_BYTES
 
@@ -66,16 +72,16 @@ class _Registry(JWSRegistry):
         super().__init__(algorithms=algorithms, strict_check_header=False)
         self._asymmetric = algorithms & _KEY_OF.keys()
 
-    def get_alg(self, name: str) -> Any:  # its type is not for others
-        """RFC 9864 has a new name for EdDSA, but issuers have not."""
+    def get_alg(self, name: str) -> Any:  # the type is private to joserfc
+        """Return an allowed algorithm. RFC 9864 renames EdDSA, but issuers still use the old name."""
         if name not in self._asymmetric:
-            raise TokenRefused(f"alg {name!r} is not allowed")
+            raise TokenRejected(f"alg {name!r} is not allowed")
         return self.algorithms[name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signed:
-    """A token that has its shape, but nobody has looked at its signature. `header` is what it claims."""
+    """A parsed token whose signature has not been verified. `header`: unverified."""
 
     header: Mapping[str, Any]
     signature: CompactSignature
@@ -83,7 +89,7 @@ class Signed:
 
 
 def is_jwt(token: str) -> bool:
-    """Whether it has the shape of one: three parts, of which the first is an object with `alg`."""
+    """Return whether a token has the form of a JWT: three parts, the first an object with `alg`."""
     try:
         return isinstance(_parts(token, _Registry(frozenset())).headers(), dict)
     except _UNREADABLE:
@@ -91,22 +97,22 @@ def is_jwt(token: str) -> bool:
 
 
 def parse(token: str, rules: Rules) -> Signed:
-    """Raise TokenRefused."""
+    """Parse a token without verifying it. Raise TokenRejected."""
     registry = _Registry(rules.algorithms)
     try:
         signature = _parts(token, registry)
         header = signature.headers()
         if not isinstance(header, dict):
-            raise TokenRefused("not a JWT: its header is no object")
+            raise TokenRejected("not a JWT: its header is not an object")
         registry.check_header(header)
     except _UNREADABLE as error:
-        raise TokenRefused(f"not a JWT: {error}") from error
+        raise TokenRejected(f"not a JWT: {error}") from error
     registry.get_alg(header["alg"])
     if header.keys() & {"crit", "b64"}:
-        raise TokenRefused("has critical extensions, of which none is supported")
+        raise TokenRejected("has unsupported critical extensions (crit, b64)")
     kind = header.get("typ", "JWT")
     if kind.lower() not in _TYPES:
-        raise TokenRefused(f"typ {kind!r} is not that of an access token")
+        raise TokenRejected(f"typ {kind!r} is not a type of access tokens")
     return Signed(header=header, signature=signature, registry=registry)
 
 
@@ -115,7 +121,7 @@ def _parts(token: str, registry: _Registry) -> CompactSignature:
 
 
 def usable_keys(document: object) -> tuple[Key, ...] | None:
-    """Of a JWK Set (RFC 7517). What is no key for signatures, or is too short, is left out. None: no set."""
+    """Return the signature keys of a JWK Set (RFC 7517), without too short ones; None if it is no JWK Set."""
     listed = document.get("keys") if isinstance(document, dict) else None
     return tuple(_import(listed[:KEYS])) if isinstance(listed, list) else None
 
@@ -127,16 +133,16 @@ def _import(listed: Sequence[object]) -> Iterator[Key]:
         if one.get("kty") not in {"RSA", "EC", "OKP"} or _is_short(one):
             continue
         try:
-            # Of an Edwards curve there is one algorithm, but it has two names: the curve says enough.
+            # An Edwards curve has one algorithm with two names, so `alg` is ignored.
             yield JWKRegistry.import_key(
                 {name: one[name] for name in one if name != "alg" or one["kty"] != "OKP"}
             )
         except _UNKNOWN_KEY:
-            continue  # its tokens find no key
+            continue  # tokens signed with it are rejected
 
 
 def _is_short(key: Mapping[str, object]) -> bool:
-    """Whether it is an RSA key that breaks too easily."""
+    """Return whether it is an RSA key of fewer than RSA_BITS bits."""
     if key["kty"] != "RSA":
         return False
     text = str(key.get("n", ""))
@@ -148,7 +154,7 @@ def _is_short(key: Mapping[str, object]) -> bool:
 
 
 def fitting_keys(keys: Sequence[Key], header: Mapping[str, Any]) -> tuple[Key, ...]:
-    """Those that may have signed it. Without a `kid` there must be one alone (OpenID Connect Core, 10.1)."""
+    """Return the keys that may have signed it. Without `kid`, one must fit (OpenID Connect Core, 10.1)."""
     fitting = tuple(key for key in keys if _fits(key, header["alg"]))
     if "kid" in header:
         return tuple(key for key in fitting if key.kid == header["kid"])
@@ -156,7 +162,7 @@ def fitting_keys(keys: Sequence[Key], header: Mapping[str, Any]) -> tuple[Key, .
 
 
 def _fits(key: Key, algorithm: str) -> bool:
-    """A key that is meant for one algorithm is for no other, whatever a token says (RFC 8725, 3.1)."""
+    """Return whether the key is for this algorithm. The token must not choose (RFC 8725, 3.1)."""
     meant, operations = key.get("alg"), key.get("key_ops")
     if meant is not None and meant != algorithm:
         return False
@@ -171,14 +177,14 @@ def _curve(key: Key) -> str | None:
 
 
 def verified_claims(token: Signed, keys: Sequence[Key], rules: Rules, now: float) -> Claims:
-    """Of a token that one of `keys` has signed and that is good at `now` (seconds since 1970).
+    """Return the claims of a token signed with one of `keys` and valid at `now` (seconds since 1970).
 
-    Raise TokenRefused.
+    Raise TokenRejected.
     """
     if not keys:
-        raise TokenRefused(f"no key of the issuer fits kid {token.header.get('kid')!r} and its alg")
+        raise TokenRejected(f"no key of the issuer matches kid {token.header.get('kid')!r} and alg")
     if not any(_is_signed(token, key) for key in keys):
-        raise TokenRefused("the signature is wrong")
+        raise TokenRejected("the signature is invalid")
     claims = _payload(token)
     check_claims(claims, rules, now)
     return claims
@@ -187,7 +193,7 @@ def verified_claims(token: Signed, keys: Sequence[Key], rules: Rules, now: float
 def _is_signed(token: Signed, key: Key) -> bool:
     try:
         return jws.validate_compact(token.signature, key, registry=token.registry)
-    except (JoseError, ValueError):  # a signature of a length or form that the algorithm does not have
+    except (JoseError, ValueError):  # an invalid length or form for the algorithm
         return False
 
 
@@ -195,19 +201,19 @@ def _payload(token: Signed) -> dict[str, Any]:
     try:
         claims = json.loads(token.signature.payload)
     except (ValueError, RecursionError) as error:
-        raise TokenRefused(f"the payload is not JSON: {error}") from error
+        raise TokenRejected(f"the payload is not JSON: {error}") from error
     if not isinstance(claims, dict):
-        raise TokenRefused("the payload is no object")
+        raise TokenRejected("the payload is not an object")
     return claims
 
 
 def check_claims(
     claims: Claims, rules: Rules, now: float, *, introspected: bool = False, audience: bool = True
 ) -> None:
-    """Issuer, audience and times. Raise TokenRefused.
+    """Check issuer, audience and times. Raise TokenRejected.
 
-    Of an introspected token the issuer itself vouches for the times and for its own name (RFC 7662, 2.2), so
-    that it may leave those out, and without `audience` also for whom it is; what it says still counts.
+    For an introspected token the issuer vouches for the times and its own name (RFC 7662, 2.2), so these
+    claims may be absent, as may the audience if `audience` is false. Claims that are present are checked.
     """
     registry = JWTClaimsRegistry(
         now=int(now),
@@ -219,10 +225,10 @@ def check_claims(
     try:
         registry.validate(dict(claims))
     except ExpiredTokenError as error:
-        raise TokenRefused("expired", "the access token has expired") from error
+        raise TokenRejected("expired", "the access token has expired") from error
     except MissingClaimError as error:
-        raise TokenRefused(f"lacks the claims {error.description}") from error
+        raise TokenRejected(f"missing claims: {error.description}") from error
     except JoseError as error:
-        raise TokenRefused(f"claim refused: {error}") from error
+        raise TokenRejected(f"invalid claim: {error}") from error
     if "cnf" in claims:
-        raise TokenRefused("is bound to a key (cnf), so it is no bearer token")
+        raise TokenRejected("is bound to a key (cnf), so it is not a bearer token")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from poiesis_api.config import TaskPodConfig
-from poiesis_api.parameters import configured
+from poiesis_api.parameters import with_parameters
 from poiesis_api.taskpod.containers import init_containers, pause_container
 from poiesis_api.taskpod.layout import Layout, layout_of
 from poiesis_api.taskpod.manifest import UID, Manifest, object_labels, object_metadata
@@ -27,7 +27,7 @@ class TaskObjects:
 def task_objects(task: Task, config: TaskPodConfig) -> TaskObjects:
     """Return the objects to create for a task. Raise NoFiler."""
     resources = task.request.resources
-    config = configured(config, resources.backend_parameters or {} if resources else {})
+    config = with_parameters(config, resources.backend_parameters or {} if resources else {})
     layout = layout_of(task, config)
     secrets = pack_secrets(task.id, secret_entries(layout))
     owned = [service_account(layout), *(secret(task.id, name, data) for name, data in secrets.items())]

@@ -1,6 +1,6 @@
-"""What all lists and texts of one task may be together. Pure.
+"""Limits for the total number and size of a task's strings. Pure.
 
-Each list has its own limit (poiesis_models.tes); their products would be far more than a server can hold.
+Each list has a limit of its own (poiesis_models.tes), but the product of all limits would exhaust the server.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ STRINGS = 100_000
 TEXT_BYTES = 4 * 1024 * 1024
 
 
-def check_sums(task: TesTaskRequest) -> None:
-    """Raise InvalidTask."""
+def check_task_size(task: TesTaskRequest) -> None:
+    """Raise InvalidTask if a task has too many or too long strings."""
     strings = size = 0
     for text in texts(task):
         strings += 1
@@ -23,17 +23,17 @@ def check_sums(task: TesTaskRequest) -> None:
     if strings > STRINGS:
         raise InvalidTask(
             f"the task has {strings} strings (fields, arguments, keys and values); "
-            f"at most {STRINGS} are accepted: split it, or put them into a file"
+            f"the maximum is {STRINGS}: split the task, or put the strings into a file"
         )
     if size > TEXT_BYTES:
         raise InvalidTask(
-            f"the strings of the task have {size} bytes; at most {TEXT_BYTES} are accepted: "
+            f"the strings of the task have {size} bytes; the maximum is {TEXT_BYTES}: "
             "use url instead of content for large inputs"
         )
 
 
 def texts(value: object) -> Iterator[str]:
-    """Every string of a document, keys of maps included."""
+    """Yield every string of a document, including keys of maps."""
     match value:
         case str():
             yield value

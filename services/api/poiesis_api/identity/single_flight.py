@@ -1,4 +1,4 @@
-"""Callers that want the same thing at the same time share one piece of work."""
+"""Concurrent calls with the same key share one execution (single flight)."""
 
 import asyncio
 import logging
@@ -14,11 +14,11 @@ Result = TypeVar("Result")
 
 
 class TooManyFlights(Exception):
-    """As much as may be is under way."""
+    """The maximum number of executions is in progress."""
 
 
-class Flights(Generic[Key, Result]):
-    """At most `most` pieces of work at a time, one a key. Work goes on when a caller is canceled."""
+class SingleFlight(Generic[Key, Result]):
+    """Runs at most `most` pieces of work at a time, one per key. Work continues if a caller is canceled."""
 
     def __init__(self, name: str, most: int) -> None:
         self._name = name
@@ -26,38 +26,38 @@ class Flights(Generic[Key, Result]):
         self._tasks: dict[Key, asyncio.Task[Result]] = {}
 
     def start(self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]]) -> "asyncio.Task[Result]":
-        """The work of this key, begun now if it is not under way. Raise TooManyFlights."""
+        """Return the work of this key, started now if it is not in progress. Raise TooManyFlights."""
         task = self._tasks.get(key)
         if task is None:
             if len(self._tasks) >= self._most:
-                raise TooManyFlights(f"{self._name}: {self._most} are under way")
+                raise TooManyFlights(f"{self._name}: {self._most} in progress (the maximum)")
             task = asyncio.create_task(work(), name=self._name)
             self._tasks[key] = task
-            task.add_done_callback(lambda done: self._landed(key, done))
+            task.add_done_callback(lambda done: self._finished(key, done))
         return task
 
     @property
     def is_busy(self) -> bool:
-        """Whether any work is under way."""
+        """Whether any work is in progress."""
         return bool(self._tasks)
 
-    def is_under_way(self, key: Key) -> bool:
-        """Whether `run` would join others."""
+    def is_running(self, key: Key) -> bool:
+        """Return whether work of this key is in progress."""
         return key in self._tasks
 
     async def run(self, key: Key, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """Raise what the work raises, or TooManyFlights."""
+        """Return the result of the work of this key. Raise its errors, or TooManyFlights."""
         return await asyncio.shield(self.start(key, work))
 
     async def close(self) -> None:
-        """Cancel what is under way."""
+        """Cancel all work in progress."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _landed(self, key: Key, task: "asyncio.Task[Result]") -> None:
+    def _finished(self, key: Key, task: "asyncio.Task[Result]") -> None:
         del self._tasks[key]
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, TesError):  # which those who wait are told
-            logger.error("a mistake in shared work", exc_info=error, extra={"work": self._name})
+        if error is not None and not isinstance(error, TesError):  # which `run` raises for its callers
+            logger.error("unhandled exception in shared work", exc_info=error, extra={"work": self._name})

@@ -1,4 +1,4 @@
-"""A value of somebody else's that is kept, renewed in time, and goes on to serve while nobody answers."""
+"""A cached remote value that is refreshed in the background and stays usable during an outage."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from poiesis_api.errors import IdentityUnavailable
-from poiesis_api.identity.flights import Flights
+from poiesis_api.identity.single_flight import SingleFlight
 
 logger = logging.getLogger(__name__)
 
@@ -16,9 +16,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Seconds. `refresh`: after which a value is fetched anew, in the background.
+    """Ages in seconds.
 
-    `stale`: after which it serves no more. `apart`: what is at least between two fetches.
+    `refresh`: a value is fetched again in the background. `stale`: it is no longer used. `apart`: the minimum
+    between two fetches.
     """
 
     refresh: float
@@ -26,8 +27,8 @@ class Times:
     apart: float
 
 
-class Refreshed(Generic[Value]):
-    """`fetch` raises IdentityUnavailable if there is no answer; one call of it at a time."""
+class RefreshingCache(Generic[Value]):
+    """Caches the result of `fetch`, which raises IdentityUnavailable; one call of it at a time."""
 
     def __init__(
         self,
@@ -40,18 +41,18 @@ class Refreshed(Generic[Value]):
         self._fetch = fetch
         self._times = times
         self._clock = clock
-        self._flights: Flights[str, Value] = Flights(name, most=1)
+        self._flights: SingleFlight[str, Value] = SingleFlight(name, most=1)
         self._value: Value | None = None
         self._fetched_at = -float("inf")
         self._tried_at = -float("inf")
         self._failure: IdentityUnavailable | None = None  # of the last fetch
 
     def warm(self) -> None:
-        """Fetch the first value before anybody waits for it."""
+        """Start to fetch the first value."""
         self._flights.start(self._name, self._renew)
 
     async def get(self) -> Value:
-        """Raise IdentityUnavailable if there is none, or none that is fresh enough to serve."""
+        """Return the value. Raise IdentityUnavailable if there is none that is fresh enough."""
         age = self._clock() - self._fetched_at
         if self._value is None or age >= self._times.stale:
             return await self._renewed()
@@ -60,22 +61,22 @@ class Refreshed(Generic[Value]):
         return self._value
 
     async def newer(self) -> Value:
-        """For one who has missed something in `get`'s answer: fetched anew, unless that was done just now.
+        """Return a freshly fetched value, or the cached one if it was fetched just now.
 
-        Raise IdentityUnavailable if it cannot be known whether there is anything newer.
+        For callers that did not find something in the cached value. Raise IdentityUnavailable.
         """
         if self._is_soon() and self._failure is None and self._value is not None:
             return self._value
         return await self._renewed()
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Cancel a fetch in progress."""
         await self._flights.close()
 
     def _is_soon(self) -> bool:
-        """Whether the last fetch has just ended."""
+        """Return whether the last fetch ended less than `apart` seconds ago."""
         just_tried = self._clock() - self._tried_at < self._times.apart
-        return just_tried and not self._flights.is_under_way(self._name)
+        return just_tried and not self._flights.is_running(self._name)
 
     async def _renewed(self) -> Value:
         if self._failure is not None and self._is_soon():
@@ -89,7 +90,7 @@ class Refreshed(Generic[Value]):
         except IdentityUnavailable as error:
             self._failure = error
             logger.warning(
-                "cannot fetch", extra={"what": self._name, "error": repr(error.__cause__ or error)}
+                "fetch failed", extra={"what": self._name, "error": repr(error.__cause__ or error)}
             )
             raise
         self._failure = None

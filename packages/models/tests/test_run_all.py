@@ -1,20 +1,20 @@
-"""Loops that live and die together."""
+"""Loops that end together."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 
 import pytest
 
-from poiesis_models.together import CancelledByNobody, together
+from poiesis_models.run_all import UnexpectedCancel, run_all
 
 Work = Callable[[list[str]], Coroutine[None, None, None]]
 
 
-async def _for_ever(ended: list[str]) -> None:
+async def _forever(ended: list[str]) -> None:
     try:
         await asyncio.Event().wait()
     finally:
-        ended.append("for ever")
+        ended.append("forever")
 
 
 async def _short(ended: list[str]) -> None:
@@ -27,15 +27,15 @@ async def _fails(_: list[str]) -> None:
     raise ValueError("no")
 
 
-async def _lets_a_cancellation_out(_: list[str]) -> None:
+async def _raises_cancelled_error(_: list[str]) -> None:
     await asyncio.sleep(0)
     raise asyncio.CancelledError
 
 
-async def test_all_works_are_run_to_their_ends_and_helpers_end_with_them() -> None:
+async def test_helpers_end_with_the_last_work() -> None:
     ended: list[str] = []
-    await together([_short(ended), _short(ended)], [_for_ever(ended)])
-    assert ended == ["short", "short", "for ever"]
+    await run_all([_short(ended), _short(ended)], [_forever(ended)])
+    assert ended == ["short", "short", "forever"]
 
 
 async def test_a_helper_may_end_first() -> None:
@@ -50,30 +50,30 @@ async def test_a_helper_may_end_first() -> None:
         await asyncio.sleep(0)
         ended.append("waits")
 
-    await together([waits()], [opens()])
+    await run_all([waits()], [opens()])
     assert ended == ["waits"]
 
 
 @pytest.mark.parametrize(
-    ("bad", "error"), [(_fails, ValueError), (_lets_a_cancellation_out, CancelledByNobody)]
+    ("bad", "error"), [(_fails, ValueError), (_raises_cancelled_error, UnexpectedCancel)]
 )
 @pytest.mark.parametrize("helps", [True, False])
-async def test_what_fails_or_is_cancelled_by_nobody_ends_all(
+async def test_failure_or_unexpected_cancel_ends_all(
     bad: Work, error: type[Exception], *, helps: bool
 ) -> None:
     ended: list[str] = []
-    works, helpers = [_for_ever(ended)], [_for_ever(ended)]
+    works, helpers = [_forever(ended)], [_forever(ended)]
     (helpers if helps else works).append(bad(ended))
     with pytest.raises(error):
-        await together(works, helpers)
-    assert ended == ["for ever", "for ever"]
+        await run_all(works, helpers)
+    assert ended == ["forever", "forever"]
 
 
-async def test_who_cancels_it_cancels_all() -> None:
+async def test_cancel_of_caller_cancels_all() -> None:
     ended: list[str] = []
-    running = asyncio.create_task(together([_for_ever(ended)], [_for_ever(ended)]))
+    running = asyncio.create_task(run_all([_forever(ended)], [_forever(ended)]))
     await asyncio.sleep(0.01)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert ended == ["for ever", "for ever"]
+    assert ended == ["forever", "forever"]

@@ -3,7 +3,7 @@
 import pytest
 
 from poiesis_api.errors import InvalidTask
-from poiesis_api.sums import STRINGS, TEXT_BYTES, check_sums
+from poiesis_api.task_size import STRINGS, TEXT_BYTES, check_task_size
 from poiesis_models.tes import CONTENT_BYTES, ITEMS, TesTaskRequest
 
 EXECUTOR = {"image": "busybox", "command": ["true"]}
@@ -33,19 +33,22 @@ def task(**fields):
     ids=["inputs", "lists", "env", "arguments", "executors", "contents"],
 )  # fmt: skip
 def test_a_large_task_is_accepted(fields):
-    check_sums(task(**fields))
+    check_task_size(task(**fields))
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"executors": [EXECUTOR | {"env": {f"v{n}": "" for n in range(ITEMS)}}] * 6}, "at most 100000 are"),
+        ({"executors": [EXECUTOR | {"env": {f"v{n}": "" for n in range(ITEMS)}}] * 6}, "maximum is 100000"),
         ({"executors": [EXECUTOR | {"command": ["x"] * STRINGS}]}, "has 100001 strings"),
-        ({"inputs": [{"path": f"/{n}", "content": "x" * CONTENT_BYTES} for n in range(33)]}, "most 4194304"),
+        (
+            {"inputs": [{"path": f"/{n}", "content": "x" * CONTENT_BYTES} for n in range(33)]},
+            "maximum is 4194304",
+        ),
         ({"description": "\u2603" * (TEXT_BYTES // 3 + 1)}, "use url instead of content"),
     ],
     ids=["env", "arguments", "contents", "characters"],
 )  # fmt: skip
 def test_what_is_more_in_sum_is_refused(fields, words):
     with pytest.raises(InvalidTask, match=words):
-        check_sums(task(**fields))
+        check_task_size(task(**fields))
