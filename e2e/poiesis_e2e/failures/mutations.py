@@ -275,8 +275,8 @@ MUTATIONS: Sequence[Mutation] = (
         "full-unexplained",
         "The filers do not detect that a volume is full, neither in advance nor from the error.",
         (f"{_TRANSFER}/errors.py:_FULL", "_FULL = frozenset()"),
-        (f"{_TRANSFER}/room.py:Room.take", "self._limit = None"),
-        (f"{_TRANSFER}/room.py:_free", 'return float("inf")'),
+        (f"{_TRANSFER}/free_space.py:FreeSpace.take", "self._limit = None"),
+        (f"{_TRANSFER}/free_space.py:_free", 'return float("inf")'),
         rows="volume-full-inputs",
     ),
     _mutation(

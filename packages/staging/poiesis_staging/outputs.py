@@ -55,7 +55,7 @@ def send_all(
     upload: Upload,
     progress: Progress,
     *,
-    at_once: int = pool.AT_ONCE,
+    concurrency: int = pool.CONCURRENCY,
     interrupt: Callable[[], None] = pool.nothing,
     join: Join = join_url,
 ) -> None:
@@ -79,7 +79,7 @@ def send_all(
                 else:
                     progress.sent(url=url, path=path, size_bytes=size)
 
-    pool.for_each(findings(items, join), one, at_once=at_once, interrupt=interrupt)
+    pool.for_each(findings(items, join), one, concurrency=concurrency, interrupt=interrupt)
     if refused:
         others = len(refused) - 1
         raise Unsendable(f"{refused[0]}; and {others} more" if others else str(refused[0]))

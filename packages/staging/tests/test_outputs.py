@@ -306,7 +306,7 @@ def test_what_cannot_be_sent_fails_the_filer_after_all_else_was_sent(root: Path,
     uploaded: list[str] = []
     items = [item("/out/dir"), item("/out/none"), item("/out/file")]
     with Progress(tmp_path) as progress, pytest.raises(Unsendable) as failure:
-        send_all(items, upload, progress, at_once=1)
+        send_all(items, upload, progress, concurrency=1)
     assert str(failure.value) == "no such name there"
     assert uploaded == ["/out/dir/sub/b", "/out/file"]
     assert [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()] == [

@@ -4,7 +4,7 @@ import threading
 from typing import Any, Protocol
 
 from poiesis_transfer.config import S3Config
-from poiesis_transfer.errors import Passing, Permanent
+from poiesis_transfer.errors import Retryable, Permanent
 from poiesis_transfer.sigv4 import Credentials
 
 
@@ -15,7 +15,7 @@ class Identity(Protocol):
         """To sign the next request with; None: requests are not signed. Raise TransferError."""
 
 
-class Given:
+class StaticCredentials:
     """Keys, or none at all."""
 
     def __init__(self, credentials: Credentials | None) -> None:
@@ -26,7 +26,7 @@ class Given:
         return self._credentials
 
 
-class Chain:
+class DefaultChain:
     """AWS' standard chain: web identity (IRSA), container and instance roles, profiles. Renewed in time."""
 
     def __init__(self, region: str) -> None:
@@ -35,7 +35,7 @@ class Chain:
         self._found: Any = None
 
     def credentials(self) -> Credentials | None:
-        """Raise Permanent where there is no identity, Passing where there is one that does not answer."""
+        """Raise Permanent where there is no identity, Retryable where there is one that does not answer."""
         import botocore.exceptions
 
         try:
@@ -49,7 +49,7 @@ class Chain:
             botocore.exceptions.CredentialRetrievalError,
             botocore.exceptions.MetadataRetrievalError,
         ) as error:
-            raise Passing(f"AWS gives no credentials: {type(error).__name__}") from error
+            raise Retryable(f"AWS gives no credentials: {type(error).__name__}") from error
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             raise Permanent(f"AWS gives no credentials: {_reason(error)}") from error
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
@@ -58,10 +58,10 @@ class Chain:
 def identity(config: S3Config) -> Identity:
     """The one that is configured."""
     if config.anonymous:
-        return Given(None)
+        return StaticCredentials(None)
     if config.access_key_id is not None and config.secret_access_key is not None:
-        return Given(Credentials(config.access_key_id, config.secret_access_key, config.session_token))
-    return Chain(config.region)
+        return StaticCredentials(Credentials(config.access_key_id, config.secret_access_key, config.session_token))
+    return DefaultChain(config.region)
 
 
 def _search(region: str) -> Any:

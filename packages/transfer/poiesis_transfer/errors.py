@@ -41,7 +41,7 @@ class Refused(Permanent):
     """The operator does not let users' URLs lead there."""
 
 
-class Passing(TransferError):
+class Retryable(TransferError):
     """Trying again may help, at the earliest after `retry_after` seconds if the store asked for that."""
 
     exit_code = worklist.EXIT_PASSING
@@ -51,7 +51,7 @@ class Passing(TransferError):
         self.retry_after = retry_after
 
 
-class Changed(Passing):
+class Changed(Retryable):
     """The object is not the one any more of which some bytes have come: begin anew."""
 
 
@@ -87,12 +87,12 @@ def reading_error(error: OSError, path: str) -> TransferError:
             "(and directories searchable) for every user"
         )
     failure = _other(error, f"cannot read output {path}")
-    return failure if isinstance(failure, Passing) else Unsendable(str(failure))
+    return failure if isinstance(failure, Retryable) else Unsendable(str(failure))
 
 
 def _other(error: OSError, what: str) -> TransferError:
     message = f"{what}: {(error.strerror or type(error).__name__).lower()}"
-    return Passing(message) if error.errno in _MAY_PASS else Permanent(message)
+    return Retryable(message) if error.errno in _MAY_PASS else Permanent(message)
 
 
 @contextmanager

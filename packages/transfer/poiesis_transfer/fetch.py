@@ -15,7 +15,7 @@ from typing import Protocol
 
 from poiesis_transfer import checksums, pool
 from poiesis_transfer.checksums import Expected, Running
-from poiesis_transfer.errors import Changed, Passing, Permanent, TransferError
+from poiesis_transfer.errors import Changed, Retryable, Permanent, TransferError
 from poiesis_transfer.files import READ_BLOCK, Buffer
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.web import translated
@@ -23,7 +23,7 @@ from poiesis_transfer.web import translated
 MIB = 1024 * 1024
 WHOLE_BYTES = 64 * MIB  # moved by one request; anything longer in parts
 PART_BYTES = 32 * MIB
-PARTS_AT_ONCE = 8
+PARALLEL_PARTS = 8
 _OK, _PARTIAL, _UNMET, _OUT_OF_RANGE = 200, 206, 412, 416
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
@@ -45,7 +45,7 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where the bytes go: a `Landing`, for one. All but `path` and `in_order` may raise TransferError.
+    """Where the bytes go: a `Destination`, for one. All but `path` and `in_order` may raise TransferError.
 
     `in_order`: each byte follows the one before it, and none can be taken back.
     """
@@ -95,17 +95,17 @@ class Part:
         return self.start + self.done
 
 
-def fetch(source: Source, landing: Sink, retry: Retry) -> None:
-    """The object, whole and right, becomes the landing's file. Raise TransferError."""
-    retry.call(lambda: _fetch_once(source, landing, retry))
+def fetch(source: Source, destination: Sink, retry: Retry) -> None:
+    """The object, whole and right, becomes the destination's file. Raise TransferError."""
+    retry.call(lambda: _fetch_once(source, destination, retry))
 
 
-def _fetch_once(source: Source, landing: Sink, retry: Retry) -> None:
-    transfer = _Transfer(source, landing, retry)
+def _fetch_once(source: Source, destination: Sink, retry: Retry) -> None:
+    transfer = _Transfer(source, destination, retry)
     try:
         transfer.run()
-    except Passing as failure:
-        if landing.in_order and transfer.done:
+    except Retryable as failure:
+        if destination.in_order and transfer.done:
             raise Permanent(f"{failure}; it was being streamed, so it cannot begin anew") from failure
         raise
 
@@ -113,9 +113,9 @@ def _fetch_once(source: Source, landing: Sink, retry: Retry) -> None:
 class _Transfer:
     """One version of the object."""
 
-    def __init__(self, source: Source, landing: Sink, retry: Retry) -> None:
+    def __init__(self, source: Source, destination: Sink, retry: Retry) -> None:
         self._source = source
-        self._landing = landing
+        self._destination = destination
         self._retry = retry
         self._parts: list[Part] = []
 
@@ -125,19 +125,19 @@ class _Transfer:
         return sum(part.done for part in self._parts)
 
     def run(self) -> None:
-        self._landing.empty()
+        self._destination.empty()
         with ExitStack() as first:
             answer = first.enter_context(self._source.get({}))
             self._check_status(answer)
             version = self._source.version(answer)
             if version.size is not None:
-                self._landing.announce(version.size)
-            parts = self._parts = _parts(version, in_order=self._landing.in_order)
+                self._destination.announce(version.size)
+            parts = self._parts = _parts(version, in_order=self._destination.in_order)
             for part in parts:
                 part.running = _running(version, len(parts))
             self._receive(parts, version, answer, first)
         self._check(parts, version)
-        self._landing.keep(version.size, modified=version.modified)
+        self._destination.keep(version.size, modified=version.modified)
 
     def _check_status(self, answer: HTTPResponse) -> None:
         if answer.status != _OK:
@@ -150,7 +150,7 @@ class _Transfer:
             if part.start == 0:
                 try:
                     self._pour(answer, part)
-                except Passing:
+                except Retryable:
                     if version.condition is None:
                         raise
                 finally:
@@ -161,7 +161,7 @@ class _Transfer:
         if len(parts) == 1:
             receive(parts[0])
         else:
-            pool.for_each(parts, receive, at_once=PARTS_AT_ONCE)
+            pool.for_each(parts, receive, concurrency=PARALLEL_PARTS)
 
     def _range(self, part: Part, version: Version) -> None:
         what = self._source.what
@@ -174,13 +174,13 @@ class _Transfer:
                 raise self._source.failure(answer)
             match = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
             if match is None or int(match[1]) != part.position or int(match[2]) >= stop:
-                raise Passing(f"{what}: the server answers with another range than it was asked for")
+                raise Retryable(f"{what}: the server answers with another range than it was asked for")
             if int(match[3]) != version.size or _tag(answer) not in {version.tag, None}:
                 raise Changed(f"{what}: the object changed while it was read")
             self._pour(answer, part)
 
     def _pour(self, answer: HTTPResponse, part: Part) -> None:
-        """Write the body to its place until the part is there; raise Passing if it ends before."""
+        """Write the body to its place until the part is there; raise Retryable if it ends before."""
         with translated(self._source.what):
             self._pour_untranslated(answer, part)
 
@@ -193,7 +193,7 @@ class _Transfer:
             if not count:
                 break
             block = view[:count]
-            self._landing.write(block, part.position)
+            self._destination.write(block, part.position)
             if part.running is not None:
                 part.running.update(block)
             part.done += count
@@ -202,24 +202,24 @@ class _Transfer:
             part.stop = part.position
         if left:
             came, whole = part.done, part.done + left
-            raise Passing(f"{self._source.what}: {came} of {whole} bytes came")
+            raise Retryable(f"{self._source.what}: {came} of {whole} bytes came")
         if left == 0 and answer.length == 0:
             answer.close()  # http.client notes the end of a body only when it is asked for more
 
     def _check(self, parts: list[Part], version: Version) -> None:
-        """Compare with the store's own checksum; raise Passing: what came is not what is there."""
+        """Compare with the store's own checksum; raise Retryable: what came is not what is there."""
         expected = version.expected
         if expected is None:
             return
         running = [part.running for part in parts if part.running is not None]
         if not running:
-            came = checksums.of_blocks(expected.algorithm, self._landing.blocks()).digest()
+            came = checksums.of_blocks(expected.algorithm, self._destination.blocks()).digest()
         elif len(running) == 1:
             came = running[0].digest()
         else:
             came = checksums.combined(expected.algorithm, running)
         if came != expected.digest:
-            raise Passing(
+            raise Retryable(
                 f"{self._source.what}: what came does not match the checksum that the store gives "
                 f"({expected.algorithm.upper()})"
             )

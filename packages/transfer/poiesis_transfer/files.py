@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from poiesis_transfer.errors import Passing, Unsendable, reading, writing
+from poiesis_transfer.errors import Retryable, Unsendable, reading, writing
 from poiesis_transfer.progress import Progress
-from poiesis_transfer.room import Room
+from poiesis_transfer.free_space import FreeSpace
 
 READ_BLOCK = 256 * 1024
 ANYONE_FILE = 0o777  # executors may be any uid, and run what is staged
@@ -23,7 +23,7 @@ ANYONE_DIRECTORY = 0o777
 Buffer = bytes | bytearray | memoryview
 
 
-class Landing:
+class Destination:
     """A file that is written beside its place and appears there when it is whole.
 
     `path` is what executors call it; `owner` as of `name_aside`. Parts of a file may be written by several
@@ -33,12 +33,12 @@ class Landing:
     in_order = False
 
     def __init__(
-        self, local: Path, path: str, progress: Progress, *, room: Room | None = None, owner: int = 0
+        self, local: Path, path: str, progress: Progress, *, free_space: FreeSpace | None = None, owner: int = 0
     ) -> None:
         self._local = local
         self._temporary = local.with_name(name_aside(local.name, owner=owner))
         self._progress = progress
-        self._room = room or Room()
+        self._free_space = free_space or FreeSpace()
         self._fd = -1
         self._kept = False
         self._lock = threading.Lock()
@@ -60,7 +60,7 @@ class Landing:
         """The file will have so many bytes; raise Permanent if the volume has no room for them."""
         if size > self._held:
             with writing(self.path):
-                self._room.take(size - self._held, self._local.parent, self.path)
+                self._free_space.take(size - self._held, self._local.parent, self.path)
             self._held = size
 
     def write(self, data: Buffer, offset: int) -> None:
@@ -86,14 +86,14 @@ class Landing:
                 offset += len(block)
 
     def keep(self, size: int | None = None, *, modified: float | None = None) -> None:
-        """Give the file its name; raise Passing if its size is not the one that was announced.
+        """Give the file its name; raise Retryable if its size is not the one that was announced.
 
         `modified`: seconds since 1970, of the object; tools compare the ages of a file and of its index.
         """
         with writing(self.path):
             actual = os.fstat(self._fd).st_size
             if size is not None and actual != size:
-                raise Passing(f"{self.path} has {actual} bytes, but {size} were announced")
+                raise Retryable(f"{self.path} has {actual} bytes, but {size} were announced")
             if modified is not None:
                 os.utime(self._fd, (modified, modified))
             self._temporary.replace(self._local)
@@ -103,7 +103,7 @@ class Landing:
     def _moved(self, count: int) -> None:
         with self._lock:
             self._written += count
-        self._room.written(count)
+        self._free_space.written(count)
         self._progress.moved(count)
 
     def _create(self) -> None:
@@ -126,7 +126,7 @@ class Landing:
         finally:
             if not self._kept:
                 self._temporary.unlink(missing_ok=True)
-                self._room.give_back(self._held, self._held - self._written)
+                self._free_space.give_back(self._held, self._held - self._written)
                 self._progress.moved(-self._written)
 
 
@@ -176,7 +176,7 @@ class SourceFile:
         os.close(self._fd)
 
     def blocks(self, offset: int, count: int) -> Iterator[bytes]:
-        """Exactly `count` bytes; holes of a sparse file are zeros. Raise Passing if they are not there."""
+        """Exactly `count` bytes; holes of a sparse file are zeros. Raise Retryable if they are not there."""
         end = offset + count
         while offset < end:
             with reading(self.path):
@@ -187,7 +187,7 @@ class SourceFile:
             offset += len(block)
 
     def check_size(self) -> None:
-        """Raise Passing if the file is not as long as it was."""
+        """Raise Retryable if the file is not as long as it was."""
         with reading(self.path):
             actual = os.fstat(self._fd).st_size
         if actual != self.size:
@@ -203,8 +203,8 @@ class SourceFile:
         self._fd = fd
         self.size = status.st_size
 
-    def _changed(self) -> Passing:
-        return Passing(f"output {self.path} changed its size while it was sent")
+    def _changed(self) -> Retryable:
+        return Retryable(f"output {self.path} changed its size while it was sent")
 
 
 def _write_all(fd: int, data: Buffer, offset: int) -> None:

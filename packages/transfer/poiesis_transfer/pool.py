@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from poiesis_transfer.errors import Passing, Permanent
+from poiesis_transfer.errors import Retryable, Permanent
 
-AT_ONCE = 16  # files, and requests that carry bytes
+CONCURRENCY = 16  # files, and requests that carry bytes
 _LOOK_SECONDS = 0.25
 
 _T = TypeVar("_T")
@@ -19,32 +19,32 @@ _END = object()
 
 
 def slots() -> threading.BoundedSemaphore:
-    """For `AT_ONCE` requests; one of them for a whole filer."""
-    return threading.BoundedSemaphore(AT_ONCE)
+    """For `CONCURRENCY` requests; one of them for a whole filer."""
+    return threading.BoundedSemaphore(CONCURRENCY)
 
 
-class Stopped(BaseException):
+class Cancelled(BaseException):
     """What the others of a group do has failed, or the filer has to end: this is not wanted any more."""
 
 
-class _Halt:
+class _CancelScope:
     """Says to one group, and to those inside it, that nothing of it is wanted any more."""
 
-    def __init__(self, above: "_Halt | None" = None) -> None:
+    def __init__(self, above: "_CancelScope | None" = None) -> None:
         self.asked = threading.Event()
-        self._inside: list[_Halt] = []
+        self._inside: list[_CancelScope] = []
         self._lock = threading.Lock()
         if above is not None:
             above.adopt(self)
 
-    def adopt(self, inside: "_Halt") -> None:
+    def adopt(self, inside: "_CancelScope") -> None:
         """Asked already, or later: it is passed on."""
         with self._lock:
             self._inside.append(inside)
             if self.asked.is_set():
                 inside.ask()
 
-    def leave(self, inside: "_Halt") -> None:
+    def leave(self, inside: "_CancelScope") -> None:
         with self._lock:
             self._inside.remove(inside)
 
@@ -56,22 +56,22 @@ class _Halt:
 
 
 class _Here(threading.local):
-    halt = _Halt()  # of whoever is in no group; nobody asks it
+    halt = _CancelScope()  # of whoever is in no group; nobody asks it
 
 
 _HERE = _Here()
 
 
 def check() -> None:
-    """Raise Stopped if the group that this thread works for has failed."""
+    """Raise Cancelled if the group that this thread works for has failed."""
     if _HERE.halt.asked.is_set():
-        raise Stopped
+        raise Cancelled
 
 
 @contextmanager
-def regardless() -> Iterator[None]:
+def shielded() -> Iterator[None]:
     """For what has to be done although the group has failed: cleaning up."""
-    halt, _HERE.halt = _HERE.halt, _Halt()
+    halt, _HERE.halt = _HERE.halt, _CancelScope()
     try:
         yield
     finally:
@@ -79,9 +79,9 @@ def regardless() -> Iterator[None]:
 
 
 def wait(seconds: float) -> None:
-    """Wait so long; raise Stopped as soon as the group fails."""
+    """Wait so long; raise Cancelled as soon as the group fails."""
     if _HERE.halt.asked.wait(seconds):
-        raise Stopped
+        raise Cancelled
 
 
 def nothing() -> None:
@@ -92,7 +92,7 @@ def for_each(
     source: Iterable[_T],
     work: Callable[[_T], None],
     *,
-    at_once: int = AT_ONCE,
+    concurrency: int = CONCURRENCY,
     interrupt: Callable[[], None] = nothing,
 ) -> None:
     """Work on everything that `source` yields, which is asked for more only when a hand is free.
@@ -101,9 +101,9 @@ def for_each(
     several failures, one that cannot pass is raised before one that may.
     """
     above = _HERE.halt
-    group = _Group(iter(source), work, _Halt(above), interrupt)
+    group = _Group(iter(source), work, _CancelScope(above), interrupt)
     try:
-        group.start(at_once)
+        group.start(concurrency)
         group.wait()
     except BaseException:  # a signal's
         group.stop()
@@ -121,7 +121,7 @@ class _Group:
         self,
         source: Iterator[_T],
         work: Callable[[_T], None],
-        halt: _Halt,
+        halt: _CancelScope,
         interrupt: Callable[[], None],
     ) -> None:
         self._source = source
@@ -132,10 +132,10 @@ class _Group:
         self.halt = halt
         self.failures: list[BaseException] = []
 
-    def start(self, at_once: int) -> None:
-        for _ in range(at_once):
+    def start(self, concurrency: int) -> None:
+        for _ in range(concurrency):
             ended = threading.Event()
-            threading.Thread(target=self._hand, args=(ended,), daemon=True).start()
+            threading.Thread(target=self._worker, args=(ended,), daemon=True).start()
             self._ended.append(ended)
 
     def wait(self) -> None:
@@ -149,7 +149,7 @@ class _Group:
             while not ended.wait(_LOOK_SECONDS):
                 pass
 
-    def _hand(self, ended: threading.Event) -> None:
+    def _worker(self, ended: threading.Event) -> None:
         _HERE.halt = self.halt
         try:
             while not self.halt.asked.is_set():
@@ -158,7 +158,7 @@ class _Group:
                 if thing is _END:
                     return
                 self._work(thing)  # type: ignore[arg-type]  # _END is an object
-        except Stopped:
+        except Cancelled:
             return
         except BaseException as failure:  # noqa: BLE001  # raised by for_each
             self.failures.append(failure)
@@ -172,6 +172,6 @@ class _Group:
 
 
 def _badness(failure: BaseException) -> int:
-    if isinstance(failure, Passing):
+    if isinstance(failure, Retryable):
         return 2
     return 1 if isinstance(failure, Permanent) else 0

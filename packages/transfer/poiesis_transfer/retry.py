@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from poiesis_models.backoff import Backoff
 from poiesis_transfer import pool
-from poiesis_transfer.errors import Passing
+from poiesis_transfer.errors import Retryable
 
 _T = TypeVar("_T")
 
@@ -24,7 +24,7 @@ class Retry:
     longest_seconds: float = 30.0
 
     def call(self, attempt: Callable[[], _T], *, so_far: Callable[[], int] = _nowhere) -> _T:
-        """Call until it returns; what the last attempt raises is raised, and anything but Passing at once.
+        """Call until it returns; what the last attempt raises is raised, and anything but Retryable at once.
 
         An attempt that gets further than all before it (`so_far`: bytes) begins the count anew: a big object
         over a bad line arrives as long as something comes.
@@ -35,7 +35,7 @@ class Retry:
             pool.check()
             try:
                 return attempt()
-            except Passing as failure:
+            except Retryable as failure:
                 failed = 1 if so_far() > furthest else failed + 1
                 furthest = max(furthest, so_far())
                 if failed >= self.attempts:

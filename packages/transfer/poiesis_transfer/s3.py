@@ -16,11 +16,11 @@ from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
-from poiesis_transfer import checksums, fetch, pages, pool, web
+from poiesis_transfer import checksums, fetch, http_object, pool, web
 from poiesis_transfer.checksums import Running
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.credentials import Identity
-from poiesis_transfer.errors import Denied, NotFound, Passing, Permanent, TransferError
+from poiesis_transfer.errors import Denied, NotFound, Retryable, Permanent, TransferError
 from poiesis_transfer.files import SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.sigv4 import encoded_path, encoded_query, signed_headers
@@ -36,7 +36,7 @@ MIB = 1024 * 1024
 WHOLE_BYTES = 64 * MIB  # sent by one request; anything longer in parts
 SEND_PART_BYTES = 16 * MIB
 MAX_PARTS = 10_000  # S3's limit
-PARTS_AT_ONCE = 8
+PARALLEL_PARTS = 8
 CHECKSUM = "crc64nvme"
 _ERROR_BYTES = 8 * 1024
 _OK = 200
@@ -68,7 +68,7 @@ _WORDS = {
     "BadDigest": "what the storage got does not match its checksum",
     "XAmzContentChecksumMismatch": "what the storage got does not match its checksum",
 }
-_PASSING_CODES = {
+_RETRYABLE_CODES = {
     "RequestTimeout",
     "NoSuchUpload",
     "MalformedXML",  # what was sent was right, so these three did not come as they were sent
@@ -132,10 +132,10 @@ class S3Store:
         except NotFound:
             return False
 
-    def download(self, source: S3Url, landing: fetch.Sink) -> None:
+    def download(self, source: S3Url, destination: fetch.Sink) -> None:
         """Read an object into a file."""
-        what = f"cannot read {source} (input {landing.path}) at {self._where}"
-        fetch.fetch(_Object(self, source, what), landing, self._web.retry)
+        what = f"cannot read {source} (input {destination.path}) at {self._where}"
+        fetch.fetch(_Object(self, source, what), destination, self._web.retry)
 
     def upload(self, source: SourceFile, target: S3Url, progress: Progress) -> None:
         """Store a file: up to 64 MiB by one request, more in parts; an upload that fails is aborted."""
@@ -180,7 +180,7 @@ class S3Store:
 
     def abort(self, what: str, url: S3Url, query: Mapping[str, str]) -> None:
         """Parts of an upload that nobody ends are stored and paid for. One try, also while all else stops."""
-        with pool.regardless(), self._request("DELETE", url, what, query=query) as answer:
+        with pool.shielded(), self._request("DELETE", url, what, query=query) as answer:
             if answer.status not in {_OK, 204, 404}:
                 raise self._failure(what, url, answer)
 
@@ -271,10 +271,10 @@ class S3Store:
         match = _CODE.search(said)
         code = match[1].decode() if match else ""
         if self._has_moved(url, answer, said):
-            return Passing(f"{what}: the bucket is in another region than the service is configured for")
+            return Retryable(f"{what}: the bucket is in another region than the service is configured for")
         if code == "NotImplemented" and self._checksums:
             self._checksums = False
-            return Passing(f"{what}: the storage does not know checksums")
+            return Retryable(f"{what}: the storage does not know checksums")
         return answer_error(what, answer.status, code, answer.headers)
 
     def _has_moved(self, url: S3Url, answer: HTTPResponse, said: bytes) -> bool:
@@ -305,14 +305,14 @@ class _Object:
 
     def version(self, answer: HTTPResponse) -> fetch.Version:
         if answer.length is None:
-            raise Passing(f"{self.what}: the answer does not say how long the object is")
+            raise Retryable(f"{self.what}: the answer does not say how long the object is")
         tag = answer.headers.get("etag")
         return fetch.Version(
             size=answer.length,
             tag=tag,
             condition={"if-match": tag} if tag else None,
             expected=checksums.expected(_lower(answer), etags_are_md5=self._store.etags_are_md5),
-            modified=pages.modified(answer),
+            modified=http_object.modified(answer),
         )
 
 
@@ -391,11 +391,11 @@ class _Upload:
         self._id = {"uploadId": begun.findtext("{*}UploadId") or ""}
         try:
             offsets = range(0, self._source.size, self._part_bytes)
-            pool.for_each(offsets, self._send, at_once=PARTS_AT_ONCE)
+            pool.for_each(offsets, self._send, concurrency=PARALLEL_PARTS)
             self._complete()
         except NotFound as failure:  # the upload is, not the object: what said so was damaged
             self._abort()
-            raise Passing(str(failure)) from failure
+            raise Retryable(str(failure)) from failure
         except BaseException:
             self._abort()
             raise
@@ -414,14 +414,14 @@ class _Upload:
         text = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>"
         try:
             done = self._store.post(self._what, self._target, self._id, headers, text)
-        except (Passing, NotFound) as failure:
+        except (Retryable, NotFound) as failure:
             gone = isinstance(failure, NotFound) or "NoSuchUpload" in str(failure)
             if gone and self._is_there(whole):  # it was done, but the answer did not come
                 return
             raise
         stored = done.findtext(f"{{*}}Checksum{CHECKSUM.upper()}")
         if whole and stored and stored != whole:
-            raise Passing(f"{self._what}: what is stored does not match the checksum of what was sent")
+            raise Retryable(f"{self._what}: what is stored does not match the checksum of what was sent")
 
     def _is_there(self, whole: str | None) -> bool:
         """Whether the object is what was sent, by its checksum or by the ETag that its parts make."""
@@ -472,13 +472,13 @@ def answer_error(what: str, status: int, code: str, headers: web.Headers) -> Tra
         if code in _WORDS
         else f"{what}: HTTP {status} {code}"
     )
-    if code in _PASSING_CODES or isinstance(web.status_error("", status, {}), Passing):
-        return Passing(message, retry_after=web.retry_after(headers))
+    if code in _RETRYABLE_CODES or isinstance(web.status_error("", status, {}), Retryable):
+        return Retryable(message, retry_after=web.retry_after(headers))
     return _PERMANENT_KINDS.get(code, Permanent)(message)
 
 
 def _check_stored(what: str, part: Slice, headers: Mapping[str, str], *, etags_are_md5: bool) -> None:
-    """Raise Passing unless the store says that it has what was sent, by our checksum or by its ETag."""
+    """Raise Retryable unless the store says that it has what was sent, by our checksum or by its ETag."""
     stored = headers.get(f"x-amz-checksum-{CHECKSUM}")
     if stored is not None:
         matches = stored == checksums.in_base64(part.crc.digest())
@@ -487,7 +487,7 @@ def _check_stored(what: str, part: Slice, headers: Mapping[str, str], *, etags_a
     else:
         return
     if not matches:
-        raise Passing(f"{what}: what is stored does not match the checksum of what was sent")
+        raise Retryable(f"{what}: what is stored does not match the checksum of what was sent")
 
 
 def _where(config: S3Config) -> str:
@@ -547,7 +547,7 @@ def _xml(what: str, body: bytes) -> Element:
     try:
         return ET.fromstring(body)  # noqa: S314
     except ET.ParseError as error:
-        raise Passing(f"{what}: the answer is not valid XML") from error
+        raise Retryable(f"{what}: the answer is not valid XML") from error
 
 
 def _contents(page: Element) -> Iterator[S3Object]:

@@ -50,6 +50,10 @@ class S3Stores:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
         for connections in self._webs.values():
             connections.close()
 
@@ -72,9 +76,9 @@ class S3Stores:
         """Whether the key has an object."""
         return self._of(url).is_object(url)
 
-    def download(self, source: S3Url, landing: Sink) -> None:
+    def download(self, source: S3Url, destination: Sink) -> None:
         """Read an object into a file."""
-        self._of(source).download(source, landing)
+        self._of(source).download(source, destination)
 
     def upload(self, source: SourceFile, target: S3Url, progress: Progress) -> None:
         """Store a file."""

@@ -21,10 +21,10 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from poiesis_transfer import pool
 from poiesis_transfer.addresses import Allowed
-from poiesis_transfer.errors import NotFound, Passing, Permanent, Refused, TransferError
+from poiesis_transfer.errors import NotFound, Retryable, Permanent, Refused, TransferError
 from poiesis_transfer.retry import Retry
 
-_PASSING_STATUS = {408, 425, 429}
+_RETRYABLE_STATUS = {408, 425, 429}
 _GONE_STATUS = {404, 410}
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 10
@@ -121,7 +121,7 @@ def environments_proxy(scheme: str, host: str) -> str | None:
 
 @dataclass(kw_only=True)
 class Web:
-    """Shared by all transfers of a filer: at most `pool.AT_ONCE` requests at any time.
+    """Shared by all transfers of a filer: at most `pool.CONCURRENCY` requests at any time.
 
     `allowed`: where connections may lead; None: anywhere, for what operators configure. `trusted`: hosts and
     ports, which are not asked. `slots`: for requests; others may share them.
@@ -408,8 +408,8 @@ def status_error(what: str, status: int, headers: Headers) -> TransferError:
     message = f"{what}: {words} (HTTP {status})" if words else f"{what}: HTTP {status}"
     if status in _GONE_STATUS:
         return NotFound(message)
-    if status >= 500 or status in _PASSING_STATUS:  # noqa: PLR2004
-        return Passing(message, retry_after=retry_after(headers))
+    if status >= 500 or status in _RETRYABLE_STATUS:  # noqa: PLR2004
+        return Retryable(message, retry_after=retry_after(headers))
     return Permanent(message)
 
 
@@ -447,17 +447,17 @@ def translated(what: str) -> Iterator[None]:
         raise Permanent(f"{what}: it is not a valid URL") from error
 
 
-_CAUSES: tuple[tuple[type[Exception], type[Permanent] | type[Passing], str], ...] = (
+_CAUSES: tuple[tuple[type[Exception], type[Permanent] | type[Retryable], str], ...] = (
     (http.client.InvalidURL, Permanent, "it, or where it redirects to, is not a valid HTTP URL"),
-    (ssl.SSLEOFError, Passing, "the server ended the connection"),
+    (ssl.SSLEOFError, Retryable, "the server ended the connection"),
     (ssl.SSLError, Permanent, "TLS: the server's certificate or protocol is not accepted"),
-    (socket.gaierror, Passing, "the host's name does not resolve"),
-    (_NotConnected, Passing, "no connection"),
-    (http.client.RemoteDisconnected, Passing, "the server ended the connection"),
-    (TimeoutError, Passing, "no answer in time"),
-    (http.client.IncompleteRead, Passing, "the connection ended before the whole body had come"),
-    (OSError, Passing, "the connection broke"),
-    (http.client.HTTPException, Passing, "the answer is not valid HTTP"),
+    (socket.gaierror, Retryable, "the host's name does not resolve"),
+    (_NotConnected, Retryable, "no connection"),
+    (http.client.RemoteDisconnected, Retryable, "the server ended the connection"),
+    (TimeoutError, Retryable, "no answer in time"),
+    (http.client.IncompleteRead, Retryable, "the connection ended before the whole body had come"),
+    (OSError, Retryable, "the connection broke"),
+    (http.client.HTTPException, Retryable, "the answer is not valid HTTP"),
 )
 
 
@@ -466,7 +466,7 @@ def _ours(what: str, error: Exception) -> TransferError:
         if isinstance(error, kind):
             said = _said(error)
             return ours(f"{what}: {words}" + (f" ({said})" if said else ""))
-    return Passing(f"{what}: {type(error).__name__}")
+    return Retryable(f"{what}: {type(error).__name__}")
 
 
 def _said(error: Exception) -> str:

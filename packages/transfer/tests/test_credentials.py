@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from poiesis_transfer.config import S3Config
-from poiesis_transfer.credentials import Chain, identity
+from poiesis_transfer.credentials import DefaultChain, identity
 from poiesis_transfer.errors import Permanent
 from poiesis_transfer.sigv4 import Credentials
 from served_for_tests import serving_http
@@ -72,12 +72,12 @@ def test_keys_in_the_environment_are_the_deployments_and_not_the_chains(
 ):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-deployments")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-deployments")
-    assert Chain("us-east-1").credentials() == Credentials(role[-1], "s", "t")
+    assert DefaultChain("us-east-1").credentials() == Credentials(role[-1], "s", "t")
 
 
 def test_without_any_identity_the_variables_are_named(nowhere):
     with pytest.raises(Permanent, match="AWS_ACCESS_KEY_ID"):
-        Chain("us-east-1").credentials()
+        DefaultChain("us-east-1").credentials()
 
 
 STS_ANSWER = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">

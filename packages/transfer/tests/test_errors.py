@@ -4,7 +4,7 @@ import os
 import pytest
 
 from poiesis_transfer.errors import (
-    Passing,
+    Retryable,
     Permanent,
     TransferError,
     Unsendable,
@@ -31,7 +31,7 @@ def of(number: int) -> OSError:
         (errno.ENAMETOOLONG, Permanent, "too long"),
         (errno.EROFS, Permanent, "read-only file system"),
         (errno.EACCES, Permanent, "permission denied"),
-        (errno.EIO, Passing, "input/output error"),
+        (errno.EIO, Retryable, "input/output error"),
     ],
 )
 def test_why_a_file_cannot_be_written(number: int, kind: type[TransferError], words: str):
@@ -47,7 +47,7 @@ def test_why_a_file_cannot_be_written(number: int, kind: type[TransferError], wo
         (errno.EACCES, Unsendable, "permission denied; executors have to leave outputs readable"),
         (errno.ELOOP, Unsendable, "too many levels of symbolic links"),
         (errno.ENAMETOOLONG, Unsendable, "file name too long"),
-        (errno.EIO, Passing, "input/output error"),
+        (errno.EIO, Retryable, "input/output error"),
     ],
 )
 def test_why_a_file_cannot_be_read(number: int, kind: type[TransferError], words: str):
@@ -57,4 +57,4 @@ def test_why_a_file_cannot_be_read(number: int, kind: type[TransferError], words
 
 
 def test_exit_codes_are_the_contracts():
-    assert (Permanent("").exit_code, Passing("").exit_code) == (65, 75)
+    assert (Permanent("").exit_code, Retryable("").exit_code) == (65, 75)

@@ -24,8 +24,8 @@ from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import pool
 from poiesis_transfer import s3 as s3_module
 from poiesis_transfer.config import S3Config
-from poiesis_transfer.errors import Passing
-from poiesis_transfer.files import Landing, SourceFile
+from poiesis_transfer.errors import Retryable
+from poiesis_transfer.files import Destination, SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.s3 import MIB
@@ -130,7 +130,7 @@ def test_no_wrong_byte_is_left_whatever_the_store_does(
                 source.unlink()
                 return ended
 
-            pool.for_each(range(TRANSFERS), transfer, at_once=8)
+            pool.for_each(range(TRANSFERS), transfer, concurrency=8)
     sys.stdout.write(f"{TRANSFERS} transfers, seed {SEED}: {dict(ends)}; faults: {dict(mischief.done)}")
     assert ends.total() == TRANSFERS
     assert ends["done"] > 0.8 * TRANSFERS
@@ -143,14 +143,14 @@ def attempt(transfer: Callable[[], None]) -> str:
     """A transfer may be given up, for another start of the filer; it may not fail for good."""
     try:
         transfer()
-    except Passing:
+    except Retryable:
         return "given up"
     return "done"
 
 
 def download(store: S3Stores, source: S3Url, target: Path, progress: Progress) -> None:
-    with Landing(target, "/in/f", progress) as landing:
-        store.download(source, landing)
+    with Destination(target, "/in/f", progress) as destination:
+        store.download(source, destination)
 
 
 def upload(store: S3Stores, source: Path, target: S3Url, progress: Progress) -> None:

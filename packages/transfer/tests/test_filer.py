@@ -12,7 +12,7 @@ from poiesis_models.runfiles import parse_progress
 from poiesis_models.worklist import WorkList
 from poiesis_transfer import filer
 from poiesis_transfer.config import Config
-from poiesis_transfer.errors import Passing, Permanent
+from poiesis_transfer.errors import Retryable, Permanent
 from poiesis_transfer.progress import Progress
 from s3_for_tests import environment
 
@@ -51,7 +51,7 @@ def raising(failure: BaseException) -> filer.Work:
     ("failure", "expected"),
     [
         (Permanent("no such object"), (65, "no such object")),
-        (Passing("come back"), (75, "come back")),
+        (Retryable("come back"), (75, "come back")),
         (
             KeyError("http://h/?X-Amz-Signature=abc"),
             (65, "a defect in the filer: KeyError; see the container's log"),

@@ -6,7 +6,7 @@ from types import FrameType
 import pytest
 
 from poiesis_transfer import pool
-from poiesis_transfer.errors import Passing, Permanent
+from poiesis_transfer.errors import Retryable, Permanent
 from poiesis_transfer.pool import for_each
 
 SECONDS = 60  # until a wait that nobody ends fails the test
@@ -23,7 +23,7 @@ def test_everything_is_worked_on_and_never_too_much_at_once():
         seen.append(number)
         running.release()
 
-    for_each(range(100), work, at_once=5)
+    for_each(range(100), work, concurrency=5)
     assert sorted(seen) == list(range(100))
 
 
@@ -41,7 +41,7 @@ def test_a_failure_stops_the_rest_and_wakes_who_waits_for_the_network():
         ended.append(number)
 
     with pytest.raises(Permanent, match="zero"):
-        for_each(range(10), work, at_once=2, interrupt=woken.set)
+        for_each(range(10), work, concurrency=2, interrupt=woken.set)
     assert ended == []
 
 
@@ -56,25 +56,25 @@ def test_a_failure_ends_waits_also_those_of_groups_inside():
         if number == 0:
             assert begun.wait(SECONDS)
             raise Permanent("outer")
-        for_each(range(3), inner, at_once=3)
+        for_each(range(3), inner, concurrency=3)
 
     with pytest.raises(Permanent, match="outer"):
-        for_each(range(2), work, at_once=2)
+        for_each(range(2), work, concurrency=2)
 
 
 def test_a_group_inside_that_fails_leaves_the_outer_one_at_work():
     done: list[int] = []
 
     def inner(number: int) -> None:
-        raise Passing("inner")
+        raise Retryable("inner")
 
     def work(number: int) -> None:
-        with pytest.raises(Passing, match="inner"):
+        with pytest.raises(Retryable, match="inner"):
             for_each(range(3), inner)
         pool.check()
         done.append(number)
 
-    for_each(range(4), work, at_once=2)
+    for_each(range(4), work, concurrency=2)
     assert sorted(done) == [0, 1, 2, 3]
 
 
@@ -90,12 +90,12 @@ def test_cleaning_up_is_done_although_the_group_has_failed():
             begun.set()
             pool.wait(SECONDS * 100)
         finally:
-            with pool.regardless():
+            with pool.shielded():
                 pool.check()
             cleaned.set()
 
     with pytest.raises(Permanent):
-        for_each(range(2), work, at_once=2)
+        for_each(range(2), work, concurrency=2)
     assert cleaned.is_set()
 
 
@@ -107,7 +107,7 @@ def test_of_several_failures_one_that_cannot_pass_is_raised():
         raise failure
 
     with pytest.raises(Permanent):
-        for_each([Passing("a"), Permanent("b"), Passing("c")], work, at_once=3)
+        for_each([Retryable("a"), Permanent("b"), Retryable("c")], work, concurrency=3)
 
 
 def test_what_the_source_raises_is_raised():
@@ -132,7 +132,7 @@ def test_a_signal_that_does_not_wake_the_main_thread_ends_the_work_all_the_same(
         signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # as if it came right before the sleep
         try:
             pool.wait(SECONDS)
-        except pool.Stopped:
+        except pool.Cancelled:
             ended.append("stopped")
 
     def waits_for_hands(frame: FrameType | None) -> bool:

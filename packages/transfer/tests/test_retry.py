@@ -1,6 +1,6 @@
 import pytest
 
-from poiesis_transfer.errors import Passing, Permanent
+from poiesis_transfer.errors import Retryable, Permanent
 from poiesis_transfer.retry import Retry
 
 QUICK = Retry(attempts=4, first_seconds=0.001)
@@ -19,13 +19,13 @@ class Flaky:
 
 
 def test_a_passing_failure_is_tried_again():
-    attempt = Flaky(Passing("a"), Passing("b"), Passing("c"))
+    attempt = Flaky(Retryable("a"), Retryable("b"), Retryable("c"))
     assert (QUICK.call(attempt), attempt.calls) == ("done", 4)
 
 
 def test_the_last_failure_is_raised():
-    attempt = Flaky(*[Passing(str(number)) for number in range(9)])
-    with pytest.raises(Passing, match="3"):
+    attempt = Flaky(*[Retryable(str(number)) for number in range(9)])
+    with pytest.raises(Retryable, match="3"):
         QUICK.call(attempt)
     assert attempt.calls == 4
 
@@ -55,14 +55,14 @@ def test_an_attempt_that_gets_further_does_not_count():
         nonlocal came
         came += 1
         if came < 50:
-            raise Passing("cut again")
+            raise Retryable("cut again")
         return "whole"
 
     assert QUICK.call(attempt, so_far=lambda: came) == "whole"
 
 
 def test_attempts_that_get_no_further_do():
-    attempt = Flaky(*[Passing(str(number)) for number in range(9)])
-    with pytest.raises(Passing, match="3"):
+    attempt = Flaky(*[Retryable(str(number)) for number in range(9)])
+    with pytest.raises(Retryable, match="3"):
         QUICK.call(attempt, so_far=lambda: 7)
     assert attempt.calls == 4

@@ -20,8 +20,8 @@ from poiesis_transfer import checksums
 from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import s3 as s3_module
 from poiesis_transfer.config import S3Config
-from poiesis_transfer.errors import Denied, NotFound, Passing, Permanent, TransferError
-from poiesis_transfer.files import Landing, SourceFile
+from poiesis_transfer.errors import Denied, NotFound, Retryable, Permanent, TransferError
+from poiesis_transfer.files import Destination, SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.s3 import MIB, S3Object, S3Store, answer_error, part_size
@@ -41,8 +41,8 @@ def opened(config: S3Config) -> Iterator[S3Stores]:
 
 
 def download(config: S3Config, url: S3Url, target: Path, progress: Progress) -> bytes:
-    with opened(config) as store, Landing(target, "/in/f", progress) as landing:
-        store.download(url, landing)
+    with opened(config) as store, Destination(target, "/in/f", progress) as destination:
+        store.download(url, destination)
     return target.read_bytes()
 
 
@@ -190,7 +190,7 @@ def test_an_upload_that_fails_leaves_no_parts(
     path.write_bytes(bytes(20 * MIB))
     with opened(s3) as store, SourceFile(str(path), "/out/f") as file:
         os.truncate(path, 12 * MIB)
-        with pytest.raises(Passing, match="output /out/f changed its size"):
+        with pytest.raises(Retryable, match="output /out/f changed its size"):
             store.upload(file, S3Url(bucket, "k"), progress)
     assert admin.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
     assert keys(admin, bucket) == {}
@@ -205,7 +205,7 @@ def test_a_small_file_that_shrinks_is_not_stored(
     path.write_bytes(b"12345")
     with opened(s3) as store, SourceFile(str(path), "/out/f") as file:
         path.write_bytes(b"123")
-        with pytest.raises(Passing, match="output /out/f changed its size"):
+        with pytest.raises(Retryable, match="output /out/f changed its size"):
             store.upload(file, S3Url(bucket, "k"), progress)
     assert keys(admin, bucket) == {}
 
@@ -224,7 +224,7 @@ def test_an_object_that_changes_while_it_is_read_is_noticed(
         return found
 
     monkeypatch.setattr(s3_module._Object, "version", seen_and_then_changed)
-    with pytest.raises(Passing, match="changed while it was read"):
+    with pytest.raises(Retryable, match="changed while it was read"):
         download(s3, S3Url(bucket, "k"), tmp_path / "f", progress)
     assert not (tmp_path / "f").exists()
 
@@ -243,7 +243,7 @@ def test_a_store_that_cannot_be_reached_is_a_passing_failure(tmp_path: Path, pro
         endpoint_url=f"http://user:password@{address}", access_key_id="the-id", secret_access_key="the-secret"
     )
     where = rf"at http://{address}: no connection \(connection refused\)"
-    with pytest.raises(Passing, match=where) as failure:
+    with pytest.raises(Retryable, match=where) as failure:
         download(nowhere, S3Url("b", "k"), tmp_path / "f", progress)
     assert not any(secret in str(failure.value) for secret in ("the-", "password"))
 
@@ -269,18 +269,18 @@ def test_parts_grow_so_that_there_are_never_too_many(size: int, expected: int):
         (404, "NoSuchKey", NotFound),
         (404, "404", NotFound),
         (404, "NoSuchBucket", Permanent),
-        (404, "NoSuchUpload", Passing),
+        (404, "NoSuchUpload", Retryable),
         (403, "", Denied),
         (403, "AccessDenied", Denied),
         (403, "InvalidAccessKeyId", Permanent),
-        (400, "RequestTimeout", Passing),
+        (400, "RequestTimeout", Retryable),
         (400, "InvalidArgument", Permanent),
-        (409, "OperationAborted", Passing),
-        (412, "PreconditionFailed", Passing),
-        (503, "SlowDown", Passing),
-        (400, "BadDigest", Passing),
-        (400, "MalformedXML", Passing),
-        (500, "InternalError", Passing),
+        (409, "OperationAborted", Retryable),
+        (412, "PreconditionFailed", Retryable),
+        (503, "SlowDown", Retryable),
+        (400, "BadDigest", Retryable),
+        (400, "MalformedXML", Retryable),
+        (500, "InternalError", Retryable),
         (301, "PermanentRedirect", Permanent),
         (200, "", Permanent),
     ],
@@ -352,7 +352,7 @@ def test_an_upload_whose_last_answer_was_lost_is_recognized_by_its_bytes(
         if "uploadId" in query:
             if stored:
                 post(self, what, url, query, *rest)
-            raise Passing(f"{what}: HTTP 404 NoSuchUpload")
+            raise Retryable(f"{what}: HTTP 404 NoSuchUpload")
         return post(self, what, url, query, *rest)
 
     monkeypatch.setattr(S3Store, "post", lost)
@@ -360,7 +360,7 @@ def test_an_upload_whose_last_answer_was_lost_is_recognized_by_its_bytes(
     if stored:
         upload(config, tmp_path / "f", S3Url(bucket, "k"), progress)
     else:
-        with pytest.raises(Passing, match="NoSuchUpload"):
+        with pytest.raises(Retryable, match="NoSuchUpload"):
             upload(config, tmp_path / "f", S3Url(bucket, "k"), progress)
 
 
@@ -422,8 +422,8 @@ def test_a_bucket_of_another_region_is_asked_there(scripted, tmp_path: Path, pro
     scripted.script = [(400, {}, moved), (200, {}, b"x"), (200, {}, b"y")]
     with opened(there(scripted)) as store:
         for number in range(2):
-            with Landing(tmp_path / str(number), "/in/f", progress) as landing:
-                store.download(S3Url("b", "k"), landing)
+            with Destination(tmp_path / str(number), "/in/f", progress) as destination:
+                store.download(S3Url("b", "k"), destination)
     scopes = [headers["authorization"].split("/")[2] for _, headers in scripted.seen]
     assert scopes == ["us-east-1", "eu-9", "eu-9"]
 
@@ -454,7 +454,7 @@ def test_a_store_that_knows_no_checksums_is_asked_without(scripted, tmp_path: Pa
 def test_an_upload_of_which_the_store_has_other_bytes_fails(scripted, tmp_path: Path, progress: Progress):
     scripted.script = [(200, {"ETag": f'"{"0" * 32}"'}, b"")] * 2
     (tmp_path / "f").write_bytes(b"x")
-    with pytest.raises(Passing, match="what is stored does not match the checksum of what was sent"):
+    with pytest.raises(Retryable, match="what is stored does not match the checksum of what was sent"):
         upload(there(scripted), tmp_path / "f", S3Url("b", "k"), progress)
     assert progress._bytes == 0
 

@@ -17,7 +17,7 @@ from poiesis_models.s3credentials import S3Credentials
 from poiesis_transfer import pool
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.errors import Permanent
-from poiesis_transfer.files import Landing, SourceFile
+from poiesis_transfer.files import Destination, SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.s3 import S3Object
@@ -38,8 +38,8 @@ def of_secret(name: str, url: str, directory: Path) -> S3Credentials:
 
 
 def read(stores: S3Stores, url: S3Url, target: Path, progress: Progress) -> bytes:
-    with Landing(target, "/in/f", progress) as landing:
-        stores.download(url, landing)
+    with Destination(target, "/in/f", progress) as destination:
+        stores.download(url, destination)
     return target.read_bytes()
 
 
@@ -232,10 +232,10 @@ def test_all_of_them_together_send_no_more_than_16_requests_at_once(
     ]
     urls = [S3Url(f"bucket-{number % 4}", f"k{number}") for number in range(120)]
     with S3Stores(S3Config(anonymous=True), entries, retry=QUICK) as stores:
-        pool.for_each(urls, lambda url: _ask(stores, url), at_once=60, interrupt=stores.interrupt)
+        pool.for_each(urls, lambda url: _ask(stores, url), concurrency=60, interrupt=stores.interrupt)
         assert len(stores._webs) == 4
     assert len(recorder.seen) == 120
-    assert recorder.most <= pool.AT_ONCE
+    assert recorder.most <= pool.CONCURRENCY
 
 
 def _ask(stores: S3Stores, url: S3Url) -> None:

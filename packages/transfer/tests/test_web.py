@@ -18,9 +18,9 @@ from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import pool
 from poiesis_transfer import web as web_module
 from poiesis_transfer.addresses import Allowed
-from poiesis_transfer.errors import NotFound, Passing, Permanent, Refused, TransferError
-from poiesis_transfer.files import Landing
-from poiesis_transfer.pages import fetch_page
+from poiesis_transfer.errors import NotFound, Retryable, Permanent, Refused, TransferError
+from poiesis_transfer.files import Destination
+from poiesis_transfer.http_object import fetch_url
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.web import Limits, Url, Web, environments_proxy, retry_after, status_error, translated
@@ -114,8 +114,8 @@ def get(tmp_path: Path, progress: Progress):
     """Fetch in a thread, as the server runs in this one; any address is allowed unless told otherwise."""
 
     def fetch(url: str, web: Web) -> bytes:
-        with Landing(tmp_path / "f", "/in/f", progress) as landing:
-            fetch_page(web, url, landing)
+        with Destination(tmp_path / "f", "/in/f", progress) as destination:
+            fetch_url(web, url, destination)
         return (tmp_path / "f").read_bytes()
 
     async def get(url: str, **options: Any) -> bytes:
@@ -160,10 +160,10 @@ async def test_a_file_arrives_in_spite_of_passing_failures(
         ([status(418)], Permanent, "HTTP 418", 1),
         ([redirect("/again")], Permanent, "more than 10 redirects", None),
         ([redirect("ftp://h/x")], Permanent, "where it redirects to, is not a valid HTTP URL", 1),
-        ([status(500)], Passing, "HTTP 500", 3),
-        ([status(503)], Passing, "not available (HTTP 503)", 3),
-        ([truncated], Passing, "3000000 of 5120000 bytes came", 3),
-        ([stalled], Passing, "no answer in time", 3),
+        ([status(500)], Retryable, "HTTP 500", 3),
+        ([status(503)], Retryable, "not available (HTTP 503)", 3),
+        ([truncated], Retryable, "3000000 of 5120000 bytes came", 3),
+        ([stalled], Retryable, "no answer in time", 3),
         ([status(204)], Permanent, "HTTP 204", 1),
     ],
     ids=lambda value: getattr(value, "__name__", None) if callable(value) else None,
@@ -229,7 +229,7 @@ def test_a_certificate_that_is_not_accepted_is_told_of_in_the_words_of_openssl()
 
 
 async def test_nobody_listening_is_a_passing_failure(get):
-    with pytest.raises(Passing, match=r"no connection \(.*refused"):
+    with pytest.raises(Retryable, match=r"no connection \(.*refused"):
         await get(f"http://127.0.0.1:{unused_port()}/x")
 
 
@@ -243,7 +243,7 @@ async def test_a_malformed_url_is_a_permanent_failure(get, url: str):
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(400, Permanent), (408, Passing), (410, NotFound), (429, Passing), (502, Passing), (507, Passing)],
+    [(400, Permanent), (408, Retryable), (410, NotFound), (429, Retryable), (502, Retryable), (507, Retryable)],
 )
 def test_a_status_says_whether_trying_again_may_help(code: int, kind: type[TransferError]):
     assert type(status_error("x", code, {})) is kind
@@ -368,7 +368,7 @@ async def test_what_does_not_match_the_stores_checksum_is_not_kept(unruly, get, 
     handler.answers = [spoilt, whole]
     assert await get(str(running.make_url("/f"))) == BODY
     handler.answers = [spoilt]
-    with pytest.raises(Passing, match=r"does not match the checksum that the store gives \(MD5\)"):
+    with pytest.raises(Retryable, match=r"does not match the checksum that the store gives \(MD5\)"):
         await get(str(running.make_url("/g")))
 
 
@@ -469,7 +469,7 @@ def test_a_request_that_connects_while_its_group_is_interrupted_is_not_sent(
     with socket.create_server(("127.0.0.1", 0)) as listening:
         monkeypatch.setattr(web_module.socket, "getaddrinfo", resolve)
         with pytest.raises(Permanent, match="the other one"):
-            pool.for_each(range(2), work, at_once=2, interrupt=interrupt)
+            pool.for_each(range(2), work, concurrency=2, interrupt=interrupt)
         connection, _ = listening.accept()
         with connection:
             assert connection.recv(1000) == b""

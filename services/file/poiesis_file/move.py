@@ -13,12 +13,12 @@ from poiesis_staging.outputs import Empty, Finding, Found, Note, Refusal, join_e
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config
 from poiesis_transfer.contents import stage_content
-from poiesis_transfer.errors import Passing, Permanent, Unsendable, writing
-from poiesis_transfer.files import READ_BLOCK, Landing, SourceFile, make_directories, name_aside
+from poiesis_transfer.errors import Retryable, Permanent, Unsendable, writing
+from poiesis_transfer.files import READ_BLOCK, Destination, SourceFile, make_directories, name_aside
 from poiesis_transfer.progress import Progress
-from poiesis_transfer.room import Room
+from poiesis_transfer.free_space import FreeSpace
 
-AT_ONCE = 4  # one file system seldom gives more to more
+CONCURRENCY = 4  # one file system seldom gives more to more
 
 
 def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progress) -> None:
@@ -35,8 +35,8 @@ def copy_all(volumes: Volumes, config: Config, work: WorkList, progress: Progres
         volumes.path(output.url, writing=True)
     stager = Stager(volumes, config, progress)
     for wave in waves(work.inputs):
-        pool.for_each(((index, work.inputs[index]) for index in wave), stager.stage, at_once=AT_ONCE)
-    send_all(work.outputs, Sender(volumes, progress).send, progress, at_once=AT_ONCE, join=join)
+        pool.for_each(((index, work.inputs[index]) for index in wave), stager.stage, concurrency=CONCURRENCY)
+    send_all(work.outputs, Sender(volumes, progress).send, progress, concurrency=CONCURRENCY, join=join)
 
 
 def join(url: str, relative: str) -> str:
@@ -51,14 +51,14 @@ class Stager:
         self._volumes = volumes
         self._contents = config.work_list.parent
         self._progress = progress
-        self._room = Room(config.disk_bytes)
+        self._free_space = FreeSpace(config.disk_bytes)
 
     def stage(self, numbered: tuple[int, InputItem]) -> None:
         """One input; raise TransferError."""
         number, item = numbered
         if item.url is None:
-            landing = self._landing(Path(item.local), item.path, number)
-            stage_content(self._contents / (item.content_file or ""), landing)
+            destination = self._destination(Path(item.local), item.path, number)
+            stage_content(self._contents / (item.content_file or ""), destination)
             self._progress.found(item, "FILE")
             return
         path = self._volumes.path(item.url)
@@ -79,7 +79,7 @@ class Stager:
             self._member(finding, item, path, number)
 
         found = walk(self._volumes.tree, path, place, "")
-        pool.for_each(found, one, at_once=AT_ONCE)
+        pool.for_each(found, one, concurrency=CONCURRENCY)
         self._progress.found(item, "DIRECTORY")
 
     def _member(self, finding: Finding, item: InputItem, path: str, number: int) -> None:
@@ -106,22 +106,22 @@ class Stager:
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise Permanent(f"{path} is no regular file")
-            with self._landing(local, target, number) as landing:
-                landing.announce(before.st_size)
+            with self._destination(local, target, number) as destination:
+                destination.announce(before.st_size)
                 for offset in range(0, before.st_size, READ_BLOCK):
                     pool.check()
                     with in_volume(path):
                         data = os.pread(fd, READ_BLOCK, offset)
-                    landing.write(data, offset)
+                    destination.write(data, offset)
                 after = os.fstat(fd)
                 if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                    raise Passing(f"{path} changed while it was copied")
-                landing.keep(before.st_size, modified=before.st_mtime)
+                    raise Retryable(f"{path} changed while it was copied")
+                destination.keep(before.st_size, modified=before.st_mtime)
         finally:
             os.close(fd)
 
-    def _landing(self, local: Path, path: str, number: int) -> Landing:
-        return Landing(local, path, self._progress, room=self._room, owner=number)
+    def _destination(self, local: Path, path: str, number: int) -> Destination:
+        return Destination(local, path, self._progress, free_space=self._free_space, owner=number)
 
 
 class Sender:

@@ -17,13 +17,13 @@ from typing import Self
 from poiesis_models import paths, shared
 from poiesis_models.shared import SharedVolume
 from poiesis_staging.tree import Missing, Place, Tree
-from poiesis_transfer.errors import NotFound, Passing, Permanent, TransferError
+from poiesis_transfer.errors import NotFound, Retryable, Permanent, TransferError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINK = {errno.ELOOP, errno.ENOTDIR}
 _DENIED = {errno.EACCES, errno.EPERM}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_PASSING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE}
+_RETRYABLE = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +117,8 @@ def _enter(directory: int, name: str, *, make: bool) -> int:
 
 def failure(error: OSError, path: str) -> TransferError:
     """What went wrong with `path` in a shared volume."""
-    if error.errno in _PASSING:
-        return Passing(f"{path}: {(error.strerror or 'failed').lower()}")
+    if error.errno in _RETRYABLE:
+        return Retryable(f"{path}: {(error.strerror or 'failed').lower()}")
     if error.errno in _LINK:
         return Permanent(f"{path}: there is a symbolic link, or a file, where a directory should be")
     if error.errno in _DENIED:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from poiesis_transfer.errors import NotFound, Passing, Permanent, TransferError
+from poiesis_transfer.errors import NotFound, Retryable, Permanent, TransferError
 from poiesis_transfer.urls import shown
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"']+", re.IGNORECASE)
@@ -38,7 +38,7 @@ def failure(what: str, error: str, status: int, secrets: Iterable[str]) -> Trans
         return NotFound(message)
     if _FOR_GOOD.search(words):
         return Permanent(message)
-    return Passing(message)
+    return Retryable(message)
 
 
 def opening_failure(what: str, error: str, status: int, secrets: Iterable[str]) -> TransferError:
@@ -48,7 +48,7 @@ def opening_failure(what: str, error: str, status: int, secrets: Iterable[str]) 
     stays so.
     """
     found = failure(what, error, status, secrets)
-    if isinstance(found, Passing) and not _NETWORK.search(_URL.sub("", error)):
+    if isinstance(found, Retryable) and not _NETWORK.search(_URL.sub("", error)):
         return Permanent(f"{found}; the operator has to correct this remote in rclone.conf")
     return found
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from poiesis_rclone.answers import failure
 from poiesis_transfer import pool
-from poiesis_transfer.errors import Passing, Permanent, TransferError
+from poiesis_transfer.errors import Retryable, Permanent, TransferError
 
 _START_SECONDS = 60
 _TICK_SECONDS = 0.02
@@ -89,8 +89,8 @@ class Rclone:
                 answer: dict[str, Any] = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
             if connection.broken:
-                raise pool.Stopped from error
-            raise Passing(f"{what}: rclone ended meanwhile") from error
+                raise pool.Cancelled from error
+            raise Retryable(f"{what}: rclone ended meanwhile") from error
         finally:
             connection.close()
         if response.status != _OK:
@@ -141,9 +141,9 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], path: Path) -> None
         if process.poll() == _CANNOT_START:
             raise Permanent("rclone cannot start: check rclone.conf and the variables in the filer's `env`")
         if process.poll() is not None:
-            raise Passing(f"rclone cannot start: it ended with {process.returncode}")
+            raise Retryable(f"rclone cannot start: it ended with {process.returncode}")
         if time.monotonic() > deadline:
-            raise Passing(f"rclone does not answer within {_START_SECONDS} s")
+            raise Retryable(f"rclone does not answer within {_START_SECONDS} s")
         time.sleep(_TICK_SECONDS)
 
 

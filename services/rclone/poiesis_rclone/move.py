@@ -18,12 +18,12 @@ from poiesis_transfer import pool
 from poiesis_transfer.config import Config
 from poiesis_transfer.contents import stage_content
 from poiesis_transfer.errors import NotFound, Permanent, TransferError, Unsendable, writing
-from poiesis_transfer.files import ANYONE_FILE, Landing, SourceFile, make_directories, name_aside
+from poiesis_transfer.files import ANYONE_FILE, Destination, SourceFile, make_directories, name_aside
 from poiesis_transfer.progress import Progress
-from poiesis_transfer.room import Room
+from poiesis_transfer.free_space import FreeSpace
 from poiesis_transfer.urls import shown
 
-AT_ONCE = 8
+CONCURRENCY = 8
 _METER_SECONDS = 1.0
 _STATS_SECONDS = 10  # rclone is next door
 
@@ -34,32 +34,32 @@ def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progr
     urls = [item.url for item in work.inputs if item.url is not None] + [item.url for item in work.outputs]
     remotes = parse(_text(file)) if urls else ()
     stores = {place_of(url, remotes).fs: url for url in urls}  # before anything is moved
-    room = Room(config.disk_bytes)
+    free_space = FreeSpace(config.disk_bytes)
     if urls:
         with running(file, config.run, list(secrets(remotes)), env) as rclone:
             _open(rclone, stores)
-            _move(rclone, remotes, room, work, progress)
+            _move(rclone, remotes, free_space, work, progress)
     for number, item in enumerate(work.inputs):  # last: a file wins over a directory that holds its path
         if item.content_file is not None:
-            landing = Landing(Path(item.local), item.path, progress, room=room, owner=number)
-            stage_content(config.work_list.parent / item.content_file, landing)
+            destination = Destination(Path(item.local), item.path, progress, free_space=free_space, owner=number)
+            stage_content(config.work_list.parent / item.content_file, destination)
             progress.found(item, "FILE")
 
 
 def _move(
-    rclone: Rclone, remotes: tuple[Remote, ...], room: Room, work: WorkList, progress: Progress
+    rclone: Rclone, remotes: tuple[Remote, ...], free_space: FreeSpace, work: WorkList, progress: Progress
 ) -> None:
     meter = Meter(rclone, progress)
-    mover = Mover(rclone, remotes, room, progress, meter)
+    mover = Mover(rclone, remotes, free_space, progress, meter)
     with meter.running():
         for wave in waves(work.inputs):
             given = ((number, work.inputs[number]) for number in wave if work.inputs[number].url is not None)
-            pool.for_each(given, mover.stage, at_once=AT_ONCE, interrupt=rclone.interrupt)
+            pool.for_each(given, mover.stage, concurrency=CONCURRENCY, interrupt=rclone.interrupt)
         send_all(
             work.outputs,
             mover.send,
             progress,
-            at_once=AT_ONCE,
+            concurrency=CONCURRENCY,
             interrupt=rclone.interrupt,
             join=mover.join,
         )
@@ -117,7 +117,7 @@ class Meter:
         while not over.wait(_METER_SECONDS):
             try:
                 answer = self._rclone.call("core/stats", what, timeout=_STATS_SECONDS)
-            except (TransferError, pool.Stopped):  # rclone has ended: whoever waits for a file says so
+            except (TransferError, pool.Cancelled):  # rclone has ended: whoever waits for a file says so
                 return
             self._tell(max(int(answer["bytes"]), self._whole))
 
@@ -135,7 +135,7 @@ class _Source:
     size: int
 
     @property
-    def room(self) -> int:
+    def bytes(self) -> int:
         """Bytes that it will have, as far as that is known."""
         return max(self.size, 0)
 
@@ -146,7 +146,7 @@ class Mover:
 
     rclone: Rclone
     remotes: tuple[Remote, ...]
-    room: Room
+    free_space: FreeSpace
     progress: Progress
     meter: Meter
 
@@ -209,7 +209,7 @@ class Mover:
                 source = _Source(place.below(name), f"{url}/{name}", int(entry["Size"]))
                 self._file(source, local, path, number)
 
-        pool.for_each(answer["list"], one, at_once=AT_ONCE, interrupt=self.rclone.interrupt)
+        pool.for_each(answer["list"], one, concurrency=CONCURRENCY, interrupt=self.rclone.interrupt)
 
     def _file(self, source: _Source, local: Path, path: str, number: int) -> None:
         """rclone writes beside the file, which then gets its name and may be used by any uid."""
@@ -217,7 +217,7 @@ class Mover:
         with writing(path):
             make_directories(local.parent)
             local.unlink(missing_ok=True)  # an earlier start's: the volume need not hold both
-            self.room.take(source.room, local.parent, path)
+            self.free_space.take(source.bytes, local.parent, path)
         self.rclone.call(
             "operations/copyfile",
             f"cannot fetch {source.url} (input {path})",
@@ -228,7 +228,7 @@ class Mover:
         )
         with writing(path):
             size = _publish(aside, local)
-        self.room.written(source.room)
+        self.free_space.written(source.bytes)
         self.meter.file(size)
         self.progress.file_done()
 

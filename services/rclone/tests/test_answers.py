@@ -3,7 +3,7 @@
 import pytest
 
 from poiesis_rclone.answers import failure, opening_failure, spoken
-from poiesis_transfer.errors import NotFound, Passing, Permanent
+from poiesis_transfer.errors import NotFound, Retryable, Permanent
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,11 @@ from poiesis_transfer.errors import NotFound, Passing, Permanent
         ("open /task/root/x: no space left on device", 500, Permanent),
         ("preallocate: file too big for remaining disk space", 500, Permanent),
         ("didn't find section in config file", 500, Permanent),
-        ("NewFs: couldn't connect SSH: dial tcp 127.0.0.1:12: connect: connection refused", 500, Passing),
-        ("googleapi: got HTTP response code 503", 500, Passing),
-        ("read tcp: i/o timeout", 500, Passing),
-        ('Propfind "http://h/403/not found": connection refused', 500, Passing),
-        ("something new", 500, Passing),
+        ("NewFs: couldn't connect SSH: dial tcp 127.0.0.1:12: connect: connection refused", 500, Retryable),
+        ("googleapi: got HTTP response code 503", 500, Retryable),
+        ("read tcp: i/o timeout", 500, Retryable),
+        ('Propfind "http://h/403/not found": connection refused', 500, Retryable),
+        ("something new", 500, Retryable),
     ],
 )
 def test_only_what_cannot_help_ends_the_filer_at_once(error, status, kind):
@@ -81,7 +81,7 @@ def test_a_remote_that_is_misconfigured_ends_the_filer_at_once(error):
 
 @pytest.mark.parametrize("error", AWAY)
 def test_a_store_that_does_not_answer_is_tried_again(error):
-    assert type(opening_failure("cannot open the store of ftp://h/a", error, 500, ())) is Passing
+    assert type(opening_failure("cannot open the store of ftp://h/a", error, 500, ())) is Retryable
 
 
 def test_no_credential_is_spoken():

@@ -12,7 +12,7 @@ import pytest
 
 from poiesis_rclone.daemon import Rclone, running
 from poiesis_transfer import pool
-from poiesis_transfer.errors import NotFound, Passing, Permanent
+from poiesis_transfer.errors import NotFound, Retryable, Permanent
 from served_for_tests import serving
 
 SECONDS = 60  # until a wait that nobody ends fails the test
@@ -75,7 +75,7 @@ def test_a_failure_is_named(rclone: Rclone):
 
 
 def test_nobody_there_may_pass(tmp_path: Path):
-    with pytest.raises(Passing, match="cannot read x: rclone ended meanwhile"):
+    with pytest.raises(Retryable, match="cannot read x: rclone ended meanwhile"):
         Rclone(tmp_path / "socket", ()).call("operations/stat", "cannot read x")
 
 
@@ -93,7 +93,7 @@ def test_who_waits_for_an_answer_is_woken_when_another_fails(control: Control, r
 def test_what_a_group_inside_breaks_off_is_not_what_has_failed(control: Control, rclone: Rclone):
     def inner(number: int) -> None:
         assert control.hangs.wait(SECONDS)
-        raise Passing("inner")
+        raise Retryable("inner")
 
     def work(number: int) -> None:
         if number == 0:
@@ -101,15 +101,15 @@ def test_what_a_group_inside_breaks_off_is_not_what_has_failed(control: Control,
         else:
             rclone.call("hang", "outer")
 
-    with pytest.raises(Passing, match="inner"):
+    with pytest.raises(Retryable, match="inner"):
         pool.for_each(range(2), work, interrupt=rclone.interrupt)
 
 
 @pytest.mark.parametrize(
     ("end", "kind", "words"),
     [
-        ("exit 3", Passing, "it ended with 3"),
-        ("kill -9 $$", Passing, "it ended with -9"),
+        ("exit 3", Retryable, "it ended with 3"),
+        ("kill -9 $$", Retryable, "it ended with -9"),
         ("exit 1", Permanent, "check rclone.conf and the variables"),  # as for RCLONE_TPSLIMIT=x
     ],
 )

@@ -14,12 +14,12 @@ import pytest
 
 from poiesis_models.s3credentials import S3Credentials, to_json
 from poiesis_models.worklist import InputItem, WorkList
-from poiesis_tif.plan import Kind, Stored, Target
-from poiesis_tif.stage import Sources, Stager
+from poiesis_tif.s3_input import Kind, S3Input
+from poiesis_tif.steps import Staging, Target
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.errors import Permanent
 from poiesis_transfer.progress import Progress
-from poiesis_transfer.room import Room
+from poiesis_transfer.free_space import FreeSpace
 from poiesis_transfer.s3 import S3Object
 from poiesis_transfer.urls import S3Url
 from s3_for_tests import Ended, keys_of, loaded_by, run_filer
@@ -327,15 +327,18 @@ def test_a_hostile_listing_cannot_leave_the_mount(tmp_path: Path):
             assert directory == S3Url("b", "d")
             yield S3Object("d/../../escaped", 1)
 
+    class OneStore:
+        s3 = Listing()
+
         def interrupt(self) -> None:
-            """Nothing waits."""
+            """Do nothing: no request waits."""
 
     target = Target(local=tmp_path / "root/in", path="/in", number=0)
     with Progress(tmp_path) as progress:
-        sources = Sources(None, Listing())  # type: ignore[arg-type]
-        stager = Stager(sources=sources, contents=tmp_path, progress=progress, room=Room())
-        with pytest.raises(Permanent, match="cannot be staged"):
-            stager.stage(Stored(target, S3Url("b", "d"), Kind.DIRECTORY))
+        clients: Any = OneStore()
+        staging = Staging(clients=clients, contents=tmp_path, progress=progress, free_space=FreeSpace())
+        with pytest.raises(Permanent, match="cannot stage key"):
+            S3Input(target, S3Url("b", "d"), Kind.DIRECTORY).stage(staging)
     assert [path.name for path in tmp_path.iterdir()] == ["progress.jsonl"]
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from poiesis_models.worklist import FileType, InputItem
 from poiesis_tif.plan import plan
-from poiesis_tif.stage import Sources, Stager
+from poiesis_tif.steps import Staging
 from poiesis_transfer.errors import Denied, NotFound, Permanent
 from poiesis_transfer.fetch import Sink
 from poiesis_transfer.progress import Progress
-from poiesis_transfer.room import Room
+from poiesis_transfer.free_space import FreeSpace
 from poiesis_transfer.s3 import S3Object
 from poiesis_transfer.urls import S3Url
 
@@ -25,13 +25,13 @@ class Store:
         self._lists = lists
         self.asked: list[str] = []
 
-    def download(self, url: S3Url, landing: Sink) -> None:
+    def download(self, url: S3Url, destination: Sink) -> None:
         self.asked.append(url.key)
         if url.key not in self._keys:
             kind = NotFound if self._lists else Denied
             raise kind(f"cannot read {url}: no such object")
-        landing.write(url.key.encode(), 0)
-        landing.keep()
+        destination.write(url.key.encode(), 0)
+        destination.keep()
 
     def list(self, url: S3Url) -> Iterator[S3Object]:
         self.asked.append(f"{url.prefix}*")
@@ -50,12 +50,19 @@ class Store:
         if not self._lists:
             raise Denied(f"cannot list {url}: access denied")
 
+
+class OneStore:
+    """Clients with this S3 store alone."""
+
+    def __init__(self, s3: Store) -> None:
+        self.s3 = s3
+
     def interrupt(self) -> None:
-        """Nothing waits."""
+        """Do nothing: no request waits."""
 
 
-class Told(Progress):
-    """Keeps its warnings."""
+class Recorded(Progress):
+    """Progress that keeps its warnings."""
 
     def __init__(self, run: Path) -> None:
         super().__init__(run)
@@ -72,9 +79,10 @@ def stage(tmp_path: Path):
     def stage(store: Any, key: str, kind: FileType | None) -> tuple[dict[str, str], list[str]]:
         root = tmp_path / "in"
         steps = plan([InputItem(path="/in", local=str(root), type=kind, url=f"s3://b/{key}")])
-        with Told(tmp_path) as progress:
-            sources = Sources(None, store)
-            Stager(sources=sources, contents=tmp_path, progress=progress, room=Room()).stage(steps[0])
+        with Recorded(tmp_path) as progress:
+            clients: Any = OneStore(store)
+            staging = Staging(clients=clients, contents=tmp_path, progress=progress, free_space=FreeSpace())
+            steps[0].stage(staging)
         if root.is_file():
             return {"": root.read_text()}, progress.warnings
         files = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
@@ -156,8 +164,8 @@ def test_the_other_type_at_the_decoded_key_is_named(stage, keys, kind, words):
 
 def test_a_directory_of_which_one_object_is_gone_is_not_looked_for_elsewhere(stage):
     class Losing(Store):
-        def download(self, url: S3Url, landing: Sink) -> None:
-            del landing
+        def download(self, url: S3Url, destination: Sink) -> None:
+            del destination
             raise NotFound(f"cannot read {url}: no such object")
 
     store = Losing("a%20b/x", "a b/x")

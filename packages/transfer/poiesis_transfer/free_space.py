@@ -7,7 +7,7 @@ from pathlib import Path
 from poiesis_transfer.errors import volume_full
 
 
-class Room:
+class FreeSpace:
     """Files ask for room before they are written, so that a volume that is too small is known at once.
 
     Two things limit it: `limit_bytes`, what the task asked for (disk_gb), whether or not the volume enforces
