@@ -93,7 +93,7 @@ def join_encoded(base: str, relative: str) -> str:
 def data_root(item: OutputItem) -> Path:
     """The executors' `/` in the task volume; raise Permanent if the work list contradicts itself."""
     if not item.path.startswith("/") or not item.local.endswith(item.path):
-        raise Permanent(f"not a work list: {item.local!r} is not a place of {item.path!r}")
+        raise Permanent(f"invalid work list: local {item.local!r} does not end with path {item.path!r}")
     return Path(item.local.removesuffix(item.path) or "/")
 
 
@@ -152,7 +152,7 @@ def _wildcard(tree: Tree, item: OutputItem, join: Join) -> Iterator[Finding]:
     for path in tree.expand(item.path):
         matched = True
         if not path.startswith(prefix):
-            yield Note(f"output {path} does not begin with its path_prefix {prefix}; its whole path is used")
+            yield Note(f"output {path} does not start with its path_prefix {prefix}; using the whole path")
         url = join(item.url, path.removeprefix(prefix))
         place = tree.find(path)
         if isinstance(place, Missing):
@@ -163,10 +163,10 @@ def _wildcard(tree: Tree, item: OutputItem, join: Join) -> Iterator[Finding]:
     place = tree.find(exact) if reading(item.path) is Reading.EITHER else Missing()
     if isinstance(place, Place):
         url = item.url if item.path_prefix is None else join(item.url, exact.removeprefix(prefix))
-        yield Note(f"output {item.path} was read as a name, too: {exact} exists and is sent to {shown(url)}")
+        yield Note(f"output {item.path} was also read as a literal name: {exact} exists and is sent to {shown(url)}")
         yield from _all(tree, exact, place, url, join)
     elif not matched:
-        yield Note(f"output {item.path} was not produced: nothing matches")
+        yield Note(f"output {item.path} was not produced: no file matches")
 
 
 def _all(tree: Tree, path: str, place: Place, url: str, join: Join) -> Iterator[Finding]:
@@ -178,7 +178,7 @@ def _all(tree: Tree, path: str, place: Place, url: str, join: Join) -> Iterator[
         sent_any = sent_any or isinstance(finding, Found | Refusal)
         yield finding
     if not sent_any:
-        yield Note(f"output {path} is a directory without files; nothing was sent for it")
+        yield Note(f"output {path} is a directory without files; nothing was sent")
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _member(tree: Tree, path: str, url: str, directory: _Directory) -> "Finding 
     above: _Directory | None = directory
     while above is not None:
         if above.real == place.real:
-            return Note(f"{path} is a symbolic link to a directory that holds it; not followed")
+            return Note(f"{path} is a symbolic link to a directory that contains it; not followed")
         above = above.above
     return _Directory(path, place.real, url, directory)
 
@@ -212,7 +212,7 @@ def _leaf(path: str, tree: Tree, place: Place, url: str) -> Finding:
     if url.endswith("/"):
         return Refusal(Unsendable(f"output {path} is a file, but its URL {shown(url)} names a directory"))
     if printable(path) != path:
-        return Refusal(Unsendable(f"output {printable(path)}: its name is not UTF-8, which URLs have to be"))
+        return Refusal(Unsendable(f"output {printable(path)}: its name is not UTF-8, which URLs require"))
     return Found(path, tree.local(place.real), url)
 
 
@@ -228,6 +228,6 @@ def _missing(path: str, place: Missing) -> str:
     if place.link is None:
         return f"output {path} was not produced"
     return (
-        f"{path} was left out: the symbolic link {place.link} leads to {place.target}, which is not among "
-        "the files here"
+        f"{path} was left out: the symbolic link {place.link} leads to {place.target}, which is not "
+        "in the task's volume"
     )

@@ -14,7 +14,7 @@ from poiesis_transfer.errors import Permanent, Unsendable
 from poiesis_transfer.files import SourceFile
 from poiesis_transfer.progress import Progress
 
-OUTSIDE = "which is not among the files here"
+OUTSIDE = "which is not in the task's volume"
 
 
 @pytest.fixture
@@ -121,14 +121,14 @@ def test_brackets_are_a_pattern_and_the_name_of_a_file(found, root: Path, path, 
     results = found(path, "s3://b/k", None, prefix)
     assert sent([one for one in results if isinstance(one, Found)]) == expected
     exact = [one.message for one in results if isinstance(one, Note)]
-    assert all("was read as a name, too" in message for message in exact)
+    assert all("was also read as a literal name" in message for message in exact)
     assert len(exact) == ("\\" not in path)
 
 
 def test_a_prefix_that_does_not_fit_is_said(found):
     note, one = found("/out/f*", "s3://b/k", None, "/elsewhere")
     assert note == Note(
-        "output /out/file does not begin with its path_prefix /elsewhere; its whole path is used"
+        "output /out/file does not start with its path_prefix /elsewhere; using the whole path"
     )
     assert sent([one]) == {"/out/file": "s3://b/k/out/file"}
 
@@ -138,9 +138,9 @@ def test_a_prefix_that_does_not_fit_is_said(found):
     [
         ("/out/absent", "-", "output /out/absent was not produced"),
         ("/out/file/x", "-", "output /out/file/x was not produced"),
-        ("/out/*.bam", "/out", "output /out/*.bam was not produced: nothing matches"),
-        ("/out/hollow", "-", "output /out/hollow is a directory without files; nothing was sent for it"),
-        ("/out/hol*", "/out", "output /out/hollow is a directory without files; nothing was sent for it"),
+        ("/out/*.bam", "/out", "output /out/*.bam was not produced: no file matches"),
+        ("/out/hollow", "-", "output /out/hollow is a directory without files; nothing was sent"),
+        ("/out/hol*", "/out", "output /out/hollow is a directory without files; nothing was sent"),
     ],
 )
 def test_what_was_not_produced_is_a_warning(found, path: str, prefix: str, message: str):
@@ -165,8 +165,8 @@ def test_a_link_out_of_the_volume_is_sent_if_its_target_was_copied_there(found, 
     """The helper copies what an executor's link leads to to the same path in the volume."""
     (root / "out/outside").symlink_to("/tmp/real")
     assert found("/out/outside", "s3://b/o")[-1] == Note(
-        "/out/outside was left out: the symbolic link /out/outside leads to /tmp/real, which is not among "
-        "the files here"
+        "/out/outside was left out: the symbolic link /out/outside leads to /tmp/real, which is not "
+        "in the task's volume"
     )
     (root / "tmp").mkdir()
     (root / "tmp/real").write_text("data")
@@ -191,7 +191,7 @@ def test_links_are_sent_as_what_they_lead_to_or_not_at_all(found, root: Path):
         "cannot read output /out/dir/sub/loop: too many levels of symbolic links",
     ]
     assert all(
-        message.endswith("is a symbolic link to a directory that holds it; not followed")
+        message.endswith("is a symbolic link to a directory that contains it; not followed")
         for message in said(result)
         if "up/" in message
     )
@@ -213,7 +213,7 @@ def test_a_file_needs_a_files_url(found, path: str, url: str, kind: FileType | N
 def test_a_name_that_is_no_utf_8_is_refused_and_the_rest_is_found(found, root: Path):
     (root / "out/dir" / os.fsdecode(b"\xff")).write_text("")
     result = found("/out/dir")
-    assert said(result) == ["output /out/dir/\ufffd: its name is not UTF-8, which URLs have to be"]
+    assert said(result) == ["output /out/dir/\ufffd: its name is not UTF-8, which URLs require"]
     assert len(result) == 3
 
 
@@ -225,7 +225,7 @@ def test_a_directory_that_holds_nothing_is_found_as_such(found, root: Path):
 
 
 def test_a_work_list_that_contradicts_itself_is_refused():
-    with pytest.raises(Permanent, match="not a work list"):
+    with pytest.raises(Permanent, match="invalid work list"):
         data_root(OutputItem(path="/a", local="/task/root/b", url="s3://b/k"))
 
 
@@ -236,7 +236,7 @@ def test_a_tree_deeper_than_pythons_stack_is_walked(found, root: Path):
     for directory in nested:
         directory.mkdir()
     assert said(found("/out/deep")) == [
-        "output /out/deep is a directory without files; nothing was sent for it"
+        "output /out/deep is a directory without files; nothing was sent"
     ]
     for directory in reversed(nested):
         directory.rmdir()

@@ -115,4 +115,4 @@ def _network(entry: str) -> Network:
     try:
         return ipaddress.ip_network(entry)
     except ValueError as error:
-        raise Permanent(f"{entry!r} is neither a network, an address nor a host: {error}") from error
+        raise Permanent(f"{entry!r} must be a network, an address or a host: {error}") from error

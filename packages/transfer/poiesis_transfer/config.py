@@ -47,7 +47,7 @@ class S3Config:
             env.get("AWS_SECRET_ACCESS_KEY") or None,
         )
         if (access_key is None) != (secret_key is None):
-            raise ConfigError("of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY only one is set")
+            raise ConfigError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set together")
         return cls(
             endpoint_url=_endpoint("AWS_ENDPOINT_URL_S3", env.get("AWS_ENDPOINT_URL_S3") or None),
             region=env.get("AWS_REGION") or cls.region,
@@ -104,7 +104,7 @@ class Config:
         """Raise ConfigError, or Permanent for an address that is none."""
         disk = env.get("POIESIS_DISK_BYTES") or None
         if disk is not None and not (disk.isascii() and disk.isdigit()):
-            raise ConfigError(f"POIESIS_DISK_BYTES is {disk!r}, not a number of bytes")
+            raise ConfigError(f"POIESIS_DISK_BYTES must be a number of bytes, got {disk!r}")
         return cls(
             run=Path(env.get("POIESIS_RUN") or paths.RUN),
             work_list=Path(env.get("POIESIS_WORK_LIST") or paths.WORK_LIST),
@@ -154,14 +154,14 @@ def _key(entry: S3Credentials, name: str) -> str | None:
 
 def _endpoint(whose: str, url: str | None) -> str | None:
     if url is not None and not url.startswith(("http://", "https://")):
-        raise ConfigError(f"{whose}: the endpoint is not a URL that starts with http:// or https://")
+        raise ConfigError(f"{whose}: the endpoint must start with http:// or https://")
     return url
 
 
 def _style(whose: str, style: str) -> AddressingStyle:
     if style not in get_args(AddressingStyle):
         raise ConfigError(
-            f"{whose}: the addressing style is {style!r}, not one of {', '.join(get_args(AddressingStyle))}"
+            f"{whose}: the addressing style must be one of {', '.join(get_args(AddressingStyle))}, got {style!r}"
         )
     return cast("AddressingStyle", style)
 
@@ -177,5 +177,5 @@ def _output_keys(keys: str) -> OutputKeys:
 def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
     value = env.get(name, "").lower()
     if value not in (*_YES, *_NO):
-        raise ConfigError(f"{name} is {value!r}, neither true nor false")
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
     return value in _YES if value else default

@@ -49,9 +49,9 @@ class DefaultChain:
             botocore.exceptions.CredentialRetrievalError,
             botocore.exceptions.MetadataRetrievalError,
         ) as error:
-            raise Retryable(f"AWS gives no credentials: {type(error).__name__}") from error
+            raise Retryable(f"cannot get AWS credentials: {type(error).__name__}") from error
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise Permanent(f"AWS gives no credentials: {_reason(error)}") from error
+            raise Permanent(f"cannot get AWS credentials: {_reason(error)}") from error
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
 

@@ -64,7 +64,7 @@ _MAY_PASS = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EMFILE, errno.ENFILE, 
 def volume_full(path: str) -> Permanent:
     """There is no room for `path`, as executors call it."""
     return Permanent(
-        f"the task's volume is full: no space left to write {path}; ask for more with resources.disk_gb"
+        f"the task's volume is full: no space left to write {path}; request more with resources.disk_gb"
     )
 
 
@@ -75,7 +75,7 @@ def writing_error(error: OSError, path: str) -> TransferError:
     if error.errno in _TWO_KINDS:
         return Permanent(f"cannot write {path}: the inputs name it both as a file and as a directory")
     if error.errno == errno.ENAMETOOLONG:
-        return Permanent(f"cannot write {path}: the name is too long for a file")
+        return Permanent(f"cannot write {path}: the file name is too long")
     return _other(error, f"cannot write {path}")
 
 
@@ -83,7 +83,7 @@ def reading_error(error: OSError, path: str) -> TransferError:
     """Why `path`, as executors call it, could not be read from the task volume."""
     if error.errno in _DENIED:
         return Unsendable(
-            f"cannot read output {path}: permission denied; executors have to leave outputs readable "
+            f"cannot read output {path}: permission denied; executors must leave outputs readable "
             "(and directories searchable) for every user"
         )
     failure = _other(error, f"cannot read output {path}")

@@ -106,7 +106,7 @@ def _fetch_once(source: Source, destination: Sink, retry: Retry) -> None:
         transfer.run()
     except Retryable as failure:
         if destination.in_order and transfer.done:
-            raise Permanent(f"{failure}; it was being streamed, so it cannot begin anew") from failure
+            raise Permanent(f"{failure}; cannot retry: part of it has already been streamed") from failure
         raise
 
 
@@ -174,7 +174,7 @@ class _Transfer:
                 raise self._source.failure(answer)
             match = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
             if match is None or int(match[1]) != part.position or int(match[2]) >= stop:
-                raise Retryable(f"{what}: the server answers with another range than it was asked for")
+                raise Retryable(f"{what}: the server returned a different range than requested")
             if int(match[3]) != version.size or _tag(answer) not in {version.tag, None}:
                 raise Changed(f"{what}: the object changed while it was read")
             self._pour(answer, part)
@@ -202,7 +202,7 @@ class _Transfer:
             part.stop = part.position
         if left:
             came, whole = part.done, part.done + left
-            raise Retryable(f"{self._source.what}: {came} of {whole} bytes came")
+            raise Retryable(f"{self._source.what}: received {came} of {whole} bytes")
         if left == 0 and answer.length == 0:
             answer.close()  # http.client notes the end of a body only when it is asked for more
 
@@ -220,8 +220,8 @@ class _Transfer:
             came = checksums.combined(expected.algorithm, running)
         if came != expected.digest:
             raise Retryable(
-                f"{self._source.what}: what came does not match the checksum that the store gives "
-                f"({expected.algorithm.upper()})"
+                f"{self._source.what}: checksum mismatch: downloaded data does not match the store's "
+                f"{expected.algorithm.upper()}"
             )
 
 

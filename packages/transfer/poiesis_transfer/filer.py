@@ -52,7 +52,7 @@ def _ended(config: Config, work: Work, progress: Progress) -> int:
         return runfiles.SIGTERM_EXIT
     except Exception as failure:  # noqa: BLE001  # a defect of ours; its text might hold a signed URL
         log_defect(failure)
-        progress.error(f"a defect in the filer: {type(failure).__name__}; see the container's log")
+        progress.error(f"internal error in the filer: {type(failure).__name__}; see the container's log")
         return worklist.EXIT_PERMANENT
     return worklist.EXIT_DONE
 

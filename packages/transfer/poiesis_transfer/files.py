@@ -93,7 +93,7 @@ class Destination:
         with writing(self.path):
             actual = os.fstat(self._fd).st_size
             if size is not None and actual != size:
-                raise Retryable(f"{self.path} has {actual} bytes, but {size} were announced")
+                raise Retryable(f"{self.path}: received {actual} of {size} bytes")
             if modified is not None:
                 os.utime(self._fd, (modified, modified))
             self._temporary.replace(self._local)
@@ -204,7 +204,7 @@ class SourceFile:
         self.size = status.st_size
 
     def _changed(self) -> Retryable:
-        return Retryable(f"output {self.path} changed its size while it was sent")
+        return Retryable(f"output {self.path} changed size while it was sent")
 
 
 def _write_all(fd: int, data: Buffer, offset: int) -> None:

@@ -91,7 +91,7 @@ class Progress:
             if self._warnings > _MAX_WARNINGS + 1:
                 return
             if self._warnings == _MAX_WARNINGS + 1:
-                message = f"more than {_MAX_WARNINGS} warnings; the rest is left out"
+                message = f"more than {_MAX_WARNINGS} warnings; further warnings omitted"
             self._say("warning", message)
 
     def error(self, message: str) -> None:

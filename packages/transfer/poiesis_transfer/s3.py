@@ -48,25 +48,25 @@ _DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 _WORDS = {
     "NoSuchBucket": "the bucket does not exist",
-    "NoSuchKey": "there is no such object",
+    "NoSuchKey": "no such object",
     "AccessDenied": "access denied: the service's credentials do not allow it",
     "AllAccessDisabled": "access denied: the service's credentials do not allow it",
-    "InvalidAccessKeyId": "the storage does not know the service's access key",
-    "SignatureDoesNotMatch": "the storage does not accept the service's secret key",
+    "InvalidAccessKeyId": "the store rejected the service's access key",
+    "SignatureDoesNotMatch": "the store rejected the service's secret key",
     "ExpiredToken": "the service's session token has expired",
-    "InvalidToken": "the storage does not accept the service's session token",
-    "RequestTimeTooSkewed": "the clocks of this node and of the storage differ too much",
+    "InvalidToken": "the store rejected the service's session token",
+    "RequestTimeTooSkewed": "the clocks of this node and of the store differ too much",
     "PermanentRedirect": "the bucket is in another region than the service is configured for",
     "AuthorizationHeaderMalformed": "the bucket is in another region than the service is configured for",
     "AuthorizationQueryParametersError": "the bucket is in another region than the service is configured for",
     "KeyTooLongError": "the key is longer than 1024 bytes",
     "PreconditionFailed": "the object changed while it was read",
-    "InvalidObjectState": "the object is archived and has to be restored first",
-    "SlowDown": "the storage asks to come back later",
+    "InvalidObjectState": "the object is archived and must be restored first",
+    "SlowDown": "the store asked to slow down",
     "XMinioStorageFull": "the storage is full",
-    "InvalidBucketName": "the bucket or the key is not one that S3 allows",
-    "BadDigest": "what the storage got does not match its checksum",
-    "XAmzContentChecksumMismatch": "what the storage got does not match its checksum",
+    "InvalidBucketName": "invalid bucket name or key",
+    "BadDigest": "the data that the store received does not match its checksum",
+    "XAmzContentChecksumMismatch": "the data that the store received does not match its checksum",
 }
 _RETRYABLE_CODES = {
     "RequestTimeout",
@@ -274,7 +274,7 @@ class S3Store:
             return Retryable(f"{what}: the bucket is in another region than the service is configured for")
         if code == "NotImplemented" and self._checksums:
             self._checksums = False
-            return Retryable(f"{what}: the storage does not know checksums")
+            return Retryable(f"{what}: the store does not support checksums")
         return answer_error(what, answer.status, code, answer.headers)
 
     def _has_moved(self, url: S3Url, answer: HTTPResponse, said: bytes) -> bool:
@@ -305,7 +305,7 @@ class _Object:
 
     def version(self, answer: HTTPResponse) -> fetch.Version:
         if answer.length is None:
-            raise Retryable(f"{self.what}: the answer does not say how long the object is")
+            raise Retryable(f"{self.what}: the response does not contain the length of the object")
         tag = answer.headers.get("etag")
         return fetch.Version(
             size=answer.length,
@@ -421,7 +421,7 @@ class _Upload:
             raise
         stored = done.findtext(f"{{*}}Checksum{CHECKSUM.upper()}")
         if whole and stored and stored != whole:
-            raise Retryable(f"{self._what}: what is stored does not match the checksum of what was sent")
+            raise Retryable(f"{self._what}: checksum mismatch: stored data does not match the data sent")
 
     def _is_there(self, whole: str | None) -> bool:
         """Whether the object is what was sent, by its checksum or by the ETag that its parts make."""
@@ -487,7 +487,7 @@ def _check_stored(what: str, part: Slice, headers: Mapping[str, str], *, etags_a
     else:
         return
     if not matches:
-        raise Retryable(f"{what}: what is stored does not match the checksum of what was sent")
+        raise Retryable(f"{what}: checksum mismatch: stored data does not match the data sent")
 
 
 def _where(config: S3Config) -> str:
@@ -547,7 +547,7 @@ def _xml(what: str, body: bytes) -> Element:
     try:
         return ET.fromstring(body)  # noqa: S314
     except ET.ParseError as error:
-        raise Retryable(f"{what}: the answer is not valid XML") from error
+        raise Retryable(f"{what}: the response is not valid XML") from error
 
 
 def _contents(page: Element) -> Iterator[S3Object]:

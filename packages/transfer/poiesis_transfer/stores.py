@@ -110,4 +110,4 @@ def _tls(config: S3Config) -> ssl.SSLContext | None:
         return ssl.create_default_context(cafile=config.ca_bundle)
     except OSError as error:
         whose = f"credentials {config.name}" if config.name else "AWS_CA_BUNDLE"
-        raise Permanent(f"{whose}: {config.ca_bundle} holds no certificates") from error
+        raise Permanent(f"{whose}: {config.ca_bundle} contains no certificates") from error

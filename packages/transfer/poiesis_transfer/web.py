@@ -30,13 +30,13 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 10
 _SAFE = "/%:@!$&'()*+,;=~-._?[]|\\^`{}\"<>"  # left as they are: a signature may depend on the exact bytes
 _WORDS = {
-    400: "the server refuses the request",
-    401: "the server wants credentials",
+    400: "the server rejected the request",
+    401: "the server requires credentials",
     403: "access denied",
     404: "not found",
-    410: "it is gone",
-    429: "the server asks to come back later",
-    503: "the server is not available",
+    410: "gone",
+    429: "too many requests",
+    503: "the server is unavailable",
 }
 
 
@@ -389,7 +389,7 @@ def _redirected(url: Url, place: str, what: str) -> Url:
     try:
         found = Url.parse(urljoin(base, place))
     except ValueError as error:
-        raise Permanent(f"{what}: it, or where it redirects to, is not a valid HTTP URL") from error
+        raise Permanent(f"{what}: the URL or its redirect target is not a valid HTTP URL") from error
     if found.origin == url.origin and found.authorization is None:
         return Url(found.scheme, found.host, found.port, found.target, url.authorization)
     return found
@@ -438,26 +438,26 @@ def translated(what: str) -> Iterator[None]:
         yield
     except _NotAllowed as error:
         raise Refused(
-            f"{what}: the host is not at a public address, or the operator denies it "
+            f"{what}: the host has no public address, or the operator has denied it "
             "(storage.http.allow and storage.http.deny)"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise _ours(what, error) from error
     except UnicodeError as error:  # a host's name that DNS cannot have
-        raise Permanent(f"{what}: it is not a valid URL") from error
+        raise Permanent(f"{what}: not a valid URL") from error
 
 
 _CAUSES: tuple[tuple[type[Exception], type[Permanent] | type[Retryable], str], ...] = (
-    (http.client.InvalidURL, Permanent, "it, or where it redirects to, is not a valid HTTP URL"),
-    (ssl.SSLEOFError, Retryable, "the server ended the connection"),
-    (ssl.SSLError, Permanent, "TLS: the server's certificate or protocol is not accepted"),
-    (socket.gaierror, Retryable, "the host's name does not resolve"),
-    (_NotConnected, Retryable, "no connection"),
-    (http.client.RemoteDisconnected, Retryable, "the server ended the connection"),
-    (TimeoutError, Retryable, "no answer in time"),
-    (http.client.IncompleteRead, Retryable, "the connection ended before the whole body had come"),
-    (OSError, Retryable, "the connection broke"),
-    (http.client.HTTPException, Retryable, "the answer is not valid HTTP"),
+    (http.client.InvalidURL, Permanent, "the URL or its redirect target is not a valid HTTP URL"),
+    (ssl.SSLEOFError, Retryable, "the server closed the connection"),
+    (ssl.SSLError, Permanent, "TLS: the server's certificate or protocol was rejected"),
+    (socket.gaierror, Retryable, "the host name does not resolve"),
+    (_NotConnected, Retryable, "cannot connect"),
+    (http.client.RemoteDisconnected, Retryable, "the server closed the connection"),
+    (TimeoutError, Retryable, "no response in time"),
+    (http.client.IncompleteRead, Retryable, "the connection closed before the whole body arrived"),
+    (OSError, Retryable, "the connection was lost"),
+    (http.client.HTTPException, Retryable, "the response is not valid HTTP"),
 )
 
 

@@ -23,7 +23,7 @@ def of(number: int) -> OSError:
         (
             errno.ENOSPC,
             Permanent,
-            "volume is full: no space left to write /d/f; ask for more with resources.disk_gb",
+            "volume is full: no space left to write /d/f; request more with resources.disk_gb",
         ),
         (errno.EDQUOT, Permanent, "disk_gb"),
         (errno.EISDIR, Permanent, "both as a file and as a directory"),
@@ -44,7 +44,7 @@ def test_why_a_file_cannot_be_written(number: int, kind: type[TransferError], wo
 @pytest.mark.parametrize(
     ("number", "kind", "words"),
     [
-        (errno.EACCES, Unsendable, "permission denied; executors have to leave outputs readable"),
+        (errno.EACCES, Unsendable, "permission denied; executors must leave outputs readable"),
         (errno.ELOOP, Unsendable, "too many levels of symbolic links"),
         (errno.ENAMETOOLONG, Unsendable, "file name too long"),
         (errno.EIO, Retryable, "input/output error"),

@@ -54,7 +54,7 @@ def raising(failure: BaseException) -> filer.Work:
         (Retryable("come back"), (75, "come back")),
         (
             KeyError("http://h/?X-Amz-Signature=abc"),
-            (65, "a defect in the filer: KeyError; see the container's log"),
+            (65, "internal error in the filer: KeyError; see the container's log"),
         ),
     ],
 )

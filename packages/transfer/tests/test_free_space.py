@@ -8,7 +8,7 @@ from poiesis_transfer.files import Destination
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.free_space import FreeSpace
 
-FULL = r"the task's volume is full: no space left to write /in/b; ask for more with resources\.disk_gb"
+FULL = r"the task's volume is full: no space left to write /in/b; request more with resources\.disk_gb"
 
 
 @pytest.fixture

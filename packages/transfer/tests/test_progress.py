@@ -78,7 +78,7 @@ def test_after_a_hundred_warnings_one_says_that_there_are_more(tmp_path: Path):
     assert (len(warnings), warnings[99], warnings[100]) == (
         101,
         "99",
-        "more than 100 warnings; the rest is left out",
+        "more than 100 warnings; further warnings omitted",
     )
 
 

@@ -144,7 +144,7 @@ def test_credentials_that_cannot_be_used_break_their_own_urls_alone(
         for _ in range(2):
             with pytest.raises(Permanent, match=missing):
                 stores.is_object(S3Url(other_bucket, "k"))
-        with pytest.raises(Permanent, match=r"credentials private: .*no\.crt holds no certificates"):
+        with pytest.raises(Permanent, match=r"credentials private: .*no\.crt contains no certificates"):
             stores.is_object(S3Url("private", "k"))
 
 

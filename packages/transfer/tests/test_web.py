@@ -159,11 +159,11 @@ async def test_a_file_arrives_in_spite_of_passing_failures(
         ([status(403)], Permanent, "access denied (HTTP 403)", 1),
         ([status(418)], Permanent, "HTTP 418", 1),
         ([redirect("/again")], Permanent, "more than 10 redirects", None),
-        ([redirect("ftp://h/x")], Permanent, "where it redirects to, is not a valid HTTP URL", 1),
+        ([redirect("ftp://h/x")], Permanent, "redirect target is not a valid HTTP URL", 1),
         ([status(500)], Retryable, "HTTP 500", 3),
-        ([status(503)], Retryable, "not available (HTTP 503)", 3),
-        ([truncated], Retryable, "3000000 of 5120000 bytes came", 3),
-        ([stalled], Retryable, "no answer in time", 3),
+        ([status(503)], Retryable, "unavailable (HTTP 503)", 3),
+        ([truncated], Retryable, "received 3000000 of 5120000 bytes", 3),
+        ([stalled], Retryable, "no response in time", 3),
         ([status(204)], Permanent, "HTTP 204", 1),
     ],
     ids=lambda value: getattr(value, "__name__", None) if callable(value) else None,
@@ -217,19 +217,19 @@ async def test_a_server_without_tls_is_told_of_in_the_words_of_openssl(unruly, g
     where = f"https://{running.host}:{running.port}/x"
     with pytest.raises(Permanent) as failure:
         await get(where)
-    expected = "TLS: the server's certificate or protocol is not accepted (wrong version number)"
+    expected = "TLS: the server's certificate or protocol was rejected (wrong version number)"
     assert str(failure.value) == f"cannot fetch {where}: {expected}"
 
 
 def test_a_certificate_that_is_not_accepted_is_told_of_in_the_words_of_openssl():
     refused = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
     refused.verify_message = "self-signed certificate"
-    with pytest.raises(Permanent, match=r"not accepted \(self-signed certificate\)$"), translated("it"):
+    with pytest.raises(Permanent, match=r"was rejected \(self-signed certificate\)$"), translated("it"):
         raise refused
 
 
 async def test_nobody_listening_is_a_passing_failure(get):
-    with pytest.raises(Retryable, match=r"no connection \(.*refused"):
+    with pytest.raises(Retryable, match=r"cannot connect \(.*refused"):
         await get(f"http://127.0.0.1:{unused_port()}/x")
 
 
@@ -368,7 +368,7 @@ async def test_what_does_not_match_the_stores_checksum_is_not_kept(unruly, get, 
     handler.answers = [spoilt, whole]
     assert await get(str(running.make_url("/f"))) == BODY
     handler.answers = [spoilt]
-    with pytest.raises(Retryable, match=r"does not match the checksum that the store gives \(MD5\)"):
+    with pytest.raises(Retryable, match=r"does not match the store's MD5"):
         await get(str(running.make_url("/g")))
 
 
@@ -383,7 +383,7 @@ async def test_addresses_that_are_not_public_are_not_connected_to(unruly, get):
     handler, running = unruly
     handler.answers = [whole]
     for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1"):
-        with pytest.raises(Refused, match="the host is not at a public address") as failure:
+        with pytest.raises(Refused, match="the host has no public address") as failure:
             await get(f"http://{host}:{running.port}/x?X-Amz-Signature=signed", allowed=Allowed())
         assert "signed" not in str(failure.value)
     assert handler.requests == []
@@ -407,7 +407,7 @@ async def test_what_the_operator_allows_or_configures_is_fetched(unruly, get):
 async def test_a_redirect_leads_nowhere_else(unruly, get):
     handler, running = unruly
     handler.answers = [redirect("http://169.254.169.254/latest/meta-data/")]
-    with pytest.raises(Refused, match="not at a public address"):
+    with pytest.raises(Refused, match="has no public address"):
         await get(str(running.make_url("/x")), allowed=Allowed.parse(["127.0.0.1"]))
 
 

@@ -65,9 +65,9 @@ class Stager:
         place = self._volumes.find(path)
         directory = stat.S_ISDIR(place.mode)
         if item.type == "FILE" and directory:
-            raise Permanent(f"{path} is a directory, but the input {item.path} is declared as FILE")
+            raise Permanent(f"{path} is a directory, but input {item.path} is declared as FILE")
         if not directory and (item.type == "DIRECTORY" or item.url.endswith("/")):
-            raise Permanent(f"{path} is a file, but the input {item.path} is declared as DIRECTORY")
+            raise Permanent(f"{path} is a file, but input {item.path} is declared as DIRECTORY")
         if not directory:
             self._copy(path, place.real, Path(item.local), item.path, number)
             self._progress.found(item, "FILE")
@@ -105,7 +105,7 @@ class Stager:
         try:
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
-                raise Permanent(f"{path} is no regular file")
+                raise Permanent(f"{path} is not a regular file")
             with self._destination(local, target, number) as destination:
                 destination.announce(before.st_size)
                 for offset in range(0, before.st_size, READ_BLOCK):
@@ -176,7 +176,7 @@ def _publish(directory: int, aside: str, name: str, path: str) -> None:
     try:
         os.rename(aside, name, src_dir_fd=directory, dst_dir_fd=directory)
     except IsADirectoryError as error:
-        raise Unsendable(f"{path} is a directory, where a file should be") from error
+        raise Unsendable(f"{path} is a directory, expected a file") from error
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -52,11 +52,11 @@ class Volumes:
         try:
             path = shared.file_path(url)
         except shared.NotAFileUrl as error:
-            raise Permanent(f"{url!r} is no file: {error}") from error
+            raise Permanent(f"{url!r} is not a file URL: {error}") from error
         volume = shared.volume_of(path, self.volumes)
         if volume is None:
-            there = ", ".join(one.prefix for one in self.volumes) or "there are none"
-            raise Permanent(f"{path} is in no shared volume: {there}")
+            configured = ", ".join(one.prefix for one in self.volumes) or "none"
+            raise Permanent(f"{path} is outside every shared volume (configured: {configured})")
         if writing and not volume.writable:
             raise Permanent(f"{path} cannot be written: the shared volume {volume.prefix} is read-only")
         return path
@@ -68,7 +68,7 @@ class Volumes:
             if place.link is None:
                 raise NotFound(f"{path} does not exist")
             raise NotFound(
-                f"{path}: the symbolic link {place.link} leads to {place.target}, which is not there"
+                f"{path}: the symbolic link {place.link} leads to {place.target}, which does not exist"
             )
         if not self.holds(place.real):
             raise Permanent(f"{path} leads out of the shared volumes")
@@ -120,9 +120,9 @@ def failure(error: OSError, path: str) -> TransferError:
     if error.errno in _RETRYABLE:
         return Retryable(f"{path}: {(error.strerror or 'failed').lower()}")
     if error.errno in _LINK:
-        return Permanent(f"{path}: there is a symbolic link, or a file, where a directory should be")
+        return Permanent(f"{path}: expected a directory, found a symbolic link or a file")
     if error.errno in _DENIED:
-        return Permanent(f"{path}: permission denied; filers have uid and gid 65532")
+        return Permanent(f"{path}: permission denied (filers run as uid and gid 65532)")
     if error.errno in _FULL:
         return Permanent(f"{path}: the shared volume is full")
     if error.errno == errno.ENOENT:

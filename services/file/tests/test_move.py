@@ -159,12 +159,12 @@ def test_a_link_that_comes_after_the_path_was_resolved_is_refused(lab: Lab, tmp_
     ("url", "kind", "words"),
     [
         ("/nfs/in/none", None, "/nfs/in/none does not exist"),
-        ("/nfs", None, "/nfs is in no shared volume: /nfs/in, /nfs/out"),
-        ("/etc/passwd", None, "in no shared volume"),
-        ("file:///nfs/in/../../etc", None, "is no file"),
-        ("/nfs/in/f", "DIRECTORY", "is a file, but the input /d/x is declared as DIRECTORY"),
+        ("/nfs", None, "/nfs is outside every shared volume \\(configured: /nfs/in, /nfs/out\\)"),
+        ("/etc/passwd", None, "outside every shared volume"),
+        ("file:///nfs/in/../../etc", None, "is not a file URL"),
+        ("/nfs/in/f", "DIRECTORY", "is a file, but input /d/x is declared as DIRECTORY"),
         ("/nfs/in/f/", None, "is a file"),
-        ("/nfs/in", "FILE", "is a directory, but the input /d/x is declared as FILE"),
+        ("/nfs/in", "FILE", "is a directory, but input /d/x is declared as FILE"),
     ],
 )
 def test_what_cannot_be_staged_is_named(lab: Lab, url: str, kind: str | None, words: str):
@@ -218,10 +218,10 @@ def test_names_in_a_directory_are_kept_whatever_they_hold(lab: Lab, url: str):
     ("url", "words"),
     [
         ("/nfs/in/x", "the shared volume /nfs/in is read-only"),
-        ("/nfs/x", "in no shared volume"),
-        ("/nfs/out/link/x", "there is a symbolic link"),
-        ("/nfs/out/file/x", "where a directory should be"),
-        ("/nfs/out/dir", "is a directory, where a file should be"),
+        ("/nfs/x", "outside every shared volume"),
+        ("/nfs/out/link/x", "expected a directory"),
+        ("/nfs/out/file/x", "expected a directory"),
+        ("/nfs/out/dir", "is a directory, expected a file"),
     ],
 )
 def test_an_output_goes_nowhere_else(lab: Lab, tmp_path: Path, url: str, words: str):

@@ -115,11 +115,11 @@ static void check_options(void)
     if (strcmp(options.on_failure, "exit") != 0 && strcmp(options.on_failure, "continue") != 0)
         usage_error(&verb, "--on-failure", "must be exit or continue");
     if ((options.paths != NULL) != (options.volume != NULL))
-        usage_error(&verb, "--paths", "goes with --volume");
+        usage_error(&verb, "--paths", "requires --volume");
     if ((options.retry_exit_code >= 0) != (options.retry_attempts >= 0))
-        usage_error(&verb, "--retry-exit-code", "goes with --retry-attempts");
+        usage_error(&verb, "--retry-exit-code", "requires --retry-attempts");
     if (options.retry_killed && options.retry_attempts < 0)
-        usage_error(&verb, "--retry-killed", "goes with --retry-attempts");
+        usage_error(&verb, "--retry-killed", "requires --retry-attempts");
 }
 
 static bool failed_before(void)
@@ -182,7 +182,7 @@ static bool ran_before(int *code)
     size_t size;
     if (exists(run_dir, "exit.json")) {
         if (result_read(run_dir, &result, text, &size) != 0) {
-            say("%s/exit.json cannot be understood; not running", options.run);
+            say("%s/exit.json is malformed; not running", options.run);
             *code = EXIT_REFUSED;
             return true;
         }
@@ -193,7 +193,7 @@ static bool ran_before(int *code)
         return true;
     }
     if (exists(run_dir, "started")) {
-        say("%s/started exists without exit.json: this ran before and its end is not known; not running again",
+        say("%s/started exists without exit.json: an earlier run has no recorded outcome; not running again",
             options.run);
         *code = EXIT_REFUSED;
         return true;
@@ -332,7 +332,7 @@ static int open_pipe(struct stream *stream)
 static int exec_failed(const char *program)
 {
     if (errno == ENOENT && strchr(program, '/') && access(program, F_OK) == 0)
-        say("%s: its interpreter is not found", program);
+        say("%s: interpreter not found", program);
     else if (errno == ENOENT || errno == ENOTDIR)
         say("%s: not found", program);
     else
@@ -435,7 +435,7 @@ static void run_with_retries(char **argv, long kills_before, struct result *resu
         if (!may_pass(result) || retry >= options.retry_attempts || !may_start_again())
             return;
         int64_t pause = back_off_ms(retry);
-        say("exit code %d: starting again in %.1f s (retry %ld of %ld)", result->exit_code, (double)pause / 1000,
+        say("exit code %d: restarting in %.1f s (retry %ld of %ld)", result->exit_code, (double)pause / 1000,
             retry + 1, options.retry_attempts);
         int64_t until = monotonic_ms() + pause;
         for (int64_t left; (left = until - monotonic_ms()) > 0 && may_start_again();)
@@ -508,7 +508,7 @@ int run_main(int argc, char **argv)
         return EXIT_REFUSED;
     }
     if (failed_before()) {
-        say("not running: an earlier executor has failed");
+        say("not running: an earlier executor failed");
         put("skipped", "", 0);
         return 0;
     }

@@ -79,7 +79,7 @@ def _not_a_program(tmp_path):
         (lambda _: "no-such-program", 127, b"poiesis: no-such-program: not found\n"),
         (lambda _: "/no/such/program", 127, b"poiesis: /no/such/program: not found\n"),
         (lambda _: "", 127, b"poiesis: : not found\n"),
-        (_without_interpreter, 127, b"its interpreter is not found\n"),
+        (_without_interpreter, 127, b"interpreter not found\n"),
         (_not_executable, 126, b"Permission denied\n"),
         (lambda path: path, 126, b"Permission denied\n"),
         (_not_a_program, 126, b"Exec format error\n"),
@@ -270,7 +270,7 @@ def test_an_executor_is_skipped_after_one_that_failed(new_container):
     assert first.sh("exit 7", options=CONTINUE).code == 0
     assert second.sh("echo ran", options=["--after", first.dir]).out == b""
     ended = third.sh("echo ran", options=["--after", second.dir])
-    message = b"poiesis: not running: an earlier executor has failed\n"
+    message = b"poiesis: not running: an earlier executor failed\n"
     assert (ended.code, ended.out, ended.err) == (0, b"", message)
     assert second.files == third.files == {"skipped"}
     assert third.message.read_bytes() == b""
@@ -292,7 +292,7 @@ def test_a_passing_failure_is_retried(container, tmp_path):
     )
     assert (ended.code, ended.out, container.read("stdout")) == (0, b"try\n" * 2, b"try\n" * 2)
     assert ended.err == container.read("stderr")
-    assert ended.err.startswith(b"poiesis: exit code 75: starting again in ")
+    assert ended.err.startswith(b"poiesis: exit code 75: restarting in ")
     assert ended.err.endswith(b" s (retry 1 of 1)\n")
     record = container.exit
     assert record["exit_code"] == 0
@@ -315,7 +315,7 @@ def test_a_process_that_was_killed_is_retried_where_that_is_wanted(container, tm
     script = f"echo try; test -e {tmp_path}/again && exit 0; touch {tmp_path}/again; kill -9 $$"
     ended = container.sh(script, options=[*RETRY, "--retry-killed"])
     assert (ended.code, ended.out, container.exit["signal"]) == (0, b"try\n" * 2, 0)
-    assert ended.err.startswith(b"poiesis: exit code 137: starting again in ")
+    assert ended.err.startswith(b"poiesis: exit code 137: restarting in ")
 
 
 def test_a_stop_signal_ends_the_back_off(container, eventually):

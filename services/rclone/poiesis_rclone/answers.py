@@ -49,7 +49,7 @@ def opening_failure(what: str, error: str, status: int, secrets: Iterable[str]) 
     """
     found = failure(what, error, status, secrets)
     if isinstance(found, Retryable) and not _NETWORK.search(_URL.sub("", error)):
-        return Permanent(f"{found}; the operator has to correct this remote in rclone.conf")
+        return Permanent(f"{found}; the operator must correct this remote in rclone.conf")
     return found
 
 

@@ -90,7 +90,7 @@ class Rclone:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if connection.broken:
                 raise pool.Cancelled from error
-            raise Retryable(f"{what}: rclone ended meanwhile") from error
+            raise Retryable(f"{what}: rclone exited unexpectedly") from error
         finally:
             connection.close()
         if response.status != _OK:
@@ -141,9 +141,9 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], path: Path) -> None
         if process.poll() == _CANNOT_START:
             raise Permanent("rclone cannot start: check rclone.conf and the variables in the filer's `env`")
         if process.poll() is not None:
-            raise Retryable(f"rclone cannot start: it ended with {process.returncode}")
+            raise Retryable(f"rclone cannot start: it exited with {process.returncode}")
         if time.monotonic() > deadline:
-            raise Retryable(f"rclone does not answer within {_START_SECONDS} s")
+            raise Retryable(f"rclone did not respond within {_START_SECONDS} s")
         time.sleep(_TICK_SECONDS)
 
 

@@ -113,7 +113,7 @@ class Meter:
             self._tell(self._whole)
 
     def _watch(self, over: threading.Event) -> None:
-        what = "cannot tell what has moved"
+        what = "cannot read the number of bytes transferred"
         while not over.wait(_METER_SECONDS):
             try:
                 answer = self._rclone.call("core/stats", what, timeout=_STATS_SECONDS)
@@ -170,17 +170,17 @@ class Mover:
         what = f"cannot read {shown(item.url or '')}"
         if not place.path:
             if item.type == "FILE":
-                raise Permanent(f"{what}: it is a directory, but the input {item.path} is declared as FILE")
+                raise Permanent(f"{what}: it is a directory, but input {item.path} is declared as FILE")
             return None
         answer = self.rclone.call("operations/stat", what, fs=place.fs, remote=place.path)
         found = answer["item"]
         if found is None:
-            raise NotFound(f"{what} (input {item.path}): there is nothing by that name")
+            raise NotFound(f"{what} (input {item.path}): not found")
         directory = bool(found["IsDir"])
         if item.type == "FILE" and directory:
-            raise Permanent(f"{what}: it is a directory, but the input {item.path} is declared as FILE")
+            raise Permanent(f"{what}: it is a directory, but input {item.path} is declared as FILE")
         if not directory and (item.type == "DIRECTORY" or place.directory):
-            raise Permanent(f"{what}: it is a file, but the input {item.path} is declared as DIRECTORY")
+            raise Permanent(f"{what}: it is a file, but input {item.path} is declared as DIRECTORY")
         return None if directory else int(found["Size"])
 
     def _directory(self, item: InputItem, place: Place, number: int) -> None:
@@ -199,7 +199,7 @@ class Mover:
             name = str(entry["Path"]).removeprefix(f"{place.path}/" if place.path else "")
             if not is_plain(name):
                 raise Permanent(
-                    f"cannot stage {url}/{name}: a segment of its name is empty, '.' or '..', or like one"
+                    f"cannot stage {url}/{name}: a segment of its name is empty, '.' or '..', or decoded as one by rclone"
                 )
             local, path = Path(item.local, name), f"{item.path.rstrip('/')}/{name}"
             if entry["IsDir"]:

@@ -73,12 +73,12 @@ class Place:
 def parse(text: str) -> tuple[Remote, ...]:
     """The remotes of rclone.conf; raise Permanent."""
     if text.startswith(_ENCRYPTED):
-        raise Permanent("rclone.conf is encrypted: the Secret has to hold it in the clear")
+        raise Permanent("rclone.conf is encrypted; store it unencrypted in the Secret")
     parser = ConfigParser(interpolation=None, strict=False, delimiters=("=",), default_section="")
     try:
         parser.read_string(text)
     except Error as error:
-        raise Permanent("rclone.conf cannot be read: it is no INI file") from error
+        raise Permanent("rclone.conf is not a valid INI file") from error
     remotes = tuple(Remote(name, dict(parser[name])) for name in parser.sections())
     for remote in remotes:
         _check(remote)
@@ -87,13 +87,13 @@ def parse(text: str) -> tuple[Remote, ...]:
 
 def _check(remote: Remote) -> None:
     if remote.type == "local":
-        raise Permanent(f"rclone.conf: [{remote.name}] would open this container's own files to tasks")
+        raise Permanent(f"rclone.conf: [{remote.name}] would expose this container's files to tasks")
     try:
         authority = remote.authority
     except ValueError as error:
-        raise Permanent(f"rclone.conf: [{remote.name}] has no such port") from error
+        raise Permanent(f"rclone.conf: [{remote.name}] has an invalid port") from error
     if authority is not None and not authority[0]:
-        raise Permanent(f"rclone.conf: [{remote.name}] names no host")
+        raise Permanent(f"rclone.conf: [{remote.name}] has no host")
 
 
 def secrets(remotes: Sequence[Remote]) -> Iterator[str]:
@@ -125,7 +125,7 @@ def remote_of(url: str, remotes: Sequence[Remote]) -> Remote:
             if remote.authority is None and remote.label == label:
                 return remote
     there = ", ".join(sorted({remote.scheme for remote in remotes})) or "none"
-    raise Permanent(f"rclone.conf has no remote for {shown(url)}; it has some for: {there}")
+    raise Permanent(f"rclone.conf has no remote for {shown(url)}; schemes with a remote: {there}")
 
 
 def _after_slashes(url: str) -> str:
@@ -145,10 +145,10 @@ def _authority(url: str, remote: Remote) -> tuple[str, int]:
     default = urlsplit(remote.options["url"]).scheme if remote.type in _URL_BACKENDS else remote.type
     try:
         if urlsplit(url).username is not None:
-            raise Permanent(f"{shown(url)}: a URL names no user here; credentials are the operator's")
+            raise Permanent(f"{shown(url)}: the URL must not contain a user name; the operator sets the credentials")
         return _host_and_port(url, default)
     except ValueError as error:
-        raise Permanent(f"{shown(url)} is no URL: {error}") from error
+        raise Permanent(f"{shown(url)} is not a valid URL: {error}") from error
 
 
 def _on_host(url: str, remote: Remote) -> Place:
@@ -159,14 +159,14 @@ def _on_host(url: str, remote: Remote) -> Place:
     try:
         path = unquote(parts.path, errors="strict").removeprefix("/")
     except UnicodeDecodeError as error:
-        raise Permanent(f"{shown(url)}: a path has to be UTF-8") from error
+        raise Permanent(f"{shown(url)}: the path must be UTF-8") from error
     fs = f"{remote.name}:/" if remote.type == "sftp" else f"{remote.name}:"
     return Place(fs, _checked(path.rstrip("/"), url), parts.path.endswith("/"))
 
 
 def _checked(path: str, url: str) -> str:
     if path and not is_plain(path):
-        raise Permanent(f"{shown(url)}: a segment of its path is empty, '.' or '..', or like one to rclone")
+        raise Permanent(f"{shown(url)}: a segment of its path is empty, '.' or '..', or decoded as one by rclone")
     return path
 
 

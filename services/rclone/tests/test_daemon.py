@@ -75,7 +75,7 @@ def test_a_failure_is_named(rclone: Rclone):
 
 
 def test_nobody_there_may_pass(tmp_path: Path):
-    with pytest.raises(Retryable, match="cannot read x: rclone ended meanwhile"):
+    with pytest.raises(Retryable, match="cannot read x: rclone exited unexpectedly"):
         Rclone(tmp_path / "socket", ()).call("operations/stat", "cannot read x")
 
 
@@ -108,8 +108,8 @@ def test_what_a_group_inside_breaks_off_is_not_what_has_failed(control: Control,
 @pytest.mark.parametrize(
     ("end", "kind", "words"),
     [
-        ("exit 3", Retryable, "it ended with 3"),
-        ("kill -9 $$", Retryable, "it ended with -9"),
+        ("exit 3", Retryable, "it exited with 3"),
+        ("kill -9 $$", Retryable, "it exited with -9"),
         ("exit 1", Permanent, "check rclone.conf and the variables"),  # as for RCLONE_TPSLIMIT=x
     ],
 )

@@ -153,8 +153,8 @@ def test_a_key_without_another_form_is_asked_for_once(stage, key):
 @pytest.mark.parametrize(
     ("keys", "kind", "words"),
     [
-        (["a b/x"], "FILE", "there are objects below s3://b/a b/: declare the input /in as DIRECTORY"),
-        (["a b"], "DIRECTORY", "s3://b/a b is an object, but the input /in is declared as DIRECTORY"),
+        (["a b/x"], "FILE", "there are objects below s3://b/a b/: declare input /in as DIRECTORY"),
+        (["a b"], "DIRECTORY", "s3://b/a b is an object, but input /in is declared as DIRECTORY"),
     ],
 )
 def test_the_other_type_at_the_decoded_key_is_named(stage, keys, kind, words):

@@ -39,10 +39,8 @@ def check(items: Sequence[OutputItem], keys: OutputKeys = "literal") -> None:
     for item in items:
         kind = scheme(item.url)
         if kind != "s3":
-            raise Permanent(
-                f"output {item.path}: {shown(item.url)} has "
-                f"{f'the scheme {kind!r}' if kind else 'no scheme'}; outputs can be sent to s3 only"
-            )
+            problem = f"unsupported URL scheme {kind!r}" if kind else "no URL scheme"
+            raise Permanent(f"output {item.path}: {problem} in {shown(item.url)!r} (supported: s3)")
         _place(item.path, item.url, keys)
         data_root(item)
 

@@ -12,9 +12,9 @@ from poiesis_transfer.urls import S3Url
     [
         (
             "https://u:secret@h/p?secret",
-            "output /out/file: https://h/p has the scheme 'https'; outputs can be sent to s3 only",
+            "output /out/file: unsupported URL scheme 'https' in 'https://h/p' (supported: s3)",
         ),
-        ("/bare", "no scheme"),
+        ("/bare", "no URL scheme"),
         ("s3:///k", "does not name an S3 bucket"),
     ],
 )
@@ -26,7 +26,7 @@ def test_what_cannot_be_sent_is_named_before_anything_is(url: str, words: str):
 
 
 def test_a_work_list_that_contradicts_itself_is_refused():
-    with pytest.raises(Permanent, match="not a work list"):
+    with pytest.raises(Permanent, match="invalid work list"):
         check([OutputItem(path="/a", local="/task/root/b", url="s3://b/k")])
 
 

@@ -132,7 +132,7 @@ def test_what_can_be_sent_is_sent_before_the_filer_fails(
     assert ended.code == 65
     assert (
         ended.progress.error
-        == "output /out/a\ufffd: its name is not UTF-8, which URLs have to be; and 2 more"
+        == "output /out/a\ufffd: its name is not UTF-8, which URLs require; and 2 more"
     )
     assert keys(admin, bucket) == {"o/good": 1}
 
@@ -185,7 +185,7 @@ def test_no_storage_is_passing(send, root: Path):
         endpoint_url="http://127.0.0.1:1", access_key_id="the-id", secret_access_key="the-secret"
     )
     ended = send(("/out/f", "s3://b/k"), s3=nowhere)
-    assert (ended.code, "no connection" in (ended.progress.error or "")) == (75, True)
+    assert (ended.code, "cannot connect" in (ended.progress.error or "")) == (75, True)
 
 
 def test_no_credentials_is_permanent_and_says_which(send, root: Path):
