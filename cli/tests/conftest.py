@@ -13,7 +13,7 @@ from poiesis_cli.timing import Timing
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tes_for_tests import FAST, FakeServer, serving  # noqa: E402  # after its directory is on the path
+from tes_for_tests import FAST, FakeServer, serving  # after its directory is on the path
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "tls-unexplained",
         "The filer reports a TLS failure as a failure of the network.",
-        (f"{_TRANSFER}/web.py:_ours", "error = OSError() if isinstance(error, ssl.SSLError) else error"),
+        (f"{_TRANSFER}/web.py:_converted", "error = OSError() if isinstance(error, ssl.SSLError) else error"),
         rows="input-tls",
     ),
     _mutation(

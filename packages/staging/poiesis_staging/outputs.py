@@ -1,4 +1,4 @@
-"""Find the files of an output, one at a time: a task may leave any number."""
+"""Find the files of an output, one at a time, because a task may leave any number."""
 
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from poiesis_transfer.urls import printable, shown
 
 @dataclass(frozen=True)
 class Found:
-    """A regular file: `path` is what executors call it, `local` where it lies, links resolved."""
+    """A regular file. `path` is the path for executors; `local` is its location, with links resolved."""
 
     path: str
     local: str
@@ -26,28 +26,28 @@ class Found:
 
 @dataclass(frozen=True)
 class Empty:
-    """A directory that holds nothing at all."""
+    """A directory without entries."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class Note:
-    """A warning for the task's owner; nothing is lost that was asked for."""
+    """A warning for the task's owner; nothing requested is lost."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Something asked for cannot be sent. The rest is sent before the filer fails."""
+    """Something requested cannot be sent. The rest is sent before the filer fails."""
 
     error: Unsendable
 
 
 Finding = Found | Empty | Note | Refusal
 Upload = Callable[[Found], int]  # the size in bytes; raises TransferError
-Join = Callable[[str, str], str]  # a directory's URL and a relative path to the URL of what is below it
+Join = Callable[[str, str], str]  # a directory's URL and a relative path -> the URL of the member
 
 
 def send_all(
@@ -59,9 +59,9 @@ def send_all(
     interrupt: Callable[[], None] = pool.nothing,
     join: Join = join_url,
 ) -> None:
-    """Send every file of every output; raise TransferError. `interrupt` ends waits of uploads.
+    """Send every file of every output. Raise TransferError. `interrupt` must end the waits of uploads.
 
-    A store that fails ends the work. A file that cannot be sent ends it after the others have been.
+    A failure of the store stops the work. A file that cannot be sent raises only after the others are sent.
     """
     refused: list[Unsendable] = []
 
@@ -86,23 +86,23 @@ def send_all(
 
 
 def join_encoded(base: str, relative: str) -> str:
-    """`join_url` where URLs are percent-encoded: a name may hold what would end a URL's path."""
+    """Join like `join_url` and percent-encode the name, which may contain `?` or `#`."""
     return join_url(base, quote(relative, errors="replace"))
 
 
 def data_root(item: OutputItem) -> Path:
-    """The executors' `/` in the task volume; raise Permanent if the work list contradicts itself."""
+    """Return the executors' `/` in the task volume. Raise Permanent if the work list is inconsistent."""
     if not item.path.startswith("/") or not item.local.endswith(item.path):
         raise Permanent(f"invalid work list: local {item.local!r} does not end with path {item.path!r}")
     return Path(item.local.removesuffix(item.path) or "/")
 
 
 def findings(items: Iterable[OutputItem], join: Join = join_url) -> Iterator[Finding]:
-    """All files of all outputs, in order; `join` is the literal one where nothing is percent-encoded."""
+    """Return the files of all outputs, in order. `join` builds the URLs below a directory."""
     for item in items:
         tree = Tree(data_root(item))
         found = _wildcard(tree, item, join) if item.wildcard else _single(tree, item, join)
-        while True:  # what may not be read ends this output only
+        while True:  # an unreadable directory ends only this output
             try:
                 finding = next(found)
             except StopIteration:
@@ -114,7 +114,10 @@ def findings(items: Iterable[OutputItem], join: Join = join_url) -> Iterator[Fin
 
 
 def walk(tree: Tree, path: str, place: Place, url: str, join: Join = join_url) -> Iterator[Finding]:
-    """All below a directory, depth first, without recursion: Python's stack may be less deep."""
+    """Return everything below a directory, depth first.
+
+    Not recursive: trees may be deeper than Python's stack.
+    """
     stack = [_Directory(path, place.real, url, None)]
     while stack:
         directory = stack.pop()
@@ -163,7 +166,9 @@ def _wildcard(tree: Tree, item: OutputItem, join: Join) -> Iterator[Finding]:
     place = tree.find(exact) if reading(item.path) is Reading.EITHER else Missing()
     if isinstance(place, Place):
         url = item.url if item.path_prefix is None else join(item.url, exact.removeprefix(prefix))
-        yield Note(f"output {item.path} was also read as a literal name: {exact} exists and is sent to {shown(url)}")
+        yield Note(
+            f"output {item.path} was also read as a literal name: {exact} exists and is sent to {shown(url)}"
+        )
         yield from _all(tree, exact, place, url, join)
     elif not matched:
         yield Note(f"output {item.path} was not produced: no file matches")

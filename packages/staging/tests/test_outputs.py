@@ -235,9 +235,7 @@ def test_a_tree_deeper_than_pythons_stack_is_walked(found, root: Path):
         nested.append(nested[-1] / "d")
     for directory in nested:
         directory.mkdir()
-    assert said(found("/out/deep")) == [
-        "output /out/deep is a directory without files; nothing was sent"
-    ]
+    assert said(found("/out/deep")) == ["output /out/deep is a directory without files; nothing was sent"]
     for directory in reversed(nested):
         directory.rmdir()
 

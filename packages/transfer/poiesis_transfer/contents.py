@@ -1,4 +1,4 @@
-"""Literal contents, which any filer with inputs may be given. Standard library only."""
+"""Literal contents, which every filer with inputs must handle. Standard library only."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from poiesis_transfer.files import Destination
 
 
 def stage_content(content: Path, destination: Destination) -> None:
-    """Write what lies in the file `content`, beside the work list; raise TransferError."""
+    """Copy the file `content` to `destination`. Raise TransferError."""
     try:
         data = content.read_bytes()
     except OSError as error:

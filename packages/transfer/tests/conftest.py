@@ -7,7 +7,7 @@ from poiesis_transfer.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from s3_for_tests import admin, bucket, other_bucket, s3  # noqa: E402  # after its directory is on the path
+from s3_for_tests import admin, bucket, other_bucket, s3  # after its directory is on the path
 
 __all__ = ["admin", "bucket", "other_bucket", "s3"]
 

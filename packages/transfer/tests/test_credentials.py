@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+from served_for_tests import serving_http
 
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.credentials import DefaultChain, identity
 from poiesis_transfer.errors import Permanent
 from poiesis_transfer.sigv4 import Credentials
-from served_for_tests import serving_http
 
 
 class Quiet(http.server.BaseHTTPRequestHandler):

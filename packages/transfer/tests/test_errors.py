@@ -4,8 +4,8 @@ import os
 import pytest
 
 from poiesis_transfer.errors import (
-    Retryable,
     Permanent,
+    Retryable,
     TransferError,
     Unsendable,
     reading_error,

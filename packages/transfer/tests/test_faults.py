@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-
 from faulty_s3 import FAULTS, Mischief, faulty
+
 from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import pool
 from poiesis_transfer import s3 as s3_module

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from s3_for_tests import environment
 
 from poiesis_models.runfiles import parse_progress
 from poiesis_models.worklist import WorkList
 from poiesis_transfer import filer
 from poiesis_transfer.config import Config
-from poiesis_transfer.errors import Retryable, Permanent
+from poiesis_transfer.errors import Permanent, Retryable
 from poiesis_transfer.progress import Progress
-from s3_for_tests import environment
 
 
 @pytest.fixture(autouse=True)

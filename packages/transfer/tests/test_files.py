@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from poiesis_transfer.errors import Retryable, Permanent, Unsendable
+from poiesis_transfer.errors import Permanent, Retryable, Unsendable
 from poiesis_transfer.files import Destination, SourceFile, make_directories
 from poiesis_transfer.progress import Progress
 
@@ -41,7 +41,10 @@ def test_a_file_appears_whole_and_is_usable_by_any_user(
 
 def test_a_file_of_another_size_does_not_appear(tmp_path: Path, progress: Progress):
     target = tmp_path / "d" / "file"
-    with pytest.raises(Retryable, match="received 3 of 4 bytes"), Destination(target, "/file", progress) as destination:
+    with (
+        pytest.raises(Retryable, match="received 3 of 4 bytes"),
+        Destination(target, "/file", progress) as destination,
+    ):
         destination.write(b"abc", 0)
         destination.keep(4)
     assert names(target.parent) == []

@@ -5,8 +5,8 @@ import pytest
 from poiesis_transfer import free_space as module
 from poiesis_transfer.errors import Permanent
 from poiesis_transfer.files import Destination
-from poiesis_transfer.progress import Progress
 from poiesis_transfer.free_space import FreeSpace
+from poiesis_transfer.progress import Progress
 
 FULL = r"the task's volume is full: no space left to write /in/b; request more with resources\.disk_gb"
 

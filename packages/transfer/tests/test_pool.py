@@ -6,7 +6,7 @@ from types import FrameType
 import pytest
 
 from poiesis_transfer import pool
-from poiesis_transfer.errors import Retryable, Permanent
+from poiesis_transfer.errors import Permanent, Retryable
 from poiesis_transfer.pool import for_each
 
 SECONDS = 60  # until a wait that nobody ends fails the test

@@ -1,6 +1,6 @@
 import pytest
 
-from poiesis_transfer.errors import Retryable, Permanent
+from poiesis_transfer.errors import Permanent, Retryable
 from poiesis_transfer.retry import Retry
 
 QUICK = Retry(attempts=4, first_seconds=0.001)

@@ -15,20 +15,20 @@ from typing import Any, cast
 
 import pytest
 from aiohttp.test_utils import unused_port
+from s3_for_tests import keys
+from served_for_tests import serving
 
 from poiesis_transfer import checksums
 from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import s3 as s3_module
 from poiesis_transfer.config import S3Config
-from poiesis_transfer.errors import Denied, NotFound, Retryable, Permanent, TransferError
+from poiesis_transfer.errors import Denied, NotFound, Permanent, Retryable, TransferError
 from poiesis_transfer.files import Destination, SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.s3 import MIB, S3Object, S3Store, answer_error, part_size
 from poiesis_transfer.stores import S3Stores
 from poiesis_transfer.urls import S3Url
-from s3_for_tests import keys
-from served_for_tests import serving
 
 QUICK = Retry(attempts=2, first_seconds=0.001)
 CHANGED_KEY = "a-wrong-secret-key"

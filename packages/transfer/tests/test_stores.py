@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_for_tests import keys, keys_of
+from served_for_tests import serving
 
 from poiesis_models.s3credentials import S3Credentials
 from poiesis_transfer import pool
@@ -23,8 +25,6 @@ from poiesis_transfer.retry import Retry
 from poiesis_transfer.s3 import S3Object
 from poiesis_transfer.stores import S3Stores
 from poiesis_transfer.urls import S3Url
-from s3_for_tests import keys, keys_of
-from served_for_tests import serving
 
 QUICK = Retry(attempts=2, first_seconds=0.001)
 

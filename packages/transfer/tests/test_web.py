@@ -18,7 +18,7 @@ from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import pool
 from poiesis_transfer import web as web_module
 from poiesis_transfer.addresses import Allowed
-from poiesis_transfer.errors import NotFound, Retryable, Permanent, Refused, TransferError
+from poiesis_transfer.errors import NotFound, Permanent, Refused, Retryable, TransferError
 from poiesis_transfer.files import Destination
 from poiesis_transfer.http_object import fetch_url
 from poiesis_transfer.progress import Progress
@@ -243,7 +243,14 @@ async def test_a_malformed_url_is_a_permanent_failure(get, url: str):
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(400, Permanent), (408, Retryable), (410, NotFound), (429, Retryable), (502, Retryable), (507, Retryable)],
+    [
+        (400, Permanent),
+        (408, Retryable),
+        (410, NotFound),
+        (429, Retryable),
+        (502, Retryable),
+        (507, Retryable),
+    ],
 )
 def test_a_status_says_whether_trying_again_may_help(code: int, kind: type[TransferError]):
     assert type(status_error("x", code, {})) is kind

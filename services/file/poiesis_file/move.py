@@ -1,4 +1,4 @@
-"""Carry the work list out."""
+"""Copy all files of the work list."""
 
 import os
 import stat
@@ -13,21 +13,21 @@ from poiesis_staging.outputs import Empty, Finding, Found, Note, Refusal, join_e
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config
 from poiesis_transfer.contents import stage_content
-from poiesis_transfer.errors import Retryable, Permanent, Unsendable, writing
+from poiesis_transfer.errors import Permanent, Retryable, Unsendable, writing
 from poiesis_transfer.files import READ_BLOCK, Destination, SourceFile, make_directories, name_aside
-from poiesis_transfer.progress import Progress
 from poiesis_transfer.free_space import FreeSpace
+from poiesis_transfer.progress import Progress
 
-CONCURRENCY = 4  # one file system seldom gives more to more
+CONCURRENCY = 4  # more concurrency seldom makes one file system faster
 
 
 def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progress) -> None:
-    """Copy all inputs and outputs; raise TransferError."""
+    """Copy all inputs and outputs. Raise TransferError."""
     copy_all(Volumes.from_env(env), config, work, progress)
 
 
 def copy_all(volumes: Volumes, config: Config, work: WorkList, progress: Progress) -> None:
-    """What cannot be done is found before anything is moved."""
+    """Check all URLs, then copy all inputs and outputs. Raise TransferError."""
     for item in work.inputs:
         if item.url is not None:
             volumes.path(item.url)
@@ -40,7 +40,7 @@ def copy_all(volumes: Volumes, config: Config, work: WorkList, progress: Progres
 
 
 def join(url: str, relative: str) -> str:
-    """The URL of what is below a directory; a bare path is literal."""
+    """Return the URL of a member of a directory. A bare path is literal, others are percent-encoded."""
     return join_url(url, relative) if url.startswith("/") else join_encoded(url, relative)
 
 
@@ -54,7 +54,7 @@ class Stager:
         self._free_space = FreeSpace(config.disk_bytes)
 
     def stage(self, numbered: tuple[int, InputItem]) -> None:
-        """One input; raise TransferError."""
+        """Stage one input. Raise TransferError."""
         number, item = numbered
         if item.url is None:
             destination = self._destination(Path(item.local), item.path, number)
@@ -125,14 +125,14 @@ class Stager:
 
 
 class Sender:
-    """Copies outputs; each appears under its name when it is whole."""
+    """Copies outputs; each gets its name when it is complete."""
 
     def __init__(self, volumes: Volumes, progress: Progress) -> None:
         self._volumes = volumes
         self._progress = progress
 
     def send(self, found: Found) -> int:
-        """Raise TransferError."""
+        """Copy one output file and return its size in bytes. Raise TransferError."""
         path = self._volumes.path(found.url, writing=True)
         folder, _, name = path.rpartition("/")
         aside = name_aside(name)
@@ -145,7 +145,7 @@ class Sender:
                 self._write(source, directory, aside)
                 _publish(directory, aside, name, path)
             finally:
-                with suppress(FileNotFoundError):  # it has its name by now
+                with suppress(FileNotFoundError):  # it was renamed
                     os.unlink(aside, dir_fd=directory)
             return source.size
 
@@ -163,7 +163,7 @@ class Sender:
 
 
 def _create(directory: int, aside: str) -> int:
-    """A new file, in place of what a filer left that was killed."""
+    """Create a file, replacing one that a killed filer left."""
     with suppress(FileNotFoundError):
         os.unlink(aside, dir_fd=directory)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -2,8 +2,8 @@
 
 import pytest
 
-from poiesis_rclone.answers import failure, opening_failure, spoken
-from poiesis_transfer.errors import NotFound, Retryable, Permanent
+from poiesis_rclone.answers import failure, opening_failure, redacted
+from poiesis_transfer.errors import NotFound, Permanent, Retryable
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_a_store_that_does_not_answer_is_tried_again(error):
 
 def test_no_credential_is_spoken():
     error = 'Get "https://u:pw@host/c/b?sv=1&sig=abc": 403\n  key SECRETKEY'
-    assert spoken(error, ["SECRETKEY"]) == 'Get "https://host/c/b": 403 key …'
+    assert redacted(error, ["SECRETKEY"]) == 'Get "https://host/c/b": 403 key …'
 
 
 def test_a_long_error_is_cut():
-    assert len(spoken("x" * 5000, ())) == 501
+    assert len(redacted("x" * 5000, ())) == 501

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served_for_tests import serving
 
 from poiesis_rclone.daemon import Rclone, running
 from poiesis_transfer import pool
-from poiesis_transfer.errors import NotFound, Retryable, Permanent
-from served_for_tests import serving
+from poiesis_transfer.errors import NotFound, Permanent, Retryable
 
 SECONDS = 60  # until a wait that nobody ends fails the test
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from s3_for_tests import run_filer
 
 from poiesis_models.worklist import InputItem, WorkList
-from s3_for_tests import run_filer
 
 BIN = Path(sys.executable).parent  # where rclone is, too
 HOST = "host = 127.0.0.1\nport = 1\n"  # where no server listens

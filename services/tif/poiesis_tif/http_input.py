@@ -24,6 +24,7 @@ class HttpInput(Step):
 
     def read(self, clients: Clients, sink: fetch.Sink, progress: Progress) -> None:
         """Write the body of the response to `sink`."""
+        del progress
         from poiesis_transfer.http_object import fetch_url
 
         fetch_url(clients.web, self.url, sink)
@@ -33,5 +34,7 @@ def http_input(target: Target, item: InputItem) -> Step:
     """Return the step for an input. Raise Permanent for a directory."""
     url = item.url or ""
     if item.type == "DIRECTORY":
-        raise Permanent(f"input {item.path} cannot be a DIRECTORY: HTTP cannot list directories ({shown(url)})")
+        raise Permanent(
+            f"input {item.path} cannot be a DIRECTORY: HTTP cannot list directories ({shown(url)})"
+        )
     return HttpInput(target, url)

@@ -79,7 +79,7 @@ class S3Input(Step):
             raise
 
     def _at_either_key(self, attempt: Callable[[S3Input], _Result], progress: Progress) -> _Result:
-        """Return the result of `attempt` for the literal key or, if it finds nothing there, for the decoded one.
+        """Return the result of `attempt` for the literal key or, if nothing is there, for the decoded one.
 
         The use of the decoded key is recorded as a warning. If there is nothing at either, raise the error of
         the literal key with both keys in its message.
@@ -143,7 +143,8 @@ class S3Input(Step):
             raise
         if not found:
             raise NotFound(
-                f"cannot read {url.with_key(url.prefix)} (input {self.target.path}): no objects with this prefix"
+                f"cannot read {url.with_key(url.prefix)} (input {self.target.path}): "
+                "no objects with this prefix"
             )
 
     def _member(self, entry: S3Object, staging: Staging) -> None:
@@ -170,7 +171,9 @@ def relative_path(key: str, prefix: str) -> str:
     return relative
 
 
-def _at_decoded(decoded: S3Input, attempt: Callable[[S3Input], _Result], literal: NotFound | Denied) -> _Result:
+def _at_decoded(
+    decoded: S3Input, attempt: Callable[[S3Input], _Result], literal: NotFound | Denied
+) -> _Result:
     try:
         return attempt(decoded)
     except _MAYBE_ABSENT as failure:

@@ -72,6 +72,7 @@ class LiteralInput(Step):
 
     def read(self, clients: Clients, sink: fetch.Sink, progress: Progress) -> None:
         """Raise Permanent: only files at URLs are streamed."""
+        del clients, sink, progress
         raise Permanent(f"input {self.target.path} has no URL to stream from")
 
     def stage(self, staging: Staging) -> FileType:

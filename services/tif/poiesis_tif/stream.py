@@ -1,9 +1,9 @@
 """Stream the inputs of the work list: write each to the FIFO that an executor reads in its place.
 
-Reads POIESIS_WORK_LIST, whose inputs are files at S3 or HTTP URLs with a FIFO at each `local`, and records the
-state of each stream in progress.jsonl in POIESIS_RUN. A reader sees an end of file for any reason. So a state
-that means "maybe incomplete" is on disk before the FIFO is closed, and also before the first byte, in case
-this process is killed.
+Reads POIESIS_WORK_LIST, whose inputs are files at S3 or HTTP URLs with a FIFO at each `local`, and records
+the state of each stream in progress.jsonl in POIESIS_RUN. A reader sees an end of file for any reason. So a
+state that means "maybe incomplete" is on disk before the FIFO is closed, and also before the first byte, in
+case this process is killed.
 
 Runs until SIGTERM. Exit 0: no reader received less than it asked for. Exit 65: one may have, and an error
 states why. Exit 143: SIGTERM arrived while a stream was read.
@@ -203,9 +203,7 @@ class _Stream:
         """Return whether the reader went away before the end."""
         try:
             workers = (self._download, self._watch)
-            pool.for_each(
-                workers, lambda work: work(), concurrency=len(workers), interrupt=self._end_waits
-            )
+            pool.for_each(workers, lambda work: work(), concurrency=len(workers), interrupt=self._end_waits)
         except ReaderGone:
             return True
         finally:

@@ -11,8 +11,8 @@ from poiesis_tif.plan import plan
 from poiesis_tif.steps import Staging
 from poiesis_transfer.errors import Denied, NotFound, Permanent
 from poiesis_transfer.fetch import Sink
-from poiesis_transfer.progress import Progress
 from poiesis_transfer.free_space import FreeSpace
+from poiesis_transfer.progress import Progress
 from poiesis_transfer.s3 import S3Object
 from poiesis_transfer.urls import S3Url
 

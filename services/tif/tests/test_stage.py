@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_for_tests import Ended, keys_of, loaded_by, run_filer
 
 from poiesis_models.s3credentials import S3Credentials, to_json
 from poiesis_models.worklist import InputItem, WorkList
@@ -18,11 +19,10 @@ from poiesis_tif.s3_input import Kind, S3Input
 from poiesis_tif.steps import Staging, Target
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.errors import Permanent
-from poiesis_transfer.progress import Progress
 from poiesis_transfer.free_space import FreeSpace
+from poiesis_transfer.progress import Progress
 from poiesis_transfer.s3 import S3Object
 from poiesis_transfer.urls import S3Url
-from s3_for_tests import Ended, keys_of, loaded_by, run_filer
 
 MIB = 1024 * 1024
 

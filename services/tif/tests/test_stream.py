@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_for_tests import environment
+from served_for_tests import serving
 
 from poiesis_models.worklist import InputItem, WorkList
 from poiesis_transfer.config import S3Config
-from s3_for_tests import environment
-from served_for_tests import serving
 
 BODY = bytes(range(256)) * 4096  # 1 MiB: more than a pipe holds
 HALF = len(BODY) // 2
@@ -230,7 +230,9 @@ def test_a_connection_that_is_cut_goes_on_where_it_was(source: Source, streamer:
     ("answers", "words", "came"),
     [
         pytest.param([half, another_version], "the object changed while it was read", HALF, id="changed"),
-        pytest.param([half_without_ranges], f"received {HALF} of {len(BODY)} bytes", HALF, id="cut, no ranges"),
+        pytest.param(
+            [half_without_ranges], f"received {HALF} of {len(BODY)} bytes", HALF, id="cut, no ranges"
+        ),
         pytest.param([half, missing], "not found (HTTP 404)", HALF, id="cut, then gone"),
         pytest.param([wrong_checksum], "checksum mismatch", len(BODY), id="wrong checksum"),
         pytest.param([missing], "not found (HTTP 404)", 0, id="not there"),

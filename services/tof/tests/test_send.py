@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_for_tests import Ended, environment, keys, keys_of, run_filer
+from served_for_tests import serving_http
 
 from poiesis_models.runfiles import SentOutput
 from poiesis_models.s3credentials import S3Credentials, to_json
 from poiesis_models.worklist import OutputItem, WorkList
 from poiesis_transfer.config import S3Config
-from s3_for_tests import Ended, environment, keys, keys_of, run_filer
-from served_for_tests import serving_http
 
 MIB = 1024 * 1024
 
@@ -131,8 +131,7 @@ def test_what_can_be_sent_is_sent_before_the_filer_fails(
     ended = send(("/out", f"s3://{bucket}/o"), s3=s3)
     assert ended.code == 65
     assert (
-        ended.progress.error
-        == "output /out/a\ufffd: its name is not UTF-8, which URLs require; and 2 more"
+        ended.progress.error == "output /out/a\ufffd: its name is not UTF-8, which URLs require; and 2 more"
     )
     assert keys(admin, bucket) == {"o/good": 1}
 
