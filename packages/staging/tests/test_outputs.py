@@ -69,7 +69,7 @@ def test_a_file_is_sent_to_its_url(found, root: Path, kind: FileType | None):
 
 @pytest.mark.parametrize("kind", ["DIRECTORY", "FILE", None])
 @pytest.mark.parametrize("url", ["s3://b/k", "s3://b/k/"])
-def test_a_directory_is_sent_recursively_whatever_it_was_declared(found, kind: FileType | None, url: str):
+def test_a_directory_is_sent_recursively_for_any_type(found, kind: FileType | None, url: str):
     assert sent(found("/out/dir", url, kind)) == {
         "/out/dir/a ?#": "s3://b/k/a ?#",
         "/out/dir/sub/b": "s3://b/k/sub/b",
@@ -92,9 +92,7 @@ def test_a_directory_can_be_a_bucket(found):
         ("/out/*/sub/?", "/out/dir", {"/out/dir/sub/b": "s3://b/k/sub/b"}),
     ],
 )
-def test_a_match_is_sent_to_the_url_and_its_path_without_the_prefix(
-    found, pattern: str, prefix: str, expected: dict[str, str]
-):
+def test_a_match_loses_its_path_prefix(found, pattern: str, prefix: str, expected: dict[str, str]):
     assert sent(found(pattern, "s3://b/k", None, prefix)) == expected
 
 
@@ -114,7 +112,7 @@ def test_without_a_prefix_the_literal_directory_is_used(found):
         (r"/out/[wx]\[1\].txt", None, {"/out/x[1].txt": "s3://b/k/x[1].txt"}),
     ],
 )
-def test_brackets_are_a_pattern_and_the_name_of_a_file(found, root: Path, path, prefix, expected):
+def test_brackets_are_a_pattern_and_a_name(found, root: Path, path, prefix, expected):
     (root / "out/run[1]").mkdir()
     for name in ("x1.txt", "x[1].txt", "y[1].txt", "run[1]/a"):
         (root / "out" / name).write_text("x")
@@ -125,7 +123,7 @@ def test_brackets_are_a_pattern_and_the_name_of_a_file(found, root: Path, path, 
     assert len(exact) == ("\\" not in path)
 
 
-def test_a_prefix_that_does_not_fit_is_said(found):
+def test_a_mismatched_prefix_is_a_warning(found):
     note, one = found("/out/f*", "s3://b/k", None, "/elsewhere")
     assert note == Note(
         "output /out/file does not start with its path_prefix /elsewhere; using the whole path"
@@ -161,7 +159,7 @@ def test_special_files_are_left_out(found, root: Path, monkeypatch: pytest.Monke
     assert found("/out/dir/fifo") == [Note("/out/dir/fifo is a FIFO; left out")]
 
 
-def test_a_link_out_of_the_volume_is_sent_if_its_target_was_copied_there(found, root: Path):
+def test_a_link_to_a_copied_target_is_sent(found, root: Path):
     """The helper copies what an executor's link leads to to the same path in the volume."""
     (root / "out/outside").symlink_to("/tmp/real")
     assert found("/out/outside", "s3://b/o")[-1] == Note(
@@ -173,7 +171,7 @@ def test_a_link_out_of_the_volume_is_sent_if_its_target_was_copied_there(found, 
     assert found("/out/outside", "s3://b/o") == [Found("/out/outside", f"{root}/tmp/real", "s3://b/o")]
 
 
-def test_links_are_sent_as_what_they_lead_to_or_not_at_all(found, root: Path):
+def test_links_are_sent_as_their_targets(found, root: Path):
     (root / "link").symlink_to("/out/dir")
     (root / "out/dir/in").symlink_to("/out/file")
     (root / "out/dir/out").symlink_to("/etc/passwd")
@@ -210,14 +208,14 @@ def test_a_file_needs_a_files_url(found, path: str, url: str, kind: FileType | N
     assert words in str(refusal.error)
 
 
-def test_a_name_that_is_no_utf_8_is_refused_and_the_rest_is_found(found, root: Path):
+def test_a_name_that_is_not_utf_8_is_refused(found, root: Path):
     (root / "out/dir" / os.fsdecode(b"\xff")).write_text("")
     result = found("/out/dir")
     assert said(result) == ["output /out/dir/\ufffd: its name is not UTF-8, which URLs require"]
     assert len(result) == 3
 
 
-def test_a_directory_that_holds_nothing_is_found_as_such(found, root: Path):
+def test_an_empty_directory_is_found(found, root: Path):
     (root / "out/dir/empty").mkdir()
     assert [finding for finding in found("/out/dir") if isinstance(finding, Empty)] == [
         Empty("/out/dir/empty")
@@ -256,7 +254,7 @@ def unprivileged() -> Iterator[Path]:
                 os.seteuid(0)
 
 
-def test_what_may_not_be_read_is_refused_by_name_and_the_rest_is_found(unprivileged: Path):
+def test_an_unreadable_file_is_refused_by_name(unprivileged: Path):
     for name in ("closed-directory/x", "listed-directory/x", "closed-file", "open"):
         path = unprivileged / name
         path.parent.mkdir(exist_ok=True)
@@ -291,7 +289,7 @@ def test_what_may_not_be_read_is_refused_by_name_and_the_rest_is_found(unprivile
     ]
 
 
-def test_what_cannot_be_sent_fails_the_filer_after_all_else_was_sent(root: Path, tmp_path: Path):
+def test_unsendable_files_fail_after_the_rest_is_sent(root: Path, tmp_path: Path):
     def item(path: str) -> OutputItem:
         return OutputItem(path=path, local=f"{root}{path}", url=f"x://h{path}")
 

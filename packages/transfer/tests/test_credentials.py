@@ -67,9 +67,7 @@ def test_a_roles_credentials_are_renewed_before_they_expire(role):
     assert chain.credentials() == Credentials(role[-1], "s", "t") != first
 
 
-def test_keys_in_the_environment_are_the_deployments_and_not_the_chains(
-    role, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_chain_ignores_keys_in_the_environment(role, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-deployments")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-deployments")
     assert DefaultChain("us-east-1").credentials() == Credentials(role[-1], "s", "t")
@@ -106,7 +104,7 @@ def sts(nowhere, monkeypatch: pytest.MonkeyPatch, tmp_path):
         yield asked
 
 
-def test_a_web_identitys_token_is_read_anew_for_each_pair_of_keys(sts, tmp_path):
+def test_a_web_identity_token_is_read_per_renewal(sts, tmp_path):
     (tmp_path / "token").write_text("token-one")
     chain = identity(S3Config())
     assert chain.credentials() == Credentials("key-of-token-one", "s", "t")
@@ -116,7 +114,7 @@ def test_a_web_identitys_token_is_read_anew_for_each_pair_of_keys(sts, tmp_path)
     assert sts[0]["RoleSessionName"] == "poiesis-1"
 
 
-def test_keys_that_are_given_come_before_the_chain_and_nobody_signs_for_public_buckets(role):
+def test_configured_keys_come_before_the_chain(role):
     keys = S3Config(access_key_id="a", secret_access_key="b", session_token="c")
     assert identity(keys).credentials() == Credentials("a", "b", "c")
     assert identity(S3Config(anonymous=True)).credentials() is None

@@ -86,7 +86,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("small_parts")
-def test_no_wrong_byte_is_left_whatever_the_store_does(
+def test_no_fault_leaves_a_wrong_byte(
     s3: S3Config,
     admin: Any,
     bucket: str,

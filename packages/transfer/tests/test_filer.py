@@ -73,7 +73,7 @@ def test_done_is_exit_0(run):
 
 
 @pytest.mark.parametrize(("text", "words"), [("{}", "not a work list"), (None, "cannot read the work list")])
-def test_a_work_list_that_is_none_is_a_permanent_failure(run, tmp_path: Path, text: str | None, words: str):
+def test_a_malformed_work_list_is_a_permanent_failure(run, tmp_path: Path, text: str | None, words: str):
     (tmp_path / "work.json").unlink()
     if text is not None:
         (tmp_path / "work.json").write_text(text)
@@ -82,7 +82,7 @@ def test_a_work_list_that_is_none_is_a_permanent_failure(run, tmp_path: Path, te
     assert words in (error or "")
 
 
-def test_a_filer_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, capfd):
+def test_a_failed_start_is_explained(monkeypatch: pytest.MonkeyPatch, capfd):
     monkeypatch.setenv("POIESIS_S3_ADDRESSING_STYLE", "x")
     assert filer.main("test", "about", raising(AssertionError()), arguments=[]) == 65
     line = json.loads(capfd.readouterr().err)
@@ -94,7 +94,7 @@ def test_a_filer_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, cap
     assert "cannot start" in capfd.readouterr().err
 
 
-def test_sigterm_ends_the_work_and_lets_it_clean_up(run, tmp_path: Path):
+def test_sigterm_stops_the_work_after_clean_up(run, tmp_path: Path):
     code = (
         "import sys, time\n"
         "from poiesis_transfer import filer\n"

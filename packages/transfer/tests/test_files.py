@@ -25,9 +25,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_file_appears_whole_and_is_usable_by_any_user(
-    tmp_path: Path, progress: Progress, strict_umask: None
-):
+def test_a_file_appears_complete_for_all_users(tmp_path: Path, progress: Progress, strict_umask: None):
     target = tmp_path / "a" / "b" / "file"
     with Destination(target, "/b/file", progress) as destination:
         destination.write(b"world", 6)
@@ -66,7 +64,7 @@ def test_what_a_killed_filer_left_is_replaced(tmp_path: Path, progress: Progress
     assert names(target.parent) == [target.name]
 
 
-def test_what_an_earlier_start_finished_gives_its_room_to_the_new_one(tmp_path: Path, progress: Progress):
+def test_files_of_an_earlier_start_free_their_space(tmp_path: Path, progress: Progress):
     (tmp_path / "f").write_bytes(b"earlier")
     with Destination(tmp_path / "f", "/f", progress) as destination:
         assert not (tmp_path / "f").exists()
@@ -88,14 +86,14 @@ def test_two_inputs_for_one_path_do_not_mix(tmp_path: Path, progress: Progress):
     assert target.read_bytes() == b"2"
 
 
-def test_a_file_in_the_place_of_a_directory_is_an_error(tmp_path: Path, progress: Progress):
+def test_a_file_instead_of_a_directory_fails(tmp_path: Path, progress: Progress):
     (tmp_path / "a").write_text("")
     words = "/a/b: the inputs name it both as a file and as a directory"
     with pytest.raises(Permanent, match=words), Destination(tmp_path / "a" / "b", "/a/b", progress):
         pass
 
 
-def test_a_directory_in_the_place_of_a_file_is_an_error(tmp_path: Path, progress: Progress):
+def test_a_directory_instead_of_a_file_fails(tmp_path: Path, progress: Progress):
     (tmp_path / "a").mkdir()
     words = "/a: the inputs name it both"
     with pytest.raises(Permanent, match=words), Destination(tmp_path / "a", "/a", progress) as destination:

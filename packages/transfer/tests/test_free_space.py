@@ -21,7 +21,7 @@ def free(monkeypatch: pytest.MonkeyPatch):
     return free
 
 
-def test_no_file_is_begun_that_goes_beyond_disk_gb(tmp_path: Path, progress: Progress):
+def test_a_file_beyond_disk_gb_is_not_started(tmp_path: Path, progress: Progress):
     free_space = FreeSpace(1000)
     with Destination(tmp_path / "a", "/in/a", progress, free_space=free_space) as destination:
         destination.announce(900)
@@ -41,7 +41,7 @@ def write_for_ever(destination: Destination) -> None:
         destination.write(bytes(100), offset)
 
 
-def test_a_file_of_unknown_length_is_stopped_at_disk_gb(tmp_path: Path, progress: Progress):
+def test_unknown_lengths_stop_at_disk_gb(tmp_path: Path, progress: Progress):
     with (
         pytest.raises(Permanent, match=FULL),
         Destination(tmp_path / "b", "/in/b", progress, free_space=FreeSpace(1000)) as destination,
@@ -50,7 +50,7 @@ def test_a_file_of_unknown_length_is_stopped_at_disk_gb(tmp_path: Path, progress
     assert list(tmp_path.glob("*b")) == []
 
 
-def test_what_others_have_still_to_write_is_not_free(tmp_path: Path, free):
+def test_reserved_space_is_not_free(tmp_path: Path, free):
     free(1000)
     free_space = FreeSpace()
     free_space.take(600, tmp_path, "/in/a")
@@ -61,7 +61,7 @@ def test_what_others_have_still_to_write_is_not_free(tmp_path: Path, free):
     free_space.take(400, tmp_path, "/in/b")
 
 
-def test_a_file_that_is_given_up_gives_its_room_back(tmp_path: Path, progress: Progress, free):
+def test_a_discarded_file_releases_its_space(tmp_path: Path, progress: Progress, free):
     free(1000)
     free_space = FreeSpace(1000)
     with Destination(tmp_path / "a", "/in/a", progress, free_space=free_space) as destination:

@@ -12,7 +12,7 @@ from poiesis_transfer.pool import for_each
 SECONDS = 60  # until a wait that nobody ends fails the test
 
 
-def test_everything_is_worked_on_and_never_too_much_at_once():
+def test_all_items_run_with_bounded_concurrency():
     seen: list[int] = []
     meeting = threading.Barrier(5, timeout=SECONDS)
     running = threading.Semaphore(5)
@@ -27,7 +27,7 @@ def test_everything_is_worked_on_and_never_too_much_at_once():
     assert sorted(seen) == list(range(100))
 
 
-def test_a_failure_stops_the_rest_and_wakes_who_waits_for_the_network():
+def test_a_failure_cancels_the_rest_and_interrupts():
     begun, woken = threading.Event(), threading.Event()
     ended: list[int] = []
 
@@ -45,7 +45,7 @@ def test_a_failure_stops_the_rest_and_wakes_who_waits_for_the_network():
     assert ended == []
 
 
-def test_a_failure_ends_waits_also_those_of_groups_inside():
+def test_a_failure_ends_waits_of_inner_groups():
     begun = threading.Event()
 
     def inner(number: int) -> None:
@@ -62,7 +62,7 @@ def test_a_failure_ends_waits_also_those_of_groups_inside():
         for_each(range(2), work, concurrency=2)
 
 
-def test_a_group_inside_that_fails_leaves_the_outer_one_at_work():
+def test_a_failed_inner_group_spares_the_outer():
     done: list[int] = []
 
     def inner(number: int) -> None:
@@ -78,7 +78,7 @@ def test_a_group_inside_that_fails_leaves_the_outer_one_at_work():
     assert sorted(done) == [0, 1, 2, 3]
 
 
-def test_cleaning_up_is_done_although_the_group_has_failed():
+def test_clean_up_runs_after_a_failure():
     cleaned = threading.Event()
     begun = threading.Event()
 
@@ -99,7 +99,7 @@ def test_cleaning_up_is_done_although_the_group_has_failed():
     assert cleaned.is_set()
 
 
-def test_of_several_failures_one_that_cannot_pass_is_raised():
+def test_a_permanent_failure_is_raised_first():
     meeting = threading.Barrier(3, timeout=SECONDS)
 
     def work(failure: Exception) -> None:
@@ -123,7 +123,7 @@ class _Signalled(BaseException):
     """What the handler of the filers raises."""
 
 
-def test_a_signal_that_does_not_wake_the_main_thread_ends_the_work_all_the_same():
+def test_a_missed_wake_up_delays_no_signal():
     ended: list[str] = []
 
     def work(number: int) -> None:

@@ -108,9 +108,7 @@ def test_keys_are_literal(
 
 
 @pytest.mark.integration
-def test_a_listing_has_everything_below_a_directory_and_nothing_beside_it(
-    s3: S3Config, admin: Any, bucket: str
-):
+def test_a_listing_contains_only_its_directory(s3: S3Config, admin: Any, bucket: str):
     for key in ("d/", "d/a", "d/b/c ?#é", "dd/x", "d.x"):
         admin.put_object(Bucket=bucket, Key=key, Body=b"x" if not key.endswith("/") else b"")
     with opened(s3) as store:
@@ -124,7 +122,7 @@ def test_a_listing_has_everything_below_a_directory_and_nothing_beside_it(
 
 
 @pytest.mark.integration
-def test_a_missing_object_and_a_missing_bucket_are_told_apart(
+def test_missing_object_and_missing_bucket_differ(
     s3: S3Config, bucket: str, tmp_path: Path, progress: Progress
 ):
     with pytest.raises(
@@ -150,7 +148,7 @@ def test_a_missing_object_and_a_missing_bucket_are_told_apart(
     ],
 )
 @pytest.mark.usefixtures("small_parts")
-def test_wrong_credentials_are_a_permanent_failure_that_shows_none(
+def test_invalid_credentials_fail_permanently_and_stay_hidden(
     s3: S3Config, bucket: str, tmp_path: Path, progress: Progress, changes: dict[str, str], words: str
 ):
     wrong = dataclasses.replace(s3, **changes)
@@ -212,7 +210,7 @@ def test_a_small_file_that_shrinks_is_not_stored(
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("small_parts")
-def test_an_object_that_changes_while_it_is_read_is_noticed(
+def test_a_change_during_the_download_is_detected(
     s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ):
     admin.put_object(Bucket=bucket, Key="k", Body=bytes(7 * MIB))
@@ -230,14 +228,12 @@ def test_an_object_that_changes_while_it_is_read_is_noticed(
 
 
 @pytest.mark.integration
-def test_a_bucket_name_that_s3_does_not_allow_is_a_permanent_failure(
-    s3: S3Config, tmp_path: Path, progress: Progress
-):
+def test_an_invalid_bucket_name_fails_permanently(s3: S3Config, tmp_path: Path, progress: Progress):
     with pytest.raises(Permanent):
         download(s3, S3Url("A_B", "k"), tmp_path / "f", progress)
 
 
-def test_a_store_that_cannot_be_reached_is_a_passing_failure(tmp_path: Path, progress: Progress):
+def test_an_unreachable_store_is_retryable(tmp_path: Path, progress: Progress):
     address = f"127.0.0.1:{unused_port()}"
     nowhere = S3Config(
         endpoint_url=f"http://user:password@{address}", access_key_id="the-id", secret_access_key="the-secret"
@@ -248,7 +244,7 @@ def test_a_store_that_cannot_be_reached_is_a_passing_failure(tmp_path: Path, pro
     assert not any(secret in str(failure.value) for secret in ("the-", "password"))
 
 
-def test_a_ca_bundle_that_is_not_there_is_named(progress: Progress):
+def test_a_missing_ca_bundle_is_named(progress: Progress):
     nobody = S3Config(anonymous=True, ca_bundle="/no/ca")
     with opened(nobody) as store, pytest.raises(Permanent, match="AWS_CA_BUNDLE: /no/ca"):
         store.is_object(S3Url("b", "k"))
@@ -258,7 +254,7 @@ def test_a_ca_bundle_that_is_not_there_is_named(progress: Progress):
     ("size", "expected"),
     [(1, 16 * MIB), (10_000 * 16 * MIB, 16 * MIB), (10_000 * 16 * MIB + 1, 17 * MIB), (5 * 2**40, 525 * MIB)],
 )
-def test_parts_grow_so_that_there_are_never_too_many(size: int, expected: int):
+def test_parts_grow_with_the_size(size: int, expected: int):
     assert part_size(size) == expected
     assert -(-size // part_size(size)) <= 10_000
 
@@ -285,13 +281,13 @@ def test_parts_grow_so_that_there_are_never_too_many(size: int, expected: int):
         (200, "", Permanent),
     ],
 )
-def test_an_answer_says_whether_trying_again_may_help(status: int, code: str, kind: type[TransferError]):
+def test_responses_are_retryable_or_permanent(status: int, code: str, kind: type[TransferError]):
     assert type(answer_error("x", status, code, {})) is kind
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("key", ["/".join(["k" * 200] * 5) + "/" + "l" * 19, "Reads.fq", "reads.fq"])
-def test_long_keys_and_keys_in_either_case_are_kept_apart(
+def test_long_and_mixed_case_keys_stay_separate(
     s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, key: str
 ):
     admin.put_object(Bucket=bucket, Key=key.swapcase(), Body=b"the other")
@@ -318,7 +314,7 @@ def test_the_holes_of_a_sparse_file_are_zeros(
 @pytest.mark.integration
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("size", [1000, 12 * MIB])
-def test_the_store_keeps_a_checksum_of_the_whole_that_the_next_download_is_compared_with(
+def test_uploads_store_a_checksum_for_downloads(
     s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, size: int
 ):
     (tmp_path / "f").write_bytes(os.urandom(size))
@@ -334,7 +330,7 @@ def test_the_store_keeps_a_checksum_of_the_whole_that_the_next_download_is_compa
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("with_checksums", [True, False])
 @pytest.mark.parametrize("stored", [True, False])
-def test_an_upload_whose_last_answer_was_lost_is_recognized_by_its_bytes(
+def test_an_upload_with_a_lost_response_is_recognized(
     s3: S3Config,
     admin: Any,
     bucket: str,
@@ -429,9 +425,7 @@ def test_a_bucket_of_another_region_is_asked_there(scripted, tmp_path: Path, pro
 
 
 @pytest.mark.parametrize("region", ["evil.example/", "eu-9.evil", "EU-9", "eu 9", "x" * 41, ""])
-def test_a_region_that_is_no_region_is_not_followed(
-    scripted, tmp_path: Path, progress: Progress, region: str
-):
+def test_an_invalid_region_is_ignored(scripted, tmp_path: Path, progress: Progress, region: str):
     scripted.script = [
         (301, {"x-amz-bucket-region": region}, b"<Error><Code>PermanentRedirect</Code></Error>")
     ]
@@ -440,7 +434,7 @@ def test_a_region_that_is_no_region_is_not_followed(
     assert len(scripted.seen) == 1
 
 
-def test_a_store_that_knows_no_checksums_is_asked_without(scripted, tmp_path: Path, progress: Progress):
+def test_checksums_are_dropped_for_old_stores(scripted, tmp_path: Path, progress: Progress):
     digest = hashlib.md5(b"x", usedforsecurity=False).hexdigest()
     scripted.script = [
         (501, {}, b"<Error><Code>NotImplemented</Code></Error>"),
@@ -451,7 +445,7 @@ def test_a_store_that_knows_no_checksums_is_asked_without(scripted, tmp_path: Pa
     assert ["x-amz-checksum-crc64nvme" in headers for _, headers in scripted.seen] == [True, False]
 
 
-def test_an_upload_of_which_the_store_has_other_bytes_fails(scripted, tmp_path: Path, progress: Progress):
+def test_an_upload_with_other_stored_bytes_fails(scripted, tmp_path: Path, progress: Progress):
     scripted.script = [(200, {"ETag": f'"{"0" * 32}"'}, b"")] * 2
     (tmp_path / "f").write_bytes(b"x")
     with pytest.raises(Retryable, match="checksum mismatch: stored data does not match the data sent"):

@@ -132,7 +132,7 @@ def test_the_deployments_credentials_are_for_all_else(
 
 
 @pytest.mark.integration
-def test_credentials_that_cannot_be_used_break_their_own_urls_alone(
+def test_unusable_credentials_fail_only_their_urls(
     s3: S3Config, admin: Any, bucket: str, other_bucket: str, tmp_path: Path, progress: Progress
 ):
     admin.put_object(Bucket=bucket, Key="k", Body=b"x")
@@ -220,9 +220,7 @@ def test_an_entrys_ways_are_its_own(recorder: Recorder, tmp_path: Path):
     assert not {"authorization", "x-amz-request-payer"} & public.keys()
 
 
-def test_all_of_them_together_send_no_more_than_16_requests_at_once(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-):
+def test_all_stores_share_16_concurrent_requests(recorder: Recorder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ssl, "create_default_context", lambda **_: None)
     entries = [
         entry(

@@ -89,7 +89,7 @@ def test_the_type_of_an_input_without_one_is_reported(lab: Lab, url: str, kind: 
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_inputs_that_cover_a_path_the_deeper_one_wins(lab: Lab, order: int):
+def test_the_deeper_of_overlapping_inputs_wins(lab: Lab, order: int):
     for name in ("one/dos/same", "one/dos/only", "one/top", "two/same", "top"):
         (lab.shared / "nfs/in" / name).parent.mkdir(exist_ok=True, parents=True)
         (lab.shared / "nfs/in" / name).write_text(name)
@@ -103,7 +103,7 @@ def test_of_inputs_that_cover_a_path_the_deeper_one_wins(lab: Lab, order: int):
 
 
 @pytest.mark.parametrize("kind", ["DIRECTORY", None])
-def test_a_directory_is_copied_with_what_its_links_lead_to(lab: Lab, kind: str | None):
+def test_a_directory_is_copied_with_link_targets(lab: Lab, kind: str | None):
     given = lab.shared / "nfs/in/d"
     (given / "deep/er").mkdir(parents=True)
     (given / "empty").mkdir()
@@ -126,7 +126,7 @@ def test_a_directory_is_copied_with_what_its_links_lead_to(lab: Lab, kind: str |
     assert [line["message"] for line in lab.told("warning")] == ["/nfs/in/d/fifo is a FIFO; left out"]
 
 
-def test_what_is_larger_than_disk_gb_is_not_begun(lab: Lab):
+def test_inputs_beyond_disk_gb_are_not_started(lab: Lab):
     (lab.shared / "nfs/in/big").write_bytes(bytes(1001))
     lab.config = replace(lab.config, disk_bytes=1000)
     with pytest.raises(Permanent, match="the task's volume is full: no space left to write /d/x"):
@@ -144,7 +144,7 @@ def test_a_link_that_leads_out_is_not_followed(lab: Lab, target: str):
     assert "/nfs/in/link" in lab.told("warning")[0]["message"]
 
 
-def test_a_link_that_comes_after_the_path_was_resolved_is_refused(lab: Lab, tmp_path: Path):
+def test_a_link_created_after_resolution_is_refused(lab: Lab, tmp_path: Path):
     (lab.shared / "nfs/in/d").mkdir()
     (lab.shared / "nfs/in/d/secret").write_text("x")
     place = lab.volumes.find("/nfs/in/d/secret")
@@ -174,7 +174,7 @@ def test_what_cannot_be_staged_is_named(lab: Lab, url: str, kind: str | None, wo
     assert tree(lab.root) == {}
 
 
-def test_an_output_appears_whole_under_its_name_and_replaces_what_is_there(lab: Lab):
+def test_an_output_replaces_a_file_atomically(lab: Lab):
     (lab.root / "d").mkdir()
     (lab.root / "d/a").write_text("new")
     (lab.root / "d/e").mkdir()
@@ -191,7 +191,7 @@ def test_an_output_appears_whole_under_its_name_and_replaces_what_is_there(lab: 
 
 
 @pytest.mark.parametrize(("hands_on", "made"), [(0o755, 0o775), (0o2775, 0o2775)])
-def test_directories_that_are_made_are_for_the_group_whatever_the_umask(lab: Lab, hands_on: int, made: int):
+def test_new_directories_are_writable_for_the_group(lab: Lab, hands_on: int, made: int):
     (lab.root / "d").mkdir()
     (lab.root / "d/a").write_text("new")
     (lab.shared / "nfs/out").chmod(hands_on)
@@ -205,7 +205,7 @@ def test_directories_that_are_made_are_for_the_group_whatever_the_umask(lab: Lab
 
 
 @pytest.mark.parametrize("url", ["file:///nfs/out/a%20b", "/nfs/out/a b"])
-def test_names_in_a_directory_are_kept_whatever_they_hold(lab: Lab, url: str):
+def test_unusual_names_are_kept(lab: Lab, url: str):
     (lab.root / "d").mkdir()
     for name in ("c#d", "e%20f", "g?h", "\u00fc"):
         (lab.root / "d" / name).write_text(name)
@@ -236,7 +236,7 @@ def test_an_output_goes_nowhere_else(lab: Lab, tmp_path: Path, url: str, words: 
     assert not (tmp_path / "x").exists()
 
 
-def test_a_half_written_output_of_a_killed_filer_is_replaced(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+def test_output_of_a_killed_filer_is_replaced(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     (lab.root / "f").write_text("whole")
     monkeypatch.setattr("poiesis_file.move._publish", lambda *_: (_ for _ in ()).throw(Unsendable("cut")))
     monkeypatch.setattr(os, "unlink", lambda *_, **__: None)

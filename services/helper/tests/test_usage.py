@@ -46,7 +46,7 @@ RUN = ["run", "--run", "/tmp"]
         (["fill", "--paths", "/x", "--to", "/tmp"], "--record: is required"),
     ],
 )
-def test_what_is_not_understood_is_named_and_nothing_is_done(helper, words, named):
+def test_invalid_arguments_are_named(helper, words, named):
     ended = subprocess.run([helper, *words], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout) == (64, "")
     message, usage = ended.stderr.splitlines()

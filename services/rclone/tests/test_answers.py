@@ -27,7 +27,7 @@ from poiesis_transfer.errors import NotFound, Permanent, Retryable
         ("something new", 500, Retryable),
     ],
 )
-def test_only_what_cannot_help_ends_the_filer_at_once(error, status, kind):
+def test_only_permanent_failures_end_the_filer(error, status, kind):
     failed = failure("cannot fetch x", error, status, ())
     assert type(failed) is kind
     assert str(failed).startswith("cannot fetch x: ")
@@ -73,14 +73,14 @@ AWAY = [
 
 
 @pytest.mark.parametrize("error", MISCONFIGURED)
-def test_a_remote_that_is_misconfigured_ends_the_filer_at_once(error):
+def test_a_misconfigured_remote_ends_the_filer(error):
     failed = opening_failure("cannot open the store of ftp://h/a", error, 500, ())
     assert isinstance(failed, Permanent)
     assert error[:20] in str(failed)
 
 
 @pytest.mark.parametrize("error", AWAY)
-def test_a_store_that_does_not_answer_is_tried_again(error):
+def test_a_store_that_does_not_respond_is_retryable(error):
     assert type(opening_failure("cannot open the store of ftp://h/a", error, 500, ())) is Retryable
 
 

@@ -30,7 +30,7 @@ def obscured(password: str) -> str:
         ("type = ftp\nuser = anonymous\npass = OBSCURED\n", {}, 75, "connection refused"),
     ],
 )
-def test_only_a_store_that_does_not_answer_is_worth_another_start(
+def test_only_unreachable_stores_are_retried(
     tmp_path: Path, remote: str, variables: dict[str, str], code: int, words: str
 ):
     secret = tmp_path / "secret"

@@ -54,7 +54,7 @@ type = drive
         ("gs://bucket/a\uff0e\uff0e/b\uff0f1", Place("gs:", "bucket/a\uff0e\uff0e/b\uff0f1")),
     ],
 )
-def test_a_url_leads_to_the_remote_of_its_scheme_and_host(url, place):
+def test_a_url_selects_its_remote(url, place):
     assert place_of(url, REMOTES) == place
 
 
@@ -108,6 +108,6 @@ def test_a_configuration_that_cannot_be_used_is_refused(text, words):
         parse(text)
 
 
-def test_secrets_of_the_configuration_are_known_and_not_shown():
+def test_secrets_are_found_and_not_shown():
     assert list(secrets(REMOTES)) == ['{"k": "v"}', "obscured", "t0ken"]
     assert "t0ken" not in repr(REMOTES)

@@ -127,14 +127,14 @@ def test_a_decoded_key_is_read_and_recorded(stage, keys, key, kind, files):
     assert f"input /in: nothing readable at s3://b/{key}; used its percent-decoded key instead" in warning
 
 
-def test_a_decoded_key_is_found_where_listing_is_denied(stage):
+def test_a_decoded_key_needs_no_listing(stage):
     files, warnings = stage(Store("a b", lists=False), "a%20b", "FILE")
     assert (files, len(warnings)) == ({"": "a b"}, 1)
 
 
 @pytest.mark.parametrize("kind", ["FILE", "DIRECTORY", None])
 @pytest.mark.parametrize("lists", [True, False])
-def test_a_key_that_exists_in_neither_form_is_named_in_both(stage, kind, lists):
+def test_a_missing_key_is_named_in_both_forms(stage, kind, lists):
     with pytest.raises(Permanent) as failure:
         stage(Store("other", lists=lists), "a%20b", kind)
     assert "s3://b/a%20b" in str(failure.value)
@@ -143,7 +143,7 @@ def test_a_key_that_exists_in_neither_form_is_named_in_both(stage, kind, lists):
 
 
 @pytest.mark.parametrize("key", ["100%", "%ff", "plain"])
-def test_a_key_without_another_form_is_asked_for_once(stage, key):
+def test_a_plain_key_is_requested_once(stage, key):
     store = Store("other")
     with pytest.raises(NotFound) as failure:
         stage(store, key, None)
@@ -157,12 +157,12 @@ def test_a_key_without_another_form_is_asked_for_once(stage, key):
         (["a b"], "DIRECTORY", "s3://b/a b is an object, but input /in is declared as DIRECTORY"),
     ],
 )
-def test_the_other_type_at_the_decoded_key_is_named(stage, keys, kind, words):
+def test_another_type_at_the_decoded_key_is_named(stage, keys, kind, words):
     with pytest.raises(Permanent, match=words):
         stage(Store(*keys), "a%20b", kind)
 
 
-def test_a_directory_of_which_one_object_is_gone_is_not_looked_for_elsewhere(stage):
+def test_a_missing_member_is_not_searched_elsewhere(stage):
     class Losing(Store):
         def download(self, url: S3Url, destination: Sink) -> None:
             del destination

@@ -96,7 +96,7 @@ def test_literal_contents_load_no_network_library(tmp_path: Path, root: Path):
     assert loaded & {"asyncio", "http.client", "ssl", "botocore", "awscrt", "pydantic", "argparse"} == set()
 
 
-def test_a_content_that_is_missing_is_a_permanent_failure(tmp_path: Path):
+def test_missing_content_fails_permanently(tmp_path: Path):
     work = WorkList(task="t", inputs=(InputItem(path="/a", local=str(tmp_path / "a"), content_file="no"),))
     ended = run_filer("poiesis_tif", work, tmp_path)
     assert (ended.code, ended.progress.error) == (
@@ -105,7 +105,7 @@ def test_a_content_that_is_missing_is_a_permanent_failure(tmp_path: Path):
     )
 
 
-def test_what_cannot_be_staged_fails_before_anything_is_moved(stage, root: Path):
+def test_invalid_inputs_fail_before_any_transfer(stage, root: Path):
     ended = stage(("/a", "FILE", "gopher://h/x"))
     assert ended.code == 65
     assert "unsupported URL scheme 'gopher'" in (ended.progress.error or "")
@@ -236,7 +236,7 @@ def test_a_missing_bucket_and_wrong_credentials_are_permanent(stage, s3: S3Confi
     assert not any(secret in ended.log for secret in (s3.access_key_id or "", "not-the-secret", "Signature="))
 
 
-def test_no_storage_is_passing(stage):
+def test_unreachable_storage_is_retryable(stage):
     nowhere = S3Config(
         endpoint_url="http://127.0.0.1:1", access_key_id="the-id", secret_access_key="the-secret"
     )
@@ -245,7 +245,7 @@ def test_no_storage_is_passing(stage):
 
 
 @pytest.mark.integration
-def test_inputs_of_several_owners_come_with_the_credentials_of_each(
+def test_each_input_uses_its_own_credentials(
     stage, root: Path, tmp_path: Path, s3: S3Config, admin: Any, bucket: str, other_bucket: str
 ):
     put(admin, bucket, **{"d/a": "1", "d/sub/b": "2"})
@@ -278,7 +278,7 @@ def test_a_secret_that_is_not_there_is_named(stage, tmp_path: Path):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", ["DIRECTORY", None])
-def test_a_second_start_begins_anew(
+def test_a_restart_starts_from_scratch(
     stage, root: Path, s3: S3Config, admin: Any, bucket: str, kind: str | None
 ):
     put(admin, bucket, **{"d/a": "1", "d/b": "2"})
@@ -344,7 +344,7 @@ def test_a_hostile_listing_cannot_leave_the_mount(tmp_path: Path):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_inputs_that_cover_a_path_the_deeper_one_wins(
+def test_the_deeper_of_overlapping_inputs_wins(
     stage, root: Path, s3: S3Config, admin: Any, bucket: str, order: int
 ):
     names = ("one/dos/only", "one/dos/same", "one/top", "two/same", "top")

@@ -204,7 +204,7 @@ def streamer(tmp_path: Path) -> Iterator[Streamer]:
     streamer.close()
 
 
-def test_a_reader_has_the_first_half_before_the_second_is_sent(source: Source, streamer: Streamer):
+def test_a_reader_gets_bytes_as_they_arrive(source: Source, streamer: Streamer):
     source.answers = [half_then_wait]
     streamer.start(source.url)
     with streamer.fifo.open("rb") as reader:
@@ -218,7 +218,7 @@ def test_a_reader_has_the_first_half_before_the_second_is_sent(source: Source, s
     assert streamer.events("error") == []
 
 
-def test_a_connection_that_is_cut_goes_on_where_it_was(source: Source, streamer: Streamer):
+def test_a_broken_connection_resumes(source: Source, streamer: Streamer):
     source.answers = [half, rest]
     streamer.start(source.url)
     assert streamer.fifo.read_bytes() == BODY
@@ -238,7 +238,7 @@ def test_a_connection_that_is_cut_goes_on_where_it_was(source: Source, streamer:
         pytest.param([missing], "not found (HTTP 404)", 0, id="not there"),
     ],
 )
-def test_a_failure_is_on_disk_before_the_reader_sees_an_end(
+def test_a_failure_is_recorded_before_end_of_file(
     source: Source, streamer: Streamer, answers: list[Answer], words: str, came: int
 ):
     source.answers = list(answers)
@@ -253,7 +253,7 @@ def test_a_failure_is_on_disk_before_the_reader_sees_an_end(
     assert streamer.end() == 65
 
 
-def test_a_reader_may_close_early_even_while_nothing_comes(source: Source, streamer: Streamer):
+def test_a_reader_may_close_during_a_stall(source: Source, streamer: Streamer):
     source.answers = [half_then_wait]
     streamer.start(source.url)
     with streamer.fifo.open("rb") as reader:
@@ -265,7 +265,7 @@ def test_a_reader_may_close_early_even_while_nothing_comes(source: Source, strea
     assert streamer.end() == 0
 
 
-def test_a_reader_that_has_all_and_leaves_does_not_hide_that_it_was_wrong(source: Source, streamer: Streamer):
+def test_a_departed_reader_hides_no_checksum_mismatch(source: Source, streamer: Streamer):
     source.answers = [wrong_checksum]
     streamer.start(source.url)
     with streamer.fifo.open("rb", buffering=0) as reader:
@@ -276,7 +276,7 @@ def test_a_reader_that_has_all_and_leaves_does_not_hide_that_it_was_wrong(source
     assert streamer.end() == 65
 
 
-def test_what_nobody_opens_is_no_failure(source: Source, streamer: Streamer):
+def test_an_unread_stream_is_no_failure(source: Source, streamer: Streamer):
     source.answers = [whole]
     streamer.start(source.url)
     assert streamer.fifo.read_bytes() == BODY
@@ -286,9 +286,7 @@ def test_what_nobody_opens_is_no_failure(source: Source, streamer: Streamer):
 
 
 @pytest.mark.parametrize("stalled", [True, False], ids=["while it waits for bytes", "while it writes"])
-def test_to_be_told_to_end_in_the_middle_is_neither_success_nor_failure(
-    source: Source, streamer: Streamer, stalled: bool
-):
+def test_sigterm_during_a_stream_exits_143(source: Source, streamer: Streamer, stalled: bool):
     source.answers = [half_then_wait if stalled else whole]
     streamer.start(source.url)
     with streamer.fifo.open("rb") as reader:
@@ -298,9 +296,7 @@ def test_to_be_told_to_end_in_the_middle_is_neither_success_nor_failure(
     assert streamer.events("error") == []
 
 
-def test_after_a_kill_in_the_middle_nothing_is_poured_again_and_nobody_waits_for_ever(
-    source: Source, streamer: Streamer
-):
+def test_after_a_kill_readers_get_end_of_file(source: Source, streamer: Streamer):
     source.answers = [half_then_wait]
     streamer.start(source.url)
     with streamer.fifo.open("rb") as reader:
@@ -319,7 +315,7 @@ def test_after_a_kill_in_the_middle_nothing_is_poured_again_and_nobody_waits_for
     assert streamer.end() == 65
 
 
-def test_a_second_start_after_all_had_ended_well_is_no_failure(source: Source, streamer: Streamer):
+def test_a_restart_after_complete_streams_succeeds(source: Source, streamer: Streamer):
     source.answers = [whole]
     streamer.start(source.url)
     assert streamer.fifo.read_bytes() == BODY
@@ -329,7 +325,7 @@ def test_a_second_start_after_all_had_ended_well_is_no_failure(source: Source, s
     assert streamer.end() == 0
 
 
-def test_a_configuration_that_cannot_be_used_is_said_and_nobody_waits_for_ever(
+def test_an_invalid_configuration_ends_all_reads(
     streamer: Streamer,
 ):
     streamer.start("s3://bucket")
@@ -338,7 +334,7 @@ def test_a_configuration_that_cannot_be_used_is_said_and_nobody_waits_for_ever(
     assert streamer.end() == 65
 
 
-def test_what_is_no_fifo_is_left_alone_and_said(source: Source, streamer: Streamer):
+def test_a_replaced_fifo_is_reported(source: Source, streamer: Streamer):
     source.answers = [whole]
     streamer.fifo.unlink()
     streamer.fifo.write_bytes(b"of an earlier attempt")

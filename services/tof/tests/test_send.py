@@ -55,7 +55,7 @@ def send(tmp_path: Path, root: Path):
 
 
 @pytest.mark.integration
-def test_outputs_are_stored_and_every_file_is_told(send, root: Path, s3: S3Config, admin: Any, bucket: str):
+def test_outputs_are_stored_and_recorded(send, root: Path, s3: S3Config, admin: Any, bucket: str):
     (root / "out/dir/sub").mkdir(parents=True)
     for name, text in {
         "file": "1",
@@ -99,7 +99,7 @@ def test_outputs_are_stored_and_every_file_is_told(send, root: Path, s3: S3Confi
         ("decoded", {"my out/a b%41", "wild/card/a b%41", "f é"}),
     ],
 )
-def test_the_keys_of_outputs_are_what_the_operator_says(
+def test_output_keys_follow_the_configuration(
     send, root: Path, s3: S3Config, admin: Any, bucket: str, keys_are: str, stored: set[str]
 ):
     (root / "out/a b%41").write_text("x")
@@ -122,9 +122,7 @@ def test_the_keys_of_outputs_are_what_the_operator_says(
 
 
 @pytest.mark.integration
-def test_what_can_be_sent_is_sent_before_the_filer_fails(
-    send, root: Path, s3: S3Config, admin: Any, bucket: str
-):
+def test_sendable_files_are_sent_before_failing(send, root: Path, s3: S3Config, admin: Any, bucket: str):
     (root / "out/good").write_text("x")
     for name in (b"a\xff", b"b\xff", b"c\xff"):
         (root / "out" / os.fsdecode(name)).write_text("x")
@@ -178,7 +176,7 @@ def test_a_missing_bucket_and_wrong_credentials_are_permanent(send, root: Path, 
     assert not any(secret in ended.log for secret in (s3.access_key_id or "", "not-the-secret", "Signature="))
 
 
-def test_no_storage_is_passing(send, root: Path):
+def test_unreachable_storage_is_retryable(send, root: Path):
     (root / "out/f").write_text("x")
     nowhere = S3Config(
         endpoint_url="http://127.0.0.1:1", access_key_id="the-id", secret_access_key="the-secret"
@@ -187,7 +185,7 @@ def test_no_storage_is_passing(send, root: Path):
     assert (ended.code, "cannot connect" in (ended.progress.error or "")) == (75, True)
 
 
-def test_no_credentials_is_permanent_and_says_which(send, root: Path):
+def test_missing_credentials_are_named(send, root: Path):
     (root / "out/f").write_text("x")
     nobody = S3Config(endpoint_url="http://127.0.0.1:1")
     ended = send(("/out/f", "s3://b/k"), s3=nobody)
@@ -195,7 +193,7 @@ def test_no_credentials_is_permanent_and_says_which(send, root: Path):
 
 
 @pytest.mark.integration
-def test_an_output_is_sent_with_the_credentials_that_are_closest_to_where_each_file_goes(
+def test_each_file_uses_the_closest_credentials(
     send, root: Path, tmp_path: Path, s3: S3Config, admin: Any, bucket: str, other_bucket: str
 ):
     for name in ("here/a", "here/team/b"):
@@ -286,7 +284,7 @@ class Stalling(http.server.BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
-def test_sigterm_aborts_an_upload_that_hangs_and_ends_at_once(tmp_path: Path, root: Path):
+def test_sigterm_aborts_a_hanging_upload(tmp_path: Path, root: Path):
     with (root / "out/big").open("wb") as file:
         file.truncate(100 * MIB)
     item = OutputItem(path="/out/big", local=f"{root}/out/big", url="s3://b/k")
