@@ -1,6 +1,6 @@
 """The `poiesis` command: a client of any GA4GH TES 1.1 server.
 
-It knows HTTP and the specification, and no service of this project.
+It depends on HTTP and the specification, and imports no service of this project.
 """
 
 from importlib.metadata import version

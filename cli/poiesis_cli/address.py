@@ -12,9 +12,9 @@ _BELOW_THE_BASE = ("/service-info", "/tasks")
 
 
 def tes_base(text: str) -> URL:
-    """Where a server's TES begins, from what a user writes: with `/ga4gh/tes/v1` or without.
+    """Return the base URL of the TES API from a user's URL, which may lack `/ga4gh/tes/v1`.
 
-    A path that ends with a version is taken as it is. Raise BadUsage.
+    A path that ends with a version is used unchanged. Raise BadUsage.
     """
     url = web_url(text, "server")
     path = url.path.rstrip("/")
@@ -28,7 +28,10 @@ def tes_base(text: str) -> URL:
 
 
 def web_url(text: str, what: str) -> URL:
-    """An absolute http or https URL without credentials, query or fragment. Raise BadUsage naming `what`."""
+    """Parse an absolute http or https URL without credentials, query or fragment.
+
+    Raise BadUsage with `what` in the message.
+    """
     try:
         url = URL(text.strip())
         known = url.scheme in {"http", "https"} and bool(url.host) and url.port is not None
@@ -36,21 +39,21 @@ def web_url(text: str, what: str) -> URL:
         known = False
     if not known:
         raise BadUsage(
-            f"{what}: not a URL of a web server: {_without_user(text)!r}",
-            "write it with its scheme, for example https://tes.example.org or http://localhost:8080",
+            f"{what} must be an http or https URL, got {_without_user(text)!r}",
+            "for example https://tes.example.org or http://localhost:8080",
         )
     if url.user is not None or url.password is not None:
         raise BadUsage(
-            f"{what}: the URL must not hold a user or a password",
+            f"{what} must not contain a user or a password",
             "set POIESIS_USER and POIESIS_PASSWORD, or user and password_file in the configuration",
         )
     if url.query_string or url.fragment:
-        raise BadUsage(f"{what}: the URL must end with its path: {text!r}")
+        raise BadUsage(f"{what} must not have a query or fragment, got {text!r}")
     return url
 
 
 def unencrypted(url: URL) -> bool:
-    """Whether whoever stands between could read what is sent there (RFC 6750 section 5.3)."""
+    """Return whether a request to `url` leaves this machine without TLS (RFC 6750 section 5.3)."""
     if url.scheme == "https":
         return False
     host = url.host or ""

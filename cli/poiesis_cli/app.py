@@ -1,7 +1,7 @@
-"""The command line: options, and what each command does with them."""
+"""The command line: the commands, their options, and the errors of the parser."""
 
 import os
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import click
@@ -9,13 +9,17 @@ from click.shell_completion import get_completion_class
 
 from poiesis_cli import __version__, oidc, terminal
 from poiesis_cli.address import unencrypted, web_url
+from poiesis_cli.client import TesClient
 from poiesis_cli.config import Config
-from poiesis_cli.documents import RunRequest, parse_document, task_document
-from poiesis_cli.errors import BadUsage, CliError, Exit, Interrupted, TimedOut
-from poiesis_cli.follow import LogFilter, follow_logs, goes_on, say_verdict, wait_for_end
+from poiesis_cli.credentials import StaticCredentials
+from poiesis_cli.documents import RunRequest, check_fields, parse_document, task_document
+from poiesis_cli.errors import AuthFailed, BadUsage, CliError, Exit, Interrupted, NotFound, TimedOut
+from poiesis_cli.follow import LogPrinter, follow_logs, next_steps, print_outcome, wait_for_end
 from poiesis_cli.invocation import (
     POSITIVE,
     Invocation,
+    OneOf,
+    WholeNumber,
     common_options,
     config_option,
     logs_option,
@@ -24,26 +28,26 @@ from poiesis_cli.invocation import (
     timeout_option,
 )
 from poiesis_cli.mappings import parse_environment, parse_input, parse_output, parse_pairs
-from poiesis_cli.terminal import say
+from poiesis_cli.terminal import message
 from poiesis_cli.tes import STATES, Task
 from poiesis_cli.timing import TIMING, Timing
 from poiesis_cli.web import open_session
 
 _EPILOG = """\b
-Exit codes of run and wait: 0 COMPLETE; EXECUTOR_ERROR: that of the executor that failed
-  (123 if it is not known); 120 SYSTEM_ERROR; 121 CANCELED; 122 PREEMPTED;
-  124 --timeout is over; 130 Ctrl-C. In both cases the task goes on.
-Of all commands: 64 usage; 65 the server refuses; 69 it does not answer;
-  76 it does not speak TES; 77 credentials.
+Exit codes of run and wait: 0 COMPLETE; EXECUTOR_ERROR: that of the failed executor
+  (123 if the server does not return it); 120 SYSTEM_ERROR; 121 CANCELED; 122 PREEMPTED;
+  124 --timeout expired, 130 Ctrl-C: the task continues.
+All commands: 64 usage error; 65 request rejected by the server; 69 server unavailable;
+  76 response is not TES; 77 credentials.
 
 \b
-The server and the credentials may stand in ~/.config/poiesis/config.toml too:
+The server and credentials can be set in ~/.config/poiesis/config.toml:
   server = "https://tes.example.org"
 """
 
 
 class _RunCommand(click.Command):
-    """`run`, whose command's own options easily end up among ours."""
+    """The `run` command, with advice about options that belong to the command in the container."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -53,7 +57,7 @@ class _RunCommand(click.Command):
                 raise
             raise click.NoSuchOption(
                 error.option_name,
-                f"{error.message} If it is the command's own, write -- before the command.",
+                f"No such option: {error.option_name} (for an option of the command, write -- first).",
                 ctx=ctx,
             ) from error
 
@@ -70,6 +74,8 @@ def cli() -> None:
     poiesis run --server https://tes.example.org busybox -- echo hello
     poiesis list --state RUNNING
     poiesis logs -f ID
+
+    The ID of a task can be shortened to its first characters, at least 4.
     """
 
 
@@ -83,31 +89,36 @@ def cli() -> None:
     "-i", "--input", "inputs", multiple=True, metavar="URL:PATH", help="Stage a URL, or a small local file."
 )
 @click.option(
-    "-o", "--output", "outputs", multiple=True, metavar="PATH:URL", help="Send a file or a pattern of files."
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="PATH:URL",
+    help="Send a file, or the files that match a pattern.",
 )
-@click.option("--cpu", type=click.IntRange(min=1), metavar="CORES", help="CPU cores.")
+@click.option("--cpu", type=WholeNumber(1), metavar="CORES", help="CPU cores.")
 @click.option("--ram-gb", type=POSITIVE, metavar="GB", help="Memory, in 10**9 bytes.")
 @click.option("--disk-gb", type=POSITIVE, metavar="GB", help="Disk, in 10**9 bytes.")
 @click.option(
-    "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable; without value, that of here."
+    "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable; its default is your own value."
 )
 @click.option("-w", "--workdir", metavar="PATH", help="Working directory in the container.")
-@click.option("--stdin", metavar="PATH", help="The command reads this file of the container.")
-@click.option("--stdout", metavar="PATH", help="The command's output goes to this file of the container.")
-@click.option("--stderr", metavar="PATH", help="The same for standard error.")
-@click.option("--name", help="A name for the task.")
-@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag, to find the task by.")
+@click.option("--stdin", metavar="PATH", help="Read standard input from this file in the container.")
+@click.option("--stdout", metavar="PATH", help="Write standard output to this file in the container.")
+@click.option("--stderr", metavar="PATH", help="Write standard error to this file in the container.")
+@click.option("--name", help="Name of the task.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of the task.")
 @click.option(
-    "--volume", "volumes", multiple=True, metavar="PATH", help="An empty directory on the task's volume."
+    "--volume", "volumes", multiple=True, metavar="PATH", help="An empty directory in the container."
 )
-@click.option("--preemptible", is_flag=True, help="The system may stop the task.")
+@click.option("--preemptible", is_flag=True, help="Allow the system to stop the task.")
 @click.option(
-    "--backend-parameter", "parameters", multiple=True, metavar="KEY=VALUE", help="See: poiesis info."
+    "--backend-parameter", "parameters", multiple=True, metavar="KEY=VALUE", help="See poiesis info."
 )
-@click.option("--wait/--detach", default=True, help="Wait for the end (default), or print the id and leave.")
+@click.option("--wait/--detach", default=True, help="Wait for the end (default), or print the id and exit.")
 @logs_option
 @timeout_option
-@click.option("--dry-run", is_flag=True, help="Print the task and do not send it.")
+@click.option("--dry-run", is_flag=True, help="Print the task without sending it.")
 @click.pass_obj
 def run(
     call: Invocation,
@@ -128,9 +139,9 @@ def run(
     dry_run: bool,
     **rest: Any,
 ) -> int:
-    """Run a command, and exit with its exit code.
+    """Run a command in a container and exit with its exit code.
 
-    COMMAND is argv, run in a container of IMAGE: no shell sees it. Ctrl-C leaves the task running.
+    COMMAND is run in a container of IMAGE without a shell. Ctrl-C leaves the task running.
 
     \b
     poiesis run busybox -- echo hello
@@ -139,7 +150,7 @@ def run(
         -o '/out/*.txt:s3://lab/results' --cpu 4 --ram-gb 8 alpine -- sh /work/count.sh
     id=$(poiesis run --detach busybox -- sleep 60)
 
-    A mapping that ends with / is a directory. For JSON write: poiesis --output json run ...
+    If either side of a mapping ends with /, it is a directory. For JSON use: poiesis --output json run ...
     """
     document = task_document(
         RunRequest(
@@ -164,43 +175,61 @@ def run(
         return Exit.OK
     call.task_id = task_id
     if not call.quiet:
-        say(f"task {task_id}")
-    return _until_end(call, task_id, logs=logs, timeout=timeout, result=call.output == "json")
+        message(f"task {task_id}")
+    return _wait(call, task_id, logs=logs, timeout=timeout, result=call.output == "json")
 
 
 @cli.command()
 @common_options
 @click.argument("file", type=click.File("rb"))
+@click.option("--allow-unknown-fields", is_flag=True, help="Send fields that TES 1.1 does not define.")
 @click.pass_obj
-def create(call: Invocation, /, file: BinaryIO) -> int:
-    """Create a task from a JSON file.
+def create(call: Invocation, /, file: BinaryIO, allow_unknown_fields: bool) -> int:
+    """Create a task from a JSON or YAML file and print its id.
 
-    FILE may be - for standard input. The new task's id is printed.
+    Use - for standard input.
 
     \b
-    poiesis create task.json
+    poiesis create task.yaml
     poiesis run --dry-run busybox -- date | jq '.executors += .executors' | poiesis create -
     """
-    document = parse_document(file.read(), "FILE")
+    name = getattr(file, "name", "<stdin>")
+    source = "standard input" if name in {"-", "<stdin>"} else str(name)
+    document = parse_document(file.read(), source)
+    if not allow_unknown_fields:
+        check_fields(document, source)
     _write_id(call, _create(call, document))
     return Exit.OK
 
 
 @cli.command(name="list")
 @common_options
-@click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only tasks in this state.")
 @click.option(
-    "--tag", "tags", multiple=True, metavar="KEY[=VALUE]", help="Only tasks with this tag; all of several."
+    "--state", type=OneOf(STATES, case_sensitive=False), metavar="STATE", help="Only tasks in this state."
 )
-@click.option("--name-prefix", metavar="TEXT", help="Only tasks whose name begins so.")
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many; 0: all."
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="KEY[=VALUE]",
+    help="Only tasks with this tag; repeat for more tags.",
+)
+@click.option("--name-prefix", metavar="TEXT", help="Only tasks whose name starts with this text.")
+@click.option(
+    "--limit",
+    type=WholeNumber(0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="List at most N tasks; 0 for all.",
 )
 @click.pass_obj
 def list_(
     call: Invocation, /, state: str | None, tags: Sequence[str], name_prefix: str | None, limit: int
 ) -> int:
-    """List tasks, as a rule the newest first.
+    """List tasks, usually the newest first.
+
+    The table has one line per task, also in a pipe; --output json prints the documents.
 
     \b
     poiesis list --state RUNNING --tag project=x
@@ -217,17 +246,17 @@ def list_(
 
     async def work() -> list[Task]:
         async with call.client() as client:
-            # One more than wanted: whether there is one is worth a word.
-            return [task async for task in client.list_tasks(filters, limit + 1 if limit else None)]
+            # One more than the limit shows whether there are more.
+            return await _list(client, filters, limit + 1 if limit else None)
 
     tasks = call.run(work())
     shown = tasks[:limit] if limit else tasks
-    if call.as_json:
+    if call.output == "json":
         terminal.write_json({"tasks": [task.document for task in shown]})
     else:
         terminal.write_tasks(shown)
     if len(tasks) > len(shown):
-        say(f"poiesis: there are more than {limit}: --limit 0 lists all")
+        message(f"poiesis: there are more than {limit} tasks; list all with --limit 0")
     return Exit.OK
 
 
@@ -236,10 +265,10 @@ def list_(
 @click.argument("task_id", metavar="ID")
 @click.option(
     "--view",
-    type=click.Choice(["MINIMAL", "BASIC", "FULL"], case_sensitive=False),
+    type=OneOf(["MINIMAL", "BASIC", "FULL"], case_sensitive=False),
     default="FULL",
     show_default=True,
-    help="How much the server tells.",
+    help="How much the server returns.",
 )
 @click.pass_obj
 def get(call: Invocation, /, task_id: str, view: Any) -> int:
@@ -252,7 +281,7 @@ def get(call: Invocation, /, task_id: str, view: Any) -> int:
 
     async def work() -> Task:
         async with call.client() as client:
-            return await client.get(task_id, view.upper())
+            return await client.with_full_id(task_id, lambda full: client.get(full, view.upper()))
 
     _write_task(call, call.run(work()))
     return Exit.OK
@@ -268,27 +297,25 @@ def get(call: Invocation, /, task_id: str, view: Any) -> int:
 def wait(call: Invocation, /, task_id: str, logs: bool, timeout: float | None) -> int:
     """Wait for the end of a task.
 
-    Its progress is told, and its exit code passed on.
-    A server that is away is waited for, ten minutes at most. Ctrl-C leaves the task running.
+    Prints the task's progress and exits with its exit code.
+    If the server does not respond, requests are retried for ten minutes. Ctrl-C leaves the task running.
 
     \b
     poiesis wait ID && echo good
     poiesis wait ID --quiet --timeout 3600
     """
     call.task_id = task_id
-    return _until_end(call, task_id, logs=logs, timeout=timeout, result=not logs or call.output == "json")
+    return _wait(call, task_id, logs=logs, timeout=timeout, result=not logs or call.output == "json")
 
 
 @cli.command()
 @server_option
 @config_option
 @click.argument("task_id", metavar="ID")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
-@click.option(
-    "--executor", type=click.IntRange(min=0), metavar="N", help="Only that of executor N (0 is the first)."
-)
-@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only that one.")
-@click.option("--system", is_flag=True, help="What the server logs of the task, instead.")
+@click.option("-f", "--follow", is_flag=True, help="Print new output until the task has ended.")
+@click.option("--executor", type=WholeNumber(0), metavar="N", help="Only executor N; the first is 0.")
+@click.option("--stream", type=OneOf(["stdout", "stderr"]), help="Only this stream.")
+@click.option("--system", is_flag=True, help="Print the server's messages about the task instead.")
 @click.pass_obj
 def logs(
     call: Invocation,
@@ -300,26 +327,30 @@ def logs(
     stream: str | None,
     system: bool,
 ) -> int:
-    """Print what a task has printed.
+    """Print the output of a task's executors.
 
-    What executors print to standard error goes to standard error.
+    Their standard error goes to standard error.
 
-    With -f Poiesis shows it while they run; most other servers have it when an executor has ended.
+    With -f, Poiesis returns output while an executor runs; most other servers return it when it has ended.
 
     \b
     poiesis logs -f ID
     poiesis logs ID --executor 1 --stream stderr
     """
     if follow and system:
-        raise BadUsage("--system cannot be followed", f"poiesis wait {task_id} tells what happens")
+        raise BadUsage(
+            "--follow cannot be combined with --system", f"see the progress: poiesis wait {task_id}"
+        )
     call.task_id = task_id if follow else None
-    printer = LogFilter(executor=executor, streams=(stream,) if stream else ("stdout", "stderr"))
+    printer = LogPrinter(executor=executor, streams=(stream,) if stream else ("stdout", "stderr"))
 
     async def work() -> Task:
-        async with call.client(patient=follow) as client:
-            if follow:
-                return await follow_logs(client, task_id, printer)
-            return await client.get(task_id, "FULL")
+        async with call.client(waiting=follow) as client:
+
+            async def read(full: str) -> Task:
+                return await (follow_logs(client, full, printer) if follow else client.get(full, "FULL"))
+
+            return await client.with_full_id(task_id, read)
 
     task = call.run(work())
     if system:
@@ -328,7 +359,7 @@ def logs(
         return Exit.OK
     printer.print(task)
     if not printer.printed:
-        say(f"poiesis: the server has no such output of task {task_id}, which is {task.state}")
+        message(f"poiesis: no such output of task {task_id} ({task.state})")
     return Exit.OK
 
 
@@ -337,35 +368,49 @@ def logs(
 @click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
 @click.pass_obj
 def cancel(call: Invocation, /, task_ids: Sequence[str]) -> int:
-    """Ask the server to cancel tasks. A task that has ended stays as it is.
+    """Cancel tasks. Tasks that have ended stay unchanged.
 
     \b
     poiesis cancel ID
     poiesis list --tag run=7 --output json | jq -r '.tasks[].id' | xargs poiesis cancel
     """
 
-    async def work() -> dict[str, CliError | None]:
+    async def work() -> dict[str, Task | CliError]:
         async with call.client() as client:
-            return {task_id: await _outcome(client.cancel(task_id)) for task_id in task_ids}
+            return {task_id: await _cancel(client, task_id) for task_id in task_ids}
 
     outcomes = call.run(work())
+    errors = {task_id: one for task_id, one in outcomes.items() if isinstance(one, CliError)}
     if call.output == "json":
         terminal.write_json(
-            [{"id": key, "error": str(error) if error else None} for key, error in outcomes.items()]
+            [
+                {
+                    "id": task_id,
+                    "state": one.state if isinstance(one, Task) else None,
+                    "error": None if isinstance(one, Task) else str(one),
+                }
+                for task_id, one in outcomes.items()
+            ]
         )
-    for task_id, error in outcomes.items():
-        if error is not None:
-            terminal.say_error(error)
+    for task_id, one in outcomes.items():
+        if isinstance(one, CliError):
+            terminal.print_error(one)
+        elif one.ended and one.state != "CANCELED":
+            message(f"poiesis: task {task_id} had already ended: {one.state}")
         elif call.output != "json":
             terminal.write(f"{task_id}\n")
-    return max((error.exit for error in outcomes.values() if error), default=Exit.OK)
+    return max((error.exit for error in errors.values()), default=Exit.OK)
 
 
 @cli.command()
 @common_options
 @click.pass_obj
 def info(call: Invocation) -> int:
-    """Show what the server says of itself."""
+    """Show information about the server.
+
+    \b
+    poiesis info --server https://tes.example.org
+    """
 
     async def work() -> tuple[Mapping[str, Any], str]:
         async with call.client() as client:
@@ -382,14 +427,15 @@ def info(call: Invocation) -> int:
 @cli.command()
 @server_option
 @config_option
-@click.option("--issuer", metavar="URL", help="Who gives tokens [POIESIS_ISSUER].")
-@click.option("--client-id", metavar="ID", help="Our name there, of a public client [POIESIS_CLIENT_ID].")
-@click.option("--scope", metavar="WORDS", help="What to ask for [POIESIS_SCOPE].")
+@click.option("--issuer", metavar="URL", help="OpenID issuer [POIESIS_ISSUER].")
+@click.option("--client-id", metavar="ID", help="Id of a public client at the issuer [POIESIS_CLIENT_ID].")
+@click.option("--scope", metavar="SCOPES", help="Scopes to request [POIESIS_SCOPE].")
 @click.pass_obj
 def login(call: Invocation, /, issuer: str | None, client_id: str | None, scope: str | None) -> int:
     """Log in with a browser.
 
-    It may run on another device. The token is kept for this server, and renewed while the issuer allows it.
+    The browser may run on another device. The token is stored for this server only, and renewed as long as
+    the issuer allows it.
 
     \b
     poiesis login --server https://tes.example.org \\
@@ -400,13 +446,11 @@ def login(call: Invocation, /, issuer: str | None, client_id: str | None, scope:
     client_id = client_id or config.identity.client_id
     if issuer is None or client_id is None:
         missing = "--issuer" if issuer is None else "--client-id"
-        raise BadUsage(
-            f"{missing} is not given", "ask the server's operators, or see the configuration's issuer"
-        )
+        raise BadUsage(f"{missing} is required", "ask the server's operators, or set it in the configuration")
     if unencrypted(web_url(issuer, "issuer")):
-        say("poiesis: warning: the issuer is asked without encryption")
+        message("poiesis: warning: the connection to the issuer is not encrypted")
     call.run(_login(call, config, issuer, client_id, scope or config.identity.scope))
-    say(f"logged in at {config.base}")
+    message(f"logged in to {config.base}")
     return Exit.OK
 
 
@@ -415,22 +459,28 @@ def login(call: Invocation, /, issuer: str | None, client_id: str | None, scope:
 @config_option
 @click.pass_obj
 def logout(call: Invocation) -> int:
-    """Forget the token for this server. The issuer is not told: it stays good there until it expires."""
-    base, kept = call.settings().base, call.logins()
+    """Delete the stored token for this server. At the issuer it stays valid until it expires.
 
-    async def work() -> None:
-        async with kept.locked():
-            kept.write(str(base), None)
+    \b
+    poiesis logout --server https://tes.example.org
+    """
+    base, logins = call.settings().base, call.logins()
 
-    call.run(work())
-    say(f"no login is kept for {base}")
+    async def work() -> bool:
+        async with logins.locked():
+            found = logins.read(str(base)) is not None
+            logins.write(str(base), None)
+            return found
+
+    found = call.run(work())
+    message(f"logged out of {base}" if found else f"poiesis: you were not logged in to {base}")
     return Exit.OK
 
 
 @cli.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=OneOf(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
-    """Print what makes SHELL complete this.
+    """Print a completion script for SHELL: bash, zsh or fish.
 
     \b
     bash: poiesis completion bash > ~/.local/share/bash-completion/completions/poiesis
@@ -449,7 +499,7 @@ def main(
     environ: Mapping[str, str] | None = None,
     timing: Timing = TIMING,
 ) -> int:
-    """The exit code of one call (errors.Exit, or an executor's)."""
+    """Run one command and return its exit code: one of errors.Exit, or an executor's."""
     call = Invocation(environ=os.environ if environ is None else environ, timing=timing)
     try:
         code = cli.main(
@@ -462,15 +512,60 @@ def main(
         error.show()
         return Exit.USAGE
     except click.ClickException as error:
-        error.show()
+        terminal.print_error(_usage_error(error))
         return Exit.USAGE
     except click.Abort:
-        say("poiesis: interrupted")
+        message("poiesis: interrupted")
         return Exit.INTERRUPTED
     except CliError as error:
-        terminal.say_error(error)
+        terminal.print_error(error)
         return error.exit
     return int(code or Exit.OK)
+
+
+def _usage_error(error: click.ClickException) -> BadUsage:
+    """Return the parser's error in the form of all other errors: a message, then where to look."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "poiesis"
+    text = error.format_message()
+    if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
+        name = error.param.opts[-1] if isinstance(error.param, click.Option) else _argument_name(error)
+        text = f"{name}{'' if error.message.startswith('must ') else ':'} {error.message}"
+    if text[1:2].islower():
+        text = text[0].lower() + text[1:]
+    return BadUsage(text.rstrip("."), f"see {path} --help")
+
+
+def _argument_name(error: click.BadParameter) -> str:
+    return "argument" if error.param is None else error.param.make_metavar(error.ctx or click.Context(cli))
+
+
+async def _list(client: TesClient, filters: Sequence[tuple[str, str]], limit: int | None) -> list[Task]:
+    """Collect tasks, with a counter on a terminal: a long list takes many requests."""
+    tasks: list[Task] = []
+    spinner = terminal.status("listing tasks")
+    try:
+        async for task in client.list_tasks(filters, limit):
+            tasks.append(task)
+            if spinner is not None and len(tasks) % 100 == 0:
+                spinner.update(f"listing tasks: {len(tasks)}")
+    finally:
+        if spinner is not None:
+            spinner.stop()
+    return tasks
+
+
+async def _cancel(client: TesClient, task_id: str) -> Task | CliError:
+    """Return the task after the cancel, or the error."""
+
+    async def cancel_and_get(full: str) -> Task:
+        await client.cancel(full)
+        return await client.get(full)
+
+    try:
+        return await client.with_full_id(task_id, cancel_and_get)
+    except CliError as error:
+        return error
 
 
 def _create(call: Invocation, document: Mapping[str, Any]) -> str:
@@ -482,54 +577,67 @@ def _create(call: Invocation, document: Mapping[str, Any]) -> str:
         return call.run(work())
     except Interrupted:
         raise Interrupted(
-            "interrupted: whether there is a task now is not known", "look for it: poiesis list --limit 10"
+            "interrupted; the task may or may not have been created", "look for it: poiesis list --limit 10"
         ) from None
 
 
 async def _login(call: Invocation, config: Config, issuer: str, client_id: str, scope: str) -> None:
-    kept = call.logins()
+    logins = call.logins()
     async with open_session(call.timing) as session:
         found = await oidc.discover(session, issuer)
-        code = await oidc.ask_for_code(session, found, client_id, scope, call.timing)
-        say(f"Open {code.verification_uri} and enter the code {code.user_code}")
+        code = await oidc.request_code(session, found, client_id, scope, call.timing)
+        message(f"Open {code.verification_uri} and enter the code {code.user_code}")
         if code.verification_uri_complete:
-            say(f"or open {code.verification_uri_complete}")
-        login = await oidc.wait_for_login(
+            message(f"or open {code.verification_uri_complete}")
+        token = await oidc.poll_for_login(
             session, found, code, client_id=client_id, scope=scope, timing=call.timing
         )
-    async with kept.locked():
-        kept.write(str(config.base), login)
+        client = call.client_with(session, config.base, StaticCredentials(f"Bearer {token.access_token}"))
+        await _check_token(client)
+    async with logins.locked():
+        logins.write(str(config.base), token)
 
 
-async def _outcome(work: Awaitable[None]) -> CliError | None:
+async def _check_token(client: TesClient) -> None:
+    """Raise AuthFailed if the server rejects the token of a new login."""
     try:
-        await work
+        async for _ in client.list_tasks([("view", "MINIMAL")], 1):
+            break
+    except AuthFailed as error:
+        raise AuthFailed(
+            f"the issuer returned a token, but {client.base} does not accept it: {error}",
+            "check --client-id and --scope, or ask the server's operators",
+        ) from error
     except CliError as error:
-        return error
-    return None
+        message(f"poiesis: warning: cannot check the token with the server: {error}")
 
 
-def _until_end(call: Invocation, task_id: str, *, logs: bool, timeout: float | None, result: bool) -> int:
+def _wait(call: Invocation, task_id: str, *, logs: bool, timeout: float | None, result: bool) -> int:
+    """Wait for the end of a task, print its outcome and return its exit code."""
+
     async def work() -> Task:
-        async with call.client(patient=True) as client:
-            return await wait_for_end(client, task_id, quiet=call.quiet, logs=logs, timeout=timeout)
+        async with call.client(waiting=True) as client:
+            return await client.with_full_id(
+                task_id,
+                lambda full: wait_for_end(client, full, quiet=call.quiet, logs=logs, timeout=timeout),
+            )
 
     try:
         task = call.run(work())
-    except (TimedOut, Interrupted):
+    except (TimedOut, Interrupted, NotFound, BadUsage):
         raise
     except CliError:
-        say(f"poiesis: stopped looking at task {task_id}, which may go on: {goes_on(task_id)}")
+        message(f"poiesis: stopped watching task {task_id}, which may continue: {next_steps(task_id)}")
         raise
     if not call.quiet:
-        say_verdict(task, output=not logs)
+        print_outcome(task, logs_printed=logs)
     if result:
         _write_task(call, task)
     return task.exit_code
 
 
 def _write_id(call: Invocation, task_id: str) -> None:
-    """The id alone, also into a pipe, unless JSON was asked for: `id=$(poiesis create ...)`."""
+    """Write the id alone unless JSON is requested, also in a pipe: `id=$(poiesis create ...)`."""
     if call.output == "json":
         terminal.write_json({"id": task_id})
     else:

@@ -1,52 +1,55 @@
-"""The operations of TES 1.1 at one server: retries, redirects, refusals in our words."""
+"""The operations of TES 1.1 on one server: retries, redirects, errors."""
 
 import asyncio
 import itertools
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
 from poiesis_cli.credentials import Credentials
-from poiesis_cli.errors import AuthFailed, BadUsage, NotFound, NotTes, Refused, Unreachable
+from poiesis_cli.errors import AuthFailed, BadUsage, NotFound, NotTes, Rejected, Unreachable
 from poiesis_cli.tes import Task, read_task
-from poiesis_cli.timing import Timing, next_poll, next_try, retry_after_seconds
-from poiesis_cli.web import Answer, NoConnection, printable, send
+from poiesis_cli.timing import Timing, next_poll, next_retry, retry_after_seconds
+from poiesis_cli.web import NoConnection, Response, printable, send
 
 View = Literal["MINIMAL", "BASIC", "FULL"]
 Params = Sequence[tuple[str, str]]
+_T = TypeVar("_T")
 
-PAGE_SIZE = 256  # TES 1.1: the default
+LARGE_PAGE_SIZE = 2000  # TES 1.1: fewer than 2048
+SHORT_ID_CHARACTERS = 4  # at least
+_UUID_CHARACTERS = 36  # a full id of Poiesis and others
+_SHORT_ID_TASKS = 10_000  # the newest ones are searched
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _KEEP_METHOD = {307, 308}
 _SUCCESS = range(200, 300)
 _UNAUTHORIZED = 401
-_BUSY = 503
-_TOO_MANY = 429
+_UNAVAILABLE = 503
+_TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
-_KINDS = {_TOO_MANY: "asks to slow down", _BUSY: "is not available"}
-_WORD_KEYS = ("message", "error", "detail", "msg", "title")
-_WORDS = 500  # characters of a server's own words that are repeated
+_MESSAGE_KEYS = ("message", "error", "detail", "msg", "title")
+_MESSAGE_CHARACTERS = 500
 
 
-class Repeat(Enum):
-    """When a request may be sent again."""
+class Retry(Enum):
+    """When a request may be repeated."""
 
-    ALWAYS = "it changes nothing, or the same the second time"
-    UNSEEN = "only if the server has not begun it: no connection, or 503"
+    ALWAYS = "it changes nothing, or has the same effect the second time"
+    NOT_STARTED = "only if the server has not started it: no connection, or 503"
 
 
-class NotNow(Unreachable):
-    """429 or 5xx, of the server or of a proxy before it. `retry_after` in seconds."""
+class TemporaryFailure(Unreachable):
+    """429 or 5xx, from the server or a proxy in front of it. `retry_after` in seconds."""
 
     def __init__(self, message: str, advice: str, status: int, retry_after: float | None) -> None:
         super().__init__(message, advice)
@@ -56,40 +59,39 @@ class NotNow(Unreachable):
 
 @dataclass(kw_only=True)
 class TesClient:
-    """One server. `say` tells the user what takes time; `patience`: seconds that the server may be away."""
+    """A client of one server. `notify` reports delays to the user; `retry_for`: seconds."""
 
     base: URL
     session: aiohttp.ClientSession
     credentials: Credentials
     timing: Timing
-    say: Callable[[str], None]
-    patience: float
+    notify: Callable[[str], None]
+    retry_for: float
 
     async def service_info(self) -> Mapping[str, Any]:
         """GET /service-info."""
         return _object(await self._call("GET", "/service-info"))
 
     async def create(self, document: Mapping[str, Any]) -> str:
-        """POST /tasks: the new task's id.
+        """POST /tasks; return the new task's id.
 
-        The key tells a server that knows it that a second try is the same task. Other servers ignore it, so
-        there is a second try only where the first cannot have made one.
+        A server that supports Idempotency-Key creates one task for both tries. Other servers ignore the key,
+        so the request is repeated only if the first try cannot have created a task.
         """
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
         try:
-            answer = await self._call(
-                "POST", "/tasks", Repeat.UNSEEN, body=json.dumps(document).encode(), headers=headers
+            response = await self._call(
+                "POST", "/tasks", Retry.NOT_STARTED, body=json.dumps(document).encode(), headers=headers
             )
         except Unreachable as error:
-            if _was_not_begun(error):
+            if _not_started(error):
                 raise
-            words = f"{error}; whether there is a task now is not known"
-            raise Unreachable(words, "look for it: poiesis list --limit 10") from error
-        task_id = _object(answer).get("id")
+            raise Unreachable(
+                f"{error}; the task may or may not have been created", "look for it: poiesis list --limit 10"
+            ) from error
+        task_id = _object(response).get("id")
         if not isinstance(task_id, str) or not task_id:
-            raise NotTes(
-                "the server has taken the task and does not tell its id", "look for it: poiesis list"
-            )
+            raise NotTes("the server accepted the task but returned no id", "look for it: poiesis list")
         return task_id
 
     async def get(self, task_id: str, view: View = "MINIMAL") -> Task:
@@ -101,32 +103,57 @@ class TesClient:
         """POST /tasks/{id}:cancel."""
         await self._call("POST", f"{_task_path(task_id)}:cancel", task_id=task_id)
 
+    async def with_full_id(self, task_id: str, operation: Callable[[str], Awaitable[_T]]) -> _T:
+        """Run an operation on a task given by its id or, at least 4 characters, the start of its id."""
+        try:
+            return await operation(task_id)
+        except NotFound:
+            if not SHORT_ID_CHARACTERS <= len(task_id) < _UUID_CHARACTERS:
+                raise
+            full = await self._find_id(task_id)
+            if full is None or full == task_id:
+                raise
+            return await operation(full)
+
+    async def _find_id(self, start: str) -> str | None:
+        """Return the id that starts with `start`, if there is one among the newest tasks.
+
+        Raise BadUsage if there are several.
+        """
+        tasks = self.list_tasks([("view", "MINIMAL")], _SHORT_ID_TASKS)
+        found = [task.id async for task in tasks if task.id.startswith(start)]
+        if len(found) > 1:
+            raise BadUsage(
+                f"{start!r} is the start of several task ids", f"for example {', '.join(found[:3])}"
+            )
+        return found[0] if found else None
+
     async def list_tasks(self, filters: Params, limit: int | None = None) -> AsyncIterator[Task]:
-        """GET /tasks, page after page; at most `limit`. Raise NotTes if the pages lead in a circle."""
+        """GET /tasks, page by page, at most `limit` tasks. Raise NotTes if a page token repeats."""
         tokens: set[str] = set()
         count = 0
-        size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
+        size = LARGE_PAGE_SIZE if limit is None else min(LARGE_PAGE_SIZE, limit)
         page: Params = []
         while True:
-            answer = _object(
+            response = _object(
                 await self._call("GET", "/tasks", params=[*filters, ("page_size", str(size)), *page])
             )
-            tasks = answer.get("tasks")
+            tasks = response.get("tasks")
             for document in tasks if isinstance(tasks, list) else []:
                 yield read_task(document)
                 count += 1
                 if count == limit:
                     return
-            token = answer.get("next_page_token")
+            token = response.get("next_page_token")
             if not isinstance(token, str) or not token:
                 return
             if token in tokens:
-                raise NotTes("the server's pages lead in a circle: it gave the same next_page_token twice")
+                raise NotTes("the server returned the same next_page_token twice")
             tokens.add(token)
             page = [("page_token", token)]
 
     async def watch(self, task_id: str, view: View, longest_poll: float | None = None) -> AsyncIterator[Task]:
-        """The task again and again, the last time when it has ended. A server that is away is waited for."""
+        """Poll the task; the last one that is yielded has ended. Failed requests are retried."""
         start = time.monotonic()
         while True:
             task = await self.get(task_id, view)
@@ -140,59 +167,60 @@ class TesClient:
         self,
         method: str,
         path: str,
-        repeat: Repeat = Repeat.ALWAYS,
+        retry: Retry = Retry.ALWAYS,
         task_id: str | None = None,
         **options: Any,
     ) -> Any:
-        """The JSON of a 2xx answer. Raise CliError."""
+        """Return the JSON of a 2xx response. Raise CliError."""
         url = URL(str(self.base) + path, encoded=True)
         first_failure: float | None = None
         for count in itertools.count():
             try:
-                answer = await self._renewing(method, url, **options)
-                _raise_if_not_now(self.base, answer)
-                return self._result(answer, task_id)
+                response = await self._with_renewal(method, url, **options)
+                _raise_if_temporary(self.base, response)
+                return self._result(response, task_id)
             except Unreachable as failure:
                 now = time.monotonic()
                 first_failure = now if first_failure is None else first_failure
-                delay = self._next_try(failure, repeat, count, now - first_failure)
+                delay = self._retry_delay(failure, retry, count, now - first_failure)
                 if delay is None:
                     raise
                 if count == 0:
-                    self.say(f"{failure}; trying again for up to {self.patience:.0f} s")
+                    self.notify(f"{failure}; retrying for up to {self.retry_for:.0f} s")
             await asyncio.sleep(delay)
         return None
 
-    def _next_try(self, failure: Unreachable, repeat: Repeat, count: int, spent: float) -> float | None:
-        """Seconds until then; None if there is none."""
-        if repeat is Repeat.UNSEEN and not _may_be_created_again(failure):
+    def _retry_delay(self, failure: Unreachable, retry: Retry, count: int, elapsed: float) -> float | None:
+        """Return the seconds until the next try; None to give up."""
+        if retry is Retry.NOT_STARTED and not _may_create_again(failure):
             return None
-        retry_after = failure.retry_after if isinstance(failure, NotNow) else None
-        return next_try(self.timing, count, spent, self.patience, retry_after)
+        retry_after = failure.retry_after if isinstance(failure, TemporaryFailure) else None
+        return next_retry(self.timing, count, elapsed, self.retry_for, retry_after)
 
-    async def _renewing(self, method: str, url: URL, **options: Any) -> Answer:
-        """A 401 may mean that a token has expired early: then there is a second try with a fresh one."""
-        answer = await self._follow(method, url, **options)
-        if answer.status == _UNAUTHORIZED and await self.credentials.renew():
-            answer = await self._follow(method, url, **options)
-        return answer
+    async def _with_renewal(self, method: str, url: URL, **options: Any) -> Response:
+        """Send the request again with renewed credentials after a 401: a token may expire early."""
+        response = await self._follow(method, url, **options)
+        if response.status == _UNAUTHORIZED and await self.credentials.renew():
+            response = await self._follow(method, url, **options)
+        return response
 
-    async def _follow(self, method: str, url: URL, **options: Any) -> Answer:
-        """Redirects stay at this server: elsewhere neither the credentials nor the task may go."""
+    async def _follow(self, method: str, url: URL, **options: Any) -> Response:
+        """Follow redirects within this server: another one must get neither credentials nor the task."""
         headers = dict(options.pop("headers", {}))
         for _ in range(_MAX_REDIRECTS + 1):
             value = await self.credentials.header()
             authorization = {} if value is None else {"Authorization": value}
-            answer = await send(self.session, method, url, headers=headers | authorization, **options)
-            location = answer.headers.get("Location")
-            if answer.status not in _REDIRECTS or location is None:
-                return answer
+            response = await send(self.session, method, url, headers=headers | authorization, **options)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or location is None:
+                return response
             url = self._target(url, location)
-            if method != "GET" and answer.status not in _KEEP_METHOD:
+            if method != "GET" and response.status not in _KEEP_METHOD:
                 raise NotTes(
-                    f"the server answers {method} with a redirect to {printable(location)}", _other(url)
+                    f"the server redirects {method} to {printable(location)} ({response.status})",
+                    _use_server(url),
                 )
-            options.pop("params", None)  # the new URL has them if it wants them
+            options.pop("params", None)  # the new URL includes them if it needs them
         raise NotTes(f"{self.base}: more than {_MAX_REDIRECTS} redirects")
 
     def _target(self, url: URL, location: str) -> URL:
@@ -200,89 +228,93 @@ class TesClient:
             target = url.join(URL(location))
             same = target.origin() == self.base.origin()
         except ValueError:
-            raise NotTes(f"the server redirects to no URL: {printable(location)[:_WORDS]!r}") from None
+            shown = printable(location)[:_MESSAGE_CHARACTERS]
+            raise NotTes(f"the server redirects to an invalid URL: {shown!r}") from None
         if not same:
             raise NotTes(
-                f"the server redirects to another one, {target.origin()}; nothing has been sent there",
-                _other(target),
+                f"the server redirects to another server, {target.origin()}; nothing was sent there",
+                _use_server(target),
             )
         return target.with_user(None)
 
-    def _result(self, answer: Answer, task_id: str | None) -> Any:
-        if answer.status in _SUCCESS:
-            return answer.json()
-        words = _words(answer)
-        match answer.status:
+    def _result(self, response: Response, task_id: str | None) -> Any:
+        if response.status in _SUCCESS:
+            return response.json()
+        reason = _server_message(response)
+        match response.status:
             case 401:
-                raise self.credentials.refused()
+                raise self.credentials.rejected(reason)
             case 403:
-                raise AuthFailed(f"the server forbids it: {words}", "ask its operators who may do this")
-            case 404 if task_id is not None:
-                raise NotFound(
-                    f"no task {printable(task_id)!r} at {self.base}", "poiesis list shows those there are"
+                raise AuthFailed(
+                    f"the server denied access: {reason}", "ask the server's operators for access"
                 )
+            case 404 if task_id is not None:
+                raise NotFound(f"no such task: {printable(task_id)!r} at {self.base}", "see poiesis list")
             case 404:
                 raise NotFound(
-                    f"no TES at {self.base}: {words}",
-                    "is the server's URL right? A path that does not end with /v1 gets /ga4gh/tes/v1 added",
+                    f"no TES API at {self.base}: {reason}",
+                    "check the URL; /ga4gh/tes/v1 is added to a path that does not end with /v1",
                 )
             case status:
-                raise Refused(f"the server refuses: {words} ({status})")
+                raise Rejected(f"the server rejected the request: {reason} ({status})")
 
 
-def _was_not_begun(failure: Unreachable) -> bool:
-    """Whether the server cannot have made a task: it saw no request, or said that it takes none now."""
+def _not_started(failure: Unreachable) -> bool:
+    """Return whether the server cannot have created a task: no connection, 503 or 429."""
     return isinstance(failure, NoConnection) or (
-        isinstance(failure, NotNow) and failure.status in {_BUSY, _TOO_MANY}
+        isinstance(failure, TemporaryFailure) and failure.status in {_UNAVAILABLE, _TOO_MANY_REQUESTS}
     )
 
 
-def _may_be_created_again(failure: Unreachable) -> bool:
-    """Not after 429: a limit of tasks is not waited for, but told."""
-    return _was_not_begun(failure) and not (isinstance(failure, NotNow) and failure.status == _TOO_MANY)
+def _may_create_again(failure: Unreachable) -> bool:
+    """Return whether to retry a create. After 429 it fails at once: the user should see a task limit."""
+    limited = isinstance(failure, TemporaryFailure) and failure.status == _TOO_MANY_REQUESTS
+    return _not_started(failure) and not limited
 
 
 def _task_path(task_id: str) -> str:
     if task_id in {"", ".", ".."}:
-        raise BadUsage(f"not a task's id: {task_id!r}")
+        raise BadUsage(f"invalid task id: {task_id!r}")
     return f"/tasks/{quote(task_id, safe='')}"
 
 
-def _object(answer: Any) -> Mapping[str, Any]:
-    if not isinstance(answer, dict):
-        raise NotTes(f"the server should answer with a JSON object, not {type(answer).__name__}")
-    return answer
+def _object(document: Any) -> Mapping[str, Any]:
+    if not isinstance(document, dict):
+        raise NotTes(f"the response must be a JSON object, got {type(document).__name__}")
+    return document
 
 
-def _raise_if_not_now(base: URL, answer: Answer) -> None:
-    if answer.status != _TOO_MANY and answer.status < _SERVER_ERROR:
+def _raise_if_temporary(base: URL, response: Response) -> None:
+    if response.status != _TOO_MANY_REQUESTS and response.status < _SERVER_ERROR:
         return
-    asked = retry_after_seconds(answer.headers.get("Retry-After"), datetime.now(UTC))
-    later = "try again later" if asked is None else f"it asks to come back in {asked:.0f} s"
-    kind = _KINDS.get(answer.status, "has failed")
-    raise NotNow(f"{base} {kind}: {answer.status} {_words(answer)}", later, answer.status, asked)
+    retry_after = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
+    advice = "try again later" if retry_after is None else f"try again in {retry_after:.0f} s"
+    raise TemporaryFailure(
+        f"{base} returned {response.status}: {_server_message(response)}",
+        advice,
+        response.status,
+        retry_after,
+    )
 
 
-def _words(answer: Answer) -> str:
-    """What a server says of its refusal: there is no common shape, so the usual keys are tried."""
+def _server_message(response: Response) -> str:
+    """Return the server's error message. There is no common format, so the usual keys are tried."""
     try:
-        document = json.loads(answer.body)
+        document = json.loads(response.body)
     except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict):
-        said = next(
-            (document[k] for k in ("message", "error", "detail", "msg", "title") if document.get(k)), ""
-        )
-        where = document.get("field")
-        text = said if isinstance(said, str) else json.dumps(said)
-        if isinstance(where, str) and where and where not in text:
-            text = f"{where}: {text}"
+        value = next((document[key] for key in _MESSAGE_KEYS if document.get(key)), "")
+        field = document.get("field")
+        text = value if isinstance(value, str) else json.dumps(value)
+        if isinstance(field, str) and field and field not in text:
+            text = f"{field}: {text}"
     else:
-        text = answer.body[: 4 * _WORDS].decode("utf-8", "replace")
+        text = response.body[: 4 * _MESSAGE_CHARACTERS].decode("utf-8", "replace")
         if "<html" in text.lower():
-            text = "a page for browsers"
-    return " ".join(printable(text.replace("\n", " ")).split())[:_WORDS] or "without a word"
+            text = "an HTML page"
+    return " ".join(printable(text.replace("\n", " ")).split())[:_MESSAGE_CHARACTERS] or "no message"
 
 
-def _other(target: URL) -> str:
-    return f"if that is where your TES server is: --server {target.origin()}"
+def _use_server(target: URL) -> str:
+    return f"if that is your TES server: --server {target.origin()}"

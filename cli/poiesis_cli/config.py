@@ -1,4 +1,4 @@
-"""Which server, and whose credentials: from options, the environment and one TOML file.
+"""The server and its credentials, from options, the environment and one TOML file.
 
     server = "lab"                      # a name below, or a URL
 
@@ -9,8 +9,8 @@
     scope = "openid offline_access"
     # or token_file = "~/lab.token"; or user = "alice" and password_file = "~/lab.password"
 
-Credentials belong to one server. Those of a section go to that section's URL alone; those of the environment
-go to POIESIS_SERVER if that is set, so `--server` cannot carry them elsewhere.
+Credentials are sent to one server only. Those of a section belong to the section's URL. If POIESIS_SERVER is
+set, those of the environment belong to that server, even if `--server` names another.
 """
 
 import os
@@ -26,12 +26,12 @@ from poiesis_cli.address import tes_base
 from poiesis_cli.errors import BadUsage
 
 _SECTION_KEYS = {"url", "token_file", "user", "password_file", "issuer", "client_id", "scope"}
-DEFAULT_SCOPE = "openid offline_access"  # the second one is what asks for a refresh_token (OIDC Core 1.0, 11)
+DEFAULT_SCOPE = "openid offline_access"  # offline_access requests a refresh_token (OIDC Core 1.0, 11)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """How `poiesis login` gets a token; None where nobody has said."""
+    """Parameters of `poiesis login`; None if not configured."""
 
     issuer: str | None = None
     client_id: str | None = None
@@ -40,7 +40,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`withheld`: the environment has credentials, but for another server than this."""
+    """One server and its credentials. `withheld`: the environment has credentials for another server."""
 
     base: URL
     identity: Identity = Identity()
@@ -51,15 +51,18 @@ class Config:
 
 
 def read_config(environ: Mapping[str, str], *, server: str | None = None, file: str | None = None) -> Config:
-    """`server`: a URL or a section's name, of the command line. Raise BadUsage naming the key or variable."""
+    """Read the configuration; `server` is a URL or a section's name from the command line.
+
+    Raise BadUsage with the key or variable in the message.
+    """
     document = _document(environ, file)
     default = _string(document, "server", "server")
     chosen = server or environ.get("POIESIS_SERVER") or default
     if not chosen:
         raise BadUsage(
-            "no server is named",
-            "write --server https://tes.example.org, set POIESIS_SERVER,"
-            f' or put it into {config_file(environ, file)}: server = "https://tes.example.org"',
+            "no server is configured",
+            "use --server https://tes.example.org, set POIESIS_SERVER,"
+            f' or add to {config_file(environ, file)}: server = "https://tes.example.org"',
         )
     sections = _sections(document)
     base, section = _resolve(chosen, sections)
@@ -79,19 +82,19 @@ def read_config(environ: Mapping[str, str], *, server: str | None = None, file: 
 
 
 def config_file(environ: Mapping[str, str], option: str | None = None) -> Path:
-    """`--config`, POIESIS_CONFIG, or `poiesis/config.toml` in the XDG configuration directory."""
+    """Return `--config`, POIESIS_CONFIG, or `poiesis/config.toml` in the XDG configuration directory."""
     given = option or environ.get("POIESIS_CONFIG")
     return _path(given, environ) if given else _xdg(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
 
 
 def logins_file(environ: Mapping[str, str]) -> Path:
-    """Where `poiesis login` keeps tokens: in the XDG state directory."""
+    """Return the file for the tokens of `poiesis login`, in the XDG state directory."""
     return _xdg(environ, "XDG_STATE_HOME", ".local/state") / "logins.json"
 
 
 def _xdg(environ: Mapping[str, str], variable: str, default: str) -> Path:
     given = environ.get(variable, "")
-    # XDG Base Directory Specification: a relative path is invalid and has to be ignored.
+    # XDG Base Directory Specification: a relative path is invalid and must be ignored.
     root = Path(given) if given.startswith("/") else _path(f"~/{default}", environ)
     return root / "poiesis"
 
@@ -107,26 +110,26 @@ def _document(environ: Mapping[str, str], option: str | None) -> Mapping[str, An
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if option or environ.get("POIESIS_CONFIG"):
-            raise BadUsage(f"no configuration file {str(file)!r}") from None
+            raise BadUsage(f"no such configuration file: {str(file)!r}") from None
         return {}
     except OSError as error:
-        raise BadUsage(f"{file}: cannot be read: {os.strerror(error.errno or 0)}") from error
+        raise BadUsage(f"cannot read {str(file)!r}: {os.strerror(error.errno or 0)}") from error
     except ValueError as error:
-        raise BadUsage(f"{file}: not TOML: {error}") from error
+        raise BadUsage(f"{file} is not valid TOML: {error}") from error
 
 
 def _sections(document: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     if unknown := set(document) - {"server", "servers"}:
-        raise BadUsage(f"configuration: unknown key {min(unknown)!r}; there are server and servers")
+        raise BadUsage(f"configuration: unknown key {min(unknown)!r} (known: server, servers)")
     sections = document.get("servers", {})
     if not isinstance(sections, dict):
-        raise BadUsage("configuration: servers must be a table: write [servers.NAME]")
+        raise BadUsage("configuration: servers must be a table, for example [servers.lab]")
     for name, section in sections.items():
         if not isinstance(section, dict) or "url" not in section:
             raise BadUsage(f"configuration: servers.{name} must be a table with a url")
         if unknown := set(section) - _SECTION_KEYS:
             known = ", ".join(sorted(_SECTION_KEYS))
-            raise BadUsage(f"configuration: servers.{name}: unknown key {min(unknown)!r}; there are {known}")
+            raise BadUsage(f"configuration: servers.{name}: unknown key {min(unknown)!r} (known: {known})")
         for key in section:
             _string(section, key, f"servers.{name}.{key}")
     return sections
@@ -136,7 +139,8 @@ def _resolve(chosen: str, sections: Mapping[str, Mapping[str, Any]]) -> tuple[UR
     if chosen in sections:
         return tes_base(sections[chosen]["url"]), sections[chosen]
     if "/" not in chosen and sections and "." not in chosen and ":" not in chosen:
-        raise BadUsage(f"no server {chosen!r} in the configuration; there are {', '.join(sorted(sections))}")
+        names = ", ".join(sorted(sections))
+        raise BadUsage(f"no server {chosen!r} in the configuration (configured: {names})")
     base = tes_base(chosen)
     return base, next((one for one in sections.values() if tes_base(one["url"]) == base), {})
 
@@ -160,9 +164,7 @@ def _of_environment(environ: Mapping[str, str]) -> tuple[str | None, str | None,
         environ.get("POIESIS_PASSWORD_FILE"), "POIESIS_PASSWORD_FILE", environ
     )
     if password is None:
-        raise BadUsage(
-            "POIESIS_USER is set without a password", "set POIESIS_PASSWORD or POIESIS_PASSWORD_FILE"
-        )
+        raise BadUsage("POIESIS_USER requires a password", "set POIESIS_PASSWORD or POIESIS_PASSWORD_FILE")
     return None, _user(user, "POIESIS_USER"), password
 
 
@@ -175,18 +177,18 @@ def _of_section(
         return _header_safe(token, "token_file") if token else None, None, None
     password = _secret(section.get("password_file"), "password_file", environ)
     if password is None:
-        raise BadUsage("configuration: user is set without password_file")
+        raise BadUsage("configuration: user requires password_file")
     return None, _user(user, "user"), password
 
 
 def _secret(file: str | None, what: str, environ: Mapping[str, str]) -> str | None:
-    """A file's text without the white space around it; the text never reaches a message."""
+    """Return a file's text without surrounding white space. Error messages never contain the text."""
     if not file:
         return None
     try:
         text = _path(file, environ).read_text(encoding="utf-8").strip()
     except UnicodeDecodeError:
-        raise BadUsage(f"{what}: {file!r} is not text in UTF-8") from None
+        raise BadUsage(f"{what}: {file!r} is not UTF-8 text") from None
     except OSError as error:
         raise BadUsage(f"{what}: cannot read {file!r}: {os.strerror(error.errno or 0)}") from error
     if not text:
@@ -197,18 +199,18 @@ def _secret(file: str | None, what: str, environ: Mapping[str, str]) -> str | No
 def _header_safe(token: str, what: str) -> str:
     token = token.strip()
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise BadUsage(f"{what}: holds characters that no bearer token has (RFC 6750 section 2.1)")
+        raise BadUsage(f"{what} contains characters that a bearer token cannot have (RFC 6750 section 2.1)")
     return token
 
 
 def _user(user: str, what: str) -> str:
     if ":" in user:
-        raise BadUsage(f"{what}: a user's name must not hold a colon (RFC 7617 section 2)")
+        raise BadUsage(f"{what} must not contain a colon (RFC 7617 section 2)")
     return user
 
 
 def _string(table: Mapping[str, Any], key: str, what: str) -> str | None:
     value = table.get(key)
     if value is not None and not isinstance(value, str):
-        raise BadUsage(f"configuration: {what} must be a string, not {value!r}")
+        raise BadUsage(f"configuration: {what} must be a string, got {value!r}")
     return value

@@ -1,4 +1,4 @@
-"""What goes into the Authorization header of requests to one server."""
+"""The Authorization header of requests to one server."""
 
 import base64
 import time
@@ -16,21 +16,24 @@ from poiesis_cli.web import NoConnection
 
 
 class Credentials(Protocol):
-    """Somebody's, for one server."""
+    """One user's credentials for one server."""
 
     async def header(self) -> str | None:
-        """The header's value now; None to send none. Raise AuthFailed, or Unreachable for the issuer."""
+        """Return the current header value, None to send none.
+
+        Raise AuthFailed, or Unreachable if the issuer does not respond.
+        """
 
     async def renew(self) -> bool:
-        """The server has refused the last one: whether there is a fresh one now."""
+        """Return whether new credentials replace the ones that the server just rejected."""
 
-    def refused(self) -> CliError:
-        """What to tell the user when the server refuses them."""
+    def rejected(self, reason: str) -> CliError:
+        """Return the error for a 401; `reason` is the server's message."""
 
 
 @dataclass(frozen=True)
-class Nobody:
-    """No credentials. `withheld`: there are some, for another server."""
+class NoCredentials:
+    """No credentials. `withheld`: the environment has some for another server."""
 
     withheld: bool = False
 
@@ -40,21 +43,22 @@ class Nobody:
     async def renew(self) -> bool:
         return False
 
-    def refused(self) -> CliError:
+    def rejected(self, reason: str) -> CliError:
         if self.withheld:
             return AuthFailed(
-                "the server wants credentials; those of the environment belong to POIESIS_SERVER",
-                "set POIESIS_SERVER to this server too, or give it a section in the configuration",
+                f"the server requires credentials: {reason};"
+                " those of the environment belong to POIESIS_SERVER",
+                "set POIESIS_SERVER to this server too, or add a section for it to the configuration",
             )
         return AuthFailed(
-            "the server wants credentials",
+            f"the server requires credentials: {reason}",
             "run poiesis login, or set POIESIS_TOKEN_FILE, or POIESIS_USER and POIESIS_PASSWORD_FILE",
         )
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """A token or a password that the user has set."""
+class StaticCredentials:
+    """A token or password from the environment or the configuration."""
 
     value: str = field(repr=False)
 
@@ -64,16 +68,16 @@ class Fixed:
     async def renew(self) -> bool:
         return False
 
-    def refused(self) -> CliError:
+    def rejected(self, reason: str) -> CliError:
         return AuthFailed(
-            "the server refuses the credentials that are set",
+            f"the server rejected the configured credentials: {reason}",
             "check POIESIS_TOKEN, POIESIS_USER or the server's section in the configuration",
         )
 
 
 @dataclass
-class Device:
-    """A login of `poiesis login`, renewed when it expires and when the server says so."""
+class LoginCredentials:
+    """The token of `poiesis login`, renewed before it expires and when the server rejects it."""
 
     session: aiohttp.ClientSession
     logins: Logins
@@ -83,20 +87,20 @@ class Device:
 
     async def header(self) -> str | None:
         if self.login.expires_at is not None and self.login.expires_at < time.time() + self.timing.early:
-            await self._renewed()
+            await self._renew()
         return f"Bearer {self.login.access_token}"
 
     async def renew(self) -> bool:
         if self.login.refresh_token is None:
             return False
-        await self._renewed()
+        await self._renew()
         return True
 
-    def refused(self) -> CliError:
-        return AuthFailed("the server refuses the login", "run poiesis login again")
+    def rejected(self, reason: str) -> CliError:
+        return AuthFailed(f"the server rejected the login: {reason}", "run poiesis login again")
 
-    async def _renewed(self) -> None:
-        """Another command may have renewed it meanwhile: then that one's token is taken."""
+    async def _renew(self) -> None:
+        """Use the token of another command if that one has just renewed it."""
         async with self.logins.locked():
             stored = self.logins.read(self.server)
             if stored is not None and stored.access_token != self.login.access_token:
@@ -109,21 +113,21 @@ class Device:
         try:
             return await oidc.refresh(self.session, self.login)
         except Unreachable as error:
-            # Nothing has been sent to the server, whatever became of this.
-            raise NoConnection(f"the login cannot be renewed: {error}", error.advice) from error
+            # The TES server has received nothing, so a create may be retried.
+            raise NoConnection(f"cannot renew the login: {error}", error.advice) from error
 
 
 def find_credentials(
     config: Config, logins: Logins, session: aiohttp.ClientSession, timing: Timing
 ) -> Credentials:
-    """What the user has set comes first, then the login at this server, then nothing."""
+    """Return the configured token, else the configured password, else the login at this server."""
     if config.token is not None:
-        return Fixed(f"Bearer {config.token}")
+        return StaticCredentials(f"Bearer {config.token}")
     if config.user is not None:
         pair = f"{config.user}:{config.password}".encode()
-        return Fixed(f"Basic {base64.b64encode(pair).decode()}")
+        return StaticCredentials(f"Basic {base64.b64encode(pair).decode()}")
     server = str(config.base)
     login = logins.read(server)
     if login is not None:
-        return Device(session, logins, server, login, timing)
-    return Nobody(withheld=config.withheld)
+        return LoginCredentials(session, logins, server, login, timing)
+    return NoCredentials(withheld=config.withheld)

@@ -1,16 +1,33 @@
-"""The body of a create: from the options of `run`, or from a file. Pure."""
+"""The body of a create: from the options of `run`, or from a JSON or YAML file. Pure."""
 
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from poiesis_cli.errors import BadUsage
+
+_TASK = (
+    *("id", "state", "name", "description", "inputs", "outputs", "resources", "executors"),
+    *("volumes", "tags", "logs", "creation_time"),
+)
+_NESTED: Mapping[str, Sequence[str]] = {
+    "inputs": ("name", "description", "url", "path", "type", "content", "streamable"),
+    "outputs": ("name", "description", "url", "path", "path_prefix", "type"),
+    "resources": (
+        *("cpu_cores", "preemptible", "ram_gb", "disk_gb", "zones"),
+        *("backend_parameters", "backend_parameters_strict"),
+    ),
+    "executors": ("image", "command", "workdir", "stdin", "stdout", "stderr", "env", "ignore_error"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """What `poiesis run` was asked for, its mappings already TES documents; sizes in GB = 10**9 bytes."""
+    """The options of `poiesis run`, with mappings as TES documents; sizes in GB = 10**9 bytes."""
 
     image: str
     command: Sequence[str]
@@ -32,7 +49,7 @@ class RunRequest:
 
 
 def task_document(request: RunRequest) -> dict[str, Any]:
-    """A `tesTask` with one executor; what was not asked for is left out, because servers differ on null."""
+    """Return a `tesTask` with one executor. Unset fields are left out: servers treat null differently."""
     executor = {
         "image": request.image,
         "command": list(request.command),
@@ -49,13 +66,13 @@ def task_document(request: RunRequest) -> dict[str, Any]:
         "preemptible": request.preemptible,
         "backend_parameters": request.backend_parameters,
     }
-    return _said(
+    return _without_unset(
         {
             "name": request.name,
             "inputs": list(request.inputs),
             "outputs": list(request.outputs),
-            "resources": _said(resources),
-            "executors": [_said(executor)],
+            "resources": _without_unset(resources),
+            "executors": [_without_unset(executor)],
             "volumes": list(request.volumes),
             "tags": request.tags,
         }
@@ -63,19 +80,67 @@ def task_document(request: RunRequest) -> dict[str, Any]:
 
 
 def parse_document(data: bytes, source: str) -> dict[str, Any]:
-    """A JSON object, sent as it stands: the server knows what a task may hold. Raise BadUsage."""
+    """Parse a task from JSON or YAML; values are not checked. Raise BadUsage with `source` in the message."""
     try:
-        document = json.loads(data, parse_constant=_no_number)
+        document = json.loads(data, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
-        raise BadUsage(f"{source}: not JSON: {error}") from error
+        if data.lstrip()[:1] in {b"{", b"["}:
+            raise BadUsage(f"{source} is not valid JSON: {error}") from error
+        document = _parse_yaml(data, source)
     if not isinstance(document, dict):
-        raise BadUsage(f"{source}: a task is a JSON object", 'for example {"executors": [{"image": ...}]}')
+        raise BadUsage(
+            f"{source} must contain a task as an object, got {type(document).__name__}",
+            'for example {"executors": [{"image": "busybox", "command": ["date"]}]}',
+        )
     return document
 
 
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+def check_fields(document: Mapping[str, Any], source: str) -> None:
+    """Raise BadUsage if the task has a field that TES 1.1 does not define: servers ignore these."""
+    unknown = next(_unknown_fields(document), None)
+    if unknown is None:
+        return
+    path, known = unknown
+    name = path.rpartition(".")[2]
+    similar = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {similar[0]!r}?" if similar else f"fields of TES 1.1: {', '.join(sorted(known))}"
+    raise BadUsage(f"{source}: unknown field {path}", f"{hint}  To send it unchanged: --allow-unknown-fields")
 
 
-def _said(fields: Mapping[str, Any]) -> dict[str, Any]:
+class _YamlLoader(yaml.SafeLoader):
+    """YAML with the types of JSON: dates stay strings."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _parse_yaml(data: bytes, source: str) -> Any:
+    try:
+        document = yaml.load(data, _YamlLoader)  # noqa: S506 (a safe loader)
+        return json.loads(json.dumps(document, allow_nan=False))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise BadUsage(f"{source} is neither valid JSON nor valid YAML: {reason}") from error
+
+
+def _unknown_fields(document: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the path of each unknown field, and the known fields beside it."""
+    yield from ((name, _TASK) for name in document if name not in _TASK)
+    for parent, known in _NESTED.items():
+        value = document.get(parent)
+        items = {parent: value}
+        if isinstance(value, list):
+            items = {f"{parent}[{index}]": item for index, item in enumerate(value)}
+        for path, item in items.items():
+            if isinstance(item, dict):
+                yield from ((f"{path}.{name}", known) for name in item if name not in known)
+
+
+def _reject_constant(word: str) -> None:
+    raise ValueError(f"{word} is not a JSON value")
+
+
+def _without_unset(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, [], {})}

@@ -1,33 +1,33 @@
-"""Exit codes, and the errors that lead to them. Each error says what is wrong and what to do next."""
+"""Exit codes, and the errors that lead to them. Each error has a message and, if possible, an advice."""
 
 from enum import IntEnum
 from typing import ClassVar
 
 
 class Exit(IntEnum):
-    """Exit codes, apart from those of executors (1 to 255), which `wait` and `run` pass on as they are.
+    """The command's own exit codes. `wait` and `run` pass on exit codes of executors (1 to 255) unchanged.
 
-    64 to 77 are those of sysexits.h, 124 is that of timeout(1), above 128 is 128 + signal: what programs in
-    containers seldom use, so that 1 and 2 mean the executor.
+    64 to 77 are from sysexits.h, 124 is from timeout(1), above 128 is 128 + signal. Programs in containers
+    rarely use these, so 1 and 2 come from an executor.
     """
 
     OK = 0
     USAGE = 64  # the command line, a local file or the configuration
-    REFUSED = 65  # the server says no: 400, 404 and the like
-    UNREACHABLE = 69  # no answer, or 5xx, or 429, for as long as was tried
-    PROTOCOL = 76  # an answer that is not TES
-    AUTH = 77  # 401, 403, a login that has expired
+    REJECTED = 65  # the server rejected the request: 400, 404 and similar
+    UNREACHABLE = 69  # no response, 5xx or 429, until the retries ended
+    PROTOCOL = 76  # a response that is not TES
+    AUTH = 77  # 401, 403, an expired login
     SYSTEM_ERROR = 120
     CANCELED = 121
     PREEMPTED = 122
-    EXECUTOR_ERROR = 123  # of a task of which the server tells no exit code other than 0
-    TIMED_OUT = 124  # --timeout is over; the task goes on
-    INTERRUPTED = 130  # Ctrl-C; the task goes on
-    OUTPUT_CLOSED = 141  # whoever read our output has gone
+    EXECUTOR_ERROR = 123  # the server returns no exit code other than 0
+    TIMED_OUT = 124  # --timeout expired; the task continues
+    INTERRUPTED = 130  # Ctrl-C; the task continues
+    OUTPUT_CLOSED = 141  # the reader of standard output has exited
 
 
 class CliError(Exception):
-    """Base. `advice`: what to do next, a sentence or a command."""
+    """Base class. `advice`: what to do next, a sentence or a command."""
 
     exit: ClassVar[Exit]
 
@@ -37,35 +37,35 @@ class CliError(Exception):
 
 
 class BadUsage(CliError):
-    """An option, an argument, a local file or the configuration cannot be used."""
+    """An option, an argument, a local file or the configuration is invalid."""
 
     exit = Exit.USAGE
 
 
-class Refused(CliError):
-    """The server understood and said no."""
+class Rejected(CliError):
+    """The server rejected the request."""
 
-    exit = Exit.REFUSED
+    exit = Exit.REJECTED
 
 
-class NotFound(Refused):
-    """The server knows no such task, or no such page."""
+class NotFound(Rejected):
+    """The server has no such task or path."""
 
 
 class Unreachable(CliError):
-    """The server did not answer, or said that it cannot, for as long as was tried."""
+    """The server did not respond, or reported a temporary failure, until the retries ended."""
 
     exit = Exit.UNREACHABLE
 
 
 class NotTes(CliError):
-    """The server's answer is none that TES 1.1 knows."""
+    """The server's response does not follow TES 1.1."""
 
     exit = Exit.PROTOCOL
 
 
 class AuthFailed(CliError):
-    """Credentials are missing, wrong, expired or not enough."""
+    """Credentials are missing, invalid, expired or insufficient."""
 
     exit = Exit.AUTH
 
@@ -83,6 +83,6 @@ class Interrupted(CliError):
 
 
 class OutputClosed(CliError):
-    """Standard output is a pipe that nobody reads any more."""
+    """Standard output is a pipe without a reader."""
 
     exit = Exit.OUTPUT_CLOSED

@@ -1,4 +1,4 @@
-"""One call of the command, and the options that every command has."""
+"""One call of the command, and the options that all commands share."""
 
 import asyncio
 import math
@@ -8,16 +8,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import aiohttp
 import click
+from yarl import URL
 
 from poiesis_cli.address import unencrypted
 from poiesis_cli.client import TesClient
 from poiesis_cli.config import Config, logins_file, read_config
-from poiesis_cli.credentials import Nobody, find_credentials
+from poiesis_cli.credentials import Credentials, NoCredentials, find_credentials
 from poiesis_cli.errors import Interrupted
-from poiesis_cli.follow import goes_on
+from poiesis_cli.follow import next_steps
 from poiesis_cli.logins import Logins
-from poiesis_cli.terminal import say
+from poiesis_cli.terminal import message
 from poiesis_cli.timing import TIMING, Timing
 from poiesis_cli.web import open_session
 
@@ -25,22 +27,45 @@ _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class _Positive(click.FloatRange):
-    """A number above 0 that JSON can hold."""
+class _Positive(click.types.FloatParamType):
+    """A number above 0 that JSON can represent."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number) or number <= 0:
+            self.fail(f"must be a number above 0, got {value!r}", param, ctx)
         return number
 
 
-POSITIVE = _Positive(min=0, min_open=True)
+class WholeNumber(click.types.IntParamType):
+    """A whole number of at least `least`."""
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if not text.isascii() or not text.isdigit() or int(text) < self.least:
+            self.fail(f"must be a whole number, at least {self.least}, got {value!r}", param, ctx)
+        return int(text)
+
+
+class OneOf(click.Choice[str]):
+    """One of several words."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:  # noqa: ARG002
+        return f"must be one of {', '.join(self.choices)}, got {value!r}"
+
+
+POSITIVE = _Positive()
 
 
 @dataclass(kw_only=True)
 class Invocation:
-    """One call of the command: the world around it, and the options that every command has."""
+    """One call of the command: its environment, and the options that all commands share."""
 
     environ: Mapping[str, str]
     timing: Timing = TIMING
@@ -49,40 +74,47 @@ class Invocation:
     output: str | None = None
     quiet: bool = False
     task_id: str | None = field(default=None, init=False)
+    _warned: bool = field(default=False, init=False)
 
     @property
     def as_json(self) -> bool:
-        """Documents: JSON if asked for, or if nobody reads it on a terminal."""
+        """Whether to print documents as JSON: on request, and if standard output is not a terminal."""
         return self.output == "json" or (self.output is None and not sys.stdout.isatty())
 
     def settings(self) -> Config:
-        """Raise BadUsage."""
+        """Read the configuration. Raise BadUsage."""
         return read_config(self.environ, server=self.server, file=self.config)
 
     def logins(self) -> Logins:
-        """What `poiesis login` has kept."""
+        """Return the stored logins."""
         return Logins(logins_file(self.environ))
 
     @asynccontextmanager
-    async def client(self, *, patient: bool = False) -> AsyncIterator[TesClient]:
-        """The server's; `patient`: one that is away for minutes is waited for."""
+    async def client(self, *, waiting: bool = False) -> AsyncIterator[TesClient]:
+        """Open a client of the server; `waiting`: retry failed requests for minutes."""
         config = self.settings()
-        timing = self.timing
-        async with open_session(timing) as session:
-            credentials = find_credentials(config, self.logins(), session, timing)
-            if unencrypted(config.base) and not isinstance(credentials, Nobody):
-                say(f"poiesis: warning: your credentials go to {config.base.origin()} without encryption")
-            yield TesClient(
-                base=config.base,
-                session=session,
-                credentials=credentials,
-                timing=timing,
-                say=lambda text: say(f"poiesis: {text}"),
-                patience=timing.patience_while_waiting if patient else timing.patience,
-            )
+        async with open_session(self.timing) as session:
+            credentials = find_credentials(config, self.logins(), session, self.timing)
+            if unencrypted(config.base) and not isinstance(credentials, NoCredentials) and not self._warned:
+                self._warned = True
+                message(f"poiesis: warning: sending credentials to {config.base.origin()} without encryption")
+            yield self.client_with(session, config.base, credentials, waiting=waiting)
+
+    def client_with(
+        self, session: aiohttp.ClientSession, base: URL, credentials: Credentials, *, waiting: bool = False
+    ) -> TesClient:
+        """Return a client with these credentials; `waiting`: retry failed requests for minutes."""
+        return TesClient(
+            base=base,
+            session=session,
+            credentials=credentials,
+            timing=self.timing,
+            notify=lambda text: message(f"poiesis: {text}"),
+            retry_for=self.timing.retry_for_while_waiting if waiting else self.timing.retry_for,
+        )
 
     def run(self, work: Awaitable[_T]) -> _T:
-        """Raise Interrupted on Ctrl-C: a task that this command knows of goes on."""
+        """Run a coroutine. Raise Interrupted on Ctrl-C; the task of `task_id` continues."""
 
         async def main() -> _T:
             return await work
@@ -92,11 +124,13 @@ class Invocation:
         except KeyboardInterrupt:
             if self.task_id is None:
                 raise Interrupted("interrupted") from None
-            raise Interrupted(f"left task {self.task_id}; it goes on", goes_on(self.task_id)) from None
+            raise Interrupted(
+                f"interrupted; task {self.task_id} continues", next_steps(self.task_id)
+            ) from None
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    """Options that every command has may stand before it or after it; the last one counts."""
+    """Store a shared option, which may come before or after the command; the last one is used."""
     if value is not None and value is not False and parameter.name is not None:
         setattr(context.find_object(Invocation), parameter.name, value)
 
@@ -106,23 +140,24 @@ def _option(*names: str, **settings: Any) -> Callable[[_F], _F]:
 
 
 server_option = _option(
-    "--server", metavar="URL|NAME", help="Base URL, or a name in the configuration [POIESIS_SERVER]."
+    "--server", metavar="URL|NAME", help="Base URL, or a name from the configuration [POIESIS_SERVER]."
 )
-config_option = _option("--config", metavar="FILE", help="Configuration [POIESIS_CONFIG].")
+config_option = _option("--config", metavar="FILE", help="Configuration file [POIESIS_CONFIG].")
 output_option = _option(
     "--output",
-    type=click.Choice(["json", "table"]),
-    help="Default: table on a terminal, else json.",
+    type=OneOf(["json", "table"]),
+    help="Format of results. Default: table on a terminal and for list, otherwise json.",
 )
-quiet_option = _option("-q", "--quiet", is_flag=True, help="Tell no progress.")
-logs_option = click.option("--logs", is_flag=True, help="Print what the executors print, while they run.")
+quiet_option = _option("-q", "--quiet", is_flag=True, help="Print no progress.")
+logs_option = click.option("--logs", is_flag=True, help="Print the executors' output while they run.")
 timeout_option = click.option(
     "--timeout",
     type=POSITIVE,
     metavar="SECONDS",
-    help="Stop waiting then, with exit code 124; the task goes on.",
+    help="Stop waiting after this time, with exit code 124; the task continues.",
 )
 
 
 def common_options(command: _F) -> _F:
+    """Add --server, --config and --output."""
     return server_option(config_option(output_option(command)))

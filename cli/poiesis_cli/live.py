@@ -1,4 +1,4 @@
-"""What executors have printed since the last look, from texts that are capped tails. Pure."""
+"""Find the new output of executors in responses that contain only the end of each stream. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 _CUT = "\ufffd"
 _INDEX_DIGITS = 4
-_LEAST_OVERLAP = 16  # characters; a shorter one may be chance
-_CUT_CHARACTERS = 3  # of a UTF-8 character's bytes at most three may be missing
+_LEAST_OVERLAP = 16  # characters; a shorter one may be a coincidence
+_CUT_CHARACTERS = 3  # at most three bytes of a UTF-8 character can be missing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
-    """Text that is new. `gap`: something before it was printed and never shown."""
+class LogChunk:
+    """New text of a stream. `gap`: text before it is missing."""
 
     attempt: int
     executor: int
@@ -27,36 +27,35 @@ class Piece:
 
 @dataclass
 class Follower:
-    """What has been shown of each stream, at most its last text."""
+    """The last text of each stream."""
 
     shown: dict[tuple[int, int, Stream], str] = field(default_factory=dict)
 
-    def news(self, task: Task) -> Iterator[Piece]:
-        """Every stream of every attempt in order, as far as it has not been shown."""
+    def new_chunks(self, task: Task) -> Iterator[LogChunk]:
+        """Yield the text that is new since the last call, by attempt, executor and stream."""
         for number, attempt in enumerate(task.attempts):
             live = _live(attempt)
-            known = max([len(attempt.executors), *(index + 1 for index, _ in live)])
-            for index in range(known):
+            count = max([len(attempt.executors), *(index + 1 for index, _ in live)])
+            for index in range(count):
                 for stream in STREAMS:
-                    text, whole = _said(attempt, index, stream, live)
-                    yield from self._new(
-                        number, index, stream, text if whole or task.ended else _steady(text)
-                    )
+                    text, final = _text(attempt, index, stream, live)
+                    complete = text if final or task.ended else _without_partial_character(text)
+                    yield from self._new(number, index, stream, complete)
 
-    def _new(self, attempt: int, executor: int, stream: Stream, text: str) -> Iterator[Piece]:
+    def _new(self, attempt: int, executor: int, stream: Stream, text: str) -> Iterator[LogChunk]:
         key = (attempt, executor, stream)
         new, gap = added(self.shown.get(key, ""), text)
         if text:
             self.shown[key] = text
         if new:
-            yield Piece(attempt=attempt, executor=executor, stream=stream, text=new, gap=gap)
+            yield LogChunk(attempt=attempt, executor=executor, stream=stream, text=new, gap=gap)
 
 
 def added(old: str, new: str) -> tuple[str, bool]:
-    """What `new` has after the end of `old`, and whether something may be missing between the two.
+    """Return what `new` adds to `old`, and whether text may be missing between the two.
 
-    Both are ends of the same growing text; `new` may begin later, with a line that says so, or in the middle
-    of a character. Where the text repeats itself the longest overlap is believed.
+    Both are ends of the same growing text. `new` may start later, with a line that marks the omission, or
+    within a character. If the text repeats itself, the longest overlap is assumed.
     """
     if new.startswith(old):
         return new[len(old) :], False
@@ -71,7 +70,7 @@ def added(old: str, new: str) -> tuple[str, bool]:
 
 
 def _overlap(old: str, new: str) -> int:
-    """Length of the longest end of `old` that `new` begins with (Knuth, Morris, Pratt)."""
+    """Return the length of the longest suffix of `old` that is a prefix of `new` (Knuth, Morris, Pratt)."""
     if not old or not new:
         return 0
     if new in {old[-len(new) :], old}:
@@ -99,7 +98,7 @@ def _failure(pattern: str) -> list[int]:
 
 
 def _live(attempt: Attempt) -> Mapping[tuple[int, Stream], str]:
-    """Poiesis: `executor-<n>.stdout` and `.stderr` in the metadata of an attempt whose executor n runs."""
+    """Return the texts of running executors, which Poiesis has in the metadata as `executor-<n>.stdout`."""
     texts: dict[tuple[int, Stream], str] = {}
     for key, text in attempt.metadata.items():
         name, _, stream = key.rpartition(".")
@@ -115,10 +114,10 @@ def _live(attempt: Attempt) -> Mapping[tuple[int, Stream], str]:
     return texts
 
 
-def _said(
+def _text(
     attempt: Attempt, index: int, stream: Stream, live: Mapping[tuple[int, Stream], str]
 ) -> tuple[str, bool]:
-    """The text, and whether it is all there will be."""
+    """Return the text of a stream, and whether it is final."""
     if index < len(attempt.executors):
         log = attempt.executors[index]
         text = log.stdout if stream == "stdout" else log.stderr
@@ -127,12 +126,7 @@ def _said(
     return live.get((index, stream), ""), False
 
 
-def _steady(text: str) -> str:
-    """Without the beginning of a character whose other bytes are still to come."""
+def _without_partial_character(text: str) -> str:
+    """Remove the start of a character at the end whose other bytes have not arrived."""
     cut = text.rstrip(_CUT)
     return cut if len(text) - len(cut) <= _CUT_CHARACTERS else text
-
-
-def executors_running(attempt: Attempt) -> list[int]:
-    """Indices of executors that print and have not ended, where the server tells."""
-    return sorted({index for index, _ in _live(attempt) if index >= len(attempt.executors)})

@@ -1,4 +1,4 @@
-"""Tokens that `poiesis login` got, by server: one JSON file, mode 0600, in a directory of mode 0700."""
+"""The tokens of `poiesis login` by server: one JSON file, mode 0600, in a directory of mode 0700."""
 
 import asyncio
 import fcntl
@@ -18,7 +18,7 @@ _LOCK_POLL = 0.05  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Login:
-    """`expires_at`: Unix time; None if the issuer does not say."""
+    """Tokens for one server. `expires_at`: Unix time; None if the issuer returned no lifetime."""
 
     issuer: str
     client_id: str
@@ -29,28 +29,28 @@ class Login:
 
     @classmethod
     def from_document(cls, document: Any) -> Self:
-        """Raise TypeError for what another program has written there."""
+        """Raise TypeError if the document is not a login."""
         return cls(**document)
 
 
 @dataclass(frozen=True)
 class Logins:
-    """The file. Two commands at once are kept apart by `locked`: a refresh token often works only once."""
+    """The file. Write it within `locked`: a refresh token often works only once."""
 
     file: Path
 
     def read(self, server: str) -> Login | None:
-        """The login at this server, if there is one. Raise BadUsage if the file cannot be used."""
+        """Return the login at this server, if any. Raise BadUsage if the file is unusable."""
         document = self._document().get(server)
         if document is None:
             return None
         try:
             return Login.from_document(document)
         except TypeError:
-            raise self._broken() from None
+            raise self._malformed() from None
 
     def write(self, server: str, login: Login | None) -> None:
-        """Keep it, or forget it (None). The file is replaced as a whole, and never open to others."""
+        """Store or delete (None) a login. The file is replaced atomically and is never readable by others."""
         document = self._document()
         if login is None:
             document.pop(server, None)
@@ -70,15 +70,15 @@ class Logins:
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
-        """Alone among the commands of this user on this machine."""
+        """Exclude other commands of this user on this machine."""
         try:
             self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(self.file.with_name(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise self._unusable(error) from error
         try:
-            # Asked again and again: a thread that waits in flock could not be interrupted.
-            while not _taken(handle):  # noqa: ASYNC110
+            # Polled, because a thread that blocks in flock cannot be interrupted.
+            while not _acquire(handle):  # noqa: ASYNC110
                 await asyncio.sleep(_LOCK_POLL)
             yield
         finally:
@@ -92,19 +92,19 @@ class Logins:
         except OSError as error:
             raise self._unusable(error) from error
         except ValueError:
-            raise self._broken() from None
+            raise self._malformed() from None
         if not isinstance(document, dict):
-            raise self._broken()
+            raise self._malformed()
         return document
 
-    def _broken(self) -> BadUsage:
-        return BadUsage(f"{self.file}: is not what poiesis login writes", "delete it and log in again")
+    def _malformed(self) -> BadUsage:
+        return BadUsage(f"{self.file} was not written by poiesis login", "delete it and log in again")
 
     def _unusable(self, error: OSError) -> BadUsage:
-        return BadUsage(f"{self.file}: cannot be used: {os.strerror(error.errno or 0)}")
+        return BadUsage(f"cannot read or write {str(self.file)!r}: {os.strerror(error.errno or 0)}")
 
 
-def _taken(handle: int) -> bool:
+def _acquire(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""`-i URL:PATH`, `-o PATH:URL` and `NAME=VALUE` as TES wants them. Pure, but for small local files."""
+"""Parse `-i URL:PATH`, `-o PATH:URL` and `NAME=VALUE`. Pure, except for reading small local files."""
 
 import os
 import re
@@ -13,41 +13,61 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PATH_AFTER_COLON = re.compile(r":(?=/(?!/))")
 _URL_AFTER_COLON = re.compile(r":(?=/|[A-Za-z][A-Za-z0-9+.-]*://)")
 _WILDCARD = re.compile(r"[*?\[]")
+_UPLOAD = "upload it to storage that the server can read, and use its URL"
 
 
 def parse_input(text: str) -> dict[str, Any]:
-    """A `tesInput` of URL:PATH or LOCAL:PATH: the container's path begins at the last `:/`.
+    """Return the `tesInput` of URL:PATH or LOCAL:PATH; the container's path starts at the last `:/`.
 
-    A local file becomes `content`. Either side that ends with `/` makes it a DIRECTORY. Raise BadUsage.
+    A local file becomes `content`. If either side ends with `/`, the type is DIRECTORY. Raise BadUsage.
     """
     colons = [match.start() for match in _PATH_AFTER_COLON.finditer(text)]
     if not colons or colons[-1] == 0:
         raise BadUsage(
-            f"--input: not URL:PATH: {text!r}",
-            "for example: --input s3://bucket/reads.fq:/data/reads.fq, or a small local file:"
+            f"--input must be URL:PATH with an absolute PATH in the container, got {text!r}",
+            "for example --input s3://bucket/reads.fq:/data/reads.fq, or a small local file:"
             " --input ./run.sh:/work/run.sh",
         )
     source, path = text[: colons[-1]], text[colons[-1] + 1 :]
     if _SCHEME.match(source):
         return {"url": source, **_typed(path, directory=source.endswith("/") or path.endswith("/"))}
+    file = Path(source)
+    if file.is_dir():
+        raise BadUsage(
+            f"--input: {source!r} is a local directory; only small local files can be sent", _UPLOAD
+        )
     if path.endswith("/"):
-        raise BadUsage(f"--input: a local file needs a file's path in the container, not {path!r}")
-    return {"content": _content(Path(source)), **_typed(path, directory=False)}
+        raise BadUsage(
+            f"--input: {path!r} is a directory, but {source!r} is a local file (it has no scheme)",
+            f"name the file in the container: --input {source}:{path}{file.name};"
+            " a URL needs its scheme, for example s3://bucket/key",
+        )
+    return {"content": _content(file), **_typed(path, directory=False)}
 
 
 def parse_output(text: str) -> dict[str, Any]:
-    """A `tesOutput` of PATH:URL: the URL begins after the first `:` that a scheme or a `/` follows.
+    """Return the `tesOutput` of PATH:URL; the URL starts after the first `:` before a scheme or `/`.
 
-    A pattern gets the `path_prefix` that TES demands, the directory before its first wildcard.
+    A pattern gets the `path_prefix` that TES requires: the directory before its first wildcard.
     Raise BadUsage.
     """
+    if text in {"json", "table"}:
+        raise BadUsage(
+            f"--output must be PATH:URL after run, got {text!r}",
+            f"to choose the format of results: poiesis --output {text} run ...",
+        )
     colon = _URL_AFTER_COLON.search(text)
-    if not text.startswith("/") or colon is None:
-        advice = "for example: --output /out/aligned.bam:s3://bucket/aligned.bam"
-        if text in {"json", "table"}:
-            advice = f"for the format of what is printed write: poiesis --output {text} run ..."
-        raise BadUsage(f"--output: not PATH:URL: {text!r}", advice)
+    if colon is None or _SCHEME.match(text):
+        raise BadUsage(
+            f"--output must be PATH:URL, got {text!r}",
+            "for example --output /out/aligned.bam:s3://bucket/aligned.bam",
+        )
     path, url = text[: colon.start()], text[colon.end() :]
+    if not path.startswith("/"):
+        raise BadUsage(
+            f"--output: PATH must be an absolute path in the container, got {path!r}",
+            f"for example --output /out/{Path(path).name}:{url}, and let the command write to /out",
+        )
     wildcard = _WILDCARD.search(path)
     if wildcard is not None:
         prefix = path[: wildcard.start()].rpartition("/")[0]
@@ -56,20 +76,20 @@ def parse_output(text: str) -> dict[str, Any]:
 
 
 def parse_pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
-    """NAME=VALUE of each; the value may hold `=` and may be empty. Raise BadUsage naming the option."""
+    """Parse KEY=VALUE of each text; the value may contain `=` and may be empty. Raise BadUsage."""
     pairs: dict[str, str] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not name or not separator:
-            raise BadUsage(f"{option}: not NAME=VALUE: {text!r}")
+            raise BadUsage(f"{option} must be KEY=VALUE, got {text!r}")
         if name in pairs:
-            raise BadUsage(f"{option}: {name} is given twice")
+            raise BadUsage(f"{option}: duplicate name {name!r}")
         pairs[name] = value
     return pairs
 
 
 def parse_environment(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """As `parse_pairs`; a NAME alone takes its value from `environ`, as with `docker run`."""
+    """Parse as `parse_pairs`; a NAME alone takes its value from `environ`, as with `docker run`."""
     whole = []
     for text in texts:
         if "=" in text:
@@ -77,7 +97,9 @@ def parse_environment(texts: Iterable[str], environ: Mapping[str, str]) -> dict[
         elif text in environ:
             whole.append(f"{text}={environ[text]}")
         else:
-            raise BadUsage(f"--env: {text!r} is not set here", f"give it a value: --env {text}=...")
+            raise BadUsage(
+                f"--env: {text!r} is not set in your environment", f"add a value: --env {text}=..."
+            )
     return parse_pairs("--env", whole)
 
 
@@ -86,7 +108,6 @@ def _typed(path: str, *, directory: bool) -> dict[str, str]:
 
 
 def _content(file: Path) -> str:
-    advice = "upload it to storage that the server reads, and give its URL"
     try:
         with file.open("rb") as stream:
             data = stream.read(CONTENT_BYTES + 1)
@@ -96,11 +117,11 @@ def _content(file: Path) -> str:
             "a URL needs its scheme, for example s3://bucket/key",
         ) from error
     if len(data) > CONTENT_BYTES:
-        raise BadUsage(f"--input: {str(file)!r} is longer than {CONTENT_BYTES} bytes", advice)
+        raise BadUsage(f"--input: {str(file)!r} is larger than {CONTENT_BYTES} bytes", _UPLOAD)
     try:
         text = data.decode()
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise BadUsage(f"--input: {str(file)!r} is not text in UTF-8", advice)
+        raise BadUsage(f"--input: {str(file)!r} is not UTF-8 text", _UPLOAD)
     return text

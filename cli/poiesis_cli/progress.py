@@ -1,46 +1,48 @@
-"""What a person who waits wants to know of a task. Pure."""
+"""Progress and outcome of a task, in words. Pure.
 
+Progress comes from fields of the last log's `metadata` (docs/api.md), never from messages. Servers without
+these fields show their states only.
+"""
+
+import fnmatch
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from poiesis_cli.live import executors_running
 from poiesis_cli.tes import Attempt, Task
 
-# Poiesis' own lines; those of other servers do not match, and then there is less to say.
-_MOVED = re.compile(r"\b(staged|sent) (\d{1,12}) files?, (\d{1,18}) bytes?(?: in .*)?$")
-_MOVING = re.compile(
-    r"\b(tif|tof|stream)-\d+ so far: (\d{1,12}) files?, (\d{1,18}) bytes?, ([\d.]{1,18}) MB/s$"
-)
-_IN, _OUT = frozenset({"tif", "stream"}), frozenset({"tof"})
+_EXECUTOR_STARTED = re.compile(r"executor-(\d{1,4})\.start_time")
+_WILDCARD = re.compile(r"[*?\[]")
+_DIGITS = 19  # of a 64-bit integer
 _TAIL_LINES = 10
 _LINE_CHARACTERS = 160
-_KIND = 1000.0
+_COMMAND_CHARACTERS = 60
+_UNIT = 1000.0
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def activity(task: Task) -> str:
-    """What goes on, in a few words; empty if the server does not tell."""
+    """Return what the task is doing, in a few words; empty if the server does not report it."""
     attempt = task.last_attempt
+    waiting = _shortened(attempt.metadata.get("waiting_reason", ""))
+    staging = _transfer(attempt, "staging", "staged")
+    sending = _transfer(attempt, "sending", "sent")
     match task.state:
+        case "QUEUED":
+            return waiting
         case "INITIALIZING":
-            return _together(_moving(attempt, "staging", _IN), _moved(attempt, "staged"))
+            return _joined(staging, waiting)
         case "RUNNING":
-            return _together(
-                _executor(task, attempt),
-                _moving(attempt, "staging", _IN),
-                _moving(attempt, "sending", _OUT),
-                _moved(attempt, "staged"),
-            )
-        case "QUEUED" | "PAUSED" | "CANCELING" | "PREEMPTED":
-            return _in_short(attempt.system_logs[-1]) if attempt.system_logs else ""
+            return _joined(_executor(task, attempt), staging, sending, waiting)
         case "COMPLETE":
-            return _moved(attempt, "sent")
+            return sending
     return ""
 
 
-def verdict(task: Task, *, output: bool = True) -> Iterator[str]:
-    """Why a task did not end well, as far as the server knows; nothing for one that did.
+def failure(task: Task, *, output: bool = True) -> Iterator[str]:
+    """Yield why a task failed, as far as the server returns it; nothing for a COMPLETE task.
 
-    `output`: with the last lines of the executor that failed.
+    `output`: include the last lines of the executor that failed.
     """
     if task.state == "COMPLETE":
         return
@@ -57,52 +59,87 @@ def verdict(task: Task, *, output: bool = True) -> Iterator[str]:
         yield from attempt.system_logs[-_TAIL_LINES:]
 
 
+def missing_outputs(task: Task) -> Iterator[str]:
+    """Yield the paths of outputs of a COMPLETE task for which its log lists no sent file."""
+    if task.state != "COMPLETE":
+        return
+    sent = [str(output.get("path")) for output in task.last_attempt.outputs]
+    for output in task.outputs:
+        path = output.get("path")
+        if isinstance(path, str) and not any(_is_from(one, path, output) for one in sent):
+            yield path
+
+
 def size_text(count: int) -> str:
-    """Bytes in units of 1000, as TES' own sizes are."""
+    """Format bytes in units of 1000, as TES uses for sizes."""
     size = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
-        if size < _KIND:
+        if size < _UNIT:
             return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= _KIND
+        size /= _UNIT
     return f"{size:.1f} TB"
+
+
+def duration_text(seconds: float) -> str:
+    """Format a duration in at most two units: 7s, 4m12s, 2h03m, 5d01h."""
+    whole = max(int(seconds), 0)
+    if whole < _MINUTE:
+        return f"{whole}s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE}m{whole % _MINUTE:02}s"
+    if whole < _DAY:
+        return f"{whole // _HOUR}h{whole % _HOUR // _MINUTE:02}m"
+    return f"{whole // _DAY}d{whole % _DAY // _HOUR:02}h"
 
 
 def _executor(task: Task, attempt: Attempt) -> str:
     count = len(task.executors)
-    running = executors_running(attempt)
+    running = _running_executors(attempt)
     index = running[0] if running else len(attempt.executors)
     if count and index >= count:
-        return "executors have ended, outputs are sent"
+        return "executors have ended, sending outputs"
     if not count:
         return f"executor {index}"
     command = " ".join(task.executors[index].command)
-    return f"executor {index} ({index + 1} of {count}): {command[:60]}".rstrip(": ")
+    return f"executor {index} ({index + 1} of {count}): {command[:_COMMAND_CHARACTERS]}".rstrip(": ")
 
 
-def _together(*parts: str) -> str:
+def _running_executors(attempt: Attempt) -> list[int]:
+    """Return the indices of executors with a start time and no end time in the metadata."""
+    started = [int(match[1]) for key in attempt.metadata if (match := _EXECUTOR_STARTED.fullmatch(key))]
+    return sorted(index for index in started if f"executor-{index}.end_time" not in attempt.metadata)
+
+
+def _joined(*parts: str) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _moving(attempt: Attempt, verb: str, filers: Set[str]) -> str:
-    """What filers that run now have done so far."""
-    found = [match for line in attempt.system_logs if (match := _MOVING.search(line)) and match[1] in filers]
-    rate = sum(float(match[4]) for match in found)
-    return f"{verb}: {_total(found)} so far, {rate:.1f} MB/s" if found else ""
+def _transfer(attempt: Attempt, key: str, done: str) -> str:
+    """Describe the files that filers have staged or sent; they have a rate only while they run."""
+    files, size = _count(attempt, f"{key}.files_done"), _count(attempt, f"{key}.bytes_done")
+    if files is None or size is None:
+        return ""
+    total = f"{files} {'file' if files == 1 else 'files'}, {size_text(size)}"
+    rate = _count(attempt, f"{key}.bytes_per_second")
+    return f"{done} {total}" if rate is None else f"{key}: {total} so far, {size_text(rate)}/s"
 
 
-def _moved(attempt: Attempt, verb: str) -> str:
-    found = [match for line in attempt.system_logs if (match := _MOVED.search(line)) and match[1] == verb]
-    return f"{verb} {_total(found)}" if found else ""
+def _count(attempt: Attempt, key: str) -> int | None:
+    text = attempt.metadata.get(key, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
-def _total(found: Sequence[re.Match[str]]) -> str:
-    """Of lines of one kind: their second and third group are files and bytes."""
-    files, size = sum(int(match[2]) for match in found), sum(int(match[3]) for match in found)
-    return f"{files} {'file' if files == 1 else 'files'}, {size_text(size)}"
+def _is_from(sent: str, path: str, output: Mapping[str, Any]) -> bool:
+    """Return whether a sent file belongs to an output: the file itself, in the directory, or a match."""
+    if sent == path:
+        return True
+    if output.get("type") == "DIRECTORY":
+        return sent.startswith(f"{path.rstrip('/')}/")
+    # Here `*` matches `/` too, so a match may be too wide but never too narrow.
+    return _WILDCARD.search(path) is not None and fnmatch.fnmatchcase(sent, path)
 
 
-def _in_short(line: str) -> str:
-    text = re.sub(r"^\d{4}-\d\d-\d\dT\S+ ", "", line)
+def _shortened(text: str) -> str:
     return text if len(text) <= _LINE_CHARACTERS else f"{text[: _LINE_CHARACTERS - 1]}…"
 
 

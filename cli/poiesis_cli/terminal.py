@@ -1,21 +1,25 @@
-"""Everything that is printed. Results go to standard output, what accompanies them to standard error."""
+"""All printing. Results go to standard output, everything else to standard error."""
 
 import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from poiesis_cli.errors import CliError, OutputClosed
-from poiesis_cli.progress import size_text
+from poiesis_cli.progress import duration_text, size_text
 from poiesis_cli.tes import Task
 from poiesis_cli.web import printable
 
-_PIPE_WIDTH = 100_000  # columns: whoever reads a pipe wants whole lines
+_PIPE_WIDTH = 100_000  # columns: lines are not wrapped in a pipe
+_GAP = 2  # between two columns
+_NAME_WIDTH = 12  # at least: other columns are left out first
 _STATE_STYLES = {
     "COMPLETE": "green",
     "EXECUTOR_ERROR": "red",
@@ -27,102 +31,163 @@ _STATE_STYLES = {
 }
 
 
-def say(text: str) -> None:
-    """A line on standard error, without the control characters that a server may have put into it."""
+def message(text: str) -> None:
+    """Print a line on standard error, without the control characters that a server may have sent."""
     sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
 
-def say_error(error: CliError) -> None:
-    """What is wrong, and what to do next."""
-    say(f"poiesis: {error}")
+def print_error(error: CliError) -> None:
+    """Print the message and the advice."""
+    message(f"poiesis: {error}")
     if error.advice:
-        say(f"  {error.advice}")
+        message(f"  {error.advice}")
+
+
+def status(text: str) -> Status | None:
+    """Show a spinner on standard error; None if that is not a terminal. Stop it when done."""
+    if not sys.stderr.isatty():
+        return None
+    spinner = Console(stderr=True).status(Text(text))
+    spinner.start()
+    return spinner
 
 
 def write(text: str) -> None:
-    """To standard output, as it is. Raise OutputClosed if nobody reads it."""
+    """Write to standard output unchanged. Raise OutputClosed if its reader has exited."""
     write_raw(sys.stdout, text)
 
 
 def write_raw(stream: TextIO, text: str) -> None:
-    """An executor's words, whatever they are: half a surrogate pair becomes a question mark."""
+    """Write an executor's output; lone surrogates become question marks."""
     try:
         stream.flush()
         stream.buffer.write(text.encode("utf-8", "replace"))
         stream.buffer.flush()
     except BrokenPipeError:
-        # Else Python would try again, and complain, when it exits.
+        # Otherwise Python would flush again at exit, and print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise OutputClosed("nobody reads the output") from None
+        raise OutputClosed("the output pipe is closed") from None
 
 
 def write_json(document: Any) -> None:
-    """Indented; every character as itself."""
+    """Write indented JSON without escapes for non-ASCII characters."""
     write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_tasks(tasks: Iterable[Task]) -> None:
-    """A line a task."""
+def write_tasks(tasks: Sequence[Task]) -> None:
+    """Write one line per task. A narrow terminal gets fewer columns; id and state are never cut."""
+    now = datetime.now(UTC)
+    columns = {
+        "ID": [task.id for task in tasks],
+        "STATE": [task.state for task in tasks],
+        "EXIT": [_exit_code(task) for task in tasks],
+        "CREATED": [task.creation_time[:19] for task in tasks],
+        "DURATION": [_duration(task, now) for task in tasks],
+        "OWNER": [task.last_attempt.metadata.get("owner", "") for task in tasks],
+        "NAME": [task.name for task in tasks],
+    }
+    if not any(columns["OWNER"]):
+        del columns["OWNER"]
+    width = Console(file=sys.stdout).width if sys.stdout.isatty() else _PIPE_WIDTH
+    for optional in ("OWNER", "CREATED", "DURATION", "EXIT"):
+        if _width(columns) > width:
+            columns.pop(optional, None)
+    room = max(width - _width(columns | {"NAME": []}) + len("NAME"), _NAME_WIDTH)
+    columns["NAME"] = [_cut(name, room) for name in columns["NAME"]]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("ID", "STATE", "CREATED"):
+    for heading in columns:
         table.add_column(heading, no_wrap=True)
-    table.add_column("NAME", overflow="fold")
-    for task in tasks:
-        table.add_row(_cell(task.id), _state(task.state), _cell(task.creation_time[:19]), _cell(task.name))
-    _print(table)
+    for row in zip(*columns.values(), strict=True):
+        cells = dict(zip(columns, row, strict=True))
+        table.add_row(*(_state(text) if key == "STATE" else _cell(text) for key, text in cells.items()))
+    _print(table, _PIPE_WIDTH)
 
 
 def write_task(task: Task) -> None:
-    """The facts of one, and how it ended."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    """Write the details of a task and its outcome."""
+    table = _details()
     table.add_row("id", _cell(task.id))
     table.add_row("state", _state(task.state))
-    for label, text in _facts(task):
+    for label, text in _task_details(task):
         table.add_row(label, _cell(text))
     _print(table)
 
 
 def write_service(info: Mapping[str, Any], base: str) -> None:
-    """Service-info: what there is of it."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    """Write the known fields of service-info."""
+    table = _details()
     table.add_row("url", _cell(base))
     for key in ("name", "id", "description", "type", "version", "organization", "environment", "storage"):
         if info.get(key):
-            table.add_row(key, _cell(_words(info[key])))
+            table.add_row(key, _cell(_value(info[key])))
     parameters = info.get("tesResources_backend_parameters")
     if parameters:
-        table.add_row("backend parameters", _cell(_words(parameters)))
+        table.add_row("backend parameters", _cell(_value(parameters)))
     _print(table)
 
 
-def _facts(task: Task) -> Iterable[tuple[str, str]]:
+def _details() -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _task_details(task: Task) -> Iterable[tuple[str, str]]:
     if task.name:
         yield "name", task.name
     if task.creation_time:
         yield "created", task.creation_time
+    if duration := _duration(task, datetime.now(UTC)):
+        yield "duration", duration
     for key, value in sorted(task.tags.items()):
         yield "tag", f"{key}={value}"
+    yield from _executor_details(task)
+    if len(task.attempts) > 1:
+        yield "attempts", str(len(task.attempts))
+    metadata = task.last_attempt.metadata
+    for label, key in (("waiting", "waiting_reason"), ("reason", "reason"), ("message", "message")):
+        if metadata.get(key):
+            yield label, metadata[key]
+    for output in task.last_attempt.outputs:
+        yield "output", f"{output.get('url')}{_size(output.get('size_bytes'))}"
+    for line in task.last_attempt.system_logs:
+        yield "log", line
+
+
+def _executor_details(task: Task) -> Iterable[tuple[str, str]]:
     logs = task.last_attempt.executors
     for index, executor in enumerate(task.executors):
         code = logs[index].exit_code if index < len(logs) else None
         end = "" if code is None else f"  → exit code {code}"
         yield f"executor {index}", f"{executor.image}: {_command(executor.command)}{end}"
-    if len(task.attempts) > 1:
-        yield "attempts", str(len(task.attempts))
-    metadata = task.last_attempt.metadata
-    if metadata.get("reason"):
-        yield "reason", metadata["reason"]
-    if metadata.get("message"):
-        yield "message", metadata["message"]
-    for output in task.last_attempt.outputs:
-        yield "output", f"{output.get('url')}{_size(output.get('size_bytes'))}"
-    for line in task.last_attempt.system_logs:
-        yield "log", line
+
+
+def _exit_code(task: Task) -> str:
+    """Return 0, or the exit code of the executor that failed."""
+    if task.state == "COMPLETE":
+        return "0"
+    return str(task.failed_executor[1]) if task.state == "EXECUTOR_ERROR" and task.failed_executor else ""
+
+
+def _duration(task: Task, now: datetime) -> str:
+    """Return how long the last attempt has run; empty if its times are missing."""
+    start, end = task.last_attempt.start_time, task.last_attempt.end_time
+    if start is None or (end is None and task.ended):
+        return ""
+    return duration_text(((end or now) - start).total_seconds())
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    """Return the least width of a table, whose NAME column may be cut."""
+    widths = [max(map(len, (heading, *texts))) for heading, texts in columns.items() if heading != "NAME"]
+    name = max(map(len, ("NAME", *columns["NAME"])))
+    return sum(widths) + min(name, _NAME_WIDTH) + _GAP * len(widths)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _command(command: Sequence[str]) -> str:
@@ -132,23 +197,23 @@ def _command(command: Sequence[str]) -> str:
 
 
 def _size(value: object) -> str:
-    """TES: a string; a number from some servers."""
+    """Format size_bytes: TES has a string, some servers send a number."""
     text = str(value)
     return f"  {size_text(int(text))}" if text.isascii() and text.isdigit() else ""
 
 
-def _words(value: object) -> str:
+def _value(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
-        return ", ".join(_words(one) for one in value.values() if one)
+        return ", ".join(_value(one) for one in value.values() if one)
     if isinstance(value, Sequence):
-        return "\n".join(_words(one) for one in value)
+        return "\n".join(_value(one) for one in value)
     return json.dumps(value)
 
 
 def _cell(text: str) -> Text:
-    """No markup of a server's is obeyed."""
+    """Return plain text: rich must not interpret markup from a server."""
     return Text("\n".join(printable(line) for line in text.split("\n")))
 
 
@@ -156,9 +221,9 @@ def _state(state: str) -> Text:
     return Text(printable(state), style=_STATE_STYLES.get(state, ""))
 
 
-def _print(table: Table) -> None:
+def _print(table: Table, width: int | None = None) -> None:
     terminal = sys.stdout.isatty()
-    console = Console(file=sys.stdout, highlight=False, width=None if terminal else _PIPE_WIDTH)
+    console = Console(file=sys.stdout, highlight=False, width=width if terminal else _PIPE_WIDTH)
     with console.capture() as capture:
         console.print(table)
     write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))

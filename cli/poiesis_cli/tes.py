@@ -1,11 +1,12 @@
-"""TES documents as servers really send them, made safe to read. Pure.
+"""TES documents as real servers send them. Pure.
 
-Null is as good as absent, unknown keys and states are kept in the document and otherwise ignored, and what
-has another type than TES 1.1 says counts as absent.
+Null counts as absent. Unknown fields and states stay in the document and are otherwise ignored. A value of
+another type than TES 1.1 specifies counts as absent.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from poiesis_cli.errors import Exit, NotTes
@@ -35,7 +36,7 @@ _EXIT_CODES = range(1, 256)
 
 @dataclass(frozen=True, kw_only=True)
 class Executor:
-    """`tesExecutor`, as far as it is shown."""
+    """The displayed fields of a `tesExecutor`."""
 
     image: str = ""
     command: Sequence[str] = ()
@@ -44,50 +45,57 @@ class Executor:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorLog:
-    """`tesExecutorLog`. `exit_code` is None where the server does not tell it."""
+    """A `tesExecutorLog`. `exit_code` is None if the server does not return it."""
 
     exit_code: int | None = None
     stdout: str = ""
     stderr: str = ""
-    end_time: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """`tesTaskLog`."""
+    """A `tesTaskLog`."""
 
     executors: Sequence[ExecutorLog] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     system_logs: Sequence[str] = ()
     outputs: Sequence[Mapping[str, Any]] = ()
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+    @property
+    def has_output(self) -> bool:
+        """Whether an executor has printed anything that the server returns."""
+        return any(log.stdout or log.stderr for log in self.executors)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """`tesTask`; `document` is what the server sent, whole."""
+    """A `tesTask`; `document` is the complete response."""
 
     id: str
     state: str
     name: str = ""
     creation_time: str = ""
     executors: Sequence[Executor] = ()
+    outputs: Sequence[Mapping[str, Any]] = ()
     attempts: Sequence[Attempt] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     document: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will follow. A state that TES 1.1 does not know is not an end."""
+        """Whether the state is terminal. A state that TES 1.1 does not define is not terminal."""
         return self.state in _EXITS
 
     @property
     def last_attempt(self) -> Attempt:
-        """The attempt that counts; an empty one if there is none yet."""
+        """The last attempt, an empty one if there is none yet."""
         return self.attempts[-1] if self.attempts else Attempt()
 
     @property
     def failed_executor(self) -> tuple[int, int] | None:
-        """Index and exit code of the executor that ended the task; None if no server's word names one."""
+        """Index and exit code of the executor that ended the task; None if the server names none."""
         codes = [
             (index, log.exit_code)
             for index, log in enumerate(self.last_attempt.executors)
@@ -98,7 +106,7 @@ class Task:
 
     @property
     def exit_code(self) -> int:
-        """What `wait` and `run` exit with when this task has ended: errors.Exit, or the failed executor's."""
+        """The exit code of `wait` and `run` for an ended task: from errors.Exit, or the failed executor's."""
         if self.state == "EXECUTOR_ERROR" and self.failed_executor is not None:
             _, code = self.failed_executor
             return code if code in _EXIT_CODES else Exit.EXECUTOR_ERROR
@@ -109,15 +117,16 @@ class Task:
 
 
 def read_task(document: object) -> Task:
-    """Raise NotTes if it is no task at all: not an object."""
+    """Read a task. Raise NotTes if the document is not an object."""
     if not isinstance(document, dict):
-        raise NotTes(f"a task should be a JSON object, not {type(document).__name__}")
+        raise NotTes(f"a task must be a JSON object, got {type(document).__name__}")
     return Task(
         id=_text(document.get("id")),
-        state=_text(document.get("state")) or "UNKNOWN",  # TES 1.1: the default where the field is missing
+        state=_text(document.get("state")) or "UNKNOWN",  # TES 1.1: the default of a missing field
         name=_text(document.get("name")),
         creation_time=_text(document.get("creation_time")),
         executors=tuple(_executor(one) for one in _objects(document.get("executors"))),
+        outputs=_objects(document.get("outputs")),
         attempts=tuple(_attempt(one) for one in _objects(document.get("logs"))),
         tags=_texts_by_name(document.get("tags")),
         document=document,
@@ -140,6 +149,8 @@ def _attempt(document: Mapping[str, Any]) -> Attempt:
         metadata=_texts_by_name(document.get("metadata")),
         system_logs=_texts(document.get("system_logs")),
         outputs=_objects(document.get("outputs")),
+        start_time=_time(document.get("start_time")),
+        end_time=_time(document.get("end_time")),
     )
 
 
@@ -150,8 +161,16 @@ def _executor_log(document: object) -> ExecutorLog:
         exit_code=_whole_number(document.get("exit_code")),
         stdout=_text(document.get("stdout")),
         stderr=_text(document.get("stderr")),
-        end_time=_text(document.get("end_time")),
     )
+
+
+def _time(value: object) -> datetime | None:
+    """Parse RFC 3339; a time without an offset is in UTC."""
+    try:
+        time = datetime.fromisoformat(_text(value))
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _whole_number(value: object) -> int | None:

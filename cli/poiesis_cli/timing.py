@@ -1,4 +1,4 @@
-"""How long and how often: one value, so that tests are quick; and when to try again. Pure."""
+"""Time limits and delays in one value, so that tests can shorten them; and when to retry. Pure."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -7,44 +7,45 @@ from email.utils import parsedate_to_datetime
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Seconds. `patience`: how long a server may be away; a task that is waited for runs on meanwhile."""
+    """All in seconds. `retry_for`: how long failed requests are retried."""
 
     connect: float = 10.0
-    request: float = 30.0  # a request that hangs is given up, and tried again if that is safe
+    request: float = 30.0  # a request that takes longer is aborted, and retried if that is safe
     first_delay: float = 0.5
     longest_delay: float = 15.0
-    patience: float = 10.0
-    patience_while_waiting: float = 600.0
+    retry_for: float = 10.0
+    retry_for_while_waiting: float = 600.0  # while the command waits for a task, which runs on meanwhile
     poll: float = 1.0
     longest_poll: float = 5.0
-    device_interval: float = 5.0  # RFC 8628 section 3.2, where the server says none
+    device_interval: float = 5.0  # RFC 8628 section 3.2, the default
     slow_down: float = 5.0  # RFC 8628 section 3.5
-    early: float = 30.0  # a token that expires so soon is renewed first
+    early: float = 30.0  # a token that expires within this time is renewed before the request
 
 
 TIMING = Timing()
 
 
-def next_try(
-    timing: Timing, count: int, spent: float, patience: float, retry_after: float | None
+def next_retry(
+    timing: Timing, count: int, elapsed: float, limit: float, retry_after: float | None
 ) -> float | None:
-    """Seconds until a request is tried again, after failure `count` (0-based); None to give up.
+    """Return the seconds until the retry after failure `count` (0-based); None to give up.
 
-    `spent`: seconds since the first failure. A server's own Retry-After is obeyed, or the request given up.
+    `elapsed`: seconds since the first failure; `limit`: how many are allowed. A retry never comes before the
+    server's Retry-After.
     """
     delay = min(timing.first_delay * 2 ** min(count, 16), timing.longest_delay)
     if retry_after is not None:
         delay = max(delay, retry_after)
-    return delay if spent + delay <= patience else None
+    return delay if elapsed + delay <= limit else None
 
 
 def next_poll(timing: Timing, waited: float) -> float:
-    """Seconds between two looks at a task that has been waited for so long: a twentieth of it, bounded."""
+    """Return the seconds until the next poll of a task: a twentieth of the time waited so far, bounded."""
     return min(max(timing.poll, waited / 20), timing.longest_poll)
 
 
 def retry_after_seconds(text: str | None, now: datetime) -> float | None:
-    """Retry-After (RFC 9110 section 10.2.3): seconds or a date. What is neither is ignored."""
+    """Parse Retry-After (RFC 9110 section 10.2.3), seconds or a date; None if it is neither."""
     if text is None:
         return None
     text = text.strip()

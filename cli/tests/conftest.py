@@ -17,8 +17,8 @@ from tes_for_tests import FAST, FakeServer, serving  # after its directory is on
 
 
 @dataclass(frozen=True)
-class Ended:
-    """What a call came to."""
+class Result:
+    """The result of a call."""
 
     code: int
     out: str
@@ -27,16 +27,16 @@ class Ended:
 
 @dataclass
 class Poiesis:
-    """`poiesis(*arguments)`; `env` is all of its environment."""
+    """`poiesis(*arguments)` runs the command; `env` is its complete environment."""
 
     capture: pytest.CaptureFixture[str]
     patch: pytest.MonkeyPatch
     env: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, *arguments: str, stdin: bytes = b"", timing: Timing = FAST) -> Ended:
+    def __call__(self, *arguments: str, stdin: bytes = b"", timing: Timing = FAST) -> Result:
         self.patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         code = main(arguments, environ=self.env, timing=timing)
-        return Ended(code, *self.capture.readouterr())
+        return Result(code, *self.capture.readouterr())
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def poiesis(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> Callable[..., Ended]:
+) -> Callable[..., Result]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     return Poiesis(capsys, monkeypatch, {"HOME": str(tmp_path), "POIESIS_SERVER": server.url})

@@ -1,4 +1,4 @@
-"""A server that answers what a test tells it to, in a thread of its own, and remembers what it was asked."""
+"""A server in its own thread that sends the replies of a test and records the requests."""
 
 import asyncio
 import json
@@ -20,8 +20,8 @@ FAST = Timing(
     request=20.0,
     first_delay=0.01,
     longest_delay=0.05,
-    patience=1.0,
-    patience_while_waiting=5.0,
+    retry_for=1.0,
+    retry_for_while_waiting=5.0,
     poll=0.01,
     longest_poll=0.02,
     device_interval=0.01,
@@ -31,7 +31,7 @@ FAST = Timing(
 
 @dataclass(frozen=True)
 class Reply:
-    """`body`: bytes as they are, anything else as JSON. `hang`: answer only when the server is stopped."""
+    """A response; `body` is bytes or a JSON value. `hang`: respond only when the server stops."""
 
     body: Any = None
     status: int = 200
@@ -41,8 +41,8 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request as it came."""
+class Request:
+    """One received request."""
 
     method: str
     path: str
@@ -61,39 +61,39 @@ class Asked:
 
 @dataclass
 class FakeServer:
-    """Replies by "METHOD path": each is used once, the last one of a path for ever."""
+    """Replies by "METHOD path": each is used once, the last one of a path repeatedly."""
 
     url: str = ""
-    asked: list[Asked] = field(default_factory=list)
-    on_request: Callable[[Asked], None] = lambda _: None
+    requests: list[Request] = field(default_factory=list)
+    on_request: Callable[[Request], None] = lambda _: None
     _replies: dict[str, deque[Reply]] = field(default_factory=lambda: defaultdict(deque))
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     def reply(self, route: str, *replies: Any) -> None:
-        """For "GET /tasks/x": the path below the TES base, or from the root if it begins with `//`."""
+        """Add replies to "GET /tasks/x": a path below the TES base, or from the root if it has `//`."""
         method, _, path = route.partition(" ")
         whole = path[1:] if path.startswith("//") else BASE + path
         self._replies[f"{method} {whole}"].extend(
             one if isinstance(one, Reply) else Reply(one) for one in replies
         )
 
-    def asked_of(self, route: str) -> list[Asked]:
+    def requests_to(self, route: str) -> list[Request]:
         method, _, path = route.partition(" ")
         whole = path[1:] if path.startswith("//") else BASE + path
-        return [one for one in self.asked if (one.method, one.path) == (method, whole)]
+        return [one for one in self.requests if (one.method, one.path) == (method, whole)]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         query = {key: request.query.getall(key) for key in request.query}
-        asked = Asked(
+        received = Request(
             request.method,
             request.raw_path.partition("?")[0],
             query,
             dict(request.headers),
             await request.read(),
         )
-        self.asked.append(asked)
-        self.on_request(asked)
-        replies = self._replies.get(f"{asked.method} {asked.path}")
+        self.requests.append(received)
+        self.on_request(received)
+        replies = self._replies.get(f"{received.method} {received.path}")
         if not replies:
             return web.json_response({"error": "no such page"}, status=404)
         reply = replies.popleft() if len(replies) > 1 else replies[0]
@@ -107,7 +107,7 @@ class FakeServer:
 
 @contextmanager
 def serving() -> Iterator[FakeServer]:
-    """A server on a port of this machine's loopback."""
+    """Run a server on a free loopback port."""
     server = FakeServer()
     ready, loop = threading.Event(), asyncio.new_event_loop()
 
@@ -135,11 +135,11 @@ def serving() -> Iterator[FakeServer]:
 
 
 def task(state: str = "COMPLETE", *, task_id: str = "t1", **fields: Any) -> dict[str, Any]:
-    """A task document."""
+    """Return a task document."""
     return {"id": task_id, "state": state, "executors": [{"image": "busybox", "command": ["true"]}], **fields}
 
 
 def attempt(*exit_codes: int | None, stdout: str = "", stderr: str = "", **fields: Any) -> dict[str, Any]:
-    """A task log with one executor log for each exit code."""
+    """Return a task log with one executor log for each exit code."""
     logs = [{"exit_code": code, "stdout": stdout, "stderr": stderr} for code in exit_codes]
     return {"logs": logs, "outputs": [], **fields}

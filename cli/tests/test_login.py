@@ -1,4 +1,4 @@
-"""`poiesis login` with an issuer (RFC 8628, OpenID Connect Discovery), and what becomes of its tokens."""
+"""`poiesis login` with an issuer (RFC 8628, OpenID Connect Discovery), and the use of its tokens."""
 
 import json
 import stat
@@ -17,7 +17,7 @@ CONFIGURATION = "GET //realm/.well-known/openid-configuration"
 
 
 class Issuer:
-    """An issuer at `server.url/realm`, whose replies a test may add to or replace."""
+    """An issuer at `server.url/realm`; a test may add or replace replies."""
 
     def __init__(self, server):
         self.server = server
@@ -70,7 +70,7 @@ def logins_file(poiesis):
 
 
 def _keep(poiesis, server, issuer, **fields):
-    """A login as an earlier command has left it."""
+    """Store a login as an earlier command would."""
     login = {
         "issuer": issuer.name,
         "client_id": "cli",
@@ -84,18 +84,18 @@ def _keep(poiesis, server, issuer, **fields):
     file.write_text(json.dumps({f"{server.url}/ga4gh/tes/v1": login | fields}))
 
 
-def test_a_login_shows_the_code_waits_and_keeps_the_token_for_this_user_alone(server, poiesis, issuer, login):
+def test_login_shows_the_code_and_stores_the_token(server, poiesis, issuer, login):
     issuer.offers_a_code(verification_uri_complete="http://x/activate?code=ABCD-EFGH")
     issuer.answers(pending(), pending(), tokens())
     ended = login("--scope", "openid groups")
     assert (ended.code, ended.out) == (0, "")
     assert f"Open {issuer.name}/activate and enter the code ABCD-EFGH" in ended.err
     assert "http://x/activate?code=ABCD-EFGH" in ended.err
-    (device,) = issuer.server.asked_of("POST //realm/device")
+    (device,) = issuer.server.requests_to("POST //realm/device")
     assert device.form == {"client_id": "cli", "scope": "openid groups"}
-    asked = issuer.server.asked_of("POST //realm/token")
-    assert len(asked) == 3
-    assert asked[0].form == {
+    requests = issuer.server.requests_to("POST //realm/token")
+    assert len(requests) == 3
+    assert requests[0].form == {
         "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
         "device_code": "dev-geheim",
         "client_id": "cli",
@@ -108,26 +108,52 @@ def test_a_login_shows_the_code_waits_and_keeps_the_token_for_this_user_alone(se
     server.reply("GET /tasks/t1", task())
     ended = poiesis("get", "t1")
     assert ended.code == 0
-    assert server.asked[0].headers["Authorization"] == f"Bearer {ACCESS}"
+    assert server.requests[0].headers["Authorization"] == f"Bearer {ACCESS}"
     assert "geheim" not in ended.out + ended.err
 
 
-def test_issuer_client_and_scope_may_come_from_the_environment(poiesis, issuer):
+def test_login_checks_the_token_with_the_server(server, poiesis, issuer, login):
+    issuer.offers_a_code()
+    issuer.answers(tokens())
+    server.reply("GET /tasks", {"tasks": []}, Reply({"error": "wrong audience"}, 401))
+    ended = login()
+    assert ended.code == 0
+    assert ended.err.splitlines()[-1] == f"logged in to {server.url}/ga4gh/tes/v1"
+    assert server.requests[0].headers["Authorization"] == f"Bearer {ACCESS}"
+    logins_file(poiesis).unlink()
+    ended = login()
+    assert ended.code == 77
+    assert "does not accept it" in ended.err
+    assert "wrong audience" in ended.err
+    assert "geheim" not in ended.err
+    assert not logins_file(poiesis).exists()
+
+
+def test_login_without_a_working_server_warns(server, login, issuer):
+    issuer.offers_a_code()
+    issuer.answers(tokens())
+    server.reply("GET /tasks", Reply({"error": "down"}, 503, {"Retry-After": "60"}))
+    ended = login()
+    assert ended.code == 0
+    assert "warning: cannot check the token with the server" in ended.err
+
+
+def test_login_parameters_from_the_environment(poiesis, issuer):
     issuer.offers_a_code()
     issuer.answers(tokens())
     poiesis.env |= {"POIESIS_ISSUER": issuer.name, "POIESIS_CLIENT_ID": "cli"}
     assert poiesis("login").code == 0
-    (device,) = issuer.server.asked_of("POST //realm/device")
+    (device,) = issuer.server.requests_to("POST //realm/device")
     assert device.form == {"client_id": "cli", "scope": "openid offline_access"}
 
 
-def test_without_an_issuer_it_says_what_is_missing(poiesis):
+def test_login_without_issuer_is_explained(poiesis):
     ended = poiesis("login")
     assert ended.code == 64
-    assert "--issuer is not given" in ended.err
+    assert "--issuer is required" in ended.err
 
 
-def test_an_issuer_that_wants_it_slower_gets_it_slower(issuer, login):
+def test_login_obeys_slow_down(issuer, login):
     issuer.offers_a_code()
     issuer.answers(pending("slow_down"), tokens())
     start = time.monotonic()
@@ -135,7 +161,7 @@ def test_an_issuer_that_wants_it_slower_gets_it_slower(issuer, login):
     assert time.monotonic() - start > 0.2  # FAST.slow_down
 
 
-def test_a_token_endpoint_that_hangs_or_breaks_off_is_asked_again(issuer, login):
+def test_login_retries_the_token_endpoint(issuer, login):
     issuer.offers_a_code()
     issuer.answers(Reply(hang=True), Reply(cut=True), tokens())
     assert login(timing=replace(FAST, request=0.4)).code == 0
@@ -144,13 +170,13 @@ def test_a_token_endpoint_that_hangs_or_breaks_off_is_asked_again(issuer, login)
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        ("access_denied", "the login was refused"),
-        ("expired_token", "nobody has entered the code in time"),
-        ("invalid_client", "does not know this client"),
-        ("something_\x1bnew", "answers 400 something_\ufffdnew"),
+        ("access_denied", "the login was denied"),
+        ("expired_token", "the login code expired"),
+        ("invalid_client", "unknown client"),
+        ("something_\x1bnew", "returned 400 something_\ufffdnew"),
     ],
 )
-def test_a_login_that_is_refused_says_why(poiesis, issuer, login, error, words):
+def test_login_reports_the_issuers_error(poiesis, issuer, login, error, words):
     issuer.offers_a_code()
     issuer.answers(pending(error))
     ended = login()
@@ -159,23 +185,23 @@ def test_a_login_that_is_refused_says_why(poiesis, issuer, login, error, words):
     assert not logins_file(poiesis).exists()
 
 
-def test_a_code_that_nobody_enters_expires(issuer, login):
+def test_login_code_expires(issuer, login):
     issuer.offers_a_code(expires_in=0.1)
     issuer.answers(pending())
     ended = login()
     assert ended.code == 77
-    assert "nobody has entered the code in time" in ended.err
+    assert "the login code expired" in ended.err
 
 
 @pytest.mark.parametrize("missing", ["device_code", "user_code", "verification_uri"])
-def test_an_issuer_whose_answer_lacks_something_is_told(issuer, login, missing):
+def test_login_reports_missing_response_fields(issuer, login, missing):
     issuer.offers_a_code(**{missing: None})
     ended = login()
     assert ended.code == 76
     assert f"has no {missing}" in ended.err
 
 
-def test_numbers_may_come_as_strings_or_not_at_all(poiesis, issuer, login):
+def test_numbers_may_be_strings_or_missing(poiesis, issuer, login):
     issuer.offers_a_code(expires_in="600", interval=None)
     issuer.answers(tokens(expires_in=None))
     assert login().code == 0
@@ -186,21 +212,21 @@ def test_numbers_may_come_as_strings_or_not_at_all(poiesis, issuer, login):
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
-        ({"issuer": "http://evil.invalid"}, 76, "not for"),
+        ({"issuer": "http://evil.invalid"}, 76, "expected"),
         ({"token_endpoint": None}, 76, "has no token_endpoint"),
-        ({"token_endpoint": "ftp://x"}, 64, "token_endpoint: not a URL"),
+        ({"token_endpoint": "ftp://x"}, 64, "token_endpoint must be an http or https URL"),
     ],
 )
-def test_an_issuer_that_is_not_what_it_should_be_is_refused(issuer, login, change, code, words):
+def test_invalid_issuer_metadata_is_rejected(issuer, login, change, code, words):
     issuer.document |= change
     issuer.offers_a_code()
     ended = login()
     assert ended.code == code
     assert words in ended.err
-    assert not issuer.server.asked_of("POST //realm/device")
+    assert not issuer.server.requests_to("POST //realm/device")
 
 
-def test_an_issuer_without_device_login_says_what_else_there_is(issuer, login):
+def test_issuer_without_device_grant_is_explained(issuer, login):
     del issuer.document["device_authorization_endpoint"]
     issuer.server.reply(CONFIGURATION, issuer.document)
     ended = login()
@@ -211,23 +237,23 @@ def test_an_issuer_without_device_login_says_what_else_there_is(issuer, login):
 @pytest.mark.parametrize(
     ("reply", "code"), [(Reply({}, 404), 65), (Reply({}, 503), 69), (Reply(b"<html>"), 76)]
 )
-def test_what_is_no_issuer_is_told(issuer, login, reply, code):
+def test_failed_discovery_is_reported(issuer, login, reply, code):
     issuer.server.reply(CONFIGURATION, reply)
     assert login().code == code
 
 
-def test_the_issuers_requests_follow_no_redirect(server, issuer, login):
+def test_issuer_redirects_are_not_followed(server, issuer, login):
     issuer.offers_a_code()
     issuer.answers(Reply(b"", 307, {"Location": f"{server.url}/steal"}))
     assert login().code == 77
-    assert server.asked == []
+    assert server.requests == []
 
 
 # ── later
 
 
 @pytest.mark.parametrize("expired_by_the_clock", [True, False])
-def test_a_token_that_has_expired_is_renewed_and_kept(server, poiesis, issuer, expired_by_the_clock):
+def test_expired_token_is_renewed_and_stored(server, poiesis, issuer, expired_by_the_clock):
     _keep(poiesis, server, issuer, expires_at=time.time() + (-5 if expired_by_the_clock else 3600))
     issuer.server.reply(CONFIGURATION, issuer.document)
     issuer.answers(tokens("access-geheim-2", "refresh-geheim-2"))
@@ -236,15 +262,15 @@ def test_a_token_that_has_expired_is_renewed_and_kept(server, poiesis, issuer, e
     server.reply("GET /tasks/t1", task())
     for _ in range(2):
         assert poiesis("get", "t1").code == 0
-    assert [asked.form for asked in issuer.server.asked_of("POST //realm/token")] == [
+    assert [request.form for request in issuer.server.requests_to("POST //realm/token")] == [
         {"grant_type": "refresh_token", "refresh_token": REFRESH, "client_id": "cli"}
     ]
-    assert server.asked[-1].headers["Authorization"] == "Bearer access-geheim-2"
+    assert server.requests[-1].headers["Authorization"] == "Bearer access-geheim-2"
     assert stat.S_IMODE(logins_file(poiesis).stat().st_mode) == 0o600
     assert "refresh-geheim-2" in logins_file(poiesis).read_text()
 
 
-def test_a_refresh_token_that_is_not_replaced_stays_good(server, poiesis, issuer):
+def test_refresh_token_is_kept_unless_replaced(server, poiesis, issuer):
     _keep(poiesis, server, issuer, expires_at=0)
     issuer.server.reply(CONFIGURATION, issuer.document)
     issuer.answers(tokens("access-geheim-2", None))
@@ -254,7 +280,7 @@ def test_a_refresh_token_that_is_not_replaced_stays_good(server, poiesis, issuer
     assert (kept["access_token"], kept["refresh_token"]) == ("access-geheim-2", REFRESH)
 
 
-def test_a_token_is_renewed_while_a_task_is_waited_for(server, poiesis, issuer):
+def test_token_is_renewed_during_wait(server, poiesis, issuer):
     _keep(poiesis, server, issuer)
     issuer.server.reply(CONFIGURATION, issuer.document)
     issuer.answers(tokens("access-geheim-2"), tokens("access-geheim-3"))
@@ -272,7 +298,7 @@ def test_a_token_is_renewed_while_a_task_is_waited_for(server, poiesis, issuer):
         ({"refresh_token": None}, None),
     ],
 )
-def test_a_login_that_cannot_be_renewed_asks_for_a_new_one(server, poiesis, issuer, fields, reply):
+def test_failed_renewal_requires_a_new_login(server, poiesis, issuer, fields, reply):
     _keep(poiesis, server, issuer, **fields)
     issuer.server.reply(CONFIGURATION, issuer.document)
     if reply:
@@ -284,43 +310,43 @@ def test_a_login_that_cannot_be_renewed_asks_for_a_new_one(server, poiesis, issu
     assert "geheim" not in ended.err
 
 
-def test_a_server_that_refuses_even_a_fresh_token_is_not_asked_for_ever(server, poiesis, issuer):
+def test_rejected_new_token_is_not_renewed_again(server, poiesis, issuer):
     _keep(poiesis, server, issuer)
     issuer.server.reply(CONFIGURATION, issuer.document)
     issuer.answers(tokens("access-geheim-2"))
     server.reply("GET /tasks/t1", Reply({}, 401))
     assert poiesis("get", "t1").code == 77
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
-def test_an_issuer_that_is_away_is_waited_for_while_a_task_is(server, poiesis, issuer):
+def test_wait_retries_an_unavailable_issuer(server, poiesis, issuer):
     _keep(poiesis, server, issuer, expires_at=0)
     issuer.server.reply(CONFIGURATION, Reply({}, 503), Reply(cut=True), issuer.document)
     issuer.answers(tokens("access-geheim-2"))
     server.reply("GET /tasks/t1", task())
     ended = poiesis("wait", "t1")
     assert ended.code == 0
-    assert "the login cannot be renewed" in ended.err
+    assert "cannot renew the login" in ended.err
 
 
-def test_a_create_whose_login_could_not_be_renewed_was_not_sent(server, poiesis, issuer):
+def test_create_is_not_sent_after_failed_renewal(server, poiesis, issuer):
     _keep(poiesis, server, issuer, expires_at=0)
     issuer.server.reply(CONFIGURATION, Reply({}, 503))
     ended = poiesis("run", "--detach", "i", "--", "x")
     assert ended.code == 69
-    assert "not known" not in ended.err
-    assert server.asked == []
+    assert "may not have" not in ended.err
+    assert server.requests == []
 
 
-def test_a_login_goes_to_its_server_alone(server, elsewhere, poiesis, issuer):
+def test_login_is_sent_to_its_server_only(server, elsewhere, poiesis, issuer):
     _keep(poiesis, server, issuer)
     elsewhere.reply("GET /tasks/t1", Reply({}, 401))
     assert poiesis("get", "t1", "--server", elsewhere.url).code == 77
-    assert "Authorization" not in elsewhere.asked[0].headers
+    assert "Authorization" not in elsewhere.requests[0].headers
 
 
-def test_of_two_commands_at_once_one_renews_and_the_other_takes_what_it_got(server, poiesis, issuer):
-    """A refresh token often works once: the second use would end the login for both."""
+def test_concurrent_commands_renew_the_token_once(server, poiesis, issuer):
+    """A refresh token often works once: a second use would end the login of both."""
     _keep(poiesis, server, issuer, expires_at=0)
     issuer.server.reply(CONFIGURATION, issuer.document)
     issuer.answers(tokens("access-geheim-2", "refresh-geheim-2"), pending("invalid_grant"))
@@ -338,23 +364,25 @@ def test_of_two_commands_at_once_one_renews_and_the_other_takes_what_it_got(serv
     for thread in threads:
         thread.join(20)
     assert codes == [0, 0]
-    assert len(issuer.server.asked_of("POST //realm/token")) == 1
-    assert {asked.headers["Authorization"] for asked in server.asked} == {"Bearer access-geheim-2"}
+    assert len(issuer.server.requests_to("POST //realm/token")) == 1
+    assert {request.headers["Authorization"] for request in server.requests} == {"Bearer access-geheim-2"}
 
 
-def test_a_login_is_forgotten(server, poiesis, issuer):
+def test_logout_deletes_the_login(server, poiesis, issuer):
     _keep(poiesis, server, issuer)
-    assert poiesis("logout").code == 0
+    ended = poiesis("logout")
+    assert (ended.code, ended.err) == (0, f"logged out of {server.url}/ga4gh/tes/v1\n")
     assert json.loads(logins_file(poiesis).read_text()) == {}
-    assert poiesis("logout").code == 0
+    ended = poiesis("logout")
+    assert (ended.code, ended.err) == (0, f"poiesis: you were not logged in to {server.url}/ga4gh/tes/v1\n")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"SERVER": {"access_token": "geheim"}}', '{"SERVER": 3}'])
-def test_a_file_of_logins_that_is_broken_is_told_without_its_text(server, poiesis, text):
+def test_malformed_logins_file_is_reported(server, poiesis, text):
     file = logins_file(poiesis)
     file.parent.mkdir(parents=True)
     file.write_text(text.replace("SERVER", f"{server.url}/ga4gh/tes/v1"))
     ended = poiesis("get", "t1")
     assert ended.code == 64
-    assert "is not what poiesis login writes" in ended.err
+    assert "was not written by poiesis login" in ended.err
     assert "geheim" not in ended.err

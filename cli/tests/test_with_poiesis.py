@@ -1,4 +1,4 @@
-"""The command against this project's own api and a real Postgres; the test says what a recorder would."""
+"""The command against this project's api and a real Postgres; the test reports in place of a recorder."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory, postgres_dsn):
-    """URL of an api whose Kubernetes answers nothing, so that its tasks wait for ever."""
+    """URL of an api without Kubernetes, so that its tasks stay queued."""
     folder = tmp_path_factory.mktemp("api")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -60,14 +60,14 @@ def api(tmp_path_factory, postgres_dsn):
 def real(poiesis, api):
     poiesis.env["POIESIS_SERVER"] = api
     deadline = time.monotonic() + 30
-    while poiesis("info").code != 0:  # each of which tries again for a while
-        assert time.monotonic() < deadline, "the api does not serve"
+    while poiesis("info").code != 0:  # each call retries for a while
+        assert time.monotonic() < deadline, "the api does not respond"
     return poiesis
 
 
 @pytest.fixture
 def reports(postgres_dsn):
-    """`reports(task_id, **report)`: what the recorder of this task would tell Postgres."""
+    """`reports(task_id, **report)` reports as the task's recorder would."""
 
     async def record(task_id, report):
         connection = await asyncpg.connect(postgres_dsn)
@@ -97,7 +97,7 @@ def executor(index, stdout, *, exit_code=None, stderr=""):
     }
 
 
-def test_a_task_is_created_found_and_canceled(real, tmp_path):
+def test_task_is_created_found_and_canceled(real, tmp_path):
     (tmp_path / "x.sh").write_text("true\n")
     ended = real(
         "run", "--detach", "-i", f"{tmp_path}/x.sh:/w/x.sh", "-i", "s3://b/k/:/data/k", "-o", "/out/*.txt:s3://b/o",
@@ -106,9 +106,11 @@ def test_a_task_is_created_found_and_canceled(real, tmp_path):
     assert ended.code == 0, ended.err
     task_id = ended.out.strip()
     for words in (["--tag", "k=v"], ["--tag", "k"], ["--name-prefix", "cli-"]):
-        found = json.loads(real("list", *words).out)["tasks"]
+        found = json.loads(real("list", *words, "--output", "json").out)["tasks"]
         assert [one["id"] for one in found] == [task_id]
-    assert json.loads(real("list", "--tag", "k=v", "--state", "RUNNING").out) == {"tasks": []}
+    assert json.loads(real("list", "--tag", "k=v", "--state", "RUNNING", "--output", "json").out) == {
+        "tasks": []
+    }
     got = json.loads(real("get", task_id).out)
     assert got["inputs"][1] == {"url": "s3://b/k/", "path": "/data/k", "type": "DIRECTORY"}
     assert got["outputs"][0]["path_prefix"] == "/out"
@@ -116,27 +118,27 @@ def test_a_task_is_created_found_and_canceled(real, tmp_path):
     assert json.loads(real("get", task_id, "--view", "MINIMAL").out)["state"] in {"CANCELING", "CANCELED"}
 
 
-def test_lists_of_several_pages_are_whole(real):
+def test_list_of_several_pages_is_complete(real):
     document = json.dumps({"executors": [{"image": "i", "command": ["x"]}], "tags": {"many": "yes"}}).encode()
     ids = [real("create", "-", stdin=document).out.strip() for _ in range(5)]
-    shown = json.loads(real("list", "--tag", "many=yes", "--limit", "0").out)["tasks"]
+    shown = json.loads(real("list", "--tag", "many=yes", "--limit", "0", "--output", "json").out)["tasks"]
     assert [one["id"] for one in shown] == ids[::-1]
 
 
-def test_a_refusal_names_the_field(real):
+def test_rejection_names_the_field(real):
     ended = real("run", "--workdir", "relative", "busybox", "--", "x")
     assert ended.code == 65
     assert "executors[0].workdir" in ended.err or "executors.0.workdir" in ended.err
 
 
-def test_a_task_is_followed_from_its_first_words_to_its_end(real, reports):
+def test_task_is_followed_to_its_end(real, reports):
     task_id = real("run", "--detach", "busybox", "--", "x").out.strip()
 
     def life():
         lines = [f"line {number}\n" for number in range(9)]
         for count in (1, 4, 7):
             reports(task_id, state="RUNNING", executors=[executor(0, "".join(lines[:count]))])
-            time.sleep(0.1)  # the client is to see some of these, whichever
+            time.sleep(0.1)  # the client sees some of these
         ending = {"state": "EXECUTOR_ERROR", "reason": "Error", "message": "executor 0 exited with code 3"}
         last = executor(0, "".join(lines), exit_code=3, stderr="oops\n")
         reports(task_id, executors=[last], ending=ending)
@@ -152,28 +154,43 @@ def test_a_task_is_followed_from_its_first_words_to_its_end(real, reports):
     )
     waited = real("wait", task_id)
     assert waited.code == 3
-    assert waited.err.splitlines()[1:] == ["  Error: executor 0 exited with code 3", "  oops"]
+    assert waited.err.splitlines()[1:] == [
+        "  Error: executor 0 exited with code 3",
+        "  oops",
+        f"  output: poiesis logs {task_id}",
+    ]
 
 
-def test_who_waits_is_told_how_far_inputs_are(real, reports):
+def filer(container, **fields):
+    now = time.time_ns()
+    counts = {"files": 3, "bytes": 2_455_495, "bytes_per_second": 245_549}
+    return {"container": container, "start_ns": now, **counts, **fields}
+
+
+def test_wait_shows_staging_progress(real, reports):
     task_id = real("run", "--detach", "busybox", "--", "x").out.strip()
-    filer = {
-        "container": "tif-0",
-        "start_ns": time.time_ns(),
-        "files": 3,
-        "bytes": 2_455_495,
-        "bytes_per_second": 245_549,
-    }
-    reports(task_id, state="INITIALIZING", filers=[filer])
+    reports(task_id, state="INITIALIZING", filers=[filer("tif-0")])
     ended = real("wait", task_id, "--timeout", "3")
     assert ended.code == 124
-    assert "INITIALIZING   staging: 3 files, 2.5 MB so far, 0.2 MB/s" in ended.err
+    assert "INITIALIZING   staging: 3 files, 2.5 MB so far, 245.5 kB/s" in ended.err
 
 
-def test_who_waits_is_told_what_was_staged(real, reports):
+def test_wait_shows_executor_and_staged_files(real, reports):
     task_id = real("run", "--detach", "busybox", "--", "x").out.strip()
-    log = {"key": "tif-0/ended", "at_ns": time.time_ns(), "message": "tif-0 staged 3 files, 2455495 bytes"}
-    reports(task_id, state="RUNNING", system_logs=[log])
+    staged = filer("tif-0", end_ns=time.time_ns())
+    reports(task_id, state="RUNNING", filers=[staged], executors=[executor(0, None)])
     ended = real("wait", task_id, "--timeout", "3")
     assert ended.code == 124
     assert "RUNNING        executor 0 (1 of 1): x; staged 3 files, 2.5 MB" in ended.err
+
+
+def test_wait_shows_the_waiting_reason(real, reports):
+    task_id = real("run", "--detach", "busybox", "--", "x").out.strip()
+    pull = {
+        "key": "executor-0/waiting-pull",
+        "at_ns": time.time_ns() + 10**11,  # after the messages of the api, which has no Kubernetes
+        "message": "executor-0: ErrImagePull: no",
+    }
+    reports(task_id, state="INITIALIZING", system_logs=[pull])
+    ended = real("wait", task_id, "--timeout", "3")
+    assert "INITIALIZING   executor-0: ErrImagePull: no" in ended.err

@@ -115,4 +115,4 @@ async def test_the_command_takes_a_user_and_a_password(
 
     password.write_text("wrong\n")
     code, _, err = await poiesis.run("list")
-    assert (code, "the server refuses the credentials that are set" in err) == (77, True), err
+    assert (code, "the server rejected the configured credentials" in err) == (77, True), err

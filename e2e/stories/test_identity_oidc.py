@@ -126,7 +126,7 @@ async def test_a_person_logs_in_by_device_and_runs_a_task(
     page = await confirm(lines[-1].split()[-1], user="alice", password="alice-password")
     assert "Device Login Successful" in page
     code, _, err = await ended(login)
-    assert (code, err) == (0, f"logged in at {release.url}{PATH}\n")
+    assert (code, err) == (0, f"logged in to {release.url}{PATH}\n")
 
     name = f"by-device-{uuid.uuid4().hex}"
     code, out, err = await poiesis.run(

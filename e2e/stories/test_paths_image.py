@@ -101,4 +101,4 @@ async def test_the_path_of_the_filers_volume_is_a_path_like_others(
     assert_ended(task, "COMPLETE")
     assert stdout(task) == "/task\n"
     assert await bucket.text("result.txt") == "made\n"
-    assert "directories of the task have what the image has there" in system_logs(task)
+    assert "copied the content of the image into directories of the task" in system_logs(task)

@@ -37,6 +37,10 @@ async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
 
         found = await eventually(line, "how far tif-0 is, in system_logs")
         assert int(found[1]) <= _HALF
+        metadata = (await client.get(task_id, "BASIC"))["logs"][-1]["metadata"]
+        assert int(found[1]) <= int(metadata["staging.bytes_done"]) <= _HALF
+        assert metadata["staging.bytes_per_second"].isdigit()
+        assert "tif-0.end_time" not in metadata
 
         async def measured() -> bool:
             return await _metric(kube, 'poiesis_filers{filer="tif"}') >= 1
@@ -54,6 +58,10 @@ async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
         rf"tif-0 staged 1 file, {2 * _HALF} bytes in \d+\.\d s \(\d+\.\d MB/s\)$", said, re.MULTILINE
     ), said
     assert "so far" not in said
+    metadata = task["logs"][-1]["metadata"]
+    assert (metadata["staging.files_done"], metadata["staging.bytes_done"]) == ("1", str(2 * _HALF))
+    assert metadata["tif-0.start_time"] < metadata["tif-0.end_time"] < metadata["executor-0.end_time"]
+    assert "staging.bytes_per_second" not in metadata
 
     async def counted() -> bool:
         return await _metric(kube, 'poiesis_filer_bytes_total{filer="tif"}') >= bytes_before + _HALF

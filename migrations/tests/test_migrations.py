@@ -192,7 +192,7 @@ async def test_a_failed_migration_undoes_the_whole_run(database, run, release):
     before = await functions(database)
     code, output = await run(POIESIS_MIGRATIONS_DIRECTORY=str(broken))
     assert (code, await tables(database)) == (1, TABLES)
-    assert 'functions/zz.sql: column "nothing" does not exist' in output
+    assert "functions/zz.sql: column" in output
     assert await functions(database) == before
 
 
@@ -201,7 +201,7 @@ async def test_a_failed_migration_undoes_the_whole_run(database, run, release):
     [
         ("SELECT 1;", "must have a part migrate:up, followed by a part migrate:down"),
         ("-- migrate:down\n-- migrate:up\n", "must have a part migrate:up, followed by a part migrate:down"),
-        ("-- migrate:up\nCREATE x ();\n-- migrate:down\n", 'syntax error at or near "x"'),
+        ("-- migrate:up\nCREATE x ();\n-- migrate:down\n", "syntax error at or near"),
     ],
 )
 async def test_a_migration_with_an_error_is_named(run, release, text, complaint):

@@ -348,7 +348,15 @@ class TesTaskLog(TesModel):
 
     logs: list[TesExecutorLog] = Field(description="Of each executor that has ended")
     metadata: dict[str, str] | None = Field(
-        default=None, description="Pod, node, and how the task ended: reason, message, container, reported_by"
+        default=None,
+        description="All values are strings; BASIC and FULL views. `pod`, `node`: where it runs. "
+        "`waiting_reason`: the last message about what the task waits for. "
+        "`staging.files_done`, `staging.bytes_done`, `sending.files_done`, `sending.bytes_done`: progress of "
+        "inputs and outputs; "
+        "`staging.bytes_per_second`, `sending.bytes_per_second`: the rate while data is transferred. "
+        "`<container>.start_time`, `<container>.end_time`: of executors (`executor-0`) and filers (`tif-0`, "
+        "`stream-0`, `tof-0`). `reason`, `message`, `container`, `reported_by`: the outcome. "
+        "`executor-<n>.stdout`, `executor-<n>.stderr`: output of an executor that has not exited (FULL only)",
     )
     start_time: Time | None = None
     end_time: Time | None = None

@@ -25,7 +25,7 @@ class Permanent(TransferError):
 
 
 class NotFound(Permanent):
-    """The store reports that there is no such object or prefix."""
+    """The store has no such object or prefix."""
 
 
 class Denied(Permanent):

@@ -13,6 +13,7 @@ OUTPUT_BYTES = 4 * 1024 * 1024  # of their paths and URLs
 LINES = 1_000  # of system_logs per attempt, the last ones
 LINE_CHARACTERS = 8_192
 ATTEMPTS = 50  # the last ones
+REASON_CHARACTERS = 1_024  # of waiting_reason
 
 
 class View(StrEnum):
@@ -56,6 +57,7 @@ _OUTPUTS = """(
 _VOLUMES = "(SELECT json_agg(path ORDER BY index) FROM volume WHERE task_id = t.id)"
 _TAGS = "(SELECT json_object_agg(key, value) FROM task_tag WHERE task_id = t.id)"
 
+_QUEUE_LINE = "waits for its turn in the queue"
 # No replica has taken it, although it is due for longer than that takes.
 _WAITS = """t.submitted_at IS NULL AND t.ended_at IS NULL AND t.cancel_requested_at IS NULL
     AND t.next_submit_at < now() - interval '5 seconds'
@@ -75,17 +77,31 @@ def _system_logs(where: str, notes: str = "") -> str:
                           round(bytes_per_second / 1e6, 1), ' MB/s')
               FROM filer_log WHERE task_id = t.id AND end_time IS NULL
              UNION ALL
-            SELECT NULL, NULL, t.next_submit_at, 'waits for its turn in the queue' WHERE {_WAITS}
+            SELECT NULL, NULL, t.next_submit_at, '{_QUEUE_LINE}' WHERE {_WAITS}
             {notes}
         ) lines WHERE {where} ORDER BY at DESC, id DESC LIMIT {LINES}
     ) last
 )"""
 
 
-# How the task ended, told in the last log, which stands alone while, or if ever, the task has no Pod.
-_ENDING = (
-    """'reason', t.reason, 'message', t.message, 'container', t.container, 'reported_by', t.reported_by"""
+# Keys of the lines of system_log that report a wait. An event counts unless it reports that a wait is over.
+_WAIT_KEYS = (
+    "^(queue$|owner-limit$|submit-|FailedCreate-|Kueue-|requeued$|event/(?!Scheduled|Pulled|more))|/waiting-"
 )
+
+# The last line of system_logs if it reports a wait.
+_WAITING_REASON = f"""CASE WHEN t.ended_at IS NULL AND t.cancel_requested_at IS NULL THEN (
+    SELECT left(message, {REASON_CHARACTERS}) FROM (
+        SELECT id, at, key, message FROM system_log WHERE task_id = t.id
+         UNION ALL
+        SELECT NULL, t.next_submit_at, 'queue', '{_QUEUE_LINE}' WHERE {_WAITS}
+         ORDER BY at DESC, id DESC NULLS LAST LIMIT 1
+    ) last WHERE key ~ '{_WAIT_KEYS}'
+) END"""
+
+# About the task, not the attempt: in the metadata of the last log, also of a task without a Pod.
+_OF_THE_TASK = f"""'waiting_reason', {_WAITING_REASON}, 'reason', t.reason, 'message', t.message,
+    'container', t.container, 'reported_by', t.reported_by"""
 
 
 def _inputs(*, full: bool) -> str:
@@ -129,10 +145,38 @@ _LIVE = f"""coalesce((
 ), '{{}}')"""
 
 
+# `<container>.start_time` and `.end_time` of filers and executors.
+_CONTAINER_TIMES = f"""coalesce((
+    SELECT jsonb_object_agg(container || '.' || key, value)
+      FROM (
+        SELECT container, start_time, end_time FROM filer_log WHERE task_id = t.id AND attempt = l.attempt
+         UNION ALL
+        SELECT 'executor-' || executor_index, start_time, end_time
+          FROM executor_log WHERE task_id = t.id AND attempt = l.attempt
+      ) c, LATERAL (VALUES ('start_time', {_time("start_time")}), ('end_time', {_time("end_time")}))
+           AS times (key, value)
+     WHERE value IS NOT NULL
+), '{{}}')"""
+
+# The progress of all filers of a direction; the rate is that of the running ones, and absent if none runs.
+_TRANSFERS = """coalesce((
+    SELECT jsonb_object_agg(direction || '.' || key, value)
+      FROM (
+        SELECT CASE WHEN container ~ '^(tif|stream)-' THEN 'staging' ELSE 'sending' END AS direction,
+               sum(files)::text AS files, sum(bytes)::text AS bytes,
+               (sum(bytes_per_second) FILTER (WHERE end_time IS NULL AND t.ended_at IS NULL))::text AS rate
+          FROM filer_log WHERE task_id = t.id AND attempt = l.attempt GROUP BY 1
+      ) d, LATERAL (VALUES ('files_done', files), ('bytes_done', bytes), ('bytes_per_second', rate))
+           AS counts (key, value)
+     WHERE value IS NOT NULL
+), '{}')"""
+
+
 def _metadata(*, full: bool) -> str:
     pod = "'pod', l.pod_name, 'node', l.node"
     metadata = f"""CASE WHEN l.attempt = max(l.attempt) OVER ()
-                    THEN jsonb_build_object({pod}, {_ENDING}) ELSE jsonb_build_object({pod}) END"""
+                    THEN jsonb_build_object({pod}, {_OF_THE_TASK}) ELSE jsonb_build_object({pod}) END
+                    || {_CONTAINER_TIMES} || {_TRANSFERS}"""
     return f"{metadata} || {_LIVE}" if full else metadata
 
 
@@ -189,7 +233,7 @@ def _without_a_pod(*, full: bool) -> str:
     return f"""CASE WHEN t.ended_at IS NOT NULL OR EXISTS (SELECT FROM system_log WHERE task_id = t.id)
                    OR {_WAITS}
 THEN json_build_array(json_build_object(
-    'logs', '[]'::json, 'outputs', '[]'::json, 'metadata', json_build_object({_ENDING}),
+    'logs', '[]'::json, 'outputs', '[]'::json, 'metadata', json_build_object({_OF_THE_TASK}),
     'end_time', {_time("t.ended_at")}{system_logs}
 )) END"""
 

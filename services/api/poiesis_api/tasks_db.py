@@ -102,11 +102,12 @@ class Idempotency:
 @dataclass(frozen=True, kw_only=True)
 class NewTask:
     """A validated task. `reserved`: what it counts for against its owner's limits until it has ended;
-    `credentials`: names of the S3 credentials that it may use."""
+    `credentials`: names of the S3 credentials that it may use; `waits_for`: why it cannot start yet."""
 
     owner: str
     request: TesTaskRequest
     warnings: Sequence[str] = ()
+    waits_for: str | None = None
     shared_with: str | None = None
     reserved: Resources = NOTHING
     credentials: Sequence[str] = ()
@@ -141,7 +142,7 @@ async def _insert_within(user_limits: UserLimits, pool: Pool, task_id: UUID, new
         if limits.hold_back(user_limits):
             most = limits.active_per_owner(user_limits)
             if await db.fetchval(_HAS_AS_MANY, new.owner, most):
-                new = replace(new, warnings=[*new.warnings, limits.held_back(user_limits)])
+                new = replace(new, waits_for=limits.held_back(user_limits))
         sql, values = _insert_statement(task_id, new)
         return list(await db.fetch(sql, *values))
 
@@ -190,7 +191,7 @@ def _insert_statement(task_id: UUID, new: NewTask) -> tuple[str, list[object]]:
         new.credentials,
     ]
     parts = []
-    for name, records in _records(task, new.warnings).items():
+    for name, records in _records(task, _first_lines(new)).items():
         if records:
             values.append(json.dumps(records, ensure_ascii=False, separators=(",", ":")))
             parts.append(f"{name}_rows AS ({_INSERT_PARTS[name] % len(values)})")
@@ -210,7 +211,7 @@ async def _there_already(pool: Pool, task_id: UUID, new: NewTask) -> UUID:
     return UUID(str(found))
 
 
-def _records(task: TesTaskRequest, warnings: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _records(task: TesTaskRequest, lines: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     executors = [
         {"index": index, **executor.model_dump(exclude={"env"}, exclude_none=True)}
         | {"has_env": executor.env is not None}
@@ -229,10 +230,14 @@ def _records(task: TesTaskRequest, warnings: Sequence[str]) -> dict[str, list[di
         "volume": _numbered([{"path": path} for path in task.volumes or ()]),
         "task_tag": _pairs(task.tags),
         "backend_parameter": _pairs(task.resources.backend_parameters if task.resources else None),
-        "system_log": [
-            {"key": f"create-{number}", "message": message} for number, message in enumerate(warnings)
-        ],
+        "system_log": list(lines),
     }
+
+
+def _first_lines(new: NewTask) -> list[dict[str, Any]]:
+    """Return the system logs of a create: its warnings, and what the task has to wait for."""
+    lines = [{"key": f"create-{number}", "message": message} for number, message in enumerate(new.warnings)]
+    return lines if new.waits_for is None else [*lines, {"key": "owner-limit", "message": new.waits_for}]
 
 
 def _pairs(mapping: Mapping[str, str] | None) -> list[dict[str, Any]]:

@@ -179,6 +179,8 @@ async def test_a_task_that_no_replica_has_taken_in_time_says_that_it_waits_for_i
     await pool.execute(due)
     (log,) = (await read(client, task_id))["logs"]
     assert [line.split(" ", 1)[1] for line in log["system_logs"]] == ["waits for its turn in the queue"]
+    assert log["metadata"] == {"waiting_reason": "waits for its turn in the queue"}
+    assert (await read(client, task_id, "BASIC"))["logs"][0]["metadata"] == log["metadata"]
 
     for why_not in (
         "UPDATE task SET claimed_until = now() + interval '1 minute'",
@@ -217,6 +219,118 @@ async def test_system_logs_say_how_far_a_filer_is_until_it_has_ended(client, poo
     assert await lines() == ["tif-0 started", "tif-0 staged 13 files"]
 
 
+async def metadata_of(client, task_id):
+    """The metadata of the last log, which the views BASIC and FULL share."""
+    full, basic = [(await read(client, task_id, view))["logs"][-1]["metadata"] for view in ("FULL", "BASIC")]
+    assert full == basic
+    return {name: value for name, value in full.items() if name not in {"pod", "node"}}
+
+
+async def test_metadata_has_progress_and_times_of_filers(client, pool):
+    task_id = await create(client, SMALL)
+    second = 1_000_000_000
+    counts = {"files": 2, "bytes": 10, "bytes_per_second": 3}
+    staged = {"container": "tif-0", "start_ns": second, **counts}
+    streamed = {"container": "stream-0", "start_ns": 2 * second, **counts}
+    await report(pool, task_id, filers=[staged, streamed])
+    assert await metadata_of(client, task_id) == {
+        "staging.files_done": "4",
+        "staging.bytes_done": "20",
+        "staging.bytes_per_second": "6",
+        "stream-0.start_time": "1970-01-01T00:00:02.000000Z",
+        "tif-0.start_time": "1970-01-01T00:00:01.000000Z",
+    }
+
+    ended = [{**one, "end_ns": 3 * second} for one in (staged, streamed)]
+    most = {"files": 0, "bytes": 2**63 - 1, "bytes_per_second": 0}
+    await report(pool, task_id, filers=[*ended, {"container": "tof-0", "start_ns": 4 * second, **most}])
+    assert await metadata_of(client, task_id) == {
+        "sending.files_done": "0",
+        "sending.bytes_done": str(2**63 - 1),
+        "sending.bytes_per_second": "0",
+        "staging.files_done": "4",
+        "staging.bytes_done": "20",
+        "stream-0.start_time": "1970-01-01T00:00:02.000000Z",
+        "stream-0.end_time": "1970-01-01T00:00:03.000000Z",
+        "tif-0.start_time": "1970-01-01T00:00:01.000000Z",
+        "tif-0.end_time": "1970-01-01T00:00:03.000000Z",
+        "tof-0.start_time": "1970-01-01T00:00:04.000000Z",
+    }
+    assert set(await read(client, task_id, "MINIMAL")) == {"id", "state"}
+
+    await report(pool, task_id, ending={"state": "SYSTEM_ERROR", "reason": "NodeLost"})
+    assert "sending.bytes_per_second" not in await metadata_of(client, task_id)
+
+
+async def test_all_senders_count_as_sending(client, pool):
+    task_id = await create(client, SMALL)
+    counts = {"start_ns": 1, "end_ns": 2, "files": 1, "bytes": 2, "bytes_per_second": 1}
+    await report(pool, task_id, filers=[{"container": name, **counts} for name in ("tof-0", "rescue-0")])
+    metadata = await metadata_of(client, task_id)
+    assert metadata["sending.files_done"] == "2"
+    assert "staging.files_done" not in metadata
+
+
+async def test_each_attempt_has_its_own_progress(client, pool):
+    task_id = await create(client, SMALL)
+    counts = {"files": 1, "bytes": 1, "bytes_per_second": 1}
+    await report(pool, task_id, filers=[{"container": "tif-0", "start_ns": 1, **counts}])
+    await report(pool, task_id, pod_uid="v")
+    first, last = (await read(client, task_id))["logs"]
+    assert first["metadata"]["staging.files_done"] == "1"
+    assert last["metadata"] == {"pod": "pod", "node": "node"}
+
+
+@pytest.mark.parametrize(
+    ("source", "key"),
+    [
+        ("api", "submit-403-Forbidden"),
+        ("api", "owner-limit"),
+        ("controller", "Kueue-0123456789ab"),
+        ("controller", "FailedCreate-0123456789ab"),
+        ("controller", "event/FailedScheduling-0123456789ab"),
+        ("controller", "event/Pulling-0123456789ab"),
+        ("recorder", "executor-0/waiting-pull"),
+    ],
+)
+@pytest.mark.parametrize(
+    "over",
+    [("controller", "event/Scheduled-0"), ("controller", "event/Pulled-0"), ("recorder", "tif-0/started")],
+)
+async def test_waiting_reason_is_the_last_line_about_a_wait(client, pool, source, key, over):
+    task_id = await create(client, SMALL)
+
+    async def log(source, key, message):
+        await pool.execute(
+            "INSERT INTO system_log (task_id, source, key, message) VALUES ($1, $2, $3, $4)",
+            task_id,
+            source,
+            key,
+            message,
+        )
+
+    await log("api", "create-0", "a warning")
+    assert await metadata_of(client, task_id) == {}
+    await log(source, key, "x" * 3000)
+    assert await metadata_of(client, task_id) == {"waiting_reason": "x" * 1024}
+    await log(*over, "it continues")
+    assert await metadata_of(client, task_id) == {}
+
+
+async def test_waiting_reason_ends_with_a_cancel(client, pool):
+    task_id = await create(client, SMALL)
+    await pool.execute(
+        "INSERT INTO system_log (task_id, source, key, message) VALUES ($1, 'api', 'submit-403', 'no')",
+        task_id,
+    )
+    await pool.execute("UPDATE task SET submitted_at = now(), submit_attempts = 1, recorder_token = NULL")
+    assert await metadata_of(client, task_id) == {"waiting_reason": "no"}
+    await pool.execute(
+        "UPDATE task SET state = 'CANCELING', cancel_requested_at = now(), cancel_requested_by = 'me'"
+    )
+    assert await metadata_of(client, task_id) == {}
+
+
 async def test_logs_of_a_running_and_of_an_ended_task(client, pool):
     task_id = await create(client, {"executors": [EXECUTOR, EXECUTOR]})
     assert "logs" not in await read(client, task_id)
@@ -231,6 +345,11 @@ async def test_logs_of_a_running_and_of_an_ended_task(client, pool):
         "stderr": "e",
     }
     started = {"index": 1, "start_ns": 2 * second}
+    times = {
+        "executor-0.start_time": "1970-01-01T00:00:01.000000Z",
+        "executor-0.end_time": "1970-01-01T00:00:02.000000Z",
+        "executor-1.start_time": "1970-01-01T00:00:02.000000Z",
+    }
     said = [{"key": "k", "at_ns": second, "message": "scheduled"}]
     await report(pool, task_id, state="RUNNING", executors=[first, started], system_logs=said)
     (log,) = (await read(client, task_id))["logs"]
@@ -245,7 +364,7 @@ async def test_logs_of_a_running_and_of_an_ended_task(client, pool):
     assert log == {
         "logs": [entry],
         "outputs": [],
-        "metadata": {"pod": "pod", "node": "node"},
+        "metadata": {"pod": "pod", "node": "node", **times},
         "system_logs": ["1970-01-01T00:00:01.000000Z scheduled"],
     }
 
@@ -253,9 +372,9 @@ async def test_logs_of_a_running_and_of_an_ended_task(client, pool):
     await report(pool, task_id, executors=[speaking])
     (log,) = (await read(client, task_id))["logs"]
     assert log["logs"] == [entry]
-    assert log["metadata"] == {"pod": "pod", "node": "node", "executor-1.stdout": "so far"}
+    assert log["metadata"] == {"pod": "pod", "node": "node", **times, "executor-1.stdout": "so far"}
     (basic,) = (await read(client, task_id, "BASIC"))["logs"]
-    assert basic["metadata"] == {"pod": "pod", "node": "node"}
+    assert basic["metadata"] == {"pod": "pod", "node": "node", **times}
 
     outputs = [{"path": "/data/b", "url": "s3://bucket/b", "size_bytes": 2**40}]
     ending = {"state": "EXECUTOR_ERROR", "reason": "Error", "message": "exit 1", "container": "executor-1"}
@@ -267,6 +386,8 @@ async def test_logs_of_a_running_and_of_an_ended_task(client, pool):
     assert log["metadata"] == {
         "pod": "pod",
         "node": "node",
+        **times,
+        "executor-1.end_time": "1970-01-01T00:00:03.000000Z",
         "reason": "Error",
         "message": "exit 1",
         "container": "executor-1",

@@ -284,6 +284,13 @@ async def test_a_task_that_is_held_back_by_its_owners_limit_says_so_once(pool, k
         while submitter._at_work:
             await asyncio.wait(submitter._at_work)
     assert [await said(pool, task) for task in tasks] == [[], [], [HELD_BACK], [HELD_BACK]]
+    await pool.execute(
+        "UPDATE task SET created_at = t, next_submit_at = t FROM (SELECT now() - interval '6 seconds' AS t) x"
+        " WHERE submitted_at IS NULL"
+    )
+    await pool.execute("UPDATE system_log SET at = (SELECT created_at FROM task WHERE id = task_id)")
+    document = json.loads(await tasks_db.read_task(pool, Caller(name="alice"), tasks[3], View.BASIC))
+    assert document["logs"][0]["metadata"] == {"waiting_reason": HELD_BACK}
     for task in tasks[:3]:
         await tasks_db.finish_task(pool, task, Ending(state=TesState.COMPLETE), cancel_seen=True)
     assert await said(pool, await create(pool, "alice", limits)) == []

@@ -1,1 +1,1 @@
-"""The Task Recorder: one per task, so every import is paid for by every task."""
+"""The Task Recorder: one per task, so every import costs every task time and memory."""

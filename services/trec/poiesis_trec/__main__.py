@@ -1,7 +1,7 @@
-"""Task Recorder: a native sidecar that tells Postgres what the containers of its Pod did.
+"""Task Recorder: a native sidecar that reports to Postgres what the containers of its Pod did.
 
-Exit 0: told to end, and everything that could be told has been. Exit 1: a defect; the kubelet starts us
-again, and nothing is lost, because the truth is in Postgres and in the files. Exit 2: bad configuration.
+Exit 0: SIGTERM, after all reports. Exit 1: a defect; the kubelet restarts the recorder, and nothing is lost,
+because the state is in Postgres and in files. Exit 2: invalid configuration.
 """
 
 import signal
@@ -12,7 +12,7 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 def main() -> int:
     """Exit code."""
-    # As PID 1 a SIGTERM without a handler would be lost: this one waits until there is a handler.
+    # PID 1 ignores a SIGTERM without a handler, so the signal is blocked until there is one.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     import asyncio
     import logging

@@ -1,4 +1,4 @@
-"""What the recorder is told: environment, and files in its own volume. Nothing else reads the environment."""
+"""The configuration, from the environment and the recorder's volume. Nothing else reads the environment."""
 
 import json
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from poiesis_models.plan import MalformedPlan, Plan
 
 
 class ConfigError(ValueError):
-    """The recorder cannot start. The message names the variable or file, but tells no secret."""
+    """The recorder cannot start. The message names the variable or file and contains no secret."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PodRef:
-    """The Pod that this recorder is part of."""
+    """The Pod that contains this recorder."""
 
     name: str
     uid: str
@@ -27,7 +27,7 @@ class PodRef:
 
 @dataclass(frozen=True, kw_only=True)
 class KubernetesApi:
-    """Where the API server is. The token rotates, so both files are read at each connect."""
+    """The API server. The token rotates, so both files are read for each connection."""
 
     host: str
     port: int
@@ -37,9 +37,9 @@ class KubernetesApi:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`dsn_file` is read at each connect: a password may be replaced while a task runs.
+    """Settings of one recorder. `dsn_file` is read for each connection, because a password may change.
 
-    `kubernetes` is None outside a cluster: the watch only adds to what files say.
+    `kubernetes` is None outside a cluster, where the Pod is not watched.
     """
 
     task_id: UUID
@@ -54,12 +54,12 @@ class Config:
     log_bytes: int = 64 * 1024  # kept per stream and executor
     grace_seconds: float = 30
     log_interval_seconds: float = 1.0  # between two reports of one stream in its first minute; grows to 30 s
-    rescan_seconds: float = 3.0  # the directories are read anew even if inotify says nothing
-    db_idle_seconds: float = 1.2  # then the connection is closed
+    rescan_seconds: float = 3.0  # the directories are read again even without inotify events
+    db_idle_seconds: float = 1.2  # an idle connection is closed after this time
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], *, root: Path = Path("/")) -> Self:
-        """Raise ConfigError. `root` is put before the fixed paths; tests pass a directory of their own."""
+        """Read the configuration; `root` is a prefix of the fixed paths, for tests. Raise ConfigError."""
         return cls(
             task_id=_uuid(env, "POIESIS_TASK_ID"),
             plan=_plan(env, "POIESIS_PLAN"),
@@ -107,7 +107,7 @@ def _uuid(env: Mapping[str, str], name: str) -> UUID:
     try:
         return UUID(value)
     except ValueError as error:
-        raise ConfigError(f"{name} is not a UUID: {value!r}") from error
+        raise ConfigError(f"{name} must be a UUID, got {value!r}") from error
 
 
 def _plan(env: Mapping[str, str], name: str) -> Plan:
@@ -118,7 +118,7 @@ def _plan(env: Mapping[str, str], name: str) -> Plan:
     if not plan.executors:
         raise ConfigError(f"{name} has no executors")
     if any("/" in container or container in {"", ".", ".."} for container in plan):
-        raise ConfigError(f"{name} has a container whose name cannot be a directory's")
+        raise ConfigError(f"{name} has a container name that is not a valid directory name")
     return plan
 
 
@@ -128,14 +128,14 @@ def _command(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     except ValueError as error:
         raise ConfigError(f"{name} is not JSON: {error}") from error
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ConfigError(f"{name} is not a list of words")
+        raise ConfigError(f"{name} must be a JSON list of strings")
     return tuple(words)
 
 
 def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
     value = env.get(name) or str(default)
     if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
-        raise ConfigError(f"{name} is not a whole number from {low} to {high}: {value!r}")
+        raise ConfigError(f"{name} must be a whole number between {low} and {high}, got {value!r}")
     return int(value)
 
 

@@ -1,4 +1,4 @@
-"""How far filers are and how fast: what Postgres is told of them while they run. Pure."""
+"""Reports of the progress and rate of filers while they run. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from poiesis_trec.facts import NO_FILES, Container, Situation
 
 _SECOND_NS = 10**9
 _MOST = 2**63 - 1
-_INTERVAL_NS = (10 * _SECOND_NS, 60 * _SECOND_NS)  # between two reports: first, and of one that takes long
-_INTERVALS_SO_FAR = 6  # a sixth of the time that it has taken, between these
+_INTERVAL_NS = (10 * _SECOND_NS, 60 * _SECOND_NS)  # between two reports: shortest and longest
+_INTERVALS_SO_FAR = 6  # a sixth of the time so far, within these bounds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filer:
-    """One that has started. `end_ns` None: it moves data, or may."""
+    """A filer that has started. `end_ns` is None while it may transfer data."""
 
     container: str
     start_ns: int
@@ -25,14 +25,14 @@ class Filer:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What Postgres was told of a filer, and when."""
+    """The last report about a filer, and its time."""
 
     report: FilerReport
     at_ns: int
 
 
 def filers(situation: Situation, known: Sequence[Container], now_ns: int) -> Iterator[Filer]:
-    """Those that have begun. One that streams inputs begins, and ends for now, with what it pours."""
+    """Yield the filers that have started. A filer that streams inputs starts and ends with its streams."""
     movers = {*situation.plan.inputs, *situation.plan.outputs}
     for one in known:
         if one.name in movers and one.start_ns is not None:
@@ -55,26 +55,26 @@ def filers(situation: Situation, known: Sequence[Container], now_ns: int) -> Ite
             )
 
 
-def due_ns(filer: Filer, told: Told | None) -> int | None:
-    """When it is to be told of again (Unix time in ns, 0 at once); None if there is nothing to tell.
+def due_ns(filer: Filer, last: Told | None) -> int | None:
+    """Return when the next report is due (Unix time in ns, 0 for now); None if nothing is left to report.
 
-    While it runs always, so that silence means that nobody is there to tell.
+    A running filer is always reported, so missing reports mean that the recorder is gone.
     """
-    told = _same_start(filer, told)
+    last = _same_start(filer, last)
     if filer.end_ns is not None:
-        return None if told is not None and _last_word(filer, told.report) else 0
-    at_ns = told.at_ns if told is not None else filer.start_ns
+        return None if last is not None and _is_final(filer, last.report) else 0
+    at_ns = last.at_ns if last is not None else filer.start_ns
     shortest, longest = _INTERVAL_NS
     return at_ns + min(max((at_ns - filer.start_ns) // _INTERVALS_SO_FAR, shortest), longest)
 
 
-def report(filer: Filer, told: Told | None, now_ns: int) -> FilerReport:
-    """Its rate is that since it was told of last, or of its whole run once it has ended."""
-    told = _same_start(filer, told)
-    if told is None or filer.end_ns is not None:
+def report(filer: Filer, last: Told | None, now_ns: int) -> FilerReport:
+    """Return a report with the rate since the last one, or of the whole run once it has ended."""
+    last = _same_start(filer, last)
+    if last is None or filer.end_ns is not None:
         count, since_ns = filer.bytes, filer.start_ns
     else:
-        count, since_ns = filer.bytes - told.report.bytes, told.at_ns
+        count, since_ns = filer.bytes - last.report.bytes, last.at_ns
     return FilerReport(
         container=filer.container,
         start_ns=filer.start_ns,
@@ -86,17 +86,17 @@ def report(filer: Filer, told: Told | None, now_ns: int) -> FilerReport:
 
 
 def bytes_per_second(count: int, duration_ns: int) -> int:
-    """Never negative: what is given up and fetched again counts once. Of no time at all it is 0.
+    """Return a rate between 0 and the maximum of a bigint; 0 for a duration of 0.
 
-    Nor more than a bigint holds, whatever a filer says that it has moved.
+    A count can shrink when a transfer starts again, and a filer may report any number.
     """
     return min(max(count, 0) * _SECOND_NS // duration_ns, _MOST) if duration_ns > 0 else 0
 
 
-def _same_start(filer: Filer, told: Told | None) -> Told | None:
-    """A filer that has been started again begins anew."""
-    return told if told is not None and told.report.start_ns == filer.start_ns else None
+def _same_start(filer: Filer, last: Told | None) -> Told | None:
+    """Return the last report unless it is about an earlier start of the filer."""
+    return last if last is not None and last.report.start_ns == filer.start_ns else None
 
 
-def _last_word(filer: Filer, said: FilerReport) -> bool:
-    return said.end_ns is not None and (said.files, said.bytes) == (filer.files, filer.bytes)
+def _is_final(filer: Filer, report: FilerReport) -> bool:
+    return report.end_ns is not None and (report.files, report.bytes) == (filer.files, filer.bytes)

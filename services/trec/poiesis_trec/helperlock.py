@@ -1,7 +1,7 @@
-"""Whether the helper of a container lives: it holds an flock on its run directory until it has gone.
+"""Detect whether the helper of a container is alive: it holds an flock on its run directory until it exits.
 
-On the directory, because that is a mount in the executor's container: whatever an executor does to the files
-in it, it cannot put another directory in its place, and cannot take away a lock that somebody else holds.
+The lock is on the directory because that is a mount in the executor's container: an executor can change the
+files in it, but can neither replace the directory nor release the lock of another process.
 """
 
 import fcntl
@@ -13,13 +13,13 @@ logger = logging.getLogger(__name__)
 
 
 def is_held(directory: Path) -> bool | None:
-    """False if no helper has begun or it has gone. None if nobody can tell: the file system has no locks."""
+    """Return whether a helper runs: False before it starts and after it exits; None without lock support."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except PermissionError:
-        return True  # an executor that owns it has shut us out: what it says there does not count
+        return True  # the executor closed the directory, so its files are not trusted
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -28,5 +28,5 @@ def is_held(directory: Path) -> bool | None:
         logger.debug("cannot lock %s: %s", directory, error)
         return None
     finally:
-        os.close(fd)  # gives the lock back, too
+        os.close(fd)  # also releases the lock
     return False

@@ -1,4 +1,4 @@
-"""GET over HTTPS with asyncio alone: a watch needs no more, and aiohttp would cost every task 12 MB."""
+"""GET over HTTPS with asyncio only, which is enough for a watch; aiohttp would cost every task 12 MB."""
 
 import asyncio
 import ssl
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 _ANSWER_SECONDS = 10.0
 _LINE_BYTES = 16 * 1024
 _PIECE_BYTES = 64 * 1024
-_BODY_BYTES = 8 * 1024 * 1024  # of one line or body: a Pod is far smaller
+_BODY_BYTES = 8 * 1024 * 1024  # of a line or body; a Pod is far smaller
 
 
 class HttpError(Exception):
-    """The peer does not speak HTTP/1.1 as expected."""
+    """The response is not valid HTTP/1.1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """A response whose body is read piece by piece."""
+    """A response whose body is read in pieces."""
 
     status: int
     reason: str
@@ -26,11 +26,11 @@ class Response:
     reader: asyncio.StreamReader
 
     async def body(self) -> bytes:
-        """All of it."""
+        """Return the whole body. Raise HttpError if it is too long."""
         return b"".join([piece async for piece in _bounded(self._pieces())])
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Lines as they come, without their ends; empty ones are left out."""
+        """Yield non-empty lines as they arrive, without line ends."""
         rest = b""
         async for piece in self._pieces():
             *whole, rest = (rest + piece).split(b"\n")
@@ -48,7 +48,7 @@ class Response:
                 async for piece in self._exactly(size):
                     yield piece
                 if await _line(self.reader):
-                    raise HttpError("a chunk is longer than it said")
+                    raise HttpError("a chunk is longer than its declared size")
         elif "content-length" in self.headers:
             async for piece in self._exactly(_size(self.headers["content-length"], 10)):
                 yield piece
@@ -69,9 +69,9 @@ class Response:
 async def get(
     host: str, port: int, target: str, *, token: str, tls: ssl.SSLContext | None
 ) -> AsyncIterator[Response]:
-    """One request on a connection of its own. Raises OSError (TimeoutError too) and HttpError.
+    """Send one request on a new connection. Raise OSError (also TimeoutError) or HttpError.
 
-    Everything up to the response's headers is limited in time; the body is the caller's to limit.
+    The time until the response's headers is limited; the caller limits the time of the body.
     """
     async with asyncio.timeout(_ANSWER_SECONDS):
         reader, writer = await asyncio.open_connection(host, port, ssl=tls)

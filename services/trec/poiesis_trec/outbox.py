@@ -80,7 +80,7 @@ class Outbox:
         known = {one.name: row for one in snapshot.containers if (row := _row(one)) is not None}
         changed = {name: row for name, row in known.items() if row != self._executors.get(name)}
         executors = tuple(
-            _with_texts(row, name, texts)
+            _executor(row, name, texts)
             for name, row in known.items()
             if name in changed or any(container == name for container, _ in texts)
         )
@@ -217,7 +217,7 @@ def _row(one: Container) -> ExecutorReport | None:
     return replace(row, end_ns=one.end.end_ns, exit_code=one.end.exit_code, oom=one.end.oom)
 
 
-def _with_texts(
+def _executor(
     row: ExecutorReport, name: str, texts: Mapping[Stream, tuple[str, Signature]]
 ) -> ExecutorReport:
     stdout, stderr = texts.get((name, STDOUT)), texts.get((name, STDERR))

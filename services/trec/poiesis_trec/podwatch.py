@@ -1,7 +1,7 @@
-"""Watch this Pod: what files cannot say (an image that cannot be pulled, an out-of-memory kill).
+"""Watch this Pod's status for what files do not contain: failed image pulls, out-of-memory kills.
 
-Enrichment only. The right to do so comes late (the controller makes the Role when it has seen the Pod) or
-never, so every failure is followed by another try, for ever, and nothing waits for it.
+The watch is optional. The controller grants the right to watch after it has seen the Pod, or never. So every
+failure is retried indefinitely, and nothing waits for the watch.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ from poiesis_trec.https import HttpError
 logger = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 10.0
-_WATCH_SECONDS = 300  # the server ends a watch then, so a connection that died unnoticed does not last
-_STEADY_SECONDS = 10.0  # a watch that lasted so long was a good one
+_WATCH_SECONDS = 300  # the server ends a watch then, which bounds the life of a dead connection
+_STEADY_SECONDS = 10.0  # a watch that lasted this long resets the back-off
 _OK = 200
 
 
 class PodUnknown(Exception):
-    """The API server did not give us the Pod."""
+    """The API server did not return the Pod."""
 
 
 class PodWatch:
-    """`view` is the last known status; `changed` is set when there is a new one."""
+    """A watch of the Pod. `view` is the last known status; `changed` is set when there is a new one."""
 
     def __init__(self, api: KubernetesApi, pod: PodRef, changed: asyncio.Event) -> None:
         self._api, self._pod, self._changed = api, pod, changed
@@ -41,7 +41,7 @@ class PodWatch:
         self.view: PodView | None = None
 
     async def run(self) -> None:
-        """Watch for ever."""
+        """Watch indefinitely."""
         clock = asyncio.get_running_loop().time
         backoff = Backoff(0.2, 30.0)
         while True:
@@ -56,7 +56,7 @@ class PodWatch:
             await asyncio.sleep(backoff.next())
 
     async def fetch(self) -> PodView:
-        """The status now. Raises PodUnknown."""
+        """Return the current status. Raise PodUnknown."""
         try:
             async with (
                 self._request(f"/{quote(self._pod.name)}") as response,
@@ -71,7 +71,7 @@ class PodWatch:
     async def _views(self) -> AsyncIterator[PodView]:
         seconds = randint(_WATCH_SECONDS * 3 // 4, _WATCH_SECONDS)  # noqa: S311 (spreads load)
         query = f"?watch=1&fieldSelector=metadata.name%3D{quote(self._pod.name)}&timeoutSeconds={seconds}"
-        # Without resourceVersion the first event is the Pod as it is: no list, and 410 Gone costs nothing.
+        # Without resourceVersion the first event is the current Pod: no list, and 410 Gone does not occur.
         async with self._request(query) as response, asyncio.timeout(seconds + _ANSWER_SECONDS):
             async for line in response.lines():
                 event = _object(line)
@@ -100,7 +100,7 @@ class PodWatch:
         text = f"{type(error).__name__}: {error}"
         if text != self._complaint:
             self._complaint = text
-            logger.info("cannot watch the Pod now: %s", text)
+            logger.info("cannot watch the Pod: %s", text)
 
 
 def _view(pod: dict[str, Any]) -> PodView:
@@ -121,7 +121,7 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _status_message(status: Any) -> str:
-    """Of a core/v1 Status."""
+    """Return the message of a core/v1 Status."""
     if not isinstance(status, dict):
         return "not an object"
     return f"{status.get('code')} {status.get('reason')}: {status.get('message')}"

@@ -1,4 +1,4 @@
-"""A filer's progress.jsonl, read as it grows: bounded, by offset, and tolerant of lines that mean nothing."""
+"""Read a filer's progress.jsonl as it grows: from an offset, with limits, without malformed lines."""
 
 import logging
 import os
@@ -11,23 +11,22 @@ from poiesis_trec.regular import open_regular
 
 logger = logging.getLogger(__name__)
 
-FILE_BYTES = 64 * 1024 * 1024  # what lies beyond is not read
+FILE_BYTES = 64 * 1024 * 1024  # the rest is not read
 _CHUNK_BYTES = 256 * 1024
-_PENDING_OUTPUTS = 1000  # read on only when these have been told
+_PENDING_OUTPUTS = 1000  # the next ones are read when these have been reported
 _WARNINGS = 100
 _INPUT_BYTES = 1024 * 1024  # of the paths in `inputs`: a work list is smaller than half of it
 
 
 class ProgressFile:
-    """What a filer has done so far. `pending`: outputs that Postgres has not been told of, each once.
+    """The progress of a filer. `pending`: outputs that are not in Postgres yet, each once.
 
-    `pouring`: paths of inputs that are streamed and whose end has not been told; `poured_ns`: when the first
-    of all was seen.
+    `pouring`: paths of inputs that are being streamed; `poured_ns`: when the first of them was seen.
     """
 
     def __init__(self, path: Path, *, outputs: bool = True) -> None:
         self._path = path
-        self._outputs = outputs  # those of a filer that stages inputs are nobody's business
+        self._outputs = outputs  # a filer that stages inputs has none
         self._begin(None)
 
     def _begin(self, inode: int | None) -> None:
@@ -46,7 +45,7 @@ class ProgressFile:
         self.caught_up = True
 
     def refresh(self) -> None:
-        """Read on from where the last call stopped; from the beginning if it is another file now."""
+        """Read from the last offset; from the start if the file has been replaced."""
         fd = open_regular(self._path)
         if fd is None:
             self.caught_up = True
@@ -61,14 +60,14 @@ class ProgressFile:
         finally:
             os.close(fd)
 
-    def forget(self, told: Sequence[SentOutput]) -> None:
-        """These outputs are in Postgres."""
-        for output in told:
+    def forget(self, stored: Sequence[SentOutput]) -> None:
+        """Drop outputs that are stored in Postgres."""
+        for output in stored:
             if self.pending.get((output.path, output.url)) == output:
                 del self.pending[output.path, output.url]
 
     def _read(self, fd: int) -> bool:
-        """Take in one chunk. False if there is no more to read now."""
+        """Read one chunk. Return False if there is nothing to read at the moment."""
         if self._offset >= FILE_BYTES:
             return False
         chunk = os.pread(fd, _CHUNK_BYTES, self._offset)
@@ -76,7 +75,7 @@ class ProgressFile:
         if complete == 0:
             if len(chunk) < _CHUNK_BYTES:
                 return False
-            complete = len(chunk)  # no line is that long
+            complete = len(chunk)  # no valid line is that long
         self._offset += complete
         for line in chunk[:complete].splitlines(keepends=True):
             self._take(line)
@@ -90,7 +89,7 @@ class ProgressFile:
         except MalformedFile as error:
             self._malformed += 1
             if self._malformed == 1:
-                logger.warning("%s: a line means nothing: %s", self._path, error)
+                logger.warning("%s: ignoring malformed line: %s", self._path, error)
             return
         self.files = max(self.files, said.files)
         self.bytes = max(self.bytes, said.bytes)

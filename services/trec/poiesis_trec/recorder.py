@@ -1,7 +1,7 @@
-"""Follow the containers of this Pod and tell Postgres, until the task has ended or the Pod does.
+"""Follow the containers of this Pod and report to Postgres, until the task or the Pod ends.
 
-One loop: look at the files and the Pod's status, decide, tell what is new. Everything it waits for (a file,
-the Pod's status, SIGTERM, a time) wakes the same event, and each round starts from what is true then.
+One loop: read the files and the Pod's status, decide, report changes. Everything it waits for (a file, the
+Pod's status, SIGTERM, a time) sets the same event, and each round starts from the current state.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from pathlib import Path
 from poiesis_models.report import Answer
 from poiesis_models.states import TesState, terminal_state
 from poiesis_models.together import together
-from poiesis_trec import words
+from poiesis_trec import system_logs
 from poiesis_trec.backoff import Backoff
 from poiesis_trec.config import Config
 from poiesis_trec.facts import (
@@ -38,26 +38,23 @@ from poiesis_trec.tasks_db import DatabaseUnavailable, ReportRefused, TasksDb
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = (0.2, 10.0)  # first and longest pause while Postgres is away
-_REFUSED_SECONDS = 60.0  # between tries of what Postgres refuses
-_DOUBT_SECONDS = (
-    0.02,
-    0.5,
-)  # between two looks at a helper that has written its last word and is still there
+_RETRY_SECONDS = (0.2, 10.0)  # first and longest delay while Postgres is unavailable
+_REFUSED_SECONDS = 60.0  # between tries of a report that Postgres rejects
+_DOUBT_SECONDS = (0.02, 0.5)  # between two checks of a helper that has written exit.json and still runs
 _SHUTDOWN_RETRY_SECONDS = 1.0
 _SHUTDOWN_RESCAN_SECONDS = 0.5
-_ROUND_SECONDS = 0.02  # between two rounds: a container that writes all the time must not cost a core
-_STREAM_SECONDS = 30.0  # for what streams inputs to say how that ended, when all else has
+_ROUND_SECONDS = 0.02  # between two rounds: a container that writes continuously must not cost a core
+_STREAM_SECONDS = 30.0  # for streams to report their end after everything else has ended
 _ASK_SECONDS = 3.0  # for the Pod's status in shutdown
-# Before the end of grace. The helper kills what ignores SIGTERM 3 s before it and writes its record then:
-# that decides whether a canceled task is CANCELED by us, so it is worth waiting for.
+# Before the end of the grace period. The helper kills a process that ignores SIGTERM 3 s before it and then
+# writes the exit record, which decides whether the recorder reports CANCELED, so it waits for the record.
 _WAIT_MARGIN_SECONDS = 2.6  # no more waiting for a running container
 _LEAVE_MARGIN_SECONDS = 2.2  # leave
-_LAST_WRITE_SECONDS = 0.2  # more for a write that ends the task
+_LAST_WRITE_SECONDS = 0.2  # additional time for a write that ends the task
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
-    """Record the task; then, or when `stop` is set, be done. Returns only after `stop`."""
+    """Record the task until it ends or `stop` is set. Return only after `stop`."""
     changed = asyncio.Event()
     runs = RunDirectories(config.runs, config.plan, config.log_bytes, changed)
     watch = PodWatch(config.kubernetes, config.pod, changed) if config.kubernetes else None
@@ -69,14 +66,14 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     try:
         await together([recorder.record()], helpers)
     except _OutOfTime:
-        logger.warning("out of time: the rest is the Task Controller's")
+        logger.warning("grace period over; the Task Controller records the outcome")
     finally:
         await db.close()
-    await stop.wait()  # a sidecar that exits is started again
+    await stop.wait()  # the kubelet restarts a sidecar that exits
 
 
 class _OutOfTime(Exception):
-    """The grace period is over but for the time that it takes to leave."""
+    """The grace period is over, except for the time to exit."""
 
 
 async def _until_time_is_up(stop: asyncio.Event, changed: asyncio.Event, config: Config) -> None:
@@ -87,7 +84,7 @@ async def _until_time_is_up(stop: asyncio.Event, changed: asyncio.Event, config:
 
 
 class Recorder:
-    """The loop's memory between rounds; all of it can be had again from Postgres and the files."""
+    """The state of the loop between rounds; Postgres and the files are sufficient to restore it."""
 
     def __init__(
         self,
@@ -105,17 +102,17 @@ class Recorder:
         self._outbox = Outbox(config.pod, config.log_interval_seconds)
         self._backoff = Backoff(*_RETRY_SECONDS)
         self._doubt = Backoff(*_DOUBT_SECONDS)
-        self._scheduled = words.scheduled(config.pod, time.time_ns())
+        self._scheduled = system_logs.scheduled(config.pod, time.time_ns())
         self._cancel_requested = False
         self._round_at = self._rescan_at = self._retry_at = self._idle_at = float("-inf")
         self._stopped_at: float | None = None
         self._patient_until: float | None = None
-        self._must_ask = False  # for the answer: has a cancel been asked for?
+        self._must_ask = False  # report even without changes, to learn whether a cancel was requested
         self._asked_pod = False
         self._give_up = False
 
     async def record(self) -> None:
-        """Return when the task has ended and `pause` knows, or in shutdown when nothing is left to do."""
+        """Return when the task has ended and the ack is written, or when shutdown is complete."""
         while True:
             self._changed.clear()
             snapshot, known = self._look()
@@ -163,8 +160,8 @@ class Recorder:
             filers=tuple(filers(situation, known, now_ns)),
             system_logs=(
                 self._scheduled,
-                *words.lines(known, pod, now_ns),
-                *words.stream_lines(situation, now_ns),
+                *system_logs.lines(known, pod, now_ns),
+                *system_logs.stream_lines(situation, now_ns),
             ),
             ending=terminal_state(facts(situation, known)),
             cancel_seen=situation.cancel_requested,
@@ -182,7 +179,7 @@ class Recorder:
         )
 
     def _patiently(self, situation: Situation, known: tuple[Container, ...]) -> Situation:
-        """Wait for the word of what streams inputs as soon as that is all there is to wait for."""
+        """Wait a limited time for the end of streams once everything else has ended."""
         if not still_pouring(situation) or facts(replace(situation, patient=False), known).running:
             self._patient_until = None
             return situation
@@ -195,19 +192,19 @@ class Recorder:
         return self._runs[container].log(stream)
 
     async def _tell(self, draft: Draft) -> Answer | None:
-        """None if Postgres does not have the report: a later round drafts a new one."""
+        """Send a report; None if Postgres did not store it. A later round sends a new one."""
         try:
             answer = await self._write(draft)
         except DatabaseUnavailable as error:
             pause = self._backoff.next()
             if self._stopped_at is not None:
                 pause = min(pause, _SHUTDOWN_RETRY_SECONDS)
-            logger.warning("Postgres is not there, next try in %.1f s: %s", pause, error)
+            logger.warning("postgres unavailable, retrying in %.1f s: %s", pause, error)
             self._retry_at = self._clock() + pause
             self._give_up = False
             return None
         except ReportRefused as error:
-            logger.error("Postgres refuses the report: %s", error)  # noqa: TRY400 (no stack: nothing of ours)
+            logger.error("postgres rejected the report: %s", error)  # noqa: TRY400 (the stack does not help)
             self._retry_at = self._clock() + _REFUSED_SECONDS
             self._give_up = True
             return None
@@ -215,17 +212,17 @@ class Recorder:
         self._backoff.reset()
         self._outbox.told(draft, now)
         for name, sent in draft.outputs.items():
-            self._runs.outputs_told(name, sent)
+            self._runs.outputs_stored(name, sent)
         self._idle_at = now + self._config.db_idle_seconds
         self._must_ask = self._give_up = False
         if draft.report.ending is not None and not answer.ended and not answer.cancel_requested:
-            logger.error("Postgres did not take the ending %s", draft.report.ending.state)
+            logger.error("postgres did not store the outcome %s", draft.report.ending.state)
             self._retry_at = now + _REFUSED_SECONDS
         self._cancel_requested = answer.cancel_requested
         return answer
 
     async def _write(self, draft: Draft) -> Answer:
-        """The write that ends the task is not given up in the middle, even when time is out."""
+        """Send the report; a write that ends the task is completed even after the grace period."""
         write = asyncio.create_task(self._db.record(draft.report), name="report")
         try:
             return await asyncio.shield(write)
@@ -235,12 +232,12 @@ class Recorder:
             write.cancel()
             await asyncio.wait({write})
             if not write.cancelled() and (error := write.exception()) is not None:
-                logger.warning("the last report: %s", error)
+                logger.warning("last report failed: %s", error)
             raise
 
     async def _acknowledge(self, answer: Answer) -> None:
-        """Tell `pause` how the Pod shall end."""
-        logger.info("the task has ended: %s", answer.state)
+        """Write the file that makes `pause` exit."""
+        logger.info("task ended: %s", answer.state)
         backoff = Backoff(*_RETRY_SECONDS)
         while True:
             try:
@@ -256,9 +253,9 @@ class Recorder:
                     await self._stop.wait()
 
     async def _stopping(self, snapshot: Snapshot, known: tuple[Container, ...]) -> bool:
-        """What shutdown has to do before the rest of a round. True if the round must begin anew."""
+        """Handle shutdown before the rest of a round. Return True to start the round again."""
         if self._stopped_at is None:
-            logger.info("told to end")
+            logger.info("SIGTERM received")
             self._stopped_at = self._clock()
             self._must_ask = True
             self._retry_at = self._rescan_at = float("-inf")
@@ -273,7 +270,7 @@ class Recorder:
         return True
 
     async def _ask_pod(self, watch: PodWatch, silent: Container) -> None:
-        """The kubelet sends how a container ended a moment later than it ends the rest of the Pod."""
+        """Poll the Pod until its status has the container's end, which the kubelet sends a moment later."""
 
         def answers(view: PodView) -> bool:
             return silent.name in view.ends or (view.going and not silent.seen)
@@ -285,12 +282,12 @@ class Recorder:
                     try:
                         view = await watch.fetch()
                     except PodUnknown as error:
-                        logger.info("cannot ask how %s ended: %s", silent.name, error)
+                        logger.info("cannot read the exit status of %s: %s", silent.name, error)
                     else:
                         if answers(view):
                             return
                     await asyncio.sleep(backoff.next())
-        logger.warning("nobody says how %s ended", silent.name)
+        logger.warning("exit status of %s unknown", silent.name)
 
     def _past_waiting(self) -> bool:
         return self._stopped_at is not None and self._clock() >= self._wait_until(self._stopped_at)
@@ -299,7 +296,7 @@ class Recorder:
         return stopped_at + max(self._config.grace_seconds - _WAIT_MARGIN_SECONDS, 0)
 
     def _nothing_left(self, known: tuple[Container, ...]) -> bool:
-        """In shutdown: everything has been told, and no container still has to leave its exit record."""
+        """Return whether, in shutdown, all is reported and no exit record is expected any more."""
         if self._stopped_at is None:
             return False
         if self._give_up:
@@ -335,7 +332,7 @@ class Recorder:
 
 
 def write_ack(path: Path, *, complete: bool) -> None:
-    """Written aside and renamed: `pause` sees it whole."""
+    """Write the ack to a temporary file and rename it, so that `pause` reads it completely."""
     aside = path.with_name(f".{path.name}.part")
     aside.write_text("0" if complete else "1")
     aside.chmod(0o644)

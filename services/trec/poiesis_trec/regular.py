@@ -1,4 +1,4 @@
-"""Open files in directories where an executor may have put anything: symlinks, FIFOs, devices, gigabytes."""
+"""Open files safely where an executor may have created symlinks, FIFOs, devices or huge files."""
 
 import errno
 import logging
@@ -11,11 +11,11 @@ logger = logging.getLogger(__name__)
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})  # absent, or not a file
-_told: set[tuple[Path, int | None]] = set()  # what has been logged: paths are few, once each is enough
+_logged: set[tuple[Path, int | None]] = set()  # already logged: once per path and error
 
 
 class Signature(NamedTuple):
-    """Changes whenever a file does."""
+    """A value that changes whenever the file does."""
 
     inode: int
     size: int
@@ -23,7 +23,7 @@ class Signature(NamedTuple):
 
 
 def signature(path: Path) -> Signature | None:
-    """None if there is no regular file of this name."""
+    """Return the signature of a regular file; None if there is none."""
     try:
         found = os.lstat(path)
     except OSError as error:
@@ -33,8 +33,8 @@ def signature(path: Path) -> Signature | None:
 
 
 def open_regular(path: Path) -> int | None:
-    """A file descriptor, or None if there is no readable regular file of this name."""
-    if signature(path) is None:  # a device is not opened at all: that alone may have effects
+    """Return a file descriptor; None if there is no readable regular file of this name."""
+    if signature(path) is None:  # opening a device may have side effects
         return None
     try:
         fd = os.open(path, _FLAGS)
@@ -48,7 +48,7 @@ def open_regular(path: Path) -> int | None:
 
 
 def read_regular(path: Path, limit: int) -> tuple[bytes, Signature] | None:
-    """At most the first `limit` bytes, and what the file looked like just before; None if there is none."""
+    """Return at most the first `limit` bytes and the signature before the read; None if there is no file."""
     fd = open_regular(path)
     if fd is None:
         return None
@@ -80,6 +80,6 @@ def _signature(found: os.stat_result) -> Signature:
 
 
 def _log(path: Path, error: OSError) -> None:
-    if error.errno not in _NOTHING and (path, error.errno) not in _told:
-        _told.add((path, error.errno))
+    if error.errno not in _NOTHING and (path, error.errno) not in _logged:
+        _logged.add((path, error.errno))
         logger.warning("cannot read %s: %s", path, error.strerror)

@@ -1,7 +1,7 @@
-"""The run directories of this Pod's containers: read what changed, woken by inotify.
+"""Read the run directories of this Pod's containers when inotify reports a change.
 
-inotify sees what other containers do: all mount the same file system. A slow re-scan makes up for lost
-events and finds helpers that were killed, because a lock that becomes free wakes nobody.
+inotify sees the changes of other containers, because all mount the same file system. A slow scan makes up
+for lost events and finds killed helpers: the release of a lock causes no event.
 """
 
 import asyncio
@@ -25,15 +25,15 @@ STREAMS = (runfiles.STDOUT, runfiles.STDERR)
 
 _ROOT_MASK = Mask.CREATE | Mask.MOVED_TO | Mask.ONLYDIR
 _RUN_MASK = Mask.CREATE | Mask.MOVED_TO | Mask.MODIFY | Mask.ONLYDIR | Mask.DONT_FOLLOW
-_EVENTS_AT_ONCE = 1024  # then a pause: an executor that makes files in a loop must not cost a core
+_EVENTS_AT_ONCE = 1024  # then a pause: an executor that creates files in a loop must not cost a core
 _PAUSE_SECONDS = 0.05
 
 
 class RunDirectory:
-    """What one container's directory says. `logs` are signatures: texts are read when they are sent.
+    """The directory of one container. `logs` has signatures: texts are read when they are reported.
 
-    An exit record counts only when the helper has gone: while that lives, the executor could have written it.
-    `doubtful`: there is one that does not count, so the helper is about to go, or the executor lies.
+    An exit record is used only after the helper has exited: before that, the executor may have written it.
+    `doubtful`: there is an unused record, so the helper is about to exit or the executor forged it.
     """
 
     def __init__(self, path: Path, *, plan: Plan, log_bytes: int) -> None:
@@ -54,16 +54,16 @@ class RunDirectory:
 
     @property
     def outputs(self) -> tuple[runfiles.SentOutput, ...]:
-        """Sent files that Postgres has not been told of, as far as they have been read."""
+        """Sent files that have been read and are not in Postgres yet."""
         return tuple(self._progress.pending.values()) if self._progress else ()
 
-    def forget_outputs(self, told: Sequence[runfiles.SentOutput]) -> None:
-        """These are in Postgres."""
+    def forget_outputs(self, stored: Sequence[runfiles.SentOutput]) -> None:
+        """Drop outputs that are stored in Postgres."""
         if self._progress:
-            self._progress.forget(told)
+            self._progress.forget(stored)
 
     def refresh(self, *, check_lock: bool) -> None:
-        """Read what has changed. `check_lock`: also find out whether the helper is still there."""
+        """Read what has changed. `check_lock`: also check whether the helper still runs."""
         self._read_started()
         self._read_exit()
         record, gone = self._exit_record(check_lock=check_lock)
@@ -90,7 +90,7 @@ class RunDirectory:
         )
 
     def log(self, stream: str) -> tuple[str, Signature] | None:
-        """The text of a stream as Postgres gets it, and the state of the file it was read from."""
+        """Return the text of a stream for Postgres, and the signature of its file."""
         found = read_regular(self._path / stream, 2 * self._log_bytes + len(LOG_MARK))
         if found is None:
             return None
@@ -102,7 +102,7 @@ class RunDirectory:
         path = self._path / runfiles.STARTED
         seen = signature(path)
         if seen is None or seen == self._started_seen:
-            return  # once there, it has started: whoever removes the file does not undo that
+            return  # a container has started even if the file is removed later
         found = read_regular(path, RECORD_BYTES + 1)
         if found is None:
             return
@@ -110,7 +110,7 @@ class RunDirectory:
         try:
             self._started = Started.parse(data)
         except MalformedFile as error:
-            logger.warning("%s is not what the helper writes: %s", path, error)
+            logger.warning("%s: ignoring malformed file: %s", path, error)
             self._started = self._started or Started(start_ns=max(seen.mtime_ns, 1))
 
     def _read_exit(self) -> None:
@@ -128,11 +128,11 @@ class RunDirectory:
         try:
             self._exit = ExitRecord.parse(data)
         except MalformedFile as error:
-            logger.warning("%s is not what the helper writes: %s", path, error)
+            logger.warning("%s: ignoring malformed file: %s", path, error)
             self._exit = None
 
     def _exit_record(self, *, check_lock: bool) -> tuple[ExitRecord | None, bool]:
-        """The record that counts, and whether the helper has gone without one."""
+        """Return the valid record, and whether the helper has exited without one."""
         if self._exit is None and not check_lock:
             self.doubtful = False
             return None, self.files.helper_gone
@@ -145,7 +145,7 @@ class RunDirectory:
 
 
 class RunDirectories:
-    """All of them. `changed` is set when one may have something new."""
+    """The directories of all containers. `changed` is set when one may have changed."""
 
     def __init__(self, root: Path, plan: Plan, log_bytes: int, changed: asyncio.Event) -> None:
         self._root = root
@@ -162,44 +162,44 @@ class RunDirectories:
 
     @property
     def files(self) -> Mapping[str, Files]:
-        """What they say, by container."""
+        """The content of the directories by container."""
         return {name: directory.files for name, directory in self._directories.items()}
 
     @property
     def doubtful(self) -> bool:
-        """Whether to look again soon: a lock that becomes free wakes nobody."""
+        """Return whether to check again soon: the release of a lock causes no event."""
         return any(directory.doubtful for directory in self._directories.values())
 
     def refresh(self, *, everything: bool) -> None:
-        """Read those that inotify named or that are doubtful; `everything`: all, and the helpers' locks."""
+        """Read changed and doubtful directories; `everything`: read all, and check the helpers' locks."""
         doubtful = {name for name, directory in self._directories.items() if directory.doubtful}
         names = set(self._directories) if everything else self._dirty | doubtful
         self._dirty = set()
-        # Last, and always: an executor that was given an end of file can only have ended after they told why.
+        # Last and always: an executor that got an end of file ended after the stream reported why.
         for name in (*(names - self._streams), *self._streams):
             self._directories[name].refresh(check_lock=everything)
 
-    def outputs_told(self, name: str, told: Sequence[runfiles.SentOutput]) -> None:
-        """These are in Postgres; more of them may be read now."""
-        self._directories[name].forget_outputs(told)
+    def outputs_stored(self, name: str, stored: Sequence[runfiles.SentOutput]) -> None:
+        """Drop outputs that are stored in Postgres, so that the next ones are read."""
+        self._directories[name].forget_outputs(stored)
         self._dirty.add(name)
         self._changed.set()
 
     async def follow(self) -> None:
-        """Set `changed` for ever. Where inotify cannot be had, the re-scan alone has to do."""
+        """Set `changed` on every event. Without inotify, only the scan finds changes."""
         try:
             inotify = Inotify(cache_size=64)
         except OSError as error:  # each user has a limit of instances, shared with the node's other programs
-            logger.warning("no inotify (%s): run directories are looked at now and then only", error)
+            logger.warning("no inotify (%s): changes are found by scanning only", error)
             return
         with inotify:
             await self._follow(inotify)
 
     async def _follow(self, inotify: Inotify) -> None:
         try:
-            inotify.add_watch(self._root, _ROOT_MASK)  # before looking: what comes meanwhile is not missed
+            inotify.add_watch(self._root, _ROOT_MASK)  # before the first read, so that no change is missed
         except OSError as error:
-            logger.warning("cannot watch %s (%s): it is looked at now and then only", self._root, error)
+            logger.warning("cannot watch %s (%s): changes are found by scanning only", self._root, error)
         self._watch_directories(inotify)
         count = 0
         async for event in inotify:
@@ -218,7 +218,7 @@ class RunDirectories:
             try:
                 inotify.add_watch(self._root / name, _RUN_MASK)
             except FileNotFoundError:
-                continue  # the gate has not made it yet; the watch on the root tells
+                continue  # the gate has not created it yet; the watch on the root reports it
             except OSError as error:
                 logger.warning("cannot watch %s: %s", self._root / name, error)
             self._watched.add(name)

@@ -32,7 +32,7 @@ PLAN = Plan(
 
 @dataclass
 class FakeHelper:
-    """Leaves in a run directory what `helper run` leaves there."""
+    """Writes the files of `helper run` into a run directory."""
 
     directory: Path
     start_ns: int = field(default_factory=time.time_ns)
@@ -83,7 +83,7 @@ class FakeHelper:
 
 @dataclass(frozen=True)
 class Task:
-    """A row in Postgres, and a way to look at what the recorder wrote."""
+    """A task in Postgres, and queries for what the recorder wrote."""
 
     id: UUID
     db: asyncpg.Connection
@@ -136,7 +136,7 @@ class Task:
 
 
 class Lab:
-    """A recorder's surroundings: configuration, directories, containers."""
+    """The environment of a recorder: configuration, directories, containers."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -156,7 +156,7 @@ class Lab:
     async def eventually(
         self, look: Callable[[], Awaitable[Any]], expected: Any, seconds: float = 10
     ) -> None:
-        """Wait until `look()` gives `expected`."""
+        """Wait until `look()` returns `expected`."""
         end = time.monotonic() + seconds
         while (seen := await look()) != expected and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # what it waits for is in a database
@@ -164,7 +164,7 @@ class Lab:
 
     @asynccontextmanager
     async def recording(self, **changes: Any) -> AsyncIterator[asyncio.Event]:
-        """A recorder that is told to end at the end; yields its stop event."""
+        """Run a recorder until the end of the block; yield its stop event."""
         config = replace(self.config, **changes)
         stop = asyncio.Event()
         task = asyncio.create_task(run(config, stop))
@@ -178,7 +178,7 @@ class Lab:
             await asyncio.wait({task})
 
     async def killed_after(self, look: Callable[[], Awaitable[Any]], expected: Any) -> None:
-        """A recorder that is killed, without any word, when `look()` gives `expected`."""
+        """Run a recorder and kill it when `look()` returns `expected`."""
         task = asyncio.create_task(run(self.config, asyncio.Event()))
         await self.eventually(look, expected)
         task.cancel()
@@ -187,7 +187,7 @@ class Lab:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    """Without a database behind it."""
+    """An environment without a database."""
     for directory in ("runs", "ack", "recorder"):
         (tmp_path / "poiesis" / directory).mkdir(parents=True)
     (tmp_path / "poiesis/recorder/dsn").write_text("postgresql://nobody@127.0.0.1:1/none")
@@ -212,7 +212,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.fixture
 async def task(postgres_dsn: str, lab: Lab) -> AsyncIterator[Task]:
-    """A task of two executors; the recorder's DSN has the recorder's rights only."""
+    """A task with two executors; the recorder's DSN grants only the recorder's rights."""
     config = lab.config
     config.dsn_file.write_text(f"{postgres_dsn}?options=-c%20role%3Dpoiesis_recorder")
     db = await asyncpg.connect(postgres_dsn)

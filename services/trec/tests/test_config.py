@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_everything_comes_from_the_environment_and_the_recorder_volume(root):
+def test_configuration_from_environment_and_volume(root):
     assert Config.from_env(ENV, root=root) == Config(
         task_id=UUID(ENV["POIESIS_TASK_ID"]),
         plan=PLAN,
@@ -56,7 +56,7 @@ def test_secrets_stay_out_of_repr(root):
     assert "passw0rd" not in text
 
 
-def test_what_is_not_said_has_defaults(root):
+def test_unset_variables_have_defaults(root):
     optional = {"POIESIS_LOG_BYTES", "POIESIS_GRACE_SECONDS", "KUBERNETES_SERVICE_HOST"}
     config = Config.from_env({name: ENV[name] for name in ENV.keys() - optional}, root=root)
     assert (config.log_bytes, config.grace_seconds, config.kubernetes) == (65536, 30, None)
@@ -78,14 +78,14 @@ def test_what_is_not_said_has_defaults(root):
         ("KUBERNETES_SERVICE_PORT_HTTPS", "70000"),
     ],
 )
-def test_what_is_missing_or_malformed_is_named(root, name, value):
+def test_missing_or_malformed_variable_is_named(root, name, value):
     env = {key: text for key, text in (ENV | {name: value}).items() if text is not None}
     with pytest.raises(ConfigError, match=name):
         Config.from_env(env, root=root)
 
 
 @pytest.mark.parametrize("name", ["token", "dsn"])
-def test_a_missing_or_empty_file_is_named(root, name):
+def test_missing_or_empty_file_is_named(root, name):
     file = root / "poiesis/recorder" / name
     file.write_text(" \n")
     with pytest.raises(ConfigError, match=name):

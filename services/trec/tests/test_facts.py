@@ -1,4 +1,4 @@
-"""Every way in which a Pod's containers can end, as a table: plan, what is known -> how the task ended."""
+"""The outcomes of a task as a table: plan and known facts of containers -> outcome."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from poiesis_models.plan import Plan
 from poiesis_models.podstatus import ContainerEnd
 from poiesis_models.runfiles import ExitRecord, Started
 from poiesis_models.states import Ending, TesState, terminal_state
-from poiesis_trec import words
+from poiesis_trec import system_logs
 from poiesis_trec.facts import Files, PodView, Situation, containers, facts, phase
 
 ABORT = Plan(executors=("executor-0", "executor-1"), ignore_error=(False, False), upload_on_error=True)
@@ -135,7 +135,10 @@ def system_error(container, message, reason="Error"):
         ({"plan": ABORT, "executor_0": ended()}, None),
         ({"plan": ABORT, "executor_0": ended(), "cancel": True}, None),
         ({"plan": ABORT, "executor_0": RUNS, "cancel": True, "stop": True}, None),
-        ({"plan": ABORT, "executor_0": ended(7), "executor_1": RUNS}, None),  # Kubernetes went on
+        (
+            {"plan": ABORT, "executor_0": ended(7), "executor_1": RUNS},
+            None,
+        ),  # Kubernetes started the next one
         ({"plan": UPLOAD, "tif_0": ended(), "executor_0": ended(), "executor_1": ended()}, None),
         # success
         ({"plan": ABORT, "executor_0": ended(), "executor_1": ended()}, COMPLETE),
@@ -160,7 +163,7 @@ def system_error(container, message, reason="Error"):
         # ignore_error
         ({"plan": IGNORE, "executor_0": ended(7)}, None),
         ({"plan": IGNORE, "executor_0": ended(7), "executor_1": ended(8)}, COMPLETE),
-        # outputs are sent all the same
+        # outputs are sent after a failure
         ({"plan": UPLOAD, "tif_0": ended(), "executor_0": ended(7, failed=True)}, None),
         ({"plan": UPLOAD, "executor_0": ended(7, failed=True), "executor_1": SKIPPED}, None),
         (
@@ -196,7 +199,7 @@ def system_error(container, message, reason="Error"):
             system_error("tof-0", "tof-0 exited with code 65"),
         ),
         ({"plan": UPLOAD, "tif_0": ended(65, error="old", caught_up=False)}, None),
-        # streamed inputs: one that was cut short, whatever the executor made of it
+        # streamed inputs: an incomplete one fails the task, whatever the executor did
         ({"plan": STREAM, "executor_0": ended(), "stream_0": RUNS}, COMPLETE),
         ({"plan": STREAM, "executor_0": ended()}, COMPLETE),
         ({"plan": STREAM, "executor_0": RUNS, "stream_0": replace(RUNS, error=CUT)}, None),
@@ -239,7 +242,7 @@ def system_error(container, message, reason="Error"):
             {"plan": STREAM, "executor_0": ended(), "stream_0": replace(RUNS, error=CUT), "cancel": True},
             CANCELED,
         ),
-        # ... by the platform, in the middle: the end of file that the executor saw proves nothing
+        # ... ended early by the platform: the end of file that the executor saw proves nothing
         (
             {
                 "plan": STREAM,
@@ -258,7 +261,7 @@ def system_error(container, message, reason="Error"):
             },
             None,
         ),
-        # the platform takes the Pod away: not for us to say
+        # the platform evicts the Pod: the controller decides
         ({"plan": ABORT, "executor_0": ended(143, signal=15, term=True)}, None),
         ({"plan": ABORT, "executor_0": ended(143, term=True), "stop": True}, None),
         ({"plan": ABORT, "executor_0": ended(), "executor_1": ended(0, term=True), "stop": True}, None),
@@ -276,7 +279,7 @@ def system_error(container, message, reason="Error"):
         ({"plan": ABORT, "executor_0": ended(), "cancel": True, "stop": True}, CANCELED),
         ({"plan": ABORT, "cancel": True, "stop": True}, CANCELED),
         ({"plan": ABORT, "executor_0": DEAD, "cancel": True, "stop": True}, CANCELED),
-        # a helper that was killed: only the Pod's status can tell
+        # a killed helper: only the Pod's status has the reason
         ({"plan": ABORT, "executor_0": DEAD}, None),
         ({"plan": ABORT, "executor_0": DEAD, "stop": True}, None),
         (
@@ -310,7 +313,7 @@ def system_error(container, message, reason="Error"):
             {"plan": ABORT, "executor_0": RUNS, "pod": status(told("executor-0", 70))},
             system_error("executor-0", "executor-0 could not be started: exit code 70"),
         ),
-        # ... or its termination message, which is as good as exit.json
+        # ... or its termination message, which equals exit.json
         (
             {
                 "plan": ABORT,
@@ -323,7 +326,7 @@ def system_error(container, message, reason="Error"):
             {"plan": UPLOAD, "pod": status(told("tif-0", 65, record=ended(65).exit))},
             system_error("tif-0", "tif-0 exited with code 65"),
         ),
-        # the kubelet's word adds to a record that could not know
+        # the kubelet's reason completes the record
         (
             {
                 "plan": ABORT,
@@ -332,7 +335,7 @@ def system_error(container, message, reason="Error"):
             },
             out_of_memory(0),
         ),
-        # no exit record, but Kubernetes went on
+        # no exit record, but Kubernetes started the next container
         ({"plan": ABORT, "executor_0": DEAD, "executor_1": ended()}, COMPLETE),
         ({"plan": IGNORE, "executor_0": DEAD, "executor_1": ended()}, COMPLETE),
         (
@@ -345,15 +348,15 @@ def system_error(container, message, reason="Error"):
             system_error("executor-0", "executor-0 failed; its exit code is not known"),
         ),
         ({"plan": ABORT, "executor_0": ended(143, term=True), "executor_1": ended()}, executor_error(0, 143)),
-        # a container that only the Pod's status knows to run
+        # only the Pod's status shows that a container runs
         ({"plan": ABORT, "cancel": True, "stop": True, "pod": status(running=["executor-0"])}, None),
     ],
 )
-def test_how_a_task_ends(case, expected):
+def test_outcome_of_a_task(case, expected):
     assert ending(**case) == expected
 
 
-def test_an_executor_that_skipped_itself_did_not_end_though_its_container_exited_0():
+def test_skipped_executor_has_no_end():
     situation = Situation(
         plan=UPLOAD,
         files={"executor-0": ended(7, failed=True), "executor-1": SKIPPED},
@@ -376,11 +379,11 @@ def test_an_executor_that_skipped_itself_did_not_end_though_its_container_exited
         ({"tof-0": RUNS, "executor-0": ended()}, TesState.RUNNING),
     ],
 )
-def test_a_task_runs_from_its_first_executor_on(files, state):
+def test_task_is_running_from_its_first_executor(files, state):
     assert phase(containers(Situation(plan=UPLOAD, files=files))) is state
 
 
-def test_a_pod_is_read_as_the_api_server_sends_it():
+def test_pod_view_from_an_api_server_response():
     view = PodView.from_json(
         {
             "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
@@ -413,20 +416,20 @@ def test_a_pod_is_read_as_the_api_server_sends_it():
     [
         ("executor-0", ended(), "executor 0 exited with code 0"),
         ("executor-0", ended(7), "executor 0 exited with code 7"),
-        ("executor-0", ended(139, signal=11), "executor 0 was ended by signal 11 (exit code 139)"),
+        ("executor-0", ended(139, signal=11), "executor 0 was killed by signal 11 (exit code 139)"),
         ("executor-0", ended(137, signal=9, oom=True), "executor 0 ran out of memory (exit code 137)"),
-        ("executor-0", ended(0, term=True), "executor 0 was told to end and exited with code 143"),
+        ("executor-0", ended(0, term=True), "executor 0 received SIGTERM and exited with code 143"),
         ("tif-0", ended(moved_files=3, moved_bytes=12345), "tif-0 staged 3 files, 12345 bytes"),
         ("tof-0", ended(moved_files=1, moved_bytes=1), "tof-0 sent 1 file, 1 byte"),
         ("tif-0", ended(65, error="s3://b/a\0: 404"), "tif-0 exited with code 65: s3://b/a\ufffd: 404"),
     ],
 )
-def test_what_system_logs_say_of_an_end(name, files, line):
+def test_system_log_line_of_an_ended_container(name, files, line):
     known = containers(Situation(plan=UPLOAD, files={name: files}))
-    said = {one.key: one for one in words.lines(known, None, 99)}
-    assert said[f"{name}/ended"].message == line
-    assert said[f"{name}/ended"].at_ns == 20
-    assert said[f"{name}/started"].at_ns == 10
+    lines = {one.key: one for one in system_logs.lines(known, None, 99)}
+    assert lines[f"{name}/ended"].message == line
+    assert lines[f"{name}/ended"].at_ns == 20
+    assert lines[f"{name}/started"].at_ns == 10
 
 
 @pytest.mark.parametrize(
@@ -436,11 +439,11 @@ def test_what_system_logs_say_of_an_end(name, files, line):
         (16.24, "tif-0 staged 3 files, 419753086 bytes in 16.2 s (25.8 MB/s)"),
     ],
 )
-def test_of_what_took_its_time_system_logs_say_how_fast_it_was(seconds, line):
+def test_long_transfer_has_a_rate_in_system_logs(seconds, line):
     record = ExitRecord(
         exit_code=0, signal=0, oom=False, term=False, start_ns=10, end_ns=10 + int(seconds * 1e9), **USAGE
     )
     files = {"tif-0": replace(RUNS, exit=record, moved_files=3, moved_bytes=419753086)}
     known = containers(Situation(plan=UPLOAD, files=files))
-    said = {one.key: one for one in words.lines(known, None, 99)}
-    assert said["tif-0/ended"].message == line
+    lines = {one.key: one for one in system_logs.lines(known, None, 99)}
+    assert lines["tif-0/ended"].message == line

@@ -1,4 +1,4 @@
-"""When Postgres is told of filers, and what."""
+"""The time and content of reports about filers."""
 
 import pytest
 
@@ -33,8 +33,8 @@ def filer(*, end=None, count=0, start=0):
     )
 
 
-def told(when, *, end=None, count=0, start=0):
-    said = FilerReport(
+def last(when, *, end=None, count=0, start=0):
+    reported = FilerReport(
         container="tif-0",
         start_ns=at(start),
         end_ns=None if end is None else at(end),
@@ -42,48 +42,50 @@ def told(when, *, end=None, count=0, start=0):
         bytes=count,
         bytes_per_second=0,
     )
-    return Told(report=said, at_ns=at(when))
+    return Told(report=reported, at_ns=at(when))
 
 
 @pytest.mark.parametrize(
     ("now", "before", "due"),
     [
-        pytest.param(filer(), None, at(10), id="one that has begun: not at once, most are soon done"),
-        pytest.param(filer(), told(10), at(20), id="one that runs: every ten seconds"),
-        pytest.param(filer(), told(120), at(140), id="one that runs longer: less often"),
-        pytest.param(filer(), told(5000), at(5060), id="one that runs for hours: every minute"),
-        pytest.param(filer(count=5), told(10, count=5), at(20), id="one that stands still: as well"),
-        pytest.param(filer(start=30), told(12), at(40), id="one that was started again: anew"),
-        pytest.param(filer(end=3), None, 0, id="one that has ended: at once"),
-        pytest.param(filer(end=30), told(20), 0, id="its end"),
-        pytest.param(filer(end=30), told(30, end=30), None, id="its end is not told twice"),
-        pytest.param(filer(end=31), told(30, end=30), None, id="not even at another time"),
-        pytest.param(filer(end=31, count=9), told(30, end=30), 0, id="what came after its end"),
-        pytest.param(filer(start=40, end=50), told(30, end=30), 0, id="the end of a second start"),
-        pytest.param(filer(), told(30, end=30), at(40), id="one that goes on"),
+        pytest.param(filer(), None, at(10), id="a started filer: not at once, most end soon"),
+        pytest.param(filer(), last(10), at(20), id="a running filer: every ten seconds"),
+        pytest.param(filer(), last(120), at(140), id="a long run: less often"),
+        pytest.param(filer(), last(5000), at(5060), id="a run of hours: every minute"),
+        pytest.param(filer(count=5), last(10, count=5), at(20), id="a stalled filer: as well"),
+        pytest.param(filer(start=30), last(12), at(40), id="a restarted filer: from its start"),
+        pytest.param(filer(end=3), None, 0, id="an ended filer: at once"),
+        pytest.param(filer(end=30), last(20), 0, id="the end"),
+        pytest.param(filer(end=30), last(30, end=30), None, id="the end is reported once"),
+        pytest.param(filer(end=31), last(30, end=30), None, id="also with another end time"),
+        pytest.param(filer(end=31, count=9), last(30, end=30), 0, id="progress after the end"),
+        pytest.param(filer(start=40, end=50), last(30, end=30), 0, id="the end of a second run"),
+        pytest.param(filer(), last(30, end=30), at(40), id="a filer that continues"),
     ],
 )
-def test_when_a_filer_is_told_of(now, before, due):
+def test_due_time_of_filer_reports(now, before, due):
     assert due_ns(now, before) == due
 
 
 @pytest.mark.parametrize(
     ("now", "before", "seconds", "rate"),
     [
-        pytest.param(filer(count=500), None, 10, 50, id="at first: since its start"),
-        pytest.param(filer(count=800), told(10, count=500), 20, 30, id="then: since it was told of"),
-        pytest.param(filer(count=500), told(10, count=500), 20, 0, id="none while it stands still"),
-        pytest.param(filer(count=400), told(10, count=500), 20, 0, id="none while it fetches again"),
-        pytest.param(filer(count=100, start=15), told(10, count=500), 20, 20, id="anew after a new start"),
-        pytest.param(filer(count=600, end=20), told(10, count=500), 21, 30, id="in the end: of all of it"),
-        pytest.param(filer(count=600, end=0), None, 0, 0, id="of no time there is none"),
-        pytest.param(filer(count=2**63 - 1), None, 0.5, 2**63 - 1, id="as much as Postgres can hold"),
+        pytest.param(filer(count=500), None, 10, 50, id="first report: since the start"),
+        pytest.param(filer(count=800), last(10, count=500), 20, 30, id="later: since the last report"),
+        pytest.param(filer(count=500), last(10, count=500), 20, 0, id="0 while it stalls"),
+        pytest.param(filer(count=400), last(10, count=500), 20, 0, id="0 while it fetches again"),
+        pytest.param(
+            filer(count=100, start=15), last(10, count=500), 20, 20, id="restarted: since the start"
+        ),
+        pytest.param(filer(count=600, end=20), last(10, count=500), 21, 30, id="ended: of the whole run"),
+        pytest.param(filer(count=600, end=0), None, 0, 0, id="0 for no duration"),
+        pytest.param(filer(count=2**63 - 1), None, 0.5, 2**63 - 1, id="at most a bigint"),
     ],
 )
-def test_how_fast_a_filer_is(now, before, seconds, rate):
-    said = report(now, before, at(seconds))
-    assert said.bytes_per_second == rate
-    assert (said.container, said.start_ns, said.end_ns, said.files, said.bytes) == (
+def test_rate_of_a_filer(now, before, seconds, rate):
+    reported = report(now, before, at(seconds))
+    assert reported.bytes_per_second == rate
+    assert (reported.container, reported.start_ns, reported.end_ns, reported.files, reported.bytes) == (
         "tif-0",
         now.start_ns,
         now.end_ns,
@@ -126,13 +128,13 @@ def over():
         ({"stream-0": runs(poured_ns=50, moved_files=1, moved_bytes=9)}, [("stream-0", 99, 1, 9)]),
     ],
 )
-def test_which_filers_move_data(files, found):
+def test_filers_that_have_started(files, found):
     situation = Situation(plan=PLAN, files=files)
     seen = filers(situation, containers(situation), 99)
     assert [(one.container, one.end_ns, one.files, one.bytes) for one in seen] == found
 
 
-def test_a_stream_begins_with_what_it_pours_not_with_its_container():
+def test_stream_starts_with_its_first_input():
     situation = Situation(plan=PLAN, files={"stream-0": runs(poured_ns=50)})
     (seen,) = filers(situation, containers(situation), 99)
     assert seen.start_ns == 50

@@ -44,7 +44,7 @@ def root(lab, tmp_path) -> Path:
     return tmp_path
 
 
-def test_bad_configuration_is_exit_2_and_named(env):
+def test_invalid_configuration_exits_with_2(env):
     done = subprocess.run(
         [sys.executable, "-m", "poiesis_trec"],
         env=env | {"POIESIS_TASK_ID": "x"},
@@ -53,10 +53,10 @@ def test_bad_configuration_is_exit_2_and_named(env):
         check=False,
     )
     assert done.returncode == 2
-    assert "POIESIS_TASK_ID is not a UUID" in done.stderr
+    assert "POIESIS_TASK_ID must be a UUID" in done.stderr
 
 
-def test_sigterm_is_exit_0_even_before_there_is_a_handler(env, root):
+def test_early_sigterm_exits_with_0(env, root):
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(root)], env=env, stderr=subprocess.PIPE, text=True
     )
@@ -66,13 +66,13 @@ def test_sigterm_is_exit_0_even_before_there_is_a_handler(env, root):
     _, rest = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "recording task" in first
-    assert "told to end" in rest
+    assert "SIGTERM received" in rest
     assert "s3cret" not in first + rest
     assert "passw0rd" not in first + rest
 
 
-def test_what_the_hook_installs_is_there_when_it_records(env, root, tmp_path):
-    """A kubelet that is restarted before it has run the hook does not run it later."""
+def test_helper_is_installed_before_recording(env, root, tmp_path):
+    """A kubelet that restarts before it has run the hook does not run it later."""
     made = tmp_path / "made"
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(root)],
@@ -89,7 +89,7 @@ def test_what_the_hook_installs_is_there_when_it_records(env, root, tmp_path):
 
 
 @pytest.mark.parametrize("command", [["/no/such/program"], ["/bin/sh", "-c", "exit 3"]])
-def test_it_records_also_if_that_fails(env, root, command):
+def test_failed_install_does_not_stop_recording(env, root, command):
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(root)],
         env=env | {"POIESIS_INSTALL": json.dumps(command)},
@@ -103,8 +103,8 @@ def test_it_records_also_if_that_fails(env, root, command):
     process.communicate(timeout=30)
 
 
-def test_only_what_is_needed_is_loaded(env):
-    """Every megabyte is paid for by every task."""
+def test_only_needed_modules_are_loaded(env):
+    """Every megabyte costs every task."""
     unwanted = ["pydantic", "aiohttp", "kubernetes", "yaml", "http.client", "email", "unittest"]
     program = f"""
 import sys, poiesis_trec.recorder

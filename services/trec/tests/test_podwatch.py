@@ -1,4 +1,4 @@
-"""The watch against an API server that misbehaves, and what the recorder makes of it."""
+"""The watch with a misbehaving API server, and the recorder's use of the Pod's status."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ TWO = Plan(executors=("executor-0", "executor-1"), ignore_error=(False, False), 
 
 
 def make_certificate(directory: Path) -> Path:
-    """A self-signed one for 127.0.0.1: ca.crt and key.pem."""
+    """A self-signed certificate for 127.0.0.1: ca.crt and key.pem."""
     directory.mkdir()
     files = ["-keyout", directory / "key.pem", "-out", directory / "ca.crt"]
     subject = ["-subj", "/CN=fake", "-addext", "subjectAltName=IP:127.0.0.1"]
@@ -36,7 +36,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class FakeApi:
-    """Answers each watch with the next of `answers`, the last one again and again."""
+    """Responds to each watch with the next of `answers`, the last one repeatedly."""
 
     def __init__(self, *answers) -> None:
         self.answers = list(answers)
@@ -92,7 +92,7 @@ def terminated(name, code, reason, message=""):
     return {"name": name, "state": {"terminated": state}}
 
 
-def says(status):
+def responds(status):
     async def answer(request):
         return web.json_response({"kind": "Status", "code": status}, status=status)
 
@@ -100,7 +100,7 @@ def says(status):
 
 
 def events(*lines, then=None):
-    """Send the lines, in pieces that do not keep to lines; then end, or wait for `then`."""
+    """Send the lines in pieces of other lengths; then end, or wait for `then`."""
 
     async def answer(request):
         response = web.StreamResponse()
@@ -130,10 +130,10 @@ def added(pod):
 GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}}
 
 
-async def test_the_watch_survives_everything_an_api_server_can_do(certificate, tmp_path):
+async def test_watch_survives_all_api_server_failures(certificate, tmp_path):
     changed, forever = asyncio.Event(), asyncio.Event()
     back_off = pod(waiting("executor-0", "ImagePullBackOff", "Back-off pulling image"))
-    api = FakeApi(says(403), events(GONE), hangs_up, says(500), events(added(back_off), then=forever))
+    api = FakeApi(responds(403), events(GONE), hangs_up, responds(500), events(added(back_off), then=forever))
     async with api.serve(certificate, tmp_path) as where:
         watch = PodWatch(where, POD, changed)
         task = asyncio.create_task(watch.run())
@@ -148,7 +148,7 @@ async def test_the_watch_survives_everything_an_api_server_can_do(certificate, t
     assert {request.query["fieldSelector"] for request in api.requests} == {f"metadata.name={POD.name}"}
 
 
-async def test_the_token_is_read_again_at_each_connect(certificate, tmp_path):
+async def test_token_is_read_for_each_connection(certificate, tmp_path):
     async def rotates(request):
         (tmp_path / "token").write_text("secret-2")
         return web.json_response({}, status=401)
@@ -165,8 +165,8 @@ async def test_the_token_is_read_again_at_each_connect(certificate, tmp_path):
     assert [one.headers["Authorization"] for one in api.requests] == ["Bearer secret-1", "Bearer secret-2"]
 
 
-async def test_a_pod_that_may_not_be_read_is_unknown(certificate, tmp_path):
-    api = FakeApi(says(403))
+async def test_forbidden_pod_is_unknown(certificate, tmp_path):
+    api = FakeApi(responds(403))
     async with api.serve(certificate, tmp_path) as where:
         watch = PodWatch(where, POD, asyncio.Event())
         with pytest.raises(PodUnknown, match="HTTP 403"):
@@ -177,8 +177,8 @@ async def test_a_pod_that_may_not_be_read_is_unknown(certificate, tmp_path):
         await watch.fetch()
 
 
-async def test_a_server_that_we_do_not_know_is_not_given_the_token(certificate, tmp_path):
-    api = FakeApi(says(200))
+async def test_untrusted_server_gets_no_token(certificate, tmp_path):
+    api = FakeApi(responds(200))
     other = make_certificate(tmp_path / "other")
     async with api.serve(certificate, tmp_path) as where:
         stranger = KubernetesApi(
@@ -190,7 +190,7 @@ async def test_a_server_that_we_do_not_know_is_not_given_the_token(certificate, 
 
 
 @pytest.mark.integration
-async def test_what_the_kubelet_waits_for_is_told_once(certificate, tmp_path, lab, task):
+async def test_waiting_containers_are_reported_once(certificate, tmp_path, lab, task):
     forever, first_told = asyncio.Event(), asyncio.Event()
     first = pod(waiting("executor-0", "ErrImagePull", "a: not found"))
     again = waiting("executor-0", "ImagePullBackOff", "Back-off pulling image a: a: not found")
@@ -198,24 +198,22 @@ async def test_what_the_kubelet_waits_for_is_told_once(certificate, tmp_path, la
     api = FakeApi(events(added(first), then=first_told), events(added(later), then=forever))
     async with api.serve(certificate, tmp_path) as where, lab.recording(plan=ONE, kubernetes=where):
 
-        async def told():
+        async def messages():
             lines = [text.partition(": ") for text in await task.system_logs()]
-            return [said for name, _, said in lines if name in {"executor-0", "pause"}]
+            return [text for name, _, text in lines if name in {"executor-0", "pause"}]
 
-        await lab.eventually(told, ["ErrImagePull: a: not found"])
+        await lab.eventually(messages, ["ErrImagePull: a: not found"])
         first_told.set()
-        await lab.eventually(told, ["ErrImagePull: a: not found", "CreateContainerError: last"])
+        await lab.eventually(messages, ["ErrImagePull: a: not found", "CreateContainerError: last"])
         forever.set()
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("role", ["watch", "get"])
-async def test_a_helper_killed_for_memory_is_explained_by_the_pod_status(
-    certificate, tmp_path, lab, task, role
-):
-    """By the watch while we run; by a question in shutdown if the right to watch came too late."""
+async def test_oom_killed_helper_is_explained_by_the_pod(certificate, tmp_path, lab, task, role):
+    """By the watch, or by a read in shutdown if the right to watch came too late."""
     forever = asyncio.Event()
-    api = FakeApi(says(403))
+    api = FakeApi(responds(403))
     async with (
         api.serve(certificate, tmp_path) as where,
         lab.recording(plan=ONE, kubernetes=where) as stop,
@@ -237,10 +235,8 @@ async def test_a_helper_killed_for_memory_is_explained_by_the_pod_status(
 
 
 @pytest.mark.integration
-async def test_a_helper_that_nobody_explains_leaves_the_end_to_the_controller(
-    certificate, tmp_path, lab, task
-):
-    api = FakeApi(says(403))
+async def test_unexplained_helper_is_left_to_the_controller(certificate, tmp_path, lab, task):
+    api = FakeApi(responds(403))
     async with (
         api.serve(certificate, tmp_path) as where,
         lab.recording(plan=ONE, kubernetes=where) as stop,
@@ -253,10 +249,8 @@ async def test_a_helper_that_nobody_explains_leaves_the_end_to_the_controller(
 
 
 @pytest.mark.integration
-async def test_an_executor_that_could_not_be_started_is_told_of_even_if_shutdown_comes_before_the_watch(
-    certificate, tmp_path, lab, task
-):
-    api = FakeApi(says(403))
+async def test_unstarted_executor_is_reported_during_shutdown(certificate, tmp_path, lab, task):
+    api = FakeApi(responds(403))
     async with (
         api.serve(certificate, tmp_path) as where,
         lab.recording(plan=ONE, kubernetes=where) as stop,
@@ -271,10 +265,8 @@ async def test_an_executor_that_could_not_be_started_is_told_of_even_if_shutdown
 
 @pytest.mark.integration
 @pytest.mark.parametrize("ended_by", ["deletion", "cancel of a running executor"])
-async def test_a_pod_that_is_ended_from_outside_is_not_asked_about_for_long(
-    certificate, tmp_path, lab, task, ended_by
-):
-    api = FakeApi(says(403))
+async def test_deleted_pod_is_not_polled_for_long(certificate, tmp_path, lab, task, ended_by):
+    api = FakeApi(responds(403))
     api.pod = pod(deleted=True)
     async with (
         api.serve(certificate, tmp_path) as where,

@@ -26,10 +26,10 @@ def ack(lab):
     return lab.config.ack_file.read_text() if lab.config.ack_file.exists() else None
 
 
-async def test_a_task_is_told_from_its_first_container_to_its_ack(lab, task):
+async def test_task_is_recorded_from_start_to_ack(lab, task):
     async with lab.recording():
         await lab.eventually(task.state, "INITIALIZING")
-        tif = lab.helper("tif-0").start()  # the gate makes the directory while the recorder is there already
+        tif = lab.helper("tif-0").start()  # the gate creates the directory while the recorder runs
         tif.progress(event="progress", files=3, bytes=12345)
         tif.progress(event="warning", message="input 2 is empty")
         tif.end()
@@ -69,7 +69,7 @@ async def test_a_task_is_told_from_its_first_container_to_its_ack(lab, task):
     assert row["reported_by"] == "recorder"
 
 
-async def test_how_far_a_filer_is_is_told_while_it_runs_and_at_its_end(lab, task):
+async def test_filer_progress_is_recorded(lab, task):
     async with lab.recording():
         tif = lab.helper("tif-0")
         tif.start_ns -= 11 * 10**9
@@ -79,7 +79,7 @@ async def test_how_far_a_filer_is_is_told_while_it_runs_and_at_its_end(lab, task
         tif.end()
         await lab.eventually(task.filers, [("tif-0", True, 2, 3000, True)])
         one = lab.helper("executor-0").start()
-        one.progress(event="progress", files=9, bytes=9)  # what an executor writes there is nobody's progress
+        one.progress(event="progress", files=9, bytes=9)  # an executor has no progress file
         one.end(1)
         lab.helper("tof-0").start().end()
         await lab.eventually(lambda: asyncio.to_thread(ack, lab), "1")
@@ -107,8 +107,8 @@ async def test_the_type_of_an_input_reaches_postgres(lab, task):
         await lab.eventually(types, ["DIRECTORY", "FILE"])
 
 
-async def test_the_end_is_told_within_moments(lab, task):
-    lab.configure(plan=ONE, rescan_seconds=60)  # files must wake it, no clock
+async def test_outcome_is_recorded_within_a_second(lab, task):
+    lab.configure(plan=ONE, rescan_seconds=60)  # woken by files, not by the clock
     async with lab.recording():
         one = lab.helper("executor-0").start()
         await lab.eventually(task.state, "RUNNING")
@@ -133,7 +133,7 @@ async def test_the_end_is_told_within_moments(lab, task):
         ),
     ],
 )
-async def test_an_executor_that_fails_ends_the_task(lab, task, end, row, log):
+async def test_failed_executor_ends_the_task(lab, task, end, row, log):
     async with lab.recording(plan=TWO):
         lab.helper("executor-0").start().end(**end)
         await lab.eventually(lambda: asyncio.to_thread(ack, lab), "1")
@@ -141,13 +141,13 @@ async def test_an_executor_that_fails_ends_the_task(lab, task, end, row, log):
     assert await task.executors() == [log]
 
 
-async def test_outputs_are_awaited_after_an_executor_has_failed(lab, task):
+async def test_failed_task_waits_for_its_outputs(lab, task):
     async with lab.recording(plan=SENDING):
         first = lab.helper("executor-0").start()
         first.put("failed", b"")
         first.end(7)
         lab.helper("executor-1").start().put("skipped", b"")
-        await lab.eventually(lambda: after(task, "executor 1 did not run: an earlier one has failed"), True)
+        await lab.eventually(lambda: after(task, "executor 1 did not run: an earlier container failed"), True)
         assert await task.state() == "RUNNING"
         tof = lab.helper("tof-0").start()
         tof.progress(event="output", url="s3://b/o", path="/o", size_bytes=5)
@@ -162,7 +162,7 @@ async def after(task, message):
     return message in await task.system_logs()
 
 
-async def test_more_outputs_than_one_report_holds_are_all_there_when_the_task_ends(lab, task):
+async def test_many_outputs_are_recorded_before_the_outcome(lab, task):
     async with lab.recording(plan=replace(SENDING, executors=("executor-0",), ignore_error=(False,))):
         lab.helper("executor-0").start().end()
         tof = lab.helper("tof-0").start()
@@ -176,7 +176,7 @@ async def test_more_outputs_than_one_report_holds_are_all_there_when_the_task_en
     assert len(await task.outputs()) == 2500
 
 
-async def test_logs_are_told_whole_and_capped(lab, task):
+async def test_logs_are_recorded_up_to_a_limit(lab, task):
     async with lab.recording(plan=ONE):
         one = lab.helper("executor-0").start()
         for number in range(20):  # a helper's file has at most twice the cap, which is 1000 here
@@ -190,7 +190,7 @@ async def test_logs_are_told_whole_and_capped(lab, task):
 
 
 @pytest.mark.parametrize("moment", ["INITIALIZING", "RUNNING"])
-async def test_a_recorder_that_is_killed_loses_and_doubles_nothing(lab, task, moment):
+async def test_killed_recorder_loses_and_duplicates_nothing(lab, task, moment):
     lab.configure(plan=ONE)
     one = lab.helper("executor-0")
     if moment == "RUNNING":
@@ -209,7 +209,7 @@ async def test_a_recorder_that_is_killed_loses_and_doubles_nothing(lab, task, mo
     assert len(logs) == len(set(logs))
 
 
-async def test_a_recorder_that_starts_after_the_end_gives_the_ack_again(lab, task):
+async def test_recorder_restarted_after_the_end_writes_the_ack(lab, task):
     lab.configure(plan=ONE)
     lab.helper("executor-0").start().end()
     await lab.killed_after(task.state, "COMPLETE")
@@ -218,7 +218,7 @@ async def test_a_recorder_that_starts_after_the_end_gives_the_ack_again(lab, tas
         await lab.eventually(lambda: asyncio.to_thread(ack, lab), "0")
 
 
-async def test_a_cut_connection_is_made_again(lab, task, postgres_dsn):
+async def test_lost_connection_is_reopened(lab, task, postgres_dsn):
     lab.configure(plan=ONE, db_idle_seconds=60)
     async with lab.recording():
         one = lab.helper("executor-0").start()
@@ -234,7 +234,7 @@ async def test_a_cut_connection_is_made_again(lab, task, postgres_dsn):
     assert await task.executors() == [(0, 0, False, "still here\n", "")]
 
 
-async def test_the_connection_is_closed_when_there_is_nothing_to_write(lab, task):
+async def test_idle_connection_is_closed(lab, task):
     async def connections():
         return await task.db.fetchval(
             "SELECT count(*) FROM pg_stat_activity"
@@ -248,7 +248,7 @@ async def test_the_connection_is_closed_when_there_is_nothing_to_write(lab, task
         one.end()
 
 
-async def test_postgres_may_come_back_long_after_the_task_has_ended(lab, task):
+async def test_outcome_is_recorded_after_a_postgres_outage(lab, task):
     lab.configure(plan=ONE)
     dsn = lab.config.dsn_file.read_text()
     lab.config.dsn_file.write_text("postgresql://nobody@127.0.0.1:1/none")
@@ -259,17 +259,17 @@ async def test_postgres_may_come_back_long_after_the_task_has_ended(lab, task):
         await lab.eventually(task.state, "COMPLETE")
 
 
-async def test_a_wrong_token_changes_nothing_and_is_not_tried_all_the_time(lab, task, caplog):
+async def test_invalid_token_is_rejected_and_rarely_retried(lab, task, caplog):
     async with lab.recording(plan=ONE, token="another"):
         lab.helper("executor-0").start().end()
-        await lab.eventually(lambda: asyncio.to_thread(caplog.text.count, "Postgres refuses the report"), 1)
+        await lab.eventually(lambda: asyncio.to_thread(caplog.text.count, "postgres rejected the report"), 1)
         await asyncio.sleep(0.5)  # long enough for many tries
-    assert caplog.text.count("Postgres refuses the report") == 2  # then, and once more when told to end
+    assert caplog.text.count("postgres rejected the report") == 2  # then, and once more in shutdown
     assert await task.state() == "QUEUED"
     assert "another" not in caplog.text
 
 
-async def test_a_cancel_that_the_recorder_did_not_know_of_wins_over_success(lab, task):
+async def test_unseen_cancel_wins_over_success(lab, task):
     async with lab.recording(plan=ONE):
         one = lab.helper("executor-0").start()
         await lab.eventually(task.state, "RUNNING")
@@ -280,12 +280,12 @@ async def test_a_cancel_that_the_recorder_did_not_know_of_wins_over_success(lab,
     assert await task.executors() == [(0, 0, False, "", "")]
 
 
-async def test_a_canceled_task_is_canceled_when_its_executor_has_ended(lab, task):
+async def test_cancel_waits_for_the_executor(lab, task):
     async with lab.recording(plan=TWO) as stop:
         one = lab.helper("executor-0").start()
         await lab.eventually(task.state, "RUNNING")
         await task.cancel()
-        stop.set()  # the Pod is deleted: executor and recorder are told at once
+        stop.set()  # the Pod is deleted: executor and recorder get SIGTERM
         await lab.eventually(lambda: after(task, "executor 0 started"), True)
         one.write("stdout", b"last words\n")
         assert await task.state() == "CANCELING"
@@ -294,7 +294,7 @@ async def test_a_canceled_task_is_canceled_when_its_executor_has_ended(lab, task
     assert await task.executors() == [(0, 143, False, "last words\n", "")]
 
 
-async def test_a_canceled_task_that_has_not_begun_is_canceled_in_shutdown(lab, task):
+async def test_unstarted_task_is_canceled_in_shutdown(lab, task):
     async with lab.recording() as stop:
         await lab.eventually(task.state, "INITIALIZING")
         await task.cancel()
@@ -302,7 +302,7 @@ async def test_a_canceled_task_that_has_not_begun_is_canceled_in_shutdown(lab, t
         await lab.eventually(task.state, "CANCELED")
 
 
-async def test_a_pod_that_is_taken_away_is_left_to_the_controller_with_its_logs(lab, task):
+async def test_evicted_pod_leaves_its_logs(lab, task):
     async with lab.recording(plan=ONE) as stop:
         one = lab.helper("executor-0").start()
         await lab.eventually(task.state, "RUNNING")
@@ -311,11 +311,11 @@ async def test_a_pod_that_is_taken_away_is_left_to_the_controller_with_its_logs(
         one.end(143, signal=15, term=True)
     assert await task.state() == "RUNNING"
     assert await task.executors() == [(0, 143, False, "last words\n", "")]
-    assert "executor 0 was told to end and exited with code 143" in await task.system_logs()
+    assert "executor 0 received SIGTERM and exited with code 143" in await task.system_logs()
 
 
-async def test_a_canceled_executor_that_has_to_be_killed_is_waited_for(lab, task):
-    """Its helper kills it 3 s before the end of grace."""
+async def test_cancel_waits_for_a_killed_executor(lab, task):
+    """The helper kills it 3 s before the end of the grace period."""
     async with lab.recording(plan=ONE, grace_seconds=4) as stop:
         one = lab.helper("executor-0").start()
         await lab.eventually(task.state, "RUNNING")
@@ -326,7 +326,7 @@ async def test_a_canceled_executor_that_has_to_be_killed_is_waited_for(lab, task
         await lab.eventually(task.state, "CANCELED", 1)
 
 
-async def test_a_recorder_leaves_in_time_when_an_executor_does_not_end(lab, task):
+async def test_recorder_exits_before_a_hanging_executor(lab, task):
     lab.configure(plan=ONE, grace_seconds=6)
     async with lab.recording() as stop:
         one = lab.helper("executor-0").start()
@@ -339,7 +339,7 @@ async def test_a_recorder_leaves_in_time_when_an_executor_does_not_end(lab, task
     assert await task.executors() == [(0, None, False, "last words\n", None)]
 
 
-async def test_a_recorder_leaves_in_time_when_postgres_does_not_answer(lab):
+async def test_recorder_exits_in_time_without_postgres(lab):
     async def silent(reader, writer):
         await reader.read()
         writer.close()
@@ -356,8 +356,8 @@ async def test_a_recorder_leaves_in_time_when_postgres_does_not_answer(lab):
     server.close()
 
 
-async def test_nothing_that_an_executor_puts_there_stops_the_recorder(lab, task, tmp_path):
-    """A directory, symlink, FIFO or half a gigabyte where a file should be, and words that are not JSON."""
+async def test_hostile_files_do_not_stop_the_recorder(lab, task, tmp_path):
+    """A directory, symlink, FIFO or 512 MiB in place of a file, and text that is not JSON."""
     secret = tmp_path / "secret"
     secret.write_text("secret")
     async with lab.recording(plan=TWO):
@@ -382,7 +382,7 @@ async def test_nothing_that_an_executor_puts_there_stops_the_recorder(lab, task,
     assert "secret" not in stdout
 
 
-async def test_the_recorder_has_no_right_beyond_its_function(lab, task, postgres_dsn):
+async def test_recorder_role_may_only_call_its_function(lab, task, postgres_dsn):
     db = await asyncpg.connect(lab.config.dsn_file.read_text())
     try:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):

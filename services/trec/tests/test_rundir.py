@@ -1,4 +1,4 @@
-"""Run directories in which an executor may have put anything."""
+"""Run directories with arbitrary files of an executor."""
 
 import asyncio
 import os
@@ -24,13 +24,13 @@ def directory(lab) -> RunDirectory:
     return RunDirectory(lab.config.runs / "executor-0", plan=PLAN, log_bytes=100)
 
 
-def test_a_directory_that_is_not_there_yet_says_nothing(directory):
+def test_missing_directory_is_empty(directory):
     directory.refresh(check_lock=True)
     assert directory.files == Files()
     assert directory.logs == {}
 
 
-def test_a_helper_that_lives_holds_its_lock_and_one_that_was_killed_does_not(directory, lab):
+def test_running_helper_holds_its_lock(directory, lab):
     one = lab.helper("executor-0").start()
     directory.refresh(check_lock=True)
     assert directory.files == Files(started=Started(start_ns=one.start_ns))
@@ -39,7 +39,7 @@ def test_a_helper_that_lives_holds_its_lock_and_one_that_was_killed_does_not(dir
     assert directory.files.helper_gone
 
 
-def test_a_helper_that_has_ended_is_not_missed(directory, lab):
+def test_ended_helper_is_not_gone(directory, lab):
     lab.helper("executor-0").start().end(3)
     directory.refresh(check_lock=True)
     assert not directory.files.helper_gone
@@ -50,7 +50,7 @@ def test_a_helper_that_has_ended_is_not_missed(directory, lab):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"exit_code": "0"}', b" " * 2000, b"\xff\0", b"[" * 1000]
 )
-def test_a_garbled_exit_record_says_nothing_until_the_helper_writes_its_own(directory, lab, content):
+def test_malformed_exit_record_is_ignored(directory, lab, content):
     one = lab.helper("executor-0").start()
     one.put("exit.json", content)
     directory.refresh(check_lock=True)
@@ -62,7 +62,7 @@ def test_a_garbled_exit_record_says_nothing_until_the_helper_writes_its_own(dire
     assert directory.files.exit.exit_code == 4
 
 
-def test_an_executor_that_overwrites_started_has_started_all_the_same(directory, lab):
+def test_overwritten_started_file_still_counts(directory, lab):
     one = lab.helper("executor-0").start()
     (one.directory / "started").write_bytes(b"never")
     directory.refresh(check_lock=True)
@@ -74,13 +74,13 @@ def test_an_executor_that_overwrites_started_has_started_all_the_same(directory,
 
 
 def _forge(one, exit_code=0):
-    """An executor writes what the helper would, and its helper lives on."""
+    """Write an exit record as an executor, while the helper runs."""
     lock, one.lock = one.lock, -1
     one.end(exit_code)
     one.lock = lock
 
 
-def test_an_exit_record_counts_only_when_the_helper_has_gone(directory, lab):
+def test_exit_record_counts_after_the_helper_exits(directory, lab):
     one = lab.helper("executor-0").start()
     _forge(one)
     for check_lock in (False, True):
@@ -94,7 +94,7 @@ def test_an_exit_record_counts_only_when_the_helper_has_gone(directory, lab):
     assert not directory.doubtful
 
 
-def test_what_was_read_before_the_helper_had_gone_does_not_count(directory, lab, monkeypatch):
+def test_earlier_exit_record_is_read_again(directory, lab, monkeypatch):
     one = lab.helper("executor-0").start()
     _forge(one)
 
@@ -110,7 +110,7 @@ def test_what_was_read_before_the_helper_had_gone_does_not_count(directory, lab,
 
 @pytest.mark.parametrize("seen_first", [True, False])
 @pytest.mark.parametrize("there", [True, False])
-def test_an_executor_that_replaces_or_removes_started_gains_nothing(directory, lab, seen_first, there):
+def test_removed_started_file_still_counts(directory, lab, seen_first, there):
     one = lab.helper("executor-0").start()
     if seen_first:
         directory.refresh(check_lock=False)
@@ -126,7 +126,7 @@ def test_an_executor_that_replaces_or_removes_started_gains_nothing(directory, l
     assert directory.files.exit is not None
 
 
-def test_what_an_executor_says_in_a_directory_that_it_has_closed_does_not_count(directory, lab, monkeypatch):
+def test_record_in_a_closed_directory_is_ignored(directory, lab, monkeypatch):
     def closed(*_):
         raise PermissionError(13, "Permission denied")
 
@@ -140,7 +140,7 @@ def test_what_an_executor_says_in_a_directory_that_it_has_closed_does_not_count(
     assert directory.files.exit is None
 
 
-def test_a_filer_that_runs_again_is_followed_to_its_new_end(lab):
+def test_restarted_filer_gets_its_new_end(lab):
     directory = RunDirectory(lab.config.runs / "tof-0", plan=PLAN, log_bytes=100)
     lab.helper("tof-0").start().end(75)
     directory.refresh(check_lock=True)
@@ -158,7 +158,7 @@ def test_a_filer_that_runs_again_is_followed_to_its_new_end(lab):
     assert directory.files.exit.exit_code == 0
 
 
-def test_without_locks_an_exit_record_counts_at_once(directory, lab, monkeypatch):
+def test_exit_record_counts_without_lock_support(directory, lab, monkeypatch):
     def no_locks(*_):
         raise OSError(38, "Function not implemented")
 
@@ -181,7 +181,7 @@ def test_only_regular_files_are_read(tmp_path):
         assert read_regular(tmp_path / name, 10) is None
 
 
-def test_reading_is_bounded_and_follows_what_grew(tmp_path):
+def test_log_is_read_up_to_a_limit(tmp_path):
     file = tmp_path / "stdout"
     with file.open("wb") as huge:
         huge.truncate(2**40)
@@ -190,7 +190,7 @@ def test_reading_is_bounded_and_follows_what_grew(tmp_path):
     assert found[0] == bytes(1000)
 
 
-def test_a_log_is_read_as_text_with_a_mark_where_something_was_left_out(directory, lab):
+def test_shortened_log_has_a_mark(directory, lab):
     one = lab.helper("executor-0").start()
     one.write("stdout", b"x" * 50 + b"y" * 100)
     directory.refresh(check_lock=False)
@@ -199,7 +199,7 @@ def test_a_log_is_read_as_text_with_a_mark_where_something_was_left_out(director
     assert seen == directory.logs["stdout"]
 
 
-async def test_directories_that_appear_later_are_followed(lab):
+async def test_late_directories_are_watched(lab):
     changed = asyncio.Event()
     runs = RunDirectories(lab.config.runs, PLAN, 100, changed)
     task = asyncio.create_task(runs.follow())
@@ -228,7 +228,7 @@ async def test_directories_that_appear_later_are_followed(lab):
     await asyncio.wait({task})
 
 
-async def test_without_inotify_the_recorder_lives_on(lab, monkeypatch):
+async def test_recorder_works_without_inotify(lab, monkeypatch):
     def none_left(**_):
         raise OSError(24, "Too many open files")
 
@@ -240,7 +240,7 @@ async def test_without_inotify_the_recorder_lives_on(lab, monkeypatch):
     assert runs.files["executor-0"].started is not None
 
 
-def test_progress_is_read_on_from_where_it_ended(tmp_path: Path):
+def test_progress_is_read_from_the_last_offset(tmp_path: Path):
     file = tmp_path / "progress.jsonl"
     progress = ProgressFile(file)
     progress.refresh()
@@ -254,24 +254,24 @@ def test_progress_is_read_on_from_where_it_ended(tmp_path: Path):
     assert (progress.warnings, progress.error, progress.caught_up) == (["w"], "e", True)
 
 
-def test_outputs_are_read_no_faster_than_they_are_told(tmp_path: Path):
+def test_unreported_outputs_limit_the_reading(tmp_path: Path):
     file = tmp_path / "progress.jsonl"
     line = '{{"event":"output","url":"s3://b/{0}","path":"/{0}","size_bytes":{0}}}\n'
     file.write_text("".join(line.format(number) for number in range(20000)))
     progress = ProgressFile(file)
-    told: list[SentOutput] = []
+    stored: list[SentOutput] = []
     rounds = 0
     while not progress.caught_up or progress.pending or not rounds:
         progress.refresh()
         assert len(progress.pending) < 6000
         some = list(progress.pending.values())[:1000]
-        told += some
+        stored += some
         progress.forget(some)
         rounds += 1
-    assert [one.size_bytes for one in told] == list(range(20000))
+    assert [one.size_bytes for one in stored] == list(range(20000))
 
 
-def test_a_filer_of_inputs_that_tells_of_outputs_is_read_to_its_end(tmp_path: Path):
+def test_outputs_of_an_input_filer_are_ignored(tmp_path: Path):
     file = tmp_path / "progress.jsonl"
     file.write_text('{"event":"output","url":"s3://b/a","path":"/a","size_bytes":1}\n' * 10000)
     progress = ProgressFile(file, outputs=False)
@@ -300,7 +300,7 @@ def test_a_filer_of_outputs_reports_no_inputs(tmp_path: Path):
     assert progress.inputs == {}
 
 
-def test_a_filer_that_runs_again_begins_anew(tmp_path: Path):
+def test_replaced_progress_file_is_read_from_its_start(tmp_path: Path):
     file = tmp_path / "progress.jsonl"
     progress = ProgressFile(file)
     file.write_text('{"event":"error","message":"first"}\n')
@@ -310,7 +310,7 @@ def test_a_filer_that_runs_again_begins_anew(tmp_path: Path):
     assert progress.error is None
 
 
-def test_a_line_without_end_is_left_out(tmp_path: Path, caplog):
+def test_line_without_end_is_ignored(tmp_path: Path, caplog):
     file = tmp_path / "progress.jsonl"
     file.write_bytes(b"x" * 600_000 + b"\n" + b'{"event":"progress","files":1,"bytes":2}\n')
     progress = ProgressFile(file)
@@ -322,32 +322,34 @@ def test_a_line_without_end_is_left_out(tmp_path: Path, caplog):
 STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
 
 
-def test_what_is_streamed_is_known_until_its_end_is_told(lab):
+def test_streamed_inputs_are_known_until_reported(lab):
     path = lab.config.runs / "stream-0"
     path.mkdir(parents=True)
     directory = RunDirectory(path, plan=STREAM, log_bytes=100)
 
-    def told(*lines: str) -> Files:
+    def refreshed(*lines: str) -> Files:
         with (path / "progress.jsonl").open("a") as progress:
             progress.writelines(f"{line}\n" for line in lines)
         directory.refresh(check_lock=False)
         return directory.files
 
-    assert told('{"event":"progress","files":0,"bytes":0}') == Files()
+    assert refreshed('{"event":"progress","files":0,"bytes":0}') == Files()
     before_ns = time.time_ns()
-    began = told('{"event":"stream","path":"/in/a","state":"begun"}')
+    began = refreshed('{"event":"stream","path":"/in/a","state":"begun"}')
     assert began == Files(pouring=("/in/a",), poured_ns=began.poured_ns)
     assert before_ns <= (began.poured_ns or 0) <= time.time_ns()
-    also = told('{"event":"stream","path":"/in/b","state":"begun"}')
+    also = refreshed('{"event":"stream","path":"/in/b","state":"begun"}')
     assert also == replace(began, pouring=("/in/a", "/in/b"))
-    ended = told('{"event":"stream","path":"/in/a","state":"whole"}')
+    ended = refreshed('{"event":"stream","path":"/in/a","state":"whole"}')
     assert ended == replace(began, pouring=("/in/b",))
-    failed = told('{"event":"error","message":"gone"}', '{"event":"stream","path":"/in/b","state":"failed"}')
+    failed = refreshed(
+        '{"event":"error","message":"gone"}', '{"event":"stream","path":"/in/b","state":"failed"}'
+    )
     assert failed == replace(began, pouring=(), error="gone")
 
 
-def test_what_streams_is_read_after_the_executor_that_it_may_have_cut_short(lab):
-    """The executor saw an end of file; why was on disk before, so it is known with the executor's end."""
+def test_streams_are_read_after_executors(lab):
+    """The reason for an end of file is on disk before it, so it is read with the executor's end."""
     runs = RunDirectories(lab.config.runs, STREAM, 100, asyncio.Event())
     (lab.config.runs / "stream-0").mkdir(parents=True)
     runs.refresh(everything=True)
@@ -355,7 +357,7 @@ def test_what_streams_is_read_after_the_executor_that_it_may_have_cut_short(lab)
     runs.refresh(everything=True)
     (lab.config.runs / "stream-0/progress.jsonl").write_text('{"event":"error","message":"gone"}\n')
     executor.end(0)
-    runs._dirty = {"executor-0"}  # all that inotify has told of so far
+    runs._dirty = {"executor-0"}  # the events of inotify so far
     runs.refresh(everything=False)
     assert runs.files["executor-0"].exit is not None
     assert runs.files["stream-0"].error == "gone"

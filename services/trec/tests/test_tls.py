@@ -29,7 +29,7 @@ class Impostor:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await reader.readexactly(8) == SSL_REQUEST
         writer.write(b"S")
-        with suppress(OSError):  # the client refused the certificate
+        with suppress(OSError):  # the client rejected the certificate
             await writer.start_tls(self._context)
             self.received.append(await reader.read(1000))
         writer.close()
@@ -50,13 +50,13 @@ async def _send_report(tmp_path, monkeypatch, *, presented, trusted):
     return impostor.received, str(refused.value)
 
 
-async def test_a_server_with_another_authoritys_certificate_gets_nothing(tmp_path, monkeypatch):
+async def test_untrusted_postgres_gets_no_login(tmp_path, monkeypatch):
     received, reason = await _send_report(tmp_path, monkeypatch, presented=trustme.CA(), trusted=trustme.CA())
     assert received == []
     assert "certificate verify failed" in reason
 
 
-async def test_a_server_with_the_trusted_authoritys_certificate_gets_the_login(tmp_path, monkeypatch):
+async def test_trusted_postgres_gets_the_login(tmp_path, monkeypatch):
     authority = trustme.CA()
     received, _ = await _send_report(tmp_path, monkeypatch, presented=authority, trusted=authority)
     assert b"poiesis_recorder" in received[0]

@@ -96,7 +96,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(logged("executor 0 was ended by signal 11 (exit code 139)"),),
+        sees=(logged("executor 0 was killed by signal 11 (exit code 139)"),),
     ),
     Case(
         id="killed",
@@ -112,7 +112,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(logged("executor 0 was ended by signal 9 (exit code 137)"),),
+        sees=(logged("executor 0 was killed by signal 9 (exit code 137)"),),
     ),
     Case(
         id="not-found",

@@ -1,6 +1,7 @@
-"""What system_logs says about the containers of a task. Pure.
+"""The lines of system_logs about the containers of a task. Pure.
 
-Each line has a key that is unique in its attempt, so lines may be told again. No line holds a secret.
+Each line has a key that is unique in its attempt, so a line may be reported again. The api recognizes the
+keys of waits (`<container>/waiting-…`). No line contains a secret.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,18 +14,18 @@ from poiesis_trec.facts import NO_FILES, Container, End, PodView, Situation
 from poiesis_trec.filers import bytes_per_second
 
 _MESSAGE_CHARACTERS = 2048
-_PACE_NS = 10**9
-_PULL = frozenset({"ErrImagePull", "ImagePullBackOff"})  # in turns; the second repeats the words of the first
-_QUIET = frozenset({"", "Completed", "Error"})  # reasons that an "ended" line tells better
+_RATE_NS = 10**9
+_PULL = frozenset({"ErrImagePull", "ImagePullBackOff"})  # alternate; both have the same message
+_QUIET = frozenset({"", "Completed", "Error"})  # the "ended" line has the details
 
 
 def scheduled(pod: PodRef, at_ns: int) -> SystemLogReport:
-    """The first line of an attempt."""
+    """Return the first line of an attempt."""
     return _line("scheduled", at_ns, f"Pod {pod.name} started on node {pod.node}")
 
 
 def lines(known: Sequence[Container], pod: PodView | None, now_ns: int) -> Iterator[SystemLogReport]:
-    """All there is to say now, in order of containers."""
+    """Yield all current lines, by container."""
     for one in known:
         yield from _container_lines(one, now_ns)
     if pod is not None:
@@ -32,7 +33,7 @@ def lines(known: Sequence[Container], pod: PodView | None, now_ns: int) -> Itera
 
 
 def stream_lines(situation: Situation, now_ns: int) -> Iterator[SystemLogReport]:
-    """Of the sidecars that stream inputs."""
+    """Yield the lines about sidecars that stream inputs."""
     for name in situation.plan.streams:
         files = situation.files.get(name, NO_FILES)
         if files.started is not None:
@@ -45,7 +46,7 @@ def stream_lines(situation: Situation, now_ns: int) -> Iterator[SystemLogReport]
 
 def _container_lines(one: Container, now_ns: int) -> Iterator[SystemLogReport]:
     if one.files.skipped:
-        yield _line(f"{one.name}/skipped", now_ns, f"{_who(one)} did not run: an earlier one has failed")
+        yield _line(f"{one.name}/skipped", now_ns, f"{_who(one)} did not run: an earlier container failed")
     elif one.start_ns is not None:
         yield _line(f"{one.name}/started", one.start_ns, f"{_who(one)} started")
     for number, warning in enumerate(one.files.warnings):
@@ -59,33 +60,33 @@ def _who(one: Container) -> str:
 
 
 def _ended(one: Container, end: End) -> str:
-    said = f": {one.files.error}" if one.files.error else ""
+    error = f": {one.files.error}" if one.files.error else ""
     code = f"(exit code {end.exit_code})"
-    did = "staged" if one.name.startswith("tif") else "sent"
+    verb = "staged" if one.name.startswith("tif") else "sent"
     is_prepare = one.name.startswith("prepare")
     if end.trouble is not None:
         what = f"ended: {end.trouble.reason}: {end.trouble.message}"
     elif end.oom:
         what = f"ran out of memory {code}"
     elif end.by_platform:
-        what = f"was told to end and exited with code {end.exit_code}"
+        what = f"received SIGTERM and exited with code {end.exit_code}"
     elif end.signal:
-        what = f"was ended by signal {end.signal} {code}"
+        what = f"was killed by signal {end.signal} {code}"
     elif end.exit_code is None:
-        what = "ended, its exit code is not known"
+        what = "ended with an unknown exit code"
     elif is_prepare and end.exit_code == 0:
-        what = "ended: directories of the task have what the image has there"
+        what = "ended: copied the content of the image into directories of the task"
     elif one.executor is None and end.exit_code == 0:
-        what = f"{did} {_count(one.files.moved_files, 'file')}, {_count(one.files.moved_bytes, 'byte')}"
-        what += _pace(one.files.moved_bytes, end.end_ns - (one.start_ns or end.end_ns))
+        what = f"{verb} {_count(one.files.moved_files, 'file')}, {_count(one.files.moved_bytes, 'byte')}"
+        what += _rate(one.files.moved_bytes, end.end_ns - (one.start_ns or end.end_ns))
     else:
-        what = f"exited with code {end.exit_code}{said}"
+        what = f"exited with code {end.exit_code}{error}"
     return f"{_who(one)} {what}"
 
 
-def _pace(count: int, duration_ns: int) -> str:
-    """Only of what took long enough to have one."""
-    if duration_ns < _PACE_NS:
+def _rate(count: int, duration_ns: int) -> str:
+    """Return the duration and rate of a transfer of at least a second, otherwise ""."""
+    if duration_ns < _RATE_NS:
         return ""
     return f" in {duration_ns / 10**9:.1f} s ({bytes_per_second(count, duration_ns) / 10**6:.1f} MB/s)"
 
@@ -97,15 +98,15 @@ def _count(number: int, thing: str) -> str:
 def _pod_lines(pod: PodView, now_ns: int) -> Iterator[SystemLogReport]:
     for wait in pod.waits.values():
         if wait.name != TREC_CONTAINER:
-            what = "pull" if wait.reason in _PULL else wait.reason
-            yield _line(f"{wait.name}/{what}", now_ns, _told(wait.name, wait.reason, wait.message))
+            kind = "pull" if wait.reason in _PULL else wait.reason
+            yield _line(f"{wait.name}/waiting-{kind}", now_ns, _status(wait.name, wait.reason, wait.message))
     for end in pod.ends.values():
         if end.name != TREC_CONTAINER and end.reason not in _QUIET:
             message = "" if end.record is not None else end.message
-            yield _line(f"{end.name}/{end.reason}", now_ns, _told(end.name, end.reason, message))
+            yield _line(f"{end.name}/{end.reason}", now_ns, _status(end.name, end.reason, message))
 
 
-def _told(name: str, reason: str, message: str) -> str:
+def _status(name: str, reason: str, message: str) -> str:
     return f"{name}: {reason}: {message}" if message.strip() else f"{name}: {reason}"
 
 
