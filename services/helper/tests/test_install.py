@@ -99,7 +99,7 @@ def test_a_second_install_follows_no_link(install, tmp_path, kind):
     (tmp_path / "root/a").rmdir()
     (tmp_path / "root/a").symlink_to(target)
     ended = install(f"{kind}{tmp_path}/root/a/b")
-    assert (ended.returncode, b"cannot make the" in ended.stderr) == (0, True)
+    assert (ended.returncode, b"cannot create the" in ended.stderr) == (0, True)
     assert list(target.iterdir()) == []
     assert install(f"m{tmp_path}/root/a").returncode == 0
     assert target.stat().st_mode & 0o777 == 0o700
@@ -116,16 +116,16 @@ def test_install_accepts_world_writable_directories(install, tmp_path, open_to_e
     (tmp_path / "parts").chmod(0o755)
     ended = install(f"m{theirs}", user=4321, group=4321, extra_groups=[], cwd="/")
     assert ended.returncode == code
-    assert ended.stderr.startswith(b"poiesis: cannot make the directory %b: " % os.fsencode(theirs) * code)
+    assert ended.stderr.startswith(b"poiesis: cannot create the directory %b: " % os.fsencode(theirs) * code)
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("m/proc/nowhere/x", b"cannot make the directory /proc/nowhere/x: No such file or directory"),
-        ("m/dev/null", b"cannot make the directory /dev/null: Not a directory"),
-        ("m/dev/null/x", b"cannot make the directory /dev/null/x: Not a directory"),
-        ("q/dev/null/x", b"cannot make the FIFO /dev/null/x: Not a directory"),
+        ("m/proc/nowhere/x", b"cannot create the directory /proc/nowhere/x: No such file or directory"),
+        ("m/dev/null", b"cannot create the directory /dev/null: Not a directory"),
+        ("m/dev/null/x", b"cannot create the directory /dev/null/x: Not a directory"),
+        ("q/dev/null/x", b"cannot create the FIFO /dev/null/x: Not a directory"),
     ],
 )
 def test_a_failed_install_names_path_and_reason(install, entry, message):

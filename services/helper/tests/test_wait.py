@@ -74,9 +74,7 @@ def test_wait_finds_a_file_whose_directory_came_later(helper, tmp_path):
 def test_wait_reports_a_missing_acknowledgement(waiting, tmp_path):
     process = waiting("--timeout", "1")
     _, err = process.communicate(timeout=60)
-    message = b"poiesis: nobody acknowledged the end of the task in %b within 1 s\n" % os.fsencode(
-        tmp_path / "ack"
-    )
+    message = b"poiesis: no acknowledgement in %b within 1 s\n" % os.fsencode(tmp_path / "ack")
     assert (process.returncode, err) == (1, message)
 
 

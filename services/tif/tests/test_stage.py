@@ -198,7 +198,7 @@ def test_encoded_urls_are_read_by_their_decoded_keys(
     [
         ("FILE", "absent", "no such object"),
         (None, "absent", "no such object"),
-        ("FILE", "d", "declare the input /in/x as DIRECTORY"),
+        ("FILE", "d", "declare input /in/x as DIRECTORY"),
         ("DIRECTORY", "absent", "there are no objects below it"),
         ("DIRECTORY", "f", "is an object, but input /in/x is declared as DIRECTORY"),
         ("DIRECTORY", "marker", "its key names a directory, but it has content"),
