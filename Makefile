@@ -12,7 +12,7 @@ CHECK = $(BIN)/python -m poiesis_tools.check
 TEST = $(BIN)/python -m poiesis_tools.testing
 LAB = $(BIN)/python -m poiesis_lab
 
-.PHONY: help demo check test test-all lint format unit integration browser fuzz core stories chaos mutants up down status images docs locks bench clean
+.PHONY: help demo check test test-all lint format unit integration browser fuzz core stories chaos mutants up down status images docs schema locks bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench: $(READY) ## Measure a task beside a hand-written Job, and what a task cos
 
 docs: $(READY) ## Build the documentation site in build/docs/html, and check all links
 	@$(BIN)/python -m poiesis_tools.docs
+
+schema: $(READY) ## Write the chart's values.yaml and schema, their reference page, and the api's example of a configuration
+	@$(BIN)/python -m poiesis_tools.values
 
 locks: $(READY) ## Renew every requirements lock (hashes, no host)
 	@$(BIN)/python -m poiesis_tools.locks

@@ -63,13 +63,15 @@ from poiesis_tools.testing import LAST_WORDS
 
 _RUN = "POIESIS_E2E_RUN"  # how this run is called
 _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
-_RELEASES = ("first", "second", "third", "queued", "users")
+_RELEASES = ("first", "second", "third", "queued", "users", "external")
+_DATABASES = ("postgres", "tls-postgres")  # servers of this run's own
 _SCOPES = {  # by words of their names, tests that have something for themselves, one after the other
     "the cluster of two nodes": ("where_nodes_fail",),
     "the second release": ("test_postgres.py", "test_outages.py", "test_bounds_"),
     "the third release": ("test_controller.py", "test_submission.py"),
     "the queue": ("where_kueue_admits",),
     "the release with users": ("test_identity_",),
+    "the release with a Postgres that has a certificate": ("test_external_postgres.py",),
 }
 _CREATED = pytest.StashKey[list[str]]()
 _NAMESPACE = pytest.StashKey[str]()
@@ -164,8 +166,9 @@ def _take_down(folder: Path) -> None:
         uninstall(cluster, name, _namespace(name, folder.name))
     if (folder / "kueue.json").exists() or (folder / "kueue.failed").exists():
         lab_kueue.uninstall(cluster, _kueue_user(folder.name))
-    if "postgres" in made and docker.container_facts(made["postgres"]["container"]) is not None:
-        docker.docker("rm", "--force", "--volumes", made["postgres"]["container"])
+    for database in (made[name]["container"] for name in _DATABASES if name in made):
+        if docker.container_facts(database) is not None:
+            docker.docker("rm", "--force", "--volumes", database)
     if made["cluster"]["made"] and folder == _folder():
         lab_cluster.clear()
 
@@ -271,11 +274,21 @@ def storage(cluster: Cluster) -> Endpoint:
     return endpoint_of(minio)
 
 
+def _database(name: str) -> backends.Postgres:
+    container = versions.own_name(f"poiesis-e2e-{name}-{os.environ[_RUN]}", versions.RELEASE)
+    return backends.Postgres(**once(name, lambda: asdict(backends.start_postgres(container))))
+
+
 @pytest.fixture(scope="session")
 def postgres(cluster: Cluster) -> backends.Postgres:
     """A Postgres of this run's own."""
-    name = versions.own_name(f"poiesis-e2e-postgres-{os.environ[_RUN]}", versions.RELEASE)
-    return backends.Postgres(**once("postgres", lambda: asdict(backends.start_postgres(name))))
+    return _database("postgres")
+
+
+@pytest.fixture(scope="session")
+def tls_postgres(cluster: Cluster) -> backends.Postgres:
+    """Another one, whose certificate is for a story to choose."""
+    return _database("tls-postgres")
 
 
 @pytest.fixture(scope="session")
@@ -450,15 +463,16 @@ def second_release(
 ) -> Release:
     """The chart otherwise: its own Postgres, disks on the node, and every kind of filer."""
     side = {"image": filer_image, "command": ["/filer"]}
+    shared = {"persistentVolumeClaim": {"claimName": SHARED_CLAIM}}
     ftp = {"schemes": ["ftp"], "image": ftp_filer_image, "command": ["python3", "/ftp.py"]}
-    overrides: Values = {
+    config: Values = {
         "volume": {"type": "emptyDir"},
         "executors": {"rootDiskGb": 0.05},
         "filers": [
             {
                 "name": "default",
-                "inputs": {"schemes": ["s3"], "image": "", "command": ["python3", "-m", "poiesis_tif"]},
-                "outputs": {"schemes": ["s3"], "image": "", "command": ["python3", "-m", "poiesis_tof"]},
+                "inputs": {"schemes": ["s3"], "command": ["python3", "-m", "poiesis_tif"]},
+                "outputs": {"schemes": ["s3"], "command": ["python3", "-m", "poiesis_tof"]},
             },
             {
                 "name": "shell",
@@ -467,28 +481,26 @@ def second_release(
             },
             {"name": "ftp", "inputs": ftp, "outputs": ftp},
         ],
-        "rclone": {"schemes": ["sftp", "webdav", "weed"], "existingSecret": RCLONE_SECRET},
-        "sharedVolumes": [
-            {"prefix": "/lab/read", "volume": {"persistentVolumeClaim": {"claimName": SHARED_CLAIM}}},
-            {
-                "prefix": "/lab/write",
-                "volume": {"persistentVolumeClaim": {"claimName": SHARED_CLAIM}},
-                "writable": True,
-            },
-        ],
+        "storage": {
+            "rclone": {"schemes": ["sftp", "webdav", "weed"], "secretName": RCLONE_SECRET},
+            "sharedVolumes": [
+                {"prefix": "/lab/read", "volume": shared},
+                {"prefix": "/lab/write", "volume": shared, "writable": True},
+            ],
+        },
     }
-    return released("second", overrides, {RCLONE_SECRET: {"rclone.conf": rclone_conf}})
+    return released("second", {"config": config}, {RCLONE_SECRET: {"rclone.conf": rclone_conf}})
 
 
 @pytest.fixture(scope="session")
 def third_release(released: Callable[..., Release]) -> Release:
     """The chart with its own Postgres and few Jobs at a time, for stories in which services are lost; it
     streams what may be streamed."""
-    overrides: Values = {
-        "queue": {"maxActiveTasks": 4, "claimSeconds": 10},
+    config: Values = {
+        "queue": {"maxActiveTasks": 4, "leaseSeconds": 10},
         "storage": {"streaming": True},
     }
-    return released("third", overrides, {})
+    return released("third", {"config": config}, {})
 
 
 @pytest.fixture(scope="session")
@@ -506,8 +518,8 @@ def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Releas
         return {}
 
     once("kueue", install_kueue)
-    overrides: Values = {"volume": {"type": "ephemeral"}, "queue": {"kueueQueueName": "queue"}}
-    release = released("queued", overrides, {})
+    config: Values = {"volume": {"type": "ephemeral"}, "queue": {"kueueQueueName": "queue"}}
+    release = released("queued", {"config": config}, {})
     once("queue", add_queue)
     return release
 
@@ -605,8 +617,10 @@ def nodes_release(
         "api": above,
         "tctl": {**above, "thresholds": _SHORT},
         "migrations": above,
-        "terminationGracePeriodSeconds": 10,
-        "pod": {"nodeSelector": {"kubernetes.io/hostname": two_nodes.spec.nodes[-1]}},
+        "config": {
+            "terminationGracePeriodSeconds": 10,
+            "pod": {"nodeSelector": {"kubernetes.io/hostname": two_nodes.spec.nodes[-1]}},
+        },
     }
     release = install(
         two_nodes,

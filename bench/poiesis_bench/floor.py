@@ -1,7 +1,7 @@
 """A hand-written Job with the containers of a TaskPod and none of their work: what Kubernetes itself takes.
 
-[sidecar, (tif), executor, (tof), pause], all busybox. Its executor notes when it ended by the kernel's clock,
-which node and host share on a kind cluster, because Kubernetes' own times are whole seconds.
+[sidecar, (another), (tif), executor, (tof), pause], all busybox. Its executor notes when it ended by the
+kernel's clock, which node and host share on a kind cluster, because Kubernetes' own times are whole seconds.
 """
 
 import time
@@ -100,7 +100,9 @@ class Floor:
             }
 
         steps = [("executor", _EXECUTOR)]
+        sidecars = ["sidecar"]
         if data:
+            sidecars.append("rescue")
             steps = [("tif", "true"), *steps, ("tof", "true")]
         labels = {_LABEL: batch}
         return {
@@ -116,7 +118,7 @@ class Floor:
                         "automountServiceAccountToken": False,
                         "enableServiceLinks": False,
                         "initContainers": [
-                            container("sidecar", _SIDECAR, restartPolicy="Always"),
+                            *(container(part, _SIDECAR, restartPolicy="Always") for part in sidecars),
                             *(container(part, script) for part, script in steps),
                         ],
                         "containers": [container("pause", "true")],

@@ -67,7 +67,7 @@ def stage(volume: str, *, keep: bool) -> Iterator[Stage]:
             built,
             endpoint,
             bases.postgres,
-            {"volume": {"type": volume}, "executors": {"defaultResources": {"cpu": CPU}}},
+            {"config": {"volume": {"type": volume}, "executors": {"defaultResources": {"cpu": CPU}}}},
         ),
         secrets={STORAGE_SECRET: storage_secret(endpoint)},
     )

@@ -180,32 +180,34 @@ def chart_values(
             "persistence": {"size": "1Gi"},
             "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},
         },
-        "storage": {
-            "s3": {
-                "endpoint": storage.pod_url,
-                "region": storage.region,
-                "addressingStyle": "path",
-                "existingSecret": STORAGE_SECRET,
+        "config": {
+            "storage": {
+                "s3": {
+                    "endpoint": storage.pod_url,
+                    "region": storage.region,
+                    "addressingStyle": "path",
+                    "secretName": STORAGE_SECRET,
+                },
+                "http": {"allow": ["10.0.0.0/8", "172.16.0.0/12"]},  # the lab's own web servers
             },
-            "http": {"allow": ["10.0.0.0/8", "172.16.0.0/12"]},  # the lab's own web servers
-        },
-        "volume": {"defaultSizeGb": 1},
-        "executors": {"defaultResources": {"cpu": "50m", "memory": "64Mi"}},
-        "resources": {
-            "trec": {"requests": {"cpu": "5m"}},
-            "filer": {
-                "requests": {"cpu": "10m", "memory": "64Mi"},
-                "limits": {"cpu": "1", "memory": "512Mi"},
+            "volume": {"defaultSizeGb": 1},
+            "executors": {"defaultResources": {"cpu": "50m", "memory": "64Mi"}},
+            "resources": {
+                "trec": {"requests": {"cpu": "5m"}},
+                "filer": {
+                    "requests": {"cpu": "10m", "memory": "64Mi"},
+                    "limits": {"cpu": "1", "memory": "512Mi"},
+                },
             },
+            "filerRetryAttempts": RETRY_ATTEMPTS,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "serviceInfo": {"environment": "test"},
         },
         "api": {
             "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},
             "service": {"type": "NodePort"},
         },
         "tctl": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}, "thresholds": IMPATIENT},
-        "filerRetryAttempts": RETRY_ATTEMPTS,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "serviceInfo": {"environment": "test"},
     }
     return merged(values, overrides or {})
 

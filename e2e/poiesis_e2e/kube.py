@@ -233,12 +233,12 @@ class Kube:
             for name in before:
                 await self.run("rollout", "status", name, "--timeout=180s")
 
-    async def sql(self, *statements: str, database: str = "poiesis") -> str:
-        """What the release's own Postgres answers to its owner: unaligned rows. Each statement commits."""
+    async def sql(self, *statements: str, database: str = "poiesis", user: str = "poiesis") -> str:
+        """What the release's own Postgres answers to a role: unaligned rows. Each statement commits."""
         (pod,) = await self.of_component("pods", "postgres")
         psql = (
             "psql",
-            "--username=poiesis",
+            f"--username={user}",
             f"--dbname={database}",
             "--no-psqlrc",
             "-qAt",

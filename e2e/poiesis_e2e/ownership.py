@@ -1,9 +1,16 @@
-"""Who sees a task, however its owner has said who they are."""
+"""Users and their passwords, and who sees whose tasks."""
 
+import bcrypt
 import pytest
 
 from poiesis_e2e.documents import assert_ended, sh, stdout
 from poiesis_e2e.tes_client import TesClient, TesRefused
+
+
+def users_secret(*users: str) -> dict[str, str]:
+    """Users as `htpasswd -B -C 10` writes them; a user's password is their name and `-password`."""
+    hashes = {user: bcrypt.hashpw(f"{user}-password".encode(), bcrypt.gensalt(10)) for user in users}
+    return {"htpasswd": "".join(f"{user}:{hashed.decode()}\n" for user, hashed in hashes.items())}
 
 
 async def assert_a_task_is_its_owners(

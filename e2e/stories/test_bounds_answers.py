@@ -9,15 +9,20 @@ from uuid import uuid4
 
 import pytest
 
-from poiesis_e2e.documents import sh
+from poiesis_e2e.documents import assert_ended, only_log, sh, system_logs
 from poiesis_e2e.kube import Kube
 from poiesis_e2e.pressure import reading, restarts
+from poiesis_e2e.storage import Bucket
 from poiesis_e2e.tes_client import Document, TesClient
 from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 
 _TASKS = 200
+_FILES = 1700
+_NAME = f"/{'x' * 199}"
+_FOLDER = f"/out{5 * _NAME}"  # in the paths
+_BELOW = f"{_FOLDER}{4 * _NAME}"  # in the URLs, too
 _PRINT = "head -c 70000 /dev/zero | tr '\\0' '\\1'"
 
 
@@ -105,3 +110,22 @@ async def test_clients_that_do_not_read_end_no_api(
 
     assert reads.errors == []
     assert await restarts(second_kube) == before
+
+
+async def test_a_task_lists_its_outputs_up_to_a_bound(
+    second_client: TesClient, images: Images, bucket: Bucket
+) -> None:
+    """The executor chooses how many there are and what they are called, and every BASIC view has them."""
+    task = await second_client.run(
+        {
+            "executors": [sh(images.busybox, f"mkdir -p {_BELOW}; cd {_BELOW}; seq {_FILES} | xargs touch")],
+            "outputs": [{"path": _FOLDER, "url": bucket.url("o"), "type": "DIRECTORY"}],
+            "volumes": ["/out"],
+        }
+    )
+
+    assert_ended(task, "COMPLETE")
+    listed = only_log(task)["outputs"]
+    assert 0 < sum(len(one["path"]) + len(one["url"]) for one in listed) <= 4 * 1024 * 1024
+    assert "logs.outputs may not be complete" in system_logs(task)
+    assert len(listed) < _FILES == len(await bucket.keys())

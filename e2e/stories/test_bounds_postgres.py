@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from poiesis_e2e.documents import assert_ended, sh
-from poiesis_e2e.kube import Kube
+from poiesis_e2e.kube import CommandRefused, Kube
 from poiesis_e2e.pressure import reading, restarts
 from poiesis_e2e.tes_client import Document, TesClient, TesRefused
 from poiesis_e2e.waiting import eventually
@@ -20,6 +20,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 _SMALL = "/dev/shm/poiesis"  # the Pod's own memory, 64 MB
 _TABLES = ("task", "executor", "system_log")
 _HELD = "FROM pg_stat_activity WHERE application_name = 'vanished'"
+_BEYOND_REPORTS = {
+    "lock of the queue": "SELECT FROM claim_turn FOR UPDATE",
+    "lock of an owner": "INSERT INTO owner_turn VALUES ('alice')",
+    "tasks": "SELECT FROM task",
+    "temporary table": "CREATE TEMPORARY TABLE mine (x integer)",
+    "table": "CREATE TABLE public.mine (x integer)",
+    "large object": "SELECT lo_from_bytea(0, 'x')",
+}
 
 
 @asynccontextmanager
@@ -74,6 +82,8 @@ async def test_a_full_disk_refuses_creates_and_answers_reads(
 
     assert reads.errors == []
     assert await restarts(second_kube) == before
+    stored = await second_client.list_tasks(name_prefix="full")
+    assert stored["tasks"] == [], "what was answered with 503 is not stored"
     assert_ended(await second_client.run({"executors": [sh(images.busybox, "true")]}), "COMPLETE")
 
 
@@ -121,3 +131,33 @@ async def test_chatty_tasks_share_few_connections(
 
     assert reads.errors == []
     assert max(reads.seconds) < 5
+
+
+@pytest.mark.parametrize("what", _BEYOND_REPORTS)
+async def test_the_recorders_login_may_only_report(second_kube: Kube, what: str) -> None:
+    """Its DSN is in every TaskPod."""
+    with pytest.raises(CommandRefused, match="permission denied"):
+        await second_kube.sql(_BEYOND_REPORTS[what], user="poiesis_recorder")
+
+
+async def test_advisory_locks_of_the_recorders_login_stop_no_task(
+    second_client: TesClient, second_kube: Kube, images: Images
+) -> None:
+    """Those that earlier releases took for the queue and for creates."""
+    locks = "SELECT pg_advisory_lock(7053477), pg_advisory_lock(7053478, hashtext('anonymous'))"
+    held = f"SET statement_timeout = 0; {locks}; SELECT pg_sleep(600)"
+    holder = asyncio.create_task(second_kube.sql(held, user="poiesis_recorder"))
+    sleeping = "FROM pg_stat_activity WHERE usename = 'poiesis_recorder' AND wait_event = 'PgSleep'"
+    try:
+
+        async def holds() -> str:
+            return await second_kube.sql(f"SELECT pid {sleeping}")
+
+        await eventually(holds, "a session that holds the locks")
+        task = await second_client.run({"executors": [sh(images.busybox, "true")]})
+        assert await holds(), "the locks were held until the task had ended"
+    finally:
+        await second_kube.sql(f"SELECT pg_terminate_backend(pid) {sleeping}")
+        await asyncio.wait({holder})
+
+    assert_ended(task, "COMPLETE")

@@ -1,42 +1,38 @@
 """As an operator of few users I put their names and passwords into a Secret, and each has their own tasks."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import aiohttp
-import bcrypt
 import pytest
 
 from poiesis_e2e.command import Command
 from poiesis_e2e.documents import only_log, sh
 from poiesis_e2e.install import Release, Secrets, Values
-from poiesis_e2e.ownership import assert_a_task_is_its_owners
+from poiesis_e2e.ownership import assert_a_task_is_its_owners, users_secret
 from poiesis_e2e.tes_client import PATH, Document, TesClient, connect
 from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 
-USERS = ("alice", "bob", "root")
+USERS = ("alice", "bob", "carol", "root")
 _VALUES: Values = {
-    "auth": {
-        "mode": "basic",
-        "basic": {"existingSecret": "tes-users"},
-        "administrators": {"users": ["root"]},
+    "config": {
+        "auth": {
+            "mode": "basic",
+            "basic": {"usersSecret": {"name": "tes-users"}},
+            "administrators": {"users": ["root"]},
+        },
+        "userLimits": {"active": {"tasks": 2}},
     },
-    "userLimits": {"active": {"tasks": 2}},
 }
-
-
-def _htpasswd() -> str:
-    """As `htpasswd -B -C 10` writes it; a user's password is their name and `-password`."""
-    hashes = {user: bcrypt.hashpw(f"{user}-password".encode(), bcrypt.gensalt(10)) for user in USERS}
-    return "".join(f"{user}:{hashed.decode()}\n" for user, hashed in hashes.items())
 
 
 @pytest.fixture(scope="module")
 def release(with_users: Callable[[Values, Secrets], Release]) -> Release:
-    return with_users(_VALUES, {"tes-users": {"htpasswd": _htpasswd()}})
+    return with_users(_VALUES, {"tes-users": users_secret(*USERS)})
 
 
 def _as(release: Release, user: str) -> AbstractAsyncContextManager[TesClient]:
@@ -72,6 +68,22 @@ async def test_nobody_gets_in_without_the_right_password(
     ):
         challenge = answer.headers["WWW-Authenticate"]
         assert (answer.status, challenge) == (401, 'Basic realm="poiesis", charset="UTF-8"')
+
+
+async def test_a_flood_of_wrong_passwords_locks_no_other_user_out(release: Release) -> None:
+    """A user who has never logged in before: a valid password that is remembered needs no check."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+
+        async def wrong(number: int) -> int:
+            user = "bob" if number % 2 else f"nobody-{number}"
+            headers = {"Authorization": aiohttp.encode_basic_auth(user, f"wrong-{number}")}
+            async with http.get(f"{release.url}{PATH}/tasks", headers=headers) as answer:
+                return answer.status
+
+        flood = asyncio.gather(*map(wrong, range(300)))
+        async with _as(release, "carol") as carol:
+            await carol.list_tasks()
+        assert set(await flood) == {401, 429}
 
 
 async def test_service_info_needs_no_password(release: Release) -> None:

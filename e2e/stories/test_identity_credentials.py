@@ -65,11 +65,11 @@ def release(
         user: bcrypt.hashpw(f"{user}-password".encode(), bcrypt.gensalt(10)) for user in ("alice", "bob")
     }
     htpasswd = "".join(f"{user}:{hashed.decode()}\n" for user, hashed in hashes.items())
-    values: Values = {
-        "auth": {"mode": "basic", "basic": {"existingSecret": "tes-users"}},
-        "storage": {"s3": {"existingSecret": "nobodys-keys", "credentials": credentials}},
+    config: Values = {
+        "auth": {"mode": "basic", "basic": {"usersSecret": {"name": "tes-users"}}},
+        "storage": {"s3": {"secretName": "nobodys-keys", "credentials": credentials}},
     }
-    return with_users(values, {"tes-users": {"htpasswd": htpasswd}, **secrets})
+    return with_users({"config": config}, {"tes-users": {"htpasswd": htpasswd}, **secrets})
 
 
 @pytest.fixture
@@ -149,6 +149,7 @@ async def test_filers_alone_see_credentials_and_none_but_those_that_they_need(
     }
     assert {name: mounts for name, mounts in mounted.items() if mounts} == {
         "tif-0": ["credentials-lab-a"],
+        "rescue-0": ["credentials-lab-a"],
         "tof-0": ["credentials-lab-a"],
     }
     looked = await lab_a.get("look")

@@ -57,7 +57,7 @@ async def realm(issuer: Gateway, keycloak: Keycloak) -> AsyncIterator[Realm]:
 async def release(with_users: Callable[[Values, Secrets], Release], realm: Realm) -> Release:
     """The example's values, and nothing that is remembered for long."""
     here = {"issuer": realm.issuer, "minRefreshSeconds": 1, "introspection": {"cacheSeconds": 0}}
-    values = merged(yaml.safe_load(_VALUES.read_text()), {"auth": {"oidc": here}})
+    values = merged(yaml.safe_load(_VALUES.read_text()), {"config": {"auth": {"oidc": here}}})
     secret = {"tes-introspection": {"client-secret": "server-secret"}}
     return await asyncio.to_thread(with_users, values, secret)
 

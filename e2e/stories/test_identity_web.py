@@ -55,8 +55,8 @@ def release(with_users: Callable[[Values, Secrets], Release], store: Endpoint) -
         "audience": _AUDIENCE,
         "stsEndpoint": store.pod_url,
     }
-    s3 = {"endpoint": store.pod_url, "existingSecret": "", "webIdentity": role}
-    return with_users({"storage": {"s3": s3}}, {})
+    s3 = {"endpoint": store.pod_url, "secretName": None, "webIdentity": role}
+    return with_users({"config": {"storage": {"s3": s3}}}, {})
 
 
 async def test_filers_reach_the_store_by_their_pods_token_and_executors_never_see_it(
@@ -83,4 +83,4 @@ async def test_filers_reach_the_store_by_their_pods_token_and_executors_never_se
         for name, one in containers(pod).items()
         if "web-identity" in {mount["name"] for mount in one["volumeMounts"]}
     }
-    assert with_token == {"tif-0", "tof-0"}
+    assert with_token == {"tif-0", "tof-0", "rescue-0"}

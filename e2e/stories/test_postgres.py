@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 
 _OBJECTS = "jobs,pods,secrets,serviceaccounts,persistentvolumeclaims"
 _WAITING = "FROM pg_stat_activity WHERE usename = 'poiesis_recorder' AND wait_event_type = 'Lock'"
+_LIMIT = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'poiesis_recorder'"
 _CUT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
@@ -116,11 +117,12 @@ async def test_an_end_waits_for_a_free_connection(
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))
     await second_client.wait(task_id, until={"RUNNING"})
+    limit = await second_kube.sql(_LIMIT)
 
     async with _changed(
         second_kube,
         "ALTER ROLE poiesis_recorder CONNECTION LIMIT 0",
-        "ALTER ROLE poiesis_recorder CONNECTION LIMIT -1",
+        f"ALTER ROLE poiesis_recorder CONNECTION LIMIT {limit}",
     ):
         await second_kube.sql(f"{_CUT} AND usename = 'poiesis_recorder'")
         await _end_executor(second_kube, node, task_id)
@@ -129,6 +131,7 @@ async def test_an_end_waits_for_a_free_connection(
     task = await _ended(second_client, task_id)
 
     _assert_counted(task)
+    assert await second_kube.sql(_LIMIT) == limit
 
 
 async def test_an_end_waits_for_a_locked_row(

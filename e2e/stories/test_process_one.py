@@ -3,6 +3,7 @@
 import pytest
 
 from poiesis_e2e.documents import RunTask, assert_ended, exit_codes, sh, stdout
+from poiesis_e2e.failures.cases.builders import OVERWRITE
 from poiesis_e2e.storage import Bucket
 from poiesis_lab.images import Images
 
@@ -61,14 +62,6 @@ async def test_container_streams_are_files_of_any_size(
 
     assert_ended(task, "COMPLETE")
     assert exit_codes(task) == [0]
-
-
-OVERWRITE = r"""
-start=$(sed -n 's/^\([0-9a-f]*\)-[0-9a-f]* r-xp .*/\1/p' /proc/1/maps 2>/dev/null | head -n 1)
-[ -n "$start" ] && dd if=/dev/zero of=/proc/1/mem bs=1 seek=$((0x$start)) count=65536 2>/dev/null
-for fd in 0 1 2 3 4 5 6; do (: >/proc/1/fd/$fd) 2>/dev/null && echo open $fd; done
-sleep 1; echo end; exit 3
-"""
 
 
 @pytest.mark.parametrize("image", ["busybox", "busybox_nonroot"])

@@ -1,10 +1,13 @@
 """As a user I learn at the create that a task cannot run, and everything that can run is accepted."""
 
+import json
+import re
 from typing import Any, cast
 
 import pytest
 
 from poiesis_e2e.documents import RunTask, assert_ended, only_log, sh, stdout, system_logs
+from poiesis_e2e.kube import TASK_LABEL, Kube
 from poiesis_e2e.storage import Bucket
 from poiesis_e2e.tes_client import Document, Input, TesClient, TesRefused
 from poiesis_lab.images import Images
@@ -67,6 +70,42 @@ async def test_more_executors_than_kubernetes_can_hold_are_refused(client: TesCl
         )
     assert refusal.value.status == 400
     assert "at most 100" in str(refusal.value)
+
+
+async def test_the_largest_accepted_task_fits_into_etcd(
+    client: TesClient, kube: Kube, images: Images
+) -> None:
+    """Kubernetes stores the whole Pod again whenever one of its containers starts or ends."""
+    executors, too_long = 100, 20_000
+
+    def document(length: int) -> Document:
+        executor = {**sh(images.busybox, "true"), "env": {"LONG": "x" * length}}
+        return cast(
+            "Document",
+            {
+                "executors": [executor] * executors,
+                "outputs": [{"path": "/out/x", "url": "s3://bucket/x"}],
+                "resources": {"cpu_cores": 200},  # no node takes it: only its size matters
+            },
+        )
+
+    with pytest.raises(TesRefused) as refusal:
+        await client.create(document(too_long))
+    found = re.search(r"about (\d+) bytes; at most (\d+) are accepted", refusal.value.body)
+    assert found, refusal.value.body
+    size, limit = map(int, found.groups())
+
+    task_id = await client.create(document(too_long - (size - limit) // executors - 1))
+    try:
+        await kube.pod(task_id)
+        selector = f"--selector={TASK_LABEL}={task_id}"
+        listed = await kube.run("get", "pods", selector, "--show-managed-fields", "--output=json")
+        (pod,) = json.loads(listed)["items"]
+    finally:
+        await client.cancel(task_id)
+
+    assert len(json.dumps(pod, separators=(",", ":"))) <= limit
+    assert (await client.wait(task_id)).state == "CANCELED"
 
 
 async def test_an_input_without_type_may_be_a_directory(

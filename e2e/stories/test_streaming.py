@@ -91,5 +91,5 @@ async def test_what_is_not_read_to_its_end_is_no_failure_and_what_others_need_is
     assert await bucket.get("out/size") == f"{4 * HALF}\n".encode()
     pod = await third_kube.pod(task["id"])
     assert list(containers(pod)) == [
-        *("trec", "tif-0", "stream-0", "prepare-0", "executor-0", "tof-0", "pause")
+        *("trec", "rescue-0", "tif-0", "stream-0", "prepare-0", "executor-0", "tof-0", "pause")
     ]

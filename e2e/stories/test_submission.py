@@ -155,7 +155,7 @@ async def test_a_cancel_whose_apis_die_before_they_delete_the_job_is_carried_out
 async def test_a_task_that_waits_for_its_turn_is_canceled_at_once(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
-    """`queue.maxActiveTasks` is 4. Whether Kubernetes has a node for those does not matter here."""
+    """`config.queue.maxActiveTasks` is 4. Whether Kubernetes has a node for those does not matter here."""
     document: Document = {"executors": [sh(images.busybox, "sleep 600")]}
 
     async def active() -> bool:

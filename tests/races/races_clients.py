@@ -247,6 +247,7 @@ class PodRecorder:
             dsn_file=folder / "dsn",
             runs=folder,
             ack_file=folder / pod.uid,
+            rescue_file=folder / f"{pod.uid}-rescue",
             kubernetes=KubernetesApi(host="", port=1, token_file=folder, ca_file=folder),
         )
 

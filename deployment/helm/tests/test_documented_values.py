@@ -1,26 +1,44 @@
-"""The chart accepts the values that the documentation shows."""
+"""The chart and the api accept the values that the documentation shows."""
 
 import json
 import re
-from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[3]
-SCHEMA = json.loads((ROOT / "deployment/helm/poiesis/values.schema.json").read_text())
+from poiesis_tools import values
+
+DOCS = values.ROOT / "docs"
+SCHEMA = json.loads((values.CHART / "values.schema.json").read_text())
+DEFAULTS = yaml.safe_load((values.CHART / "values.yaml").read_text())
 
 
 def examples():
-    """Yield (page, values) of every YAML block whose keys are values of the chart."""
-    for page in sorted((ROOT / "docs").rglob("*.md")):
+    """Yield the values of every YAML block whose keys are values of the chart, and of every example."""
+    for page in sorted(DOCS.rglob("*.md")):
         for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
-            values = yaml.safe_load(block)
-            if "tes_url" not in values:  # the configuration of Galaxy
-                yield pytest.param(values, id=f"{page.stem}-{'-'.join(values)}")
+            given = yaml.safe_load(block)
+            if "tes_url" not in given:  # the configuration of Galaxy
+                yield pytest.param(given, id=f"{page.stem}-{'-'.join(given)}")
+    for file in sorted(DOCS.glob("examples/*.yaml")):
+        yield pytest.param(yaml.safe_load(file.read_text()), id=file.stem)
 
 
-@pytest.mark.parametrize("values", list(examples()))
-def test_documented_values_are_accepted(values):
-    jsonschema.validate(values, SCHEMA)
+def merged(base, over):
+    """`over` laid over `base`, as helm does it."""
+    both = {
+        key: merged(base[key], value)
+        if isinstance(base.get(key), dict) and isinstance(value, dict)
+        else value
+        for key, value in over.items()
+    }
+    return {**base, **both}
+
+
+@pytest.mark.parametrize("given", list(examples()))
+def test_documented_values_are_accepted(given):
+    all_values = merged(DEFAULTS, given)
+    jsonschema.Draft7Validator(SCHEMA).validate(all_values)
+    set_by_chart = {"images": {"trec": "t", "helper": "h"}, "recorderSecret": "r"}
+    values.Document.model_validate(set_by_chart | all_values["config"])

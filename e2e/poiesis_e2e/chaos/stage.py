@@ -97,8 +97,7 @@ def stage(
 def _values(site: SiteName, ttl: int) -> Values:
     return {
         "postgresql": {"embedded": False, "existingSecret": DATABASE_SECRET},
-        "volume": {"type": _VOLUMES[site]},
-        "ttlSecondsAfterFinished": ttl,
+        "config": {"volume": {"type": _VOLUMES[site]}, "ttlSecondsAfterFinished": ttl},
     }
 
 

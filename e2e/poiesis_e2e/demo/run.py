@@ -76,7 +76,12 @@ def set_up() -> Stage:
                 built,
                 endpoint,
                 bases.postgres,
-                {"executors": {"defaultResources": {"cpu": "500m"}}, "serviceInfo": {"name": "Poiesis demo"}},
+                {
+                    "config": {
+                        "executors": {"defaultResources": {"cpu": "500m"}},
+                        "serviceInfo": {"name": "Poiesis demo"},
+                    }
+                },
             ),
             secrets={STORAGE_SECRET: storage_secret(endpoint)},
         )

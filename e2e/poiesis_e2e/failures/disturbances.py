@@ -37,7 +37,7 @@ def deleted(kind: str) -> Disturbance:
 
 
 def deadline(after_seconds: int) -> Disturbance:
-    """As `pod.activeDeadlineSeconds` would have it, for this Pod alone."""
+    """As `config.pod.activeDeadlineSeconds` would have it, for this Pod alone."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -45,7 +45,7 @@ def deadline(after_seconds: int) -> Disturbance:
         patch = f'{{"spec":{{"activeDeadlineSeconds":{after_seconds}}}}}'
         await world.kube.run("patch", "pod", name, "--patch", patch)
 
-    return Disturbance(words="`pod.activeDeadlineSeconds` passes while an executor runs", act=act)
+    return Disturbance(words="`config.pod.activeDeadlineSeconds` passes while an executor runs", act=act)
 
 
 def recorder_killed(words: str, when: Wait) -> Disturbance:
@@ -192,6 +192,17 @@ def process_killed(container: str) -> Disturbance:
         await world.node.kill_children(found)
 
     return Disturbance(words=f"the process of `{container}` is killed (SIGKILL)", act=act)
+
+
+def container_killed(container: str) -> Disturbance:
+    """Its first process dies (SIGKILL), as the kernel does it with `memory.oom.group`, once it is ready."""
+
+    async def act(world: World, task_id: str) -> None:
+        await executor_runs(world, task_id)
+        found = await world.kube.running_container(task_id, container)
+        await world.node.signal_container(found, "SIGKILL")
+
+    return Disturbance(words=f"all processes of `{container}` are killed (SIGKILL)", act=act)
 
 
 def evicted() -> Disturbance:

@@ -137,6 +137,12 @@ MUTATIONS: Sequence[Mutation] = (
         rows="out-of-memory-ignored",
     ),
     _mutation(
+        "outputs-of-the-killed-unawaited",
+        "The recorder records the outcome of a killed executor before its outputs.",
+        (f"{_FACTS}:still_rescuing", "return False"),
+        rows="container-killed out-of-memory-ignored",
+    ),
+    _mutation(
         "first-words-kept",
         "The helper keeps the beginning of long output, not its end.",
         (
@@ -167,6 +173,12 @@ MUTATIONS: Sequence[Mutation] = (
         rows="forged",
     ),
     _mutation(
+        "helper-traceable",
+        "An executor may trace the helper.",
+        (f"{_RUN_C}:forbid_tracing", "return;"),
+        rows="forged-by-ptrace",
+    ),
+    _mutation(
         "files-only",
         "The recorder does not learn from the Pod's status how a container ended.",
         (f"{_FACTS}:_end", "pod = None"),
@@ -192,7 +204,7 @@ MUTATIONS: Sequence[Mutation] = (
     ),
     _mutation(
         "no-root-disk-limit",
-        "executors.rootDiskGb does not become a limit.",
+        "config.executors.rootDiskGb does not become a limit.",
         (
             f"{_TASKPOD}/containers.py:executor_resources",
             "config = config.model_copy(update={",

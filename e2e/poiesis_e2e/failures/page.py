@@ -41,8 +41,8 @@ The times are valid for the default values of the chart. A row that uses another
 | chart value | default | effect |
 |---|---|---|
 | `tctl.thresholds.imagePullSeconds` | 60 | time before a task ends whose image cannot be pulled |
-| `filerRetryAttempts` | 5 | retries of a transfer after a failure that may be temporary |
-| `terminationGracePeriodSeconds` | 30 | time before an executor that ignores SIGTERM is killed |
+| `config.filerRetryAttempts` | 5 | retries of a transfer after a failure that may be temporary |
+| `config.terminationGracePeriodSeconds` | 30 | time before an executor that ignores SIGTERM is killed |
 
 The kubelet measures the size of volumes once per minute, so evictions for disk usage take that long.
 

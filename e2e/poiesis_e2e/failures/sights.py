@@ -41,7 +41,9 @@ def kept_the_end(text: str) -> Sight:
         assert stdout.endswith(text)
         assert len(stdout) == len(_LEFT_OUT) + _LOG_BYTES
 
-    return Sight(words=f"the last 64 KiB of `stdout` (`executors.logBytes`), to {_code(text)}", check=check)
+    return Sight(
+        words=f"the last 64 KiB of `stdout` (`config.executors.logBytes`), to {_code(text)}", check=check
+    )
 
 
 def logged(text: str) -> Sight:
@@ -94,14 +96,14 @@ def never_started(container: str) -> Sight:
 
 
 def tried_again(container: str) -> Sight:
-    """The helper has started the filer again, as often as `filerRetryAttempts` allows."""
+    """The helper has started the filer again, as often as `config.filerRetryAttempts` allows."""
 
     async def check(outcome: Outcome) -> None:
         name = (await outcome.world.kube.pod(outcome.task["id"]))["metadata"]["name"]
         said = await outcome.world.kube.run("logs", name, f"--container={container}")
         assert f"(retry {RETRY_ATTEMPTS} of {RETRY_ATTEMPTS})" in said, said[-1000:]
 
-    return Sight(words=f"`{container}` was restarted 5 times (`filerRetryAttempts`)", check=check)
+    return Sight(words=f"`{container}` was restarted 5 times (`config.filerRetryAttempts`)", check=check)
 
 
 def told_once() -> Sight:

@@ -57,3 +57,8 @@ def tif_name(index: int) -> str:
 def tof_name(index: int) -> str:
     """Container name of the `index`th filer that sends outputs."""
     return f"tof-{index}"
+
+
+def rescue_name(index: int) -> str:
+    """Container name of the sidecar that does the work of `tof-<index>` after an executor was killed."""
+    return f"rescue-{index}"

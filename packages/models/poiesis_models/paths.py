@@ -11,10 +11,11 @@ POIESIS = "/poiesis"
 BIN = "/poiesis/bin"  # emptyDir: the helper; trec rw, others ro
 HELPER = "/poiesis/bin/helper"
 RUN = "/poiesis/run"  # the container's own directory in the run volume, rw
-RUNS = "/poiesis/runs"  # trec only: the whole run volume, one directory per container
+RUNS = "/poiesis/runs"  # trec (rw) and rescue (ro): the whole run volume, one directory per container
 PREVIOUS = "/poiesis/previous"  # executors: the run directory of the executor before, ro
 ACK = "/poiesis/ack"  # trec rw, others ro
 ACK_FILE = "/poiesis/ack/done"  # content: 0 = the task is COMPLETE, 1 = it ended otherwise
+RESCUE_FILE = "/poiesis/ack/rescue"  # with content: the recorder asks for the outputs of a killed executor
 SPEC = "/poiesis/spec"  # filers only: work.json and the contents of literal inputs
 WORK_LIST = "/poiesis/spec/work.json"
 CREDENTIALS = "/poiesis/credentials"  # filers only: a directory for each of the task's S3 credentials

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from poiesis_models.labels import prepare_name
 
-_OPTIONAL = {"prepared", "streams"}
+_OPTIONAL = {"prepared", "streams", "rescues"}
 
 
 class MalformedPlan(ValueError):
@@ -23,6 +23,7 @@ class Plan:
     `prepared`: indexes of executors before which `prepare-<index>` runs in the same image.
     `ignore_error`: one flag per executor. `upload_on_error`: outputs are sent after a failed executor too.
     `streams` are sidecars that pour inputs into FIFOs: beside the executor, and so not in the order.
+    `rescues` are sidecars, too: each does the work of one of `outputs` after an executor was killed.
     """
 
     inputs: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class Plan:
     prepared: tuple[int, ...] = ()
     outputs: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()
+    rescues: tuple[str, ...] = ()
     upload_on_error: bool = True
     preemptible: bool = False
 
@@ -44,7 +46,7 @@ class Plan:
         yield from self.outputs
 
     def to_json(self) -> str:
-        """One line, stable. Empty `streams` and `prepared` are left out."""
+        """One line, stable. Empty `streams`, `rescues` and `prepared` are left out."""
         document = {key: value for key, value in asdict(self).items() if value or key not in _OPTIONAL}
         return json.dumps(document, separators=(",", ":"), sort_keys=True)
 
@@ -60,6 +62,7 @@ class Plan:
                 outputs=tuple(map(str, raw["outputs"])),
                 prepared=tuple(map(int, raw.get("prepared", ()))),
                 streams=tuple(map(str, raw.get("streams", ()))),
+                rescues=tuple(map(str, raw.get("rescues", ()))),
                 upload_on_error=bool(raw["upload_on_error"]),
                 preemptible=bool(raw["preemptible"]),
             )

@@ -150,6 +150,7 @@ def test_a_plan_survives_its_journey_and_names_containers_in_order():
         ignore_error=(True, False),
         prepared=(1,),
         outputs=("tof-0",),
+        rescues=("rescue-0",),
         preemptible=True,
     )
     assert Plan.from_json(plan.to_json()) == plan

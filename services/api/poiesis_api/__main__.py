@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 async def run(config: Config, stop: asyncio.Event) -> None:
     """Until `stop`; then unready, and closed when those who still come have been told."""
     document = config.document
+    user_limits = document.effective_user_limits
     async with AsyncExitStack() as stack:  # opened in order, closed in reverse
         pool = await stack.enter_async_context(open_pool(config.dsn, document.database))
         kubernetes = await stack.enter_async_context(kube.connect(config.namespace))
@@ -43,7 +44,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             pool,
             kubernetes,
             document,
-            max_active_per_owner=active_per_owner(document.user_limits),
+            max_active_per_owner=active_per_owner(user_limits),
             write_health=write_health,
         )
         services = Services(
@@ -51,7 +52,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             submitter=submitter,
             config=document,
             authenticator=authenticator,
-            rates=RequestRates(document.user_limits.requests),
+            rates=RequestRates(user_limits.requests),
             write_health=write_health,
         )
         await _listen(services, document.http, stack)
@@ -79,7 +80,11 @@ async def _listen(services: Services, http: Http, stack: AsyncExitStack) -> None
     if runner.server is None:
         raise RuntimeError("the runner has not been set up")
     factory = services.connections.factory(runner.server)
-    listening = await asyncio.get_running_loop().create_server(factory, http.host, http.port)
+    # asyncio's backlog of 100 is too small for a burst of requests: a client whose connection request was
+    # dropped repeats it after a second or more.
+    listening = await asyncio.get_running_loop().create_server(
+        factory, http.host, http.port, backlog=http.max_connections
+    )
     stack.callback(listening.close)
 
 

@@ -1,27 +1,94 @@
-"""Configuration: secrets and identity from the environment, everything else from one JSON document.
+"""The api's configuration: secrets and identity from the environment, everything else from one JSON document.
 
 Environment: `POIESIS_DSN` (Postgres, role poiesis_api), `POD_NAMESPACE` (where tasks run), `POIESIS_CONFIG`
-(path of the document; default /etc/poiesis/config.json). The document's keys are camelCase; an unknown key is
-an error. A whole one is config.example.json.
+(path of the document; default /etc/poiesis/config.json). The document's keys are camelCase. An unknown key is
+an error, and `null` means unset: the default applies. config.example.json is a complete document.
+
+The chart passes `config` of its values to the api as this document and adds only what Kubernetes knows: the
+fields that are marked `SET_BY_CHART`. `make schema` writes the descriptions of the fields into the chart's
+schema, its values.yaml and docs/reference/values.md.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from poiesis_models import shared
 from poiesis_models.tes import EXECUTORS
 
 DEFAULT_PATH = "/etc/poiesis/config.json"
+SET_BY_CHART: dict[str, Any] = {
+    "setByChart": True
+}  # json_schema_extra of a field that is not among the values
+
+_DECIMAL = r"^[0-9]*\.?[0-9]+$"
+_POSITIVE_DECIMAL = r"^[0-9]*\.?[0-9]*[1-9][0-9]*$"
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+_SHOWN = 60  # characters of an invalid value in an error
+
+
+def _number(value: object) -> object:
+    """Return the number in a text such as "0.5": `helm --set` passes fractions as text."""
+    return float(value) if isinstance(value, str) and re.fullmatch(_DECIMAL, value) else value
+
+
+def _integer(value: object) -> object:
+    """Return 5 for 5.0: some YAML tools write integers so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _text(value: object) -> object:
+    """Return the text of a number: `cpu: 2` is a number in YAML, and a quantity in Kubernetes."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value}" if number else value
+
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 Scheme = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*$")]
-Seconds = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0), BeforeValidator(_integer)]
+CountOrZero = Annotated[int, Field(ge=0), BeforeValidator(_integer)]
+Bytes = Count
+WholeSeconds = Count
+Positive = Annotated[
+    float,
+    Field(
+        gt=0,
+        allow_inf_nan=False,
+        json_schema_extra={"type": ["number", "string"], "pattern": _POSITIVE_DECIMAL},
+    ),
+    BeforeValidator(_number),
+]
+AtLeastZero = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False, json_schema_extra={"type": ["number", "string"], "pattern": _DECIMAL}),
+    BeforeValidator(_number),
+]
+Seconds = Positive
+Gigabytes = Positive
+Quantity = Annotated[
+    str,
+    Field(pattern=_QUANTITY, json_schema_extra={"type": ["string", "number"]}),
+    BeforeValidator(_text),
+]
+Endpoint = Annotated[str, Field(pattern=r"^https?://.+$")]
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+AddressingStyle = Literal["path", "virtual", "auto"]
 
 
 class ConfigError(Exception):
@@ -29,233 +96,449 @@ class ConfigError(Exception):
 
 
 class Section(BaseModel):
-    """A part of the document: frozen, camelCase, no unknown keys."""
+    """A part of the document: frozen, camelCase, no unknown keys, `null` means unset."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=True
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_unset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None}
+
 
 class Images(Section):
-    """Our own images in a TaskPod."""
+    """Images of Poiesis in TaskPods. The chart sets them from its value `images`."""
 
-    trec: NonEmpty = Field(description="Task Recorder; holds /helper too")
-    helper: NonEmpty = Field(description="the helper alone: the `pause` container")
-    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
-        default="IfNotPresent", description="of trec, helper and filers"
+    trec: NonEmpty = Field(
+        description="Task Recorder; also contains /helper",
+        examples=["ghcr.io/jaeaeich/poiesis-trec:0.2.0"],
+    )
+    helper: NonEmpty = Field(
+        description="The helper alone: the container `pause`",
+        examples=["ghcr.io/jaeaeich/poiesis-helper:0.2.0"],
+    )
+    tif: NonEmpty = Field(
+        default="poiesis-tif",
+        description="Default image of a filer's inputs",
+        examples=["ghcr.io/jaeaeich/poiesis-tif:0.2.0"],
+    )
+    tof: NonEmpty = Field(
+        default="poiesis-tof",
+        description="Default image of a filer's outputs",
+        examples=["ghcr.io/jaeaeich/poiesis-tof:0.2.0"],
+    )
+    rclone: NonEmpty = Field(
+        default="poiesis-rclone",
+        description="Image of the filer for `storage.rclone`",
+        examples=["ghcr.io/jaeaeich/poiesis-rclone:0.2.0"],
+    )
+    file: NonEmpty = Field(
+        default="poiesis-file",
+        description="Image of the filer for `storage.sharedVolumes`",
+        examples=["ghcr.io/jaeaeich/poiesis-file:0.2.0"],
+    )
+    pull_policy: PullPolicy = Field(
+        default="IfNotPresent", description="Pull policy of trec, helper and filers"
     )
     pull_secrets: list[NonEmpty] = Field(
-        default=[], description="names of imagePullSecrets of every TaskPod, for executors' images too"
+        default=[], description="Names of imagePullSecrets of every TaskPod; also used for executors' images"
     )
 
 
 class FilerSide(Section):
     """One direction of a filer."""
 
-    schemes: list[Scheme] = Field(min_length=1, description="URL schemes that it serves, lower case")
-    image: NonEmpty
+    schemes: list[Scheme] = Field(min_length=1, description="URL schemes to serve, in lower case")
+    image: NonEmpty | None = Field(
+        default=None,
+        description="Container image. Default: the release's own tif for inputs, and tof for outputs",
+    )
     command: list[NonEmpty] = Field(
-        min_length=1, description="argv: the helper runs it, ENTRYPOINT is not used"
+        min_length=1, description="Program and arguments. The image's ENTRYPOINT is not used"
     )
     stream_command: list[NonEmpty] | None = Field(
         default=None,
         min_length=1,
-        description="argv that streams inputs into FIFOs; none: streamable inputs are staged",
+        description="Program and arguments that stream inputs into FIFOs, used if `storage.streaming` is "
+        "true. Default: none, except for the release's own tif",
     )
 
 
 class SharedVolume(Section):
-    """A volume of the operator's, mounted into its filer alone."""
+    """A volume of the site, for file:// URLs and bare absolute paths."""
 
     prefix: Annotated[str, Field(pattern=r"^(/[^/]+)+$")] = Field(
-        description="file:// URLs and bare paths below it name what lies in the volume"
+        description="Path that users write: /nfs/projects. file:// URLs and bare paths below it name files "
+        "of the volume"
     )
-    volume: dict[str, Any] = Field(min_length=1, description="a volume source of Kubernetes")
-    sub_path: NonEmpty | None = Field(default=None, description="of the volume; none: all of it")
-    writable: bool = Field(default=False, description="whether outputs may go there")
+    volume: dict[str, Any] = Field(
+        min_length=1,
+        description="Kubernetes volume source: {persistentVolumeClaim: {claimName: projects}}",
+    )
+    sub_path: NonEmpty | None = Field(
+        default=None, description="Directory of the volume. Default: the whole volume"
+    )
+    writable: bool = Field(default=False, description="Whether tasks may write outputs to it")
 
 
 class Filer(Section):
-    """An image that stages inputs, sends outputs, or both; of two that serve a scheme the first one wins."""
+    """An image that stages inputs, sends outputs, or both."""
 
-    name: NonEmpty
-    inputs: FilerSide | None = None
-    outputs: FilerSide | None = None
-    env: dict[NonEmpty, str] = Field(default={}, description="added to the filer contract's own variables")
-    read_only_root_filesystem: bool = True
+    name: NonEmpty = Field(description="Name, unique among the filers")
+    inputs: FilerSide | None = Field(default=None, description="How it stages inputs. Default: it does not")
+    outputs: FilerSide | None = Field(default=None, description="How it sends outputs. Default: it does not")
+    env: dict[NonEmpty, str] = Field(
+        default={}, description="Environment in addition to the filer contract's variables: HTTPS_PROXY, …"
+    )
+    read_only_root_filesystem: bool = Field(
+        default=True, description="Whether its containers have a read-only root filesystem"
+    )
     object_storage: bool = Field(
-        default=True, description="whether it gets what `storage` says, with the credentials"
+        default=True, description="Whether it gets the settings and credentials of `storage.s3`"
     )
     secret_name: NonEmpty | None = Field(
-        default=None, description="Secret that it finds as files in /poiesis/secret"
+        default=None, description="Secret that is mounted as files in /poiesis/secret"
     )
-    shared_volumes: list[SharedVolume] = Field(default=[], description="below /poiesis/shared")
+    shared_volumes: list[SharedVolume] = Field(
+        default=[], description="Volumes that are mounted below /poiesis/shared; see `storage.sharedVolumes`"
+    )
 
     @property
     def shared(self) -> tuple[shared.SharedVolume, ...]:
-        """As the filer is told of them."""
+        """Return the shared volumes as the filer contract describes them."""
         return tuple(
             shared.SharedVolume(prefix=one.prefix, writable=one.writable) for one in self.shared_volumes
         )
 
     @model_validator(mode="after")
-    def _shared_volumes_are_apart(self) -> Self:
-        for one in self.shared_volumes:
-            path = Path(one.prefix)
-            if {".", ".."} & set(one.prefix.split("/")):
-                raise ValueError(f"sharedVolumes: the prefix {one.prefix} has a segment '.' or '..'")
-            others = [Path(other.prefix) for other in self.shared_volumes if other is not one]
-            if any(path.is_relative_to(other) for other in others):
-                raise ValueError(f"sharedVolumes: {one.prefix} lies in another one")
+    def _shared_volumes_do_not_overlap(self) -> Self:
+        _check_shared_volumes(self.shared_volumes)
         return self
 
 
-class CaSecret(Section):
-    """A Secret with a PEM bundle."""
+def _check_shared_volumes(volumes: list[SharedVolume]) -> None:
+    """Raise ValueError if a prefix has a segment '.' or '..', or lies in another volume's."""
+    for one in volumes:
+        path = Path(one.prefix)
+        if {".", ".."} & set(one.prefix.split("/")):
+            raise ValueError(f"sharedVolumes: prefix must have no segment '.' or '..', got {one.prefix!r}")
+        other = next(
+            (other for other in volumes if other is not one and path.is_relative_to(other.prefix)), None
+        )
+        if other is not None:
+            raise ValueError(
+                f"sharedVolumes: prefixes must not overlap, but {one.prefix!r} lies in {other.prefix!r}"
+            )
 
-    name: NonEmpty
-    key: NonEmpty = "ca.crt"
+
+def _check_unique(what: str, names: list[str]) -> None:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{what}: names must be unique, got {repeated!r} {names.count(repeated)} times")
+
+
+class SecretKey(Section):
+    """A key of a Secret in the release's namespace."""
+
+    name: NonEmpty = Field(description="Name of the Secret")
+    key: NonEmpty = Field(description="Key in the Secret")
+
+
+class CaSecret(SecretKey):
+    """A Secret with the PEM certificates of a private certificate authority."""
+
+    key: NonEmpty = Field(default="ca.crt", description="Key in the Secret")
 
 
 class StorageCredentials(Section):
-    """Who the filers are at some S3 URLs: the Secret's keys, nobody, or whoever AWS' standard chain says."""
+    """Credentials for some S3 URLs: keys in a Secret, anonymous access, or AWS' standard chain."""
 
     name: str = Field(
-        pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$", description="stored with the tasks that may use it"
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$",
+        description="A DNS label of up to 40 characters, stored with the tasks that may use the entry",
     )
     urls: list[Annotated[str, Field(pattern=r"^s3://[A-Za-z0-9][A-Za-z0-9._-]{0,254}(/.*)?$")]] = Field(
-        min_length=1, description="buckets, or prefixes of keys by whole segments; the longest that fits wins"
+        min_length=1,
+        description="s3://bucket or s3://bucket/prefix, compared by whole segments; the longest match is "
+        "used",
     )
     secret_name: NonEmpty | None = Field(
-        default=None, description="with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and maybe AWS_SESSION_TOKEN"
+        default=None,
+        description="Secret in the tasks' namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+        "optionally AWS_SESSION_TOKEN. With neither this nor `anonymous`, the filer uses AWS' standard chain",
     )
-    anonymous: bool = Field(default=False, description="nothing is signed: public buckets")
-    endpoint: Annotated[str, Field(pattern=r"^https?://.+$")] | None = Field(
-        default=None, description="none: the deployment's, with its region, addressing style and CA"
+    anonymous: bool = Field(default=False, description="Send unsigned requests, for public buckets")
+    endpoint: Endpoint | None = Field(
+        default=None,
+        description="Endpoint. Default: `storage.s3.endpoint`, with its region, addressing style and CA",
     )
-    region: NonEmpty | None = None
-    addressing_style: Literal["path", "virtual", "auto"] | None = None
-    requester_pays: bool | None = None
-    ca_secret: CaSecret | None = Field(default=None, description="trusted for the endpoint")
+    region: NonEmpty | None = Field(default=None, description="AWS_REGION. Default: see `endpoint`")
+    addressing_style: AddressingStyle | None = Field(
+        default=None, description="See `storage.s3.addressingStyle`. Default: see `endpoint`"
+    )
+    requester_pays: bool | None = Field(
+        default=None, description="Whether the requester pays for transfers. Default: no"
+    )
+    ca_secret: CaSecret | None = Field(
+        default=None, description="CA bundle for an endpoint with a private certificate"
+    )
     users: list[NonEmpty] | None = Field(
-        default=None, min_length=1, description="whose tasks may use it, besides those of `groups`"
+        default=None,
+        min_length=1,
+        description="Users whose tasks may use the entry, in addition to `groups`. Default: if `groups` is "
+        "also unset, all users",
     )
-    groups: list[NonEmpty] | None = Field(default=None, min_length=1, description="none of both: everybody")
+    groups: list[NonEmpty] | None = Field(
+        default=None, min_length=1, description="Groups whose members' tasks may use the entry"
+    )
 
     @model_validator(mode="after")
-    def _is_somebody_or_nobody(self) -> Self:
+    def _has_one_identity(self) -> Self:
         if self.anonymous and self.secret_name is not None:
-            raise ValueError(f"{self.name}: anonymous and secretName exclude each other")
+            raise ValueError(
+                f"anonymous must be false if secretName is set (got {self.secret_name!r}): remove one of them"
+            )
         return self
 
 
 class WebIdentity(Section):
-    """A token of the task's ServiceAccount, which STS changes for the keys of a role."""
+    """A role instead of keys (IRSA without an annotation on a ServiceAccount)."""
 
-    role_arn: NonEmpty = Field(description="AWS_ROLE_ARN")
-    audience: NonEmpty = Field(default="sts.amazonaws.com", description="whom the token is for")
-    sts_endpoint: Annotated[str, Field(pattern=r"^https?://.+$")] | None = Field(
-        default=None, description="AWS_ENDPOINT_URL_STS; none: Amazon's in the region"
+    role_arn: NonEmpty = Field(description="AWS_ROLE_ARN: arn:aws:iam::123456789012:role/tes")
+    audience: NonEmpty = Field(default="sts.amazonaws.com", description="Audience of the token")
+    sts_endpoint: Endpoint | None = Field(
+        default=None, description="AWS_ENDPOINT_URL_STS. Default: Amazon's in the region"
     )
 
 
-class Storage(Section):
-    """Object storage of the filers."""
+_CREDENTIALS_EXAMPLE = [
+    {
+        "name": "lab-a",
+        "urls": ["s3://lab-a", "s3://shared/lab-a/"],
+        "secretName": "lab-a-keys",
+        "groups": ["lab-a"],
+        "users": ["alice"],
+    },
+    {
+        "name": "public",
+        "urls": ["s3://public-data"],
+        "anonymous": True,
+        "endpoint": "https://s3.eu-central-1.amazonaws.com",
+        "region": "eu-central-1",
+        "addressingStyle": "virtual",
+        "requesterPays": False,
+        "caSecret": {"name": "public-ca", "key": "ca.crt"},
+    },
+]
+
+
+class S3(Section):
+    """S3 object storage."""
 
     secret_name: NonEmpty | None = Field(
         default=None,
-        description="Secret that becomes the filers' environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+        description="Secret with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the filers' "
+        "environment. Default: the Secret that the chart creates from `storageSecret`, if that "
+        "is set",
+        examples=["poiesis-storage"],
     )
-    endpoint: NonEmpty | None = Field(default=None, description="AWS_ENDPOINT_URL_S3; none: Amazon's")
-    region: NonEmpty | None = Field(default=None, description="AWS_REGION")
-    addressing_style: Literal["path", "virtual", "auto"] = "auto"
-    ca_secret: CaSecret | None = Field(default=None, description="trusted for the endpoint (AWS_CA_BUNDLE)")
-    web_identity: WebIdentity | None = Field(
-        default=None, description="who the filers are where neither a Secret nor `credentials` gives keys"
+    endpoint: Endpoint | None = Field(
+        default=None, description="https://s3.example.org. Default: Amazon's", examples=["http://minio:9000"]
     )
-    credentials: list[StorageCredentials] = Field(
-        default=[], description="of some buckets, or for some users; what is above is for all else"
+    region: NonEmpty | None = Field(default=None, description="AWS_REGION", examples=["us-east-1"])
+    addressing_style: AddressingStyle = Field(
+        default="auto",
+        description="How requests name the bucket. MinIO and Ceph usually need path",
+        examples=["path"],
     )
     output_keys: Literal["literal", "decoded"] = Field(
         default="literal",
-        description="whether filers use the keys of output URLs as they are or decode their percent escapes",
+        description="How the key of an output URL is read. literal: s3://b/my%20out/ writes my%20out/. "
+        "decoded: it writes my out/, for clients that percent-encode every URL, such as "
+        "Sprocket. Inputs are looked up in both forms, literal first",
     )
-    http_allow: list[NonEmpty] = Field(
-        default=[],
-        description="where inputs may come from by HTTP besides public addresses: networks, addresses, hosts",
+    ca_secret: CaSecret | None = Field(
+        default=None, description="CA bundle for an endpoint with a private certificate (AWS_CA_BUNDLE)"
     )
-    http_deny: list[NonEmpty] = Field(
+    web_identity: WebIdentity | None = Field(
+        default=None,
+        description="A role instead of keys. Filers get a token of their task's ServiceAccount "
+        "(system:serviceaccount:NAMESPACE:poiesis-TASK), which STS exchanges for keys of this role. "
+        "docs/how-to/operators/storage.md has the trust policy",
+    )
+    credentials: list[StorageCredentials] = Field(
         default=[],
-        description="public networks, addresses and hosts that inputs must not come from; of this list and "
-        "`http_allow` the most specific entry decides, and this one wins a tie",
+        description="Other credentials for some buckets or prefixes, for all users or for some. "
+        "docs/how-to/operators/storage.md has examples",
+        examples=[_CREDENTIALS_EXAMPLE],
     )
 
     @model_validator(mode="after")
-    def _credentials_are_told_apart(self) -> Self:
-        names = [entry.name for entry in self.credentials]
-        if len(names) != len(set(names)):
-            raise ValueError(f"credentials: two have the same name: {', '.join(names)}")
+    def _credentials_have_unique_names(self) -> Self:
+        _check_unique("credentials", [entry.name for entry in self.credentials])
+        return self
+
+
+class HttpInputs(Section):
+    """Sources of http and https inputs."""
+
+    allow: list[NonEmpty] = Field(
+        default=[],
+        description="Sources in addition to public addresses and the host and port of `storage.s3.endpoint`: "
+        "networks (10.20.0.0/16), addresses and host names (files.example.org). Every user who may "
+        "create tasks can read all content there",
+    )
+    deny: list[NonEmpty] = Field(
+        default=[],
+        description="Public networks, addresses and hosts that inputs must not come from, for example a "
+        "site's own networks with public addresses. A more specific entry of `allow` overrides "
+        "them",
+    )
+
+
+class Rclone(Section):
+    """A filer for all stores that rclone supports: Google, Azure, Swift, SFTP, WebDAV, FTP, a second S3, …"""
+
+    schemes: list[Scheme] = Field(
+        default=[],
+        description="URL schemes to serve, each with a remote in the Secret: [gs, azblob, sftp]. Empty: no "
+        "such filer",
+        json_schema_extra={"uniqueItems": True},
+    )
+    secret_name: NonEmpty | None = Field(
+        default=None,
+        description="Secret with the key rclone.conf, whose remotes are named after the schemes. Required if "
+        "`schemes` is not empty",
+    )
+    env: dict[NonEmpty, str] = Field(default={}, description="Additional environment of the filer")
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.schemes and self.secret_name is None:
+            raise ValueError(
+                f"secretName must be set if schemes is not empty (got {', '.join(self.schemes)}): name a "
+                "Secret with the key rclone.conf"
+            )
+        if self.secret_name is not None and not self.schemes:
+            raise ValueError(
+                f"schemes must not be empty if secretName is set (got {self.secret_name!r}): list the URL "
+                "schemes that rclone serves"
+            )
+        return self
+
+
+class Storage(Section):
+    """Where tasks' inputs come from and their outputs go to."""
+
+    s3: S3 = S3()
+    http: HttpInputs = HttpInputs()
+    rclone: Rclone = Rclone()
+    shared_volumes: list[SharedVolume] = Field(
+        default=[],
+        description="Volumes of the site, for file:// URLs and bare absolute paths. They are mounted into "
+        "their filer and never into executors. Every user who may create tasks can read all "
+        "files there that uid 65532 can read",
+    )
+    streaming: bool = Field(
+        default=False,
+        description="true: `streamable` inputs are not staged. Their executor reads each input once, from a"
+        " FIFO, while the filer downloads it. This applies to tasks with one executor, and only"
+        " to paths that no other input, output or volume uses. docs/reference/transfers.md has the exact "
+        "rules and what a program must not do with a FIFO",
+    )
+
+    @model_validator(mode="after")
+    def _shared_volumes_do_not_overlap(self) -> Self:
+        _check_shared_volumes(self.shared_volumes)
         return self
 
 
 class Volume(Section):
-    """The task volume."""
+    """The task's disk, which holds its inputs, outputs and volumes."""
 
     type: Literal["pvc", "ephemeral", "emptyDir"] = Field(
         default="pvc",
-        description="pvc: a claim of the Job; ephemeral: a claim of the Pod; emptyDir: the node's disk",
+        description="pvc: a PVC owned by the Job. ephemeral: a PVC owned by the Pod, new for each attempt. "
+        "emptyDir: the node's disk",
     )
-    storage_class: NonEmpty | None = Field(default=None, description="none: the cluster's default class")
-    default_size_gb: float = Field(
-        default=10, gt=0, allow_inf_nan=False, description="for tasks without disk_gb; GB = 10**9 bytes"
+    storage_class: NonEmpty | None = Field(
+        default=None, description="StorageClass. Default: the cluster's default class"
     )
-    access_mode: Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"] = "ReadWriteOnce"
+    default_size_gb: Gigabytes = Field(
+        default=10, description="Size for tasks without disk_gb; 1 GB = 10^9 bytes"
+    )
+    access_mode: Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"] = Field(
+        default="ReadWriteOnce", description="Access mode of the PVC"
+    )
 
 
 class Quantities(Section):
-    """Kubernetes quantities, used as requests and as limits alike."""
+    """Kubernetes quantities."""
 
-    cpu: NonEmpty
-    memory: NonEmpty
+    model_config = ConfigDict(json_schema_extra={"flow": True})
+
+    cpu: Quantity = Field(description="Processors, as a Kubernetes quantity: 500m, 2")
+    memory: Quantity = Field(description="Memory, as a Kubernetes quantity: 512Mi, 2Gi")
 
 
 class MaxResources(Section):
-    """What one task may ask for at most: more than the largest node has is never scheduled."""
+    """The most that a task may request; a task that requests more is rejected with 400.
 
-    cpu_cores: int = Field(default=256, gt=0)
-    ram_gb: float = Field(default=4096, gt=0, allow_inf_nan=False, description="GB = 10**9 bytes")
-    disk_gb: float = Field(default=102_400, gt=0, allow_inf_nan=False, description="GB = 10**9 bytes")
-    gpu_count: int = Field(default=64, ge=0, description="GPUs of one executor")
+    Set these to the size of your largest node: a task that fits on no node waits, and occupies a place in the
+    queue.
+    """
+
+    cpu_cores: Count = Field(default=256, description="Largest cpu_cores")
+    ram_gb: Gigabytes = Field(default=4096, description="Largest ram_gb; 1 GB = 10^9 bytes")
+    disk_gb: Gigabytes = Field(default=102_400, description="Largest disk_gb; 1 GB = 10^9 bytes")
+    gpu_count: CountOrZero = Field(default=64, description="Most GPUs per executor")
 
 
 class Executors(Section):
-    """Clients' own containers."""
+    """The containers of the clients' images."""
 
     default_resources: Quantities = Field(
-        default=Quantities(cpu="1", memory="2Gi"), description="where a task has no cpu_cores or no ram_gb"
+        default=Quantities(cpu="1", memory="2Gi"),
+        description="Requests and limits for tasks without cpu_cores or ram_gb",
     )
-    max_resources: MaxResources = Field(
-        default=MaxResources(), description="a task that asks for more is refused with 400"
-    )
-    root_disk_gb: float = Field(
+    max_resources: MaxResources = MaxResources()
+    root_disk_gb: AtLeastZero = Field(
         default=0,
-        ge=0,
-        allow_inf_nan=False,
-        description="what a task's executors may write outside its volumes, GB = 10**9 bytes; 0: no limit",
+        description="Gigabytes (10^9 bytes) that a task's executors may write outside its volumes. A task "
+        "that writes more is evicted. 0: no limit",
     )
-    extended_resources: dict[NonEmpty, NonEmpty] = Field(
-        default={}, description="of every executor, by name: devices of the node, as in {nvidia.com/gpu: 1}"
+    extended_resources: dict[NonEmpty, Quantity] = Field(
+        default={},
+        description="Extended resources of every executor, such as devices of the node: "
+        "{smarter-devices/fuse: 1}",
     )
     security_context: dict[str, Any] = Field(
         default={},
-        description="securityContext of executors; NET_RAW is dropped in addition to what it drops",
+        description="Container securityContext of executors. The capability NET_RAW is always dropped: with"
+        " it, a task could read and forge other Pods' network packets. By default, each image "
+        "runs as the user that it specifies. With {runAsNonRoot: true, runAsUser: 1000, "
+        "capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}} TaskPods pass the"
+        ' Pod Security level "restricted", otherwise "baseline"',
     )
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
-        default=None, description="none: Kubernetes' rule (Always for :latest)"
+    image_pull_policy: PullPolicy | None = Field(
+        default=None, description="Pull policy. Default: Kubernetes' rule (Always for :latest)"
     )
-    log_bytes: int = Field(default=65536, ge=0, le=2**26, description="kept of each stream of each executor")
+    log_bytes: Annotated[int, Field(ge=0, le=2**26), BeforeValidator(_integer)] = Field(
+        default=65536, description="How much of each executor's stdout and stderr is kept (the last bytes)"
+    )
     on_error: Literal["upload", "skip"] = Field(
-        default="upload", description="whether outputs are sent after a failed executor"
+        default="upload",
+        description="After a failed executor, upload: outputs are sent. skip: no output is sent",
+    )
+    outputs_after_kill_seconds: Annotated[int, Field(ge=0, le=3600), BeforeValidator(_integer)] = Field(
+        default=60,
+        description="Seconds for sending outputs after an executor was killed with its container, for example "
+        "because it ran out of memory. A task with outputs has a sidecar for it, which starts in about a "
+        "second. 0: no such sidecar, and no output is sent after a kill",
     )
 
     @field_validator("security_context")
@@ -264,132 +547,233 @@ class Executors(Section):
         """Containers of a Pod share its network: a raw socket reads and forges the recorder's packets."""
         added = (context.get("capabilities") or {}).get("add") or []
         if {str(name).upper().removeprefix("CAP_") for name in added} & {"NET_RAW"}:
-            raise ValueError("capabilities.add must not contain NET_RAW: executors never have it")
+            raise ValueError("capabilities.add must not contain NET_RAW, which is dropped from all executors")
         if context.get("privileged"):
-            raise ValueError("privileged must be false: it includes NET_RAW, which executors never have")
+            raise ValueError(
+                "privileged must be false: it includes NET_RAW, which is dropped from all executors"
+            )
         return context
 
 
-class Requests(Section):
-    """`requests` and `limits` of one of our own containers."""
+Reserved = Annotated[Quantities, Field(description="What the scheduler reserves")]
+Limited = Annotated[Quantities, Field(description="The most that the container may use")]
 
-    requests: Quantities
-    limits: Quantities
+
+class Requests(Section):
+    """`requests` and `limits` of a container."""
+
+    requests: Reserved
+    limits: Limited
+
+
+class TrecResources(Requests):
+    """The recorder."""
+
+    requests: Reserved = Quantities(cpu="10m", memory="64Mi")
+    limits: Limited = Quantities(cpu="1", memory="128Mi")
+
+
+class FilerResources(Requests):
+    """Each filer."""
+
+    requests: Reserved = Quantities(cpu="100m", memory="128Mi")
+    limits: Limited = Quantities(cpu="1", memory="512Mi")
+
+
+class RescueResources(Requests):
+    """The sidecar that sends outputs after an executor was killed: idle, or a filer."""
+
+    requests: Reserved = Quantities(cpu="10m", memory="8Mi")
+    limits: Limited = Quantities(cpu="1", memory="512Mi")
+
+
+class PauseResources(Requests):
+    """The container `pause`, which keeps the Pod until the recorder has finished."""
+
+    requests: Reserved = Quantities(cpu="10m", memory="8Mi")
+    limits: Limited = Quantities(cpu="100m", memory="16Mi")
 
 
 class Resources(Section):
-    """Of our own containers; a quota may demand them, so every container has both."""
+    """Resources of the containers that Poiesis adds to a TaskPod."""
 
-    trec: Requests = Requests(
-        requests=Quantities(cpu="10m", memory="64Mi"), limits=Quantities(cpu="1", memory="128Mi")
-    )
-    filer: Requests = Requests(
-        requests=Quantities(cpu="100m", memory="128Mi"), limits=Quantities(cpu="1", memory="512Mi")
-    )
-    pause: Requests = Requests(
-        requests=Quantities(cpu="10m", memory="8Mi"), limits=Quantities(cpu="100m", memory="16Mi")
-    )
+    trec: TrecResources = TrecResources()
+    filer: FilerResources = FilerResources()
+    rescue: RescueResources = RescueResources()
+    pause: PauseResources = PauseResources()
 
 
 class PodSettings(Section):
-    """Passed through to every TaskPod."""
+    """Settings of every TaskPod."""
 
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    node_selector: dict[str, str] = {}
-    tolerations: list[dict[str, Any]] = []
-    affinity: dict[str, Any] = {}
-    priority_class_name: NonEmpty | None = None
-    runtime_class_name: NonEmpty | None = None
-    active_deadline_seconds: Seconds | None = Field(
-        default=None, description="wall-time limit of a task's Pod"
+    labels: dict[str, str] = Field(default={}, description="Additional labels")
+    annotations: dict[str, str] = Field(
+        default={},
+        description="Annotations. They override the defaults, which keep autoscalers from evicting a "
+        "working task",
+    )
+    node_selector: dict[str, str] = Field(default={}, description="Labels that a node must have")
+    tolerations: list[dict[str, Any]] = Field(default=[], description="Kubernetes tolerations")
+    affinity: dict[str, Any] = Field(default={}, description="Kubernetes affinity")
+    priority_class_name: NonEmpty | None = Field(default=None, description="PriorityClass")
+    runtime_class_name: NonEmpty | None = Field(default=None, description="RuntimeClass")
+    active_deadline_seconds: WholeSeconds | None = Field(
+        default=None, description="Wall-time limit of a task. Default: none"
     )
 
 
 class Queue(Section):
     """How tasks become Jobs."""
 
-    max_active_tasks: int = Field(
-        default=1000, gt=0, description="Jobs that exist and have not ended, at most"
+    max_active_tasks: Count = Field(
+        default=1000,
+        description="Limit of Jobs that have not ended. Further tasks wait in Postgres, in fair order per "
+        "owner",
     )
-    max_submissions: int = Field(default=8, gt=0, description="made at once by one replica")
-    poll_seconds: float = Field(default=5, gt=0, description="looks for work that no event announced")
-    claim_seconds: Seconds = Field(default=60, description="after which another replica may take a task over")
-    stalled_seconds: float = Field(
+    max_submissions: Count = Field(
+        default=8, description="Tasks that one replica of the api submits concurrently"
+    )
+    poll_seconds: Seconds = Field(
+        default=5, description="Interval of the search for tasks that no event announced"
+    )
+    lease_seconds: WholeSeconds = Field(
         default=60,
-        gt=0,
-        description="a Pod without a node for so long stalls; such tasks fill at most half of maxActiveTasks",
+        description="Lease on a task that is being submitted; after that another replica may take it over",
     )
-    give_up_seconds: Seconds | None = Field(
-        default=None, description="age at which a task that Kubernetes still refuses ends; none: never"
+    stalled_seconds: Seconds = Field(
+        default=60,
+        description="A task whose Pod has had no node for this long stalls: perhaps no node is large enough. "
+        "Stalled tasks fill at most half of `maxActiveTasks`, and an owner with that many of them gets "
+        "no further Jobs, so that other users' tasks start",
+    )
+    give_up_seconds: WholeSeconds | None = Field(
+        default=None,
+        description="Age at which a task that Kubernetes still rejects ends with SYSTEM_ERROR. Default: "
+        "never",
     )
     kueue_queue_name: NonEmpty | None = Field(
-        default=None, description="LocalQueue; Jobs are then unsuspended by Kueue alone"
+        default=None,
+        description="LocalQueue of Kueue, which then decides when Jobs start. Requires `volume.type` "
+        "ephemeral or emptyDir",
     )
-    kueue_priority_class: NonEmpty | None = Field(
-        default=None, description="WorkloadPriorityClass of tasks in a LocalQueue"
-    )
+    kueue_priority_class: NonEmpty | None = Field(default=None, description="WorkloadPriorityClass of Kueue")
 
 
 class BackendParameters(Section):
-    """What clients may ask for in resources.backend_parameters, each off until there are values for it.
+    """Values that clients may request in resources.backend_parameters. Clients cannot use an empty or 0 key.
 
-    The keys of clients are these names in snake case, whatever their case.
+    They write the keys in snake case (node_selector), in upper or lower case.
+    docs/reference/backend-parameters.md has details.
     """
 
-    queue: list[NonEmpty] = Field(default=[], description="LocalQueues of Kueue")
+    queue: list[NonEmpty] = Field(
+        default=[], description="LocalQueues of Kueue, instead of `queue.kueueQueueName`"
+    )
     queue_priority: list[NonEmpty] = Field(default=[], description="WorkloadPriorityClasses of Kueue")
     priority_class: list[NonEmpty] = Field(default=[], description="PriorityClasses")
     node_selector: list[Annotated[str, Field(pattern=r"^[^=,]+=[^=,]*$")]] = Field(
-        default=[], description="label=value; a client may name several, with commas between"
+        default=[], description="Node labels, as label=value"
     )
     tolerations: list[
         Annotated[str, Field(pattern=r"^[^=:,]+(=[^:,]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?$")]
-    ] = Field(default=[], description="key[=value][:effect]; a client may name several, with commas between")
+    ] = Field(default=[], description="Tolerations, as key, key:effect, key=value or key=value:effect")
     runtime_class: list[NonEmpty] = Field(default=[], description="RuntimeClasses")
     gpu_resource: list[NonEmpty] = Field(
-        default=[], description="extended resources; the first one is meant where only gpu_count is given"
+        default=[],
+        description="Extended resources: [nvidia.com/gpu]. The first one is used if a task sets only "
+        "gpu_count",
     )
-    gpu_count: int = Field(default=0, ge=0, description="of one executor at most; needs gpuResource")
+    gpu_count: CountOrZero = Field(default=0, description="Most GPUs per executor; requires `gpuResource`")
     image_pull_secret: list[NonEmpty] = Field(default=[], description="Secrets in the tasks' namespace")
-    wall_time_seconds: int = Field(default=0, ge=0, description="at most, of a task's Pod")
-    volume_type: list[Literal["pvc", "ephemeral", "emptyDir"]] = Field(default=[], description="task volumes")
-    storage_class: list[NonEmpty] = Field(default=[], description="StorageClasses of task volumes")
+    wall_time_seconds: CountOrZero = Field(
+        default=0,
+        description="Longest wall time that a client may set; `pod.activeDeadlineSeconds` also applies",
+    )
+    volume_type: list[Literal["pvc", "ephemeral", "emptyDir"]] = Field(
+        default=[], description="Types of the task's disk: pvc, ephemeral, emptyDir"
+    )
+    storage_class: list[NonEmpty] = Field(default=[], description="StorageClasses of the task's disk")
 
     @model_validator(mode="after")
     def _gpus_have_a_kind(self) -> Self:
         if self.gpu_count and not self.gpu_resource:
-            raise ValueError("gpuCount needs gpuResource: which extended resources are GPUs?")
+            raise ValueError(
+                f"gpuResource must not be empty if gpuCount is set (got {self.gpu_count}): list the extended "
+                "resources that are GPUs"
+            )
         return self
 
 
-class TaskPodConfig(Section):
-    """What the objects of a task are made from, besides the task."""
+_STREAM_COMMAND = ["python3", "-m", "poiesis_tif.stream"]
 
-    images: Images
-    filers: list[Filer] = Field(min_length=1, description="literal inputs go to the first that has inputs")
-    storage: Storage = Storage()
-    recorder_secret: NonEmpty = Field(description="Secret whose key `recorder-dsn` trec connects with")
+
+class TaskPodConfig(Section):
+    """What the objects of a task are made from, in addition to the task."""
+
+    images: Images = Field(description="Images in TaskPods", json_schema_extra=SET_BY_CHART)
+    recorder_secret: NonEmpty = Field(
+        description="Secret whose key `recorder-dsn` trec connects with",
+        json_schema_extra=SET_BY_CHART,
+        examples=["poiesis-postgres"],
+    )
     postgres_ca_secret: CaSecret | None = Field(
-        default=None, description="certificate authority that trec trusts for Postgres (PGSSLROOTCERT)"
+        default=None,
+        description="Certificate authority that trec trusts for Postgres (PGSSLROOTCERT)",
+        json_schema_extra=SET_BY_CHART,
+    )
+    storage: Storage = Storage()
+    configured_filers: list[Filer] = Field(
+        alias="filers",
+        default=[
+            Filer(
+                name="default",
+                inputs=FilerSide(schemes=["s3", "http", "https"], command=["python3", "-m", "poiesis_tif"]),
+                outputs=FilerSide(schemes=["s3"], command=["python3", "-m", "poiesis_tof"]),
+            )
+        ],
+        min_length=1,
+        description="Images that stage inputs and send outputs, by URL scheme. If several serve the same "
+        "scheme, the first one is used. Literal inputs go to the first filer with `inputs`. "
+        "docs/reference/filers.md describes the contract. Helm replaces the list as a whole: repeat "
+        "`default` when you add to it",
+    )
+    filer_retry_attempts: Annotated[int, Field(ge=0, le=1000), BeforeValidator(_integer)] = Field(
+        default=5,
+        description="Retries, in place and with back-off, of a filer that crashed or reported a retryable "
+        "failure",
     )
     volume: Volume = Volume()
     executors: Executors = Executors()
     resources: Resources = Resources()
     pod: PodSettings = PodSettings()
-    filer_retry_attempts: int = Field(
-        default=5, ge=0, le=1000, description="of a filer that exits with 75, in place and with back-off"
+    ttl_seconds_after_finished: CountOrZero = Field(
+        default=600, description="How long a finished task's objects and its disk are kept"
     )
-    ttl_seconds_after_finished: int = Field(
-        default=600, ge=0, description="how long a finished task's objects, and its disk, stay"
+    termination_grace_period_seconds: WholeSeconds = Field(
+        default=30,
+        description="Time between SIGTERM and SIGKILL, for executors and for trec's last report",
     )
-    termination_grace_period_seconds: Seconds = 30
     queue: Queue = Queue()
     backend_parameters: BackendParameters = BackendParameters()
 
+    @cached_property
+    def filers(self) -> list[Filer]:
+        """Return `configured_filers` with their images, then those for rclone and for shared volumes."""
+        return [
+            *(self._with_images(filer) for filer in self.configured_filers),
+            *_rclone_filers(self.storage.rclone, self.images.rclone),
+            *_shared_filers(self.storage.shared_volumes, self.images.file),
+        ]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy without `filers`, which is computed again."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("filers", None)
+        return copied
+
     @property
     def input_filers(self) -> dict[str, Filer]:
-        """By URL scheme."""
+        """Return the filer of each URL scheme of inputs."""
         return {
             scheme: filer
             for filer in reversed(self.filers)
@@ -399,7 +783,7 @@ class TaskPodConfig(Section):
 
     @property
     def output_filers(self) -> dict[str, Filer]:
-        """By URL scheme."""
+        """Return the filer of each URL scheme of outputs."""
         return {
             scheme: filer
             for filer in reversed(self.filers)
@@ -409,67 +793,149 @@ class TaskPodConfig(Section):
 
     @property
     def literal_filer(self) -> Filer | None:
-        """Writes the inputs that carry their content."""
+        """Return the filer that writes the inputs that carry their content."""
         return next((filer for filer in self.filers if filer.inputs), None)
 
+    def _with_images(self, filer: Filer) -> Filer:
+        inputs, outputs = filer.inputs, filer.outputs
+        if inputs is not None:
+            own_stream = None if inputs.image else _STREAM_COMMAND
+            inputs = inputs.model_copy(
+                update={
+                    "image": inputs.image or self.images.tif,
+                    "stream_command": (inputs.stream_command or own_stream)
+                    if self.storage.streaming
+                    else None,
+                }
+            )
+        if outputs is not None:
+            outputs = outputs.model_copy(update={"image": outputs.image or self.images.tof})
+        return filer.model_copy(update={"inputs": inputs, "outputs": outputs})
+
     @model_validator(mode="after")
-    def _filers_are_told_apart(self) -> Self:
-        names = [filer.name for filer in self.filers]
-        if len(names) != len(set(names)):
-            raise ValueError(f"filers: two have the same name: {', '.join(names)}")
+    def _filers_have_unique_names(self) -> Self:
+        _check_unique("filers", [filer.name for filer in self.filers])
+        return self
+
+    @model_validator(mode="after")
+    def _kueue_gets_new_volumes(self) -> Self:
+        if self.queue.kueue_queue_name is not None and self.volume.type == "pvc":
+            raise ValueError(
+                "volume.type must be ephemeral or emptyDir if queue.kueueQueueName is set, got pvc: Kueue "
+                "restarts evicted tasks, and a PVC of the Job would still hold what the first attempt wrote"
+            )
         return self
 
 
-class Organization(Section):
-    """GA4GH service-info."""
+def _rclone_filers(rclone: Rclone, image: str) -> list[Filer]:
+    if not rclone.schemes:
+        return []
+    side = FilerSide(schemes=rclone.schemes, image=image, command=["python3", "-m", "poiesis_rclone"])
+    return [
+        Filer(
+            name="rclone",
+            inputs=side,
+            outputs=side,
+            env=rclone.env,
+            object_storage=False,
+            secret_name=rclone.secret_name,
+        )
+    ]
 
-    name: NonEmpty
-    url: NonEmpty
+
+def _shared_filers(volumes: list[SharedVolume], image: str) -> list[Filer]:
+    if not volumes:
+        return []
+    side = FilerSide(schemes=["file"], image=image, command=["python3", "-m", "poiesis_file"])
+    return [Filer(name="file", inputs=side, outputs=side, object_storage=False, shared_volumes=volumes)]
+
+
+class Organization(Section):
+    """The organization that runs the service."""
+
+    name: NonEmpty = Field(default="Poiesis", description="Name", examples=["Example organization"])
+    url: NonEmpty = Field(
+        default="https://github.com/JaeAeich/poiesis",
+        description="Web page",
+        examples=["https://example.org"],
+    )
 
 
 class ServiceInfo(Section):
-    """What GET /service-info says."""
+    """Response to GET /ga4gh/tes/v1/service-info."""
 
-    id: NonEmpty = "org.example.poiesis"
-    name: NonEmpty = "Poiesis"
-    description: str | None = None
-    organization: Organization = Organization(name="Poiesis", url="https://github.com/JaeAeich/poiesis")
-    contact_url: str | None = Field(default=None, description="an https URL: some clients refuse mailto:")
-    documentation_url: str | None = None
-    created_at: str | None = None
-    updated_at: str | None = None
-    environment: str | None = None
-    version: NonEmpty = Field(default="unknown", description="of Poiesis; the chart sets its appVersion")
-    storage: list[NonEmpty] = Field(default=[], description="URL prefixes that tasks can read and write")
+    id: NonEmpty = Field(
+        default="org.example.poiesis", description="Unique id, in reverse domain name notation"
+    )
+    name: NonEmpty = Field(default="Poiesis", description="Name of the service")
+    description: str | None = Field(
+        default="Runs GA4GH TES tasks as Kubernetes Pods", description="Description of the service"
+    )
+    organization: Organization = Organization()
+    contact_url: Endpoint | None = Field(
+        default=None,
+        description="Contact, as an https URL, because some clients reject mailto:",
+        examples=["https://example.org/contact"],
+    )
+    documentation_url: NonEmpty | None = Field(
+        default="https://github.com/JaeAeich/poiesis", description="Documentation"
+    )
+    created_at: NonEmpty | None = Field(
+        default=None, description="When the service was first deployed (RFC 3339)"
+    )
+    updated_at: NonEmpty | None = Field(
+        default=None, description="When the service was last updated (RFC 3339)"
+    )
+    environment: NonEmpty | None = Field(
+        default=None, description="test, production, …", examples=["production"]
+    )
+    version: NonEmpty = Field(
+        default="unknown",
+        description="Version of Poiesis",
+        json_schema_extra=SET_BY_CHART,
+        examples=["0.2.0"],
+    )
+    storage: list[NonEmpty] = Field(
+        default=["s3://"], description="URL prefixes that tasks can read and write"
+    )
 
 
 class Limits(Section):
-    """Of requests and of the tasks that they create."""
+    """Limits of requests and of the tasks that they create.
 
-    executors: int = Field(
-        default=100, gt=0, le=EXECUTORS, description="of one task; a task with more is refused with 400"
+    The memory limit of the api's Pod must hold `incomingBytes`, `outgoingBytes` and about 250 MiB.
+    """
+
+    executors: Annotated[int, Field(gt=0, le=EXECUTORS), BeforeValidator(_integer)] = Field(
+        default=100, description="Executors per task; a task with more is rejected with 400"
     )
-    task_object_bytes: int = Field(
+    task_object_bytes: Annotated[int, Field(ge=64 * 1024, le=1536 * 1024), BeforeValidator(_integer)] = Field(
         default=1024 * 1024,
-        ge=64 * 1024,
-        le=1536 * 1024,
-        description="of a task's Pod, with what Kubernetes adds to it; etcd accepts 1.5 MiB",
+        description="Bytes of the task's Pod, including what Kubernetes adds. The whole Pod is written to "
+        "etcd whenever one of its containers starts or ends; etcd accepts 1.5 MiB at once",
     )
-    body_bytes: int = Field(default=8 * 1024 * 1024, gt=0, description="a larger body is refused with 413")
-    body_seconds: float = Field(
-        default=60, gt=0, description="a body that has not come whole by then is refused with 408"
+    body_bytes: Bytes = Field(
+        default=8 * 1024 * 1024, description="A larger request body is rejected with 413"
     )
-    incoming_bytes: int = Field(
-        default=64 * 1024 * 1024, gt=0, description="of large bodies in one replica at a time; then 503"
+    body_seconds: Seconds = Field(
+        default=60, description="A request body that is not complete after this time is rejected with 408"
     )
-    page_bytes: int = Field(
-        default=8 * 1024 * 1024, gt=0, description="after which a page of a list ends, as after page_size"
+    incoming_bytes: Bytes = Field(
+        default=64 * 1024 * 1024,
+        description="Large request bodies (more than 64 KiB) that one replica holds at a time; then 503 with "
+        "Retry-After",
     )
-    outgoing_bytes: int = Field(
-        default=64 * 1024 * 1024, gt=0, description="of responses that one replica holds for their readers"
+    outgoing_bytes: Bytes = Field(
+        default=64 * 1024 * 1024,
+        description="Responses that one replica holds for their readers; then readers that stall are cut off",
     )
-    send_seconds: float = Field(
-        default=30, gt=0, description="for each 64 KiB of a response; then the connection is closed"
+    page_bytes: Bytes = Field(
+        default=8 * 1024 * 1024,
+        description="A page of a list ends after this many bytes, too; next_page_token continues",
+    )
+    send_seconds: Seconds = Field(
+        default=30,
+        description="A client that does not read 64 KiB of its response in this time is cut off",
     )
 
 
@@ -480,134 +946,227 @@ ScopeToken = Annotated[str, Field(pattern=r"^[!#-\[\]-~]+$")]  # RFC 6749, appen
 Url = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
 
 
+class ClientSecret(SecretKey):
+    """The client's secret at the issuer. A changed Secret applies without a restart."""
+
+    key: NonEmpty = Field(default="client-secret", description="Key in the Secret")
+
+
 class Introspection(Section):
     """How opaque access tokens are looked up (RFC 7662)."""
 
-    client_id: NonEmpty = Field(description="of this server at the issuer")
-    client_secret_file: NonEmpty = Field(
-        description="read for every request: a changed Secret counts at once"
-    )
+    client_id: NonEmpty = Field(description="This server's client at the issuer")
+    client_secret: ClientSecret
     audience_required: bool = Field(
-        default=True, description="false: an answer without `aud` counts; RFC 7662 leaves it to the issuer"
+        default=True, description="false: accept introspection responses without `aud`"
     )
-    cache_seconds: float = Field(
-        default=60, ge=0, description="how long a token that the issuer revokes goes on to be accepted"
+    cache_seconds: AtLeastZero = Field(
+        default=60,
+        description="How long a response is cached, and so how long a revoked token is still accepted",
     )
-    refused_seconds: float = Field(default=10, ge=0, description="a refused token is not asked for again")
-    max_requests: int = Field(default=8, gt=0, description="at once, of one replica")
-    max_cached: int = Field(default=10_000, gt=0, description="answers kept by one replica")
+    refused_seconds: AtLeastZero = Field(
+        default=10, description="How long the rejection of a token is cached"
+    )
+    max_requests: Count = Field(default=8, description="Concurrent requests of one replica")
+    max_cached: Count = Field(default=10_000, description="Responses cached by one replica")
 
 
 class Oidc(Section):
     """Access tokens of an OpenID Provider."""
 
-    issuer: Url = Field(description="exactly as the tokens' `iss`; discovery begins there")
-    audiences: list[NonEmpty] = Field(min_length=1, description="a token must be for one of them")
-    algorithms: list[Algorithm] = Field(
-        default=list(get_args(Algorithm)), min_length=1, description="of signatures; symmetric ones never are"
+    issuer: Url = Field(
+        description="Exactly as in the tokens' `iss`: https://sso.example.org/realms/science. Discovery "
+        "starts there"
     )
-    scopes: list[ScopeToken] = Field(default=[], description="a token must have all of them")
+    audiences: list[NonEmpty] = Field(
+        min_length=1, description="Accepted audiences; a token must be for one of them"
+    )
+    algorithms: list[Algorithm] = Field(
+        default=list(get_args(Algorithm)),
+        min_length=1,
+        description="Accepted signature algorithms. Symmetric algorithms are never accepted",
+    )
+    scopes: list[ScopeToken] = Field(default=[], description="Required scopes; a token must have all of them")
     user_claim: NonEmpty = Field(
         default="sub",
-        description="who the caller is; a value that is given to another person gives the tasks away",
+        description="Claim with the user's name; use one whose values are never reassigned to another person",
     )
     groups_claim: NonEmpty = Field(
-        default="groups", description="a.b looks into the object a, as in Keycloak"
+        default="groups",
+        description="Claim with the user's groups. a.b reads b in the object a: realm_access.roles",
     )
-    leeway_seconds: int = Field(default=30, ge=0, le=600, description="clocks may differ by so much")
-    timeout_seconds: float = Field(default=5, gt=0, description="of one request to the issuer")
-    refresh_seconds: float = Field(default=600, gt=0, description="keys are fetched anew so often")
-    min_refresh_seconds: float = Field(
-        default=10, gt=0, description="between two fetches, however many tokens have an unknown key"
+    leeway_seconds: Annotated[int, Field(ge=0, le=600), BeforeValidator(_integer)] = Field(
+        default=30, description="Tolerated clock difference"
     )
-    stale_seconds: float = Field(
-        default=86400, gt=0, description="how long keys go on to serve while the issuer does not answer"
+    timeout_seconds: Seconds = Field(default=5, description="Timeout of a request to the issuer")
+    refresh_seconds: Seconds = Field(
+        default=600, description="Interval at which the issuer's keys are fetched"
     )
-    ca_file: NonEmpty | None = Field(
-        default=None, description="PEM bundle, trusted for the issuer besides the system's"
+    min_refresh_seconds: Seconds = Field(
+        default=10, description="Minimum between two fetches when tokens have unknown keys"
     )
-    introspection: Introspection | None = None
+    stale_seconds: Seconds = Field(
+        default=86400, description="How long the last keys are used while the issuer does not answer"
+    )
+    ca_secret: CaSecret | None = Field(
+        default=None, description="CA bundle for an issuer with a private certificate"
+    )
+    introspection: Introspection | None = Field(
+        default=None,
+        description="How opaque access tokens are looked up (RFC 7662). Default: they are rejected",
+    )
+
+
+class UsersSecret(SecretKey):
+    """Users and bcrypt hashes, as `htpasswd -B` writes them. A changed Secret applies without a restart."""
+
+    key: NonEmpty = Field(default="htpasswd", description="Key in the Secret")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityFiles:
+    """Where the Secrets of `auth` are mounted; the chart has the same paths."""
+
+    users: Path = Path("/etc/poiesis-identity/users/htpasswd")  # auth.basic.usersSecret
+    ca: Path = Path("/etc/poiesis-identity/ca/ca.crt")  # auth.oidc.caSecret
+    client_secret: Path = Path("/etc/poiesis-identity/introspection/client-secret")
 
 
 class Basic(Section):
     """User names and passwords (RFC 7617)."""
 
-    users_file: NonEmpty = Field(description="htpasswd with bcrypt hashes; a changed file counts at once")
+    users_secret: UsersSecret
 
 
 class Administrators(Section):
-    """Who sees and cancels all tasks."""
+    """Users and groups who may see and cancel all tasks."""
 
-    users: list[NonEmpty] = []
-    groups: list[NonEmpty] = []
+    users: list[NonEmpty] = Field(default=[], description="User names", examples=[["root"]])
+    groups: list[NonEmpty] = Field(default=[], description="Groups", examples=[["tes-administrators"]])
 
 
 class Sharing(Section):
-    """How a task becomes visible to others than its creator."""
+    """How users share tasks with a group."""
 
-    tag: str = Field(
-        default="",
-        description="key of the tag with which a creator names a group of theirs; empty: no sharing",
+    tag: NonEmpty | None = Field(
+        default=None,
+        description="Key of the tag that names a group with access to the task. Default: no sharing",
+        examples=["group"],
     )
-    groups: list[NonEmpty] = Field(default=[], description="that may be named; empty: any of the creator's")
+    groups: list[NonEmpty] = Field(
+        default=[], description="Groups that may be named. Empty: any group that the creator is a member of"
+    )
+
+
+_OIDC_EXAMPLE = {
+    "issuer": "https://sso.example.org/realms/science",
+    "audiences": ["https://tes.example.org"],
+    "algorithms": ["RS256", "ES256", "PS256", "EdDSA"],
+    "scopes": ["tes"],
+    "introspection": {"clientId": "tes-server", "clientSecret": {"name": "tes-client"}},
+}
+
+
+def _mode_requires_its_section(schema: dict[str, Any]) -> None:
+    """Let the chart's schema express what `Auth` checks."""
+    schema["allOf"] = [
+        {
+            "if": {"properties": {"mode": {"const": mode}}, "required": ["mode"]},
+            "then": {"required": [mode], "properties": {mode: {"type": "object"}}},
+        }
+        for mode in ("basic", "oidc")
+    ]
 
 
 class Auth(Section):
-    """Who may ask, and who sees what."""
+    """Who may use the API, and who sees which tasks. docs/how-to/operators/identity.md explains it."""
+
+    model_config = ConfigDict(json_schema_extra=_mode_requires_its_section)
 
     mode: Literal["none", "basic", "oidc"] = Field(
-        default="none", description="none: everybody is one user, and an Authorization header is ignored"
+        default="none",
+        description="none: all clients share one account (development). basic: user names and passwords. "
+        "oidc: access tokens",
     )
     administrators: Administrators = Administrators()
     sharing: Sharing = Sharing()
-    basic: Basic | None = None
-    oidc: Oidc | None = None
+    basic: Basic | None = Field(
+        default=None,
+        description="User names and passwords (RFC 7617). Required with mode basic",
+        examples=[{"usersSecret": {"name": "tes-users"}}],
+    )
+    oidc: Oidc | None = Field(
+        default=None,
+        description="Access tokens of an OpenID Provider. Required with mode oidc",
+        examples=[_OIDC_EXAMPLE],
+    )
 
     @model_validator(mode="after")
     def _mode_has_its_section(self) -> Self:
         if self.mode == "basic" and self.basic is None:
-            raise ValueError("basic is missing, which mode basic needs")
+            raise ValueError("basic must be set with mode basic: name the Secret with the users")
         if self.mode == "oidc" and self.oidc is None:
-            raise ValueError("oidc is missing, which mode oidc needs")
+            raise ValueError("oidc must be set with mode oidc: name the issuer and the audiences")
         return self
 
 
 class ActiveLimit(Section):
-    """Of tasks that Kubernetes has."""
+    """Limit of tasks that have a Job."""
 
-    tasks: int = Field(gt=0)
+    tasks: CountOrZero | None = Field(
+        default=None, description="Tasks that have a Job. Default with users: half of `queue.maxActiveTasks`"
+    )
     when_reached: Literal["queue", "refuse"] = Field(
         default="queue",
-        description="queue: further tasks wait in Postgres; refuse: 429, and tasks that wait count too",
+        description="queue: further tasks wait in Postgres. refuse: 429, and waiting tasks count as active",
     )
 
 
 class RateLimit(Section):
-    """Of requests, in each replica."""
+    """Limit of requests to each replica of the api; then 429."""
 
-    per_second: float = Field(gt=0, allow_inf_nan=False)
-    burst: int = Field(gt=0, description="requests that may come at once")
+    per_second: AtLeastZero | None = Field(
+        default=None, description="Requests per second. Default with users: 200"
+    )
+    burst: Count = Field(default=2000, description="Requests that may arrive at once")
 
 
 class UserLimits(Section):
-    """What one user may have; none: no limit."""
+    """Limits per user. 0: no limit.
 
-    active: ActiveLimit | None = None
-    queued_tasks: int | None = Field(default=None, gt=0, description="tasks that wait for a Job; then 429")
-    requests: RateLimit | None = None
-    cpu_cores: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="in sum of tasks that have not ended; then 429"
+    Unset limits have a default with `auth.mode` basic or oidc where the description names one ("with users").
+    With mode none, where all clients share one account, and in all other cases, unset means no limit.
+    """
+
+    active: ActiveLimit = ActiveLimit()
+    queued_tasks: CountOrZero | None = Field(
+        default=None, description="Tasks that wait for a Job; then 429. Default with users: 10000"
     )
-    ram_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="likewise, 10**9 bytes")
-    disk_gb: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="likewise, 10**9 bytes"
+    requests: RateLimit = RateLimit()
+    cpu_cores: AtLeastZero | None = Field(
+        default=None, description="Total of the user's tasks that have not ended; then 429"
     )
-    gpus: float | None = Field(
+    ram_gb: AtLeastZero | None = Field(default=None, description="Likewise, 1 GB = 10^9 bytes")
+    disk_gb: AtLeastZero | None = Field(default=None, description="Likewise, 1 GB = 10^9 bytes")
+    gpus: AtLeastZero | None = Field(
         default=None,
-        gt=0,
-        allow_inf_nan=False,
-        description="likewise, of the extended resources in backendParameters.gpuResource",
+        description="Likewise, of the extended resources in `backendParameters.gpuResource`",
     )
+
+    def with_defaults(self, *, active: int, queued: int, per_second: float) -> "UserLimits":
+        """Return the limits with these defaults where one is unset."""
+        return UserLimits(
+            **{name: getattr(self, name) for name in ("cpu_cores", "ram_gb", "disk_gb", "gpus")},
+            active=ActiveLimit(
+                tasks=active if self.active.tasks is None else self.active.tasks,
+                when_reached=self.active.when_reached,
+            ),
+            queued_tasks=queued if self.queued_tasks is None else self.queued_tasks,
+            requests=RateLimit(
+                per_second=per_second if self.requests.per_second is None else self.requests.per_second,
+                burst=self.requests.burst,
+            ),
+        )
 
 
 # As browsers write it (RFC 6454, 6.2): lower case, no path, and no port that is the scheme's own.
@@ -615,39 +1174,53 @@ Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[a-z0-9.\-_:\[\]]+$
 
 
 class Http(Section):
-    """Where to listen, and to whom."""
+    """The HTTP server."""
 
-    host: str = "0.0.0.0"  # noqa: S104
-    port: int = Field(default=8000, gt=0, lt=65536)
-    drain_seconds: float = Field(
-        default=5, ge=0, description="after SIGTERM: unready, but serving, until endpoints have been updated"
+    host: str = Field(
+        default="0.0.0.0",  # noqa: S104
+        description="Address to listen on",
+        json_schema_extra=SET_BY_CHART,
     )
-    head_seconds: float = Field(
-        default=15, gt=0, description="a connection without a complete request head by then is closed"
+    port: Annotated[int, Field(gt=0, lt=65536), BeforeValidator(_integer)] = Field(
+        default=8000, description="Port to listen on", json_schema_extra=SET_BY_CHART
     )
-    keep_alive_seconds: float = Field(
-        default=75, gt=0, description="an idle connection is closed after this time"
+    drain_seconds: AtLeastZero = Field(
+        default=5,
+        description="After SIGTERM the Pod is unready but still serves for this long, until all proxies have "
+        "updated their endpoints",
     )
-    max_connections: int = Field(
-        default=2000, gt=0, description="of clients; then idle ones are closed and new ones refused"
+    head_seconds: Seconds = Field(
+        default=15, description="A connection that sends no complete request head in this time is closed"
+    )
+    keep_alive_seconds: Seconds = Field(
+        default=75,
+        description="An idle connection is closed after this time; proxies must reuse connections for less",
+    )
+    max_connections: Count = Field(
+        default=2000,
+        description="Connections of clients to one replica. When they are in use, idle ones are closed and "
+        "further ones refused",
     )
     allowed_origins: list[Origin] = Field(
-        default=[], description="of web pages that may create and cancel tasks, besides our own"
+        default=[],
+        description="Origins of web pages that may create and cancel tasks from their visitors' browsers, in "
+        "addition to the api's own page: https://portal.example.org (lower case, no path). Clients "
+        "other than browsers need no entry",
     )
 
 
 class Database(Section):
-    """The connection pool of one replica."""
+    """Connections of each replica of the api to Postgres."""
 
-    min_connections: int = Field(default=2, gt=0)
-    max_connections: int = Field(default=10, gt=0)
-    timeout_seconds: float = Field(
-        default=10, gt=0, description="of one statement, and of getting a connection"
+    min_connections: Count = Field(default=2, description="Connections that are kept open")
+    max_connections: Count = Field(default=10, description="Most connections")
+    timeout_seconds: Seconds = Field(
+        default=10, description="Timeout of a statement, and of getting a connection"
     )
 
 
 class Document(TaskPodConfig):
-    """The whole configuration document."""
+    """The api's configuration document."""
 
     service_info: ServiceInfo = ServiceInfo()
     limits: Limits = Limits()
@@ -656,24 +1229,47 @@ class Document(TaskPodConfig):
     http: Http = Http()
     database: Database = Database()
 
+    @property
+    def effective_user_limits(self) -> UserLimits:
+        """Return the limits per user, with the defaults that apply if users have accounts of their own."""
+        if self.auth.mode == "none":
+            return self.user_limits
+        half = max(1, self.queue.max_active_tasks // 2)
+        return self.user_limits.with_defaults(active=half, queued=10_000, per_second=200)
+
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raise ConfigError naming the key that is missing or wrong."""
+        """Read the document. Raise ConfigError, which names each invalid key and its value."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(path.read_bytes(), by_alias=True, by_name=False)
         except OSError as error:
             raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, problem['loc'])) or 'document'}: {problem['msg']}"
-                for problem in error.errors()
-            )
+            problems = "; ".join(map(_problem, error.errors()))
             raise ConfigError(f"{path}: {problems}") from error
+
+
+def _problem(error: ErrorDetails) -> str:
+    """Return one error: the key, what is wrong, and the value.
+
+    Messages of validators begin with a key, relative to the section that they check.
+    """
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"{key} is required"
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    if error["type"] == "value_error":
+        return f"{key}.{error['msg'].removeprefix('Value error, ')}".removeprefix(".")
+    message = error["msg"].replace("Input should", "must").replace("should", "must")
+    given = error["input"]
+    shown = f", got {str(given)[:_SHOWN]!r}" if isinstance(given, str | int | float) else ""
+    return f"{key or 'the document'}{'' if message.startswith('must') else ':'} {message}{shown}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All that the process is told from outside."""
+    """The configuration of the process."""
 
     namespace: str
     document: Document
@@ -681,7 +1277,7 @@ class Config:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Raise ConfigError naming the variable or key that is missing or wrong."""
+        """Read the environment and the document. Raise ConfigError, which names the variable or key."""
         dsn = _required(env, "POIESIS_DSN")
         if urlsplit(dsn).scheme not in {"postgresql", "postgres"}:
             raise ConfigError("POIESIS_DSN must be a postgresql:// URL")

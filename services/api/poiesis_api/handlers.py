@@ -107,7 +107,7 @@ async def create_task(request: web.Request) -> web.Response:
         credentials=credentials,
         idempotency=_idempotency(request, sent),
     )
-    task_id = await tasks_db.create_task(services.pool, new, config.user_limits)
+    task_id = await tasks_db.create_task(services.pool, new, config.effective_user_limits)
     services.write_health.wrote()
     services.submitter.wake()
     return web.json_response({"id": str(task_id)})
@@ -124,7 +124,7 @@ def _understood(body: bytes, caller: Caller, config: Document) -> _Understood:
     sent = parse_task(body)
     check_sums(sent)
     task, warnings = validate(sent, config)
-    credentials = granted(task, caller, config.storage.credentials)
+    credentials = granted(task, caller, config.storage.s3.credentials)
     check_objects(task, credentials, config)
     return sent, task, warnings, credentials
 

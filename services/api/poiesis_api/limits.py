@@ -68,7 +68,7 @@ def _number(quantity: str) -> float:
 def active_per_owner(limits: UserLimits) -> int:
     """How many tasks of one owner the submitter makes Jobs of."""
     active = limits.active
-    return active.tasks if active and active.when_reached == "queue" else UNLIMITED
+    return active.tasks if active.tasks and active.when_reached == "queue" else UNLIMITED
 
 
 def hold_back(limits: UserLimits) -> bool:
@@ -110,8 +110,8 @@ def check(usage: Usage, wanted: Resources, limits: UserLimits) -> None:
 def _count_limits(limits: UserLimits) -> tuple[tuple[str, int | None], ...]:
     """By the names in Usage. Where further active tasks are refused, none can wait, so all are counted."""
     active = limits.active
-    refused_at = active.tasks if active and active.when_reached == "refuse" else None
-    return ("unfinished", refused_at), ("queued", limits.queued_tasks)
+    refused_at = active.tasks if active.when_reached == "refuse" else None
+    return ("unfinished", refused_at or None), ("queued", limits.queued_tasks or None)
 
 
 def _queued(usage: Usage, limits: UserLimits) -> int:
@@ -130,10 +130,10 @@ def _queued(usage: Usage, limits: UserLimits) -> int:
 def _sum_limits(limits: UserLimits) -> tuple[tuple[str, float | None], ...]:
     """By the names in Usage and in Resources."""
     return (
-        ("cpu_cores", limits.cpu_cores),
-        ("ram_gb", limits.ram_gb),
-        ("disk_gb", limits.disk_gb),
-        ("gpus", limits.gpus),
+        ("cpu_cores", limits.cpu_cores or None),
+        ("ram_gb", limits.ram_gb or None),
+        ("disk_gb", limits.disk_gb or None),
+        ("gpus", limits.gpus or None),
     )
 
 
@@ -141,18 +141,18 @@ class RequestRates:
     """A bucket of `burst` tokens for each user, into which `per_second` drop; a request takes one."""
 
     def __init__(self, limit: RateLimit | None) -> None:
-        self._limit = limit
+        """Without a limit, or if its `per_second` is 0 or unset, any number of requests is allowed."""
+        self._per_second = (limit.per_second or 0.0) if limit else 0.0
+        self._burst = limit.burst if limit else 0
         self._full_at: LRUCache[str, float] = LRUCache(USERS)  # when the bucket will be full again
 
     def take(self, user: str, now: float) -> None:
         """At `now`, in seconds from anywhere. Raise LimitReached, which says when there will be one."""
-        if self._limit is None:
+        if not self._per_second:
             return
-        full_at = max(now, self._full_at.get(user, now)) + 1 / self._limit.per_second
-        wait = full_at - now - self._limit.burst / self._limit.per_second
+        full_at = max(now, self._full_at.get(user, now)) + 1 / self._per_second
+        wait = full_at - now - self._burst / self._per_second
         if wait > 0:
-            sentence = (
-                f"you may send {self._limit.per_second:g} requests a second, or {self._limit.burst} at once"
-            )
+            sentence = f"you may send {self._per_second:g} requests a second, or {self._burst} at once"
             raise LimitReached(sentence, wait)
         self._full_at[user] = full_at

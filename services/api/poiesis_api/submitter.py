@@ -160,7 +160,7 @@ class Submitter:
 
     @property
     def _time_limit(self) -> float:
-        return self._config.queue.claim_seconds * FINISHED_IN
+        return self._config.queue.lease_seconds * FINISHED_IN
 
     async def _submit_due(self) -> None:
         queue = self._config.queue
@@ -171,7 +171,7 @@ class Submitter:
                 self._pool,
                 most=free,
                 max_active=queue.max_active_tasks,
-                seconds=queue.claim_seconds,
+                seconds=queue.lease_seconds,
                 max_active_per_owner=self._max_active_per_owner,
                 stalled_seconds=queue.stalled_seconds,
             )
@@ -312,7 +312,7 @@ class Submitter:
             self._pool, older_than_seconds=CANCEL_REPEAT_SECONDS, most=TIDY_BATCH
         )
         half_made = await queue_db.claim_half_made(
-            self._pool, seconds=self._config.queue.claim_seconds, most=TIDY_BATCH
+            self._pool, seconds=self._config.queue.lease_seconds, most=TIDY_BATCH
         )
         for task_id in canceling:
             self.cancel_soon(task_id)

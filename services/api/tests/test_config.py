@@ -1,21 +1,25 @@
 import json
-from pathlib import Path
 
 import pytest
 
-from poiesis_api.config import Config, ConfigError, Document
+from poiesis_api.config import Config, ConfigError, Document, UserLimits
 
 ENV = {"POIESIS_DSN": "postgresql://user:secret@host/db", "POD_NAMESPACE": "tasks"}
-SMALLEST = {
-    "images": {"trec": "trec", "helper": "helper"},
-    "filers": [{"name": "a", "inputs": {"schemes": ["s3"], "image": "tif", "command": ["tif"]}}],
-    "recorderSecret": "postgres",
-}
+FILER = {"name": "a", "inputs": {"schemes": ["s3"], "image": "tif", "command": ["tif"]}}
+SMALLEST = {"images": {"trec": "trec", "helper": "helper", "rclone": "r:1"}, "recorderSecret": "postgres"}
+OIDC = {"issuer": "https://sso.example.org", "audiences": ["tes"]}
 
 
 def shared(*prefixes):
-    volumes = [{"prefix": prefix, "volume": {"nfs": {}}} for prefix in prefixes]
-    return {"filers": [SMALLEST["filers"][0] | {"sharedVolumes": volumes}]}
+    return {"sharedVolumes": [{"prefix": prefix, "volume": {"nfs": {}}} for prefix in prefixes]}
+
+
+def s3_credentials(*entries, **fields):
+    return {"storage": {"s3": {"credentials": [{"name": "a", "urls": ["s3://b"], **fields}, *entries]}}}
+
+
+def document(**changes):
+    return Document.model_validate(SMALLEST | changes)
 
 
 @pytest.fixture
@@ -25,96 +29,220 @@ def env(tmp_path):
     return ENV | {"POIESIS_CONFIG": str(path)}
 
 
-def test_the_smallest_document_is_enough(env):
+def test_smallest_document_is_enough(env):
     config = Config.from_env(env)
     assert (config.namespace, config.document.queue.max_active_tasks) == ("tasks", 1000)
 
 
-def test_no_secret_is_shown(env):
+def test_dsn_is_not_shown(env):
     assert "secret@" not in repr(Config.from_env(env))
 
 
-def test_the_example_names_every_key(config):
-    def keys(value):
-        return {key: keys(inner) for key, inner in value.items()} if isinstance(value, dict) else None
-
-    example = json.loads(config.model_dump_json(by_alias=True))
-    given = json.loads((Path(__file__).parents[1] / "config.example.json").read_text())
-    assert keys(given) == keys(example) | {"storage": keys(given)["storage"]}
-
-
 @pytest.mark.parametrize("name", ENV)
-def test_a_missing_variable_is_named(env, name):
+def test_missing_variable_is_named(env, name):
     with pytest.raises(ConfigError, match=name):
         Config.from_env({key: value for key, value in env.items() if key != name})
 
 
-def test_a_dsn_of_another_database_is_refused_without_showing_it(env):
+def test_dsn_of_another_database_is_rejected_without_showing_it(env):
     with pytest.raises(ConfigError) as raised:
         Config.from_env(env | {"POIESIS_DSN": "mysql://user:secret@host/db"})
     assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "message"),
     [
-        ({"images": {}}, "images.trec"),
-        ({"queue": {"maxActiveTasks": 0}}, "queue.maxActiveTasks"),
-        ({"queue": {"maxActive": 1}}, "queue.maxActive"),
+        ({"images": {}}, "images.trec is required"),
+        ({"queue": {"maxActiveTasks": 0}}, "queue.maxActiveTasks must be greater than 0, got '0'"),
+        ({"queue": {"maxActiveTasks": 1.5}}, "queue.maxActiveTasks must be a valid integer, got '1.5'"),
+        ({"queue": {"maxActive": 1}}, "queue.maxActive: unknown key"),
+        ({"queue": {"max_active_tasks": 1}}, "queue.max_active_tasks: unknown key"),
+        ({"queue": {"pollSeconds": "soon"}}, "queue.pollSeconds must be a valid number, got 'soon'"),
+        ({"queue": {"pollSeconds": "0.0"}}, "queue.pollSeconds must be greater than 0"),
+        (
+            {"queue": {"kueueQueueName": "lq"}},
+            "volume.type must be ephemeral or emptyDir if queue.kueueQueueName is set, got pvc",
+        ),
         *(
             (
                 {"executors": {"securityContext": {"capabilities": {"add": [name]}}}},
-                "executors.securityContext: .*NET_RAW",
+                "executors.securityContext.capabilities.add must not contain NET_RAW",
             )
             for name in ("NET_RAW", "CAP_NET_RAW")
         ),
-        ({"executors": {"securityContext": {"privileged": True}}}, "executors.securityContext: .*privileged"),
-        ({"volume": {"type": "nfs"}}, "volume.type"),
-        ({"filers": []}, "filers"),
-        ({"filers": SMALLEST["filers"] * 2}, "two have the same name"),
-        (shared("/a", "/a/b"), "/a/b lies in another one"),
-        (shared("/a", "/a"), "/a lies in another one"),
-        (shared("/a/../b"), "the prefix /a/../b has a segment '.' or '..'"),
-        (shared("/"), "sharedVolumes.0.prefix"),
-        (shared("/a/"), "sharedVolumes.0.prefix"),
-        ({"ttlSecondsAfterFinished": "600"}, "ttlSecondsAfterFinished"),
-        ({"storage": {"credentials": [{"name": "a", "urls": []}]}}, r"storage\.credentials\.0\.urls"),
-        ({"storage": {"credentials": [{"name": "A", "urls": ["s3://b"]}]}}, r"storage\.credentials\.0\.name"),
-        ({"storage": {"credentials": [{"name": "a", "urls": ["https://b"]}]}}, r"credentials\.0\.urls\.0"),
-        ({"storage": {"credentials": [{"name": "a", "urls": ["s3://b"], "groups": []}]}}, "groups"),
         (
-            {"storage": {"credentials": [{"name": "a", "urls": ["s3://b"]}] * 2}},
-            "two have the same name: a, a",
+            {"executors": {"securityContext": {"privileged": True}}},
+            "executors.securityContext.privileged must be false",
+        ),
+        ({"executors": {"defaultResources": {"cpu": "1", "memory": "2 GiB"}}}, "defaultResources.memory"),
+        ({"volume": {"type": "nfs"}}, "volume.type must be 'pvc', 'ephemeral' or 'emptyDir', got 'nfs'"),
+        ({"filers": []}, "filers: List must have at least 1 item after validation, not 0"),
+        ({"filers": [FILER] * 2}, "filers: names must be unique, got 'a' 2 times"),
+        (
+            {"filers": [FILER | {"name": "file"}], "storage": shared("/a")},
+            "filers: names must be unique, got 'file' 2 times",
+        ),
+        ({"filers": [FILER | shared("/a", "/a/b")]}, "filers.0.sharedVolumes: prefixes must not overlap"),
+        (
+            {"storage": shared("/a", "/a")},
+            "storage.sharedVolumes: prefixes must not overlap, but '/a' lies in",
         ),
         (
-            {
-                "storage": {
-                    "credentials": [{"name": "a", "urls": ["s3://b"], "anonymous": True, "secretName": "s"}]
-                }
-            },
-            "a: anonymous and secretName exclude each other",
+            {"storage": shared("/a/../b")},
+            "sharedVolumes: prefix must have no segment '.' or '..', got '/a/../b'",
         ),
+        ({"storage": shared("/")}, "storage.sharedVolumes.0.prefix"),
+        ({"storage": shared("/a/")}, "storage.sharedVolumes.0.prefix"),
+        (
+            {"storage": {"rclone": {"schemes": ["gs"]}}},
+            "storage.rclone.secretName must be set if schemes is not",
+        ),
+        (
+            {"storage": {"rclone": {"secretName": "s"}}},
+            "storage.rclone.schemes must not be empty if secretName",
+        ),
+        ({"ttlSecondsAfterFinished": "600"}, "ttlSecondsAfterFinished must be a valid integer, got '600'"),
+        (s3_credentials(urls=[]), "storage.s3.credentials.0.urls"),
+        (s3_credentials(name="A"), "storage.s3.credentials.0.name"),
+        (s3_credentials(urls=["https://b"]), "storage.s3.credentials.0.urls.0"),
+        (s3_credentials(groups=[]), "storage.s3.credentials.0.groups"),
+        (s3_credentials({"name": "a", "urls": ["s3://c"]}), "storage.s3.credentials: names must be unique"),
+        (
+            s3_credentials(anonymous=True, secretName="s"),
+            "storage.s3.credentials.0.anonymous must be false if secretName is set (got 's')",
+        ),
+        (
+            {"backendParameters": {"gpuCount": 1}},
+            "backendParameters.gpuResource must not be empty if gpuCount",
+        ),
+        ({"auth": {"mode": "basic"}}, "auth.basic must be set with mode basic"),
+        ({"auth": {"mode": "oidc"}}, "auth.oidc must be set with mode oidc"),
+        ({"auth": {"mode": "oidc", "oidc": {"issuer": "https://a"}}}, "auth.oidc.audiences is required"),
     ],
 )
-def test_a_wrong_key_is_named(env, tmp_path, change, named):
+def test_invalid_key_is_named_with_its_value(env, tmp_path, change, message):
     (tmp_path / "config.json").write_text(json.dumps(SMALLEST | change))
-    with pytest.raises(ConfigError, match=named):
+    with pytest.raises(ConfigError) as raised:
         Config.from_env(env)
+    assert message in str(raised.value)
 
 
-def test_a_file_that_is_missing_or_not_json_is_named(env, tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"config\.json"):
-        Config.from_env(env)
+def test_missing_file_is_named(env, tmp_path):
     with pytest.raises(ConfigError, match="none"):
         Config.from_env(env | {"POIESIS_CONFIG": str(tmp_path / "none")})
 
 
-def test_the_first_filer_of_a_scheme_serves_it():
+def test_file_that_is_not_json_is_named(env, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json: the document: Invalid JSON"):
+        Config.from_env(env)
+
+
+def test_null_means_the_default(env, tmp_path):
+    unset = {"queue": {"maxActiveTasks": None}, "filers": None, "auth": {"oidc": None}, "pod": None}
+    (tmp_path / "config.json").write_text(json.dumps(SMALLEST | unset))
+    assert Config.from_env(env).document == document()
+
+
+def test_numbers_may_be_text_as_helm_sets_fractions():
+    given = document(queue={"pollSeconds": "0.5"}, executors={"rootDiskGb": "0"})
+    assert (given.queue.poll_seconds, given.executors.root_disk_gb) == (0.5, 0)
+
+
+def test_integers_may_have_a_zero_fraction():
+    given = document(queue={"maxActiveTasks": 5.0}, executors={"logBytes": 1e6})
+    assert (given.queue.max_active_tasks, given.executors.log_bytes) == (5, 1_000_000)
+
+
+def test_quantities_may_be_numbers():
+    resources = {"defaultResources": {"cpu": 0.5, "memory": 2147483648}, "extendedResources": {"a/b": 1}}
+    executors = document(executors=resources).executors
+    assert executors.default_resources.model_dump() == {"cpu": "0.5", "memory": "2147483648"}
+    assert executors.extended_resources == {"a/b": "1"}
+
+
+def test_quantity_must_not_be_a_boolean():
+    with pytest.raises(ValueError, match="string"):
+        document(executors={"extendedResources": {"a/b": True}})
+
+
+def test_first_filer_of_a_scheme_serves_it():
     side = {"schemes": ["s3", "drs"], "image": "b", "command": ["b"]}
-    document = Document.model_validate(
-        SMALLEST | {"filers": [*SMALLEST["filers"], {"name": "b", "inputs": side}]}
-    )
-    assert {scheme: filer.name for scheme, filer in document.input_filers.items()} == {"s3": "a", "drs": "b"}
-    assert document.output_filers == {}
-    assert document.literal_filer is document.filers[0]
+    given = document(filers=[FILER, {"name": "b", "inputs": side}])
+    assert {scheme: filer.name for scheme, filer in given.input_filers.items()} == {"s3": "a", "drs": "b"}
+    assert given.output_filers == {}
+    assert given.literal_filer is given.filers[0]
+
+
+def test_filers_without_image_get_the_releases_own():
+    given = document(images={**SMALLEST["images"], "tif": "tif:1", "tof": "tof:1"})
+    (default,) = given.filers
+    assert (default.inputs.image, default.outputs.image) == ("tif:1", "tof:1")
+    assert document(filers=[FILER]).filers[0].inputs.image == "tif"
+
+
+def test_filers_follow_a_copy_with_other_images():
+    given = document()
+    assert given.filers[0].inputs.image == "poiesis-tif"
+    changed = given.model_copy(update={"images": given.images.model_copy(update={"tif": "tif:2"})})
+    assert changed.filers[0].inputs.image == "tif:2"
+
+
+STREAM = ["python3", "-m", "poiesis_tif.stream"]
+
+
+@pytest.mark.parametrize(
+    ("streaming", "inputs", "command"),
+    [
+        (False, {}, None),
+        (True, {}, STREAM),
+        (True, {"image": "own:1"}, None),
+        (True, {"image": "own:1", "streamCommand": ["pour"]}, ["pour"]),
+        (True, {"streamCommand": ["pour"]}, ["pour"]),
+        (False, {"image": "own:1", "streamCommand": ["pour"]}, None),
+    ],
+)
+def test_streaming_needs_a_command(streaming, inputs, command):
+    side = {"schemes": ["s3"], "command": ["a"], **inputs}
+    given = document(storage={"streaming": streaming}, filers=[{"name": "a", "inputs": side}])
+    assert given.filers[0].inputs.stream_command == command
+
+
+def test_rclone_is_a_filer_if_it_has_schemes():
+    rclone = {"schemes": ["gs", "sftp"], "secretName": "remotes", "env": {"NO_PROXY": "local"}}
+    _, filer = document(storage={"rclone": rclone}).filers
+    assert (filer.name, filer.env, filer.secret_name) == ("rclone", {"NO_PROXY": "local"}, "remotes")
+    assert filer.inputs == filer.outputs
+    assert filer.inputs.model_dump(exclude_none=True) == {
+        "schemes": ["gs", "sftp"],
+        "image": "r:1",
+        "command": ["python3", "-m", "poiesis_rclone"],
+    }
+    assert not filer.object_storage
+
+
+def test_shared_volumes_have_a_filer_for_file_urls():
+    given = document(storage=shared("/nfs"))
+    assert [filer.name for filer in given.filers] == ["default", "file"]
+    filer = given.filers[1]
+    assert given.input_filers["file"] == given.output_filers["file"] == filer
+    assert (filer.inputs.image, filer.inputs.command) == ("poiesis-file", ["python3", "-m", "poiesis_file"])
+    assert [volume.prefix for volume in filer.shared_volumes] == ["/nfs"]
+    assert not filer.object_storage
+
+
+def test_without_accounts_users_have_no_limits():
+    assert document().effective_user_limits == UserLimits()
+
+
+def test_accounts_have_limits_by_default():
+    limits = document(auth={"mode": "oidc", "oidc": OIDC}, queue={"maxActiveTasks": 7}).effective_user_limits
+    assert (limits.active.tasks, limits.queued_tasks, limits.requests.per_second) == (3, 10_000, 200)
+    assert limits.cpu_cores is None
+
+
+def test_zero_switches_a_default_limit_off():
+    zero = {"active": {"tasks": 0}, "queuedTasks": 0, "requests": {"perSecond": 0}, "gpus": 2}
+    limits = document(auth={"mode": "oidc", "oidc": OIDC}, userLimits=zero).effective_user_limits
+    assert limits == UserLimits.model_validate(zero)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poiesis_api.config import Administrators, Auth, Basic, ConfigError
+from poiesis_api.config import Administrators, Auth, Basic, ConfigError, IdentityFiles, UsersSecret
 from poiesis_api.errors import LimitReached, NotAuthenticated
 from poiesis_api.identity import authenticators
 from poiesis_api.identity.authenticators import open_authenticator
@@ -46,10 +46,9 @@ def users(tmp_path):
 @pytest.fixture
 def opened(users):
     def open_(clock=time.monotonic):
-        config = Auth(
-            mode="basic", basic=Basic(users_file=str(users)), administrators=Administrators(users=["root"])
-        )
-        return open_authenticator(config, clock)
+        basic = Basic(users_secret=UsersSecret(name="tes-users"))
+        config = Auth(mode="basic", basic=basic, administrators=Administrators(users=["root"]))
+        return open_authenticator(config, IdentityFiles(users=users), clock=clock)
 
     return open_
 
@@ -175,7 +174,7 @@ async def test_a_changed_file_counts_at_once_and_a_broken_one_never(opened, user
 
 async def test_a_file_that_is_missing_at_the_start_is_a_bad_configuration(opened, users):
     users.unlink()
-    with pytest.raises(ConfigError, match=r"usersFile.*htpasswd"):
+    with pytest.raises(ConfigError, match=r"usersSecret.*htpasswd"):
         async with opened():
             pass
 

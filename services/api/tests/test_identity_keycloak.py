@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from poiesis_api.config import Administrators, Auth, Introspection, Oidc
+from poiesis_api.config import Administrators, Auth, ClientSecret, IdentityFiles, Introspection, Oidc
 from poiesis_api.errors import InsufficientScope, NotAuthenticated
 from poiesis_api.identity.authenticators import open_authenticator
 from poiesis_lab.realm import make_realm
@@ -31,10 +31,13 @@ async def authenticator(tmp_path, realm):
         scopes=["tes"],
         min_refresh_seconds=0.001,
         timeout_seconds=30,
-        introspection=Introspection(client_id="tes-server", client_secret_file=str(secret), cache_seconds=0),
+        introspection=Introspection(
+            client_id="tes-server", client_secret=ClientSecret(name="tes-client"), cache_seconds=0
+        ),
     )
     administrators = Administrators(groups=["tes-administrators"])
-    async with open_authenticator(Auth(mode="oidc", oidc=oidc, administrators=administrators)) as opened:
+    auth = Auth(mode="oidc", oidc=oidc, administrators=administrators)
+    async with open_authenticator(auth, IdentityFiles(client_secret=secret)) as opened:
         yield opened
 
 

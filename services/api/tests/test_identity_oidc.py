@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from poiesis_api.config import Administrators, Auth, ConfigError, Oidc
+from poiesis_api.config import Administrators, Auth, ConfigError, IdentityFiles, Oidc
 from poiesis_api.errors import IdentityUnavailable, InsufficientScope, NotAuthenticated
 from poiesis_api.identity.authenticators import open_authenticator
 from poiesis_api.identity.caller import Caller
@@ -37,10 +37,11 @@ def opened(issuer, clock, tmp_path):
     """Open an authenticator for the issuer, with changes to `auth.oidc`."""
 
     def open_(**changed):
+        files = changed.pop("files", IdentityFiles(client_secret=tmp_path / "client-secret"))
         given = {"issuer": issuer.url, "audiences": [issuer.audience], "timeout_seconds": 5} | changed
         administrators = Administrators(groups=["administrators"], users=["boss"])
         config = Auth(mode="oidc", oidc=Oidc.model_validate(given), administrators=administrators)
-        return open_authenticator(config, clock, clock)
+        return open_authenticator(config, files, clock=clock, now=clock)
 
     return open_
 
@@ -50,7 +51,7 @@ def introspection(issuer, tmp_path):
     """`auth.oidc.introspection`."""
     secret = tmp_path / "client-secret"
     secret.write_text(issuer.client[1] + "\n")
-    return {"client_id": issuer.client[0], "client_secret_file": str(secret)}
+    return {"client_id": issuer.client[0], "client_secret": {"name": "tes-client"}}
 
 
 async def ask(authenticator, token):
@@ -419,16 +420,18 @@ async def test_an_issuer_without_introspection_is_503(issuer, opened, introspect
 async def test_a_secret_that_is_missing_or_empty_is_a_bad_configuration(opened, introspection, tmp_path):
     (tmp_path / "empty").write_text("\n")
     for name in ("none", "empty"):
-        with pytest.raises(ConfigError, match="clientSecretFile"):
-            async with opened(introspection=introspection | {"client_secret_file": str(tmp_path / name)}):
+        with pytest.raises(ConfigError, match="clientSecret"):
+            async with opened(
+                introspection=introspection, files=IdentityFiles(client_secret=tmp_path / name)
+            ):
                 pass
 
 
 async def test_a_ca_bundle_that_is_missing_or_none_is_a_bad_configuration(opened, tmp_path):
     (tmp_path / "none.pem").write_text("no certificate")
     for name in ("none.pem", "missing.pem"):
-        with pytest.raises(ConfigError, match="caFile"):
-            async with opened(ca_file=str(tmp_path / name)):
+        with pytest.raises(ConfigError, match="caSecret"):
+            async with opened(ca_secret={"name": "ca"}, files=IdentityFiles(ca=tmp_path / name)):
                 pass
 
 

@@ -11,7 +11,17 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from poiesis_api.app import BASE, PUBLIC, make_app
-from poiesis_api.config import Administrators, Auth, Basic, Oidc, Sharing, StorageCredentials, UserLimits
+from poiesis_api.config import (
+    S3,
+    Administrators,
+    Auth,
+    Basic,
+    IdentityFiles,
+    Oidc,
+    Sharing,
+    UserLimits,
+    UsersSecret,
+)
 from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import NoAuthenticator, open_authenticator
 from poiesis_api.identity.credentials import HEADER_BYTES
@@ -283,7 +293,8 @@ async def test_with_mode_basic_a_password_opens_ones_own_tasks(services, tmp_pat
     def header(user, secret="pw"):  # noqa: S107
         return {"Authorization": "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode()}
 
-    async with open_authenticator(Auth(mode="basic", basic=Basic(users_file=str(users)))) as authenticator:
+    auth = Auth(mode="basic", basic=Basic(users_secret=UsersSecret(name="tes-users")))
+    async with open_authenticator(auth, IdentityFiles(users=users)) as authenticator:
         services.authenticator = authenticator
         async with TestClient(TestServer(make_app(services))) as client:
             task = (await (await client.post(TASKS, json=TASK, headers=header("alice"))).json())["id"]
@@ -330,9 +341,8 @@ async def test_a_task_gets_the_s3_credentials_of_who_creates_it(as_user, pool, s
         {"name": "genomics", "urls": ["s3://lab"], "groups": ["genomics"]},
         {"name": "mallorys", "urls": ["s3://lab"], "users": ["mallory"]},
     ]
-    storage = services.config.storage.model_copy(
-        update={"credentials": [StorageCredentials.model_validate(entry) for entry in entries]}
-    )
+    s3 = S3.model_validate({"credentials": entries})
+    storage = services.config.storage.model_copy(update={"s3": s3})
     services.config = services.config.model_copy(update={"storage": storage})
     task = {**TASK, "inputs": [{"path": "/data/a", "url": "s3://lab/a"}]}
     found = {}

@@ -256,7 +256,7 @@ def test_parameters_that_do_not_go_together_are_refused(config, parameters, word
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"gpuCount": 1}, "gpuCount needs gpuResource"),
+        ({"gpuCount": 1}, "gpuResource must not be empty if gpuCount"),
         ({"nodeSelector": ["ssd"]}, "nodeSelector"),
         ({"tolerations": ["spot:Never"]}, "tolerations"),
         ({"volumeType": ["nfs"]}, "volumeType"),

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from poiesis_api import queue_db, tasks_db
-from poiesis_api.config import Database, Document, UserLimits
+from poiesis_api.config import S3, Database, Document, Storage, UserLimits
 from poiesis_api.identity.caller import ANONYMOUS
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
@@ -358,7 +358,7 @@ async def test_objects_of_a_former_job_are_waited_out(pool, kubernetes, submitte
 async def test_a_filer_that_is_gone_ends_the_task(pool, kubernetes, config):
     task_id = await create(pool)
     filers = [config.filers[0].model_copy(update={"outputs": None})]
-    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"filers": filers}))
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"configured_filers": filers}))
     await submit(submitter)
     task = await row(pool, task_id)
     assert (task["state"], task["reason"]) == ("SYSTEM_ERROR", "NoFiler")
@@ -378,7 +378,7 @@ async def test_a_filer_gets_what_was_granted_as_the_configuration_has_it_now(poo
     await pool.execute("DELETE FROM task")
     kubernetes.objects.clear()
     await create(pool, request=request, credentials=["lab-a"])
-    none = config.storage.model_copy(update={"credentials": []})
+    none = Storage(s3=S3())
     await submit(Submitter(pool, kubernetes.client, config.model_copy(update={"storage": none})))
     assert "lab-a-keys" not in json.dumps(kubernetes.of_kind("Job"))
 

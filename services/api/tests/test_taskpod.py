@@ -59,10 +59,18 @@ def task(*, credentials=(), **fields):
 
 def change(config, **sections):
     """The configuration with some keys of some sections set."""
-    document = config.model_dump(by_alias=True)
-    for section, values in sections.items():
-        document[section] = {**document[section], **values} if isinstance(values, dict) else values
-    return Document.model_validate(document)
+    return Document.model_validate(merged(config.model_dump(by_alias=True), sections))
+
+
+def merged(base, over):
+    """`over` laid over `base`: dicts are merged, anything else is replaced."""
+    both = {
+        key: merged(base[key], value)
+        if isinstance(base.get(key), dict) and isinstance(value, dict)
+        else value
+        for key, value in over.items()
+    }
+    return {**base, **both}
 
 
 def container(objects, name):
@@ -248,7 +256,7 @@ def test_inputs_and_outputs_bring_filers_a_volume_and_their_work(config):
         ),
         config,
     )
-    assert names(objects) == ["trec", "tif-0", "prepare-0", "executor-0", "tof-0", "pause"]
+    assert names(objects) == ["trec", "rescue-0", "tif-0", "prepare-0", "executor-0", "tof-0", "pause"]
     storage = {"secretRef": {"name": "poiesis-storage"}}
     assert container(objects, "tif-0") == {
         "name": "tif-0",
@@ -304,6 +312,7 @@ def test_inputs_and_outputs_bring_filers_a_volume_and_their_work(config):
         "m/poiesis/runs/prepare-0",
         "m/poiesis/runs/executor-0",
         "m/poiesis/runs/tof-0",
+        "m/poiesis/runs/rescue-0",
         "m/task/root",
         "m/task/root/data",
         "m/task/root/out",
@@ -374,14 +383,16 @@ def test_directories_are_filled_before_each_executor_with_another_image(config):
     executors = [EXECUTOR, EXECUTOR, other, EXECUTOR]
     filled = task_objects(task(executors=executors, outputs=[OUTPUT]), config)
     assert names(filled) == [
-        *("trec", "prepare-0", "executor-0", "executor-1", "prepare-2", "executor-2"),
+        *("trec", "rescue-0", "prepare-0", "executor-0", "executor-1", "prepare-2", "executor-2"),
         *("prepare-3", "executor-3", "tof-0", "pause"),
     ]
     previous = {"name": "run", "mountPath": "/poiesis/previous", "subPath": "executor-1", "readOnly": True}
     assert previous in container(filled, "prepare-2")["volumeMounts"]
     assert container(filled, "prepare-2")["command"][len(RUN) :][:2] == ["--after", "/poiesis/previous"]
     named = task_objects(task(executors=executors, outputs=[OUTPUT], volumes=["/o"]), config)
-    assert names(named) == ["trec", *(f"executor-{index}" for index in range(4)), "tof-0", "pause"]
+    assert names(named) == [
+        *("trec", "rescue-0", *(f"executor-{index}" for index in range(4)), "tof-0", "pause")
+    ]
 
 
 def test_a_working_directory_alone_needs_no_claim(config):
@@ -432,6 +443,7 @@ def test_the_plan_that_the_pod_carries_is_the_recorders(config):
         ignore_error=(False, True),
         prepared=(0,),
         outputs=("tof-0",),
+        rescues=("rescue-0",),
         upload_on_error=True,
         preemptible=True,
     )
@@ -490,7 +502,7 @@ def test_single_files_are_placed_by_the_helper(config):
     assert [entry for entry in path_list(objects) if entry[0] in "pso"] == [
         *("p/etc/app.conf", "p/o[1]", "p/step.txt", "o/o[1]")
     ]
-    assert names(objects) == ["trec", "tif-0", "executor-0", "executor-1", "tof-0", "pause"]
+    assert names(objects) == [*("trec", "rescue-0", "tif-0", "executor-0", "executor-1", "tof-0", "pause")]
     assert container(objects, "executor-0")["volumeMounts"] == [*run_mounts("executor-0"), COLLECT]
 
 
@@ -625,8 +637,8 @@ def test_no_limit_of_the_nodes_disk_is_the_default(config):
 
 
 def test_filers_know_how_large_the_volume_is_and_where_urls_may_lead(config):
-    places = {"httpAllow": ["10.20.0.0/16", "files.example.org"], "httpDeny": ["131.1.0.0/16"]}
-    changed = change(config, storage={**places, "outputKeys": "decoded"})
+    places = {"allow": ["10.20.0.0/16", "files.example.org"], "deny": ["131.1.0.0/16"]}
+    changed = change(config, storage={"s3": {"outputKeys": "decoded"}, "http": places})
     inputs = [{"path": "/data/a", "url": "https://files.example.org/a"}]
     filer = container(task_objects(task(inputs=inputs, resources={"disk_gb": 0.5}), changed), "tif-0")
     env = {entry["name"]: entry["value"] for entry in filer["env"]}
@@ -648,7 +660,7 @@ def test_settings_of_the_cluster_reach_the_pod(config):
         "activeDeadlineSeconds": 3600,
     }
     images = {"pullSecrets": ["registry"]}
-    storage = {"caSecret": {"name": "ca", "key": "tls.crt"}, "secretName": None}
+    storage = {"s3": {"caSecret": {"name": "ca", "key": "tls.crt"}, "secretName": None}}
     changed = change(config, pod=pod, images=images, storage=storage)
     objects = task_objects(task(inputs=[{"path": "/d/a", "content": "x"}]), changed)
     template = objects.job["spec"]["template"]
@@ -712,6 +724,7 @@ def test_filers_get_the_credentials_that_their_urls_need_and_executors_none(conf
             "credentials-lab-a": of_lab_a,
             "credentials-public": ("/poiesis/credentials/public", True),
         },
+        "rescue-0": {"credentials-lab-a": of_lab_a},
         "tof-0": {"credentials-lab-a": of_lab_a},
     }
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -738,7 +751,7 @@ def test_filers_of_object_storage_alone_have_a_web_identity(config):
     drs = {"name": "drs", "inputs": side, "objectStorage": False}
     filers = [config.filers[0].model_dump(by_alias=True), drs]
     role = {"roleArn": "arn:aws:iam::1:role/tes", "stsEndpoint": "https://sts.example.org"}
-    changed = change(config, filers=filers, storage={"webIdentity": role})
+    changed = change(config, filers=filers, storage={"s3": {"webIdentity": role}})
     urls = {"/d/a": "s3://b/x", "/d/b": "drs://h/x"}
     inputs = [{"path": path, "url": url} for path, url in urls.items()]
     objects = task_objects(task(inputs=inputs, outputs=[{"path": "/o", "url": "s3://b/o"}]), changed)
@@ -747,7 +760,7 @@ def test_filers_of_object_storage_alone_have_a_web_identity(config):
     assert volume(objects, "web-identity")["projected"] == {"sources": [{"serviceAccountToken": token}]}
     mount = {"name": "web-identity", "mountPath": "/poiesis/web-identity", "readOnly": True}
     with_mount = {name for name in names(objects) if mount in container(objects, name)["volumeMounts"]}
-    assert with_mount == {"tif-0", "tof-0"}
+    assert with_mount == {"tif-0", "tof-0", "rescue-0"}
     env = {
         "AWS_ROLE_ARN": "arn:aws:iam::1:role/tes",
         "AWS_ROLE_SESSION_NAME": f"poiesis-{ID}",
@@ -768,7 +781,9 @@ def told_of(objects, name):
 
 
 def test_kueue_knows_the_job_by_its_label(config):
-    objects = task_objects(task(), change(config, queue={"kueueQueueName": "batch"}))
+    objects = task_objects(
+        task(), change(config, queue={"kueueQueueName": "batch"}, volume={"type": "ephemeral"})
+    )
     assert objects.job["metadata"]["labels"] == {**LABELS, "kueue.x-k8s.io/queue-name": "batch"}
 
 
@@ -816,7 +831,7 @@ def test_a_filer_alone_sees_its_secret_and_its_shared_volumes(config):
         inputs=[{"path": "/d/0", "url": "file:///nfs/projects/0"}, {"path": "/d/1", "url": "s3://b/1"}],
         outputs=[{"path": "/d/2", "url": "/nfs/out/2"}],
     )
-    storage = {"caSecret": {"name": "ca", "key": "tls.crt"}, "secretName": "storage"}
+    storage = {"s3": {"caSecret": {"name": "ca", "key": "tls.crt"}, "secretName": "storage"}}
     objects = task_objects(request, change(config, filers=filers, storage=storage))
 
     given = [
@@ -860,7 +875,7 @@ def test_a_filer_without_object_storage_brings_no_certificate_of_it(config):
     changed = change(
         config,
         filers=[{"name": "drs", "inputs": side, "objectStorage": False}],
-        storage={"caSecret": {"name": "ca"}},
+        storage={"s3": {"caSecret": {"name": "ca"}}},
     )
     objects = task_objects(task(inputs=[{"path": "/d/0", "url": "drs://h/0"}]), changed)
     assert volume(objects, "storage-ca") is None
@@ -956,7 +971,7 @@ async def test_the_client_library_knows_every_field(config, volume_type):
     executor = {**EXECUTOR, "workdir": "/w", "env": {"A": "b"}}
     outputs = [{"path": "/out", "url": "s3://lab-a/a"}]
     inputs = [{"path": "/etc/x", "content": "x"}]
-    changed = change(config, volume={"type": volume_type}, storage={"caSecret": {"name": "ca"}})
+    changed = change(config, volume={"type": volume_type}, storage={"s3": {"caSecret": {"name": "ca"}}})
     made = task(executors=[executor], inputs=inputs, outputs=outputs, credentials=["lab-a"])
     objects = task_objects(made, changed)
     serializer = ApiClient(Configuration())
@@ -968,8 +983,7 @@ async def test_the_client_library_knows_every_field(config, volume_type):
 @pytest.fixture
 def streaming(config) -> Document:
     """The chart with storage.streaming."""
-    (default,) = config.model_dump(by_alias=True)["filers"]
-    return change(config, filers=[default | {"inputs": default["inputs"] | {"streamCommand": STREAM}}])
+    return change(config, storage={"streaming": True})
 
 
 def test_without_the_chart_value_nothing_is_streamed(config):

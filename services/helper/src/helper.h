@@ -24,6 +24,7 @@ enum {
 /* main.c: one function per verb; argv[0] is the verb. */
 int fill_main(int argc, char **argv);
 int install_main(int argc, char **argv);
+int rescue_main(int argc, char **argv);
 int run_main(int argc, char **argv);
 int wait_main(int argc, char **argv);
 
@@ -117,6 +118,7 @@ int64_t realtime_ns(void);
 /* signals.c */
 int signals_open(void);
 void signals_restore(void);
+void signals_limit(long seconds);
 bool signals_take(pid_t process);
 int64_t signals_stop_at(void);
 
@@ -198,6 +200,7 @@ int result_read(int dir, struct result *result, char text[RESULT_SIZE], size_t *
 bool exists(int dir, const char *name);
 void lock_run(int dir);
 void unlock_run(int dir);
+bool is_unlocked(int dir);
 void put_termination_message(const char *path, const char *text, size_t size);
 
 #endif

@@ -6,10 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char HELP[] = "usage: helper fill|install|run|wait OPTION...\n"
+static const char HELP[] = "usage: helper fill|install|rescue|run|wait OPTION...\n"
                            "\n"
                            "  fill     copy what an image has into directories that will be mounted over it\n"
                            "  install  copy this program to a directory and create directories that any uid can use\n"
+                           "  rescue   wait; run a command if another container was killed\n"
                            "  run      run a command as PID 1 of a container and record its outcome\n"
                            "  wait     wait for an acknowledgement file and exit accordingly\n"
                            "\n"
@@ -31,7 +32,11 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*main)(int, char **);
-    } verbs[] = {{"fill", fill_main}, {"install", install_main}, {"run", run_main}, {"wait", wait_main}};
+    } verbs[] = {{"fill", fill_main},
+                 {"install", install_main},
+                 {"rescue", rescue_main},
+                 {"run", run_main},
+                 {"wait", wait_main}};
 
     fill_standard_streams();
     const char *verb = argc > 1 ? argv[1] : "";
@@ -42,6 +47,6 @@ int main(int argc, char **argv)
         fputs(HELP, stdout);
         return fflush(stdout) == 0 ? 0 : 1;
     }
-    fprintf(stderr, "helper: '%s' is not a verb\nusage: helper fill|install|run|wait OPTION...\n", verb);
+    fprintf(stderr, "helper: '%s' is not a verb\nusage: helper fill|install|rescue|run|wait OPTION...\n", verb);
     return EXIT_USAGE;
 }

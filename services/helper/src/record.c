@@ -34,6 +34,15 @@ void unlock_run(int dir)
     flock(dir, LOCK_UN);
 }
 
+/* Whether no helper holds the directory; false also where that cannot be known. */
+bool is_unlocked(int dir)
+{
+    if (flock(dir, LOCK_SH | LOCK_NB) != 0)
+        return false;
+    unlock_run(dir);
+    return true;
+}
+
 static int64_t microseconds(struct timeval time)
 {
     return (int64_t)time.tv_sec * 1000000 + time.tv_usec;
@@ -56,7 +65,7 @@ size_t result_json(const struct result *result, char text[RESULT_SIZE])
 /* Read an earlier run's exit.json: what matters of it, and its bytes. */
 int result_read(int dir, struct result *result, char text[RESULT_SIZE], size_t *size)
 {
-    int fd = openat(dir, "exit.json", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(dir, "exit.json", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return -1;
     ssize_t got = read(fd, text, RESULT_SIZE - 1);

@@ -32,7 +32,7 @@ enum {
 
 static struct {
     const char *run, *after, *in, *out, *err, *paths, *volume, *on_failure, *termination_log, *cgroup_root, *ack;
-    long log_bytes, grace, ack_timeout, retry_exit_code, retry_attempts;
+    long log_bytes, grace, time_limit, ack_timeout, retry_exit_code, retry_attempts;
     bool ignore_error, keep_modes, rerun, retry_killed;
 } options = {
     .in = "/dev/null",
@@ -57,6 +57,7 @@ static struct option option_table[] = {
     {.name = "--keep-modes", .kind = FLAG, .value = &options.keep_modes},
     {.name = "--log-bytes", .kind = NUMBER, .value = &options.log_bytes, .min = 0, .max = 1L << 30},
     {.name = "--grace", .kind = NUMBER, .value = &options.grace, .min = 1, .max = 366L * 24 * 3600},
+    {.name = "--time-limit", .kind = NUMBER, .value = &options.time_limit, .min = 1, .max = 366L * 24 * 3600},
     {.name = "--on-failure", .kind = TEXT, .value = &options.on_failure},
     {.name = "--ignore-error", .kind = FLAG, .value = &options.ignore_error},
     {.name = "--ack", .kind = TEXT, .value = &options.ack},
@@ -85,6 +86,7 @@ static const struct verb verb = {
         "  --keep-modes            do not open the task's files to other uids at the end, unless it failed\n"
         "  --log-bytes N           keep the last N bytes of each stream in the run directory (default 65536)\n"
         "  --grace SECONDS         SIGKILL what is left SECONDS-3 after a stop signal (default 30)\n"
+        "  --time-limit SECONDS    stop the process after so long, and not at a stop signal (default: none)\n"
         "  --on-failure exit|continue   continue: record the failure in DIR/failed and exit 0\n"
         "  --ignore-error          exit 0 for any exit code of the process (the true code is in exit.json)\n"
         "  --ack FILE              before another exit code than 0 wait until FILE exists and has content ...\n"
@@ -494,9 +496,15 @@ static bool prepare(void)
     return !unplaced;
 }
 
+/* By ptrace or by /proc/1/mem and /proc/1/fd, which take the same rights, it could write exit.json in our name. */
+static void forbid_tracing(void)
+{
+    prctl(PR_SET_DUMPABLE, 0);
+}
+
 int run_main(int argc, char **argv)
 {
-    prctl(PR_SET_DUMPABLE, 0); /* the executor must not trace us, or reach our files through /proc */
+    forbid_tracing();
     signal_queue = signals_open();
     char **process_argv = parse_options(&verb, argc, argv);
     check_options();
@@ -531,6 +539,8 @@ int run_main(int argc, char **argv)
         say("not running");
         return EXIT_REFUSED;
     }
+    if (options.time_limit)
+        signals_limit(options.time_limit);
     if (prepared) {
         run_with_retries(process_argv, kills_before, &result);
     } else {

@@ -11,6 +11,7 @@
 
 static int queue = -1;
 static int64_t stop_at;
+static bool has_limit;
 static sigset_t mask_before;
 static struct sigaction pipe_action_before;
 
@@ -19,9 +20,9 @@ int signals_open(void)
     sigset_t taken;
     sigemptyset(&taken);
     const int numbers[] = {
-        SIGCHLD, SIGTERM,  SIGINT, SIGHUP, SIGQUIT, SIGUSR1,
-        SIGUSR2, SIGWINCH, SIGPWR, 37, /* STOPSIGNALs of some images; 37 is what runtimes take SIGRTMIN+3 for (musl
-                                          would say 38) */
+        SIGCHLD, SIGTERM, SIGINT,   SIGHUP, SIGQUIT, SIGUSR1,
+        SIGALRM, SIGUSR2, SIGWINCH, SIGPWR, 37, /* STOPSIGNALs of some images; 37 is what runtimes take SIGRTMIN+3 for
+                                                   (musl would say 38) */
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         sigaddset(&taken, numbers[i]);
@@ -37,6 +38,19 @@ void signals_restore(void)
     sigprocmask(SIG_SETMASK, &mask_before, NULL);
 }
 
+/* Stop after so many seconds, as if SIGTERM had come, and ignore stop signals until then. */
+void signals_limit(long seconds)
+{
+    has_limit = true;
+    alarm((unsigned)seconds);
+}
+
+/* The kernel's alarm: no process can claim SI_KERNEL. */
+static bool is_time_limit(const struct signalfd_siginfo *info)
+{
+    return info->ssi_signo == SIGALRM && info->ssi_code == SI_KERNEL;
+}
+
 /*
  * Whether a signal comes from outside the container. As PID 1 the helper sees sender 0 for processes outside its PID
  * namespace; no process inside can claim SI_USER with another sender. Elsewhere (a shared namespace, a test) every
@@ -44,13 +58,13 @@ void signals_restore(void)
  */
 static bool is_from_outside(const struct signalfd_siginfo *info)
 {
-    return getpid() != 1 || (info->ssi_code == SI_USER && info->ssi_pid == 0);
+    return is_time_limit(info) || getpid() != 1 || (info->ssi_code == SI_USER && info->ssi_pid == 0);
 }
 
 /* The runtime stops PID 1 with the image's STOPSIGNAL, which may be any signal. */
 static bool is_stop(const struct signalfd_siginfo *info)
 {
-    return is_from_outside(info) && (info->ssi_signo == SIGTERM || getpid() == 1);
+    return is_from_outside(info) && (info->ssi_signo == SIGTERM || is_time_limit(info) || getpid() == 1);
 }
 
 /* Whether a process has a handler for the signal (SigCgt in its status). */
@@ -74,7 +88,7 @@ static bool catches(pid_t process, int number)
  */
 static void forward(const struct signalfd_siginfo *info, pid_t process)
 {
-    int number = (int)info->ssi_signo;
+    int number = is_time_limit(info) ? SIGTERM : (int)info->ssi_signo;
     if (is_from_outside(info))
         kill(-process, number);
     else if (catches(process, number))
@@ -87,7 +101,7 @@ bool signals_take(pid_t process)
     struct signalfd_siginfo info;
     bool any = false;
     while (read(queue, &info, sizeof info) == sizeof info) {
-        if (info.ssi_signo == SIGCHLD)
+        if (info.ssi_signo == SIGCHLD || (has_limit && is_stop(&info) && !is_time_limit(&info)))
             continue;
         any = any || is_from_outside(&info);
         if (!stop_at && is_stop(&info))

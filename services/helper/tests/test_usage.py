@@ -44,6 +44,11 @@ RUN = ["run", "--run", "/tmp"]
         (["install", "--bin", "/tmp"], "--paths: is required"),
         (["install", "--bin", "/tmp", "--paths", "/tmp", "/x"], "/x: unknown option"),
         (["fill", "--paths", "/x", "--to", "/tmp"], "--record: is required"),
+        (["rescue", "--run", "/x", "--runs", "/x", "--ask", "/x", "--", "true"], "--killed: is required"),
+        (
+            ["rescue", "--run", "/x", "--runs", "/x", "--ask", "/x", "--killed", "a-"],
+            "-- ARGV...: is required",
+        ),
     ],
 )
 def test_invalid_arguments_are_named(helper, words, named):
@@ -57,15 +62,20 @@ def test_invalid_arguments_are_named(helper, words, named):
 @pytest.mark.parametrize(
     ("verb", "options"),
     [
-        ([], {"fill", "install", "run", "wait"}),
+        ([], {"fill", "install", "rescue", "run", "wait"}),
         (["install"], {"--bin DIR", "--paths DIR"}),
         (["fill"], {"--paths FILE", "--to DIR", "--record DIR", "--progress FILE"}),
+        (
+            ["rescue"],
+            {"--run DIR", "--runs DIR", "--killed PREFIX", "--unless PREFIX", "--ask FILE"},
+        ),
         (["wait"], {"--ack FILE", "--timeout SECONDS"}),
         (
             ["run"],
             {
                 "--run DIR", "--after DIR", "--stdin FILE", "--stdout FILE", "--stderr FILE",
                 "--paths FILE", "--volume DIR", "--keep-modes", "--log-bytes N", "--grace SECONDS",
+                "--time-limit SECONDS",
                 "--on-failure exit|continue", "--ignore-error", "--retry-exit-code CODE",
                 "--retry-attempts N", "--retry-killed", "--rerun",
                 "--termination-log FILE", "--cgroup-root DIR",

@@ -72,7 +72,7 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Permanent(
-            "there is no rclone.conf in the filer's Secret, or it cannot be read: rclone.existingSecret"
+            "there is no rclone.conf in the filer's Secret, or it cannot be read: storage.rclone.secretName"
         ) from error
 
 

@@ -68,6 +68,7 @@ def plan_of(pod: Object) -> Plan:
             prepared=tuple(index for index in range(len(executors)) if prepare_name(index) in names),
             outputs=tuple(name for name in names if name.startswith("tof-")),
             streams=tuple(name for name in names if name.startswith("stream-")),
+            rescues=tuple(name for name in names if name.startswith("rescue-")),
         )
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from poiesis_models.states import TesState
 
-FILERS = ("tif", "tof", "stream")
+FILERS = ("tif", "tof", "stream", "rescue")
 SILENCE = timedelta(
     minutes=2
 )  # a running filer is reported at least once a minute; otherwise it counts as lost

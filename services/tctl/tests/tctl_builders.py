@@ -87,7 +87,7 @@ def pod(
     version: str = "1",
 ) -> dict[str, Any]:
     """Return a Pod. `states`: container -> state; other containers have not started."""
-    names = ["trec", *(plan or PLAN), *(plan or PLAN).streams]
+    names = ["trec", *(plan or PLAN).rescues, *(plan or PLAN), *(plan or PLAN).streams]
     states = states or {}
     metadata: dict[str, Any] = {
         "name": name,

@@ -1,5 +1,6 @@
 """What the controller decides for each state of a task and its objects."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -530,6 +531,29 @@ def test_progressing_pod_is_left_alone(states):
     view = View(task=row(), pod=pod(states), job=job())
     assert not is_stalled(view.pod)
     assert decide(view, {}, 0.0, Limits()) == Decision()
+
+
+RESCUED = replace(PLAN, rescues=("rescue-0",))
+KILLED = {
+    "executor-0": terminated(137, "OOMKilled"),
+    "executor-1": waiting(),
+    "tof-0": waiting(),
+}
+
+
+@pytest.mark.parametrize("recorder", [RUNNING, terminated(137)], ids=["with recorder", "without recorder"])
+def test_controller_does_not_interrupt_outputs_of_a_killed_executor(recorder):
+    sending = pod({**ALL_DONE, **KILLED, "trec": recorder, "rescue-0": RUNNING}, plan=RESCUED)
+    assert act(View(task=row(), pod=sending, job=job()), lasted=600) == ()
+
+
+@pytest.mark.parametrize("sidecar", [terminated(0), terminated(65), terminated(137, "OOMKilled")])
+def test_end_of_the_sidecar_that_sends_is_not_the_outcome(sidecar):
+    killed = ended_pod({**KILLED, "rescue-0": sidecar}, plan=RESCUED)
+    outcome = executor_error("OOMKilled", "executor 0 ran out of memory", "executor-0")
+    assert ending(View(task=row(), pod=killed, job=job())) == outcome
+    done = ended_pod({"rescue-0": sidecar}, plan=RESCUED)
+    assert ending(View(task=row(), pod=done, job=job())) == COMPLETE
 
 
 UNTOLD = {**ALL_DONE, "pause": RUNNING}

@@ -105,6 +105,7 @@ def test_rates_include_only_moving_filers():
         row(run("tif-1"), 1, 10, rate=7),
         row(run("tif-2"), 1, 10, rate=1000, moving=False),
         row(run("stream-0"), 4, 40, rate=9),
+        row(run("rescue-0"), 2, 20, rate=3),
         row(run("tif"), 1, 10, rate=1000),
         row(run("gone-0"), 1, 10, rate=1000),
     ]
@@ -115,6 +116,7 @@ def test_rates_include_only_moving_filers():
             "tif": FilerFigures(moving=2, bytes_per_second=12, moved=Moved(3, 30)),
             "tof": IDLE,
             "stream": FilerFigures(moving=1, bytes_per_second=9, moved=Moved(4, 40)),
+            "rescue": FilerFigures(moving=1, bytes_per_second=3, moved=Moved(2, 20)),
         },
     )
 

@@ -49,6 +49,7 @@ class Config:
     dsn_file: Path
     runs: Path
     ack_file: Path
+    rescue_file: Path
     kubernetes: KubernetesApi | None = None
     install: tuple[str, ...] = ()  # the postStart hook's command
     log_bytes: int = 64 * 1024  # kept per stream and executor
@@ -73,6 +74,7 @@ class Config:
             dsn_file=_existing(_below(root, paths.RECORDER_DSN)),
             runs=_below(root, paths.RUNS),
             ack_file=_below(root, paths.ACK_FILE),
+            rescue_file=_below(root, paths.RESCUE_FILE),
             kubernetes=_kubernetes(env, root),
             install=_command(env, "POIESIS_INSTALL"),
             log_bytes=_number(env, "POIESIS_LOG_BYTES", 64 * 1024, 0, 2**26),

@@ -134,7 +134,11 @@ def facts(situation: Situation, known: Sequence[Container]) -> Facts:
     trouble = next((found for one in known if (found := _trouble(one)) is not None), None)
     cut = cut_short(situation)
     pouring = still_pouring(situation)
-    running = _running(situation, known, ends) or (pouring and cut is None and not situation.shutting_down)
+    running = (
+        _running(situation, known, ends)
+        or (pouring and cut is None and not situation.shutting_down)
+        or still_rescuing(situation, known)
+    )
     well = trouble is None and cut is None and not pouring
     return Facts(
         cancel_requested=situation.cancel_requested,
@@ -159,6 +163,43 @@ def cut_short(situation: Situation) -> Trouble | None:
 def still_pouring(situation: Situation) -> bool:
     """Whether it is not known yet what became of an input that is streamed."""
     return any(situation.files.get(name, NO_FILES).pouring for name in situation.plan.streams)
+
+
+def killed(known: Sequence[Container]) -> Container | None:
+    """Return the executor that was killed with its helper or ran out of memory, if nothing came after it.
+
+    Kubernetes starts no container after it. The sidecars that send outputs then look at the same files.
+    """
+    latest = next((one for one in reversed(known) if one.seen), None)
+    if latest is None or latest.executor is None:
+        return None
+    files, end = latest.files, latest.end
+    if files.exit is not None:
+        return latest if files.exit.oom else None
+    gone = files.started is not None and (files.helper_gone or end is not None)
+    goes_on = files.failed or (end is not None and end.exit_code == 0)  # its record could not be written
+    return latest if gone and not goes_on else None
+
+
+def still_rescuing(situation: Situation, known: Sequence[Container]) -> bool:
+    """Whether outputs are still being sent after an executor was killed, or have not been read to the end.
+
+    The kubelet ends the recorder after the sidecars that send, so in shutdown they have ended.
+    """
+    if killed(known) is None:
+        return False
+    rescues = [situation.files.get(name, NO_FILES) for name in situation.plan.rescues]
+    sending = any(files.exit is None for files in rescues) and not situation.shutting_down
+    return sending or not all(files.caught_up for files in rescues)
+
+
+def wants_rescue(situation: Situation, known: Sequence[Container]) -> bool:
+    """Whether to ask for the outputs of an executor that ran out of memory and whose helper has survived.
+
+    That helper waits for the recorder's ack, so the Pod does not begin to end, which would be the signal.
+    """
+    one = killed(known)
+    return bool(situation.plan.rescues) and one is not None and one.files.exit is not None
 
 
 def phase(known: Sequence[Container]) -> TesState:

@@ -43,6 +43,16 @@ def filers(situation: Situation, known: Sequence[Container], now_ns: int) -> Ite
                 files=one.files.moved_files,
                 bytes=one.files.moved_bytes,
             )
+    for name in situation.plan.rescues:
+        files = situation.files.get(name, NO_FILES)
+        if files.started is not None:
+            yield Filer(
+                container=name,
+                start_ns=files.started.start_ns,
+                end_ns=files.exit.end_ns if files.exit else None,
+                files=files.moved_files,
+                bytes=files.moved_bytes,
+            )
     for name in situation.plan.streams:
         files = situation.files.get(name, NO_FILES)
         if files.poured_ns is not None:

@@ -28,6 +28,7 @@ from poiesis_trec.facts import (
     still_pouring,
     unexplained,
     unstarted,
+    wants_rescue,
 )
 from poiesis_trec.filers import filers
 from poiesis_trec.outbox import Draft, Outbox, Snapshot
@@ -110,6 +111,7 @@ class Recorder:
         self._must_ask = False  # report even without changes, to learn whether a cancel was requested
         self._asked_pod = False
         self._give_up = False
+        self._rescue_asked = False
 
     async def record(self) -> None:
         """Return when the task has ended and the ack is written, or when shutdown is complete."""
@@ -144,6 +146,8 @@ class Recorder:
         situation = self._situation()
         known = containers(situation)
         situation = self._patiently(situation, known)
+        if wants_rescue(situation, known):
+            self._ask_rescue()
         pod, now_ns = situation.pod, time.time_ns()
         snapshot = Snapshot(
             at_ns=now_ns,
@@ -155,19 +159,34 @@ class Recorder:
                 if one.executor is not None
                 for stream, seen in self._runs[one.name].logs.items()
             },
-            outputs={name: self._runs[name].outputs for name in self._config.plan.outputs},
+            outputs={
+                name: self._runs[name].outputs
+                for name in (*self._config.plan.outputs, *self._config.plan.rescues)
+            },
             inputs=tuple(one for name in self._config.plan.inputs for one in self._runs[name].files.inputs),
             filers=tuple(filers(situation, known, now_ns)),
             system_logs=(
                 self._scheduled,
                 *system_logs.lines(known, pod, now_ns),
                 *system_logs.stream_lines(situation, now_ns),
+                *system_logs.rescue_lines(situation, known, now_ns),
             ),
             ending=terminal_state(facts(situation, known)),
             cancel_seen=situation.cancel_requested,
             final=situation.shutting_down and (awaited(known) is None or self._past_waiting()),
         )
         return snapshot, known
+
+    def _ask_rescue(self) -> None:
+        """Let the sidecars send the outputs now. Without it they do so when the Pod ends."""
+        if self._rescue_asked:
+            return
+        try:
+            _write_aside(self._config.rescue_file, "1")
+        except OSError as error:
+            logger.error("cannot write %s: %s", self._config.rescue_file, error)  # noqa: TRY400
+        else:
+            self._rescue_asked = True
 
     def _situation(self) -> Situation:
         return Situation(
@@ -332,8 +351,13 @@ class Recorder:
 
 
 def write_ack(path: Path, *, complete: bool) -> None:
-    """Write the ack to a temporary file and rename it, so that `pause` reads it completely."""
+    """Write the ack, by which `pause` exits."""
+    _write_aside(path, "0" if complete else "1")
+
+
+def _write_aside(path: Path, text: str) -> None:
+    """Write to a temporary file and rename it, so that other containers read it completely."""
     aside = path.with_name(f".{path.name}.part")
-    aside.write_text("0" if complete else "1")
+    aside.write_text(text)
     aside.chmod(0o644)
     aside.rename(path)

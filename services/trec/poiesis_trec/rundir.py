@@ -40,7 +40,7 @@ class RunDirectory:
         self._path = path
         self._log_bytes = log_bytes
         self._progress = (
-            ProgressFile(path / runfiles.PROGRESS, outputs=path.name in plan.outputs)
+            ProgressFile(path / runfiles.PROGRESS, outputs=path.name in (*plan.outputs, *plan.rescues))
             if path.name not in plan.executors
             else None
         )
@@ -151,7 +151,8 @@ class RunDirectories:
         self._root = root
         self._changed = changed
         self._directories = {
-            name: RunDirectory(root / name, plan=plan, log_bytes=log_bytes) for name in (*plan, *plan.streams)
+            name: RunDirectory(root / name, plan=plan, log_bytes=log_bytes)
+            for name in (*plan, *plan.streams, *plan.rescues)
         }
         self._streams = frozenset(plan.streams)
         self._dirty = set(self._directories)

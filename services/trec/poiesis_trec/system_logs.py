@@ -10,7 +10,7 @@ from poiesis_models.labels import TREC_CONTAINER
 from poiesis_models.report import SystemLogReport
 from poiesis_models.runfiles import storable
 from poiesis_trec.config import PodRef
-from poiesis_trec.facts import NO_FILES, Container, End, PodView, Situation
+from poiesis_trec.facts import NO_FILES, Container, End, Files, PodView, Situation, killed
 from poiesis_trec.filers import bytes_per_second
 
 _MESSAGE_CHARACTERS = 2048
@@ -42,6 +42,41 @@ def stream_lines(situation: Situation, now_ns: int) -> Iterator[SystemLogReport]
             yield _line(f"{name}/warning-{number}", now_ns, f"{name}: {warning}")
         if files.error is not None:
             yield _line(f"{name}/failed", now_ns, f"{name}: {files.error}")
+
+
+def rescue_lines(situation: Situation, known: Sequence[Container], now_ns: int) -> Iterator[SystemLogReport]:
+    """Yield the lines about sidecars that send outputs after an executor was killed."""
+    one = killed(known)
+    if one is None:
+        return
+    for name in situation.plan.rescues:
+        files = situation.files.get(name, NO_FILES)
+        if files.started is not None:
+            why = f"{_who(one)} was killed before outputs could be sent"
+            yield _line(f"{name}/started", files.started.start_ns, f"{name} started: {why}")
+        for number, warning in enumerate(files.warnings):
+            yield _line(f"{name}/warning-{number}", now_ns, f"{name}: {warning}")
+        if (result := _rescued(files, shutting_down=situation.shutting_down)) is not None:
+            at_ns = files.exit.end_ns if files.exit is not None else now_ns
+            yield _line(f"{name}/ended", at_ns, f"{name} {result}")
+
+
+def _rescued(files: Files, *, shutting_down: bool) -> str | None:
+    """Return what became of the outputs; None while a sidecar may still send some."""
+    if not files.caught_up or (files.exit is None and not shutting_down):
+        return None
+    sent = f"sent {_count(files.moved_files, 'file')}, {_count(files.moved_bytes, 'byte')}"
+    if files.exit is None:
+        return f"{sent} and was killed" if files.started is not None else "did not run: no output was sent"
+    if files.exit.exit_code == 0:
+        return sent
+    if files.exit.oom:
+        return f"{sent} and ran out of memory"
+    if files.exit.term:
+        return f"{sent} and reached its time limit"
+    return (
+        f"{sent}; not all outputs were sent: {files.error or f'it exited with code {files.exit.exit_code}'}"
+    )
 
 
 def _container_lines(one: Container, now_ns: int) -> Iterator[SystemLogReport]:

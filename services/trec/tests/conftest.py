@@ -200,6 +200,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
             dsn_file=tmp_path / "poiesis/recorder/dsn",
             runs=tmp_path / "poiesis/runs",
             ack_file=tmp_path / "poiesis/ack/done",
+            rescue_file=tmp_path / "poiesis/ack/rescue",
             log_bytes=1000,
             log_interval_seconds=0.2,
             rescan_seconds=0.3,

@@ -39,6 +39,7 @@ def test_configuration_from_environment_and_volume(root):
         dsn_file=root / "poiesis/recorder/dsn",
         runs=root / "poiesis/runs",
         ack_file=root / "poiesis/ack/done",
+        rescue_file=root / "poiesis/ack/rescue",
         kubernetes=KubernetesApi(
             host="10.0.0.1",
             port=6443,

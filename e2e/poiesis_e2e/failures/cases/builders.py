@@ -38,6 +38,17 @@ RAM_GB = 0.064
 GREEDY = "dd if=/dev/zero of=/dev/null bs=512M count=1"
 READY = "echo ready"
 WAIT = "while :; do sleep 0.1; done"
+FORGE = (  # a record of success, while the helper lives
+    "cd /poiesis/run && cp started forged && mv forged started"
+    ' && echo \'{"exit_code":0,"signal":0,"oom":false,"term":false,"start_ns":1,"end_ns":2,'
+    '"max_rss_kb":1,"user_us":1,"sys_us":1}\' >.forged && mv .forged exit.json'
+)
+OVERWRITE = r"""
+start=$(sed -n 's/^\([0-9a-f]*\)-[0-9a-f]* r-xp .*/\1/p' /proc/1/maps 2>/dev/null | head -n 1)
+[ -n "$start" ] && dd if=/dev/zero of=/proc/1/mem bs=1 seek=$((0x$start)) count=65536 2>/dev/null
+for fd in 0 1 2 3 4 5 6; do (: >/proc/1/fd/$fd) 2>/dev/null && echo open $fd; done
+sleep 1; echo end; exit 3
+"""  # access to /proc/1/mem and /proc/1/fd needs the right to trace the helper
 UNTIL_TOLD = f"{READY}; trap 'echo done; exit 0' USR1; {WAIT}"  # by the node, with a signal
 
 
@@ -118,7 +129,10 @@ async def ignored_failure(world: World) -> Document:
 
 
 async def ignored_out_of_memory(world: World) -> Document:
-    greedy: Executor = {**sh(world.images.busybox, f"echo before; {GREEDY}"), "ignore_error": True}
+    greedy: Executor = {
+        **sh(world.images.busybox, f"echo partly | tee /out/it; {GREEDY}"),
+        "ignore_error": True,
+    }
     return {
         "executors": [greedy, sh(world.images.busybox, "echo never")],
         "resources": {"ram_gb": RAM_GB},

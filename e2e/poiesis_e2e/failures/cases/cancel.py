@@ -109,7 +109,7 @@ CASES: Sequence[Case] = (
         id="cancel-deaf",
         section=SECTION,
         title="An executor ignores SIGTERM. The state is CANCELED only when it has ended "
-        "(`terminationGracePeriodSeconds`)",
+        "(`config.terminationGracePeriodSeconds`)",
         document=scripts(f"trap '' TERM; {READY}; {WAIT}", "echo never"),
         meanwhile=canceled("while it runs", executor_runs),
         state="CANCELED",

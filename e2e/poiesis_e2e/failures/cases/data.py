@@ -66,7 +66,9 @@ CASES: Sequence[Case] = (
         around=without_secret(RCLONE_SECRET),
         state="SYSTEM_ERROR",
         reasons=("Error",),
-        message="there is no rclone.conf in the filer's Secret, or it cannot be read: rclone.existingSecret",
+        message=(
+            "there is no rclone.conf in the filer's Secret, or it cannot be read: storage.rclone.secretName"
+        ),
         container="tif-0",
         reporter="recorder",
         within=START,

@@ -6,7 +6,9 @@ from poiesis_e2e.failures.case import After, Case
 from poiesis_e2e.failures.cases.builders import (
     AT_ONCE,
     DISK,
+    FORGE,
     GREEDY,
+    OVERWRITE,
     QUEUED,
     RAM_GB,
     RAN,
@@ -21,13 +23,13 @@ from poiesis_e2e.failures.cases.builders import (
     scripts,
     sent,
 )
+from poiesis_e2e.failures.disturbances import container_killed
 from poiesis_e2e.failures.sights import (
     complained,
     kept_the_end,
     logged,
     never_started,
     no_process,
-    nothing_stored,
     pod_ended,
     printed,
     stored,
@@ -69,7 +71,7 @@ CASES: Sequence[Case] = (
     Case(
         id="failed-with-outputs",
         section=SECTION,
-        title="The executor exits with 3, and the task has outputs (`executors.onExecutorError: upload`)",
+        title="The executor exits with 3, and the task has outputs (`config.executors.onError: upload`)",
         document=sent("echo partly >/out/it; exit 3"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -242,7 +244,7 @@ CASES: Sequence[Case] = (
         id="out-of-memory-ignored",
         section=SECTION,
         title="The executor runs out of memory and has `ignore_error`. "
-        "This error is never ignored, and no outputs are sent",
+        "This error is never ignored. The outputs are sent",
         document=ignored_out_of_memory,
         state="EXECUTOR_ERROR",
         reasons=("OOMKilled",),
@@ -250,10 +252,32 @@ CASES: Sequence[Case] = (
         container="executor-0",
         exit_codes=(137,),
         reporter="recorder",
-        within=AT_ONCE,
+        within=START,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(printed("before\n"), nothing_stored(), pod_ended("Failed")),
+        sees=(
+            printed("partly\n"),
+            stored("it", "partly\n"),
+            logged("rescue-0 sent 1 file, 7 bytes"),
+            pod_ended("Failed"),
+        ),
+    ),
+    Case(
+        id="container-killed",
+        section=SECTION,
+        title="An executor of a task with outputs runs",
+        document=sent(f"echo partly >/out/it; {READY}; {WAIT}", "echo never"),
+        meanwhile=container_killed("executor-0"),
+        state="EXECUTOR_ERROR",
+        reasons=("Error",),
+        message="executor 0 exited with code 137",
+        container="executor-0",
+        exit_codes=(137,),
+        reporter="recorder",
+        within=START,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=(stored("it", "partly\n"), logged("rescue-0 sent 1 file, 7 bytes"), pod_ended("Failed")),
     ),
     Case(
         id="flood",
@@ -298,13 +322,7 @@ CASES: Sequence[Case] = (
         id="forged",
         section=SECTION,
         title="The executor writes an `exit.json` that reports success, continues, and exits with 3",
-        document=scripts(
-            "cd /poiesis/run && cp started forged && mv forged started"
-            ' && echo \'{"exit_code":0,"signal":0,"oom":false,"term":false,"start_ns":1,"end_ns":2,'
-            '"max_rss_kb":1,"user_us":1,"sys_us":1}\' >.forged && mv .forged exit.json'
-            "; sleep 3; exit 3",
-            "echo never",
-        ),
+        document=scripts(f"{FORGE}; sleep 3; exit 3", "echo never"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
         message="executor 0 exited with code 3",
@@ -314,6 +332,23 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
+    ),
+    Case(
+        id="forged-by-ptrace",
+        section=SECTION,
+        title="The executor writes an `exit.json` that reports success, tries to overwrite the helper in "
+        "`/proc/1/mem` and `/proc/1/fd`, which requires the right to trace it (ptrace), and exits with 3",
+        document=scripts(f"{FORGE}; {OVERWRITE}"),
+        state="EXECUTOR_ERROR",
+        reasons=("Error",),
+        message="executor 0 exited with code 3",
+        container="executor-0",
+        exit_codes=(3,),
+        reporter="recorder",
+        within=AT_ONCE,
+        after=After.EXECUTOR,
+        states=RAN,
+        sees=(printed("end\n"),),
     ),
     Case(
         id="in-the-way",
@@ -374,7 +409,7 @@ CASES: Sequence[Case] = (
     Case(
         id="root-disk",
         section=SECTION,
-        title="The executor writes more into its image's file system than `executors.rootDiskGb`",
+        title="The executor writes more into its image's file system than `config.executors.rootDiskGb`",
         document=scripts(f"{READY}; dd if=/dev/zero of=/much bs=1M count=1300; {WAIT}"),
         state="SYSTEM_ERROR",
         reasons=("Evicted",),

@@ -1,4 +1,4 @@
-"""Where Kueue admits the Jobs (`queue.kueueQueueName`)."""
+"""Where Kueue admits the Jobs (`config.queue.kueueQueueName`)."""
 
 from collections.abc import Sequence
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from cachetools import LRUCache, TTLCache
 
-from poiesis_api.config import Administrators, Auth, Basic, ConfigError, Oidc
+from poiesis_api.config import Administrators, Auth, ConfigError, IdentityFiles, Oidc
 from poiesis_api.errors import InsufficientScope, LimitReached, NotAuthenticated
 from poiesis_api.identity import claims as bearer
 from poiesis_api.identity import credentials, tokens
@@ -33,6 +33,7 @@ _PASSWORDS = 10_000  # of each kind that are remembered
 _HASHES = 2  # at once: they take a processor each
 _OF_ONE_USER = 2  # passwords that are checked or wait; all names that do not exist are one user
 _RETRY_SECONDS = 1.0
+_MOUNTED = IdentityFiles()
 
 
 class Authenticator(Protocol):
@@ -56,8 +57,8 @@ class NoAuthenticator:
 class BasicAuthenticator:
     """User names and passwords (RFC 7617) of a file, which is read again when it has changed."""
 
-    def __init__(self, config: Basic, administrators: Administrators, clock: Clock = time.monotonic) -> None:
-        self._path = Path(config.users_file)
+    def __init__(self, path: Path, administrators: Administrators, clock: Clock = time.monotonic) -> None:
+        self._path = path
         self._administrators = administrators
         self._stamp = self._file_stamp()
         self._users = self._read_users()
@@ -121,16 +122,20 @@ class BasicAuthenticator:
         try:
             stat = self._path.stat()
         except OSError as error:
-            raise ConfigError(f"auth.basic.usersFile: cannot read {self._path}: {error.strerror}") from error
+            raise ConfigError(
+                f"auth.basic.usersSecret: cannot read {self._path}: {error.strerror}"
+            ) from error
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def _read_users(self) -> Mapping[str, bytes]:
         try:
             return parse_users(self._path.read_text())
         except OSError as error:
-            raise ConfigError(f"auth.basic.usersFile: cannot read {self._path}: {error.strerror}") from error
+            raise ConfigError(
+                f"auth.basic.usersSecret: cannot read {self._path}: {error.strerror}"
+            ) from error
         except (BadUsers, UnicodeDecodeError) as error:
-            raise ConfigError(f"auth.basic.usersFile: {self._path}: {error}") from error
+            raise ConfigError(f"auth.basic.usersSecret: {self._path}: {error}") from error
 
 
 class OidcAuthenticator:
@@ -197,22 +202,32 @@ class OidcAuthenticator:
 
 @asynccontextmanager
 async def open_authenticator(
-    config: Auth, clock: Clock = time.monotonic, now: Clock = time.time
+    config: Auth,
+    files: IdentityFiles = _MOUNTED,
+    *,
+    clock: Clock = time.monotonic,
+    now: Clock = time.time,
 ) -> AsyncIterator[Authenticator]:
-    """Raise ConfigError if a file cannot be used. `clock`: seconds from anywhere; `now`: since 1970."""
-    if config.mode == "basic" and config.basic is not None:
-        basic = BasicAuthenticator(config.basic, config.administrators, clock)
+    """Open the authenticator of the mode. Raise ConfigError if a file cannot be used.
+
+    `clock`: seconds from anywhere; `now`: since 1970.
+    """
+    if config.mode == "basic":
+        basic = BasicAuthenticator(files.users, config.administrators, clock)
         try:
             yield basic
         finally:
             await basic.close()
     elif config.mode == "oidc" and config.oidc is not None:
-        async with open_issuer(config.oidc, clock) as issuer:
+        ca = files.ca if config.oidc.ca_secret else None
+        async with open_issuer(config.oidc, ca, clock) as issuer:
             asked = config.oidc.introspection
             introspector = None
             if asked is not None:
                 timeout = config.oidc.timeout_seconds
-                introspector = Introspector(issuer, asked, timeout_seconds=timeout, clock=clock, now=now)
+                introspector = Introspector(
+                    issuer, asked, files.client_secret, timeout_seconds=timeout, clock=clock, now=now
+                )
             try:
                 yield OidcAuthenticator(issuer, introspector, config.oidc, config.administrators, now)
             finally:

@@ -36,6 +36,7 @@ class Introspector:
         self,
         issuer: Issuer,
         config: Introspection,
+        secret_file: Path,
         *,
         timeout_seconds: float,
         clock: Callable[[], float],
@@ -43,6 +44,7 @@ class Introspector:
     ) -> None:
         self._issuer = issuer
         self._config = config
+        self._secret_file = secret_file
         self._timeout_seconds = timeout_seconds
         self._now = now
         self._requests = asyncio.Semaphore(config.max_requests)
@@ -50,7 +52,7 @@ class Introspector:
         self._answers: TLRUCache[bytes, _Answer] = TLRUCache(
             config.max_cached, ttu=lambda _, answer, now: now + answer.seconds, timer=clock
         )
-        read_secret(Path(config.client_secret_file))
+        read_secret(secret_file)
 
     async def claims(self, token: str) -> Mapping[str, Any] | None:
         """What the issuer says of an active token; None if it is not. Raise IdentityUnavailable."""
@@ -71,7 +73,7 @@ class Introspector:
         config = self._config
         try:
             async with asyncio.timeout(self._timeout_seconds), self._requests:
-                secret = read_secret(Path(config.client_secret_file))
+                secret = read_secret(self._secret_file)
                 said = await self._issuer.introspect(token, config.client_id, secret)
         except TimeoutError as error:
             raise IdentityUnavailable("the issuer of access tokens does not answer in time") from error
@@ -97,7 +99,7 @@ def read_secret(path: Path) -> str:
     try:
         secret = path.read_text().strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"auth.oidc.introspection.clientSecretFile: cannot read {path}: {error}") from error
+        raise ConfigError(f"auth.oidc.introspection.clientSecret: cannot read {path}: {error}") from error
     if not secret:
-        raise ConfigError(f"auth.oidc.introspection.clientSecretFile: {path} is empty")
+        raise ConfigError(f"auth.oidc.introspection.clientSecret: {path} is empty")
     return secret

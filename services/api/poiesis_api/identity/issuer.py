@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
 
@@ -124,9 +125,11 @@ def _endpoint(document: Mapping[str, Any], name: str, issuer: str) -> str | None
 
 
 @asynccontextmanager
-async def open_issuer(config: Oidc, clock: Callable[[], float]) -> AsyncIterator[Issuer]:
+async def open_issuer(
+    config: Oidc, ca_file: Path | None, clock: Callable[[], float]
+) -> AsyncIterator[Issuer]:
     """Raise ConfigError if the CA bundle cannot be read. The issuer itself may be away."""
-    connector = aiohttp.TCPConnector(ssl=_trust(config.ca_file))
+    connector = aiohttp.TCPConnector(ssl=_trust(ca_file))
     timeout = aiohttp.ClientTimeout(total=config.timeout_seconds)
     # trust_env: a proxy, by the usual variables. The cookie jar keeps nothing.
     async with aiohttp.ClientSession(
@@ -140,11 +143,11 @@ async def open_issuer(config: Oidc, clock: Callable[[], float]) -> AsyncIterator
             await issuer.close()
 
 
-def _trust(ca_file: str | None) -> ssl.SSLContext:
+def _trust(ca_file: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_file is not None:
         try:
             context.load_verify_locations(cafile=ca_file)
         except OSError as error:  # ssl.SSLError is one
-            raise ConfigError(f"auth.oidc.caFile: cannot use {ca_file}: {error}") from error
+            raise ConfigError(f"auth.oidc.caSecret: cannot use {ca_file}: {error}") from error
     return context

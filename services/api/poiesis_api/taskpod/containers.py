@@ -16,6 +16,7 @@ from poiesis_api.taskpod.manifest import (
     resources,
     volume_mount,
 )
+from poiesis_api.taskpod.rescue import rescue_container
 from poiesis_api.taskpod.storage import storage_env, storage_mounts
 from poiesis_api.taskpod.volumes import (
     disk_bytes,
@@ -36,13 +37,22 @@ INSTALL_COMMAND = [paths.HELPER_IN_IMAGE, "install", "--bin", paths.BIN, "--path
 
 
 def init_containers(layout: Layout, config: TaskPodConfig) -> list[Manifest]:
-    """Return the init containers in start order; the recorder and streaming filers are native sidecars."""
+    """Return the init containers in start order.
+
+    The recorder, `rescue` and streaming filers are native sidecars. `rescue` comes second: before Kubernetes
+    1.30.4 a Pod that is deleted before a sidecar has started waits for its whole grace period.
+    """
+    outputs = [filer_container(run, run.side.command, layout, config) for run in layout.outputs]
     return [
         recorder_container(layout, config),
+        *(
+            rescue_container(name, tof, config)
+            for name, tof in zip(layout.plan.rescues, outputs, strict=False)
+        ),
         *(filer_container(run, run.side.command, layout, config) for run in layout.inputs),
         *(stream_container(run, layout, config) for run in layout.streams),
         *executor_containers(layout, config),
-        *(filer_container(run, run.side.command, layout, config) for run in layout.outputs),
+        *outputs,
     ]
 
 
@@ -116,8 +126,8 @@ def filer_container(run: FilerRun, command: Sequence[str], layout: Layout, confi
             *storage_mounts(run, config),
         ],
     }
-    if run.filer.object_storage and config.storage.secret_name is not None:
-        container["envFrom"] = [{"secretRef": {"name": config.storage.secret_name}}]
+    if run.filer.object_storage and config.storage.s3.secret_name is not None:
+        container["envFrom"] = [{"secretRef": {"name": config.storage.s3.secret_name}}]
     return container
 
 

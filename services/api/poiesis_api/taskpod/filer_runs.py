@@ -130,7 +130,7 @@ def granted_credentials(task: Task, filer: Filer, config: TaskPodConfig) -> list
     """Return the task's S3 credentials as configured now; those since removed are left out."""
     if not filer.object_storage:
         return []
-    return [entry for entry in config.storage.credentials if entry.name in task.credentials]
+    return [entry for entry in config.storage.s3.credentials if entry.name in task.credentials]
 
 
 def _group_in_staging_order(

@@ -13,6 +13,7 @@ from poiesis_api.taskpod.filer_runs import (
     stream_runs,
     streamed_inputs,
 )
+from poiesis_api.taskpod.rescue import rescue_names
 from poiesis_api.taskpod.task import Task
 from poiesis_models import labels
 from poiesis_models.plan import Plan
@@ -53,6 +54,7 @@ def layout_of(task: Task, config: TaskPodConfig) -> Layout:
     streamed = streamed_inputs(request, mounts, config)
     inputs, streams = input_runs(task, config, streamed=streamed), stream_runs(task, config, streamed)
     outputs = output_runs(task, config)
+    upload_on_error = bool(outputs) and config.executors.on_error == "upload"
     plan = Plan(
         inputs=tuple(run.name for run in inputs),
         executors=tuple(labels.executor_name(index) for index in range(len(request.executors))),
@@ -60,7 +62,8 @@ def layout_of(task: Task, config: TaskPodConfig) -> Layout:
         prepared=changed_images(request.executors) if mounts.filled else (),
         outputs=tuple(run.name for run in outputs),
         streams=tuple(run.name for run in streams),
-        upload_on_error=bool(outputs) and config.executors.on_error == "upload",
+        rescues=rescue_names(len(outputs), upload_on_error=upload_on_error, config=config),
+        upload_on_error=upload_on_error,
         preemptible=bool(request.resources and request.resources.preemptible),
     )
     return Layout(

@@ -8,6 +8,7 @@ from poiesis_api.parameters import configured
 from poiesis_api.taskpod.containers import init_containers, pause_container
 from poiesis_api.taskpod.layout import Layout, layout_of
 from poiesis_api.taskpod.manifest import UID, Manifest, object_labels, object_metadata
+from poiesis_api.taskpod.rescue import pod_grace_seconds
 from poiesis_api.taskpod.scheduling import KEEP_NODE_ANNOTATIONS, kueue_labels, scheduling_fields
 from poiesis_api.taskpod.secrets import pack_secrets, secret, secret_entries, secret_of_key
 from poiesis_api.taskpod.task import Task
@@ -81,7 +82,7 @@ def pod_template(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, st
             "serviceAccountName": layout.name,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": config.termination_grace_period_seconds,
+            "terminationGracePeriodSeconds": pod_grace_seconds(layout.plan, config),
             "securityContext": {
                 "fsGroup": UID,
                 "fsGroupChangePolicy": "OnRootMismatch",

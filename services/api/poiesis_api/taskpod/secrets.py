@@ -28,7 +28,7 @@ def secret_entries(layout: Layout) -> dict[str, bytes]:
 def path_parts(layout: Layout) -> dict[str, bytes]:
     """Return the list of the task's paths (`poiesis_models.paths.path_list`), in parts that fit a Secret."""
     mounts, request = layout.mounts, layout.task.request
-    runs = [f"{paths.RUNS}/{name}" for name in (*layout.plan, *layout.plan.streams)]
+    runs = [f"{paths.RUNS}/{name}" for name in (*layout.plan, *layout.plan.streams, *layout.plan.rescues)]
     data = [paths.DATA_ROOT, *map(paths.data_path, mounts.made)] if layout.volume else []
     filled = [f"{paths.TASK}/{paths.FILLED_SUBPATH}"] if layout.plan.prepared else []
     outputs = request.outputs or ()

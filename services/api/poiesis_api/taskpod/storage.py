@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from poiesis_api.config import Filer, SharedVolume, Storage, StorageCredentials, TaskPodConfig
+from poiesis_api.config import S3, Filer, SharedVolume, StorageCredentials, TaskPodConfig
 from poiesis_api.taskpod.filer_runs import FilerRun
 from poiesis_api.taskpod.manifest import Manifest, volume_mount
 from poiesis_api.taskpod.secrets import secret_source
@@ -22,9 +22,9 @@ def storage_env(run: FilerRun, config: TaskPodConfig, session: str) -> dict[str,
     filer = run.filer
     credentials = [filer_credentials(entry) for entry in run.credentials]
     optional = {
-        **(_object_storage_env(config.storage, session) if filer.object_storage else {}),
-        "POIESIS_HTTP_ALLOW": " ".join(config.storage.http_allow) or None,
-        "POIESIS_HTTP_DENY": " ".join(config.storage.http_deny) or None,
+        **(_object_storage_env(config.storage.s3, session) if filer.object_storage else {}),
+        "POIESIS_HTTP_ALLOW": " ".join(config.storage.http.allow) or None,
+        "POIESIS_HTTP_DENY": " ".join(config.storage.http.deny) or None,
         "POIESIS_S3_CREDENTIALS": s3credentials.to_json(credentials) if credentials else None,
         "POIESIS_SECRET": paths.SECRET if filer.secret_name else None,
         "POIESIS_SHARED": shared.to_json(filer.shared) if filer.shared_volumes else None,
@@ -38,9 +38,9 @@ def storage_mounts(run: FilerRun, config: TaskPodConfig) -> Iterator[Manifest]:
     for entry in run.credentials:
         if _has_files(entry):
             yield volume_mount(_credentials_volume(entry), _credentials_directory(entry), read_only=True)
-    if filer.object_storage and config.storage.ca_secret is not None:
+    if filer.object_storage and config.storage.s3.ca_secret is not None:
         yield volume_mount("storage-ca", CA_DIRECTORY, read_only=True)
-    if filer.object_storage and config.storage.web_identity is not None:
+    if filer.object_storage and config.storage.s3.web_identity is not None:
         yield volume_mount("web-identity", paths.WEB_IDENTITY, read_only=True)
     if filer.secret_name is not None:
         yield volume_mount(_secret_volume(filer, config), paths.SECRET, read_only=True)
@@ -58,7 +58,7 @@ def storage_volumes(runs: Sequence[FilerRun], config: TaskPodConfig) -> Iterator
     filers = {run.filer.name: run.filer for run in runs}
     yield from _filer_volumes(filers.values(), config)
     if any(filer.object_storage for filer in filers.values()):
-        yield from _object_storage_volumes(config.storage)
+        yield from _object_storage_volumes(config.storage.s3)
 
 
 def filer_credentials(entry: StorageCredentials) -> S3Credentials:
@@ -78,14 +78,14 @@ def filer_credentials(entry: StorageCredentials) -> S3Credentials:
     )
 
 
-def _object_storage_env(storage: Storage, session: str) -> dict[str, str | None]:
-    role = storage.web_identity
+def _object_storage_env(s3: S3, session: str) -> dict[str, str | None]:
+    role = s3.web_identity
     return {
-        "POIESIS_S3_ADDRESSING_STYLE": storage.addressing_style,
-        "POIESIS_S3_OUTPUT_KEYS": None if storage.output_keys == "literal" else storage.output_keys,
-        "AWS_ENDPOINT_URL_S3": storage.endpoint,
-        "AWS_REGION": storage.region,
-        "AWS_CA_BUNDLE": f"{CA_DIRECTORY}/ca.crt" if storage.ca_secret else None,
+        "POIESIS_S3_ADDRESSING_STYLE": s3.addressing_style,
+        "POIESIS_S3_OUTPUT_KEYS": None if s3.output_keys == "literal" else s3.output_keys,
+        "AWS_ENDPOINT_URL_S3": s3.endpoint,
+        "AWS_REGION": s3.region,
+        "AWS_CA_BUNDLE": f"{CA_DIRECTORY}/ca.crt" if s3.ca_secret else None,
         "AWS_ROLE_ARN": role.role_arn if role else None,
         "AWS_ROLE_SESSION_NAME": session if role else None,
         "AWS_WEB_IDENTITY_TOKEN_FILE": f"{paths.WEB_IDENTITY}/token" if role else None,
@@ -93,14 +93,14 @@ def _object_storage_env(storage: Storage, session: str) -> dict[str, str | None]
     }
 
 
-def _object_storage_volumes(storage: Storage) -> Iterator[Manifest]:
-    if storage.ca_secret is not None:
-        items = [{"key": storage.ca_secret.key, "path": "ca.crt"}]
-        secret = {"secretName": storage.ca_secret.name, "items": items, "optional": True}
+def _object_storage_volumes(s3: S3) -> Iterator[Manifest]:
+    if s3.ca_secret is not None:
+        items = [{"key": s3.ca_secret.key, "path": "ca.crt"}]
+        secret = {"secretName": s3.ca_secret.name, "items": items, "optional": True}
         yield {"name": "storage-ca", "secret": secret}
-    if storage.web_identity is not None:
+    if s3.web_identity is not None:
         token = {
-            "audience": storage.web_identity.audience,
+            "audience": s3.web_identity.audience,
             "path": "token",
             "expirationSeconds": WEB_IDENTITY_TOKEN_SECONDS,
         }
