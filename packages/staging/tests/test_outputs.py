@@ -52,7 +52,7 @@ def sent(findings: list[Finding]) -> dict[str, str]:
     return {finding.path: finding.url for finding in findings if isinstance(finding, Found)}
 
 
-def said(findings: list[Finding]) -> list[str]:
+def messages(findings: list[Finding]) -> list[str]:
     return [
         finding.message if isinstance(finding, Note) else str(finding.error)
         for finding in findings
@@ -142,7 +142,7 @@ def test_a_mismatched_prefix_is_a_warning(found):
     ],
 )
 def test_what_was_not_produced_is_a_warning(found, path: str, prefix: str, message: str):
-    assert said(found(path, prefix=prefix)) == [message]
+    assert messages(found(path, prefix=prefix)) == [message]
 
 
 def test_special_files_are_left_out(found, root: Path, monkeypatch: pytest.MonkeyPatch):
@@ -151,7 +151,7 @@ def test_special_files_are_left_out(found, root: Path, monkeypatch: pytest.Monke
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket")
     result = found("/out/dir")
-    assert said(result) == [
+    assert messages(result) == [
         "/out/dir/fifo is a FIFO; left out",
         "/out/dir/socket is a socket; left out",
     ]
@@ -184,13 +184,13 @@ def test_links_are_sent_as_their_targets(found, root: Path):
         "/link/sub/b": "s3://b/k/sub/b",
         "/link/up/out/file": "s3://b/k/up/out/file",
     }
-    assert [message for message in said(result) if "up/" not in message] == [
+    assert [message for message in messages(result) if "up/" not in message] == [
         f"/link/out was left out: the symbolic link /out/dir/out leads to /etc/passwd, {OUTSIDE}",
         "cannot read output /out/dir/sub/loop: too many levels of symbolic links",
     ]
     assert all(
         message.endswith("is a symbolic link to a directory that contains it; not followed")
-        for message in said(result)
+        for message in messages(result)
         if "up/" in message
     )
 
@@ -211,7 +211,7 @@ def test_a_file_needs_a_files_url(found, path: str, url: str, kind: FileType | N
 def test_a_name_that_is_not_utf_8_is_refused(found, root: Path):
     (root / "out/dir" / os.fsdecode(b"\xff")).write_text("")
     result = found("/out/dir")
-    assert said(result) == ["output /out/dir/\ufffd: its name is not UTF-8, which URLs require"]
+    assert messages(result) == ["output /out/dir/\ufffd: its name is not UTF-8, which URLs require"]
     assert len(result) == 3
 
 
@@ -233,7 +233,7 @@ def test_a_tree_deeper_than_pythons_stack_is_walked(found, root: Path):
         nested.append(nested[-1] / "d")
     for directory in nested:
         directory.mkdir()
-    assert said(found("/out/deep")) == ["output /out/deep is a directory without files; nothing was sent"]
+    assert messages(found("/out/deep")) == ["output /out/deep is a directory without files; nothing was sent"]
     for directory in reversed(nested):
         directory.rmdir()
 

@@ -449,7 +449,7 @@ def translated(what: str) -> Iterator[None]:
     except _NotAllowed as error:
         raise Refused(
             f"{what}: the host has no public address, or the operator has denied it "
-            "(storage.http.allow and storage.http.deny)"
+            "(config.storage.http.allow and config.storage.http.deny)"
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise _converted(what, error) from error

@@ -150,8 +150,8 @@ def test_a_secret_without_a_key_is_named(keys: Path, missing: str, empty: bool):
     (keys / missing).write_text("") if empty else (keys / missing).unlink()
     with pytest.raises(ConfigError) as failure:
         DEPLOYMENT.for_entry(entry(secret="lab-keys", directory=str(keys)))
-    said = f"credentials lab: the Secret lab-keys does not exist or has no {missing}"
-    assert str(failure.value) == said
+    expected = f"credentials lab: the Secret lab-keys does not exist or has no {missing}"
+    assert str(failure.value) == expected
 
 
 def test_a_binary_key_is_named_but_not_shown(keys: Path):

@@ -1,6 +1,6 @@
 """Whatever an S3 does, no wrong byte is left: neither under the name of an input nor of an output.
 
-POIESIS_FAULT_TRANSFERS and POIESIS_FAULT_SEED say how many transfers, and which.
+POIESIS_FAULT_TRANSFERS and POIESIS_FAULT_SEED set their number and the seed.
 """
 
 # fixtures are arguments
@@ -63,7 +63,7 @@ class Objects:
         self._admin.put_object(Bucket=self._bucket, Key=key, Body=body(key, number, size))
 
     def change(self, path: str) -> None:
-        """The object becomes another one, of the same size: only its version tells."""
+        """The object becomes another one, of the same size: only its version differs."""
         key = unquote(path.removeprefix(f"/{self._bucket}/"))
         with self._lock:
             sizes = list(self._sizes.get(key, []))

@@ -13,7 +13,7 @@ FULL = r"the task's volume is full: no space left to write /in/b; request more w
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch):
-    """How much the file system says it has."""
+    """Set the free space that the file system reports."""
 
     def free(count: float) -> None:
         monkeypatch.setattr(module, "_free", lambda _: count)
@@ -36,7 +36,7 @@ def test_a_file_beyond_disk_gb_is_not_started(tmp_path: Path, progress: Progress
         destination.announce(100)
 
 
-def write_for_ever(destination: Destination) -> None:
+def write_without_end(destination: Destination) -> None:
     for offset in range(0, 10_000, 100):
         destination.write(bytes(100), offset)
 
@@ -46,7 +46,7 @@ def test_unknown_lengths_stop_at_disk_gb(tmp_path: Path, progress: Progress):
         pytest.raises(Permanent, match=FULL),
         Destination(tmp_path / "b", "/in/b", progress, free_space=FreeSpace(1000)) as destination,
     ):
-        write_for_ever(destination)
+        write_without_end(destination)
     assert list(tmp_path.glob("*b")) == []
 
 

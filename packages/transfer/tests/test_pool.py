@@ -9,7 +9,7 @@ from poiesis_transfer import pool
 from poiesis_transfer.errors import Permanent, Retryable
 from poiesis_transfer.pool import for_each
 
-SECONDS = 60  # until a wait that nobody ends fails the test
+SECONDS = 60  # until a wait that does not end fails the test
 
 
 def test_all_items_run_with_bounded_concurrency():

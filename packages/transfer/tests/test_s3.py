@@ -144,7 +144,7 @@ def test_missing_object_and_missing_bucket_differ(
     ("changes", "words"),
     [
         ({"secret_access_key": CHANGED_KEY}, "does not accept the service's secret key"),
-        ({"access_key_id": "nobody-we-know"}, "does not know the service's access key"),
+        ({"access_key_id": "no-such-key"}, "rejected the service's access key"),
     ],
 )
 @pytest.mark.usefixtures("small_parts")
@@ -245,8 +245,8 @@ def test_an_unreachable_store_is_retryable(tmp_path: Path, progress: Progress):
 
 
 def test_a_missing_ca_bundle_is_named(progress: Progress):
-    nobody = S3Config(anonymous=True, ca_bundle="/no/ca")
-    with opened(nobody) as store, pytest.raises(Permanent, match="AWS_CA_BUNDLE: /no/ca"):
+    no_keys = S3Config(anonymous=True, ca_bundle="/no/ca")
+    with opened(no_keys) as store, pytest.raises(Permanent, match="AWS_CA_BUNDLE: /no/ca"):
         store.is_object(S3Url("b", "k"))
 
 
@@ -374,12 +374,12 @@ def test_a_public_bucket_needs_no_credentials(
     admin.put_bucket_policy(
         Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     )
-    nobody = S3Config(endpoint_url=s3.endpoint_url, anonymous=True)
-    assert download(nobody, S3Url(bucket, "k"), tmp_path / "f", progress) == b"open"
+    no_keys = S3Config(endpoint_url=s3.endpoint_url, anonymous=True)
+    assert download(no_keys, S3Url(bucket, "k"), tmp_path / "f", progress) == b"open"
 
 
 class Scripted(http.server.BaseHTTPRequestHandler):
-    """An S3 that says what `script` says: a list of (status, headers, body)."""
+    """An S3 that responds by `script`, a list of (status, headers, body)."""
 
     protocol_version = "HTTP/1.1"
 

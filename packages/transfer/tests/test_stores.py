@@ -1,4 +1,4 @@
-"""Several credentials in one filer: who is asked as whom, and what is said if that does not do."""
+"""Several credentials in one filer: which one serves a URL, and errors of unusable ones."""
 
 # ruff: noqa: PLR0917  # fixtures are arguments
 
@@ -53,14 +53,14 @@ def two(s3: S3Config, bucket: str, other_bucket: str, tmp_path: Path) -> list[S3
 
 
 @pytest.fixture
-def nobody(s3: S3Config) -> S3Config:
+def no_keys(s3: S3Config) -> S3Config:
     """A deployment that may nothing."""
     return replace(s3, access_key_id=None, secret_access_key=None, anonymous=True)
 
 
 @pytest.mark.integration
 def test_each_bucket_is_asked_with_its_own_credentials(
-    nobody: S3Config,
+    no_keys: S3Config,
     admin: Any,
     bucket: str,
     other_bucket: str,
@@ -69,7 +69,7 @@ def test_each_bucket_is_asked_with_its_own_credentials(
     progress: Progress,
 ):
     (tmp_path / "sent").write_text("x")
-    with S3Stores(nobody, two, retry=QUICK) as stores:
+    with S3Stores(no_keys, two, retry=QUICK) as stores:
         for place in (bucket, other_bucket):
             url = S3Url(place, "d/k")
             with SourceFile(str(tmp_path / "sent"), "/out/f") as file:
@@ -82,7 +82,7 @@ def test_each_bucket_is_asked_with_its_own_credentials(
 
 @pytest.mark.integration
 def test_a_refusal_names_the_credentials_and_shows_none(
-    nobody: S3Config,
+    no_keys: S3Config,
     bucket: str,
     other_bucket: str,
     two: list[S3Credentials],
@@ -95,7 +95,7 @@ def test_a_refusal_names_the_credentials_and_shows_none(
     url = S3Url(other_bucket, "team/k")
     messages = []
     with (
-        S3Stores(nobody, [stranger], retry=QUICK) as stores,
+        S3Stores(no_keys, [stranger], retry=QUICK) as stores,
         SourceFile(str(tmp_path / "sent"), "/o") as file,
     ):
         for attempt in (
@@ -109,7 +109,7 @@ def test_a_refusal_names_the_credentials_and_shows_none(
             messages.append(str(failure.value))
         with pytest.raises(Permanent) as of_the_deployment:
             read(stores, S3Url(other_bucket, "teams/k"), tmp_path / "came", progress)
-    where = f"at {nobody.endpoint_url} with the credentials lab-a: "
+    where = f"at {no_keys.endpoint_url} with the credentials lab-a: "
     why = "access denied: the service's credentials do not allow it (HTTP 403, AccessDenied)"
     assert messages[0] == f"cannot read {url} (input /in/f) {where}{why}"
     assert all(where + why in message for message in messages)

@@ -111,7 +111,7 @@ async def unruly() -> AsyncIterator[tuple[Unruly, TestServer]]:
 
 @pytest.fixture
 def get(tmp_path: Path, progress: Progress):
-    """Fetch in a thread, as the server runs in this one; any address is allowed unless told otherwise."""
+    """Fetch in a thread, as the server runs in this one; by default with all addresses allowed."""
 
     def fetch(url: str, web: Web) -> bytes:
         with Destination(tmp_path / "f", "/in/f", progress) as destination:

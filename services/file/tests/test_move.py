@@ -41,7 +41,7 @@ class Lab:
         with Progress(self.run) as progress:
             copy_all(self.volumes, self.config, work, progress)
 
-    def told(self, event: str) -> list[dict]:
+    def events(self, event: str) -> list[dict]:
         lines = [json.loads(line) for line in (self.run / "progress.jsonl").read_text().splitlines()]
         return [line for line in lines if line["event"] == event]
 
@@ -69,7 +69,7 @@ def test_a_file_is_copied_for_any_uid(lab: Lab, url: str):
     assert (lab.root / "d/x").stat().st_mode & 0o777 == 0o777
     assert (lab.root / "d/x").stat().st_mtime == 1_000_000_000
     assert (lab.root / "d").stat().st_mode & 0o777 == 0o777
-    assert lab.told("progress")[-1] == {"event": "progress", "files": 1, "bytes": 3_000_000}
+    assert lab.events("progress")[-1] == {"event": "progress", "files": 1, "bytes": 3_000_000}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_type_of_an_input_without_one_is_reported(lab: Lab, url: str, kind: 
     (lab.shared / "nfs/in/file").write_text("x")
     (lab.shared / "nfs/in/folder").mkdir()
     lab.stage(url, kind=kind)
-    assert lab.told("input") == [{"event": "input", "path": "/d/x", "type": one} for one in reported]
+    assert lab.events("input") == [{"event": "input", "path": "/d/x", "type": one} for one in reported]
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -123,7 +123,7 @@ def test_a_directory_is_copied_with_link_targets(lab: Lab, kind: str | None):
         "near": "f",
         "other": "o",
     }
-    assert [line["message"] for line in lab.told("warning")] == ["/nfs/in/d/fifo is a FIFO; left out"]
+    assert [line["message"] for line in lab.events("warning")] == ["/nfs/in/d/fifo is a FIFO; left out"]
 
 
 def test_inputs_beyond_disk_gb_are_not_started(lab: Lab):
@@ -141,7 +141,7 @@ def test_a_link_that_leads_out_is_not_followed(lab: Lab, target: str):
         lab.stage("/nfs/in/link")
     lab.stage("/nfs/in", path="/all")
     assert tree(lab.root) == {"all": None}
-    assert "/nfs/in/link" in lab.told("warning")[0]["message"]
+    assert "/nfs/in/link" in lab.events("warning")[0]["message"]
 
 
 def test_a_link_created_after_resolution_is_refused(lab: Lab, tmp_path: Path):
@@ -184,7 +184,7 @@ def test_an_output_replaces_a_file_atomically(lab: Lab):
     lab.send("/d", "file:///nfs/out/run")
     assert tree(lab.shared / "nfs/out") == {"run": None, "run/a": "new", "run/e": None, "run/e/b": "b"}
     assert (lab.shared / "nfs/out/run/e/b").stat().st_mode & 0o777 == 0o664
-    assert sorted((line["url"], line["size_bytes"]) for line in lab.told("output")) == [
+    assert sorted((line["url"], line["size_bytes"]) for line in lab.events("output")) == [
         ("file:///nfs/out/run/a", 3),
         ("file:///nfs/out/run/e/b", 1),
     ]

@@ -1,4 +1,4 @@
-"""What rclone says becomes passing or permanent, in words without credentials."""
+"""Errors of rclone become retryable or permanent, without credentials."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Calls of rclone's remote control, with somebody else at its socket."""
+"""Calls of rclone's remote control, with a fake at its socket."""
 
 import json
 import socketserver
@@ -15,7 +15,7 @@ from poiesis_rclone.daemon import Rclone, running
 from poiesis_transfer import pool
 from poiesis_transfer.errors import NotFound, Permanent, Retryable
 
-SECONDS = 60  # until a wait that nobody ends fails the test
+SECONDS = 60  # until a wait that does not end fails the test
 
 
 class Control(socketserver.ThreadingUnixStreamServer):

@@ -1,4 +1,4 @@
-"""Which remote a URL is for; nobody's credentials go to another host."""
+"""Which remote serves a URL; credentials go to no other host."""
 
 import pytest
 

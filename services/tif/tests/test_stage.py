@@ -259,21 +259,21 @@ def test_each_input_uses_its_own_credentials(
         )
         for name in (bucket, other_bucket)
     ]
-    nobody = S3Config(endpoint_url=s3.endpoint_url)
+    no_keys = S3Config(endpoint_url=s3.endpoint_url)
     wanted = (("/in/d", None, f"s3://{bucket}/d"), ("/in/k", "FILE", f"s3://{other_bucket}/k"))
-    ended = stage(*wanted, s3=nobody, POIESIS_S3_CREDENTIALS=to_json(entries))
+    ended = stage(*wanted, s3=no_keys, POIESIS_S3_CREDENTIALS=to_json(entries))
     assert (ended.code, ended.progress.error) == (0, None)
     assert tree(root / "in") == {"d": None, "d/a": b"1", "d/sub": None, "d/sub/b": b"2", "k": b"3"}
 
-    ended = stage(*wanted, s3=nobody, POIESIS_S3_CREDENTIALS=to_json(entries[:1]))
+    ended = stage(*wanted, s3=no_keys, POIESIS_S3_CREDENTIALS=to_json(entries[:1]))
     assert (ended.code, "AWS_ACCESS_KEY_ID" in (ended.progress.error or "")) == (65, True)
 
 
 def test_a_secret_that_is_not_there_is_named(stage, tmp_path: Path):
     entry = S3Credentials(name="lab", urls=("s3://b",), secret="lab-keys", directory=str(tmp_path / "none"))
     ended = stage(("/in/k", "FILE", "s3://b/k"), POIESIS_S3_CREDENTIALS=to_json([entry]))
-    said = "credentials lab: the Secret lab-keys does not exist or has no AWS_ACCESS_KEY_ID"
-    assert (ended.code, ended.progress.error) == (65, said)
+    expected = "credentials lab: the Secret lab-keys does not exist or has no AWS_ACCESS_KEY_ID"
+    assert (ended.code, ended.progress.error) == (65, expected)
 
 
 @pytest.mark.integration

@@ -1,4 +1,4 @@
-"""Streaming as its container runs it: a process, a real FIFO, and an HTTP server that does as it is told."""
+"""Streaming as its container runs it: a process, a real FIFO, and an HTTP server that responds as scripted."""
 
 import hashlib
 import json
@@ -43,10 +43,10 @@ class Request(BaseHTTPRequestHandler):
 
     def begin(self, status: int = 200, start: int = 0, **headers: str) -> None:
         self.send_response(status)
-        told = {"content-length": str(len(BODY) - start), "etag": '"1"', "accept-ranges": "bytes"}
+        fixed = {"content-length": str(len(BODY) - start), "etag": '"1"', "accept-ranges": "bytes"}
         if status == 206:
-            told["content-range"] = f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"
-        for name, value in (told | {name.replace("_", "-"): text for name, text in headers.items()}).items():
+            fixed["content-range"] = f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"
+        for name, value in (fixed | {name.replace("_", "-"): text for name, text in headers.items()}).items():
             self.send_header(name, value)
         self.end_headers()
 
@@ -209,7 +209,7 @@ def test_a_reader_gets_bytes_as_they_arrive(source: Source, streamer: Streamer):
     streamer.start(source.url)
     with streamer.fifo.open("rb") as reader:
         assert reader.read(HALF) == BODY[:HALF]
-        assert not streamer.fifo.exists()  # whoever opens it now would take from this reader
+        assert not streamer.fifo.exists()  # a second reader would take from this reader
         source.go_on.set()
         assert reader.read() == BODY[HALF:]
         assert streamer.states() == ["begun", "whole"]  # known before the end of the file is
@@ -249,7 +249,7 @@ def test_a_failure_is_recorded_before_end_of_file(
     assert f"cannot fetch {source.url}" in error["message"]
     assert words in error["message"]
     source.answers = [whole]
-    assert streamer.other.read_bytes() == BODY  # one that waits for it must not wait for ever
+    assert streamer.other.read_bytes() == BODY  # one that waits for it must not wait forever
     assert streamer.end() == 65
 
 

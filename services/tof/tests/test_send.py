@@ -187,8 +187,8 @@ def test_unreachable_storage_is_retryable(send, root: Path):
 
 def test_missing_credentials_are_named(send, root: Path):
     (root / "out/f").write_text("x")
-    nobody = S3Config(endpoint_url="http://127.0.0.1:1")
-    ended = send(("/out/f", "s3://b/k"), s3=nobody)
+    no_keys = S3Config(endpoint_url="http://127.0.0.1:1")
+    ended = send(("/out/f", "s3://b/k"), s3=no_keys)
     assert (ended.code, "AWS_ACCESS_KEY_ID" in (ended.progress.error or "")) == (65, True)
 
 
@@ -212,10 +212,10 @@ def test_each_file_uses_the_closest_credentials(
             ),
         ]
     )
-    nobody = S3Config(endpoint_url=s3.endpoint_url)
-    ended = send(("/out/here/a", f"s3://{bucket}/here/a"), s3=nobody, POIESIS_S3_CREDENTIALS=given)
+    no_keys = S3Config(endpoint_url=s3.endpoint_url)
+    ended = send(("/out/here/a", f"s3://{bucket}/here/a"), s3=no_keys, POIESIS_S3_CREDENTIALS=given)
     assert (ended.code, keys(admin, bucket)) == (0, {"here/a": 1})
-    ended = send(("/out/here", f"s3://{bucket}/here"), s3=nobody, POIESIS_S3_CREDENTIALS=given)
+    ended = send(("/out/here", f"s3://{bucket}/here"), s3=no_keys, POIESIS_S3_CREDENTIALS=given)
     assert (ended.code, keys(admin, bucket)) == (65, {"here/a": 1})
     message = ended.progress.error or ""
     assert f"s3://{bucket}/here/team/b (output /out/here/team/b) at {s3.endpoint_url} with the" in message
