@@ -143,7 +143,7 @@ def test_missing_object_and_missing_bucket_differ(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"secret_access_key": CHANGED_KEY}, "does not accept the service's secret key"),
+        ({"secret_access_key": CHANGED_KEY}, "rejected the service's secret key"),
         ({"access_key_id": "no-such-key"}, "rejected the service's access key"),
     ],
 )

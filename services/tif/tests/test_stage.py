@@ -199,7 +199,7 @@ def test_encoded_urls_are_read_by_their_decoded_keys(
         ("FILE", "absent", "no such object"),
         (None, "absent", "no such object"),
         ("FILE", "d", "declare input /in/x as DIRECTORY"),
-        ("DIRECTORY", "absent", "there are no objects below it"),
+        ("DIRECTORY", "absent", "no objects with this prefix"),
         ("DIRECTORY", "f", "is an object, but input /in/x is declared as DIRECTORY"),
         ("DIRECTORY", "marker", "its key names a directory, but it has content"),
         ("DIRECTORY", "clash", "/in/x/a/b: the inputs name it both as a file and as a directory"),
@@ -222,14 +222,14 @@ def test_what_is_not_there_is_named(
 
 
 @pytest.mark.integration
-def test_a_missing_bucket_and_wrong_credentials_are_permanent(stage, s3: S3Config, bucket: str):
+def test_missing_bucket_and_invalid_credentials_are_permanent(stage, s3: S3Config, bucket: str):
     ended = stage(("/in/x", None, "s3://poiesis-no-such-bucket/d/"), s3=s3)
     assert (ended.code, "the bucket does not exist" in (ended.progress.error or "")) == (65, True)
     wrong = S3Config(
         endpoint_url=s3.endpoint_url, access_key_id=s3.access_key_id, secret_access_key="not-the-secret"
     )
     ended = stage(("/in/x", "FILE", f"s3://{bucket}/d"), s3=wrong)
-    assert (ended.code, "does not accept the service's secret key" in (ended.progress.error or "")) == (
+    assert (ended.code, "rejected the service's secret key" in (ended.progress.error or "")) == (
         65,
         True,
     )

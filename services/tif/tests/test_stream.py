@@ -1,4 +1,4 @@
-"""Streaming as its container runs it: a process, a real FIFO, and an HTTP server that responds as scripted."""
+"""Streaming as its container runs it: a process, a real FIFO, and an HTTP server with a script."""
 
 import hashlib
 import json
