@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,3 +81,9 @@ def test_a_key_has_a_place_below_its_directory(key: str, prefix: str, expected: 
 def test_a_key_outside_the_directory_is_refused(rest: str):
     with pytest.raises(Permanent, match="cannot stage key"):
         relative_path("d/" + rest, "d/")
+
+
+def test_literal_content_cannot_be_streamed():
+    unused: Any = None
+    with pytest.raises(Permanent, match="input /in/x has no URL to stream from"):
+        LiteralInput(TARGET, "content-0").read(unused, unused, unused)
