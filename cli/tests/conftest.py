@@ -10,7 +10,10 @@ import pytest
 
 from poiesis_cli.app import main
 from poiesis_cli.timing import Timing
-from tes_for_tests import FAST, FakeServer, serving
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tes_for_tests import FAST, FakeServer, serving  # after its directory is on the path
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from tes_for_tests import FAST, Reply, attempt, task
 
 PACKAGE = Path(__file__).parent.parent

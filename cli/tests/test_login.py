@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tes_for_tests import FAST, Reply, task
 
 from poiesis_cli.app import main
-from tes_for_tests import FAST, Reply, task
 
 ACCESS, REFRESH = "access-geheim-1", "refresh-geheim-1"
 CONFIGURATION = "GET //realm/.well-known/openid-configuration"

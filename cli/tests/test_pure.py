@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tes_for_tests import attempt, task
 
 from poiesis_cli.address import tes_base, unencrypted
 from poiesis_cli.documents import RunRequest, check_fields, parse_document, task_document
@@ -15,7 +16,6 @@ from poiesis_cli.progress import activity, duration_text, failure, missing_outpu
 from poiesis_cli.tes import read_task
 from poiesis_cli.timing import TIMING, Timing, next_poll, next_retry, retry_after_seconds
 from poiesis_cli.web import printable
-from tes_for_tests import attempt, task
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

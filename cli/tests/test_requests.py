@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import trustme
-
 from tes_for_tests import FAST, Reply, task
 
 TOKEN = "tok-geheim-123"

@@ -91,7 +91,7 @@ async def test_what_a_remote_does_not_have_ends_the_task_and_is_named(
         {"executors": [sh(images.busybox, "echo never")], "inputs": [{"path": "/in/it", "url": url}]}
     )
     assert_ended(task, "SYSTEM_ERROR")
-    assert f"cannot read {url} (input /in/it): there is nothing by that name" in system_logs(task)
+    assert f"cannot read {url} (input /in/it): not found" in system_logs(task)
 
 
 @pytest.mark.usefixtures("shared_claim")

@@ -67,7 +67,7 @@ async def test_a_source_that_breaks_is_a_system_error_though_the_executor_exits_
     metadata = only_log(task)["metadata"]
     assert metadata["container"] == "stream-0"
     assert f"cannot fetch {url}: " in metadata["message"]
-    assert f"{HALF} of {2 * HALF} bytes came" in metadata["message"]
+    assert f"received {HALF} of {2 * HALF} bytes" in metadata["message"]
     assert f"stream-0: cannot fetch {url}" in system_logs(task)
 
 

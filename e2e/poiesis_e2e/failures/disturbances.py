@@ -356,7 +356,7 @@ def tries_again(container: str) -> Wait:
         name = (await world.kube.pod(task_id))["metadata"]["name"]
 
         async def look() -> bool:
-            return "starting again in" in await world.kube.run("logs", name, f"--container={container}")
+            return "restarting in" in await world.kube.run("logs", name, f"--container={container}")
 
         await eventually(look, f"a failure of {container} of task {task_id}")
 

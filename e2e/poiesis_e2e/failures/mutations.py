@@ -280,15 +280,15 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "tls-unexplained",
         "The filer reports a TLS failure as a failure of the network.",
-        (f"{_TRANSFER}/web.py:_ours", "error = OSError() if isinstance(error, ssl.SSLError) else error"),
+        (f"{_TRANSFER}/web.py:_converted", "error = OSError() if isinstance(error, ssl.SSLError) else error"),
         rows="input-tls",
     ),
     _mutation(
         "full-unexplained",
         "The filers do not detect that a volume is full, neither in advance nor from the error.",
         (f"{_TRANSFER}/errors.py:_FULL", "_FULL = frozenset()"),
-        (f"{_TRANSFER}/room.py:Room.take", "self._limit = None"),
-        (f"{_TRANSFER}/room.py:_free", 'return float("inf")'),
+        (f"{_TRANSFER}/free_space.py:FreeSpace.take", "self._limit = None"),
+        (f"{_TRANSFER}/free_space.py:_free", 'return float("inf")'),
         rows="volume-full-inputs",
     ),
     _mutation(

@@ -1,1 +1,1 @@
-"""What filers share whatever their store is: the files of outputs, found."""
+"""Find the files of outputs, for filers of any store."""

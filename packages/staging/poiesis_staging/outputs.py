@@ -1,4 +1,4 @@
-"""Find the files of an output, one at a time: a task may leave any number."""
+"""Find the files of an output, one at a time, because a task may leave any number."""
 
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from poiesis_transfer.urls import printable, shown
 
 @dataclass(frozen=True)
 class Found:
-    """A regular file: `path` is what executors call it, `local` where it lies, links resolved."""
+    """A regular file. `path` is the path for executors; `local` is its location, with links resolved."""
 
     path: str
     local: str
@@ -26,28 +26,28 @@ class Found:
 
 @dataclass(frozen=True)
 class Empty:
-    """A directory that holds nothing at all."""
+    """A directory without entries."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class Note:
-    """A warning for the task's owner; nothing is lost that was asked for."""
+    """A warning for the task's owner; nothing requested is lost."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Something asked for cannot be sent. The rest is sent before the filer fails."""
+    """Something requested cannot be sent. The rest is sent before the filer fails."""
 
     error: Unsendable
 
 
 Finding = Found | Empty | Note | Refusal
 Upload = Callable[[Found], int]  # the size in bytes; raises TransferError
-Join = Callable[[str, str], str]  # a directory's URL and a relative path to the URL of what is below it
+Join = Callable[[str, str], str]  # a directory's URL and a relative path -> the URL of the member
 
 
 def send_all(
@@ -55,13 +55,13 @@ def send_all(
     upload: Upload,
     progress: Progress,
     *,
-    at_once: int = pool.AT_ONCE,
+    concurrency: int = pool.CONCURRENCY,
     interrupt: Callable[[], None] = pool.nothing,
     join: Join = join_url,
 ) -> None:
-    """Send every file of every output; raise TransferError. `interrupt` ends waits of uploads.
+    """Send every file of every output. Raise TransferError. `interrupt` must end the waits of uploads.
 
-    A store that fails ends the work. A file that cannot be sent ends it after the others have been.
+    A failure of the store stops the work. A file that cannot be sent raises only after the others are sent.
     """
     refused: list[Unsendable] = []
 
@@ -79,30 +79,30 @@ def send_all(
                 else:
                     progress.sent(url=url, path=path, size_bytes=size)
 
-    pool.for_each(findings(items, join), one, at_once=at_once, interrupt=interrupt)
+    pool.for_each(findings(items, join), one, concurrency=concurrency, interrupt=interrupt)
     if refused:
         others = len(refused) - 1
         raise Unsendable(f"{refused[0]}; and {others} more" if others else str(refused[0]))
 
 
 def join_encoded(base: str, relative: str) -> str:
-    """`join_url` where URLs are percent-encoded: a name may hold what would end a URL's path."""
+    """Join like `join_url` and percent-encode the name, which may contain `?` or `#`."""
     return join_url(base, quote(relative, errors="replace"))
 
 
 def data_root(item: OutputItem) -> Path:
-    """The executors' `/` in the task volume; raise Permanent if the work list contradicts itself."""
+    """Return the executors' `/` in the task volume. Raise Permanent if the work list is inconsistent."""
     if not item.path.startswith("/") or not item.local.endswith(item.path):
-        raise Permanent(f"not a work list: {item.local!r} is not a place of {item.path!r}")
+        raise Permanent(f"invalid work list: local {item.local!r} does not end with path {item.path!r}")
     return Path(item.local.removesuffix(item.path) or "/")
 
 
 def findings(items: Iterable[OutputItem], join: Join = join_url) -> Iterator[Finding]:
-    """All files of all outputs, in order; `join` is the literal one where nothing is percent-encoded."""
+    """Return the files of all outputs, in order. `join` builds the URLs below a directory."""
     for item in items:
         tree = Tree(data_root(item))
         found = _wildcard(tree, item, join) if item.wildcard else _single(tree, item, join)
-        while True:  # what may not be read ends this output only
+        while True:  # an unreadable directory ends only this output
             try:
                 finding = next(found)
             except StopIteration:
@@ -114,7 +114,10 @@ def findings(items: Iterable[OutputItem], join: Join = join_url) -> Iterator[Fin
 
 
 def walk(tree: Tree, path: str, place: Place, url: str, join: Join = join_url) -> Iterator[Finding]:
-    """All below a directory, depth first, without recursion: Python's stack may be less deep."""
+    """Return everything below a directory, depth first.
+
+    Not recursive: trees may be deeper than Python's stack.
+    """
     stack = [_Directory(path, place.real, url, None)]
     while stack:
         directory = stack.pop()
@@ -152,7 +155,7 @@ def _wildcard(tree: Tree, item: OutputItem, join: Join) -> Iterator[Finding]:
     for path in tree.expand(item.path):
         matched = True
         if not path.startswith(prefix):
-            yield Note(f"output {path} does not begin with its path_prefix {prefix}; its whole path is used")
+            yield Note(f"output {path} does not start with its path_prefix {prefix}; using the whole path")
         url = join(item.url, path.removeprefix(prefix))
         place = tree.find(path)
         if isinstance(place, Missing):
@@ -163,10 +166,12 @@ def _wildcard(tree: Tree, item: OutputItem, join: Join) -> Iterator[Finding]:
     place = tree.find(exact) if reading(item.path) is Reading.EITHER else Missing()
     if isinstance(place, Place):
         url = item.url if item.path_prefix is None else join(item.url, exact.removeprefix(prefix))
-        yield Note(f"output {item.path} was read as a name, too: {exact} exists and is sent to {shown(url)}")
+        yield Note(
+            f"output {item.path} was also read as a literal name: {exact} exists and is sent to {shown(url)}"
+        )
         yield from _all(tree, exact, place, url, join)
     elif not matched:
-        yield Note(f"output {item.path} was not produced: nothing matches")
+        yield Note(f"output {item.path} was not produced: no file matches")
 
 
 def _all(tree: Tree, path: str, place: Place, url: str, join: Join) -> Iterator[Finding]:
@@ -178,7 +183,7 @@ def _all(tree: Tree, path: str, place: Place, url: str, join: Join) -> Iterator[
         sent_any = sent_any or isinstance(finding, Found | Refusal)
         yield finding
     if not sent_any:
-        yield Note(f"output {path} is a directory without files; nothing was sent for it")
+        yield Note(f"output {path} is a directory without files; nothing was sent")
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,7 @@ def _member(tree: Tree, path: str, url: str, directory: _Directory) -> "Finding 
     above: _Directory | None = directory
     while above is not None:
         if above.real == place.real:
-            return Note(f"{path} is a symbolic link to a directory that holds it; not followed")
+            return Note(f"{path} is a symbolic link to a directory that contains it; not followed")
         above = above.above
     return _Directory(path, place.real, url, directory)
 
@@ -212,7 +217,7 @@ def _leaf(path: str, tree: Tree, place: Place, url: str) -> Finding:
     if url.endswith("/"):
         return Refusal(Unsendable(f"output {path} is a file, but its URL {shown(url)} names a directory"))
     if printable(path) != path:
-        return Refusal(Unsendable(f"output {printable(path)}: its name is not UTF-8, which URLs have to be"))
+        return Refusal(Unsendable(f"output {printable(path)}: its name is not UTF-8, which URLs require"))
     return Found(path, tree.local(place.real), url)
 
 
@@ -228,6 +233,6 @@ def _missing(path: str, place: Missing) -> str:
     if place.link is None:
         return f"output {path} was not produced"
     return (
-        f"{path} was left out: the symbolic link {place.link} leads to {place.target}, which is not among "
-        "the files here"
+        f"{path} was left out: the symbolic link {place.link} leads to {place.target}, which is not "
+        "in the task's volume"
     )

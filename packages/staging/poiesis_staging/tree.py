@@ -1,8 +1,8 @@
-"""A tree of files that others have made, seen as they saw it: `root` is their `/`.
+"""A tree of files that executors have made, as they saw it: `root` is their `/`.
 
-They may have left any symbolic link, and this process can read what they could not (its work list, its own
-environment). So links are never left to the kernel: each is resolved here as their kernel did, absolute ones
-and `..` from `/`, and what is not in the tree then is not there. Standard library only.
+They may have left any symbolic link, and this process can read files that they could not (its work list, its
+environment). So the kernel never follows links here: each is resolved relative to `root`, also absolute ones
+and `..`, and a path outside the tree counts as missing. Standard library only.
 """
 
 import errno
@@ -21,7 +21,7 @@ _MAX_LINKS = 40  # Linux's own limit
 
 @dataclass(frozen=True)
 class Missing:
-    """There is nothing; `link` is the symbolic link that led there, and `target` what it says."""
+    """A missing path. `link` is the symbolic link that led to it, and `target` its content."""
 
     link: str | None = None
     target: str = ""
@@ -29,16 +29,16 @@ class Missing:
 
 @dataclass(frozen=True)
 class Place:
-    """Something that is there: `real` is its path with no symbolic link in it."""
+    """An existing file or directory. `real` is its path without symbolic links."""
 
     real: str
     mode: int
 
 
 class Tree:
-    """Paths that go in and come out are those of who made the files.
+    """A tree of files. All paths, in arguments and results, are paths of the executors.
 
-    `failure` says what an OSError means for one of them: as long as nothing is said, for an output.
+    `failure` converts an OSError for a path; by default to the error for an output.
     """
 
     def __init__(self, root: Path, failure: Callable[[OSError, str], TransferError] = reading_error) -> None:
@@ -46,28 +46,28 @@ class Tree:
         self._failure = failure
 
     def local(self, real: str) -> str:
-        """Where a path without symbolic links lies in the task volume."""
+        """Return the location of a path without symbolic links in the task volume."""
         return self._root + real
 
     def find(self, path: str) -> Place | Missing:
-        """Follow all links, within the tree. Raise Unsendable for what may not be read."""
+        """Find a path, following links within the tree. Raise Unsendable if it cannot be read."""
         with self._reading(path):
             return self._find(path)
 
     def member(self, real: str, name: str) -> Place | Missing:
-        """What a directory, whose path has no symbolic link in it, holds by that name; links are followed."""
+        """Return an entry of a directory, following links. `real` contains no symbolic link."""
         path = f"{real.rstrip('/')}/{name}"
         with self._reading(path):
             mode = os.lstat(self.local(path)).st_mode
             return self._find(path) if stat.S_ISLNK(mode) else Place(path, mode)
 
     def names(self, real: str, path: str) -> list[str]:
-        """What a directory holds, sorted."""
+        """Return the names in a directory, sorted."""
         with self._reading(path):
-            return sorted(os.listdir(self.local(real)))  # noqa: PTH208  # names, and no object for each
+            return sorted(os.listdir(self.local(real)))  # noqa: PTH208  # names only, without an object for each
 
     def expand(self, pattern: str) -> Iterator[str]:
-        """All paths that match a POSIX pattern, by directory sorted; links on the way are followed."""
+        """Return the paths that match a POSIX pattern, sorted per directory. Links are followed."""
         yield from self._expand("", [segment for segment in pattern.split("/") if segment])
 
     def _expand(self, base: str, segments: list[str]) -> Iterator[str]:
@@ -88,7 +88,7 @@ class Tree:
             yield from self._expand(f"{base}/{name}", rest)
 
     def _holds(self, real: str, name: str) -> bool:
-        """Whether the directory has something by that name, be it a link that leads nowhere."""
+        """Return whether the directory has an entry with that name, even a broken link."""
         member = f"{real.rstrip('/')}/{name}"
         try:
             os.lstat(self.local(member))

@@ -14,7 +14,7 @@ from poiesis_transfer.errors import Permanent, Unsendable
 from poiesis_transfer.files import SourceFile
 from poiesis_transfer.progress import Progress
 
-OUTSIDE = "which is not among the files here"
+OUTSIDE = "which is not in the task's volume"
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def sent(findings: list[Finding]) -> dict[str, str]:
     return {finding.path: finding.url for finding in findings if isinstance(finding, Found)}
 
 
-def said(findings: list[Finding]) -> list[str]:
+def messages(findings: list[Finding]) -> list[str]:
     return [
         finding.message if isinstance(finding, Note) else str(finding.error)
         for finding in findings
@@ -69,7 +69,7 @@ def test_a_file_is_sent_to_its_url(found, root: Path, kind: FileType | None):
 
 @pytest.mark.parametrize("kind", ["DIRECTORY", "FILE", None])
 @pytest.mark.parametrize("url", ["s3://b/k", "s3://b/k/"])
-def test_a_directory_is_sent_recursively_whatever_it_was_declared(found, kind: FileType | None, url: str):
+def test_a_directory_is_sent_recursively_for_any_type(found, kind: FileType | None, url: str):
     assert sent(found("/out/dir", url, kind)) == {
         "/out/dir/a ?#": "s3://b/k/a ?#",
         "/out/dir/sub/b": "s3://b/k/sub/b",
@@ -92,9 +92,7 @@ def test_a_directory_can_be_a_bucket(found):
         ("/out/*/sub/?", "/out/dir", {"/out/dir/sub/b": "s3://b/k/sub/b"}),
     ],
 )
-def test_a_match_is_sent_to_the_url_and_its_path_without_the_prefix(
-    found, pattern: str, prefix: str, expected: dict[str, str]
-):
+def test_a_match_loses_its_path_prefix(found, pattern: str, prefix: str, expected: dict[str, str]):
     assert sent(found(pattern, "s3://b/k", None, prefix)) == expected
 
 
@@ -114,21 +112,21 @@ def test_without_a_prefix_the_literal_directory_is_used(found):
         (r"/out/[wx]\[1\].txt", None, {"/out/x[1].txt": "s3://b/k/x[1].txt"}),
     ],
 )
-def test_brackets_are_a_pattern_and_the_name_of_a_file(found, root: Path, path, prefix, expected):
+def test_brackets_are_a_pattern_and_a_name(found, root: Path, path, prefix, expected):
     (root / "out/run[1]").mkdir()
     for name in ("x1.txt", "x[1].txt", "y[1].txt", "run[1]/a"):
         (root / "out" / name).write_text("x")
     results = found(path, "s3://b/k", None, prefix)
     assert sent([one for one in results if isinstance(one, Found)]) == expected
     exact = [one.message for one in results if isinstance(one, Note)]
-    assert all("was read as a name, too" in message for message in exact)
+    assert all("was also read as a literal name" in message for message in exact)
     assert len(exact) == ("\\" not in path)
 
 
-def test_a_prefix_that_does_not_fit_is_said(found):
+def test_a_mismatched_prefix_is_a_warning(found):
     note, one = found("/out/f*", "s3://b/k", None, "/elsewhere")
     assert note == Note(
-        "output /out/file does not begin with its path_prefix /elsewhere; its whole path is used"
+        "output /out/file does not start with its path_prefix /elsewhere; using the whole path"
     )
     assert sent([one]) == {"/out/file": "s3://b/k/out/file"}
 
@@ -138,13 +136,13 @@ def test_a_prefix_that_does_not_fit_is_said(found):
     [
         ("/out/absent", "-", "output /out/absent was not produced"),
         ("/out/file/x", "-", "output /out/file/x was not produced"),
-        ("/out/*.bam", "/out", "output /out/*.bam was not produced: nothing matches"),
-        ("/out/hollow", "-", "output /out/hollow is a directory without files; nothing was sent for it"),
-        ("/out/hol*", "/out", "output /out/hollow is a directory without files; nothing was sent for it"),
+        ("/out/*.bam", "/out", "output /out/*.bam was not produced: no file matches"),
+        ("/out/hollow", "-", "output /out/hollow is a directory without files; nothing was sent"),
+        ("/out/hol*", "/out", "output /out/hollow is a directory without files; nothing was sent"),
     ],
 )
 def test_what_was_not_produced_is_a_warning(found, path: str, prefix: str, message: str):
-    assert said(found(path, prefix=prefix)) == [message]
+    assert messages(found(path, prefix=prefix)) == [message]
 
 
 def test_special_files_are_left_out(found, root: Path, monkeypatch: pytest.MonkeyPatch):
@@ -153,7 +151,7 @@ def test_special_files_are_left_out(found, root: Path, monkeypatch: pytest.Monke
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket")
     result = found("/out/dir")
-    assert said(result) == [
+    assert messages(result) == [
         "/out/dir/fifo is a FIFO; left out",
         "/out/dir/socket is a socket; left out",
     ]
@@ -161,19 +159,19 @@ def test_special_files_are_left_out(found, root: Path, monkeypatch: pytest.Monke
     assert found("/out/dir/fifo") == [Note("/out/dir/fifo is a FIFO; left out")]
 
 
-def test_a_link_out_of_the_volume_is_sent_if_its_target_was_copied_there(found, root: Path):
+def test_a_link_to_a_copied_target_is_sent(found, root: Path):
     """The helper copies what an executor's link leads to to the same path in the volume."""
     (root / "out/outside").symlink_to("/tmp/real")
     assert found("/out/outside", "s3://b/o")[-1] == Note(
-        "/out/outside was left out: the symbolic link /out/outside leads to /tmp/real, which is not among "
-        "the files here"
+        "/out/outside was left out: the symbolic link /out/outside leads to /tmp/real, which is not "
+        "in the task's volume"
     )
     (root / "tmp").mkdir()
     (root / "tmp/real").write_text("data")
     assert found("/out/outside", "s3://b/o") == [Found("/out/outside", f"{root}/tmp/real", "s3://b/o")]
 
 
-def test_links_are_sent_as_what_they_lead_to_or_not_at_all(found, root: Path):
+def test_links_are_sent_as_their_targets(found, root: Path):
     (root / "link").symlink_to("/out/dir")
     (root / "out/dir/in").symlink_to("/out/file")
     (root / "out/dir/out").symlink_to("/etc/passwd")
@@ -186,13 +184,13 @@ def test_links_are_sent_as_what_they_lead_to_or_not_at_all(found, root: Path):
         "/link/sub/b": "s3://b/k/sub/b",
         "/link/up/out/file": "s3://b/k/up/out/file",
     }
-    assert [message for message in said(result) if "up/" not in message] == [
+    assert [message for message in messages(result) if "up/" not in message] == [
         f"/link/out was left out: the symbolic link /out/dir/out leads to /etc/passwd, {OUTSIDE}",
         "cannot read output /out/dir/sub/loop: too many levels of symbolic links",
     ]
     assert all(
-        message.endswith("is a symbolic link to a directory that holds it; not followed")
-        for message in said(result)
+        message.endswith("is a symbolic link to a directory that contains it; not followed")
+        for message in messages(result)
         if "up/" in message
     )
 
@@ -210,14 +208,14 @@ def test_a_file_needs_a_files_url(found, path: str, url: str, kind: FileType | N
     assert words in str(refusal.error)
 
 
-def test_a_name_that_is_no_utf_8_is_refused_and_the_rest_is_found(found, root: Path):
+def test_a_name_that_is_not_utf_8_is_refused(found, root: Path):
     (root / "out/dir" / os.fsdecode(b"\xff")).write_text("")
     result = found("/out/dir")
-    assert said(result) == ["output /out/dir/\ufffd: its name is not UTF-8, which URLs have to be"]
+    assert messages(result) == ["output /out/dir/\ufffd: its name is not UTF-8, which URLs require"]
     assert len(result) == 3
 
 
-def test_a_directory_that_holds_nothing_is_found_as_such(found, root: Path):
+def test_an_empty_directory_is_found(found, root: Path):
     (root / "out/dir/empty").mkdir()
     assert [finding for finding in found("/out/dir") if isinstance(finding, Empty)] == [
         Empty("/out/dir/empty")
@@ -225,7 +223,7 @@ def test_a_directory_that_holds_nothing_is_found_as_such(found, root: Path):
 
 
 def test_a_work_list_that_contradicts_itself_is_refused():
-    with pytest.raises(Permanent, match="not a work list"):
+    with pytest.raises(Permanent, match="invalid work list"):
         data_root(OutputItem(path="/a", local="/task/root/b", url="s3://b/k"))
 
 
@@ -235,9 +233,7 @@ def test_a_tree_deeper_than_pythons_stack_is_walked(found, root: Path):
         nested.append(nested[-1] / "d")
     for directory in nested:
         directory.mkdir()
-    assert said(found("/out/deep")) == [
-        "output /out/deep is a directory without files; nothing was sent for it"
-    ]
+    assert messages(found("/out/deep")) == ["output /out/deep is a directory without files; nothing was sent"]
     for directory in reversed(nested):
         directory.rmdir()
 
@@ -258,7 +254,7 @@ def unprivileged() -> Iterator[Path]:
                 os.seteuid(0)
 
 
-def test_what_may_not_be_read_is_refused_by_name_and_the_rest_is_found(unprivileged: Path):
+def test_an_unreadable_file_is_refused_by_name(unprivileged: Path):
     for name in ("closed-directory/x", "listed-directory/x", "closed-file", "open"):
         path = unprivileged / name
         path.parent.mkdir(exist_ok=True)
@@ -293,7 +289,7 @@ def test_what_may_not_be_read_is_refused_by_name_and_the_rest_is_found(unprivile
     ]
 
 
-def test_what_cannot_be_sent_fails_the_filer_after_all_else_was_sent(root: Path, tmp_path: Path):
+def test_unsendable_files_fail_after_the_rest_is_sent(root: Path, tmp_path: Path):
     def item(path: str) -> OutputItem:
         return OutputItem(path=path, local=f"{root}{path}", url=f"x://h{path}")
 
@@ -306,7 +302,7 @@ def test_what_cannot_be_sent_fails_the_filer_after_all_else_was_sent(root: Path,
     uploaded: list[str] = []
     items = [item("/out/dir"), item("/out/none"), item("/out/file")]
     with Progress(tmp_path) as progress, pytest.raises(Unsendable) as failure:
-        send_all(items, upload, progress, at_once=1)
+        send_all(items, upload, progress, concurrency=1)
     assert str(failure.value) == "no such name there"
     assert uploaded == ["/out/dir/sub/b", "/out/file"]
     assert [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()] == [

@@ -60,7 +60,7 @@ def root(tmp_path: Path) -> Path:
         ("/out/*/../a.txt", []),
     ],
 )
-def test_a_pattern_finds_what_posix_says(root: Path, pattern: str, expected: list[str]):
+def test_patterns_match_as_in_posix(root: Path, pattern: str, expected: list[str]):
     assert list(Tree(root).expand(pattern)) == [f"/out/{name}" for name in expected]
 
 
@@ -119,7 +119,7 @@ def test_links_are_followed_as_executors_saw_them(root: Path, path: str, real: s
         ("/out/environ", Missing("/out/environ", "/proc/self/environ")),
     ],
 )
-def test_a_link_never_leads_out_of_the_tasks_data(root: Path, path: str, expected: Missing):
+def test_links_never_leave_the_tasks_data(root: Path, path: str, expected: Missing):
     links(root)
     assert Tree(root).find(path) == expected
 
@@ -144,6 +144,6 @@ def test_a_task_without_data_has_no_files(tmp_path: Path):
     assert list(tree.expand("/out/*")) == []
 
 
-def test_a_name_that_is_no_utf_8_is_found(root: Path):
+def test_a_name_that_is_not_utf_8_is_found(root: Path):
     (root / "out" / os.fsdecode(b"\xff.raw")).write_text("")
     assert list(Tree(root).expand("/out/*.raw")) == ["/out/\udcff.raw"]

@@ -1,7 +1,7 @@
 """Which addresses a task's URL may lead to. Pure; standard library only.
 
-A filer runs inside the cluster and fetches what users name. Without a rule they could read through it what
-only the cluster sees: the cloud's metadata service, the API server, other tenants' services.
+A filer runs inside the cluster and fetches URLs that users choose. Without this rule, users could read what
+only the cluster can reach: the cloud's metadata service, the API server, services of other tenants.
 """
 
 import ipaddress
@@ -14,11 +14,13 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
-_IPV6_PUBLIC = ipaddress.IPv6Network("2000::/3")  # IANA gives global unicast addresses from here alone
+_IPV6_PUBLIC = ipaddress.IPv6Network(
+    "2000::/3"
+)  # the only range from which IANA assigns global unicast addresses
 _ALSO_INTERNAL = (
-    ipaddress.IPv4Network("168.63.129.16/32"),  # Azure's host, public by its number
+    ipaddress.IPv4Network("168.63.129.16/32"),  # Azure's host services, at a public address
     ipaddress.IPv4Network("192.0.0.0/24"),  # IETF protocol assignments; Oracle's metadata service
-    ipaddress.IPv6Network("3fff::/20"),  # documentation (RFC 9637), which Python learned late
+    ipaddress.IPv6Network("3fff::/20"),  # documentation (RFC 9637), unknown to older Python versions
 )
 
 
@@ -34,7 +36,7 @@ class Places:
 
     @classmethod
     def parse(cls, entries: Iterable[str]) -> "Places":
-        """`10.1.0.0/16`, `192.0.2.7`, `files.example.org`; raise Permanent for what is none of them."""
+        """Parse entries such as `10.1.0.0/16`, `192.0.2.7` and `files.example.org`. Raise Permanent."""
         networks: list[Network] = []
         hosts: set[str] = set()
         for entry in entries:
@@ -45,11 +47,11 @@ class Places:
         return cls(tuple(networks), frozenset(hosts))
 
     def names(self, host: str) -> bool:
-        """Whether the host is one of them by its name."""
+        """Return whether the host is listed by name."""
         return host.lower().rstrip(".") in self.hosts
 
     def closeness(self, host: str, address: Address) -> int:
-        """How specific the closest entry for it is; `_NO_ENTRY` without one."""
+        """Return how specific the closest matching entry is; `_NO_ENTRY` if none matches."""
         return max(self._closenesses(host, address), default=_NO_ENTRY)
 
     def _closenesses(self, host: str, address: Address) -> Iterator[int]:
@@ -62,21 +64,21 @@ class Places:
 
 @dataclass(frozen=True)
 class Allowed:
-    """Where the operator lets users' URLs lead: to public addresses, except as `allowed` and `denied` say."""
+    """The operator's rule for users' URLs: public addresses, plus `allowed`, minus `denied`."""
 
     allowed: Places = field(default_factory=Places)
     denied: Places = field(default_factory=Places)
 
     @classmethod
     def parse(cls, allowed: Iterable[str], denied: Iterable[str] = ()) -> "Allowed":
-        """Raise Permanent, as `Places` does."""
+        """Parse both lists. Raise Permanent."""
         return cls(Places.parse(allowed), Places.parse(denied))
 
     def reaches(self, host: str, address: str) -> bool:
-        """Whether a connection to `host`, by this address of it, may be made.
+        """Return whether a connection to this address of `host` is allowed.
 
-        The most specific entry decides: a host's name before any network, a longer prefix before a shorter
-        one. Of two that are equal the denial does.
+        The most specific entry decides: a host name before any network, a longer prefix before a shorter one.
+        If two are equal, the address is denied.
         """
         real = real_address(address)
         allowed, denied = self.allowed.closeness(host, real), self.denied.closeness(host, real)
@@ -85,12 +87,12 @@ class Allowed:
         return allowed > denied
 
     def denies_name(self, host: str) -> bool:
-        """Whether no address of `host` may be connected to."""
+        """Return whether `host` is denied by name."""
         return self.denied.names(host)
 
 
 def real_address(text: str) -> Address:
-    """An address; of an IPv6 one that stands for an IPv4 one (mapped, NAT64, 6to4, Teredo), the latter."""
+    """Parse an address. For IPv6 forms of IPv4 (mapped, NAT64, 6to4, Teredo), return the IPv4 address."""
     address = ipaddress.ip_address(text.partition("%")[0])  # without the zone
     if isinstance(address, ipaddress.IPv4Address):
         return address
@@ -100,7 +102,10 @@ def real_address(text: str) -> Address:
 
 
 def is_public(address: Address) -> bool:
-    """Reachable from the internet, so not link-local, loopback, private, shared, multicast or reserved."""
+    """Return whether an address is public:
+
+    not link-local, loopback, private, shared, multicast or reserved.
+    """
     if isinstance(address, ipaddress.IPv6Address) and address not in _IPV6_PUBLIC:
         return False
     special = address.is_multicast or any(address in network for network in _ALSO_INTERNAL)
@@ -115,4 +120,4 @@ def _network(entry: str) -> Network:
     try:
         return ipaddress.ip_network(entry)
     except ValueError as error:
-        raise Permanent(f"{entry!r} is neither a network, an address nor a host: {error}") from error
+        raise Permanent(f"{entry!r} must be a network, an address or a host: {error}") from error

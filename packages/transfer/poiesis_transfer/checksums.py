@@ -1,8 +1,8 @@
-"""Checksums that stores keep of objects: which one an answer offers, and how it is computed from parts.
+"""Checksums of objects: which one a response contains, and how to compute it from parts.
 
-CRCs of parts can be put together, so parts that come at the same time need no second look; anything else is
-computed from the first byte to the last. awscrt, which does the CRCs by the processor's own instructions, is
-loaded when the first is asked for.
+CRCs of parts can be combined, so parts that arrive concurrently need no second read. Other checksums are
+computed from the first byte to the last. awscrt, which computes CRCs with processor instructions, is loaded
+when the first one is needed.
 """
 
 import base64
@@ -31,12 +31,12 @@ class Expected:
 
     @property
     def of_parts(self) -> bool:
-        """Whether it follows from the checksums of parts."""
+        """Return whether it can be combined from checksums of parts."""
         return self.algorithm in _CRC_BYTES
 
 
 class Running:
-    """A checksum in the making. `length` counts the bytes, which putting parts together needs."""
+    """A checksum that is being computed. `length` is the number of bytes, which combining parts requires."""
 
     def __init__(self, algorithm: str) -> None:
         self._crc: Update | None = _crc(algorithm) if algorithm in _CRC_BYTES else None
@@ -46,7 +46,7 @@ class Running:
         self.length = 0
 
     def update(self, block: bytes | bytearray | memoryview) -> None:
-        """The next bytes."""
+        """Add the next bytes."""
         self.length += len(block)
         if self._crc is not None:
             self._value = self._crc(block, self._value)
@@ -54,14 +54,14 @@ class Running:
             self._hash.update(block)
 
     def digest(self) -> bytes:
-        """Big-endian, as S3's headers have it in base64."""
+        """Return the checksum, big-endian like the base64 in S3's headers."""
         return (
             self._value.to_bytes(self._bytes, "big") if self._crc is not None else bytes(self._hash.digest())
         )
 
 
 def of_blocks(algorithm: str, blocks: Iterable[bytes]) -> Running:
-    """The checksum of all of them."""
+    """Return the checksum of all blocks."""
     running = Running(algorithm)
     for block in blocks:
         running.update(block)
@@ -69,7 +69,7 @@ def of_blocks(algorithm: str, blocks: Iterable[bytes]) -> Running:
 
 
 def combined(algorithm: str, parts: Iterable[Running]) -> bytes:
-    """The CRC of the parts one after the other."""
+    """Return the CRC of the concatenated parts."""
     from awscrt import checksums
 
     combine = getattr(checksums, f"combine_{algorithm}")
@@ -80,15 +80,15 @@ def combined(algorithm: str, parts: Iterable[Running]) -> bytes:
 
 
 def in_base64(digest: bytes) -> str:
-    """As headers have it."""
+    """Return a digest as it is written in headers."""
     return base64.b64encode(digest).decode()
 
 
 def expected(headers: Mapping[str, str], *, etags_are_md5: bool = True) -> Expected | None:
-    """What the answer to a GET of a whole object says of it; None if that is nothing to compare with.
+    """Return the checksum of the whole object from the headers of a GET; None if there is no usable one.
 
-    S3's `x-amz-checksum-…`, unless it is one of the parts' checksums; Google's `x-goog-hash`; the ETag of an
-    S3 store where it is an MD5: not of an object that came in parts or is encrypted with a key of its own.
+    These are used: S3's `x-amz-checksum-…`, unless it is composed of part checksums; Google's `x-goog-hash`;
+    the ETag of an S3 store if it is an MD5, which excludes multipart uploads and customer-encrypted objects.
     """
     for algorithm in _PREFERRED:
         value = headers.get(f"x-amz-checksum-{algorithm}", "")
@@ -104,7 +104,7 @@ def expected(headers: Mapping[str, str], *, etags_are_md5: bool = True) -> Expec
 
 
 def md5_etag(headers: Mapping[str, str]) -> bytes | None:
-    """The MD5 that the ETag of an S3 store is, unless it is none."""
+    """Return the MD5 in the ETag of an S3 store; None if the ETag is no MD5."""
     match = _MD5_ETAG.fullmatch(headers.get("etag", ""))
     if match is None or "x-amz-request-id" not in headers:
         return None
@@ -116,7 +116,7 @@ def md5_etag(headers: Mapping[str, str]) -> bytes | None:
 
 
 def etag_of_parts(etags: Sequence[str]) -> str | None:
-    """The ETag of an object from those of its parts, if these are MD5s: the MD5 of them all, and how many."""
+    """Return the multipart ETag for the ETags of the parts, if these are MD5 sums; else None."""
     if not all(_MD5_ETAG.fullmatch(f'"{etag}"') for etag in etags):
         return None
     digests = b"".join(bytes.fromhex(etag) for etag in etags)
@@ -132,7 +132,7 @@ def _decoded(algorithm: str, value: str) -> Expected | None:
 
 def _crc(algorithm: str) -> Update:
     if algorithm == "crc32":
-        return zlib.crc32  # boto3 stores it; a small object is not worth the start of awscrt
+        return zlib.crc32  # boto3 uses it, and for small objects loading awscrt would take longer
     from awscrt import checksums
 
     update: Update = getattr(checksums, algorithm)

@@ -1,4 +1,4 @@
-"""What the environment says. Standard library only."""
+"""The configuration of a filer, from its environment. Standard library only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,9 +21,9 @@ class ConfigError(Permanent):
 
 @dataclass(frozen=True, kw_only=True)
 class S3Config:
-    """Where S3 is and who we are there: without keys, whoever AWS' chain says (a web identity, a role).
+    """An S3 endpoint and its credentials. Without keys, AWS' default chain is used (web identity, role).
 
-    `name`: of the entry of the credentials that this is for; None: the deployment's own.
+    `name`: the name of the credentials entry; None for the deployment's own credentials.
     """
 
     name: str | None = None
@@ -32,22 +32,22 @@ class S3Config:
     access_key_id: str | None = field(default=None, repr=False)
     secret_access_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
-    anonymous: bool = False  # nothing is signed: public buckets
+    anonymous: bool = False  # requests are not signed; for public buckets
     requester_pays: bool = False
     ca_bundle: str | None = None
     addressing_style: AddressingStyle = "auto"
-    checksums: bool = True  # CRC64NVME is sent with uploads; a few stores refuse what they do not know
-    etags_are_md5: bool = True  # where S3 says so; a few stores have others of the same form
+    checksums: bool = True  # send CRC64NVME with uploads; a few stores reject unknown headers
+    etags_are_md5: bool = True  # a few stores have ETags that look like MD5 sums and are not
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Raise ConfigError. An empty variable is an unset one."""
+        """Read the environment. Raise ConfigError. An empty variable counts as unset."""
         access_key, secret_key = (
             env.get("AWS_ACCESS_KEY_ID") or None,
             env.get("AWS_SECRET_ACCESS_KEY") or None,
         )
         if (access_key is None) != (secret_key is None):
-            raise ConfigError("of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY only one is set")
+            raise ConfigError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set together")
         return cls(
             endpoint_url=_endpoint("AWS_ENDPOINT_URL_S3", env.get("AWS_ENDPOINT_URL_S3") or None),
             region=env.get("AWS_REGION") or cls.region,
@@ -65,7 +65,10 @@ class S3Config:
         )
 
     def for_entry(self, entry: S3Credentials) -> "S3Config":
-        """As one entry wants it, whose keys are read now. Raise ConfigError that names it, and no key."""
+        """Return the configuration for a credentials entry, whose keys are read now.
+
+        Raise ConfigError with the name of the entry, never with a key.
+        """
         whose = f"credentials {entry.name}"
         there = self if entry.endpoint is None else self._elsewhere(_endpoint(whose, entry.endpoint))
         access_key, secret_key, token = _keys(entry)
@@ -83,28 +86,31 @@ class S3Config:
         )
 
     def _elsewhere(self, endpoint: str | None) -> "S3Config":
-        """At another endpoint nothing holds that describes this one."""
+        """Return the configuration for another endpoint, without the settings that describe this one."""
         return S3Config(endpoint_url=endpoint, checksums=self.checksums, etags_are_md5=self.etags_are_md5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`run` takes progress.jsonl; contents of literal inputs lie beside `work_list`."""
+    """The configuration of a filer. `run` is the directory of progress.jsonl.
+
+    The contents of literal inputs are in the directory of `work_list`.
+    """
 
     run: Path
     work_list: Path
-    s3: S3Config  # of every URL that none of `credentials` is for
+    s3: S3Config  # for URLs that match no entry of `credentials`
     credentials: tuple[S3Credentials, ...] = ()
-    allowed: Allowed = field(default_factory=Allowed)  # where users' URLs may lead
-    output_keys: OutputKeys = "literal"  # what the keys of output URLs are
-    disk_bytes: int | None = None  # what the task's volume is meant to hold
+    allowed: Allowed = field(default_factory=Allowed)  # the addresses that users' URLs may lead to
+    output_keys: OutputKeys = "literal"  # how keys in output URLs are read
+    disk_bytes: int | None = None  # the size of the task's volume
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Raise ConfigError, or Permanent for an address that is none."""
+        """Read the environment. Raise ConfigError, or Permanent for an invalid address."""
         disk = env.get("POIESIS_DISK_BYTES") or None
         if disk is not None and not (disk.isascii() and disk.isdigit()):
-            raise ConfigError(f"POIESIS_DISK_BYTES is {disk!r}, not a number of bytes")
+            raise ConfigError(f"POIESIS_DISK_BYTES must be a number of bytes, got {disk!r}")
         return cls(
             run=Path(env.get("POIESIS_RUN") or paths.RUN),
             work_list=Path(env.get("POIESIS_WORK_LIST") or paths.WORK_LIST),
@@ -128,7 +134,7 @@ def _credentials(text: str) -> tuple[S3Credentials, ...]:
 
 
 def _keys(entry: S3Credentials) -> tuple[str | None, str | None, str | None]:
-    """AWS' access key, secret key and session token."""
+    """Return access key, secret key and session token of an entry."""
     if entry.directory is None:
         return None, None, None
     access_key, secret_key, token = (
@@ -143,7 +149,7 @@ def _keys(entry: S3Credentials) -> tuple[str | None, str | None, str | None]:
 
 
 def _key(entry: S3Credentials, name: str) -> str | None:
-    """None if it is not there or empty. A line's end is none of a key's."""
+    """Return a key from the Secret without a trailing newline; None if it is missing or empty."""
     try:
         return (Path(entry.directory or "") / name).read_text(encoding="ascii").strip() or None
     except FileNotFoundError:
@@ -154,15 +160,14 @@ def _key(entry: S3Credentials, name: str) -> str | None:
 
 def _endpoint(whose: str, url: str | None) -> str | None:
     if url is not None and not url.startswith(("http://", "https://")):
-        raise ConfigError(f"{whose}: the endpoint is not a URL that starts with http:// or https://")
+        raise ConfigError(f"{whose}: the endpoint must start with http:// or https://")
     return url
 
 
 def _style(whose: str, style: str) -> AddressingStyle:
     if style not in get_args(AddressingStyle):
-        raise ConfigError(
-            f"{whose}: the addressing style is {style!r}, not one of {', '.join(get_args(AddressingStyle))}"
-        )
+        styles = ", ".join(get_args(AddressingStyle))
+        raise ConfigError(f"{whose}: the addressing style must be one of {styles}, got {style!r}")
     return cast("AddressingStyle", style)
 
 
@@ -177,5 +182,5 @@ def _output_keys(keys: str) -> OutputKeys:
 def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
     value = env.get(name, "").lower()
     if value not in (*_YES, *_NO):
-        raise ConfigError(f"{name} is {value!r}, neither true nor false")
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
     return value in _YES if value else default

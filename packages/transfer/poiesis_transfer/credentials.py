@@ -1,33 +1,36 @@
-"""Who the filer is at S3. botocore, slow to load, is asked only where no keys are given."""
+"""The filer's identity at S3. botocore, slow to load, is used only if no keys are configured."""
 
 import threading
 from typing import Any, Protocol
 
 from poiesis_transfer.config import S3Config
-from poiesis_transfer.errors import Passing, Permanent
+from poiesis_transfer.errors import Permanent, Retryable
 from poiesis_transfer.sigv4 import Credentials
 
 
 class Identity(Protocol):
-    """Credentials that may change while a filer works."""
+    """A source of credentials, which may change while a filer runs."""
 
     def credentials(self) -> Credentials | None:
-        """To sign the next request with; None: requests are not signed. Raise TransferError."""
+        """Return the credentials for the next request; None to send it unsigned. Raise TransferError."""
 
 
-class Given:
-    """Keys, or none at all."""
+class StaticCredentials:
+    """Configured keys, or unsigned requests."""
 
     def __init__(self, credentials: Credentials | None) -> None:
         self._credentials = credentials
 
     def credentials(self) -> Credentials | None:
-        """Always the same."""
+        """Return the configured keys."""
         return self._credentials
 
 
-class Chain:
-    """AWS' standard chain: web identity (IRSA), container and instance roles, profiles. Renewed in time."""
+class DefaultChain:
+    """AWS' default chain:
+
+    web identity (IRSA), container and instance roles, profiles. It renews credentials.
+    """
 
     def __init__(self, region: str) -> None:
         self._region = region
@@ -35,7 +38,10 @@ class Chain:
         self._found: Any = None
 
     def credentials(self) -> Credentials | None:
-        """Raise Permanent where there is no identity, Passing where there is one that does not answer."""
+        """Return current credentials.
+
+        Raise Permanent if there is no identity, Retryable if it does not respond.
+        """
         import botocore.exceptions
 
         try:
@@ -49,28 +55,31 @@ class Chain:
             botocore.exceptions.CredentialRetrievalError,
             botocore.exceptions.MetadataRetrievalError,
         ) as error:
-            raise Passing(f"AWS gives no credentials: {type(error).__name__}") from error
+            raise Retryable(f"cannot get AWS credentials: {type(error).__name__}") from error
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise Permanent(f"AWS gives no credentials: {_reason(error)}") from error
+            raise Permanent(f"cannot get AWS credentials: {_reason(error)}") from error
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
 
 def identity(config: S3Config) -> Identity:
-    """The one that is configured."""
+    """Return the identity for a configuration."""
     if config.anonymous:
-        return Given(None)
+        return StaticCredentials(None)
     if config.access_key_id is not None and config.secret_access_key is not None:
-        return Given(Credentials(config.access_key_id, config.secret_access_key, config.session_token))
-    return Chain(config.region)
+        return StaticCredentials(
+            Credentials(config.access_key_id, config.secret_access_key, config.session_token)
+        )
+    return DefaultChain(config.region)
 
 
 def _search(region: str) -> Any:
-    """`region`: whose STS is asked. AWS_REGION alone does not tell botocore."""
+    """Search the chain. `region` selects the STS endpoint, because botocore does not read AWS_REGION."""
     import botocore.session
 
     session = botocore.session.get_session()
     session.set_config_variable("region", region)
-    # Keys in the environment are the deployment's, and `config` has read them: here they would be another's.
+    # Keys in the environment belong to the deployment and are read by `config`; another entry must not use
+    # them.
     session.get_component("credential_provider").remove("env")
     found = session.get_credentials()
     if found is None:
@@ -79,6 +88,6 @@ def _search(region: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The code of STS' answer, or the kind of the failure: their texts may hold more."""
+    """Return the error code of STS or the type of the error, whose text may contain secrets."""
     answer = getattr(error, "response", None) or {}
     return str(answer.get("Error", {}).get("Code") or type(error).__name__)

@@ -1,7 +1,7 @@
-"""Failures of a transfer, in words for the user whose task it was.
+"""Errors of a transfer. The owner of the task reads their messages.
 
-A message names the store, the bucket or URL without query and userinfo, the key and what the store said;
-it never carries a credential or a signature, so texts of HTTP libraries are not repeated.
+A message names the store, the bucket or the URL without query and userinfo, the key, and the store's error.
+It never contains a credential or a signature, so texts of HTTP libraries are not repeated.
 """
 
 import errno
@@ -13,36 +13,38 @@ from poiesis_models import worklist
 
 
 class TransferError(Exception):
-    """The base of both kinds; `exit_code` is the filer's."""
+    """A transfer failed. `exit_code` is the filer's exit code."""
 
     exit_code: ClassVar[int]
 
 
 class Permanent(TransferError):
-    """Trying again cannot help."""
+    """A retry cannot help."""
 
     exit_code = worklist.EXIT_PERMANENT
 
 
 class NotFound(Permanent):
-    """The object, the prefix or the page is not there; the store itself answered."""
+    """The store has no such object or prefix."""
 
 
 class Denied(Permanent):
-    """The store does not let these credentials read it. Without the right to list, S3 answers so, too, for
-    what is not there."""
+    """The credentials may not read the object.
+
+    Without the right to list, S3 reports this for missing objects too.
+    """
 
 
 class Unsendable(Permanent):
-    """One output file cannot be sent because of what it is; others can."""
+    """One output file cannot be sent because of its name, type or mode; others can."""
 
 
 class Refused(Permanent):
-    """The operator does not let users' URLs lead there."""
+    """The operator does not allow URLs to this address."""
 
 
-class Passing(TransferError):
-    """Trying again may help, at the earliest after `retry_after` seconds if the store asked for that."""
+class Retryable(TransferError):
+    """A retry may help. `retry_after`: seconds to wait first, if the store sent them."""
 
     exit_code = worklist.EXIT_PASSING
 
@@ -51,53 +53,61 @@ class Passing(TransferError):
         self.retry_after = retry_after
 
 
-class Changed(Passing):
-    """The object is not the one any more of which some bytes have come: begin anew."""
+class Changed(Retryable):
+    """The object changed during the download, which has to start from scratch."""
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TWO_KINDS = {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
 _DENIED = {errno.EACCES, errno.EPERM}
-_MAY_PASS = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT}
+_RETRYABLE = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.EAGAIN,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ETIMEDOUT,
+}
 
 
 def volume_full(path: str) -> Permanent:
-    """There is no room for `path`, as executors call it."""
+    """Return the error for a volume without space for `path`, the path for executors."""
     return Permanent(
-        f"the task's volume is full: no space left to write {path}; ask for more with resources.disk_gb"
+        f"the task's volume is full: no space left to write {path}; request more with resources.disk_gb"
     )
 
 
 def writing_error(error: OSError, path: str) -> TransferError:
-    """Why `path`, as executors call it, could not be written to the task volume."""
+    """Return the error for a failed write of `path`, the path for executors, to the task volume."""
     if error.errno in _FULL:
         return volume_full(path)
     if error.errno in _TWO_KINDS:
         return Permanent(f"cannot write {path}: the inputs name it both as a file and as a directory")
     if error.errno == errno.ENAMETOOLONG:
-        return Permanent(f"cannot write {path}: the name is too long for a file")
+        return Permanent(f"cannot write {path}: the file name is too long")
     return _other(error, f"cannot write {path}")
 
 
 def reading_error(error: OSError, path: str) -> TransferError:
-    """Why `path`, as executors call it, could not be read from the task volume."""
+    """Return the error for a failed read of `path`, the path for executors, from the task volume."""
     if error.errno in _DENIED:
         return Unsendable(
-            f"cannot read output {path}: permission denied; executors have to leave outputs readable "
+            f"cannot read output {path}: permission denied; executors must leave outputs readable "
             "(and directories searchable) for every user"
         )
     failure = _other(error, f"cannot read output {path}")
-    return failure if isinstance(failure, Passing) else Unsendable(str(failure))
+    return failure if isinstance(failure, Retryable) else Unsendable(str(failure))
 
 
 def _other(error: OSError, what: str) -> TransferError:
     message = f"{what}: {(error.strerror or type(error).__name__).lower()}"
-    return Passing(message) if error.errno in _MAY_PASS else Permanent(message)
+    return Retryable(message) if error.errno in _RETRYABLE else Permanent(message)
 
 
 @contextmanager
 def writing(path: str) -> Iterator[None]:
-    """OSError becomes ours."""
+    """Convert OSError to TransferError."""
     try:
         yield
     except OSError as error:
@@ -106,7 +116,7 @@ def writing(path: str) -> Iterator[None]:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """OSError becomes ours."""
+    """Convert OSError to TransferError."""
     try:
         yield
     except OSError as error:

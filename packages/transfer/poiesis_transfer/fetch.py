@@ -1,9 +1,9 @@
-"""One engine for everything that HTTP can fetch: plain pages, signed URLs and objects of S3.
+"""One engine for all downloads over HTTP: web URLs, signed URLs and S3 objects.
 
-The first request is for the whole: its answer says how long the body is, which version it is and what its
-checksum is. A short body is read from it. Of a long one it gives the first part, and the others come at
-the same time by ranges that hold for that version alone, each written to its place. A transfer that breaks
-goes on where it was; an object that changed begins anew, unless its bytes went where none can be taken back.
+The first request is for the whole object. Its response contains the length, the version and the checksum. A
+short body is read from this response. A long body is read in parts: the first part from this response, the
+others concurrently, by range requests that are valid only for the same version. A broken transfer resumes
+where it stopped. If the object has changed, the download starts again, unless the sink is `in_order`.
 """
 
 import re
@@ -15,63 +15,66 @@ from typing import Protocol
 
 from poiesis_transfer import checksums, pool
 from poiesis_transfer.checksums import Expected, Running
-from poiesis_transfer.errors import Changed, Passing, Permanent, TransferError
+from poiesis_transfer.errors import Changed, Permanent, Retryable, TransferError
 from poiesis_transfer.files import READ_BLOCK, Buffer
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.web import translated
 
 MIB = 1024 * 1024
-WHOLE_BYTES = 64 * MIB  # moved by one request; anything longer in parts
+WHOLE_BYTES = 64 * MIB  # the largest object that one request transfers; longer ones are transferred in parts
 PART_BYTES = 32 * MIB
-PARTS_AT_ONCE = 8
+PARALLEL_PARTS = 8
 _OK, _PARTIAL, _UNMET, _OUT_OF_RANGE = 200, 206, 412, 416
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class Source(Protocol):
-    """Something that can be asked for, whole or in parts. `what` begins messages."""
+    """An object that can be requested whole or in parts. Error messages start with `what`."""
 
     @property
     def what(self) -> str: ...
 
     def get(self, headers: Mapping[str, str]) -> AbstractContextManager[HTTPResponse]:
-        """One request; redirects are followed, if at all."""
+        """Send one GET. The source follows redirects if it supports them."""
 
     def failure(self, answer: HTTPResponse) -> TransferError:
-        """What a status other than success means."""
+        """Return the error for a status that is not a success."""
 
     def version(self, answer: HTTPResponse) -> "Version":
-        """What the first answer says of the whole."""
+        """Return the version of the object that the first response describes."""
 
 
 class Sink(Protocol):
-    """Where the bytes go: a `Landing`, for one. All but `path` and `in_order` may raise TransferError.
+    """Where downloaded bytes are written, for example a `Destination`. Methods may raise TransferError.
 
-    `in_order`: each byte follows the one before it, and none can be taken back.
+    `in_order`: bytes must be written in sequence, and written bytes cannot be discarded.
     """
 
     path: str
     in_order: bool
 
     def empty(self) -> None:
-        """Begin again."""
+        """Discard what has been written."""
 
     def announce(self, size: int) -> None:
-        """So many bytes will come."""
+        """Set the number of bytes that will follow."""
 
     def write(self, data: Buffer, offset: int) -> None:
-        """They belong there."""
+        """Write bytes at an offset."""
 
     def blocks(self) -> Iterator[bytes]:
-        """What has been written, from the beginning; not asked of one that is `in_order`."""
+        """Return what has been written, from the beginning. Not called if `in_order`."""
 
     def keep(self, size: int | None = None, *, modified: float | None = None) -> None:
-        """All has come, and it is right."""
+        """Accept what was written as complete and correct."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """One state of an object. `condition` makes a range hold for it alone; None: it has no ranges."""
+    """One version of an object.
+
+    `condition`: headers that make a range request valid only for this version; None: no range requests.
+    """
 
     size: int | None
     tag: str | None
@@ -82,7 +85,7 @@ class Version:
 
 @dataclass
 class Part:
-    """Bytes `start` to `stop`; the first `done` of them are in the file. Without `stop`, to the end."""
+    """The bytes from `start` up to `stop` (None: the end), of which `done` are written."""
 
     start: int
     stop: int | None
@@ -91,66 +94,69 @@ class Part:
 
     @property
     def position(self) -> int:
-        """Where the next byte belongs."""
+        """Return the offset of the next byte."""
         return self.start + self.done
 
 
-def fetch(source: Source, landing: Sink, retry: Retry) -> None:
-    """The object, whole and right, becomes the landing's file. Raise TransferError."""
-    retry.call(lambda: _fetch_once(source, landing, retry))
+def fetch(source: Source, destination: Sink, retry: Retry) -> None:
+    """Write the object to `destination` and accept it once it is complete and verified.
+
+    Raise TransferError.
+    """
+    retry.call(lambda: _fetch_once(source, destination, retry))
 
 
-def _fetch_once(source: Source, landing: Sink, retry: Retry) -> None:
-    transfer = _Transfer(source, landing, retry)
+def _fetch_once(source: Source, destination: Sink, retry: Retry) -> None:
+    transfer = _Transfer(source, destination, retry)
     try:
         transfer.run()
-    except Passing as failure:
-        if landing.in_order and transfer.done:
-            raise Permanent(f"{failure}; it was being streamed, so it cannot begin anew") from failure
+    except Retryable as failure:
+        if destination.in_order and transfer.done:
+            raise Permanent(f"{failure}; cannot retry: part of it has already been streamed") from failure
         raise
 
 
 class _Transfer:
-    """One version of the object."""
+    """The download of one version of the object."""
 
-    def __init__(self, source: Source, landing: Sink, retry: Retry) -> None:
+    def __init__(self, source: Source, destination: Sink, retry: Retry) -> None:
         self._source = source
-        self._landing = landing
+        self._destination = destination
         self._retry = retry
         self._parts: list[Part] = []
 
     @property
     def done(self) -> int:
-        """Bytes that have been written."""
+        """Return the number of bytes written."""
         return sum(part.done for part in self._parts)
 
     def run(self) -> None:
-        self._landing.empty()
+        self._destination.empty()
         with ExitStack() as first:
             answer = first.enter_context(self._source.get({}))
             self._check_status(answer)
             version = self._source.version(answer)
             if version.size is not None:
-                self._landing.announce(version.size)
-            parts = self._parts = _parts(version, in_order=self._landing.in_order)
+                self._destination.announce(version.size)
+            parts = self._parts = _parts(version, in_order=self._destination.in_order)
             for part in parts:
                 part.running = _running(version, len(parts))
             self._receive(parts, version, answer, first)
         self._check(parts, version)
-        self._landing.keep(version.size, modified=version.modified)
+        self._destination.keep(version.size, modified=version.modified)
 
     def _check_status(self, answer: HTTPResponse) -> None:
         if answer.status != _OK:
             raise self._source.failure(answer)
 
     def _receive(self, parts: list[Part], version: Version, answer: HTTPResponse, first: ExitStack) -> None:
-        """The first part comes from the answer that is here; it is given back as soon as that is read."""
+        """Read all parts, the first from `answer`, whose connection is released when the part is complete."""
 
         def receive(part: Part) -> None:
             if part.start == 0:
                 try:
                     self._pour(answer, part)
-                except Passing:
+                except Retryable:
                     if version.condition is None:
                         raise
                 finally:
@@ -161,7 +167,7 @@ class _Transfer:
         if len(parts) == 1:
             receive(parts[0])
         else:
-            pool.for_each(parts, receive, at_once=PARTS_AT_ONCE)
+            pool.for_each(parts, receive, concurrency=PARALLEL_PARTS)
 
     def _range(self, part: Part, version: Version) -> None:
         what = self._source.what
@@ -174,13 +180,13 @@ class _Transfer:
                 raise self._source.failure(answer)
             match = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
             if match is None or int(match[1]) != part.position or int(match[2]) >= stop:
-                raise Passing(f"{what}: the server answers with another range than it was asked for")
+                raise Retryable(f"{what}: the server returned a different range than requested")
             if int(match[3]) != version.size or _tag(answer) not in {version.tag, None}:
                 raise Changed(f"{what}: the object changed while it was read")
             self._pour(answer, part)
 
     def _pour(self, answer: HTTPResponse, part: Part) -> None:
-        """Write the body to its place until the part is there; raise Passing if it ends before."""
+        """Write the body until the part is complete. Raise Retryable if the body ends before."""
         with translated(self._source.what):
             self._pour_untranslated(answer, part)
 
@@ -193,7 +199,7 @@ class _Transfer:
             if not count:
                 break
             block = view[:count]
-            self._landing.write(block, part.position)
+            self._destination.write(block, part.position)
             if part.running is not None:
                 part.running.update(block)
             part.done += count
@@ -202,26 +208,26 @@ class _Transfer:
             part.stop = part.position
         if left:
             came, whole = part.done, part.done + left
-            raise Passing(f"{self._source.what}: {came} of {whole} bytes came")
+            raise Retryable(f"{self._source.what}: received {came} of {whole} bytes")
         if left == 0 and answer.length == 0:
-            answer.close()  # http.client notes the end of a body only when it is asked for more
+            answer.close()  # http.client detects the end of a body only at the next read
 
     def _check(self, parts: list[Part], version: Version) -> None:
-        """Compare with the store's own checksum; raise Passing: what came is not what is there."""
+        """Compare with the checksum from the store. Raise Retryable if they differ."""
         expected = version.expected
         if expected is None:
             return
         running = [part.running for part in parts if part.running is not None]
         if not running:
-            came = checksums.of_blocks(expected.algorithm, self._landing.blocks()).digest()
+            came = checksums.of_blocks(expected.algorithm, self._destination.blocks()).digest()
         elif len(running) == 1:
             came = running[0].digest()
         else:
             came = checksums.combined(expected.algorithm, running)
         if came != expected.digest:
-            raise Passing(
-                f"{self._source.what}: what came does not match the checksum that the store gives "
-                f"({expected.algorithm.upper()})"
+            raise Retryable(
+                f"{self._source.what}: checksum mismatch: downloaded data does not match the store's "
+                f"{expected.algorithm.upper()}"
             )
 
 
@@ -233,7 +239,7 @@ def _parts(version: Version, *, in_order: bool) -> list[Part]:
 
 
 def _running(version: Version, parts: int) -> Running | None:
-    """A checksum as the bytes come, unless only the finished file can tell it."""
+    """Return a checksum to update as bytes arrive; None if it has to be computed from the complete file."""
     expected = version.expected
     if expected is None or (parts > 1 and not expected.of_parts):
         return None

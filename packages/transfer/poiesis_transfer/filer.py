@@ -1,4 +1,4 @@
-"""How a filer starts and ends (filer contract v1): the environment in, an exit code out."""
+"""Start and exit of a filer (filer contract v1): environment in, exit code out."""
 
 import logging
 import os
@@ -23,14 +23,14 @@ Work = Callable[[Config, WorkList, Progress], None]
 
 
 class _Terminated(BaseException):
-    """SIGTERM has come."""
+    """SIGTERM was received."""
 
 
 def main(name: str, about: str, work: Work, *, arguments: Sequence[str] | None = None) -> int:
-    """Do the work list's work and return the exit code: 0, 65 (permanent) or 75 (passing)."""
+    """Do the work and return the exit code: 0, 65 (permanent failure) or 75 (retryable failure)."""
     if arguments := sys.argv[1:] if arguments is None else arguments:
         _only_help(name, about, arguments)
-    configure_logging("WARNING", filer=name)  # libraries log each request from INFO on
+    configure_logging("WARNING", filer=name)  # libraries log each request at INFO
     try:
         config = Config.from_env(os.environ)
         progress = Progress(config.run)
@@ -50,9 +50,9 @@ def _ended(config: Config, work: Work, progress: Progress) -> int:
         return failure.exit_code
     except _Terminated:
         return runfiles.SIGTERM_EXIT
-    except Exception as failure:  # noqa: BLE001  # a defect of ours; its text might hold a signed URL
+    except Exception as failure:  # noqa: BLE001  # our own bug; its text may contain a signed URL
         log_defect(failure)
-        progress.error(f"a defect in the filer: {type(failure).__name__}; see the container's log")
+        progress.error(f"internal error in the filer: {type(failure).__name__}; see the container's log")
         return worklist.EXIT_PERMANENT
     return worklist.EXIT_DONE
 
@@ -64,14 +64,14 @@ def log_defect(failure: BaseException) -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """Raise in the main thread, so that an unfinished upload is aborted: its parts would be paid for."""
+    """Raise in the main thread, so that unfinished uploads are aborted: stores charge for their parts."""
     del frame
     signal.signal(number, signal.SIG_IGN)
     raise _Terminated
 
 
 def read_work_list(path: Path) -> WorkList:
-    """Raise Permanent."""
+    """Read the work list. Raise Permanent."""
     try:
         return WorkList.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Files of the task volume: ones that appear whole, and ones that are read while nobody may change them.
+"""Files of the task volume: files that appear only when they are complete, and files to send.
 
 Standard library only.
 """
@@ -13,32 +13,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from poiesis_transfer.errors import Passing, Unsendable, reading, writing
+from poiesis_transfer.errors import Retryable, Unsendable, reading, writing
+from poiesis_transfer.free_space import FreeSpace
 from poiesis_transfer.progress import Progress
-from poiesis_transfer.room import Room
 
 READ_BLOCK = 256 * 1024
-ANYONE_FILE = 0o777  # executors may be any uid, and run what is staged
+ANYONE_FILE = 0o777  # executors have any uid, and may execute staged files
 ANYONE_DIRECTORY = 0o777
 Buffer = bytes | bytearray | memoryview
 
 
-class Landing:
-    """A file that is written beside its place and appears there when it is whole.
+class Destination:
+    """A file to stage: written under a temporary name and renamed when it is complete.
 
-    `path` is what executors call it; `owner` as of `name_aside`. Parts of a file may be written by several
-    threads.
+    `path` is the path for executors; `owner` as in `name_aside`. Several threads may write parts of the file.
     """
 
     in_order = False
 
     def __init__(
-        self, local: Path, path: str, progress: Progress, *, room: Room | None = None, owner: int = 0
+        self,
+        local: Path,
+        path: str,
+        progress: Progress,
+        *,
+        free_space: FreeSpace | None = None,
+        owner: int = 0,
     ) -> None:
         self._local = local
         self._temporary = local.with_name(name_aside(local.name, owner=owner))
         self._progress = progress
-        self._room = room or Room()
+        self._free_space = free_space or FreeSpace()
         self._fd = -1
         self._kept = False
         self._lock = threading.Lock()
@@ -57,28 +62,28 @@ class Landing:
             self._close()
 
     def announce(self, size: int) -> None:
-        """The file will have so many bytes; raise Permanent if the volume has no room for them."""
+        """Reserve space for a file of `size` bytes. Raise Permanent if the volume has too little."""
         if size > self._held:
             with writing(self.path):
-                self._room.take(size - self._held, self._local.parent, self.path)
+                self._free_space.take(size - self._held, self._local.parent, self.path)
             self._held = size
 
     def write(self, data: Buffer, offset: int) -> None:
-        """Raise Permanent when the volume is full."""
+        """Write bytes at an offset. Raise Permanent if the volume is full."""
         self.announce(offset + len(data))
         with writing(self.path):
             _write_all(self._fd, data, offset)
         self._moved(len(data))
 
     def empty(self) -> None:
-        """Begin again: what has been written so far is not part of the file and will come a second time."""
+        """Discard what has been written; the whole file will be written again."""
         if self._written:
             with writing(self.path):
                 os.ftruncate(self._fd, 0)
             self._moved(-self._written)
 
     def blocks(self) -> Iterator[bytes]:
-        """What has been written, from the beginning."""
+        """Return what has been written, from the beginning."""
         offset = 0
         with writing(self.path):
             while block := os.pread(self._fd, READ_BLOCK, offset):
@@ -86,14 +91,15 @@ class Landing:
                 offset += len(block)
 
     def keep(self, size: int | None = None, *, modified: float | None = None) -> None:
-        """Give the file its name; raise Passing if its size is not the one that was announced.
+        """Rename the file to its final name. Raise Retryable if its size is not `size`.
 
-        `modified`: seconds since 1970, of the object; tools compare the ages of a file and of its index.
+        `modified`: the time of the object in seconds since 1970. Tools compare the ages of a file and its
+        index.
         """
         with writing(self.path):
             actual = os.fstat(self._fd).st_size
             if size is not None and actual != size:
-                raise Passing(f"{self.path} has {actual} bytes, but {size} were announced")
+                raise Retryable(f"{self.path}: received {actual} of {size} bytes")
             if modified is not None:
                 os.utime(self._fd, (modified, modified))
             self._temporary.replace(self._local)
@@ -103,7 +109,7 @@ class Landing:
     def _moved(self, count: int) -> None:
         with self._lock:
             self._written += count
-        self._room.written(count)
+        self._free_space.written(count)
         self._progress.moved(count)
 
     def _create(self) -> None:
@@ -114,9 +120,9 @@ class Landing:
             make_directories(self._local.parent)
             self._temporary.unlink(missing_ok=True)
             self._fd = os.open(self._temporary, flags, ANYONE_FILE)
-        os.fchmod(self._fd, ANYONE_FILE)  # whatever the umask
-        # An earlier start's: the volume need not hold both. A directory may have come of an input without a
-        # type, of which this is once more the attempt to read it as an object.
+        os.fchmod(self._fd, ANYONE_FILE)  # independent of the umask
+        # Remove the file of an earlier start, so that the volume need not hold both. If an input without a
+        # type was staged as a directory then, the first attempt to read it as an object must not fail here.
         with suppress(IsADirectoryError):
             self._local.unlink(missing_ok=True)
 
@@ -126,22 +132,22 @@ class Landing:
         finally:
             if not self._kept:
                 self._temporary.unlink(missing_ok=True)
-                self._room.give_back(self._held, self._held - self._written)
+                self._free_space.give_back(self._held, self._held - self._written)
                 self._progress.moved(-self._written)
 
 
 def name_aside(name: str, *, owner: int = 0) -> str:
-    """What a file is called until it is whole.
+    """Return the temporary name of a file.
 
-    The same at every start, so what a killed filer left is replaced; `owner` keeps two inputs that name the
-    same file out of each other's way.
+    It is the same at every start, so the file of a killed filer is replaced. `owner` separates two inputs
+    that name the same file.
     """
     digest = hashlib.sha256(f"{owner} {name}".encode("utf-8", "surrogateescape")).hexdigest()
     return f".poiesis-{digest[:20]}"
 
 
 def make_directories(path: Path) -> None:
-    """Make `path` and what is missing above it, usable by anyone whatever the umask."""
+    """Create `path` and missing parents, writable for all users, independent of the umask."""
     missing: list[Path] = []
     while not path.is_dir():
         missing.append(path)
@@ -150,14 +156,14 @@ def make_directories(path: Path) -> None:
         try:
             directory.mkdir()
         except FileExistsError:
-            if not directory.is_dir():  # else another transfer made it meanwhile
+            if not directory.is_dir():  # otherwise another transfer has created it
                 raise
         else:
             directory.chmod(ANYONE_DIRECTORY)
 
 
 class SourceFile:
-    """A regular file to be sent; `path` is what executors call it."""
+    """A regular file to send; `path` is the path for executors."""
 
     def __init__(self, local: str, path: str) -> None:
         self._local = local
@@ -176,7 +182,10 @@ class SourceFile:
         os.close(self._fd)
 
     def blocks(self, offset: int, count: int) -> Iterator[bytes]:
-        """Exactly `count` bytes; holes of a sparse file are zeros. Raise Passing if they are not there."""
+        """Return exactly `count` bytes; holes of a sparse file are zeros.
+
+        Raise Retryable if there are fewer.
+        """
         end = offset + count
         while offset < end:
             with reading(self.path):
@@ -187,7 +196,7 @@ class SourceFile:
             offset += len(block)
 
     def check_size(self) -> None:
-        """Raise Passing if the file is not as long as it was."""
+        """Raise Retryable if the size of the file has changed."""
         with reading(self.path):
             actual = os.fstat(self._fd).st_size
         if actual != self.size:
@@ -203,8 +212,8 @@ class SourceFile:
         self._fd = fd
         self.size = status.st_size
 
-    def _changed(self) -> Passing:
-        return Passing(f"output {self.path} changed its size while it was sent")
+    def _changed(self) -> Retryable:
+        return Retryable(f"output {self.path} changed size while it was sent")
 
 
 def _write_all(fd: int, data: Buffer, offset: int) -> None:

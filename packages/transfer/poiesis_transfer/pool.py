@@ -1,7 +1,7 @@
-"""Many things at once, but not too many; one failure ends the rest. Standard library only.
+"""Bounded concurrency with threads; one failure cancels the rest. Standard library only.
 
-Threads, because what they do is wait for sockets and disks, and neither needs an event loop. Work that lasts
-asks `check` between its blocks whether it is still wanted, and waits by `wait`.
+The work waits for sockets and disks, so threads suffice and an event loop is not needed. Long work calls
+`check` between its blocks, which raises Cancelled, and waits with `wait`.
 """
 
 import threading
@@ -9,110 +9,111 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from poiesis_transfer.errors import Passing, Permanent
+from poiesis_transfer.errors import Permanent, Retryable
 
-AT_ONCE = 16  # files, and requests that carry bytes
-_LOOK_SECONDS = 0.25
+CONCURRENCY = 16  # concurrent files, and requests that transfer data
+_POLL_SECONDS = 0.25
 
 _T = TypeVar("_T")
 _END = object()
 
 
 def slots() -> threading.BoundedSemaphore:
-    """For `AT_ONCE` requests; one of them for a whole filer."""
-    return threading.BoundedSemaphore(AT_ONCE)
+    """Return a semaphore for `CONCURRENCY` requests, to be shared by a whole filer."""
+    return threading.BoundedSemaphore(CONCURRENCY)
 
 
-class Stopped(BaseException):
-    """What the others of a group do has failed, or the filer has to end: this is not wanted any more."""
+class Cancelled(BaseException):
+    """Work of the same group has failed, or the filer stops: this work is no longer needed."""
 
 
-class _Halt:
-    """Says to one group, and to those inside it, that nothing of it is wanted any more."""
+class _CancelScope:
+    """The cancellation of one group and of the groups inside it."""
 
-    def __init__(self, above: "_Halt | None" = None) -> None:
-        self.asked = threading.Event()
-        self._inside: list[_Halt] = []
+    def __init__(self, above: "_CancelScope | None" = None) -> None:
+        self.cancelled = threading.Event()
+        self._inside: list[_CancelScope] = []
         self._lock = threading.Lock()
         if above is not None:
             above.adopt(self)
 
-    def adopt(self, inside: "_Halt") -> None:
-        """Asked already, or later: it is passed on."""
+    def adopt(self, inside: "_CancelScope") -> None:
+        """Pass a cancellation on to `inside`, at once or later."""
         with self._lock:
             self._inside.append(inside)
-            if self.asked.is_set():
-                inside.ask()
+            if self.cancelled.is_set():
+                inside.cancel()
 
-    def leave(self, inside: "_Halt") -> None:
+    def leave(self, inside: "_CancelScope") -> None:
         with self._lock:
             self._inside.remove(inside)
 
-    def ask(self) -> None:
-        self.asked.set()
+    def cancel(self) -> None:
+        self.cancelled.set()
         with self._lock:
-            for halt in self._inside:
-                halt.ask()
+            for scope in self._inside:
+                scope.cancel()
 
 
-class _Here(threading.local):
-    halt = _Halt()  # of whoever is in no group; nobody asks it
+class _Current(threading.local):
+    scope = _CancelScope()  # of threads outside every group; it is never cancelled
 
 
-_HERE = _Here()
+_CURRENT = _Current()
 
 
 def check() -> None:
-    """Raise Stopped if the group that this thread works for has failed."""
-    if _HERE.halt.asked.is_set():
-        raise Stopped
+    """Raise Cancelled if the group of this thread was cancelled."""
+    if _CURRENT.scope.cancelled.is_set():
+        raise Cancelled
 
 
 @contextmanager
-def regardless() -> Iterator[None]:
-    """For what has to be done although the group has failed: cleaning up."""
-    halt, _HERE.halt = _HERE.halt, _Halt()
+def shielded() -> Iterator[None]:
+    """Run the block even if the group was cancelled; for clean-up."""
+    scope, _CURRENT.scope = _CURRENT.scope, _CancelScope()
     try:
         yield
     finally:
-        _HERE.halt = halt
+        _CURRENT.scope = scope
 
 
 def wait(seconds: float) -> None:
-    """Wait so long; raise Stopped as soon as the group fails."""
-    if _HERE.halt.asked.wait(seconds):
-        raise Stopped
+    """Wait for a number of seconds. Raise Cancelled as soon as the group is cancelled."""
+    if _CURRENT.scope.cancelled.wait(seconds):
+        raise Cancelled
 
 
 def nothing() -> None:
-    """Where nobody waits for the network."""
+    """Do nothing: the interrupt of work that does not wait for the network."""
 
 
 def for_each(
     source: Iterable[_T],
     work: Callable[[_T], None],
     *,
-    at_once: int = AT_ONCE,
+    concurrency: int = CONCURRENCY,
     interrupt: Callable[[], None] = nothing,
 ) -> None:
-    """Work on everything that `source` yields, which is asked for more only when a hand is free.
+    """Call `work` for everything that `source` yields, with `concurrency` threads.
 
-    The first failure stops the rest, and `interrupt` wakes those of them that wait for the network. Of
-    several failures, one that cannot pass is raised before one that may.
+    The next item is taken only when a thread is free. The first failure cancels the rest, and `interrupt`
+    must end their waits for the network. If there are several failures, a permanent one is raised rather than
+    a retryable one.
     """
-    above = _HERE.halt
-    group = _Group(iter(source), work, _Halt(above), interrupt)
+    above = _CURRENT.scope
+    group = _Group(iter(source), work, _CancelScope(above), interrupt)
     try:
-        group.start(at_once)
+        group.start(concurrency)
         group.wait()
-    except BaseException:  # a signal's
+    except BaseException:  # raised by a signal handler
         group.stop()
         group.wait()
         raise
     finally:
-        above.leave(group.halt)
+        above.leave(group.scope)
     if group.failures:
-        raise min(group.failures, key=_badness)
+        raise min(group.failures, key=_rank)
     check()
 
 
@@ -121,7 +122,7 @@ class _Group:
         self,
         source: Iterator[_T],
         work: Callable[[_T], None],
-        halt: _Halt,
+        scope: _CancelScope,
         interrupt: Callable[[], None],
     ) -> None:
         self._source = source
@@ -129,36 +130,36 @@ class _Group:
         self._interrupt = interrupt
         self._turn = threading.Lock()
         self._ended: list[threading.Event] = []
-        self.halt = halt
+        self.scope = scope
         self.failures: list[BaseException] = []
 
-    def start(self, at_once: int) -> None:
-        for _ in range(at_once):
+    def start(self, concurrency: int) -> None:
+        for _ in range(concurrency):
             ended = threading.Event()
-            threading.Thread(target=self._hand, args=(ended,), daemon=True).start()
+            threading.Thread(target=self._worker, args=(ended,), daemon=True).start()
             self._ended.append(ended)
 
     def wait(self) -> None:
-        """Until all hands have ended.
+        """Wait until all workers have ended.
 
-        Not by Thread.join: if a signal's handler raises there, CPython before 3.13 takes the thread for ended
-        (gh-90882). Not without a timeout: a signal that comes after the GIL is given up and before the thread
-        sleeps does not wake it, and its handler would run only when the work has ended by itself.
+        Thread.join is not used: if a signal handler raises in it, CPython before 3.13 considers the thread
+        ended (gh-90882). The wait has a timeout: a signal that arrives after the GIL is released and before
+        the thread sleeps does not wake it, so its handler would run only after the work.
         """
         for ended in self._ended:
-            while not ended.wait(_LOOK_SECONDS):
+            while not ended.wait(_POLL_SECONDS):
                 pass
 
-    def _hand(self, ended: threading.Event) -> None:
-        _HERE.halt = self.halt
+    def _worker(self, ended: threading.Event) -> None:
+        _CURRENT.scope = self.scope
         try:
-            while not self.halt.asked.is_set():
+            while not self.scope.cancelled.is_set():
                 with self._turn:
-                    thing = next(self._source, _END)
-                if thing is _END:
+                    item = next(self._source, _END)
+                if item is _END:
                     return
-                self._work(thing)  # type: ignore[arg-type]  # _END is an object
-        except Stopped:
+                self._work(item)  # type: ignore[arg-type]  # _END is an object
+        except Cancelled:
             return
         except BaseException as failure:  # noqa: BLE001  # raised by for_each
             self.failures.append(failure)
@@ -167,11 +168,11 @@ class _Group:
             ended.set()
 
     def stop(self) -> None:
-        self.halt.ask()
+        self.scope.cancel()
         self._interrupt()
 
 
-def _badness(failure: BaseException) -> int:
-    if isinstance(failure, Passing):
+def _rank(failure: BaseException) -> int:
+    if isinstance(failure, Retryable):
         return 2
     return 1 if isinstance(failure, Permanent) else 0

@@ -1,4 +1,4 @@
-"""progress.jsonl: what a filer has done, told line by line (filer contract v1). Standard library only."""
+"""progress.jsonl: what a filer has done, one event per line (filer contract v1). Standard library only."""
 
 import json
 import logging
@@ -17,15 +17,15 @@ from poiesis_transfer.urls import printable
 logger = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 1.0
-_MESSAGE_CHARACTERS = 2000  # the longest line a reader takes is 16 KiB; JSON escapes make up to 6 of one
+_MESSAGE_CHARACTERS = 2000  # readers accept lines of 16 KiB, and JSON may escape one character as 6 bytes
 _MAX_WARNINGS = 100
 
 
 class Progress:
-    """Every event is one write of a whole line, so a reader never sees half of one for long.
+    """The writer of progress.jsonl. Any thread may call it.
 
-    Any thread may call. A filer that is started again goes on in the same file: totals start again, outputs
-    are named again.
+    Every event is one write of a whole line, so a reader sees half a line only for a moment. A restarted
+    filer appends to the same file: totals start at 0, and outputs are listed again.
     """
 
     def __init__(self, run: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,8 +35,8 @@ class Progress:
         )
         self._drop_half_line()
         self._files = self._bytes = self._warnings = 0
-        self._told: tuple[int, int] | None = None
-        self._told_at = clock()
+        self._written: tuple[int, int] | None = None
+        self._written_at = clock()
         self._later: threading.Timer | None = None
         self._lock = threading.RLock()
 
@@ -48,7 +48,7 @@ class Progress:
     ) -> None:
         with self._lock:
             try:
-                self._tell()
+                self._write_totals()
             finally:
                 os.close(self._fd)
                 self._fd = -1
@@ -56,19 +56,19 @@ class Progress:
                 self._later.cancel()
 
     def moved(self, count: int) -> None:
-        """`count` bytes more; fewer when an attempt is given up and its bytes will come again."""
+        """Add `count` bytes. It is negative if an attempt failed and its bytes will be transferred again."""
         with self._lock:
             self._bytes += count
-            self._tell_sometimes()
+            self._write_totals_at_intervals()
 
     def file_done(self) -> None:
-        """One file is whole at its place."""
+        """Count one complete file."""
         with self._lock:
             self._files += 1
-            self._tell_sometimes()
+            self._write_totals_at_intervals()
 
     def sent(self, *, url: str, path: str, size_bytes: int) -> None:
-        """One output file has been stored; `path` is the container's."""
+        """Record a stored output file; `path` is the path in the container."""
         with self._lock:
             self._append(event="output", url=printable(url), path=printable(path), size_bytes=size_bytes)
             self.file_done()
@@ -80,25 +80,25 @@ class Progress:
                 self._append(event="input", path=printable(item.path), type=kind)
 
     def stream(self, path: str, state: str) -> None:
-        """How far an input is that is streamed; `path` is the container's."""
+        """Record the state of a streamed input; `path` is the path in the container."""
         with self._lock:
             self._append(event="stream", path=printable(path), state=state)
 
     def warning(self, message: str) -> None:
-        """The task goes on, but its owner should know. After a hundred, one line says there are more."""
+        """Record a warning for the task's owner. After 100, one line states that others are omitted."""
         with self._lock:
             self._warnings += 1
             if self._warnings > _MAX_WARNINGS + 1:
                 return
             if self._warnings == _MAX_WARNINGS + 1:
-                message = f"more than {_MAX_WARNINGS} warnings; the rest is left out"
-            self._say("warning", message)
+                message = f"more than {_MAX_WARNINGS} warnings; further warnings omitted"
+            self._write_message("warning", message)
 
     def error(self, message: str) -> None:
-        """Why the filer ends without having done its work."""
-        self._say("error", message)
+        """Record why the filer fails."""
+        self._write_message("error", message)
 
-    def _say(self, event: str, message: str) -> None:
+    def _write_message(self, event: str, message: str) -> None:
         text = printable(message)
         if len(text) > _MESSAGE_CHARACTERS:
             text = text[:_MESSAGE_CHARACTERS] + "…"
@@ -106,27 +106,27 @@ class Progress:
             self._append(event=event, message=text)
         logger.log(logging.WARNING if event == "warning" else logging.ERROR, text)
 
-    def _tell_sometimes(self) -> None:
-        left = self._told_at + _INTERVAL_SECONDS - self._clock()
+    def _write_totals_at_intervals(self) -> None:
+        left = self._written_at + _INTERVAL_SECONDS - self._clock()
         if left <= 0:
-            self._tell()
-        elif self._later is None:  # for what comes right before a standstill
-            self._later = threading.Timer(left, self._tell_later)
+            self._write_totals()
+        elif self._later is None:  # records the last bytes before a stall
+            self._later = threading.Timer(left, self._write_totals_later)
             self._later.daemon = True
             self._later.start()
 
-    def _tell_later(self) -> None:
+    def _write_totals_later(self) -> None:
         with self._lock:
             self._later = None
             if self._fd >= 0:
-                self._tell()
+                self._write_totals()
 
-    def _tell(self) -> None:
+    def _write_totals(self) -> None:
         now = (self._files, self._bytes)
-        if now != self._told:
+        if now != self._written:
             self._append(event="progress", files=self._files, bytes=self._bytes)
-            self._told = now
-        self._told_at = self._clock()
+            self._written = now
+        self._written_at = self._clock()
 
     def _append(self, **event: Any) -> None:
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
@@ -134,7 +134,7 @@ class Progress:
             line = line[os.write(self._fd, line) :]
 
     def _drop_half_line(self) -> None:
-        """A filer killed while it wrote leaves half a line, which would spoil the next."""
+        """Remove half a line that a killed filer left: it would corrupt the next one."""
         size = os.fstat(self._fd).st_size
         tail = os.pread(self._fd, runfiles.PROGRESS_LINE_BYTES, max(0, size - runfiles.PROGRESS_LINE_BYTES))
         if tail and not tail.endswith(b"\n"):

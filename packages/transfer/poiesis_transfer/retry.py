@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from poiesis_models.backoff import Backoff
 from poiesis_transfer import pool
-from poiesis_transfer.errors import Passing
+from poiesis_transfer.errors import Retryable
 
 _T = TypeVar("_T")
 
@@ -17,17 +17,17 @@ def _nowhere() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """Exponential back-off with full jitter. A store's own Retry-After is obeyed up to `longest_seconds`."""
+    """Exponential back-off with full jitter. Retry-After is respected up to `longest_seconds`."""
 
     attempts: int = 5
     first_seconds: float = 0.5
     longest_seconds: float = 30.0
 
     def call(self, attempt: Callable[[], _T], *, so_far: Callable[[], int] = _nowhere) -> _T:
-        """Call until it returns; what the last attempt raises is raised, and anything but Passing at once.
+        """Call `attempt` until it succeeds. Retry only Retryable; raise the error of the last attempt.
 
-        An attempt that gets further than all before it (`so_far`: bytes) begins the count anew: a big object
-        over a bad line arrives as long as something comes.
+        `so_far` returns the bytes transferred. An attempt that got further than all earlier ones resets the
+        count, so that a large object arrives over a bad connection as long as there is progress.
         """
         failed = 0
         furthest = so_far()
@@ -35,7 +35,7 @@ class Retry:
             pool.check()
             try:
                 return attempt()
-            except Passing as failure:
+            except Retryable as failure:
                 failed = 1 if so_far() > furthest else failed + 1
                 furthest = max(furthest, so_far())
                 if failed >= self.attempts:
@@ -44,7 +44,7 @@ class Retry:
             pool.wait(delay)
 
     def delay(self, count: int, retry_after: float | None) -> float:
-        """Seconds to wait after attempt `count` (0-based)."""
+        """Return the seconds to wait after attempt `count` (from 0)."""
         asked = min(retry_after or 0.0, self.longest_seconds)
         backoff = Backoff(first=self.first_seconds, longest=self.longest_seconds, jitter=1)
         return asked + backoff.delay(count + 1)

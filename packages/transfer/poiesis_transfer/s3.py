@@ -1,7 +1,7 @@
-"""S3's REST API, as far as filers need it: get, head, list, put, and uploads in parts.
+"""The part of S3's REST API that filers need: get, head, list, put and multipart uploads.
 
-Every request is signed in its headers and goes through `web`, so its connections, retries and messages are
-those of plain HTTP; downloads are `fetch`'s.
+Every request is signed in its headers and sent by `web`, which provides connections, retries and error
+messages. `fetch` does the downloads.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
-from poiesis_transfer import checksums, fetch, pages, pool, web
+from poiesis_transfer import checksums, fetch, http_object, pool, web
 from poiesis_transfer.checksums import Running
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.credentials import Identity
-from poiesis_transfer.errors import Denied, NotFound, Passing, Permanent, TransferError
+from poiesis_transfer.errors import Denied, NotFound, Permanent, Retryable, TransferError
 from poiesis_transfer.files import SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.sigv4 import encoded_path, encoded_query, signed_headers
@@ -33,45 +33,45 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
-WHOLE_BYTES = 64 * MIB  # sent by one request; anything longer in parts
+WHOLE_BYTES = 64 * MIB  # the largest file that one request uploads; longer ones are uploaded in parts
 SEND_PART_BYTES = 16 * MIB
 MAX_PARTS = 10_000  # S3's limit
-PARTS_AT_ONCE = 8
+PARALLEL_PARTS = 8
 CHECKSUM = "crc64nvme"
 _ERROR_BYTES = 8 * 1024
 _OK = 200
 
 _CODE = re.compile(rb"<Code>([A-Za-z0-9._-]{1,100})</Code>")
 _REGION_ELEMENT = re.compile(rb"<Region>([a-z0-9-]{1,40})</Region>")
-_REGION = re.compile(r"[a-z0-9-]{1,40}")  # it becomes a part of a host's name
+_REGION = re.compile(r"[a-z0-9-]{1,40}")  # it becomes part of a host name
 _DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 _WORDS = {
     "NoSuchBucket": "the bucket does not exist",
-    "NoSuchKey": "there is no such object",
+    "NoSuchKey": "no such object",
     "AccessDenied": "access denied: the service's credentials do not allow it",
     "AllAccessDisabled": "access denied: the service's credentials do not allow it",
-    "InvalidAccessKeyId": "the storage does not know the service's access key",
-    "SignatureDoesNotMatch": "the storage does not accept the service's secret key",
+    "InvalidAccessKeyId": "the store rejected the service's access key",
+    "SignatureDoesNotMatch": "the store rejected the service's secret key",
     "ExpiredToken": "the service's session token has expired",
-    "InvalidToken": "the storage does not accept the service's session token",
-    "RequestTimeTooSkewed": "the clocks of this node and of the storage differ too much",
+    "InvalidToken": "the store rejected the service's session token",
+    "RequestTimeTooSkewed": "the clocks of this node and of the store differ too much",
     "PermanentRedirect": "the bucket is in another region than the service is configured for",
     "AuthorizationHeaderMalformed": "the bucket is in another region than the service is configured for",
     "AuthorizationQueryParametersError": "the bucket is in another region than the service is configured for",
     "KeyTooLongError": "the key is longer than 1024 bytes",
     "PreconditionFailed": "the object changed while it was read",
-    "InvalidObjectState": "the object is archived and has to be restored first",
-    "SlowDown": "the storage asks to come back later",
+    "InvalidObjectState": "the object is archived and must be restored first",
+    "SlowDown": "the store asked to slow down",
     "XMinioStorageFull": "the storage is full",
-    "InvalidBucketName": "the bucket or the key is not one that S3 allows",
-    "BadDigest": "what the storage got does not match its checksum",
-    "XAmzContentChecksumMismatch": "what the storage got does not match its checksum",
+    "InvalidBucketName": "invalid bucket name or key",
+    "BadDigest": "the data that the store received does not match its checksum",
+    "XAmzContentChecksumMismatch": "the data that the store received does not match its checksum",
 }
-_PASSING_CODES = {
+_RETRYABLE_CODES = {
     "RequestTimeout",
     "NoSuchUpload",
-    "MalformedXML",  # what was sent was right, so these three did not come as they were sent
+    "MalformedXML",  # these three: the request was valid when it was sent, so it was damaged on the way
     "InvalidPart",
     "InvalidPartOrder",
     "BadDigest",
@@ -81,20 +81,20 @@ _PASSING_CODES = {
     "PreconditionFailed",
 }
 _PERMANENT_KINDS = {"NoSuchKey": NotFound, "NoSuchVersion": NotFound, "AccessDenied": Denied}
-_WORDLESS_CODES = {"", "400", "401", "403", "404"}  # of answers without a body
+_WORDLESS_CODES = {"", "400", "401", "403", "404"}  # of responses without a body
 _FORBIDDEN = 403
 
 
 @dataclass(frozen=True)
 class S3Object:
-    """One line of a listing."""
+    """One entry of a listing."""
 
     key: str
     size: int
 
 
 class S3Store:
-    """One S3 service, by its endpoint, asked as one identity; `stores` has all of a filer."""
+    """One S3 endpoint with one identity. `stores` holds all that a filer uses."""
 
     def __init__(self, config: S3Config, connections: Web, who: Identity) -> None:
         self._config = config
@@ -105,7 +105,7 @@ class S3Store:
         self._regions: dict[str, str] = {}
 
     def list(self, directory: S3Url) -> Iterator[S3Object]:
-        """Everything below a directory, in the order of the keys."""
+        """Return all objects below a directory, sorted by key."""
         token: str | None = None
         while True:
             page = self._page(directory, token)
@@ -115,11 +115,11 @@ class S3Store:
                 return
 
     def is_directory(self, url: S3Url) -> bool:
-        """Whether there are keys below it."""
+        """Return whether there are keys below the URL."""
         return self._page(url, None, limit=1).find("{*}Contents") is not None
 
     def is_object(self, url: S3Url) -> bool:
-        """Whether the key has an object."""
+        """Return whether there is an object at the key."""
         what = f"cannot read {url} at {self._where}"
 
         def head() -> bool:
@@ -132,13 +132,16 @@ class S3Store:
         except NotFound:
             return False
 
-    def download(self, source: S3Url, landing: fetch.Sink) -> None:
-        """Read an object into a file."""
-        what = f"cannot read {source} (input {landing.path}) at {self._where}"
-        fetch.fetch(_Object(self, source, what), landing, self._web.retry)
+    def download(self, source: S3Url, destination: fetch.Sink) -> None:
+        """Write an object to `destination`."""
+        what = f"cannot read {source} (input {destination.path}) at {self._where}"
+        fetch.fetch(_Object(self, source, what), destination, self._web.retry)
 
     def upload(self, source: SourceFile, target: S3Url, progress: Progress) -> None:
-        """Store a file: up to 64 MiB by one request, more in parts; an upload that fails is aborted."""
+        """Store a file:
+
+        up to 64 MiB in one request, otherwise in parts. A failed multipart upload is aborted.
+        """
         what = f"cannot write {target} (output {source.path}) at {self._where}"
         if source.size > WHOLE_BYTES:
             _Upload(self, what, source, target, progress).run()
@@ -146,7 +149,7 @@ class S3Store:
         self.put(what, Slice(source, 0, source.size, progress), target, {})
 
     def put(self, what: str, part: Slice, target: S3Url, query: Mapping[str, str]) -> str:
-        """Send one request with bytes, again if need be; the ETag."""
+        """Send bytes in one request, with retries, and return the ETag."""
         try:
             return self._web.retry.call(lambda: self._put_once(what, part, target, query))
         except BaseException:
@@ -164,7 +167,10 @@ class S3Store:
     def post(
         self, what: str, url: S3Url, query: Mapping[str, str], headers: Mapping[str, str], text: str
     ) -> Element:
-        """Control an upload in parts; the answer's XML. A failure may come with status 200."""
+        """Send a request of a multipart upload and return the response's XML.
+
+        A failure may have status 200.
+        """
 
         def once() -> Element:
             sent = headers if self._checksums else {}
@@ -179,33 +185,36 @@ class S3Store:
         return self._web.retry.call(once)
 
     def abort(self, what: str, url: S3Url, query: Mapping[str, str]) -> None:
-        """Parts of an upload that nobody ends are stored and paid for. One try, also while all else stops."""
-        with pool.regardless(), self._request("DELETE", url, what, query=query) as answer:
+        """Abort a multipart upload, because the store keeps and charges for unfinished parts.
+
+        It is attempted once, also while the filer stops.
+        """
+        with pool.shielded(), self._request("DELETE", url, what, query=query) as answer:
             if answer.status not in {_OK, 204, 404}:
                 raise self._failure(what, url, answer)
 
     def head(self, what: str, url: S3Url) -> Mapping[str, str]:
-        """What is said of an object that is there; nothing of one that is not."""
+        """Return the headers of an object; empty if there is none."""
         headers = {"x-amz-checksum-mode": "ENABLED"}
         with self._request("HEAD", url, what, headers=headers) as answer:
             return _lower(answer) if answer.status == _OK else {}
 
     @property
     def sends_checksums(self) -> bool:
-        """Until the store says that it does not know them."""
+        """Return whether checksums are sent: until the store reports that it does not support them."""
         return self._checksums
 
     def get(self, url: S3Url, what: str, headers: Mapping[str, str]) -> AbstractContextManager[HTTPResponse]:
-        """One GET of an object or of a range."""
+        """Send one GET for an object or a range of it."""
         return self._request("GET", url, what, headers={"x-amz-checksum-mode": "ENABLED", **headers})
 
     def failure(self, what: str, url: S3Url, answer: HTTPResponse) -> TransferError:
-        """What an answer means that is none to be glad of."""
+        """Return the error for a response that is not a success."""
         return self._failure(what, url, answer)
 
     @property
     def etags_are_md5(self) -> bool:
-        """As the operator knows."""
+        """Return whether ETags of this store are MD5 sums, as the operator configured."""
         return self._config.etags_are_md5
 
     def _page(self, directory: S3Url, token: str | None, *, limit: int | None = None) -> Element:
@@ -267,19 +276,19 @@ class S3Store:
             raise self._failure(what, url, answer)
 
     def _failure(self, what: str, url: S3Url, answer: HTTPResponse) -> TransferError:
-        said = _start(answer)
-        match = _CODE.search(said)
+        body = _start(answer)
+        match = _CODE.search(body)
         code = match[1].decode() if match else ""
-        if self._has_moved(url, answer, said):
-            return Passing(f"{what}: the bucket is in another region than the service is configured for")
+        if self._has_moved(url, answer, body):
+            return Retryable(f"{what}: the bucket is in another region than the service is configured for")
         if code == "NotImplemented" and self._checksums:
             self._checksums = False
-            return Passing(f"{what}: the storage does not know checksums")
+            return Retryable(f"{what}: the store does not support checksums")
         return answer_error(what, answer.status, code, answer.headers)
 
-    def _has_moved(self, url: S3Url, answer: HTTPResponse, said: bytes) -> bool:
-        """Whether the store names the bucket's region, and it is news: then it is asked there."""
-        region = _named_region(answer, said)
+    def _has_moved(self, url: S3Url, answer: HTTPResponse, body: bytes) -> bool:
+        """Return whether the response names another region of the bucket, and use that region from now on."""
+        region = _named_region(answer, body)
         known = self._regions.get(url.bucket, self._config.region)
         if answer.status not in {301, 307, 400, 403} or region is None or region == known:
             return False
@@ -290,7 +299,7 @@ class S3Store:
 
 
 class _Object:
-    """An object as `fetch` takes it."""
+    """An object as a source for `fetch`."""
 
     def __init__(self, store: S3Store, url: S3Url, what: str) -> None:
         self._store = store
@@ -305,55 +314,55 @@ class _Object:
 
     def version(self, answer: HTTPResponse) -> fetch.Version:
         if answer.length is None:
-            raise Passing(f"{self.what}: the answer does not say how long the object is")
+            raise Retryable(f"{self.what}: the response does not contain the length of the object")
         tag = answer.headers.get("etag")
         return fetch.Version(
             size=answer.length,
             tag=tag,
             condition={"if-match": tag} if tag else None,
             expected=checksums.expected(_lower(answer), etags_are_md5=self._store.etags_are_md5),
-            modified=pages.modified(answer),
+            modified=http_object.modified(answer),
         )
 
 
 class Slice:
-    """A part of a file as a request's body. Sent again, its bytes are counted once."""
+    """A part of a file as a request body. If it is sent again, progress counts its bytes once."""
 
     def __init__(self, source: SourceFile, offset: int, size: int, progress: Progress) -> None:
         self._source = source
         self._offset = offset
         self._progress = progress
-        self._told = 0
+        self._counted = 0
         self._crc: Running | None = None
         self.size = size
 
     def blocks(self) -> Iterable[bytes]:
-        """From the beginning."""
+        """Return all bytes of the part."""
         self.take_back()
         for block in self._source.blocks(self._offset, self.size):
             yield block
-            self._told += len(block)
+            self._counted += len(block)
             self._progress.moved(len(block))
 
     def take_back(self) -> None:
-        """The bytes will be sent again, if at all."""
-        if self._told:
-            self._progress.moved(-self._told)
-            self._told = 0
+        """Subtract the bytes of the last attempt from the progress."""
+        if self._counted:
+            self._progress.moved(-self._counted)
+            self._counted = 0
 
     def checksum(self, algorithm: str) -> Running:
-        """Of what will be sent."""
+        """Return the checksum of the part."""
         return checksums.of_blocks(algorithm, self._source.blocks(self._offset, self.size))
 
     @property
     def crc(self) -> Running:
-        """The one that is sent along, computed once."""
+        """Return the checksum that is sent with the part, computed once."""
         if self._crc is None:
             self._crc = self.checksum(CHECKSUM)
         return self._crc
 
     def checksum_headers(self) -> dict[str, str]:
-        """By which the store checks what it gets."""
+        """Return the headers by which the store verifies the part."""
         return {f"x-amz-checksum-{CHECKSUM}": checksums.in_base64(self.crc.digest())}
 
 
@@ -370,7 +379,7 @@ class _Text:
 
 
 class _Upload:
-    """One file in parts, aborted if it fails."""
+    """A multipart upload of one file. It is aborted if it fails."""
 
     def __init__(
         self, store: S3Store, what: str, source: SourceFile, target: S3Url, progress: Progress
@@ -391,11 +400,11 @@ class _Upload:
         self._id = {"uploadId": begun.findtext("{*}UploadId") or ""}
         try:
             offsets = range(0, self._source.size, self._part_bytes)
-            pool.for_each(offsets, self._send, at_once=PARTS_AT_ONCE)
+            pool.for_each(offsets, self._send, concurrency=PARALLEL_PARTS)
             self._complete()
-        except NotFound as failure:  # the upload is, not the object: what said so was damaged
+        except NotFound as failure:  # the upload does not exist: its id was damaged on the way
             self._abort()
-            raise Passing(str(failure)) from failure
+            raise Retryable(str(failure)) from failure
         except BaseException:
             self._abort()
             raise
@@ -414,17 +423,17 @@ class _Upload:
         text = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>"
         try:
             done = self._store.post(self._what, self._target, self._id, headers, text)
-        except (Passing, NotFound) as failure:
+        except (Retryable, NotFound) as failure:
             gone = isinstance(failure, NotFound) or "NoSuchUpload" in str(failure)
-            if gone and self._is_there(whole):  # it was done, but the answer did not come
+            if gone and self._is_there(whole):  # the upload was completed, but the response was lost
                 return
             raise
         stored = done.findtext(f"{{*}}Checksum{CHECKSUM.upper()}")
         if whole and stored and stored != whole:
-            raise Passing(f"{self._what}: what is stored does not match the checksum of what was sent")
+            raise Retryable(f"{self._what}: checksum mismatch: stored data does not match the data sent")
 
     def _is_there(self, whole: str | None) -> bool:
-        """Whether the object is what was sent, by its checksum or by the ETag that its parts make."""
+        """Return whether the stored object is what was sent, by its checksum or its multipart ETag."""
         headers = self._store.head(self._what, self._target)
         stored = headers.get(f"x-amz-checksum-{CHECKSUM}")
         if whole and stored:
@@ -447,7 +456,7 @@ class _Upload:
         return checksums.in_base64(checksums.combined(CHECKSUM, parts))
 
     def _abort(self) -> None:
-        """What led here is raised, not what fails here."""
+        """Abort the upload. A failure is only logged, because the error that led here is raised."""
         try:
             self._store.abort(self._what, self._target, self._id)
         except TransferError as failure:
@@ -455,13 +464,16 @@ class _Upload:
 
 
 def part_size(size: int) -> int:
-    """Bytes of a part of an upload: 16 MiB, or whole MiB more where that would make too many parts."""
+    """Return the bytes per part of an upload:
+
+    16 MiB, or more (whole MiB) to stay within S3's 10,000 parts.
+    """
     needed = -(-size // MAX_PARTS)
     return max(SEND_PART_BYTES, -(-needed // MIB) * MIB)
 
 
 def answer_error(what: str, status: int, code: str, headers: web.Headers) -> TransferError:
-    """What S3's answer means for a transfer."""
+    """Return the error for a response of S3."""
     if code in _WORDLESS_CODES:
         if status == _FORBIDDEN:
             code = "AccessDenied"
@@ -472,13 +484,13 @@ def answer_error(what: str, status: int, code: str, headers: web.Headers) -> Tra
         if code in _WORDS
         else f"{what}: HTTP {status} {code}"
     )
-    if code in _PASSING_CODES or isinstance(web.status_error("", status, {}), Passing):
-        return Passing(message, retry_after=web.retry_after(headers))
+    if code in _RETRYABLE_CODES or isinstance(web.status_error("", status, {}), Retryable):
+        return Retryable(message, retry_after=web.retry_after(headers))
     return _PERMANENT_KINDS.get(code, Permanent)(message)
 
 
 def _check_stored(what: str, part: Slice, headers: Mapping[str, str], *, etags_are_md5: bool) -> None:
-    """Raise Passing unless the store says that it has what was sent, by our checksum or by its ETag."""
+    """Raise Retryable if the checksum or the ETag in the response differs from what was sent."""
     stored = headers.get(f"x-amz-checksum-{CHECKSUM}")
     if stored is not None:
         matches = stored == checksums.in_base64(part.crc.digest())
@@ -487,17 +499,17 @@ def _check_stored(what: str, part: Slice, headers: Mapping[str, str], *, etags_a
     else:
         return
     if not matches:
-        raise Passing(f"{what}: what is stored does not match the checksum of what was sent")
+        raise Retryable(f"{what}: checksum mismatch: stored data does not match the data sent")
 
 
 def _where(config: S3Config) -> str:
-    """The store for messages, and as whom it is asked unless that is the deployment."""
+    """Return the store, and the name of the credentials unless they are the deployment's, for messages."""
     place = shown(config.endpoint_url or "AWS")
     return f"{place} with the credentials {config.name}" if config.name else place
 
 
 def _place(config: S3Config, url: S3Url, region: str) -> tuple[Url, str]:
-    """Where the bucket answers, and the encoded path of the key there."""
+    """Return the server of a bucket and the encoded path of the key on it."""
     endpoint = Url.parse(config.endpoint_url or _amazons(region))
     base = endpoint.target.rstrip("/")
     key = encoded_path(url.key)
@@ -518,27 +530,27 @@ def _amazons(region: str) -> str:
 
 
 def _lower(answer: HTTPResponse) -> dict[str, str]:
-    """The headers; a request id, which all S3 stores give, whether or not this one does."""
+    """Return the headers with lower-case names, and always a request id, which marks a response of S3."""
     return {"x-amz-request-id": "", **{name.lower(): value for name, value in answer.headers.items()}}
 
 
-def _named_region(answer: HTTPResponse, said: bytes) -> str | None:
+def _named_region(answer: HTTPResponse, body: bytes) -> str | None:
     header = answer.headers.get("x-amz-bucket-region") or ""
     if _REGION.fullmatch(header):
         return header
-    element = _REGION_ELEMENT.search(said)
+    element = _REGION_ELEMENT.search(body)
     return element[1].decode() if element else None
 
 
 def _start(answer: HTTPResponse) -> bytes:
-    """The beginning of what a failure says; nothing if it does not come."""
+    """Return the first bytes of an error response; empty if they cannot be read."""
     try:
-        said = answer.read(_ERROR_BYTES)
+        body = answer.read(_ERROR_BYTES)
     except (OSError, HTTPException):
         return b""
     if answer.length == 0:
-        answer.close()  # so that the connection can be used again
-    return said
+        answer.close()  # so that the connection can be reused
+    return body
 
 
 def _xml(what: str, body: bytes) -> Element:
@@ -547,7 +559,7 @@ def _xml(what: str, body: bytes) -> Element:
     try:
         return ET.fromstring(body)  # noqa: S314
     except ET.ParseError as error:
-        raise Passing(f"{what}: the answer is not valid XML") from error
+        raise Retryable(f"{what}: the response is not valid XML") from error
 
 
 def _contents(page: Element) -> Iterator[S3Object]:

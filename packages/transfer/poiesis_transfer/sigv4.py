@@ -1,7 +1,7 @@
 """AWS Signature Version 4 in headers, for S3. Pure; standard library only.
 
-https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html. Bodies are not hashed for it
-(UNSIGNED-PAYLOAD): checksums of their own guard them, and are among the signed headers.
+https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html. Bodies are not part of the
+signature (UNSIGNED-PAYLOAD): their checksums, which are signed headers, protect them.
 """
 
 import functools
@@ -19,7 +19,7 @@ _SAFE_IN_QUERY = "-_.~"
 
 @dataclass(frozen=True)
 class Credentials:
-    """Of one AWS identity."""
+    """The credentials of one AWS identity."""
 
     access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
@@ -27,12 +27,12 @@ class Credentials:
 
 
 def encoded_path(path: str) -> str:
-    """Each byte but unreserved ones and `/`: S3 signs what it decodes, once, and normalises nothing."""
+    """Encode all bytes except unreserved ones and `/`. S3 encodes once and does not normalize paths."""
     return quote(path, safe=_SAFE_IN_PATH)
 
 
 def encoded_query(query: Mapping[str, str]) -> str:
-    """Sorted, as it is signed."""
+    """Return the query encoded and sorted, as it is signed."""
     return "&".join(
         f"{quote(name, safe=_SAFE_IN_QUERY)}={quote(value, safe=_SAFE_IN_QUERY)}"
         for name, value in sorted(query.items())
@@ -49,7 +49,7 @@ def signed_headers(
     region: str,
     now: datetime,
 ) -> dict[str, str]:
-    """`headers` (lower case, `host` among them; all are signed) and what the signature adds.
+    """Return `headers` (lower-case, with `host`; all are signed) and the headers of the signature.
 
     `path` and `query` are encoded; `now` is UTC.
     """

@@ -1,4 +1,4 @@
-"""Every S3 store that a filer's work needs: which one answers for a URL, and as whom it is asked."""
+"""All S3 stores that a filer uses: which store and which credentials serve a URL."""
 
 import ssl
 import threading
@@ -20,12 +20,13 @@ from poiesis_transfer.web import Web
 
 
 class S3Stores:
-    """Asked as one store is. Each URL goes to the entry that is closest to it, else to the deployment's own.
+    """All stores behind the interface of one.
 
-    A context manager, that closes the connections. Nothing is sent before the first transfer; an entry's keys
-    are read when its first URL comes, so that one that nothing needs breaks nothing. `slots`: for requests,
-    shared with others.
-    Connections may lead anywhere: endpoints are the operator's choice.
+    Each URL uses the credentials entry with the longest matching prefix, or the deployment's own credentials.
+    Use it as a context manager: it closes the connections. Nothing is sent before the first transfer, and an
+    entry's keys are read with its first URL, so an invalid entry affects only its own URLs. `slots` limits
+    concurrent requests and can be shared. Connections may lead to any address, because operators choose the
+    endpoints.
     """
 
     def __init__(
@@ -50,38 +51,45 @@ class S3Stores:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
         for connections in self._webs.values():
             connections.close()
 
     def interrupt(self) -> None:
-        """Nobody waits for the network any more."""
+        """End all waits for the network."""
         with self._lock:
             webs = list(self._webs.values())
         for connections in webs:
             connections.interrupt()
 
     def list(self, directory: S3Url) -> Iterator[S3Object]:
-        """Everything below a directory, in the order of the keys."""
+        """Return all objects below a directory, sorted by key."""
         return self._of(directory).list(directory)
 
     def is_directory(self, url: S3Url) -> bool:
-        """Whether there are keys below it."""
+        """Return whether there are keys below the URL."""
         return self._of(url).is_directory(url)
 
     def is_object(self, url: S3Url) -> bool:
-        """Whether the key has an object."""
+        """Return whether there is an object at the key."""
         return self._of(url).is_object(url)
 
-    def download(self, source: S3Url, landing: Sink) -> None:
-        """Read an object into a file."""
-        self._of(source).download(source, landing)
+    def download(self, source: S3Url, destination: Sink) -> None:
+        """Write an object to `destination`."""
+        self._of(source).download(source, destination)
 
     def upload(self, source: SourceFile, target: S3Url, progress: Progress) -> None:
         """Store a file."""
         self._of(target).upload(source, target, progress)
 
     def _of(self, url: S3Url) -> S3Store:
-        """Raise Permanent for credentials that cannot be used, which it names."""
+        """Return the store for a URL.
+
+        Raise Permanent, with the name of the entry, for unusable credentials.
+        """
         entry = self._choice.closest(str(url))
         name = entry.name if entry else None
         with self._lock:
@@ -91,7 +99,7 @@ class S3Stores:
             return self._stores[name]
 
     def _web(self, config: S3Config) -> Web:
-        """Who trusts the same certificates shares the connections."""
+        """Return the connections for a set of trusted certificates, shared by all stores that use the set."""
         if config.ca_bundle not in self._webs:
             self._webs[config.ca_bundle] = Web(
                 limits=self._limits, retry=self._retry, tls=_tls(config), slots=self._slots
@@ -106,4 +114,4 @@ def _tls(config: S3Config) -> ssl.SSLContext | None:
         return ssl.create_default_context(cafile=config.ca_bundle)
     except OSError as error:
         whose = f"credentials {config.name}" if config.name else "AWS_CA_BUNDLE"
-        raise Permanent(f"{whose}: {config.ca_bundle} holds no certificates") from error
+        raise Permanent(f"{whose}: {config.ca_bundle} contains no certificates") from error

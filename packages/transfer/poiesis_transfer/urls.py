@@ -1,4 +1,4 @@
-"""S3 URLs as TES tasks name them. Pure; standard library only."""
+"""S3 URLs in TES tasks. Pure; standard library only."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ __all__ = ["S3Url", "parse_s3", "printable", "scheme", "shown"]
 
 @dataclass(frozen=True)
 class S3Url:
-    """A bucket and a key. The key is literal: spaces, `?`, `#` and `%` stand for themselves."""
+    """A bucket and a key. The key is literal: spaces, `?`, `#` and `%` have no special meaning."""
 
     bucket: str
     key: str = ""
@@ -21,22 +21,22 @@ class S3Url:
 
     @property
     def prefix(self) -> str:
-        """The prefix of the keys below this directory; empty for the whole bucket."""
+        """Return the prefix of the keys below this directory; empty for the whole bucket."""
         return self.key if not self.key or self.key.endswith("/") else self.key + "/"
 
     @property
     def decoded(self) -> "S3Url | None":
-        """The URL that this one means if its key is percent-encoded; None if it cannot be."""
+        """Return the URL with its key percent-decoded; None if that is no other key."""
         key = escapes.other_form(self.key)
         return None if key is None else self.with_key(key)
 
     def with_key(self, key: str) -> "S3Url":
-        """Another key of the same bucket."""
+        """Return the URL of another key in the same bucket."""
         return S3Url(self.bucket, key)
 
 
 def parse_s3(url: str) -> S3Url:
-    """`s3://bucket/key`; raise Permanent. The key is empty when the URL names a bucket."""
+    """Parse `s3://bucket/key`; the key is empty if the URL names a bucket. Raise Permanent."""
     try:
         return S3Url(*split_s3(url))
     except NotAnS3Url as error:

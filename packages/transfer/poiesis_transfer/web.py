@@ -1,8 +1,8 @@
-"""Requests over HTTP: connections that are used again, a bounded number at once, failures in our words.
+"""HTTP requests: reused connections, a bounded number of concurrent requests, errors as TransferError.
 
-On http.client alone, because a filer's start is paid for by every task and a block of a body goes from the
-socket to the file without another copy. What libraries say of a failure is not repeated where their texts
-could hold URLs and so signatures.
+It uses http.client alone, because every task pays for the start of a filer, and because a block of a body
+goes from the socket to the file without another copy. Texts of libraries are not repeated where they could
+contain URLs, and so signatures.
 """
 
 import base64
@@ -21,28 +21,28 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from poiesis_transfer import pool
 from poiesis_transfer.addresses import Allowed
-from poiesis_transfer.errors import NotFound, Passing, Permanent, Refused, TransferError
+from poiesis_transfer.errors import NotFound, Permanent, Refused, Retryable, TransferError
 from poiesis_transfer.retry import Retry
 
-_PASSING_STATUS = {408, 425, 429}
+_RETRYABLE_STATUS = {408, 425, 429}
 _GONE_STATUS = {404, 410}
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 10
-_SAFE = "/%:@!$&'()*+,;=~-._?[]|\\^`{}\"<>"  # left as they are: a signature may depend on the exact bytes
+_SAFE = "/%:@!$&'()*+,;=~-._?[]|\\^`{}\"<>"  # not encoded: a signature may depend on the exact bytes
 _WORDS = {
-    400: "the server refuses the request",
-    401: "the server wants credentials",
+    400: "the server rejected the request",
+    401: "the server requires credentials",
     403: "access denied",
     404: "not found",
-    410: "it is gone",
-    429: "the server asks to come back later",
-    503: "the server is not available",
+    410: "gone",
+    429: "too many requests",
+    503: "the server is unavailable",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Seconds. `idle`: without a byte in either direction, and for a server to begin its answer."""
+    """Timeouts in seconds. `idle`: without a byte in either direction, and until a response starts."""
 
     connect: float = 15.0
     idle: float = 60.0
@@ -54,7 +54,7 @@ RETRY = Retry()
 
 @dataclass(frozen=True)
 class Url:
-    """What a request needs of a URL. `target` is the path and query, as they are sent."""
+    """The parts of a URL that a request needs. `target` is the path and query as they are sent."""
 
     scheme: str
     host: str
@@ -64,14 +64,17 @@ class Url:
 
     @classmethod
     def parse(cls, text: str) -> "Url":
-        """Raise ValueError for what is no HTTP URL. What may not stand in a request line is encoded."""
+        """Return the parts of a URL, encoded for a request line.
+
+        Raise ValueError if it is not an HTTP URL.
+        """
         parts = urlsplit(text)
         scheme = parts.scheme.lower()
         if scheme not in _PORTS or not parts.hostname:
             raise ValueError("not an HTTP URL")
         host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
         if not all(0 < len(label) < 64 for label in host.rstrip(".").split(".")):  # noqa: PLR2004  # RFC 1035
-            raise ValueError("a host that DNS cannot have")
+            raise ValueError("invalid host name")
         target = quote(parts.path or "/", safe=_SAFE) + (
             f"?{quote(parts.query, safe=_SAFE)}" if parts.query else ""
         )
@@ -79,12 +82,12 @@ class Url:
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """What a connection leads to."""
+        """Return scheme, host and port, which identify a connection."""
         return self.scheme, self.host, self.port
 
     @property
     def authority(self) -> str:
-        """The Host header."""
+        """Return the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -93,22 +96,22 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Body(Protocol):
-    """What a request carries; asked again when it is sent again."""
+    """The body of a request. `blocks` is called for each attempt."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Return the number of bytes."""
 
     def blocks(self) -> Iterable[bytes]:
-        """All of them. Raise TransferError if they cannot be read."""
+        """Return the bytes. Raise TransferError if they cannot be read."""
 
 
-Headers = Mapping[str, str] | http.client.HTTPMessage  # the latter has names in any case
+Headers = Mapping[str, str] | http.client.HTTPMessage  # HTTPMessage ignores the case of names
 Proxy = Callable[[str, str], str | None]  # scheme and host -> the proxy's URL
 
 
 def environments_proxy(scheme: str, host: str) -> str | None:
-    """HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in either case."""
+    """Return the proxy by HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in upper or lower case."""
     if not any(name.lower() in {"http_proxy", "https_proxy", "all_proxy"} for name in os.environ):
         return None  # urllib.request is slow to load
     from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
@@ -121,10 +124,11 @@ def environments_proxy(scheme: str, host: str) -> str | None:
 
 @dataclass(kw_only=True)
 class Web:
-    """Shared by all transfers of a filer: at most `pool.AT_ONCE` requests at any time.
+    """An HTTP client, shared by all transfers of a filer: at most `pool.CONCURRENCY` requests at a time.
 
-    `allowed`: where connections may lead; None: anywhere, for what operators configure. `trusted`: hosts and
-    ports, which are not asked. `slots`: for requests; others may share them.
+    `allowed`: the addresses that connections may lead to; None: all, for endpoints that operators configure.
+    `trusted`: hosts and ports that are exempt from `allowed`. `slots` limits concurrent requests and can be
+    shared.
     """
 
     limits: Limits = LIMITS
@@ -140,7 +144,7 @@ class Web:
     _busy: set[http.client.HTTPConnection] = field(default_factory=set)
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the idle connections."""
         with self._lock:
             idle = [connection for connections in self._idle.values() for connection in connections]
             self._idle.clear()
@@ -148,7 +152,7 @@ class Web:
             connection.close()
 
     def interrupt(self) -> None:
-        """Break the connections in use, so that nobody waits for them any more. New ones can be made."""
+        """Shut down the connections in use, which ends all waits for them. New connections can be opened."""
         with self._lock:
             for connection in self._busy:
                 sock: socket.socket | None = connection.sock
@@ -159,7 +163,7 @@ class Web:
     def request(
         self, method: str, url: Url, what: str, headers: Mapping[str, str], body: Body | None = None
     ) -> Iterator[http.client.HTTPResponse]:
-        """One request, whatever its status. `what` begins the message of a failure."""
+        """Send one request and return the response with any status. Error messages start with `what`."""
         with self.slots, translated(what):
             pool.check()
             connection, answer = self._exchange(method, url, headers, body)
@@ -170,7 +174,7 @@ class Web:
 
     @contextmanager
     def get(self, url: Url, what: str, headers: Mapping[str, str]) -> Iterator[http.client.HTTPResponse]:
-        """GET, redirects followed; each place they lead to has to be allowed."""
+        """Send a GET and follow redirects, whose targets must be allowed too."""
         for _ in range(_MAX_REDIRECTS + 1):
             sent = {"accept-encoding": "identity", "user-agent": "poiesis", **headers}
             if url.authorization:
@@ -186,11 +190,14 @@ class Web:
     def _exchange(
         self, method: str, url: Url, headers: Mapping[str, str], body: Body | None
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        """Send and read the answer's head. A kept connection that has ended meanwhile costs no attempt."""
+        """Send a request and read the head of the response.
+
+        An idle connection that was closed costs no attempt.
+        """
         while True:
             connection, fresh = self._connection(url)
             try:
-                pool.check()  # an interrupt finds no socket to break while it is connected
+                pool.check()  # an interrupt cannot shut down a socket that is still connecting
                 target, sent = self._line(url)
                 _send(connection, (method, target), {"host": url.authority, **headers, **sent}, body)
                 return connection, connection.getresponse()
@@ -246,7 +253,7 @@ class Web:
         return connection
 
     def _line(self, url: Url) -> tuple[str, dict[str, str]]:
-        """For a proxy that gets a request in the clear: where it goes, and who asks."""
+        """Return the request target and the extra headers; a proxy for plain HTTP needs the whole URL."""
         proxy = self._proxy(url) if url.scheme == "http" else None
         if proxy is None:
             return url.target, {}
@@ -261,7 +268,7 @@ class Web:
         return self._proxies[place]
 
     def _check_beyond_proxy(self, url: Url) -> None:
-        """The proxy connects, so it has the last word; what we can resolve ourselves is checked."""
+        """Check the host that a proxy connects to, as far as this process can resolve its name."""
         if self.allowed is None or (url.host, url.port) in self.trusted:
             return
         if self.allowed.denies_name(url.host):
@@ -269,7 +276,7 @@ class Web:
         try:
             found = _addresses(url.host, url.port)
         except socket.gaierror:
-            return  # only the proxy knows it
+            return  # only the proxy can resolve it
         if not any(self.allowed.reaches(url.host, str(place[0])) for *_, place in found):
             raise _NotAllowed
 
@@ -301,16 +308,19 @@ def _proxy_url(proxy: str) -> Url:
 
 
 class _NotConnected(OSError):
-    """No address of the host took the connection."""
+    """No address of the host accepted the connection."""
 
 
 class _NotAllowed(Exception):
-    """The host has no address that connections may lead to."""
+    """The host has no allowed address."""
 
 
 def _dialling(allowed: Allowed | None) -> Callable[..., socket.socket]:
-    """How connections are made: the address that was checked is the one that is connected to, so that a name
-    that resolves to another one the next moment (DNS rebinding) gains nothing."""
+    """Return the function that opens connections.
+
+    It connects to the address that it checked, so a name that resolves to another address the next time (DNS
+    rebinding) is no way around the check.
+    """
 
     def dial(place: tuple[str, int], timeout: float, source: object = None) -> socket.socket:
         del source
@@ -367,7 +377,7 @@ def _send(
 
 
 def _answers(connection: http.client.HTTPConnection) -> bool:
-    """Whether a server that did not take the whole body says why."""
+    """Return whether a server that closed the connection during the body has sent a response."""
     sock: socket.socket | None = connection.sock
     try:
         return (
@@ -381,7 +391,7 @@ def _shut(sock: socket.socket) -> None:
     try:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
-        return  # it has ended by itself
+        return  # already closed
 
 
 def _redirected(url: Url, place: str, what: str) -> Url:
@@ -389,7 +399,7 @@ def _redirected(url: Url, place: str, what: str) -> Url:
     try:
         found = Url.parse(urljoin(base, place))
     except ValueError as error:
-        raise Permanent(f"{what}: it, or where it redirects to, is not a valid HTTP URL") from error
+        raise Permanent(f"{what}: the URL or its redirect target is not a valid HTTP URL") from error
     if found.origin == url.origin and found.authorization is None:
         return Url(found.scheme, found.host, found.port, found.target, url.authorization)
     return found
@@ -403,18 +413,18 @@ def _basic(user: str | None, password: str | None) -> str | None:
 
 
 def status_error(what: str, status: int, headers: Headers) -> TransferError:
-    """What an HTTP status means for a transfer."""
+    """Return the error for an HTTP status."""
     words = _WORDS.get(status)
     message = f"{what}: {words} (HTTP {status})" if words else f"{what}: HTTP {status}"
     if status in _GONE_STATUS:
         return NotFound(message)
-    if status >= 500 or status in _PASSING_STATUS:  # noqa: PLR2004
-        return Passing(message, retry_after=retry_after(headers))
+    if status >= 500 or status in _RETRYABLE_STATUS:  # noqa: PLR2004
+        return Retryable(message, retry_after=retry_after(headers))
     return Permanent(message)
 
 
 def retry_after(headers: Headers) -> float | None:
-    """Seconds; the header has a number or a date."""
+    """Return Retry-After in seconds; the header contains a number or a date."""
     value = (headers.get("retry-after") or headers.get("Retry-After") or "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
@@ -423,7 +433,7 @@ def retry_after(headers: Headers) -> float | None:
 
 
 def seconds_of(date: str | None) -> float | None:
-    """An HTTP date in seconds since 1970; None for what is no date, which is as if it had not been sent."""
+    """Return an HTTP date in seconds since 1970. An invalid date counts as absent: None."""
     try:
         parsed = email.utils.parsedate_tz(date or "")
         return float(email.utils.mktime_tz(parsed)) if parsed else None
@@ -433,48 +443,48 @@ def seconds_of(date: str | None) -> float | None:
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """The failures of sockets, of TLS and of http.client become ours."""
+    """Convert errors of sockets, TLS and http.client to TransferError."""
     try:
         yield
     except _NotAllowed as error:
         raise Refused(
-            f"{what}: the host is not at a public address, or the operator denies it "
-            "(storage.http.allow and storage.http.deny)"
+            f"{what}: the host has no public address, or the operator has denied it "
+            "(config.storage.http.allow and config.storage.http.deny)"
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise _ours(what, error) from error
-    except UnicodeError as error:  # a host's name that DNS cannot have
-        raise Permanent(f"{what}: it is not a valid URL") from error
+        raise _converted(what, error) from error
+    except UnicodeError as error:  # a host name that is invalid in DNS
+        raise Permanent(f"{what}: not a valid URL") from error
 
 
-_CAUSES: tuple[tuple[type[Exception], type[Permanent] | type[Passing], str], ...] = (
-    (http.client.InvalidURL, Permanent, "it, or where it redirects to, is not a valid HTTP URL"),
-    (ssl.SSLEOFError, Passing, "the server ended the connection"),
-    (ssl.SSLError, Permanent, "TLS: the server's certificate or protocol is not accepted"),
-    (socket.gaierror, Passing, "the host's name does not resolve"),
-    (_NotConnected, Passing, "no connection"),
-    (http.client.RemoteDisconnected, Passing, "the server ended the connection"),
-    (TimeoutError, Passing, "no answer in time"),
-    (http.client.IncompleteRead, Passing, "the connection ended before the whole body had come"),
-    (OSError, Passing, "the connection broke"),
-    (http.client.HTTPException, Passing, "the answer is not valid HTTP"),
+_CAUSES: tuple[tuple[type[Exception], type[Permanent] | type[Retryable], str], ...] = (
+    (http.client.InvalidURL, Permanent, "the URL or its redirect target is not a valid HTTP URL"),
+    (ssl.SSLEOFError, Retryable, "the server closed the connection"),
+    (ssl.SSLError, Permanent, "TLS: the server's certificate or protocol was rejected"),
+    (socket.gaierror, Retryable, "the host name does not resolve"),
+    (_NotConnected, Retryable, "cannot connect"),
+    (http.client.RemoteDisconnected, Retryable, "the server closed the connection"),
+    (TimeoutError, Retryable, "no response in time"),
+    (http.client.IncompleteRead, Retryable, "the connection closed before the whole body arrived"),
+    (OSError, Retryable, "the connection was lost"),
+    (http.client.HTTPException, Retryable, "the response is not valid HTTP"),
 )
 
 
-def _ours(what: str, error: Exception) -> TransferError:
+def _converted(what: str, error: Exception) -> TransferError:
     for kind, ours, words in _CAUSES:
         if isinstance(error, kind):
-            said = _said(error)
-            return ours(f"{what}: {words}" + (f" ({said})" if said else ""))
-    return Passing(f"{what}: {type(error).__name__}")
+            reason = _reason(error)
+            return ours(f"{what}: {words}" + (f" ({reason})" if reason else ""))
+    return Retryable(f"{what}: {type(error).__name__}")
 
 
-def _said(error: Exception) -> str:
-    """OpenSSL's or the system's own words, which hold no URL."""
+def _reason(error: Exception) -> str:
+    """Return the reason that OpenSSL or the system gives, which contains no URL."""
     if isinstance(error, ssl.SSLEOFError | socket.gaierror | TimeoutError):
         return ""
     if isinstance(error, ssl.SSLError):
-        said = getattr(error, "verify_message", None) or error.reason or ""
-        return str(said).replace("_", " ").lower()
+        reason = getattr(error, "verify_message", None) or error.reason or ""
+        return str(reason).replace("_", " ").lower()
     number = getattr(error, "errno", None) or 0
     return os.strerror(number).lower() if number > 0 else ""

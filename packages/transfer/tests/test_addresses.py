@@ -38,7 +38,7 @@ PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 
 
 @pytest.mark.parametrize("address", INTERNAL)
-def test_what_only_the_cluster_sees_is_refused_however_it_is_written(address: str):
+def test_cluster_addresses_are_refused_in_any_notation(address: str):
     assert not Allowed().reaches("rebound.example", address)
 
 

@@ -59,9 +59,9 @@ def test_check_values_are_those_of_the_catalogues(algorithm: str, digest: bytes)
         ({}, None),
     ],
 )
-def test_what_an_answer_says_of_the_whole_object(headers: dict[str, str], found: Expected | None):
+def test_checksum_of_the_whole_object_is_read(headers: dict[str, str], found: Expected | None):
     assert expected(headers) == found
 
 
-def test_etags_are_no_md5_where_the_operator_says_so():
+def test_etags_are_not_md5_if_configured():
     assert expected({**S3, "etag": f'"{MD5.hexdigest()}"'}, etags_are_md5=False) is None

@@ -15,7 +15,7 @@ def test_without_variables_the_contracts_paths_hold():
     )
 
 
-def test_every_variable_is_read_and_no_secret_is_shown():
+def test_every_variable_is_read_without_showing_secrets():
     env = {
         "AWS_ENDPOINT_URL_S3": "https://s3.example",
         "AWS_REGION": "eu-1",
@@ -130,13 +130,11 @@ def keys(tmp_path: Path) -> Path:
         ),
     ],
 )
-def test_an_entry_is_who_it_says_and_what_it_leaves_open_is_the_deployments(
-    given: S3Credentials, expected: S3Config
-):
+def test_an_entry_overrides_the_deployments_settings(given: S3Credentials, expected: S3Config):
     assert DEPLOYMENT.for_entry(given) == expected
 
 
-def test_an_entrys_keys_are_those_of_its_secret_and_are_not_shown(keys: Path):
+def test_an_entrys_keys_come_from_its_secret(keys: Path):
     given = entry(secret="lab-keys", directory=str(keys))
     config = DEPLOYMENT.for_entry(given)
     assert config == replace(NOBODYS, access_key_id="own-id", secret_access_key="own-secret")
@@ -152,11 +150,11 @@ def test_a_secret_without_a_key_is_named(keys: Path, missing: str, empty: bool):
     (keys / missing).write_text("") if empty else (keys / missing).unlink()
     with pytest.raises(ConfigError) as failure:
         DEPLOYMENT.for_entry(entry(secret="lab-keys", directory=str(keys)))
-    said = f"credentials lab: the Secret lab-keys does not exist or has no {missing}"
-    assert str(failure.value) == said
+    expected = f"credentials lab: the Secret lab-keys does not exist or has no {missing}"
+    assert str(failure.value) == expected
 
 
-def test_a_key_that_is_no_text_is_named_and_not_shown(keys: Path):
+def test_a_binary_key_is_named_but_not_shown(keys: Path):
     (keys / "AWS_SECRET_ACCESS_KEY").write_bytes(b"secret\xff")
     with pytest.raises(ConfigError) as failure:
         DEPLOYMENT.for_entry(entry(secret="lab-keys", directory=str(keys)))

@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+from served_for_tests import serving_http
 
 from poiesis_transfer.config import S3Config
-from poiesis_transfer.credentials import Chain, identity
+from poiesis_transfer.credentials import DefaultChain, identity
 from poiesis_transfer.errors import Permanent
 from poiesis_transfer.sigv4 import Credentials
-from served_for_tests import serving_http
 
 
 class Quiet(http.server.BaseHTTPRequestHandler):
@@ -67,17 +67,15 @@ def test_a_roles_credentials_are_renewed_before_they_expire(role):
     assert chain.credentials() == Credentials(role[-1], "s", "t") != first
 
 
-def test_keys_in_the_environment_are_the_deployments_and_not_the_chains(
-    role, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_chain_ignores_keys_in_the_environment(role, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-deployments")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-deployments")
-    assert Chain("us-east-1").credentials() == Credentials(role[-1], "s", "t")
+    assert DefaultChain("us-east-1").credentials() == Credentials(role[-1], "s", "t")
 
 
 def test_without_any_identity_the_variables_are_named(nowhere):
     with pytest.raises(Permanent, match="AWS_ACCESS_KEY_ID"):
-        Chain("us-east-1").credentials()
+        DefaultChain("us-east-1").credentials()
 
 
 STS_ANSWER = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
@@ -106,7 +104,7 @@ def sts(nowhere, monkeypatch: pytest.MonkeyPatch, tmp_path):
         yield asked
 
 
-def test_a_web_identitys_token_is_read_anew_for_each_pair_of_keys(sts, tmp_path):
+def test_a_web_identity_token_is_read_per_renewal(sts, tmp_path):
     (tmp_path / "token").write_text("token-one")
     chain = identity(S3Config())
     assert chain.credentials() == Credentials("key-of-token-one", "s", "t")
@@ -116,7 +114,7 @@ def test_a_web_identitys_token_is_read_anew_for_each_pair_of_keys(sts, tmp_path)
     assert sts[0]["RoleSessionName"] == "poiesis-1"
 
 
-def test_keys_that_are_given_come_before_the_chain_and_nobody_signs_for_public_buckets(role):
+def test_configured_keys_come_before_the_chain(role):
     keys = S3Config(access_key_id="a", secret_access_key="b", session_token="c")
     assert identity(keys).credentials() == Credentials("a", "b", "c")
     assert identity(S3Config(anonymous=True)).credentials() is None

@@ -4,8 +4,8 @@ import os
 import pytest
 
 from poiesis_transfer.errors import (
-    Passing,
     Permanent,
+    Retryable,
     TransferError,
     Unsendable,
     reading_error,
@@ -23,7 +23,7 @@ def of(number: int) -> OSError:
         (
             errno.ENOSPC,
             Permanent,
-            "volume is full: no space left to write /d/f; ask for more with resources.disk_gb",
+            "volume is full: no space left to write /d/f; request more with resources.disk_gb",
         ),
         (errno.EDQUOT, Permanent, "disk_gb"),
         (errno.EISDIR, Permanent, "both as a file and as a directory"),
@@ -31,7 +31,7 @@ def of(number: int) -> OSError:
         (errno.ENAMETOOLONG, Permanent, "too long"),
         (errno.EROFS, Permanent, "read-only file system"),
         (errno.EACCES, Permanent, "permission denied"),
-        (errno.EIO, Passing, "input/output error"),
+        (errno.EIO, Retryable, "input/output error"),
     ],
 )
 def test_why_a_file_cannot_be_written(number: int, kind: type[TransferError], words: str):
@@ -44,10 +44,10 @@ def test_why_a_file_cannot_be_written(number: int, kind: type[TransferError], wo
 @pytest.mark.parametrize(
     ("number", "kind", "words"),
     [
-        (errno.EACCES, Unsendable, "permission denied; executors have to leave outputs readable"),
+        (errno.EACCES, Unsendable, "permission denied; executors must leave outputs readable"),
         (errno.ELOOP, Unsendable, "too many levels of symbolic links"),
         (errno.ENAMETOOLONG, Unsendable, "file name too long"),
-        (errno.EIO, Passing, "input/output error"),
+        (errno.EIO, Retryable, "input/output error"),
     ],
 )
 def test_why_a_file_cannot_be_read(number: int, kind: type[TransferError], words: str):
@@ -57,4 +57,4 @@ def test_why_a_file_cannot_be_read(number: int, kind: type[TransferError], words
 
 
 def test_exit_codes_are_the_contracts():
-    assert (Permanent("").exit_code, Passing("").exit_code) == (65, 75)
+    assert (Permanent("").exit_code, Retryable("").exit_code) == (65, 75)

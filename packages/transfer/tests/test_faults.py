@@ -1,6 +1,6 @@
 """Whatever an S3 does, no wrong byte is left: neither under the name of an input nor of an output.
 
-POIESIS_FAULT_TRANSFERS and POIESIS_FAULT_SEED say how many transfers, and which.
+POIESIS_FAULT_TRANSFERS and POIESIS_FAULT_SEED set their number and the seed.
 """
 
 # fixtures are arguments
@@ -18,14 +18,14 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-
 from faulty_s3 import FAULTS, Mischief, faulty
+
 from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import pool
 from poiesis_transfer import s3 as s3_module
 from poiesis_transfer.config import S3Config
-from poiesis_transfer.errors import Passing
-from poiesis_transfer.files import Landing, SourceFile
+from poiesis_transfer.errors import Retryable
+from poiesis_transfer.files import Destination, SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.s3 import MIB
@@ -63,7 +63,7 @@ class Objects:
         self._admin.put_object(Bucket=self._bucket, Key=key, Body=body(key, number, size))
 
     def change(self, path: str) -> None:
-        """The object becomes another one, of the same size: only its version tells."""
+        """The object becomes another one, of the same size: only its version differs."""
         key = unquote(path.removeprefix(f"/{self._bucket}/"))
         with self._lock:
             sizes = list(self._sizes.get(key, []))
@@ -86,7 +86,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("small_parts")
-def test_no_wrong_byte_is_left_whatever_the_store_does(
+def test_no_fault_leaves_a_wrong_byte(
     s3: S3Config,
     admin: Any,
     bucket: str,
@@ -130,7 +130,7 @@ def test_no_wrong_byte_is_left_whatever_the_store_does(
                 source.unlink()
                 return ended
 
-            pool.for_each(range(TRANSFERS), transfer, at_once=8)
+            pool.for_each(range(TRANSFERS), transfer, concurrency=8)
     sys.stdout.write(f"{TRANSFERS} transfers, seed {SEED}: {dict(ends)}; faults: {dict(mischief.done)}")
     assert ends.total() == TRANSFERS
     assert ends["done"] > 0.8 * TRANSFERS
@@ -143,14 +143,14 @@ def attempt(transfer: Callable[[], None]) -> str:
     """A transfer may be given up, for another start of the filer; it may not fail for good."""
     try:
         transfer()
-    except Passing:
+    except Retryable:
         return "given up"
     return "done"
 
 
 def download(store: S3Stores, source: S3Url, target: Path, progress: Progress) -> None:
-    with Landing(target, "/in/f", progress) as landing:
-        store.download(source, landing)
+    with Destination(target, "/in/f", progress) as destination:
+        store.download(source, destination)
 
 
 def upload(store: S3Stores, source: Path, target: S3Url, progress: Progress) -> None:

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from s3_for_tests import environment
 
 from poiesis_models.runfiles import parse_progress
 from poiesis_models.worklist import WorkList
 from poiesis_transfer import filer
 from poiesis_transfer.config import Config
-from poiesis_transfer.errors import Passing, Permanent
+from poiesis_transfer.errors import Permanent, Retryable
 from poiesis_transfer.progress import Progress
-from s3_for_tests import environment
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +51,10 @@ def raising(failure: BaseException) -> filer.Work:
     ("failure", "expected"),
     [
         (Permanent("no such object"), (65, "no such object")),
-        (Passing("come back"), (75, "come back")),
+        (Retryable("come back"), (75, "come back")),
         (
             KeyError("http://h/?X-Amz-Signature=abc"),
-            (65, "a defect in the filer: KeyError; see the container's log"),
+            (65, "internal error in the filer: KeyError; see the container's log"),
         ),
     ],
 )
@@ -73,7 +73,7 @@ def test_done_is_exit_0(run):
 
 
 @pytest.mark.parametrize(("text", "words"), [("{}", "not a work list"), (None, "cannot read the work list")])
-def test_a_work_list_that_is_none_is_a_permanent_failure(run, tmp_path: Path, text: str | None, words: str):
+def test_a_malformed_work_list_is_a_permanent_failure(run, tmp_path: Path, text: str | None, words: str):
     (tmp_path / "work.json").unlink()
     if text is not None:
         (tmp_path / "work.json").write_text(text)
@@ -82,7 +82,7 @@ def test_a_work_list_that_is_none_is_a_permanent_failure(run, tmp_path: Path, te
     assert words in (error or "")
 
 
-def test_a_filer_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, capfd):
+def test_a_failed_start_is_explained(monkeypatch: pytest.MonkeyPatch, capfd):
     monkeypatch.setenv("POIESIS_S3_ADDRESSING_STYLE", "x")
     assert filer.main("test", "about", raising(AssertionError()), arguments=[]) == 65
     line = json.loads(capfd.readouterr().err)
@@ -94,7 +94,7 @@ def test_a_filer_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, cap
     assert "cannot start" in capfd.readouterr().err
 
 
-def test_sigterm_ends_the_work_and_lets_it_clean_up(run, tmp_path: Path):
+def test_sigterm_stops_the_work_after_clean_up(run, tmp_path: Path):
     code = (
         "import sys, time\n"
         "from poiesis_transfer import filer\n"

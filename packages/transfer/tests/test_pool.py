@@ -6,13 +6,13 @@ from types import FrameType
 import pytest
 
 from poiesis_transfer import pool
-from poiesis_transfer.errors import Passing, Permanent
+from poiesis_transfer.errors import Permanent, Retryable
 from poiesis_transfer.pool import for_each
 
-SECONDS = 60  # until a wait that nobody ends fails the test
+SECONDS = 60  # until a wait that does not end fails the test
 
 
-def test_everything_is_worked_on_and_never_too_much_at_once():
+def test_all_items_run_with_bounded_concurrency():
     seen: list[int] = []
     meeting = threading.Barrier(5, timeout=SECONDS)
     running = threading.Semaphore(5)
@@ -23,11 +23,11 @@ def test_everything_is_worked_on_and_never_too_much_at_once():
         seen.append(number)
         running.release()
 
-    for_each(range(100), work, at_once=5)
+    for_each(range(100), work, concurrency=5)
     assert sorted(seen) == list(range(100))
 
 
-def test_a_failure_stops_the_rest_and_wakes_who_waits_for_the_network():
+def test_a_failure_cancels_the_rest_and_interrupts():
     begun, woken = threading.Event(), threading.Event()
     ended: list[int] = []
 
@@ -41,11 +41,11 @@ def test_a_failure_stops_the_rest_and_wakes_who_waits_for_the_network():
         ended.append(number)
 
     with pytest.raises(Permanent, match="zero"):
-        for_each(range(10), work, at_once=2, interrupt=woken.set)
+        for_each(range(10), work, concurrency=2, interrupt=woken.set)
     assert ended == []
 
 
-def test_a_failure_ends_waits_also_those_of_groups_inside():
+def test_a_failure_ends_waits_of_inner_groups():
     begun = threading.Event()
 
     def inner(number: int) -> None:
@@ -56,29 +56,29 @@ def test_a_failure_ends_waits_also_those_of_groups_inside():
         if number == 0:
             assert begun.wait(SECONDS)
             raise Permanent("outer")
-        for_each(range(3), inner, at_once=3)
+        for_each(range(3), inner, concurrency=3)
 
     with pytest.raises(Permanent, match="outer"):
-        for_each(range(2), work, at_once=2)
+        for_each(range(2), work, concurrency=2)
 
 
-def test_a_group_inside_that_fails_leaves_the_outer_one_at_work():
+def test_a_failed_inner_group_spares_the_outer():
     done: list[int] = []
 
     def inner(number: int) -> None:
-        raise Passing("inner")
+        raise Retryable("inner")
 
     def work(number: int) -> None:
-        with pytest.raises(Passing, match="inner"):
+        with pytest.raises(Retryable, match="inner"):
             for_each(range(3), inner)
         pool.check()
         done.append(number)
 
-    for_each(range(4), work, at_once=2)
+    for_each(range(4), work, concurrency=2)
     assert sorted(done) == [0, 1, 2, 3]
 
 
-def test_cleaning_up_is_done_although_the_group_has_failed():
+def test_clean_up_runs_after_a_failure():
     cleaned = threading.Event()
     begun = threading.Event()
 
@@ -90,16 +90,16 @@ def test_cleaning_up_is_done_although_the_group_has_failed():
             begun.set()
             pool.wait(SECONDS * 100)
         finally:
-            with pool.regardless():
+            with pool.shielded():
                 pool.check()
             cleaned.set()
 
     with pytest.raises(Permanent):
-        for_each(range(2), work, at_once=2)
+        for_each(range(2), work, concurrency=2)
     assert cleaned.is_set()
 
 
-def test_of_several_failures_one_that_cannot_pass_is_raised():
+def test_a_permanent_failure_is_raised_first():
     meeting = threading.Barrier(3, timeout=SECONDS)
 
     def work(failure: Exception) -> None:
@@ -107,7 +107,7 @@ def test_of_several_failures_one_that_cannot_pass_is_raised():
         raise failure
 
     with pytest.raises(Permanent):
-        for_each([Passing("a"), Permanent("b"), Passing("c")], work, at_once=3)
+        for_each([Retryable("a"), Permanent("b"), Retryable("c")], work, concurrency=3)
 
 
 def test_what_the_source_raises_is_raised():
@@ -123,7 +123,7 @@ class _Signalled(BaseException):
     """What the handler of the filers raises."""
 
 
-def test_a_signal_that_does_not_wake_the_main_thread_ends_the_work_all_the_same():
+def test_a_missed_wake_up_delays_no_signal():
     ended: list[str] = []
 
     def work(number: int) -> None:
@@ -132,7 +132,7 @@ def test_a_signal_that_does_not_wake_the_main_thread_ends_the_work_all_the_same(
         signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # as if it came right before the sleep
         try:
             pool.wait(SECONDS)
-        except pool.Stopped:
+        except pool.Cancelled:
             ended.append("stopped")
 
     def waits_for_hands(frame: FrameType | None) -> bool:

@@ -38,7 +38,7 @@ def test_only_types_that_the_task_does_not_state_are_reported(tmp_path: Path):
     assert found == (FoundInput(path="/found", type="DIRECTORY"),)
 
 
-def test_totals_are_told_at_most_once_a_second_and_at_the_end(tmp_path: Path):
+def test_totals_are_recorded_once_a_second(tmp_path: Path):
     now = 100.0
     with Progress(tmp_path, clock=lambda: now) as progress:
         for _ in range(10):
@@ -47,7 +47,7 @@ def test_totals_are_told_at_most_once_a_second_and_at_the_end(tmp_path: Path):
     assert [parse_progress(line + b"\n").bytes for line in lines(tmp_path)] == [4, 8, 10]
 
 
-def test_bytes_of_an_attempt_that_failed_are_taken_back(tmp_path: Path):
+def test_bytes_of_failed_attempts_are_subtracted(tmp_path: Path):
     with Progress(tmp_path) as progress:
         progress.moved(10)
         progress.moved(-10)
@@ -56,7 +56,7 @@ def test_bytes_of_an_attempt_that_failed_are_taken_back(tmp_path: Path):
 
 
 @pytest.mark.parametrize("left", [b'{"event":"war', b'{"event":"warning","message":"a"}\n{"ev', b"", b"\n"])
-def test_half_a_line_of_a_killed_filer_does_not_spoil_the_next(tmp_path: Path, left: bytes):
+def test_half_a_line_does_not_corrupt_the_next(tmp_path: Path, left: bytes):
     (tmp_path / runfiles.PROGRESS).write_bytes(left)
     with Progress(tmp_path) as progress:
         progress.warning("b")
@@ -70,7 +70,7 @@ def test_no_message_is_longer_than_a_reader_takes(tmp_path: Path):
     assert len(lines(tmp_path)[0]) < runfiles.PROGRESS_LINE_BYTES
 
 
-def test_after_a_hundred_warnings_one_says_that_there_are_more(tmp_path: Path):
+def test_warnings_after_a_hundred_are_omitted(tmp_path: Path):
     with Progress(tmp_path) as progress:
         for number in range(1000):
             progress.warning(str(number))
@@ -78,11 +78,11 @@ def test_after_a_hundred_warnings_one_says_that_there_are_more(tmp_path: Path):
     assert (len(warnings), warnings[99], warnings[100]) == (
         101,
         "99",
-        "more than 100 warnings; the rest is left out",
+        "more than 100 warnings; further warnings omitted",
     )
 
 
-def test_what_came_right_before_a_standstill_is_told_while_nothing_more_comes(tmp_path: Path):
+def test_the_last_bytes_before_a_stall_are_recorded(tmp_path: Path):
     with Progress(tmp_path) as progress:
         progress.moved(5)
         progress.moved(6)
@@ -93,7 +93,7 @@ def test_what_came_right_before_a_standstill_is_told_while_nothing_more_comes(tm
         assert [parse_progress(line + b"\n").bytes for line in lines(tmp_path)] == [11]
 
 
-def test_a_filer_that_ends_leaves_nobody_behind_who_would_tell_more(tmp_path: Path):
+def test_no_timer_outlives_the_filer(tmp_path: Path):
     with Progress(tmp_path) as progress:
         progress.moved(5)
         (teller,) = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]

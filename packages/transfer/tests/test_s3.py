@@ -15,20 +15,20 @@ from typing import Any, cast
 
 import pytest
 from aiohttp.test_utils import unused_port
+from s3_for_tests import keys
+from served_for_tests import serving
 
 from poiesis_transfer import checksums
 from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import s3 as s3_module
 from poiesis_transfer.config import S3Config
-from poiesis_transfer.errors import Denied, NotFound, Passing, Permanent, TransferError
-from poiesis_transfer.files import Landing, SourceFile
+from poiesis_transfer.errors import Denied, NotFound, Permanent, Retryable, TransferError
+from poiesis_transfer.files import Destination, SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.s3 import MIB, S3Object, S3Store, answer_error, part_size
 from poiesis_transfer.stores import S3Stores
 from poiesis_transfer.urls import S3Url
-from s3_for_tests import keys
-from served_for_tests import serving
 
 QUICK = Retry(attempts=2, first_seconds=0.001)
 CHANGED_KEY = "a-wrong-secret-key"
@@ -41,8 +41,8 @@ def opened(config: S3Config) -> Iterator[S3Stores]:
 
 
 def download(config: S3Config, url: S3Url, target: Path, progress: Progress) -> bytes:
-    with opened(config) as store, Landing(target, "/in/f", progress) as landing:
-        store.download(url, landing)
+    with opened(config) as store, Destination(target, "/in/f", progress) as destination:
+        store.download(url, destination)
     return target.read_bytes()
 
 
@@ -108,9 +108,7 @@ def test_keys_are_literal(
 
 
 @pytest.mark.integration
-def test_a_listing_has_everything_below_a_directory_and_nothing_beside_it(
-    s3: S3Config, admin: Any, bucket: str
-):
+def test_a_listing_contains_only_its_directory(s3: S3Config, admin: Any, bucket: str):
     for key in ("d/", "d/a", "d/b/c ?#é", "dd/x", "d.x"):
         admin.put_object(Bucket=bucket, Key=key, Body=b"x" if not key.endswith("/") else b"")
     with opened(s3) as store:
@@ -124,11 +122,11 @@ def test_a_listing_has_everything_below_a_directory_and_nothing_beside_it(
 
 
 @pytest.mark.integration
-def test_a_missing_object_and_a_missing_bucket_are_told_apart(
+def test_missing_object_and_missing_bucket_differ(
     s3: S3Config, bucket: str, tmp_path: Path, progress: Progress
 ):
     with pytest.raises(
-        NotFound, match=rf"cannot read s3://{bucket}/no \(input /in/f\) at http://.*: there is no such object"
+        NotFound, match=rf"cannot read s3://{bucket}/no \(input /in/f\) at http://.*: no such object"
     ):
         download(s3, S3Url(bucket, "no"), tmp_path / "f", progress)
     absent = S3Url("poiesis-no-such-bucket", "k")
@@ -145,12 +143,12 @@ def test_a_missing_object_and_a_missing_bucket_are_told_apart(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"secret_access_key": CHANGED_KEY}, "does not accept the service's secret key"),
-        ({"access_key_id": "nobody-we-know"}, "does not know the service's access key"),
+        ({"secret_access_key": CHANGED_KEY}, "rejected the service's secret key"),
+        ({"access_key_id": "no-such-key"}, "rejected the service's access key"),
     ],
 )
 @pytest.mark.usefixtures("small_parts")
-def test_wrong_credentials_are_a_permanent_failure_that_shows_none(
+def test_invalid_credentials_fail_permanently_and_stay_hidden(
     s3: S3Config, bucket: str, tmp_path: Path, progress: Progress, changes: dict[str, str], words: str
 ):
     wrong = dataclasses.replace(s3, **changes)
@@ -190,7 +188,7 @@ def test_an_upload_that_fails_leaves_no_parts(
     path.write_bytes(bytes(20 * MIB))
     with opened(s3) as store, SourceFile(str(path), "/out/f") as file:
         os.truncate(path, 12 * MIB)
-        with pytest.raises(Passing, match="output /out/f changed its size"):
+        with pytest.raises(Retryable, match="output /out/f changed size"):
             store.upload(file, S3Url(bucket, "k"), progress)
     assert admin.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
     assert keys(admin, bucket) == {}
@@ -205,14 +203,14 @@ def test_a_small_file_that_shrinks_is_not_stored(
     path.write_bytes(b"12345")
     with opened(s3) as store, SourceFile(str(path), "/out/f") as file:
         path.write_bytes(b"123")
-        with pytest.raises(Passing, match="output /out/f changed its size"):
+        with pytest.raises(Retryable, match="output /out/f changed size"):
             store.upload(file, S3Url(bucket, "k"), progress)
     assert keys(admin, bucket) == {}
 
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("small_parts")
-def test_an_object_that_changes_while_it_is_read_is_noticed(
+def test_a_change_during_the_download_is_detected(
     s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ):
     admin.put_object(Bucket=bucket, Key="k", Body=bytes(7 * MIB))
@@ -224,33 +222,31 @@ def test_an_object_that_changes_while_it_is_read_is_noticed(
         return found
 
     monkeypatch.setattr(s3_module._Object, "version", seen_and_then_changed)
-    with pytest.raises(Passing, match="changed while it was read"):
+    with pytest.raises(Retryable, match="changed while it was read"):
         download(s3, S3Url(bucket, "k"), tmp_path / "f", progress)
     assert not (tmp_path / "f").exists()
 
 
 @pytest.mark.integration
-def test_a_bucket_name_that_s3_does_not_allow_is_a_permanent_failure(
-    s3: S3Config, tmp_path: Path, progress: Progress
-):
+def test_an_invalid_bucket_name_fails_permanently(s3: S3Config, tmp_path: Path, progress: Progress):
     with pytest.raises(Permanent):
         download(s3, S3Url("A_B", "k"), tmp_path / "f", progress)
 
 
-def test_a_store_that_cannot_be_reached_is_a_passing_failure(tmp_path: Path, progress: Progress):
+def test_an_unreachable_store_is_retryable(tmp_path: Path, progress: Progress):
     address = f"127.0.0.1:{unused_port()}"
     nowhere = S3Config(
         endpoint_url=f"http://user:password@{address}", access_key_id="the-id", secret_access_key="the-secret"
     )
-    where = rf"at http://{address}: no connection \(connection refused\)"
-    with pytest.raises(Passing, match=where) as failure:
+    where = rf"at http://{address}: cannot connect \(connection refused\)"
+    with pytest.raises(Retryable, match=where) as failure:
         download(nowhere, S3Url("b", "k"), tmp_path / "f", progress)
     assert not any(secret in str(failure.value) for secret in ("the-", "password"))
 
 
-def test_a_ca_bundle_that_is_not_there_is_named(progress: Progress):
-    nobody = S3Config(anonymous=True, ca_bundle="/no/ca")
-    with opened(nobody) as store, pytest.raises(Permanent, match="AWS_CA_BUNDLE: /no/ca"):
+def test_a_missing_ca_bundle_is_named(progress: Progress):
+    no_keys = S3Config(anonymous=True, ca_bundle="/no/ca")
+    with opened(no_keys) as store, pytest.raises(Permanent, match="AWS_CA_BUNDLE: /no/ca"):
         store.is_object(S3Url("b", "k"))
 
 
@@ -258,7 +254,7 @@ def test_a_ca_bundle_that_is_not_there_is_named(progress: Progress):
     ("size", "expected"),
     [(1, 16 * MIB), (10_000 * 16 * MIB, 16 * MIB), (10_000 * 16 * MIB + 1, 17 * MIB), (5 * 2**40, 525 * MIB)],
 )
-def test_parts_grow_so_that_there_are_never_too_many(size: int, expected: int):
+def test_parts_grow_with_the_size(size: int, expected: int):
     assert part_size(size) == expected
     assert -(-size // part_size(size)) <= 10_000
 
@@ -269,29 +265,29 @@ def test_parts_grow_so_that_there_are_never_too_many(size: int, expected: int):
         (404, "NoSuchKey", NotFound),
         (404, "404", NotFound),
         (404, "NoSuchBucket", Permanent),
-        (404, "NoSuchUpload", Passing),
+        (404, "NoSuchUpload", Retryable),
         (403, "", Denied),
         (403, "AccessDenied", Denied),
         (403, "InvalidAccessKeyId", Permanent),
-        (400, "RequestTimeout", Passing),
+        (400, "RequestTimeout", Retryable),
         (400, "InvalidArgument", Permanent),
-        (409, "OperationAborted", Passing),
-        (412, "PreconditionFailed", Passing),
-        (503, "SlowDown", Passing),
-        (400, "BadDigest", Passing),
-        (400, "MalformedXML", Passing),
-        (500, "InternalError", Passing),
+        (409, "OperationAborted", Retryable),
+        (412, "PreconditionFailed", Retryable),
+        (503, "SlowDown", Retryable),
+        (400, "BadDigest", Retryable),
+        (400, "MalformedXML", Retryable),
+        (500, "InternalError", Retryable),
         (301, "PermanentRedirect", Permanent),
         (200, "", Permanent),
     ],
 )
-def test_an_answer_says_whether_trying_again_may_help(status: int, code: str, kind: type[TransferError]):
+def test_responses_are_retryable_or_permanent(status: int, code: str, kind: type[TransferError]):
     assert type(answer_error("x", status, code, {})) is kind
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("key", ["/".join(["k" * 200] * 5) + "/" + "l" * 19, "Reads.fq", "reads.fq"])
-def test_long_keys_and_keys_in_either_case_are_kept_apart(
+def test_long_and_mixed_case_keys_stay_separate(
     s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, key: str
 ):
     admin.put_object(Bucket=bucket, Key=key.swapcase(), Body=b"the other")
@@ -318,7 +314,7 @@ def test_the_holes_of_a_sparse_file_are_zeros(
 @pytest.mark.integration
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("size", [1000, 12 * MIB])
-def test_the_store_keeps_a_checksum_of_the_whole_that_the_next_download_is_compared_with(
+def test_uploads_store_a_checksum_for_downloads(
     s3: S3Config, admin: Any, bucket: str, tmp_path: Path, progress: Progress, size: int
 ):
     (tmp_path / "f").write_bytes(os.urandom(size))
@@ -334,7 +330,7 @@ def test_the_store_keeps_a_checksum_of_the_whole_that_the_next_download_is_compa
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("with_checksums", [True, False])
 @pytest.mark.parametrize("stored", [True, False])
-def test_an_upload_whose_last_answer_was_lost_is_recognized_by_its_bytes(
+def test_an_upload_with_a_lost_response_is_recognized(
     s3: S3Config,
     admin: Any,
     bucket: str,
@@ -352,7 +348,7 @@ def test_an_upload_whose_last_answer_was_lost_is_recognized_by_its_bytes(
         if "uploadId" in query:
             if stored:
                 post(self, what, url, query, *rest)
-            raise Passing(f"{what}: HTTP 404 NoSuchUpload")
+            raise Retryable(f"{what}: HTTP 404 NoSuchUpload")
         return post(self, what, url, query, *rest)
 
     monkeypatch.setattr(S3Store, "post", lost)
@@ -360,7 +356,7 @@ def test_an_upload_whose_last_answer_was_lost_is_recognized_by_its_bytes(
     if stored:
         upload(config, tmp_path / "f", S3Url(bucket, "k"), progress)
     else:
-        with pytest.raises(Passing, match="NoSuchUpload"):
+        with pytest.raises(Retryable, match="NoSuchUpload"):
             upload(config, tmp_path / "f", S3Url(bucket, "k"), progress)
 
 
@@ -378,12 +374,12 @@ def test_a_public_bucket_needs_no_credentials(
     admin.put_bucket_policy(
         Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     )
-    nobody = S3Config(endpoint_url=s3.endpoint_url, anonymous=True)
-    assert download(nobody, S3Url(bucket, "k"), tmp_path / "f", progress) == b"open"
+    no_keys = S3Config(endpoint_url=s3.endpoint_url, anonymous=True)
+    assert download(no_keys, S3Url(bucket, "k"), tmp_path / "f", progress) == b"open"
 
 
 class Scripted(http.server.BaseHTTPRequestHandler):
-    """An S3 that says what `script` says: a list of (status, headers, body)."""
+    """An S3 that responds by `script`, a list of (status, headers, body)."""
 
     protocol_version = "HTTP/1.1"
 
@@ -422,16 +418,14 @@ def test_a_bucket_of_another_region_is_asked_there(scripted, tmp_path: Path, pro
     scripted.script = [(400, {}, moved), (200, {}, b"x"), (200, {}, b"y")]
     with opened(there(scripted)) as store:
         for number in range(2):
-            with Landing(tmp_path / str(number), "/in/f", progress) as landing:
-                store.download(S3Url("b", "k"), landing)
+            with Destination(tmp_path / str(number), "/in/f", progress) as destination:
+                store.download(S3Url("b", "k"), destination)
     scopes = [headers["authorization"].split("/")[2] for _, headers in scripted.seen]
     assert scopes == ["us-east-1", "eu-9", "eu-9"]
 
 
 @pytest.mark.parametrize("region", ["evil.example/", "eu-9.evil", "EU-9", "eu 9", "x" * 41, ""])
-def test_a_region_that_is_no_region_is_not_followed(
-    scripted, tmp_path: Path, progress: Progress, region: str
-):
+def test_an_invalid_region_is_ignored(scripted, tmp_path: Path, progress: Progress, region: str):
     scripted.script = [
         (301, {"x-amz-bucket-region": region}, b"<Error><Code>PermanentRedirect</Code></Error>")
     ]
@@ -440,7 +434,7 @@ def test_a_region_that_is_no_region_is_not_followed(
     assert len(scripted.seen) == 1
 
 
-def test_a_store_that_knows_no_checksums_is_asked_without(scripted, tmp_path: Path, progress: Progress):
+def test_checksums_are_dropped_for_old_stores(scripted, tmp_path: Path, progress: Progress):
     digest = hashlib.md5(b"x", usedforsecurity=False).hexdigest()
     scripted.script = [
         (501, {}, b"<Error><Code>NotImplemented</Code></Error>"),
@@ -451,10 +445,10 @@ def test_a_store_that_knows_no_checksums_is_asked_without(scripted, tmp_path: Pa
     assert ["x-amz-checksum-crc64nvme" in headers for _, headers in scripted.seen] == [True, False]
 
 
-def test_an_upload_of_which_the_store_has_other_bytes_fails(scripted, tmp_path: Path, progress: Progress):
+def test_an_upload_with_other_stored_bytes_fails(scripted, tmp_path: Path, progress: Progress):
     scripted.script = [(200, {"ETag": f'"{"0" * 32}"'}, b"")] * 2
     (tmp_path / "f").write_bytes(b"x")
-    with pytest.raises(Passing, match="what is stored does not match the checksum of what was sent"):
+    with pytest.raises(Retryable, match="checksum mismatch: stored data does not match the data sent"):
         upload(there(scripted), tmp_path / "f", S3Url("b", "k"), progress)
     assert progress._bytes == 0
 

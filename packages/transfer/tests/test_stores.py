@@ -1,4 +1,4 @@
-"""Several credentials in one filer: who is asked as whom, and what is said if that does not do."""
+"""Several credentials in one filer: which one serves a URL, and errors of unusable ones."""
 
 # ruff: noqa: PLR0917  # fixtures are arguments
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_for_tests import keys, keys_of
+from served_for_tests import serving
 
 from poiesis_models.s3credentials import S3Credentials
 from poiesis_transfer import pool
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.errors import Permanent
-from poiesis_transfer.files import Landing, SourceFile
+from poiesis_transfer.files import Destination, SourceFile
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.s3 import S3Object
 from poiesis_transfer.stores import S3Stores
 from poiesis_transfer.urls import S3Url
-from s3_for_tests import keys, keys_of
-from served_for_tests import serving
 
 QUICK = Retry(attempts=2, first_seconds=0.001)
 
@@ -38,8 +38,8 @@ def of_secret(name: str, url: str, directory: Path) -> S3Credentials:
 
 
 def read(stores: S3Stores, url: S3Url, target: Path, progress: Progress) -> bytes:
-    with Landing(target, "/in/f", progress) as landing:
-        stores.download(url, landing)
+    with Destination(target, "/in/f", progress) as destination:
+        stores.download(url, destination)
     return target.read_bytes()
 
 
@@ -53,14 +53,14 @@ def two(s3: S3Config, bucket: str, other_bucket: str, tmp_path: Path) -> list[S3
 
 
 @pytest.fixture
-def nobody(s3: S3Config) -> S3Config:
+def no_keys(s3: S3Config) -> S3Config:
     """A deployment that may nothing."""
     return replace(s3, access_key_id=None, secret_access_key=None, anonymous=True)
 
 
 @pytest.mark.integration
 def test_each_bucket_is_asked_with_its_own_credentials(
-    nobody: S3Config,
+    no_keys: S3Config,
     admin: Any,
     bucket: str,
     other_bucket: str,
@@ -69,7 +69,7 @@ def test_each_bucket_is_asked_with_its_own_credentials(
     progress: Progress,
 ):
     (tmp_path / "sent").write_text("x")
-    with S3Stores(nobody, two, retry=QUICK) as stores:
+    with S3Stores(no_keys, two, retry=QUICK) as stores:
         for place in (bucket, other_bucket):
             url = S3Url(place, "d/k")
             with SourceFile(str(tmp_path / "sent"), "/out/f") as file:
@@ -82,7 +82,7 @@ def test_each_bucket_is_asked_with_its_own_credentials(
 
 @pytest.mark.integration
 def test_a_refusal_names_the_credentials_and_shows_none(
-    nobody: S3Config,
+    no_keys: S3Config,
     bucket: str,
     other_bucket: str,
     two: list[S3Credentials],
@@ -95,7 +95,7 @@ def test_a_refusal_names_the_credentials_and_shows_none(
     url = S3Url(other_bucket, "team/k")
     messages = []
     with (
-        S3Stores(nobody, [stranger], retry=QUICK) as stores,
+        S3Stores(no_keys, [stranger], retry=QUICK) as stores,
         SourceFile(str(tmp_path / "sent"), "/o") as file,
     ):
         for attempt in (
@@ -109,7 +109,7 @@ def test_a_refusal_names_the_credentials_and_shows_none(
             messages.append(str(failure.value))
         with pytest.raises(Permanent) as of_the_deployment:
             read(stores, S3Url(other_bucket, "teams/k"), tmp_path / "came", progress)
-    where = f"at {nobody.endpoint_url} with the credentials lab-a: "
+    where = f"at {no_keys.endpoint_url} with the credentials lab-a: "
     why = "access denied: the service's credentials do not allow it (HTTP 403, AccessDenied)"
     assert messages[0] == f"cannot read {url} (input /in/f) {where}{why}"
     assert all(where + why in message for message in messages)
@@ -132,7 +132,7 @@ def test_the_deployments_credentials_are_for_all_else(
 
 
 @pytest.mark.integration
-def test_credentials_that_cannot_be_used_break_their_own_urls_alone(
+def test_unusable_credentials_fail_only_their_urls(
     s3: S3Config, admin: Any, bucket: str, other_bucket: str, tmp_path: Path, progress: Progress
 ):
     admin.put_object(Bucket=bucket, Key="k", Body=b"x")
@@ -144,7 +144,7 @@ def test_credentials_that_cannot_be_used_break_their_own_urls_alone(
         for _ in range(2):
             with pytest.raises(Permanent, match=missing):
                 stores.is_object(S3Url(other_bucket, "k"))
-        with pytest.raises(Permanent, match=r"credentials private: .*no\.crt holds no certificates"):
+        with pytest.raises(Permanent, match=r"credentials private: .*no\.crt contains no certificates"):
             stores.is_object(S3Url("private", "k"))
 
 
@@ -220,9 +220,7 @@ def test_an_entrys_ways_are_its_own(recorder: Recorder, tmp_path: Path):
     assert not {"authorization", "x-amz-request-payer"} & public.keys()
 
 
-def test_all_of_them_together_send_no_more_than_16_requests_at_once(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-):
+def test_all_stores_share_16_concurrent_requests(recorder: Recorder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ssl, "create_default_context", lambda **_: None)
     entries = [
         entry(
@@ -232,10 +230,10 @@ def test_all_of_them_together_send_no_more_than_16_requests_at_once(
     ]
     urls = [S3Url(f"bucket-{number % 4}", f"k{number}") for number in range(120)]
     with S3Stores(S3Config(anonymous=True), entries, retry=QUICK) as stores:
-        pool.for_each(urls, lambda url: _ask(stores, url), at_once=60, interrupt=stores.interrupt)
+        pool.for_each(urls, lambda url: _ask(stores, url), concurrency=60, interrupt=stores.interrupt)
         assert len(stores._webs) == 4
     assert len(recorder.seen) == 120
-    assert recorder.most <= pool.AT_ONCE
+    assert recorder.most <= pool.CONCURRENCY
 
 
 def _ask(stores: S3Stores, url: S3Url) -> None:

@@ -34,17 +34,17 @@ def test_the_key_of_an_s3_url_is_literal(url: str, expected: S3Url):
         "s3://b/\ud800",
     ],
 )
-def test_what_names_no_bucket_is_refused_without_its_secrets(url: str):
+def test_a_url_without_bucket_is_refused(url: str):
     with pytest.raises(Permanent) as refusal:
         parse_s3(url)
     assert "secret" not in str(refusal.value)
 
 
-def test_a_url_that_may_be_encoded_has_a_decoded_form():
+def test_an_encoded_url_has_a_decoded_form():
     assert S3Url("b", "my%20dir/%C3%A9").decoded == S3Url("b", "my dir/é")
     assert S3Url("b", "my dir/100%").decoded is None
 
 
 @pytest.mark.parametrize(("key", "prefix"), [("", ""), ("a", "a/"), ("a/", "a/"), ("a//", "a//")])
-def test_a_prefix_ends_in_a_slash_unless_it_is_the_bucket(key: str, prefix: str):
+def test_a_prefix_ends_with_a_slash(key: str, prefix: str):
     assert S3Url("b", key).prefix == prefix

@@ -18,9 +18,9 @@ from poiesis_transfer import fetch as fetch_module
 from poiesis_transfer import pool
 from poiesis_transfer import web as web_module
 from poiesis_transfer.addresses import Allowed
-from poiesis_transfer.errors import NotFound, Passing, Permanent, Refused, TransferError
-from poiesis_transfer.files import Landing
-from poiesis_transfer.pages import fetch_page
+from poiesis_transfer.errors import NotFound, Permanent, Refused, Retryable, TransferError
+from poiesis_transfer.files import Destination
+from poiesis_transfer.http_object import fetch_url
 from poiesis_transfer.progress import Progress
 from poiesis_transfer.retry import Retry
 from poiesis_transfer.web import Limits, Url, Web, environments_proxy, retry_after, status_error, translated
@@ -111,11 +111,11 @@ async def unruly() -> AsyncIterator[tuple[Unruly, TestServer]]:
 
 @pytest.fixture
 def get(tmp_path: Path, progress: Progress):
-    """Fetch in a thread, as the server runs in this one; any address is allowed unless told otherwise."""
+    """Fetch in a thread, as the server runs in this one; by default with all addresses allowed."""
 
     def fetch(url: str, web: Web) -> bytes:
-        with Landing(tmp_path / "f", "/in/f", progress) as landing:
-            fetch_page(web, url, landing)
+        with Destination(tmp_path / "f", "/in/f", progress) as destination:
+            fetch_url(web, url, destination)
         return (tmp_path / "f").read_bytes()
 
     async def get(url: str, **options: Any) -> bytes:
@@ -159,11 +159,11 @@ async def test_a_file_arrives_in_spite_of_passing_failures(
         ([status(403)], Permanent, "access denied (HTTP 403)", 1),
         ([status(418)], Permanent, "HTTP 418", 1),
         ([redirect("/again")], Permanent, "more than 10 redirects", None),
-        ([redirect("ftp://h/x")], Permanent, "where it redirects to, is not a valid HTTP URL", 1),
-        ([status(500)], Passing, "HTTP 500", 3),
-        ([status(503)], Passing, "not available (HTTP 503)", 3),
-        ([truncated], Passing, "3000000 of 5120000 bytes came", 3),
-        ([stalled], Passing, "no answer in time", 3),
+        ([redirect("ftp://h/x")], Permanent, "redirect target is not a valid HTTP URL", 1),
+        ([status(500)], Retryable, "HTTP 500", 3),
+        ([status(503)], Retryable, "unavailable (HTTP 503)", 3),
+        ([truncated], Retryable, "received 3000000 of 5120000 bytes", 3),
+        ([stalled], Retryable, "no response in time", 3),
         ([status(204)], Permanent, "HTTP 204", 1),
     ],
     ids=lambda value: getattr(value, "__name__", None) if callable(value) else None,
@@ -212,24 +212,24 @@ async def test_a_query_is_sent_as_it_was_given(unruly, get):
     assert handler.requests[0].raw_path == "/a%2Fb%7E?sig=%2B%7e/&x"
 
 
-async def test_a_server_without_tls_is_told_of_in_the_words_of_openssl(unruly, get):
+async def test_a_server_without_tls_is_reported(unruly, get):
     _, running = unruly
     where = f"https://{running.host}:{running.port}/x"
     with pytest.raises(Permanent) as failure:
         await get(where)
-    expected = "TLS: the server's certificate or protocol is not accepted (wrong version number)"
+    expected = "TLS: the server's certificate or protocol was rejected (wrong version number)"
     assert str(failure.value) == f"cannot fetch {where}: {expected}"
 
 
-def test_a_certificate_that_is_not_accepted_is_told_of_in_the_words_of_openssl():
+def test_a_rejected_certificate_is_reported():
     refused = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
     refused.verify_message = "self-signed certificate"
-    with pytest.raises(Permanent, match=r"not accepted \(self-signed certificate\)$"), translated("it"):
+    with pytest.raises(Permanent, match=r"was rejected \(self-signed certificate\)$"), translated("it"):
         raise refused
 
 
-async def test_nobody_listening_is_a_passing_failure(get):
-    with pytest.raises(Passing, match=r"no connection \(.*refused"):
+async def test_a_refused_connection_is_retryable(get):
+    with pytest.raises(Retryable, match=r"cannot connect \(.*refused"):
         await get(f"http://127.0.0.1:{unused_port()}/x")
 
 
@@ -243,9 +243,16 @@ async def test_a_malformed_url_is_a_permanent_failure(get, url: str):
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(400, Permanent), (408, Passing), (410, NotFound), (429, Passing), (502, Passing), (507, Passing)],
+    [
+        (400, Permanent),
+        (408, Retryable),
+        (410, NotFound),
+        (429, Retryable),
+        (502, Retryable),
+        (507, Retryable),
+    ],
 )
-def test_a_status_says_whether_trying_again_may_help(code: int, kind: type[TransferError]):
+def test_statuses_are_retryable_or_permanent(code: int, kind: type[TransferError]):
     assert type(status_error("x", code, {})) is kind
 
 
@@ -312,7 +319,7 @@ class Ranged:
         return response
 
 
-async def test_a_transfer_that_is_cut_goes_on_where_it_was(unruly, get):
+async def test_a_broken_transfer_resumes(unruly, get):
     handler, running = unruly
     ranged = Ranged(BODY, piece=700_000)  # eight pieces, and three attempts: each gets further
     handler.answers = [ranged]
@@ -324,7 +331,7 @@ async def test_a_transfer_that_is_cut_goes_on_where_it_was(unruly, get):
     assert len(ranged.ranges) > 6
 
 
-async def test_without_a_version_to_hold_on_to_it_begins_anew(unruly, get):
+async def test_a_transfer_without_version_starts_over(unruly, get):
     handler, running = unruly
     ranged = Ranged(BODY, piece=700_000, tags=False)
     handler.answers = [ranged, whole]
@@ -332,14 +339,14 @@ async def test_without_a_version_to_hold_on_to_it_begins_anew(unruly, get):
     assert ranged.ranges == [None]
 
 
-async def test_a_page_that_changes_between_its_pieces_is_the_new_one_alone(unruly, get):
+async def test_an_object_changed_between_parts_starts_over(unruly, get):
     handler, running = unruly
     new = BODY[::-1]
     handler.answers = [Ranged(BODY, piece=700_000), Ranged(new, piece=10**9)]
     assert await get(str(running.make_url("/f"))) == new
 
 
-async def test_a_long_page_comes_in_parts_at_the_same_time(unruly, get, monkeypatch: pytest.MonkeyPatch):
+async def test_a_long_object_arrives_in_concurrent_parts(unruly, get, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fetch_module, "WHOLE_BYTES", 1_000_000)
     monkeypatch.setattr(fetch_module, "PART_BYTES", 900_001)
     handler, running = unruly
@@ -357,7 +364,7 @@ async def test_a_long_page_comes_in_parts_at_the_same_time(unruly, get, monkeypa
     )
 
 
-async def test_what_does_not_match_the_stores_checksum_is_not_kept(unruly, get, tmp_path: Path):
+async def test_a_checksum_mismatch_is_not_kept(unruly, get, tmp_path: Path):
     async def spoilt(request: server.Request) -> server.StreamResponse:
         digest = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
         return server.Response(
@@ -368,22 +375,22 @@ async def test_what_does_not_match_the_stores_checksum_is_not_kept(unruly, get, 
     handler.answers = [spoilt, whole]
     assert await get(str(running.make_url("/f"))) == BODY
     handler.answers = [spoilt]
-    with pytest.raises(Passing, match=r"does not match the checksum that the store gives \(MD5\)"):
+    with pytest.raises(Retryable, match=r"does not match the store's MD5"):
         await get(str(running.make_url("/g")))
 
 
-async def test_the_age_of_a_page_is_that_of_its_file(unruly, get, tmp_path: Path):
+async def test_last_modified_becomes_the_files_time(unruly, get, tmp_path: Path):
     handler, running = unruly
     handler.answers = [status(200, Last_Modified="Mon, 01 Jan 2001 00:00:00 GMT")]
     await get(str(running.make_url("/f")))
     assert (tmp_path / "f").stat().st_mtime == 978_307_200
 
 
-async def test_addresses_that_are_not_public_are_not_connected_to(unruly, get):
+async def test_private_addresses_are_not_connected_to(unruly, get):
     handler, running = unruly
     handler.answers = [whole]
     for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1"):
-        with pytest.raises(Refused, match="the host is not at a public address") as failure:
+        with pytest.raises(Refused, match="the host has no public address") as failure:
             await get(f"http://{host}:{running.port}/x?X-Amz-Signature=signed", allowed=Allowed())
         assert "signed" not in str(failure.value)
     assert handler.requests == []
@@ -407,13 +414,11 @@ async def test_what_the_operator_allows_or_configures_is_fetched(unruly, get):
 async def test_a_redirect_leads_nowhere_else(unruly, get):
     handler, running = unruly
     handler.answers = [redirect("http://169.254.169.254/latest/meta-data/")]
-    with pytest.raises(Refused, match="not at a public address"):
+    with pytest.raises(Refused, match="has no public address"):
         await get(str(running.make_url("/x")), allowed=Allowed.parse(["127.0.0.1"]))
 
 
-async def test_a_name_that_resolves_to_another_address_the_next_time_gains_nothing(
-    unruly, get, monkeypatch: pytest.MonkeyPatch
-):
+async def test_dns_rebinding_gains_nothing(unruly, get, monkeypatch: pytest.MonkeyPatch):
     handler, running = unruly
     handler.answers = [whole]
     answers = [[("127.0.0.1", running.port)], [("169.254.169.254", 80)]]
@@ -432,7 +437,7 @@ async def test_a_name_that_resolves_to_another_address_the_next_time_gains_nothi
         await get(f"http://rebound.example:{running.port}/x", allowed=allowed)
 
 
-async def test_a_proxy_is_asked_for_the_whole_url_and_keeps_no_address_secret(unruly, get):
+async def test_a_proxy_receives_the_whole_url(unruly, get):
     handler, running = unruly
     handler.answers = [whole]
     proxy = str(running.make_url("")).replace("http://", "http://user:pass@")
@@ -444,7 +449,7 @@ async def test_a_proxy_is_asked_for_the_whole_url_and_keeps_no_address_secret(un
         await get("http://169.254.169.254/x", proxy=lambda *_: proxy, allowed=Allowed())
 
 
-def test_a_request_that_connects_while_its_group_is_interrupted_is_not_sent(
+def test_an_interrupted_connection_sends_no_request(
     monkeypatch: pytest.MonkeyPatch,
 ):
     connecting, interrupted = threading.Event(), threading.Event()
@@ -469,7 +474,7 @@ def test_a_request_that_connects_while_its_group_is_interrupted_is_not_sent(
     with socket.create_server(("127.0.0.1", 0)) as listening:
         monkeypatch.setattr(web_module.socket, "getaddrinfo", resolve)
         with pytest.raises(Permanent, match="the other one"):
-            pool.for_each(range(2), work, at_once=2, interrupt=interrupt)
+            pool.for_each(range(2), work, concurrency=2, interrupt=interrupt)
         connection, _ = listening.accept()
         with connection:
             assert connection.recv(1000) == b""

@@ -1,4 +1,4 @@
-"""Carry the work list out."""
+"""Copy all files of the work list."""
 
 import os
 import stat
@@ -13,21 +13,21 @@ from poiesis_staging.outputs import Empty, Finding, Found, Note, Refusal, join_e
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config
 from poiesis_transfer.contents import stage_content
-from poiesis_transfer.errors import Passing, Permanent, Unsendable, writing
-from poiesis_transfer.files import READ_BLOCK, Landing, SourceFile, make_directories, name_aside
+from poiesis_transfer.errors import Permanent, Retryable, Unsendable, writing
+from poiesis_transfer.files import READ_BLOCK, Destination, SourceFile, make_directories, name_aside
+from poiesis_transfer.free_space import FreeSpace
 from poiesis_transfer.progress import Progress
-from poiesis_transfer.room import Room
 
-AT_ONCE = 4  # one file system seldom gives more to more
+CONCURRENCY = 4  # more concurrency seldom makes one file system faster
 
 
 def move(env: Mapping[str, str], config: Config, work: WorkList, progress: Progress) -> None:
-    """Copy all inputs and outputs; raise TransferError."""
+    """Copy all inputs and outputs. Raise TransferError."""
     copy_all(Volumes.from_env(env), config, work, progress)
 
 
 def copy_all(volumes: Volumes, config: Config, work: WorkList, progress: Progress) -> None:
-    """What cannot be done is found before anything is moved."""
+    """Check all URLs, then copy all inputs and outputs. Raise TransferError."""
     for item in work.inputs:
         if item.url is not None:
             volumes.path(item.url)
@@ -35,12 +35,12 @@ def copy_all(volumes: Volumes, config: Config, work: WorkList, progress: Progres
         volumes.path(output.url, writing=True)
     stager = Stager(volumes, config, progress)
     for wave in waves(work.inputs):
-        pool.for_each(((index, work.inputs[index]) for index in wave), stager.stage, at_once=AT_ONCE)
-    send_all(work.outputs, Sender(volumes, progress).send, progress, at_once=AT_ONCE, join=join)
+        pool.for_each(((index, work.inputs[index]) for index in wave), stager.stage, concurrency=CONCURRENCY)
+    send_all(work.outputs, Sender(volumes, progress).send, progress, concurrency=CONCURRENCY, join=join)
 
 
 def join(url: str, relative: str) -> str:
-    """The URL of what is below a directory; a bare path is literal."""
+    """Return the URL of a member of a directory. A bare path is literal, others are percent-encoded."""
     return join_url(url, relative) if url.startswith("/") else join_encoded(url, relative)
 
 
@@ -51,23 +51,23 @@ class Stager:
         self._volumes = volumes
         self._contents = config.work_list.parent
         self._progress = progress
-        self._room = Room(config.disk_bytes)
+        self._free_space = FreeSpace(config.disk_bytes)
 
     def stage(self, numbered: tuple[int, InputItem]) -> None:
-        """One input; raise TransferError."""
+        """Stage one input. Raise TransferError."""
         number, item = numbered
         if item.url is None:
-            landing = self._landing(Path(item.local), item.path, number)
-            stage_content(self._contents / (item.content_file or ""), landing)
+            destination = self._destination(Path(item.local), item.path, number)
+            stage_content(self._contents / (item.content_file or ""), destination)
             self._progress.found(item, "FILE")
             return
         path = self._volumes.path(item.url)
         place = self._volumes.find(path)
         directory = stat.S_ISDIR(place.mode)
         if item.type == "FILE" and directory:
-            raise Permanent(f"{path} is a directory, but the input {item.path} is declared as FILE")
+            raise Permanent(f"{path} is a directory, but input {item.path} is declared as FILE")
         if not directory and (item.type == "DIRECTORY" or item.url.endswith("/")):
-            raise Permanent(f"{path} is a file, but the input {item.path} is declared as DIRECTORY")
+            raise Permanent(f"{path} is a file, but input {item.path} is declared as DIRECTORY")
         if not directory:
             self._copy(path, place.real, Path(item.local), item.path, number)
             self._progress.found(item, "FILE")
@@ -79,7 +79,7 @@ class Stager:
             self._member(finding, item, path, number)
 
         found = walk(self._volumes.tree, path, place, "")
-        pool.for_each(found, one, at_once=AT_ONCE)
+        pool.for_each(found, one, concurrency=CONCURRENCY)
         self._progress.found(item, "DIRECTORY")
 
     def _member(self, finding: Finding, item: InputItem, path: str, number: int) -> None:
@@ -105,34 +105,34 @@ class Stager:
         try:
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
-                raise Permanent(f"{path} is no regular file")
-            with self._landing(local, target, number) as landing:
-                landing.announce(before.st_size)
+                raise Permanent(f"{path} is not a regular file")
+            with self._destination(local, target, number) as destination:
+                destination.announce(before.st_size)
                 for offset in range(0, before.st_size, READ_BLOCK):
                     pool.check()
                     with in_volume(path):
                         data = os.pread(fd, READ_BLOCK, offset)
-                    landing.write(data, offset)
+                    destination.write(data, offset)
                 after = os.fstat(fd)
                 if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                    raise Passing(f"{path} changed while it was copied")
-                landing.keep(before.st_size, modified=before.st_mtime)
+                    raise Retryable(f"{path} changed while it was copied")
+                destination.keep(before.st_size, modified=before.st_mtime)
         finally:
             os.close(fd)
 
-    def _landing(self, local: Path, path: str, number: int) -> Landing:
-        return Landing(local, path, self._progress, room=self._room, owner=number)
+    def _destination(self, local: Path, path: str, number: int) -> Destination:
+        return Destination(local, path, self._progress, free_space=self._free_space, owner=number)
 
 
 class Sender:
-    """Copies outputs; each appears under its name when it is whole."""
+    """Copies outputs; each gets its name when it is complete."""
 
     def __init__(self, volumes: Volumes, progress: Progress) -> None:
         self._volumes = volumes
         self._progress = progress
 
     def send(self, found: Found) -> int:
-        """Raise TransferError."""
+        """Copy one output file and return its size in bytes. Raise TransferError."""
         path = self._volumes.path(found.url, writing=True)
         folder, _, name = path.rpartition("/")
         aside = name_aside(name)
@@ -145,7 +145,7 @@ class Sender:
                 self._write(source, directory, aside)
                 _publish(directory, aside, name, path)
             finally:
-                with suppress(FileNotFoundError):  # it has its name by now
+                with suppress(FileNotFoundError):  # it was renamed
                     os.unlink(aside, dir_fd=directory)
             return source.size
 
@@ -163,7 +163,7 @@ class Sender:
 
 
 def _create(directory: int, aside: str) -> int:
-    """A new file, in place of what a filer left that was killed."""
+    """Create a file, replacing one that a killed filer left."""
     with suppress(FileNotFoundError):
         os.unlink(aside, dir_fd=directory)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -176,7 +176,7 @@ def _publish(directory: int, aside: str, name: str, path: str) -> None:
     try:
         os.rename(aside, name, src_dir_fd=directory, dst_dir_fd=directory)
     except IsADirectoryError as error:
-        raise Unsendable(f"{path} is a directory, where a file should be") from error
+        raise Unsendable(f"{path} is a directory, expected a file") from error
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -41,7 +41,7 @@ class Lab:
         with Progress(self.run) as progress:
             copy_all(self.volumes, self.config, work, progress)
 
-    def told(self, event: str) -> list[dict]:
+    def events(self, event: str) -> list[dict]:
         lines = [json.loads(line) for line in (self.run / "progress.jsonl").read_text().splitlines()]
         return [line for line in lines if line["event"] == event]
 
@@ -69,7 +69,7 @@ def test_a_file_is_copied_for_any_uid(lab: Lab, url: str):
     assert (lab.root / "d/x").stat().st_mode & 0o777 == 0o777
     assert (lab.root / "d/x").stat().st_mtime == 1_000_000_000
     assert (lab.root / "d").stat().st_mode & 0o777 == 0o777
-    assert lab.told("progress")[-1] == {"event": "progress", "files": 1, "bytes": 3_000_000}
+    assert lab.events("progress")[-1] == {"event": "progress", "files": 1, "bytes": 3_000_000}
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_the_type_of_an_input_without_one_is_reported(lab: Lab, url: str, kind: 
     (lab.shared / "nfs/in/file").write_text("x")
     (lab.shared / "nfs/in/folder").mkdir()
     lab.stage(url, kind=kind)
-    assert lab.told("input") == [{"event": "input", "path": "/d/x", "type": one} for one in reported]
+    assert lab.events("input") == [{"event": "input", "path": "/d/x", "type": one} for one in reported]
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_inputs_that_cover_a_path_the_deeper_one_wins(lab: Lab, order: int):
+def test_the_deeper_of_overlapping_inputs_wins(lab: Lab, order: int):
     for name in ("one/dos/same", "one/dos/only", "one/top", "two/same", "top"):
         (lab.shared / "nfs/in" / name).parent.mkdir(exist_ok=True, parents=True)
         (lab.shared / "nfs/in" / name).write_text(name)
@@ -103,7 +103,7 @@ def test_of_inputs_that_cover_a_path_the_deeper_one_wins(lab: Lab, order: int):
 
 
 @pytest.mark.parametrize("kind", ["DIRECTORY", None])
-def test_a_directory_is_copied_with_what_its_links_lead_to(lab: Lab, kind: str | None):
+def test_a_directory_is_copied_with_link_targets(lab: Lab, kind: str | None):
     given = lab.shared / "nfs/in/d"
     (given / "deep/er").mkdir(parents=True)
     (given / "empty").mkdir()
@@ -123,10 +123,10 @@ def test_a_directory_is_copied_with_what_its_links_lead_to(lab: Lab, kind: str |
         "near": "f",
         "other": "o",
     }
-    assert [line["message"] for line in lab.told("warning")] == ["/nfs/in/d/fifo is a FIFO; left out"]
+    assert [line["message"] for line in lab.events("warning")] == ["/nfs/in/d/fifo is a FIFO; left out"]
 
 
-def test_what_is_larger_than_disk_gb_is_not_begun(lab: Lab):
+def test_inputs_beyond_disk_gb_are_not_started(lab: Lab):
     (lab.shared / "nfs/in/big").write_bytes(bytes(1001))
     lab.config = replace(lab.config, disk_bytes=1000)
     with pytest.raises(Permanent, match="the task's volume is full: no space left to write /d/x"):
@@ -141,10 +141,10 @@ def test_a_link_that_leads_out_is_not_followed(lab: Lab, target: str):
         lab.stage("/nfs/in/link")
     lab.stage("/nfs/in", path="/all")
     assert tree(lab.root) == {"all": None}
-    assert "/nfs/in/link" in lab.told("warning")[0]["message"]
+    assert "/nfs/in/link" in lab.events("warning")[0]["message"]
 
 
-def test_a_link_that_comes_after_the_path_was_resolved_is_refused(lab: Lab, tmp_path: Path):
+def test_a_link_created_after_resolution_is_refused(lab: Lab, tmp_path: Path):
     (lab.shared / "nfs/in/d").mkdir()
     (lab.shared / "nfs/in/d/secret").write_text("x")
     place = lab.volumes.find("/nfs/in/d/secret")
@@ -159,12 +159,12 @@ def test_a_link_that_comes_after_the_path_was_resolved_is_refused(lab: Lab, tmp_
     ("url", "kind", "words"),
     [
         ("/nfs/in/none", None, "/nfs/in/none does not exist"),
-        ("/nfs", None, "/nfs is in no shared volume: /nfs/in, /nfs/out"),
-        ("/etc/passwd", None, "in no shared volume"),
-        ("file:///nfs/in/../../etc", None, "is no file"),
-        ("/nfs/in/f", "DIRECTORY", "is a file, but the input /d/x is declared as DIRECTORY"),
+        ("/nfs", None, "/nfs is outside every shared volume \\(configured: /nfs/in, /nfs/out\\)"),
+        ("/etc/passwd", None, "outside every shared volume"),
+        ("file:///nfs/in/../../etc", None, "is not a file URL"),
+        ("/nfs/in/f", "DIRECTORY", "is a file, but input /d/x is declared as DIRECTORY"),
         ("/nfs/in/f/", None, "is a file"),
-        ("/nfs/in", "FILE", "is a directory, but the input /d/x is declared as FILE"),
+        ("/nfs/in", "FILE", "is a directory, but input /d/x is declared as FILE"),
     ],
 )
 def test_what_cannot_be_staged_is_named(lab: Lab, url: str, kind: str | None, words: str):
@@ -174,7 +174,7 @@ def test_what_cannot_be_staged_is_named(lab: Lab, url: str, kind: str | None, wo
     assert tree(lab.root) == {}
 
 
-def test_an_output_appears_whole_under_its_name_and_replaces_what_is_there(lab: Lab):
+def test_an_output_replaces_a_file_atomically(lab: Lab):
     (lab.root / "d").mkdir()
     (lab.root / "d/a").write_text("new")
     (lab.root / "d/e").mkdir()
@@ -184,14 +184,14 @@ def test_an_output_appears_whole_under_its_name_and_replaces_what_is_there(lab: 
     lab.send("/d", "file:///nfs/out/run")
     assert tree(lab.shared / "nfs/out") == {"run": None, "run/a": "new", "run/e": None, "run/e/b": "b"}
     assert (lab.shared / "nfs/out/run/e/b").stat().st_mode & 0o777 == 0o664
-    assert sorted((line["url"], line["size_bytes"]) for line in lab.told("output")) == [
+    assert sorted((line["url"], line["size_bytes"]) for line in lab.events("output")) == [
         ("file:///nfs/out/run/a", 3),
         ("file:///nfs/out/run/e/b", 1),
     ]
 
 
 @pytest.mark.parametrize(("hands_on", "made"), [(0o755, 0o775), (0o2775, 0o2775)])
-def test_directories_that_are_made_are_for_the_group_whatever_the_umask(lab: Lab, hands_on: int, made: int):
+def test_new_directories_are_writable_for_the_group(lab: Lab, hands_on: int, made: int):
     (lab.root / "d").mkdir()
     (lab.root / "d/a").write_text("new")
     (lab.shared / "nfs/out").chmod(hands_on)
@@ -205,7 +205,7 @@ def test_directories_that_are_made_are_for_the_group_whatever_the_umask(lab: Lab
 
 
 @pytest.mark.parametrize("url", ["file:///nfs/out/a%20b", "/nfs/out/a b"])
-def test_names_in_a_directory_are_kept_whatever_they_hold(lab: Lab, url: str):
+def test_unusual_names_are_kept(lab: Lab, url: str):
     (lab.root / "d").mkdir()
     for name in ("c#d", "e%20f", "g?h", "\u00fc"):
         (lab.root / "d" / name).write_text(name)
@@ -218,10 +218,10 @@ def test_names_in_a_directory_are_kept_whatever_they_hold(lab: Lab, url: str):
     ("url", "words"),
     [
         ("/nfs/in/x", "the shared volume /nfs/in is read-only"),
-        ("/nfs/x", "in no shared volume"),
-        ("/nfs/out/link/x", "there is a symbolic link"),
-        ("/nfs/out/file/x", "where a directory should be"),
-        ("/nfs/out/dir", "is a directory, where a file should be"),
+        ("/nfs/x", "outside every shared volume"),
+        ("/nfs/out/link/x", "expected a directory"),
+        ("/nfs/out/file/x", "expected a directory"),
+        ("/nfs/out/dir", "is a directory, expected a file"),
     ],
 )
 def test_an_output_goes_nowhere_else(lab: Lab, tmp_path: Path, url: str, words: str):
@@ -236,7 +236,7 @@ def test_an_output_goes_nowhere_else(lab: Lab, tmp_path: Path, url: str, words: 
     assert not (tmp_path / "x").exists()
 
 
-def test_a_half_written_output_of_a_killed_filer_is_replaced(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+def test_output_of_a_killed_filer_is_replaced(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     (lab.root / "f").write_text("whole")
     monkeypatch.setattr("poiesis_file.move._publish", lambda *_: (_ for _ in ()).throw(Unsendable("cut")))
     monkeypatch.setattr(os, "unlink", lambda *_, **__: None)

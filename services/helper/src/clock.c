@@ -2,7 +2,7 @@
 
 #include <time.h>
 
-/* For deadlines. */
+/* Return monotonic time, for deadlines. */
 int64_t monotonic_ms(void)
 {
     struct timespec now;
@@ -10,7 +10,7 @@ int64_t monotonic_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* For people. */
+/* Return wall-clock time, for records. */
 int64_t realtime_ns(void)
 {
     struct timespec now;

@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 /*
- * Open the directory that holds `path` below the directory `root`, name by name. Missing directories are made, open to
- * every uid, if `make`. *name is the last segment, in `path` itself.
+ * Open the directory that contains `path` below the directory `root`, name by name. If `make`, missing directories are
+ * created, open to every uid. *name is the last segment, in `path` itself.
  */
 int open_parent(int root, const char *path, bool make, const char **name)
 {
@@ -37,7 +37,7 @@ int open_parent(int root, const char *path, bool make, const char **name)
         int made = make ? mkdirat(dir, segment, 0777) : -1;
         int next = openat(dir, segment, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (next >= 0 && made == 0)
-            (void)!fchmod(next, 0777); /* whatever the umask */
+            (void)!fchmod(next, 0777); /* independent of the umask */
         int error = errno;
         close(dir);
         errno = error;
@@ -72,11 +72,11 @@ static int copy_content(int in, int out)
     }
 }
 
-/* The owner as far as this uid may give files away, the mode and the time. */
+/* Copy the owner (if this uid may change it), the mode and the time. */
 static void keep_attributes(int fd, const struct stat *source, mode_t added)
 {
     if (fchown(fd, source->st_uid, source->st_gid) != 0) {
-        /* it remains this uid's */
+        /* the file keeps this uid */
     }
     (void)!fchmod(fd, (source->st_mode & 07777) | added);
     (void)!futimens(fd, (struct timespec[]){source->st_atim, source->st_mtim});
@@ -90,7 +90,7 @@ static void recorded(const struct copying *copying, int dir, const char *name, c
                 (long long)made.st_mtim.tv_sec, made.st_mtim.tv_nsec, path, '\0');
 }
 
-/* A mount point, as /etc/hosts is one, cannot be replaced: its content is. */
+/* A mount point such as /etc/hosts cannot be replaced, so its content is. */
 static int copy_over_mount(int in, int to, const char *name)
 {
     int out = openat(to, name, O_WRONLY | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -197,7 +197,7 @@ static int copy_directory(struct copying *copying, int from, const char *name, c
         recorded(copying, to, to_name, path);
     int out = openat(to, to_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (out < 0) {
-        int status = copying->replace ? failed(path) : 0; /* 0: a file that the task has put in its place */
+        int status = copying->replace ? failed(path) : 0; /* 0: the task has replaced it with a file */
         close(in);
         return status;
     }
@@ -213,8 +213,8 @@ static int copy_directory(struct copying *copying, int from, const char *name, c
 }
 
 /*
- * Copy from/name, which `path` names to users, to to/to_name. Special files are left out. -1 and errno of the last
- * failure if something could not be copied; the rest is copied all the same, and each failure is reported.
+ * Copy from/name, which `path` names to users, to to/to_name. Special files are left out. If something
+ * cannot be copied, report it, copy the rest, and return -1 with the errno of the last failure.
  */
 int copy_at(struct copying *copying, int from, const char *name, int to, const char *to_name, const char *path)
 {
@@ -247,7 +247,7 @@ int copy_at(struct copying *copying, int from, const char *name, int to, const c
     return status != 0 && !S_ISDIR(source.st_mode) ? failed(path) : status;
 }
 
-/* Copies go deep: one open file per level, on either side. */
+/* A copy needs two open files per level of directories. */
 void allow_many_files(void)
 {
     struct rlimit files;

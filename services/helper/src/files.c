@@ -54,7 +54,7 @@ int put_file(int dir, const char *name, const void *data, size_t size)
     return -1;
 }
 
-/* 0 if `path` is a directory now; a new one has mode 0777 whatever the umask. */
+/* Return 0 if `path` is a directory now; a new one has mode 0777, independent of the umask. */
 static int make_one(const char *path)
 {
     if (mkdir(path, 0777) == 0)

@@ -1,6 +1,6 @@
 /*
- * helper fill: run in an executor's image before the executor. Directories that the task names only through a file in
- * them are mounted there, which would hide what the image has in them: so that is copied into the task's volume first.
+ * helper fill: run in an executor's image before the executor. The parent directories of the task's files are
+ * mounted over those of the image, so the content of the image is copied into the task's volume first.
  */
 #include "helper.h"
 
@@ -30,7 +30,7 @@ static bool parse_entry(const char *text, struct entry *entry)
     return found == 4 && *entry->path == '/';
 }
 
-/* Remove what another executor's image had there, unless it has been changed since. */
+/* Remove an entry that came from another executor's image, unless it has changed since. */
 static void take_back(int root, const struct entry *entry)
 {
     const char *name;
@@ -48,7 +48,7 @@ static void take_back(int root, const struct entry *entry)
     close(dir);
 }
 
-/* Directories were recorded before what they hold, so the last entry is the first to go. */
+/* Directories were recorded before their entries, so remove in reverse order. */
 static void take_back_all(int root, int record_dir)
 {
     size_t size;
@@ -65,7 +65,7 @@ static void take_back_all(int root, int record_dir)
     free(text);
 }
 
-/* The words for the task's owner, as a filer's progress.jsonl has them. */
+/* Write the error for the task's owner, in the format of a filer's progress.jsonl. */
 static void put_error(const char *run, const char *path, const char *reason)
 {
     char message[4096], line[8192], *out = line;

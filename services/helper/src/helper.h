@@ -1,4 +1,4 @@
-/* What the source files of the helper share. Every function that can fail returns -1 (or false) and leaves errno. */
+/* Declarations shared by the helper. Functions that can fail return -1 (or false) and set errno. */
 #ifndef HELPER_H
 #define HELPER_H
 
@@ -56,7 +56,7 @@ struct verb {
     const char *help;  /* the rest of --help */
     struct option *options;
     size_t option_count;
-    bool takes_argv; /* everything after "--", which must be there and not empty */
+    bool takes_argv; /* the arguments after "--", at least one */
 };
 
 char **parse_options(const struct verb *verb, int argc, char **argv);
@@ -97,7 +97,7 @@ struct copying {
     bool follow_first;       /* the path to copy itself may be a link */
     mode_t added_mode;       /* without keep_owner */
     const struct list *skip; /* directories to leave out */
-    FILE *record;            /* gets what has been made */
+    FILE *record;            /* list of the copies */
     dev_t device;            /* other devices are not entered */
 };
 
@@ -130,7 +130,7 @@ bool reap(pid_t process, int *status);
 void kill_descendants(pid_t group);
 void end_descendants(int64_t milliseconds);
 
-/* log.c: the last bytes of a stream, in a file that readers may read whole at any time */
+/* log.c: the last bytes of a stream, in a file that can be read at any time */
 struct log {
     int dir;
     const char *name;
@@ -177,7 +177,7 @@ void stream_move(struct stream *stream);
 void stream_drop_own(struct stream *stream);
 void stream_drop_file(struct stream *stream);
 
-/* say.c: one line for a person, on stderr and wherever the stderr of the process goes */
+/* say.c: one message line, on stderr and everywhere the stderr of the process goes */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void say_also_in(struct stream *stderr_stream);
 

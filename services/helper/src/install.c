@@ -54,7 +54,7 @@ static bool each(const struct list *list, int (*make)(const char *), const char 
     bool all = true;
     for (size_t i = 0; i < list->count; i++) {
         if (make(list->items[i]) != 0) {
-            say("cannot make the %s %s: %s", what, list->items[i], strerror(errno));
+            say("cannot create the %s %s: %s", what, list->items[i], strerror(errno));
             all = false;
         }
     }

@@ -9,12 +9,12 @@
 static const char HELP[] = "usage: helper fill|install|rescue|run|wait OPTION...\n"
                            "\n"
                            "  fill     copy what an image has into directories that will be mounted over it\n"
-                           "  install  copy this program to a directory and make directories that any uid can use\n"
+                           "  install  copy this program to a directory and create directories that any uid can use\n"
                            "  rescue   wait; run a command if another container was killed\n"
-                           "  run      run a command as PID 1 of a container and record what became of it\n"
-                           "  wait     wait for an acknowledgement file and exit as it says\n"
+                           "  run      run a command as PID 1 of a container and record its outcome\n"
+                           "  wait     wait for an acknowledgement file and exit accordingly\n"
                            "\n"
-                           "'helper VERB --help' says more.\n";
+                           "'helper VERB --help' shows the options.\n";
 
 /* A runtime may start us with fds 0-2 closed; a file opened later must not become one of them. */
 static void fill_standard_streams(void)

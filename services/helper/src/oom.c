@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The number after "oom_kill " at the start of a line (not oom_kill_disable, not oom_group_kill); -1 if there is none.
+/* The number after "oom_kill " at the start of a line (not oom_kill_disable, not oom_group_kill); -1 if absent.
  */
 static long counter_in(const char *root, const char *file)
 {

@@ -176,7 +176,7 @@ static bool is_in_volume(const char *path)
     return is_below(path, &task->share) || is_below(path, &(struct list){.items = &volume, .count = 1});
 }
 
-/* Targets that are in the volume by now; links may lead to one place from many, and in circles. */
+/* Targets already copied to the volume; several links may lead to one target, and links may form loops. */
 static struct list copied;
 
 /* The filer sees the volume alone: what a link leads to outside of it is copied to its path there. */

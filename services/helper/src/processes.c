@@ -1,4 +1,4 @@
-/* Processes: start one, find and end whatever it left behind. */
+/* Processes: start one, then find and end the processes it left behind. */
 #include "helper.h"
 
 #include <dirent.h>
@@ -46,7 +46,7 @@ pid_t spawn(char **argv, const int streams[3], enum spawn_step *failed_step)
     return error ? -1 : process;
 }
 
-/* Reap whatever has ended; true if `process` is among it, with its status. */
+/* Reap all ended processes; true if `process` is one of them, with its status. */
 bool reap(pid_t process, int *status)
 {
     bool ended = false;
@@ -117,8 +117,8 @@ static bool proc_is_ours(void)
 }
 
 /*
- * SIGKILL everything else in the container: all that PID 1 can reach. Anybody else kills its own descendants only; as a
- * subreaper it has those too whose parents have gone. `group` is the group of a process not reaped yet, or 0.
+ * SIGKILL everything else in the container: all that PID 1 can reach. Otherwise kill only own descendants; for a
+ * subreaper these include orphans. `group` is the group of a process not reaped yet, or 0.
  */
 void kill_descendants(pid_t group)
 {
@@ -158,7 +158,7 @@ void end_descendants(int64_t milliseconds)
         if (waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD)
             return;
         if (monotonic_ms() >= deadline) {
-            say("processes are left that cannot be killed");
+            say("some processes cannot be killed");
             return;
         }
         sigtimedwait(&child, NULL, &(struct timespec){.tv_nsec = 20 * 1000 * 1000});

@@ -1,4 +1,4 @@
-/* The files that tell the recorder of the task what happened. */
+/* The files from which the recorder learns what happened. */
 #include "helper.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A regular file: what the executor may have planted under the name (a directory, a symlink) says nothing. */
+/* Only a regular file counts: the executor may have created a directory or a symlink with the name. */
 bool exists(int dir, const char *name)
 {
     struct stat found;
@@ -83,7 +83,7 @@ int result_read(int dir, struct result *result, char text[RESULT_SIZE], size_t *
     return 0;
 }
 
-/* The kubelet makes this file; where there is none nobody wants it. */
+/* The kubelet creates this file; without it, no termination message is wanted. */
 void put_termination_message(const char *path, const char *text, size_t size)
 {
     int fd = open(path, O_WRONLY | O_TRUNC | O_NONBLOCK | O_CLOEXEC);

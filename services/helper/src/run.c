@@ -23,7 +23,7 @@ enum {
     EXIT_JSON_MARGIN_S = 3, /* SIGKILL comes so long before the kubelet's, to leave time for exit.json */
     KILL_AGAIN_MS = 100,
     END_MS = 5000,     /* for what does not die of SIGKILL */
-    DRAIN_MS = 10000,  /* for whoever reads our own stdout and stderr */
+    DRAIN_MS = 10000,  /* for the readers of our own stdout and stderr */
     HURRIED_MS = 1000, /* the same two after a stop signal */
     OOM_LATE_MS = 200,
     OOM_POLL_MS = 10,
@@ -88,7 +88,7 @@ static const struct verb verb = {
         "  --grace SECONDS         SIGKILL what is left SECONDS-3 after a stop signal (default 30)\n"
         "  --time-limit SECONDS    stop the process after so long, and not at a stop signal (default: none)\n"
         "  --on-failure exit|continue   continue: record the failure in DIR/failed and exit 0\n"
-        "  --ignore-error          exit 0 whatever the process exits with (the true code is in exit.json)\n"
+        "  --ignore-error          exit 0 for any exit code of the process (the true code is in exit.json)\n"
         "  --ack FILE              before another exit code than 0 wait until FILE exists and has content ...\n"
         "  --ack-timeout SECONDS   ... for so long at most (default 60), or until a stop signal\n"
         "  --retry-exit-code CODE  start argv again, with back-off, when it exits with CODE ...\n"
@@ -117,11 +117,11 @@ static void check_options(void)
     if (strcmp(options.on_failure, "exit") != 0 && strcmp(options.on_failure, "continue") != 0)
         usage_error(&verb, "--on-failure", "must be exit or continue");
     if ((options.paths != NULL) != (options.volume != NULL))
-        usage_error(&verb, "--paths", "goes with --volume");
+        usage_error(&verb, "--paths", "requires --volume");
     if ((options.retry_exit_code >= 0) != (options.retry_attempts >= 0))
-        usage_error(&verb, "--retry-exit-code", "goes with --retry-attempts");
+        usage_error(&verb, "--retry-exit-code", "requires --retry-attempts");
     if (options.retry_killed && options.retry_attempts < 0)
-        usage_error(&verb, "--retry-killed", "goes with --retry-attempts");
+        usage_error(&verb, "--retry-killed", "requires --retry-attempts");
 }
 
 static bool failed_before(void)
@@ -162,13 +162,13 @@ static int decide(const struct result *result)
     } else {
         unlinkat(run_dir, "failed", 0);
     }
-    unlinkat(run_dir, "skipped", 0); /* it ran, whatever it has left there */
+    unlinkat(run_dir, "skipped", 0); /* it ran, so a file with this name is not ours */
     return code;
 }
 
 /*
- * The Pod ends with the first container that fails, and a recorder that is down at that moment does not come back: then
- * nobody could read the logs any more. So this container stays until the recorder has told what became of the task.
+ * The Pod ends with the first container that fails, and a recorder that is down at that moment is not restarted, so the
+ * logs would be lost. So this container stays until the recorder has recorded the outcome of the task.
  */
 static void await_recorder(void)
 {
@@ -184,7 +184,7 @@ static bool ran_before(int *code)
     size_t size;
     if (exists(run_dir, "exit.json")) {
         if (result_read(run_dir, &result, text, &size) != 0) {
-            say("%s/exit.json cannot be understood; not running", options.run);
+            say("%s/exit.json is malformed; not running", options.run);
             *code = EXIT_REFUSED;
             return true;
         }
@@ -195,7 +195,7 @@ static bool ran_before(int *code)
         return true;
     }
     if (exists(run_dir, "started")) {
-        say("%s/started exists without exit.json: this ran before and its end is not known; not running again",
+        say("%s/started exists without exit.json: an earlier run has no recorded outcome; not running again",
             options.run);
         *code = EXIT_REFUSED;
         return true;
@@ -258,7 +258,7 @@ static bool wait_and_move(int64_t milliseconds)
     return slots[0].revents != 0;
 }
 
-/* Until the process ends. After a stop signal it and all others are killed in time; *killed says so. */
+/* Wait until the process ends. After a stop signal, kill all processes in time and set *killed. */
 static int wait_for(pid_t process, bool *killed)
 {
     int64_t margin = options.grace > EXIT_JSON_MARGIN_S ? options.grace - EXIT_JSON_MARGIN_S : 1;
@@ -334,7 +334,7 @@ static int open_pipe(struct stream *stream)
 static int exec_failed(const char *program)
 {
     if (errno == ENOENT && strchr(program, '/') && access(program, F_OK) == 0)
-        say("%s: its interpreter is not found", program);
+        say("%s: interpreter not found", program);
     else if (errno == ENOENT || errno == ENOTDIR)
         say("%s: not found", program);
     else
@@ -408,7 +408,7 @@ static void run_once(char **argv, long kills_before, struct result *result)
         result->exit_code = EXIT_OOM;
 }
 
-/* 1 s, 2 s, 4 s ... at most 30 s, of which between a half and all, so that many filers do not return at once. */
+/* 1 s, 2 s, 4 s ... up to 30 s, of which a random half to all, so that many filers do not retry together. */
 static int64_t back_off_ms(long retry)
 {
     int64_t most = retry < 5 ? 1000L << retry : BACK_OFF_MAX_MS;
@@ -437,8 +437,8 @@ static void run_with_retries(char **argv, long kills_before, struct result *resu
         if (!may_pass(result) || retry >= options.retry_attempts || !may_start_again())
             return;
         int64_t pause = back_off_ms(retry);
-        say("exit code %d: starting again in %.1f s (retry %ld of %ld)", result->exit_code, (double)pause / 1000,
-            retry + 1, options.retry_attempts);
+        say("exit code %d: restarting in %.1f s (retry %ld of %ld)", result->exit_code, (double)pause / 1000, retry + 1,
+            options.retry_attempts);
         int64_t until = monotonic_ms() + pause;
         for (int64_t left; (left = until - monotonic_ms()) > 0 && may_start_again();)
             if (wait_and_move(left))
@@ -465,7 +465,7 @@ static bool record(const struct result *result)
     return recorded;
 }
 
-/* Not after a stop signal: the Pod is going away, nobody will read the files, and exit.json must be written in time. */
+/* Not after a stop signal: the Pod is being deleted, so exit.json must be written in time and no files are needed. */
 static bool hand_over(bool failed)
 {
     if (!options.paths || signals_stop_at())
@@ -516,7 +516,7 @@ int run_main(int argc, char **argv)
         return EXIT_REFUSED;
     }
     if (failed_before()) {
-        say("not running: an earlier executor has failed");
+        say("not running: an earlier executor failed");
         put("skipped", "", 0);
         return 0;
     }
@@ -529,13 +529,13 @@ int run_main(int argc, char **argv)
     long kills_before = oom_kills(options.cgroup_root);
     say_also_in(NULL);
     stream_open(&err, STDERR_FILENO, NULL, run_dir, "stderr", (size_t)options.log_bytes);
-    say_also_in(&err); /* from here on messages reach the log, too */
+    say_also_in(&err); /* from here on, messages also reach the log */
     out_file.fd = err_file.fd = -1;
     bool prepared = prepare();
     open_outputs();
     struct result result = {.start_ns = realtime_ns()};
     if (!put_started(result.start_ns)) {
-        /* Without it a second start could not be told from the first. */
+        /* Without it, a second start could not be detected. */
         say("not running");
         return EXIT_REFUSED;
     }
@@ -556,8 +556,8 @@ int run_main(int argc, char **argv)
     log_close(&out.log);
     log_close(&err.log);
     int code = decide(&result);
-    bool recorded = record(&result); /* whoever sees exit.json finds the other files final ... */
-    unlock_run(run_dir);             /* ... and believes it now */
+    bool recorded = record(&result); /* readers of exit.json find the other files complete ... */
+    unlock_run(run_dir);             /* ... and trust it now */
     if (code != 0 && recorded)
         await_recorder();
     return code;

@@ -1,4 +1,4 @@
-/* helper wait: the Pod's main container. It ends when somebody says how the task ended, so that the Job says the same.
+/* helper wait: the Pod's main container. It exits with the outcome of the task, so that the Job has the same outcome.
  */
 #include "helper.h"
 
@@ -13,7 +13,7 @@
 
 enum { SAFETY_POLL_MS = 1000 };
 
-/* The first character of the file, or -1 as long as there is none. */
+/* Return the first character of the file, or -1 while it is missing or empty. */
 static int first_character(const char *path)
 {
     char first;
@@ -77,11 +77,11 @@ int wait_main(int argc, char **argv)
     };
     prctl(PR_SET_DUMPABLE, 0);
     int signals = signals_open();
-    signal(SIGCHLD, SIG_IGN); /* whatever is adopted by PID 1 reaps itself */
+    signal(SIGCHLD, SIG_IGN); /* children adopted by PID 1 are reaped by the kernel */
     parse_options(&verb, argc, argv);
 
     int first = await_ack(ack, timeout * 1000, signals);
     if (first == ACK_NOT_IN_TIME)
-        say("nobody acknowledged the end of the task in %s within %ld s", ack, timeout);
+        say("no acknowledgement in %s within %ld s", ack, timeout);
     return first == '0' ? 0 : 1;
 }

@@ -24,7 +24,7 @@ def failing(container, ack, eventually):
     return start
 
 
-def test_a_failed_container_ends_when_the_recorder_has_told(container, failing, ack):
+def test_a_failed_container_waits_for_the_recorder(container, failing, ack):
     process = failing()
     time.sleep(0.3)
     assert process.poll() is None
@@ -37,7 +37,7 @@ def test_a_failed_container_ends_when_the_recorder_has_told(container, failing, 
     assert container.exit["exit_code"] == 7
 
 
-def test_meanwhile_its_files_are_complete_and_its_record_counts(container, failing, eventually):
+def test_files_are_complete_during_the_wait(container, failing, eventually):
     failing()
 
     assert container.read("stdout") == b"last words\n"
@@ -67,14 +67,14 @@ def test_it_does_not_wait_while_its_pod_goes(container, failing):
         ("exit 7", ["--on-failure", "continue"], 0),
     ],
 )
-def test_nobody_waits_if_the_pod_goes_on(container, ack, script, more, code):
+def test_no_wait_if_the_pod_continues(container, ack, script, more, code):
     begin = time.monotonic()
     ended = container.sh(script, options=["--ack", ack, *more])
     assert ended.code == code
     assert time.monotonic() - begin < 5
 
 
-def test_nobody_waits_for_what_could_not_be_recorded(container, ack):
+def test_no_wait_without_a_record(container, ack):
     """The recorder learns of it when the container has ended, and not before."""
     begin = time.monotonic()
     ended = container.sh(

@@ -87,7 +87,7 @@ def test_signals_are_forwarded_to_the_process_group(container, eventually, name)
         ([], "trap - TERM; kill -TERM $$", 143, 143),
     ],
 )
-def test_after_a_stop_signal_the_true_code_is_told(container, options, script, code, recorded):
+def test_a_stop_signal_keeps_the_exit_code(container, options, script, code, recorded):
     process = container.start(
         "sh", "-c", f"trap '{script}' TERM; echo ready; while :; do sleep 0.01; done", options=options
     )
@@ -98,7 +98,7 @@ def test_after_a_stop_signal_the_true_code_is_told(container, options, script, c
     assert not container.has("failed")
 
 
-def test_what_is_deaf_to_sigterm_is_killed_in_time_to_record_it(container):
+def test_processes_ignoring_sigterm_are_killed_in_time(container):
     process = container.start(
         "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done", options=["--grace", "4"]
     )
@@ -146,7 +146,7 @@ def pid_namespace(container):
     return container
 
 
-def test_pid_1_kills_and_reaps_everything_in_its_namespace(pid_namespace, tmp_path):
+def test_pid_1_kills_everything_in_its_namespace(pid_namespace, tmp_path):
     show = f"{sys.executable} -c \"$DAEMON\" {tmp_path}/pid; echo $PPID; ls /proc | grep -c '^[0-9]'; exit 5"
     ended = pid_namespace.sh(show, env={**os.environ, "DAEMON": DAEMON})
     daemon, parent, processes = ended.out.split()
@@ -156,7 +156,7 @@ def test_pid_1_kills_and_reaps_everything_in_its_namespace(pid_namespace, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGRTMIN+3", "SIGWINCH"])
-def test_any_signal_from_outside_asks_pid_1_to_stop(pid_namespace, name):
+def test_any_outside_signal_stops_pid_1(pid_namespace, name):
     number = signal.SIGRTMIN + 3 if name == "SIGRTMIN+3" else getattr(signal, name)
     program = (
         "import signal, sys, time\n"
@@ -172,7 +172,7 @@ def test_any_signal_from_outside_asks_pid_1_to_stop(pid_namespace, name):
     assert pid_namespace.exit["term"] is True
 
 
-def test_a_process_may_signal_its_pid_1_without_stopping_it(pid_namespace):
+def test_an_inside_signal_does_not_stop_pid_1(pid_namespace):
     ended = pid_namespace.sh("trap 'echo got it' USR1; kill -USR1 1; sleep 0.2; exit 3")
     assert (ended.code, ended.out, pid_namespace.exit["term"]) == (3, b"got it\n", False)
 
@@ -200,7 +200,7 @@ def test_program_that_signals_pid_1_is_not_stopped(pid_namespace, name, sender):
     assert pid_namespace.exit["term"] is False
 
 
-def test_signal_to_pid_1_reaches_a_program_that_handles_it_and_not_its_children(pid_namespace):
+def test_an_inside_signal_reaches_its_handler(pid_namespace):
     children = "trap 'echo child' TERM; sleep 0.3; exit 0"
     ended = pid_namespace.sh(
         f"trap 'echo got it' TERM; sh -c \"{children}\" & kill -TERM 1; sleep 0.1; wait; exit 3"
@@ -208,7 +208,7 @@ def test_signal_to_pid_1_reaches_a_program_that_handles_it_and_not_its_children(
     assert (ended.code, ended.out, pid_namespace.exit["term"]) == (3, b"got it\n", False)
 
 
-def test_pkill_by_the_words_of_the_command_does_not_stop_pid_1(pid_namespace):
+def test_pkill_does_not_stop_pid_1(pid_namespace):
     matches = "tr '\\0' ' ' < $pid/cmdline | grep -q 'sleep 7[7]' && [ ${pid#/proc/} != $$ ]"
     kill = f"for pid in /proc/[0-9]*; do {matches} && kill ${{pid#/proc/}}; done 2>/dev/null"
     script = f"sleep 77 & sleep 0.1; {kill}; sleep 0.2; echo after"
@@ -236,9 +236,7 @@ UNPRIVILEGED = ["setpriv", "--no-new-privs", f"--bounding-set={_WITHOUT}", f"--i
 
 @pytest.mark.skipif(os.getuid() != 0, reason="giving up capabilities takes root")
 @pytest.mark.parametrize("uid", [0, 4321])
-def test_the_program_can_neither_trace_the_helper_nor_open_its_files(
-    container, uid, open_to_everyone, tmp_path
-):
+def test_the_program_cannot_trace_the_helper(container, uid, open_to_everyone, tmp_path):
     open_to_everyone(tmp_path)
     container.dir.chmod(0o777)
     container.message.chmod(0o666)

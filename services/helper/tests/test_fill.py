@@ -69,7 +69,7 @@ def test_directories_that_the_task_names_are_not_filled(fill, image, tmp_path):
     assert _names(_at(tmp_path, image)) == {"run.sh", "link"}
 
 
-def test_another_image_finds_its_own_content_and_what_executors_have_left(fill, image, tmp_path):
+def test_image_content_joins_files_of_executors(fill, image, tmp_path):
     filled = _at(tmp_path, image)
     assert fill(f"f{image}").returncode == 0
     (filled / "output").write_text("an executor's")

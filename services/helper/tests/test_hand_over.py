@@ -31,7 +31,7 @@ def counter(container, request):
     "options", [[], ["--ignore-error"], ["--on-failure", "continue"]], ids=["", "ignore", "continue"]
 )
 @pytest.mark.parametrize("end", ["exit 0", "exit 7", "kill -9 $$", "exit 75"])
-def test_an_out_of_memory_kill_always_ends_in_137(container, counter, options, end):
+def test_an_out_of_memory_kill_exits_137(container, counter, options, end):
     retry = ["--retry-exit-code=75", "--retry-attempts=3", "--retry-killed"]
     ended = container.sh(f"echo ran; {counter(4)}; {end}", options=[*options, *retry])
     assert (ended.code, ended.out) == (137, b"ran\n")
@@ -48,7 +48,7 @@ def test_kills_of_an_earlier_time_are_not_ours(container, counter, end):
     assert ended.code == container.exit["exit_code"] == (0 if end == "exit 0" else 137)
 
 
-def test_a_counter_that_lags_behind_the_kill_is_waited_for(container, counter):
+def test_a_late_kill_counter_is_awaited(container, counter):
     # The main process dies of SIGKILL; somebody else raises the counter a little later.
     process = container.start("sh", "-c", "echo ready; sleep 0.2; kill -9 $$")
     assert process.stdout.readline() == b"ready\n"
@@ -58,7 +58,7 @@ def test_a_counter_that_lags_behind_the_kill_is_waited_for(container, counter):
     assert container.exit["oom"] is True
 
 
-def test_a_container_without_cgroup_files_knows_of_no_kill(container):
+def test_without_cgroup_files_no_kill_is_recorded(container):
     assert container.sh("kill -9 $$").code == 137
     assert container.exit["oom"] is False
 
@@ -91,7 +91,7 @@ def task(container, tmp_path):
     return Task()
 
 
-def test_a_file_is_placed_as_an_ordinary_file_and_collected_when_it_has_changed(container, task, tmp_path):
+def test_a_placed_file_is_collected_when_changed(container, task, tmp_path):
     path = tmp_path / "etc/in.conf"
     staged = task.file(path, "a\n", 0o664)
     replace = f"cp {path} {path}.new; echo b >> {path}.new; mv {path}.new {path}"
@@ -102,7 +102,7 @@ def test_a_file_is_placed_as_an_ordinary_file_and_collected_when_it_has_changed(
     assert [one.name for one in staged.parent.iterdir()] == ["in.conf"]
 
 
-def test_what_one_executor_writes_the_next_one_finds_and_appends_to(new_container, task, tmp_path):
+def test_the_next_executor_appends_to_a_file(new_container, task, tmp_path):
     path = tmp_path / "root/log.txt"
     for name in ("one", "two"):
         executor = new_container(name)
@@ -111,14 +111,14 @@ def test_what_one_executor_writes_the_next_one_finds_and_appends_to(new_containe
     assert task.at(path).read_text() == "one\ntwo\n"
 
 
-def test_a_stream_outside_the_volume_is_read_by_the_next_executor(new_container, task, tmp_path):
+def test_the_next_executor_reads_an_outside_stream(new_container, task, tmp_path):
     path, options = tmp_path / "step1.txt", task.options(f"p{tmp_path}/step1.txt")
     assert new_container("one").sh("echo hello", options=[*options, "--stdout", path]).code == 0
     path.unlink()
     assert new_container("two").run("cat", options=[*options, "--stdin", path]).out == b"hello\n"
 
 
-def test_a_file_that_did_not_change_is_not_copied_back(container, task, tmp_path):
+def test_an_unchanged_file_is_not_copied_back(container, task, tmp_path):
     staged = task.file(tmp_path / "in", "a")
     before = staged.stat()
     assert container.sh(f"cat {tmp_path}/in", options=task.options(f"p{tmp_path}/in")).out == b"a"
@@ -126,20 +126,20 @@ def test_a_file_that_did_not_change_is_not_copied_back(container, task, tmp_path
 
 
 @pytest.mark.parametrize(("kind", "collected"), [("p", []), ("o", ["passwd"])], ids=["stdin", "output"])
-def test_a_file_of_the_image_is_collected_only_as_an_output(container, task, tmp_path, kind, collected):
+def test_image_files_are_collected_only_as_outputs(container, task, tmp_path, kind, collected):
     (tmp_path / "passwd").write_text("root")
     options = task.options(f"p{tmp_path}/passwd", f"{kind}{tmp_path}/passwd")
     assert container.run("cat", options=[*options, "--stdin", tmp_path / "passwd"]).out == b"root"
     assert [path.name for path in task.root.rglob("*") if path.is_file()] == collected
 
 
-def test_a_file_that_was_removed_is_gone_for_the_next_executor(container, task, tmp_path):
+def test_a_removed_file_stays_removed(container, task, tmp_path):
     staged = task.file(tmp_path / "in", "a")
     assert container.sh(f"rm {tmp_path}/in", options=task.options(f"p{tmp_path}/in")).code == 0
     assert not staged.exists()
 
 
-def test_a_large_file_or_a_directory_is_placed_as_a_link(container, task, tmp_path):
+def test_large_files_and_directories_become_links(container, task, tmp_path):
     with task.file(tmp_path / "big").open("r+b") as big:
         big.truncate(256 * 1024 * 1024 + 1)
     task.file(tmp_path / "ref/genome.fa", "ACGT")
@@ -150,7 +150,7 @@ def test_a_large_file_or_a_directory_is_placed_as_a_link(container, task, tmp_pa
     assert task.at(tmp_path / "big").stat().st_size == 256 * 1024 * 1024 + 1
 
 
-def test_a_directory_that_the_process_has_made_is_collected_with_all_it_holds(container, task, tmp_path):
+def test_a_new_directory_is_collected_completely(container, task, tmp_path):
     path = tmp_path / "results"
     script = f"umask 077; mkdir -p {path}/sub; cd {path}; echo a > a.txt; echo b > sub/b.txt; ln -s a.txt l"
     assert container.sh(script, options=task.options(f"p{path}", f"o{path}")).code == 0
@@ -161,7 +161,7 @@ def test_a_directory_that_the_process_has_made_is_collected_with_all_it_holds(co
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another uid takes root")
-def test_a_file_that_cannot_be_placed_is_named_and_nothing_runs(container, task, tmp_path, open_to_everyone):
+def test_an_unplaceable_file_prevents_the_run(container, task, tmp_path, open_to_everyone):
     open_to_everyone(tmp_path)
     container.dir.chmod(0o777)
     container.message.chmod(0o666)
@@ -185,7 +185,7 @@ ln -s inside {out}/link; echo x > {out}/inside
 
 
 @pytest.mark.parametrize("kind", ["o{out}", "w{out}/*"])
-def test_what_links_in_outputs_lead_to_is_copied_into_the_volume(container, task, tmp_path, kind):
+def test_link_targets_of_outputs_are_copied(container, task, tmp_path, kind):
     real, out = tmp_path / "real", tmp_path / "out"
     options = task.options(kind.format(out=out), f"s{out}")
     assert container.sh(LINKS.format(real=real, out=out), options=options).code == 0
@@ -217,9 +217,7 @@ def test_links_that_are_no_outputs_are_left_alone(container, task, tmp_path):
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 74), ("exit 3", 3)])
-def test_what_cannot_be_collected_is_reported_and_costs_the_exit_code(
-    container, task, tmp_path, script, code
-):
+def test_an_uncollectable_output_exits_74(container, task, tmp_path, script, code):
     (tmp_path / "source").write_text("x")
     options = ["--paths", f"{tmp_path}/paths", "--volume", "/proc"]
     task.options(f"p{tmp_path}/made")
@@ -229,7 +227,7 @@ def test_what_cannot_be_collected_is_reported_and_costs_the_exit_code(
     assert ended.err == container.read("stderr")
 
 
-def test_nothing_is_collected_through_a_link_that_was_planted_in_the_volume(container, task, tmp_path):
+def test_collection_follows_no_planted_link(container, task, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     task.at(tmp_path).mkdir(parents=True)
@@ -240,7 +238,7 @@ def test_nothing_is_collected_through_a_link_that_was_planted_in_the_volume(cont
     assert list(elsewhere.iterdir()) == []
 
 
-def test_nothing_is_collected_once_the_pod_is_going_away(container, task, tmp_path):
+def test_nothing_is_collected_after_a_stop_signal(container, task, tmp_path):
     process = container.start(
         "sh",
         "-c",
@@ -258,7 +256,7 @@ def _modes(tree) -> dict[str, int]:
     return {str(path.relative_to(tree)): path.lstat().st_mode & 0o777 for path in found}
 
 
-def test_share_opens_what_this_uid_left_to_every_other(container, task, tmp_path):
+def test_share_opens_own_files_to_all_users(container, task, tmp_path):
     tree, outside = tmp_path / "tree", tmp_path / "outside"
     outside.write_text("secret")
     outside.chmod(0o600)
@@ -293,7 +291,7 @@ def test_modes_stay_as_they_are_until_filers_read(container, task, tmp_path, end
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="giving files away takes root")
-def test_root_shares_what_it_has_given_to_another_user(container, task, tmp_path):
+def test_root_shares_files_of_other_users(container, task, tmp_path):
     tree = tmp_path / "tree"
     script = f"mkdir -p {tree}/d; cd {tree}; echo x > d/f; chown -R 1234:1234 d; chmod 600 d/f; chmod 700 d"
     assert container.sh(script, options=task.options(f"s{tree}")).code == 0

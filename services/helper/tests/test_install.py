@@ -27,7 +27,7 @@ def install(helper, tmp_path):
 
 
 @pytest.mark.parametrize("cut", [None, 5])
-def test_install_copies_the_program_and_makes_directories_for_every_uid(helper, install, tmp_path, cut):
+def test_install_prepares_program_and_directories(helper, install, tmp_path, cut):
     made = [tmp_path / "runs/executor-0", tmp_path / "runs/executor-1", tmp_path / "data/a\nb/c"]
     ended = install(*(f"m{path}" for path in made), "s/data", "z/unknown", cut=cut, umask=0o077)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
@@ -38,14 +38,14 @@ def test_install_copies_the_program_and_makes_directories_for_every_uid(helper, 
     assert {path: path.stat().st_mode & 0o7777 for path in everything} == dict.fromkeys(everything, 0o777)
 
 
-def test_paths_are_left_beside_the_program_for_every_uid(install, tmp_path):
+def test_paths_are_readable_for_all_users(install, tmp_path):
     entries = [f"m{tmp_path}/data", *(f"s/data/{number}" for number in range(20_000))]
     assert install(*entries, cut=10_000, umask=0o077).returncode == 0
     assert (tmp_path / "bin/paths").read_text() == "".join(f"{entry}\0" for entry in entries)
     assert (tmp_path / "bin/paths").stat().st_mode & 0o777 == 0o644
 
 
-def test_install_makes_fifos_that_every_uid_can_open_and_may_be_called_again(install, tmp_path):
+def test_install_creates_fifos_for_all_users(install, tmp_path):
     fifo = tmp_path / "data/in/reads.bam"
     for _ in range(2):
         ended = install(f"q{fifo}", umask=0o077)
@@ -55,7 +55,7 @@ def test_install_makes_fifos_that_every_uid_can_open_and_may_be_called_again(ins
     assert fifo.parent.stat().st_mode & 0o7777 == 0o777
 
 
-def test_install_leaves_what_an_executor_has_put_in_the_place_of_a_fifo(install, tmp_path):
+def test_install_keeps_a_replaced_fifo(install, tmp_path):
     (tmp_path / "reads.bam").write_text("reads")
     assert install(f"q{tmp_path}/reads.bam").returncode == 0
     assert (tmp_path / "reads.bam").read_text() == "reads"
@@ -83,7 +83,7 @@ def test_install_replaces_another_program(helper, install, tmp_path):
     assert (tmp_path / "bin/helper").read_bytes() == helper.read_bytes()
 
 
-def test_install_opens_an_existing_directory_and_keeps_its_special_bits(install, tmp_path):
+def test_install_keeps_special_bits_of_directories(install, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data").chmod(0o2750)
     assert install(f"m{tmp_path}/data").returncode == 0
@@ -91,7 +91,7 @@ def test_install_opens_an_existing_directory_and_keeps_its_special_bits(install,
 
 
 @pytest.mark.parametrize("kind", ["m", "q"])
-def test_a_second_install_follows_no_link_that_an_executor_has_planted(install, tmp_path, kind):
+def test_a_second_install_follows_no_link(install, tmp_path, kind):
     """The recorder may be started again while an executor runs that can write to the whole data root."""
     target = tmp_path / "elsewhere"
     target.mkdir(mode=0o700)
@@ -99,7 +99,7 @@ def test_a_second_install_follows_no_link_that_an_executor_has_planted(install, 
     (tmp_path / "root/a").rmdir()
     (tmp_path / "root/a").symlink_to(target)
     ended = install(f"{kind}{tmp_path}/root/a/b")
-    assert (ended.returncode, b"cannot make the" in ended.stderr) == (0, True)
+    assert (ended.returncode, b"cannot create the" in ended.stderr) == (0, True)
     assert list(target.iterdir()) == []
     assert install(f"m{tmp_path}/root/a").returncode == 0
     assert target.stat().st_mode & 0o777 == 0o700
@@ -107,9 +107,7 @@ def test_a_second_install_follows_no_link_that_an_executor_has_planted(install, 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another uid takes root")
 @pytest.mark.parametrize(("mode", "code"), [(0o777, 0), (0o773, 1), (0o755, 1)])
-def test_install_accepts_a_directory_of_another_user_that_is_world_writable(
-    install, tmp_path, open_to_everyone, mode, code
-):
+def test_install_accepts_world_writable_directories(install, tmp_path, open_to_everyone, mode, code):
     open_to_everyone(tmp_path)
     theirs = tmp_path / "theirs"
     theirs.mkdir()
@@ -118,19 +116,19 @@ def test_install_accepts_a_directory_of_another_user_that_is_world_writable(
     (tmp_path / "parts").chmod(0o755)
     ended = install(f"m{theirs}", user=4321, group=4321, extra_groups=[], cwd="/")
     assert ended.returncode == code
-    assert ended.stderr.startswith(b"poiesis: cannot make the directory %b: " % os.fsencode(theirs) * code)
+    assert ended.stderr.startswith(b"poiesis: cannot create the directory %b: " % os.fsencode(theirs) * code)
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("m/proc/nowhere/x", b"cannot make the directory /proc/nowhere/x: No such file or directory"),
-        ("m/dev/null", b"cannot make the directory /dev/null: Not a directory"),
-        ("m/dev/null/x", b"cannot make the directory /dev/null/x: Not a directory"),
-        ("q/dev/null/x", b"cannot make the FIFO /dev/null/x: Not a directory"),
+        ("m/proc/nowhere/x", b"cannot create the directory /proc/nowhere/x: No such file or directory"),
+        ("m/dev/null", b"cannot create the directory /dev/null: Not a directory"),
+        ("m/dev/null/x", b"cannot create the directory /dev/null/x: Not a directory"),
+        ("q/dev/null/x", b"cannot create the FIFO /dev/null/x: Not a directory"),
     ],
 )
-def test_install_that_fails_names_the_path_and_the_reason(install, entry, message):
+def test_a_failed_install_names_path_and_reason(install, entry, message):
     ended = install(entry)
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, b"", b"poiesis: %b\n" % message)
 

@@ -13,7 +13,7 @@ MARK = b"[poiesis: earlier output left out]\n"
 GARBAGE = os.urandom(300_000) + bytes(1000) + b"\xff\n\r\0"
 
 
-def test_stdout_and_stderr_go_three_ways_and_stay_apart(container, tmp_path):
+def test_stdout_and_stderr_stay_separate(container, tmp_path):
     options = ["--stdout", tmp_path / "o", "--stderr", tmp_path / "e"]
     ended = container.sh("echo one; echo two >&2; echo three", options=options)
     assert ended.out == container.read("stdout") == (tmp_path / "o").read_bytes() == b"one\nthree\n"
@@ -46,7 +46,7 @@ def test_stdout_and_stderr_may_share_a_file(container, tmp_path, other):
 
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 74), ("exit 3", 3)])
 @pytest.mark.parametrize("path", ["/dev/full", "/proc/nowhere/out", "/"])
-def test_a_file_that_cannot_be_written_is_reported_once_and_disturbs_nobody(container, path, script, code):
+def test_an_unwritable_file_is_reported_once(container, path, script, code):
     ended = container.sh(
         f"for i in 1 2 3; do echo $i; sleep 0.02; done; {script}", options=["--stdout", path]
     )
@@ -56,7 +56,7 @@ def test_a_file_that_cannot_be_written_is_reported_once_and_disturbs_nobody(cont
     assert ended.err.count(b"\n") == ended.err.count(b"poiesis: cannot write %b: " % path.encode()) == 1
 
 
-def test_a_stderr_file_that_cannot_be_written_is_reported_too(container):
+def test_an_unwritable_stderr_file_is_reported(container):
     ended = container.sh("echo x >&2", options=["--stderr", "/dev/full"])
     assert ended.code == 74
     assert sorted(ended.err.splitlines()) == [
@@ -65,7 +65,7 @@ def test_a_stderr_file_that_cannot_be_written_is_reported_too(container):
     ]
 
 
-def test_a_reader_that_has_gone_away_disturbs_nobody(container, tmp_path):
+def test_a_departed_reader_is_ignored(container, tmp_path):
     read_end, write_end = os.pipe()
     os.close(read_end)
     ended = container.sh(
@@ -76,7 +76,7 @@ def test_a_reader_that_has_gone_away_disturbs_nobody(container, tmp_path):
     assert (tmp_path / "o").stat().st_size == 500_004
 
 
-def test_logs_that_cannot_be_written_disturb_nobody(container):
+def test_unwritable_logs_are_ignored(container):
     ended = container.sh(
         f"rm -rf {container.dir}; head -c 1000000 /dev/zero; echo err >&2", options=["--log-bytes=10"]
     )
@@ -99,7 +99,7 @@ LETTERS = bytes(range(65, 91)) * 40  # 1040 bytes
         (0, 0, b""),
     ],
 )
-def test_a_log_ends_as_the_whole_output_or_the_mark_and_the_last_bytes(container, tmp_path, cap, size, kept):
+def test_a_log_keeps_the_last_bytes(container, tmp_path, cap, size, kept):
     (tmp_path / "in").write_bytes(LETTERS[:size])
     ended = container.run(
         "dd", "bs=13", "status=none", options=["--stdin", tmp_path / "in", "--log-bytes", str(cap)]
@@ -126,7 +126,7 @@ def test_output_is_passed_on_as_it_arrives(container):
     process.terminate()
 
 
-def test_a_log_never_exceeds_twice_its_cap_on_the_way(container, tmp_path):
+def test_a_log_never_exceeds_twice_its_cap(container, tmp_path):
     script = (
         f"for i in $(seq 3000); do echo 12345678; done; until test -e {tmp_path}/seen; do sleep 0.01; done"
     )
@@ -157,7 +157,7 @@ def test_much_output_does_not_grow_memory(container, tmp_path, eventually):
     assert container.read("stdout") == MARK + bytes(65536)
 
 
-def test_a_stuck_reader_holds_the_process_but_not_its_end(container, tmp_path, eventually):
+def test_a_stuck_reader_does_not_delay_the_exit(container, tmp_path, eventually):
     process = container.start(
         "sh", "-c", "head -c 1000000 /dev/zero", options=["--grace=4", "--stdout", tmp_path / "o"]
     )
@@ -205,7 +205,7 @@ def test_stdout_may_be_the_container_stderr(container):
     assert sorted(ended.err) == sorted(b"x" * 3_000_000 + b"y\n")
 
 
-def test_stdout_may_be_a_fifo_that_is_read_slowly(container, tmp_path):
+def test_stdout_may_be_a_slow_fifo(container, tmp_path):
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     process = container.start(
@@ -218,7 +218,7 @@ def test_stdout_may_be_a_fifo_that_is_read_slowly(container, tmp_path):
     assert process.wait(10) == 0
 
 
-def test_a_fifo_that_is_not_read_does_not_hold_the_end(container, tmp_path):
+def test_an_unread_fifo_does_not_delay_the_exit(container, tmp_path):
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     process = container.start(
@@ -233,6 +233,6 @@ def test_a_fifo_that_is_not_read_does_not_hold_the_end(container, tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another uid takes root")
-def test_a_program_that_becomes_another_user_may_open_its_stdout(container):
+def test_another_user_may_open_stdout(container):
     become = "import os, sys; os.setuid(1234); open('/dev/stdout', 'w').write('ok')"
     assert container.run(sys.executable, "-c", become).out == b"ok"

@@ -39,11 +39,11 @@ def test_environment_and_working_directory_are_untouched(container, tmp_path):
     }
 
 
-def test_process_runs_in_the_working_directory_of_the_container(container, tmp_path):
+def test_process_keeps_the_working_directory(container, tmp_path):
     assert container.run("pwd", cwd=tmp_path).out == os.fsencode(tmp_path) + b"\n"
 
 
-def test_process_finds_the_signal_dispositions_and_files_that_the_helper_found(container):
+def test_process_inherits_signals_and_files(container):
     script = "grep -E '^Sig(Blk|Ign)' /proc/self/status; ls /proc/self/fd"
     without = subprocess.run(["sh", "-c", script], capture_output=True, stdin=subprocess.DEVNULL, check=True)
     assert container.sh(script).out == without.stdout
@@ -79,14 +79,14 @@ def _not_a_program(tmp_path):
         (lambda _: "no-such-program", 127, b"poiesis: no-such-program: not found\n"),
         (lambda _: "/no/such/program", 127, b"poiesis: /no/such/program: not found\n"),
         (lambda _: "", 127, b"poiesis: : not found\n"),
-        (_without_interpreter, 127, b"its interpreter is not found\n"),
+        (_without_interpreter, 127, b"interpreter not found\n"),
         (_not_executable, 126, b"Permission denied\n"),
         (lambda path: path, 126, b"Permission denied\n"),
         (_not_a_program, 126, b"Exec format error\n"),
     ],
     ids=["not in PATH", "no file", "empty", "no interpreter", "mode", "directory", "no program"],
 )
-def test_what_cannot_be_executed_ends_like_in_a_shell(container, tmp_path, program, code, words):
+def test_unexecutable_commands_exit_as_in_a_shell(container, tmp_path, program, code, words):
     ended = container.run(program(tmp_path), options=["--stderr", tmp_path / "err"])
     assert ended.code == container.exit["exit_code"] == code
     assert ended.err == container.read("stderr") == (tmp_path / "err").read_bytes()
@@ -112,7 +112,7 @@ def test_a_missing_stdin_file_fails_the_executor(container):
     )
 
 
-def test_exit_json_tells_the_whole_story_in_under_200_bytes(container):
+def test_exit_json_is_complete_in_200_bytes(container):
     before = time.time_ns()
     code = "import sys, time; sum(range(3_000_000)); x = b'x' * 50_000_000; time.sleep(0.1); sys.exit(7)"
     ended = container.run(sys.executable, "-c", code)
@@ -133,7 +133,7 @@ def test_exit_json_tells_the_whole_story_in_under_200_bytes(container):
     assert container.files == {"started", "exit.json", "stdout", "stderr"}
 
 
-def test_files_are_readable_by_every_uid_whatever_the_umask(container, tmp_path):
+def test_files_are_readable_by_all_users(container, tmp_path):
     container.sh(
         "echo x", options=["--stdout", tmp_path / "a/b/out", "--on-failure", "continue"], umask=0o077
     )
@@ -143,13 +143,13 @@ def test_files_are_readable_by_every_uid_whatever_the_umask(container, tmp_path)
     assert (tmp_path / "a").stat().st_mode & 0o777 == (tmp_path / "a/b").stat().st_mode & 0o777 == 0o777
 
 
-def test_a_missing_termination_log_is_fine_and_is_not_made(container):
+def test_a_missing_termination_log_is_not_created(container):
     container.message.unlink()
     assert container.sh("exit 3").code == container.exit["exit_code"] == 3
     assert not container.message.exists()
 
 
-def test_exit_json_that_cannot_be_written_leaves_the_termination_message(container):
+def test_an_unwritable_exit_json_leaves_a_message(container):
     ended = container.sh(f"rm -rf {container.dir}; echo out; exit 3")
     assert (ended.code, ended.out) == (3, b"out\n")
     assert b"exit.json: No such file or directory" in ended.err
@@ -163,7 +163,7 @@ def test_a_missing_run_directory_is_refused(container):
     assert ended.err == b"poiesis: cannot open %b: No such file or directory\n" % os.fsencode(container.dir)
 
 
-def test_the_run_directory_is_locked_as_long_as_the_helper_lives(container, eventually):
+def test_the_run_directory_stays_locked(container, eventually):
     process = container.start("sleep", "60")
     eventually(lambda: container.has("started"))
     assert 0 < json.loads(container.read("started"))["start_ns"] <= time.time_ns()
@@ -197,7 +197,7 @@ EXIT = ["--on-failure=exit"]
         ("kill -TERM $$", IGNORE, 0, (143, signal.SIGTERM, False)),
     ],
 )
-def test_exit_code_follows_the_options_and_exit_json_the_process(container, script, options, code, recorded):
+def test_options_change_only_the_exit_code(container, script, options, code, recorded):
     assert container.sh(script, options=options).code == code
     record = container.exit
     assert (record["exit_code"], record["signal"], container.has("failed")) == recorded
@@ -214,7 +214,7 @@ def test_the_helper_has_the_last_word_on_failed(container):
     assert container.files == {"started", "exit.json", "stdout", "stderr"}
 
 
-def test_failed_that_cannot_be_written_makes_kubernetes_stop_the_pod(container):
+def test_an_unwritable_failed_mark_stops_the_pod(container):
     assert container.sh(f"mkdir {container.dir}/failed; exit 7", options=CONTINUE).code == 7
 
 
@@ -228,7 +228,7 @@ def test_failed_that_cannot_be_written_makes_kubernetes_stop_the_pod(container):
         ("kill -9 $$", [], 137),
     ],
 )
-def test_a_second_start_does_not_run_and_exits_as_the_first(container, tmp_path, script, options, code):
+def test_a_second_start_repeats_the_exit_code(container, tmp_path, script, options, code):
     script = f"echo ran >> {tmp_path}/count; {script}"
     assert container.sh(script, options=options).code == code
     first = {path: path.read_bytes() for path in container.dir.iterdir()}
@@ -239,7 +239,7 @@ def test_a_second_start_does_not_run_and_exits_as_the_first(container, tmp_path,
     assert (tmp_path / "count").read_text() == "ran\n"
 
 
-def test_a_second_start_is_refused_if_the_first_was_cut_short(container):
+def test_a_start_after_a_kill_is_refused(container):
     (container.dir / "started").write_text('{"start_ns":1}\n')
     ended = container.sh("echo ran")
     assert (ended.code, ended.out) == (70, b"")
@@ -248,7 +248,7 @@ def test_a_second_start_is_refused_if_the_first_was_cut_short(container):
     assert container.files == {"started"}
 
 
-def test_a_second_start_is_refused_if_exit_json_is_nonsense(container):
+def test_a_malformed_exit_json_is_refused(container):
     (container.dir / "exit.json").write_text("{}")
     assert container.sh("echo ran").code == 70
 
@@ -270,13 +270,13 @@ def test_an_executor_is_skipped_after_one_that_failed(new_container):
     assert first.sh("exit 7", options=CONTINUE).code == 0
     assert second.sh("echo ran", options=["--after", first.dir]).out == b""
     ended = third.sh("echo ran", options=["--after", second.dir])
-    message = b"poiesis: not running: an earlier executor has failed\n"
+    message = b"poiesis: not running: an earlier executor failed\n"
     assert (ended.code, ended.out, ended.err) == (0, b"", message)
     assert second.files == third.files == {"skipped"}
     assert third.message.read_bytes() == b""
 
 
-def test_an_executor_runs_after_those_that_did_not_fail(new_container):
+def test_an_executor_runs_after_successful_ones(new_container):
     first, second = new_container("executor-0"), new_container("executor-1")
     first.sh(f"touch {first.dir}/failed {first.dir}/skipped; exit 7", options=IGNORE)
     assert second.sh("echo ran", options=["--after", first.dir]).out == b"ran\n"
@@ -292,7 +292,7 @@ def test_a_passing_failure_is_retried(container, tmp_path):
     )
     assert (ended.code, ended.out, container.read("stdout")) == (0, b"try\n" * 2, b"try\n" * 2)
     assert ended.err == container.read("stderr")
-    assert ended.err.startswith(b"poiesis: exit code 75: starting again in ")
+    assert ended.err.startswith(b"poiesis: exit code 75: restarting in ")
     assert ended.err.endswith(b" s (retry 1 of 1)\n")
     record = container.exit
     assert record["exit_code"] == 0
@@ -300,7 +300,7 @@ def test_a_passing_failure_is_retried(container, tmp_path):
     assert json.loads(container.read("started"))["start_ns"] == record["start_ns"]
 
 
-def test_retries_end_with_the_code_when_they_are_used_up(container):
+def test_exhausted_retries_keep_the_exit_code(container):
     ended = container.sh("echo try; exit 75", options=RETRY)
     assert (ended.code, ended.out, container.exit["exit_code"]) == (75, b"try\n" * 2, 75)
 
@@ -311,11 +311,11 @@ def test_other_codes_are_not_retried(container, script, code):
     assert (ended.code, ended.out) == (code, b"try\n")
 
 
-def test_a_process_that_was_killed_is_retried_where_that_is_wanted(container, tmp_path):
+def test_a_killed_process_is_retried_if_requested(container, tmp_path):
     script = f"echo try; test -e {tmp_path}/again && exit 0; touch {tmp_path}/again; kill -9 $$"
     ended = container.sh(script, options=[*RETRY, "--retry-killed"])
     assert (ended.code, ended.out, container.exit["signal"]) == (0, b"try\n" * 2, 0)
-    assert ended.err.startswith(b"poiesis: exit code 137: starting again in ")
+    assert ended.err.startswith(b"poiesis: exit code 137: restarting in ")
 
 
 def test_a_stop_signal_ends_the_back_off(container, eventually):

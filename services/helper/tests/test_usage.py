@@ -30,11 +30,11 @@ RUN = ["run", "--run", "/tmp"]
         ([*RUN, "--grace", "0", "--", "true"], "--grace: '0' is not a number from 1 to"),
         ([*RUN, "--grace", "9" * 30, "--", "true"], "--grace: '999"),
         ([*RUN, "--on-failure", "retry", "--", "true"], "--on-failure: must be exit or continue"),
-        ([*RUN, "--paths", "/x", "--", "true"], "--paths: goes with --volume"),
-        ([*RUN, "--volume", "/x", "--", "true"], "--paths: goes with --volume"),
-        ([*RUN, "--retry-exit-code", "75", "--", "true"], "--retry-exit-code: goes with --retry-attempts"),
-        ([*RUN, "--retry-attempts", "3", "--", "true"], "--retry-exit-code: goes with --retry-attempts"),
-        ([*RUN, "--retry-killed", "--", "true"], "--retry-killed: goes with --retry-attempts"),
+        ([*RUN, "--paths", "/x", "--", "true"], "--paths: requires --volume"),
+        ([*RUN, "--volume", "/x", "--", "true"], "--paths: requires --volume"),
+        ([*RUN, "--retry-exit-code", "75", "--", "true"], "--retry-exit-code: requires --retry-attempts"),
+        ([*RUN, "--retry-attempts", "3", "--", "true"], "--retry-exit-code: requires --retry-attempts"),
+        ([*RUN, "--retry-killed", "--", "true"], "--retry-killed: requires --retry-attempts"),
         ([*RUN, "--retry-exit-code", "256", "--", "true"], "--retry-exit-code: '256' is not"),
         ([*RUN, "--ignore-error=yes", "--", "true"], "--ignore-error: takes no value"),
         (["wait"], "--ack: is required"),
@@ -51,7 +51,7 @@ RUN = ["run", "--run", "/tmp"]
         ),
     ],
 )
-def test_what_is_not_understood_is_named_and_nothing_is_done(helper, words, named):
+def test_invalid_arguments_are_named(helper, words, named):
     ended = subprocess.run([helper, *words], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout) == (64, "")
     message, usage = ended.stderr.splitlines()

@@ -41,7 +41,7 @@ def test_wait_exits_as_the_acknowledgement_says(waiting, tmp_path, content, code
     assert (*process.communicate(timeout=60), process.returncode) == (b"", b"", code)
 
 
-def test_wait_is_woken_by_the_file_and_not_by_a_poll(waiting, tmp_path):
+def test_wait_reacts_without_polling(waiting, tmp_path):
     def latency() -> float:
         (tmp_path / "ack").unlink(missing_ok=True)
         process = waiting()
@@ -71,12 +71,10 @@ def test_wait_finds_a_file_whose_directory_came_later(helper, tmp_path):
         assert process.wait(5) == 0
 
 
-def test_wait_says_that_nobody_acknowledged(waiting, tmp_path):
+def test_wait_reports_a_missing_acknowledgement(waiting, tmp_path):
     process = waiting("--timeout", "1")
     _, err = process.communicate(timeout=60)
-    message = b"poiesis: nobody acknowledged the end of the task in %b within 1 s\n" % os.fsencode(
-        tmp_path / "ack"
-    )
+    message = b"poiesis: no acknowledgement in %b within 1 s\n" % os.fsencode(tmp_path / "ack")
     assert (process.returncode, err) == (1, message)
 
 

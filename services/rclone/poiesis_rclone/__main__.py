@@ -1,8 +1,8 @@
-"""rclone filer: stage inputs and send outputs by whatever store rclone knows, then exit.
+"""rclone filer: stage inputs from and send outputs to any store that rclone supports, then exit.
 
 Reads POIESIS_WORK_LIST and the remotes in POIESIS_SECRET/rclone.conf, writes progress.jsonl into POIESIS_RUN.
-Exit 0: all is moved. Exit 65: it cannot be. Exit 75: it may be later; the filer can be started again and
-begins anew.
+Exit 0: all is transferred. Exit 65: permanent failure. Exit 75: retryable failure; a restarted filer starts
+from scratch.
 """
 
 import os
@@ -14,8 +14,8 @@ from poiesis_transfer import filer
 
 
 def main() -> int:
-    """The exit code."""
-    os.umask(0)  # rclone makes what executors of any uid use
+    """Transfer all files and return the exit code."""
+    os.umask(0)  # executors of any uid use the files that rclone creates
     return filer.main("poiesis_rclone", __doc__ or "", partial(move, os.environ))
 
 

@@ -1,7 +1,7 @@
-"""rclone as a child process that is asked by its remote control, over a Unix socket.
+"""rclone as a child process, controlled by its remote control API over a Unix socket.
 
-One process for the whole work list: it keeps connections and knows what it lists, and a new one for each file
-would cost more than most files.
+One process serves the whole work list: it keeps connections and listings, and starting a process per file
+would take longer than most files.
 """
 
 import http.client
@@ -17,17 +17,17 @@ from typing import Any
 
 from poiesis_rclone.answers import failure
 from poiesis_transfer import pool
-from poiesis_transfer.errors import Passing, Permanent, TransferError
+from poiesis_transfer.errors import Permanent, Retryable, TransferError
 
 _START_SECONDS = 60
 _TICK_SECONDS = 0.02
 _END_SECONDS = 10
 _OK = 200
-_CANNOT_START = 1  # rclone's exit code for options and variables that it cannot use
-_MEMORY = "384MiB"  # of the 512 that the chart gives a filer
+_CANNOT_START = 1  # rclone's exit code for invalid options and variables
+_MEMORY = "384MiB"  # of the 512 MiB that the chart grants a filer
 _OPTIONS = (
     "--rc-no-auth",
-    "--ignore-times",  # a file that is there may be another one of the same size
+    "--ignore-times",  # an existing file of the same size may have other content
     "--fs-cache-expire-duration=24h",  # longer than any filer runs: stores stay open
     "--low-level-retries=4",
     "--contimeout=15s",
@@ -41,7 +41,7 @@ Meaning = Callable[[str, str, int, Iterable[str]], TransferError]  # as `answers
 
 
 class _Connection(http.client.HTTPConnection):
-    """To a Unix socket. `broken`: by us, while somebody waited for the answer."""
+    """A connection to a Unix socket. `broken`: an interrupt shut it down during a call."""
 
     def __init__(self, path: Path, timeout: float | None) -> None:
         super().__init__("rclone", timeout=timeout)
@@ -53,12 +53,12 @@ class _Connection(http.client.HTTPConnection):
 
     def shut(self) -> None:
         self.broken = True
-        with suppress(OSError):  # it has ended by itself
+        with suppress(OSError):  # already closed
             self.sock.shutdown(socket.SHUT_RDWR)
 
 
 class Rclone:
-    """Calls of rclone's remote control, from any thread; no message has one of `secrets`."""
+    """rclone's remote control, callable from any thread. No error message contains one of `secrets`."""
 
     def __init__(self, path: Path, secrets: Sequence[str]) -> None:
         self._path = path
@@ -75,22 +75,22 @@ class Rclone:
         meaning: Meaning = failure,
         **parameters: Any,
     ) -> dict[str, Any]:
-        """rclone's answer; raise TransferError, in which `what` says what was tried, as `meaning` gives it.
+        """Call a command and return the response. Raise the TransferError that `meaning` returns.
 
-        Without a `timeout` (seconds) rclone's own ones end what hangs.
+        Error messages start with `what`. Without `timeout` (seconds), rclone's own timeouts apply.
         """
         connection = _Connection(self._path, timeout)
         try:
             with self._interruptible(connection):
-                pool.check()  # who is interrupted from now on finds the connection
+                pool.check()  # from now on, an interrupt shuts the connection down
                 headers = {"Content-Type": "application/json"}
                 connection.request("POST", f"/{command}", json.dumps(parameters), headers)
                 response = connection.getresponse()
                 answer: dict[str, Any] = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
             if connection.broken:
-                raise pool.Stopped from error
-            raise Passing(f"{what}: rclone ended meanwhile") from error
+                raise pool.Cancelled from error
+            raise Retryable(f"{what}: rclone exited unexpectedly") from error
         finally:
             connection.close()
         if response.status != _OK:
@@ -98,7 +98,7 @@ class Rclone:
         return answer
 
     def interrupt(self) -> None:
-        """Nobody waits for an answer any more; rclone gives up what it was asked for."""
+        """End all waits for responses; rclone cancels the calls."""
         with self._lock:
             for connection in self._busy:
                 connection.shut()
@@ -117,14 +117,14 @@ class Rclone:
 
 @contextmanager
 def running(config: Path, run: Path, secrets: Sequence[str], env: Mapping[str, str]) -> Iterator[Rclone]:
-    """rclone with the remotes of `config`, from when it answers until the end; raise TransferError."""
+    """Run rclone with the remotes of `config` until the block ends. Raise TransferError."""
     path = run / "rclone.sock"
-    path.unlink(missing_ok=True)  # of a filer that was killed
+    path.unlink(missing_ok=True)  # left by a killed filer
     process = subprocess.Popen(
         ["rclone", "rcd", f"--rc-addr=unix://{path}", f"--config={config}", *_OPTIONS],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,  # it may hold what the remote control says, credentials and all
+        stderr=subprocess.DEVNULL,  # it may contain responses of the remote control with credentials
         env={"GOMEMLIMIT": _MEMORY, "HOME": str(run), **env},
     )
     try:
@@ -141,9 +141,9 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], path: Path) -> None
         if process.poll() == _CANNOT_START:
             raise Permanent("rclone cannot start: check rclone.conf and the variables in the filer's `env`")
         if process.poll() is not None:
-            raise Passing(f"rclone cannot start: it ended with {process.returncode}")
+            raise Retryable(f"rclone cannot start: it exited with {process.returncode}")
         if time.monotonic() > deadline:
-            raise Passing(f"rclone does not answer within {_START_SECONDS} s")
+            raise Retryable(f"rclone did not respond within {_START_SECONDS} s")
         time.sleep(_TICK_SECONDS)
 
 
@@ -167,7 +167,7 @@ def _socket(path: Path, timeout: float | None) -> socket.socket:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """By SIGTERM, or else by SIGKILL."""
+    """Stop rclone by SIGTERM, and after a timeout by SIGKILL."""
     process.terminate()
     try:
         process.wait(_END_SECONDS)

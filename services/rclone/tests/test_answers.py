@@ -1,9 +1,9 @@
-"""What rclone says becomes passing or permanent, in words without credentials."""
+"""Errors of rclone become retryable or permanent, without credentials."""
 
 import pytest
 
-from poiesis_rclone.answers import failure, opening_failure, spoken
-from poiesis_transfer.errors import NotFound, Passing, Permanent
+from poiesis_rclone.answers import failure, opening_failure, redacted
+from poiesis_transfer.errors import NotFound, Permanent, Retryable
 
 
 @pytest.mark.parametrize(
@@ -20,14 +20,14 @@ from poiesis_transfer.errors import NotFound, Passing, Permanent
         ("open /task/root/x: no space left on device", 500, Permanent),
         ("preallocate: file too big for remaining disk space", 500, Permanent),
         ("didn't find section in config file", 500, Permanent),
-        ("NewFs: couldn't connect SSH: dial tcp 127.0.0.1:12: connect: connection refused", 500, Passing),
-        ("googleapi: got HTTP response code 503", 500, Passing),
-        ("read tcp: i/o timeout", 500, Passing),
-        ('Propfind "http://h/403/not found": connection refused', 500, Passing),
-        ("something new", 500, Passing),
+        ("NewFs: couldn't connect SSH: dial tcp 127.0.0.1:12: connect: connection refused", 500, Retryable),
+        ("googleapi: got HTTP response code 503", 500, Retryable),
+        ("read tcp: i/o timeout", 500, Retryable),
+        ('Propfind "http://h/403/not found": connection refused', 500, Retryable),
+        ("something new", 500, Retryable),
     ],
 )
-def test_only_what_cannot_help_ends_the_filer_at_once(error, status, kind):
+def test_only_permanent_failures_end_the_filer(error, status, kind):
     failed = failure("cannot fetch x", error, status, ())
     assert type(failed) is kind
     assert str(failed).startswith("cannot fetch x: ")
@@ -73,21 +73,21 @@ AWAY = [
 
 
 @pytest.mark.parametrize("error", MISCONFIGURED)
-def test_a_remote_that_is_misconfigured_ends_the_filer_at_once(error):
+def test_a_misconfigured_remote_ends_the_filer(error):
     failed = opening_failure("cannot open the store of ftp://h/a", error, 500, ())
     assert isinstance(failed, Permanent)
     assert error[:20] in str(failed)
 
 
 @pytest.mark.parametrize("error", AWAY)
-def test_a_store_that_does_not_answer_is_tried_again(error):
-    assert type(opening_failure("cannot open the store of ftp://h/a", error, 500, ())) is Passing
+def test_a_store_that_does_not_respond_is_retryable(error):
+    assert type(opening_failure("cannot open the store of ftp://h/a", error, 500, ())) is Retryable
 
 
 def test_no_credential_is_spoken():
     error = 'Get "https://u:pw@host/c/b?sv=1&sig=abc": 403\n  key SECRETKEY'
-    assert spoken(error, ["SECRETKEY"]) == 'Get "https://host/c/b": 403 key …'
+    assert redacted(error, ["SECRETKEY"]) == 'Get "https://host/c/b": 403 key …'
 
 
 def test_a_long_error_is_cut():
-    assert len(spoken("x" * 5000, ())) == 501
+    assert len(redacted("x" * 5000, ())) == 501

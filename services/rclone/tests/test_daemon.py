@@ -1,4 +1,4 @@
-"""Calls of rclone's remote control, with somebody else at its socket."""
+"""Calls of rclone's remote control, with a fake at its socket."""
 
 import json
 import socketserver
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served_for_tests import serving
 
 from poiesis_rclone.daemon import Rclone, running
 from poiesis_transfer import pool
-from poiesis_transfer.errors import NotFound, Passing, Permanent
-from served_for_tests import serving
+from poiesis_transfer.errors import NotFound, Permanent, Retryable
 
-SECONDS = 60  # until a wait that nobody ends fails the test
+SECONDS = 60  # until a wait that does not end fails the test
 
 
 class Control(socketserver.ThreadingUnixStreamServer):
@@ -74,12 +74,12 @@ def test_a_failure_is_named(rclone: Rclone):
         rclone.call("operations/none", "cannot read x")
 
 
-def test_nobody_there_may_pass(tmp_path: Path):
-    with pytest.raises(Passing, match="cannot read x: rclone ended meanwhile"):
+def test_a_missing_rclone_is_retryable(tmp_path: Path):
+    with pytest.raises(Retryable, match="cannot read x: rclone exited unexpectedly"):
         Rclone(tmp_path / "socket", ()).call("operations/stat", "cannot read x")
 
 
-def test_who_waits_for_an_answer_is_woken_when_another_fails(control: Control, rclone: Rclone):
+def test_a_failure_ends_waits_for_responses(control: Control, rclone: Rclone):
     def work(number: int) -> None:
         if number == 0:
             assert control.hangs.wait(SECONDS)
@@ -90,10 +90,10 @@ def test_who_waits_for_an_answer_is_woken_when_another_fails(control: Control, r
         pool.for_each(range(2), work, interrupt=rclone.interrupt)
 
 
-def test_what_a_group_inside_breaks_off_is_not_what_has_failed(control: Control, rclone: Rclone):
+def test_an_interrupted_call_is_not_the_failure(control: Control, rclone: Rclone):
     def inner(number: int) -> None:
         assert control.hangs.wait(SECONDS)
-        raise Passing("inner")
+        raise Retryable("inner")
 
     def work(number: int) -> None:
         if number == 0:
@@ -101,19 +101,19 @@ def test_what_a_group_inside_breaks_off_is_not_what_has_failed(control: Control,
         else:
             rclone.call("hang", "outer")
 
-    with pytest.raises(Passing, match="inner"):
+    with pytest.raises(Retryable, match="inner"):
         pool.for_each(range(2), work, interrupt=rclone.interrupt)
 
 
 @pytest.mark.parametrize(
     ("end", "kind", "words"),
     [
-        ("exit 3", Passing, "it ended with 3"),
-        ("kill -9 $$", Passing, "it ended with -9"),
+        ("exit 3", Retryable, "it exited with 3"),
+        ("kill -9 $$", Retryable, "it exited with -9"),
         ("exit 1", Permanent, "check rclone.conf and the variables"),  # as for RCLONE_TPSLIMIT=x
     ],
 )
-def test_an_rclone_that_cannot_start_may_do_so_later_unless_its_options_are_invalid(
+def test_a_failed_start_is_retryable_unless_misconfigured(
     tmp_path: Path, end: str, kind: type[Exception], words: str
 ):
     (tmp_path / "rclone").write_text(f"#!/bin/sh\n{end}\n")

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from s3_for_tests import run_filer
 
 from poiesis_models.worklist import InputItem, WorkList
-from s3_for_tests import run_filer
 
 BIN = Path(sys.executable).parent  # where rclone is, too
 HOST = "host = 127.0.0.1\nport = 1\n"  # where no server listens
@@ -30,7 +30,7 @@ def obscured(password: str) -> str:
         ("type = ftp\nuser = anonymous\npass = OBSCURED\n", {}, 75, "connection refused"),
     ],
 )
-def test_only_a_store_that_does_not_answer_is_worth_another_start(
+def test_only_unreachable_stores_are_retried(
     tmp_path: Path, remote: str, variables: dict[str, str], code: int, words: str
 ):
     secret = tmp_path / "secret"

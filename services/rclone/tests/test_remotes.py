@@ -1,4 +1,4 @@
-"""Which remote a URL is for; nobody's credentials go to another host."""
+"""Which remote serves a URL; credentials go to no other host."""
 
 import pytest
 
@@ -54,7 +54,7 @@ type = drive
         ("gs://bucket/a\uff0e\uff0e/b\uff0f1", Place("gs:", "bucket/a\uff0e\uff0e/b\uff0f1")),
     ],
 )
-def test_a_url_leads_to_the_remote_of_its_scheme_and_host(url, place):
+def test_a_url_selects_its_remote(url, place):
     assert place_of(url, REMOTES) == place
 
 
@@ -65,22 +65,22 @@ def test_a_url_leads_to_the_remote_of_its_scheme_and_host(url, place):
         ("sftp://one.example.org:23/a", "no remote for"),
         ("sftp://two.example.org/a", "no remote for"),
         ("davs://dav.example.org:8080/x", "no remote for"),
-        ("azblob://c/b", "it has some for: dav, davs, drive, ftp, gs, sftp"),
-        ("sftp://user:s3cret@one.example.org/a", "names no user here"),
+        ("azblob://c/b", "schemes with a remote: dav, davs, drive, ftp, gs, sftp"),
+        ("sftp://user:s3cret@one.example.org/a", "must not contain a user name"),
         ("sftp://one.example.org/a?s3cret", "%3F"),
         ("sftp://one.example.org/a#s3cret", "%3F"),
         ("sftp://one.example.org/%ff", "UTF-8"),
         ("sftp://one.example.org/a/%2e%2e/b", "'.' or '..'"),
-        ("sftp://one.example.org:x/a", "is no URL"),
+        ("sftp://one.example.org:x/a", "is not a valid URL"),
         ("gs://bucket/a/../b", "'.' or '..'"),
         ("gs://bucket//a", "empty"),
         ("gs://bucket/\0", "empty"),
-        ("gs://bucket/a/\uff0e\uff0e/b", "like one"),
-        ("gs://bucket/\uff0e", "like one"),
-        ("gs://bucket/a/.\uff0e/b", "like one"),
-        ("gs://bucket/a\uff0f..\uff0fb", "like one"),
-        ("gs://bucket/a/..\u2400/b", "like one"),
-        ("sftp://one.example.org/%EF%BC%8E%EF%BC%8E/a", "like one"),
+        ("gs://bucket/a/\uff0e\uff0e/b", "or decoded as one by rclone"),
+        ("gs://bucket/\uff0e", "or decoded as one by rclone"),
+        ("gs://bucket/a/.\uff0e/b", "or decoded as one by rclone"),
+        ("gs://bucket/a\uff0f..\uff0fb", "or decoded as one by rclone"),
+        ("gs://bucket/a/..\u2400/b", "or decoded as one by rclone"),
+        ("sftp://one.example.org/%EF%BC%8E%EF%BC%8E/a", "or decoded as one by rclone"),
         ("gs:bucket/a", "scheme"),
         ("/a", "scheme"),
     ],
@@ -96,11 +96,11 @@ def test_other_urls_are_refused_without_their_secrets(url, words):
     ("text", "words"),
     [
         ("RCLONE_ENCRYPT_V0:\nxyz", "encrypted"),
-        ("no sections", "no INI file"),
-        ("[file]\ntype = local", "this container's own files"),
-        ("[sftp]\ntype = sftp\nhost = h\nport = x", "no such port"),
-        ("[sftp]\ntype = sftp", "names no host"),
-        ("[dav]\ntype = webdav", "names no host"),
+        ("no sections", "not a valid INI file"),
+        ("[file]\ntype = local", "this container's files"),
+        ("[sftp]\ntype = sftp\nhost = h\nport = x", "an invalid port"),
+        ("[sftp]\ntype = sftp", "has no host"),
+        ("[dav]\ntype = webdav", "has no host"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_refused(text, words):
@@ -108,6 +108,6 @@ def test_a_configuration_that_cannot_be_used_is_refused(text, words):
         parse(text)
 
 
-def test_secrets_of_the_configuration_are_known_and_not_shown():
+def test_secrets_are_found_and_not_shown():
     assert list(secrets(REMOTES)) == ['{"k": "v"}', "obscured", "t0ken"]
     assert "t0ken" not in repr(REMOTES)

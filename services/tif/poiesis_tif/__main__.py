@@ -1,8 +1,8 @@
 """Task Input Filer: stage the inputs of the work list into the task volume, then exit.
 
 Reads POIESIS_WORK_LIST, writes progress.jsonl into POIESIS_RUN; the storage is configured by AWS_* and
-POIESIS_S3_ADDRESSING_STYLE. Exit 0: all is staged. Exit 65: it cannot be. Exit 75: it may be later; the
-filer can be started again and begins anew.
+POIESIS_S3_ADDRESSING_STYLE. Exit 0: all inputs are staged. Exit 65: permanent failure. Exit 75: retryable
+failure; a restarted filer starts from scratch.
 """
 
 import sys
@@ -12,7 +12,7 @@ from poiesis_transfer import filer
 
 
 def main() -> int:
-    """The exit code."""
+    """Stage the inputs and return the exit code."""
     return filer.main("poiesis_tif", __doc__ or "", stage)
 
 

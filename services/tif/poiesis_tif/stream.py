@@ -1,12 +1,12 @@
-"""Stream the inputs of the work list: pour each into the FIFO that an executor reads in its place.
+"""Stream the inputs of the work list: write each to the FIFO that an executor reads in its place.
 
-Reads POIESIS_WORK_LIST, whose inputs are files by S3 or HTTP with a FIFO at each `local`, and tells
-progress.jsonl in POIESIS_RUN how far each is. A reader sees an end of file whatever the reason for it; so
-that an input may be cut short is on disk before its FIFO is closed, and before its first byte for the case
-that this process is killed.
+Reads POIESIS_WORK_LIST, whose inputs are files at S3 or HTTP URLs with a FIFO at each `local`, and records
+the state of each stream in progress.jsonl in POIESIS_RUN. A reader sees an end of file for any reason. So a
+state that means "maybe incomplete" is on disk before the FIFO is closed, and also before the first byte, in
+case this process is killed.
 
-Ends when told to, by SIGTERM. Exit 0: no reader was given less than it wanted. Exit 65: one may have been,
-and an error says why. Exit 143: it was told to end while one read.
+Runs until SIGTERM. Exit 0: no reader received less than it asked for. Exit 65: one may have, and an error
+states why. Exit 143: SIGTERM arrived while a stream was read.
 """
 
 import os
@@ -16,15 +16,13 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from poiesis_models import paths, runfiles, worklist
 from poiesis_models.runfiles import MalformedFile
 from poiesis_models.worklist import InputItem
-from poiesis_tif.keys import at_either_key
-from poiesis_tif.plan import Page, Stored, plan
-from poiesis_tif.stage import Sources, sources_of
+from poiesis_tif.clients import Clients
+from poiesis_tif.plan import plan
 from poiesis_transfer import pool
 from poiesis_transfer.config import Config
 from poiesis_transfer.errors import Permanent, TransferError
@@ -36,11 +34,11 @@ _ENDED_WELL = {runfiles.STREAM_WHOLE, runfiles.STREAM_CLOSED}
 
 
 class ReaderGone(Exception):
-    """Nobody reads any more."""
+    """The FIFO has no reader any more."""
 
 
 class Ledger:
-    """What has become of each input, on disk before it is known here. Any thread may call."""
+    """The state of each stream. It is on disk before it is visible here. Any thread may call."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -49,13 +47,13 @@ class Ledger:
         self._lock = threading.Lock()
 
     def note(self, path: str, state: str) -> None:
-        """A state of `runfiles`."""
+        """Record a state, one of `runfiles.STREAM_*`."""
         with self._lock:
             self.progress.stream(path, state)
             self._states[path] = state
 
     def fail(self, items: Sequence[InputItem], message: str) -> None:
-        """Who reads them may be given less than the whole."""
+        """Record that readers of `items` may receive less than the whole."""
         with self._lock:
             self._failed = True
             self.progress.error(message)
@@ -64,16 +62,16 @@ class Ledger:
 
     @property
     def exit_code(self) -> int:
-        """If this process ends now."""
+        """Return the exit code for a process that ends now."""
         with self._lock:
             if self._failed:
                 return worklist.EXIT_PERMANENT
-            pouring = runfiles.STREAM_BEGUN in self._states.values()
-            return runfiles.SIGTERM_EXIT if pouring else worklist.EXIT_DONE
+            streaming = runfiles.STREAM_BEGUN in self._states.values()
+            return runfiles.SIGTERM_EXIT if streaming else worklist.EXIT_DONE
 
 
 class Pipe:
-    """The writing end of a FIFO, as `fetch` takes it."""
+    """The write end of a FIFO, as a `fetch.Sink`."""
 
     in_order = True
 
@@ -87,18 +85,18 @@ class Pipe:
 
     @property
     def is_full(self) -> bool:
-        """All bytes that were announced have been written."""
+        """Whether all announced bytes have been written."""
         return self._written == self._size
 
     def empty(self) -> None:
-        """Nothing has been written: `fetch` does not begin anew after that."""
+        """Do nothing: `fetch` does not start again once bytes have been written in order."""
 
     def announce(self, size: int) -> None:
-        """The reader will be given so many bytes."""
+        """Set the number of bytes that the reader will receive."""
         self._size = size
 
     def write(self, data: Buffer, offset: int) -> None:
-        """Block until the reader has taken most of it; raise ReaderGone."""
+        """Block until the reader has taken most of `data`. Raise ReaderGone."""
         if offset != self._written:
             raise AssertionError(offset, self._written)
         view = memoryview(data)
@@ -112,81 +110,84 @@ class Pipe:
             self._progress.moved(count)
 
     def blocks(self) -> Iterator[bytes]:
-        """Of a pipe there are none left."""
+        """Raise AssertionError: a pipe cannot be read again."""
         raise AssertionError(self.path)
 
     def keep(self, size: int | None = None, *, modified: float | None = None) -> None:
-        """What was written is right."""
+        """Accept what was written as complete and correct."""
         del size, modified
         self.kept = True
         self._progress.file_done()
 
 
 def serve(item: InputItem, ledger: Ledger, env: Mapping[str, str]) -> None:
-    """Wait for a reader, then pour: once. Whoever opens the path a second time finds nothing there."""
+    """Wait for a reader, then stream the input once. The FIFO is removed, so no second reader can open it."""
     fd = _opened(item, ledger)
     if fd is None:
         return
     try:
         ledger.note(item.path, runfiles.STREAM_BEGUN)
-        _take_away(item, ledger)
-        _poured(fd, item, ledger, env)
-    except Exception as failure:  # noqa: BLE001  # a defect of ours; its text might hold a signed URL
+        _remove_fifo(item, ledger)
+        _stream(fd, item, ledger, env)
+    except Exception as failure:  # noqa: BLE001  # our own bug; its text may contain a signed URL
         log_defect(failure)
-        ledger.fail([item], f"input {item.path}: a defect in the filer: {type(failure).__name__}")
+        ledger.fail([item], f"input {item.path}: internal error in the filer: {type(failure).__name__}")
     finally:
         os.close(fd)
 
 
 def release(item: InputItem, ledger: Ledger) -> None:
-    """Who opens the FIFO finds it empty, and does not wait for ever."""
+    """Give a reader of the FIFO an end of file, so that it does not block indefinitely."""
     fd = _opened(item, ledger)
     if fd is not None:
-        _take_away(item, ledger)
+        _remove_fifo(item, ledger)
         os.close(fd)
 
 
 def _opened(item: InputItem, ledger: Ledger) -> int | None:
-    """The writing end, as soon as there is a reader. None if the executor has put the FIFO away."""
+    """Wait for a reader and return the write end. None if the executor has removed the FIFO."""
     try:
         fd = os.open(item.local, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     except OSError as error:
-        ledger.fail([item], f"cannot stream the input {item.path}: {error.strerror}")
+        ledger.fail([item], f"cannot stream input {item.path}: {error.strerror}")
         return None
     if stat.S_ISFIFO(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
-    ledger.fail([item], f"cannot stream the input {item.path}: something else is in the place of its FIFO")
+    ledger.fail([item], f"cannot stream input {item.path}: its FIFO was replaced by another file")
     return None
 
 
-def _take_away(item: InputItem, ledger: Ledger) -> None:
-    """A second reader would be given what the first has left."""
+def _remove_fifo(item: InputItem, ledger: Ledger) -> None:
+    """A second reader would receive what the first has left."""
     try:
         Path(item.local).unlink(missing_ok=True)
     except OSError as error:
         ledger.progress.warning(
-            f"the FIFO {item.path} cannot be removed ({error.strerror}): it must not be opened again"
+            f"cannot remove the FIFO {item.path} ({error.strerror}): it must not be opened again"
         )
 
 
-def _poured(fd: int, item: InputItem, ledger: Ledger, env: Mapping[str, str]) -> None:
-    """Tell what became of it; the caller closes the FIFO after that."""
-    pour = _Pour(fd, item, ledger.progress, env)
-    gone = pour.run()
-    if pour.failure is not None and (pour.pipe.is_full or not gone):
-        ledger.fail([item], str(pour.failure))
-    elif pour.pipe.kept:
+def _stream(fd: int, item: InputItem, ledger: Ledger, env: Mapping[str, str]) -> None:
+    """Write the input to the FIFO and record the outcome; the caller closes the FIFO after that."""
+    stream = _Stream(fd, item, ledger.progress, env)
+    gone = stream.run()
+    if stream.failure is not None and (stream.pipe.is_full or not gone):
+        ledger.fail([item], str(stream.failure))
+    elif stream.pipe.kept:
         ledger.note(item.path, runfiles.STREAM_WHOLE)
     else:
         ledger.note(item.path, runfiles.STREAM_CLOSED)
 
 
-class _Pour:
-    """One input on its way into its FIFO, and an eye on whether anybody reads: a reader that goes while
-    nothing comes would be noticed with the next byte only."""
+class _Stream:
+    """One input on its way to its FIFO.
+
+    A second thread watches the reader: without it, the loss of a reader would be noticed only with the next
+    byte from the store.
+    """
 
     def __init__(self, fd: int, item: InputItem, progress: Progress, env: Mapping[str, str]) -> None:
         self._fd = fd
@@ -199,10 +200,10 @@ class _Pour:
         self.failure: TransferError | None = None
 
     def run(self) -> bool:
-        """Whether the reader went before the end."""
+        """Return whether the reader went away before the end."""
         try:
-            hands = (self._download, self._watch)
-            pool.for_each(hands, lambda work: work(), at_once=len(hands), interrupt=self._end_waits)
+            workers = (self._download, self._watch)
+            pool.for_each(workers, lambda work: work(), concurrency=len(workers), interrupt=self._end_waits)
         except ReaderGone:
             return True
         finally:
@@ -211,27 +212,18 @@ class _Pour:
 
     def _download(self) -> None:
         try:
-            self._fetch()
+            self._read()
         except TransferError as failure:
             self.failure = failure
         finally:
             os.eventfd_write(self._over, 1)
 
-    def _fetch(self) -> None:
+    def _read(self) -> None:
         config = Config.from_env(self._env)
-        steps = plan([self._item])
-        with ExitStack() as stack:
-            sources = sources_of(config, steps, stack)
-            self._interrupt = sources.interrupt
-            match steps[0], sources:
-                case Page() as step, Sources(web=web) if web is not None:
-                    from poiesis_transfer.pages import fetch_page
-
-                    fetch_page(web, step.url, self.pipe)
-                case Stored() as step, Sources(s3=store) if store is not None:
-                    at_either_key(step, lambda one: store.download(one.url, self.pipe), self._progress)
-                case _:
-                    raise Permanent(f"the input {self._item.path} has no URL to stream it from")
+        step = plan([self._item])[0]
+        with Clients(config) as clients:
+            self._interrupt = clients.interrupt
+            step.read(clients, self.pipe, self._progress)
 
     def _watch(self) -> None:
         poller = select.poll()
@@ -245,7 +237,7 @@ class _Pour:
 
 
 def main() -> int:
-    """The exit code."""
+    """Stream until SIGTERM and return the exit code."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for `sigwait`; the threads inherit it
     run = Path(os.environ.get("POIESIS_RUN") or paths.RUN)
     earlier = ended_before(run)
@@ -264,8 +256,11 @@ def main() -> int:
 def begin(
     items: Sequence[InputItem], ledger: Ledger, env: Mapping[str, str], earlier: frozenset[str] | None
 ) -> None:
-    """One thread an input. `earlier`: paths that ended well in an earlier start, if this is not the first:
-    of the others a reader may have been given a part, and nobody knows which."""
+    """Start one thread per input.
+
+    `earlier`: the paths that an earlier start of this container completed, None at the first start. A reader
+    of any other path may have received a part, so the others fail.
+    """
     if earlier is None:
         for item in items:
             _thread(serve, item, ledger, env)
@@ -273,9 +268,7 @@ def begin(
     left = [item for item in items if item.path not in earlier]
     if left:
         names = ", ".join(item.path for item in left)
-        ledger.fail(
-            left, f"the container that streams {names} was started again: what it had begun is cut short"
-        )
+        ledger.fail(left, f"the container that streams {names} was restarted; these inputs are incomplete")
     for item in left:
         _thread(release, item, ledger)
 
@@ -285,16 +278,16 @@ def _thread(work: Callable[..., None], *arguments: object) -> None:
 
 
 def ended_before(run: Path) -> frozenset[str] | None:
-    """Paths that have ended well; None if nothing was ever begun in this run directory."""
+    """Return the paths whose streams are complete; None if no stream was started in this run directory."""
     try:
         data = (run / runfiles.PROGRESS).read_bytes()
     except FileNotFoundError:
         return None
     try:
-        told = runfiles.parse_progress(data)
+        recorded = runfiles.parse_progress(data)
     except MalformedFile:
         return frozenset()
-    return frozenset(stream.path for stream in told.streams if stream.state in _ENDED_WELL)
+    return frozenset(stream.path for stream in recorded.streams if stream.state in _ENDED_WELL)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_for_tests import Ended, keys_of, loaded_by, run_filer
 
 from poiesis_models.s3credentials import S3Credentials, to_json
 from poiesis_models.worklist import InputItem, WorkList
-from poiesis_tif.plan import Kind, Stored, Target
-from poiesis_tif.stage import Sources, Stager
+from poiesis_tif.s3_input import Kind, S3Input
+from poiesis_tif.steps import Staging, Target
 from poiesis_transfer.config import S3Config
 from poiesis_transfer.errors import Permanent
+from poiesis_transfer.free_space import FreeSpace
 from poiesis_transfer.progress import Progress
-from poiesis_transfer.room import Room
 from poiesis_transfer.s3 import S3Object
 from poiesis_transfer.urls import S3Url
-from s3_for_tests import Ended, keys_of, loaded_by, run_filer
 
 MIB = 1024 * 1024
 
@@ -96,7 +96,7 @@ def test_literal_contents_load_no_network_library(tmp_path: Path, root: Path):
     assert loaded & {"asyncio", "http.client", "ssl", "botocore", "awscrt", "pydantic", "argparse"} == set()
 
 
-def test_a_content_that_is_missing_is_a_permanent_failure(tmp_path: Path):
+def test_missing_content_fails_permanently(tmp_path: Path):
     work = WorkList(task="t", inputs=(InputItem(path="/a", local=str(tmp_path / "a"), content_file="no"),))
     ended = run_filer("poiesis_tif", work, tmp_path)
     assert (ended.code, ended.progress.error) == (
@@ -105,10 +105,10 @@ def test_a_content_that_is_missing_is_a_permanent_failure(tmp_path: Path):
     )
 
 
-def test_what_cannot_be_staged_fails_before_anything_is_moved(stage, root: Path):
+def test_invalid_inputs_fail_before_any_transfer(stage, root: Path):
     ended = stage(("/a", "FILE", "gopher://h/x"))
     assert ended.code == 65
-    assert "the scheme 'gopher'" in (ended.progress.error or "")
+    assert "unsupported URL scheme 'gopher'" in (ended.progress.error or "")
     assert tree(root) == {}
 
 
@@ -196,11 +196,11 @@ def test_encoded_urls_are_read_by_their_decoded_keys(
 @pytest.mark.parametrize(
     ("kind", "key", "words"),
     [
-        ("FILE", "absent", "there is no such object"),
-        (None, "absent", "there is no such object"),
-        ("FILE", "d", "declare the input /in/x as DIRECTORY"),
-        ("DIRECTORY", "absent", "there are no objects below it"),
-        ("DIRECTORY", "f", "is an object, but the input /in/x is declared as DIRECTORY"),
+        ("FILE", "absent", "no such object"),
+        (None, "absent", "no such object"),
+        ("FILE", "d", "declare input /in/x as DIRECTORY"),
+        ("DIRECTORY", "absent", "no objects with this prefix"),
+        ("DIRECTORY", "f", "is an object, but input /in/x is declared as DIRECTORY"),
         ("DIRECTORY", "marker", "its key names a directory, but it has content"),
         ("DIRECTORY", "clash", "/in/x/a/b: the inputs name it both as a file and as a directory"),
     ],
@@ -222,30 +222,30 @@ def test_what_is_not_there_is_named(
 
 
 @pytest.mark.integration
-def test_a_missing_bucket_and_wrong_credentials_are_permanent(stage, s3: S3Config, bucket: str):
+def test_missing_bucket_and_invalid_credentials_are_permanent(stage, s3: S3Config, bucket: str):
     ended = stage(("/in/x", None, "s3://poiesis-no-such-bucket/d/"), s3=s3)
     assert (ended.code, "the bucket does not exist" in (ended.progress.error or "")) == (65, True)
     wrong = S3Config(
         endpoint_url=s3.endpoint_url, access_key_id=s3.access_key_id, secret_access_key="not-the-secret"
     )
     ended = stage(("/in/x", "FILE", f"s3://{bucket}/d"), s3=wrong)
-    assert (ended.code, "does not accept the service's secret key" in (ended.progress.error or "")) == (
+    assert (ended.code, "rejected the service's secret key" in (ended.progress.error or "")) == (
         65,
         True,
     )
     assert not any(secret in ended.log for secret in (s3.access_key_id or "", "not-the-secret", "Signature="))
 
 
-def test_no_storage_is_passing(stage):
+def test_unreachable_storage_is_retryable(stage):
     nowhere = S3Config(
         endpoint_url="http://127.0.0.1:1", access_key_id="the-id", secret_access_key="the-secret"
     )
     ended = stage(("/in/x", "FILE", "s3://b/k"), s3=nowhere)
-    assert (ended.code, "no connection" in (ended.progress.error or "")) == (75, True)
+    assert (ended.code, "cannot connect" in (ended.progress.error or "")) == (75, True)
 
 
 @pytest.mark.integration
-def test_inputs_of_several_owners_come_with_the_credentials_of_each(
+def test_each_input_uses_its_own_credentials(
     stage, root: Path, tmp_path: Path, s3: S3Config, admin: Any, bucket: str, other_bucket: str
 ):
     put(admin, bucket, **{"d/a": "1", "d/sub/b": "2"})
@@ -259,26 +259,26 @@ def test_inputs_of_several_owners_come_with_the_credentials_of_each(
         )
         for name in (bucket, other_bucket)
     ]
-    nobody = S3Config(endpoint_url=s3.endpoint_url)
+    no_keys = S3Config(endpoint_url=s3.endpoint_url)
     wanted = (("/in/d", None, f"s3://{bucket}/d"), ("/in/k", "FILE", f"s3://{other_bucket}/k"))
-    ended = stage(*wanted, s3=nobody, POIESIS_S3_CREDENTIALS=to_json(entries))
+    ended = stage(*wanted, s3=no_keys, POIESIS_S3_CREDENTIALS=to_json(entries))
     assert (ended.code, ended.progress.error) == (0, None)
     assert tree(root / "in") == {"d": None, "d/a": b"1", "d/sub": None, "d/sub/b": b"2", "k": b"3"}
 
-    ended = stage(*wanted, s3=nobody, POIESIS_S3_CREDENTIALS=to_json(entries[:1]))
+    ended = stage(*wanted, s3=no_keys, POIESIS_S3_CREDENTIALS=to_json(entries[:1]))
     assert (ended.code, "AWS_ACCESS_KEY_ID" in (ended.progress.error or "")) == (65, True)
 
 
 def test_a_secret_that_is_not_there_is_named(stage, tmp_path: Path):
     entry = S3Credentials(name="lab", urls=("s3://b",), secret="lab-keys", directory=str(tmp_path / "none"))
     ended = stage(("/in/k", "FILE", "s3://b/k"), POIESIS_S3_CREDENTIALS=to_json([entry]))
-    said = "credentials lab: the Secret lab-keys does not exist or has no AWS_ACCESS_KEY_ID"
-    assert (ended.code, ended.progress.error) == (65, said)
+    expected = "credentials lab: the Secret lab-keys does not exist or has no AWS_ACCESS_KEY_ID"
+    assert (ended.code, ended.progress.error) == (65, expected)
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", ["DIRECTORY", None])
-def test_a_second_start_begins_anew(
+def test_a_restart_starts_from_scratch(
     stage, root: Path, s3: S3Config, admin: Any, bucket: str, kind: str | None
 ):
     put(admin, bucket, **{"d/a": "1", "d/b": "2"})
@@ -327,21 +327,24 @@ def test_a_hostile_listing_cannot_leave_the_mount(tmp_path: Path):
             assert directory == S3Url("b", "d")
             yield S3Object("d/../../escaped", 1)
 
+    class OneStore:
+        s3 = Listing()
+
         def interrupt(self) -> None:
-            """Nothing waits."""
+            """Do nothing: no request waits."""
 
     target = Target(local=tmp_path / "root/in", path="/in", number=0)
     with Progress(tmp_path) as progress:
-        sources = Sources(None, Listing())  # type: ignore[arg-type]
-        stager = Stager(sources=sources, contents=tmp_path, progress=progress, room=Room())
-        with pytest.raises(Permanent, match="cannot be staged"):
-            stager.stage(Stored(target, S3Url("b", "d"), Kind.DIRECTORY))
+        clients: Any = OneStore()
+        staging = Staging(clients=clients, contents=tmp_path, progress=progress, free_space=FreeSpace())
+        with pytest.raises(Permanent, match="cannot stage key"):
+            S3Input(target, S3Url("b", "d"), Kind.DIRECTORY).stage(staging)
     assert [path.name for path in tmp_path.iterdir()] == ["progress.jsonl"]
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_inputs_that_cover_a_path_the_deeper_one_wins(
+def test_the_deeper_of_overlapping_inputs_wins(
     stage, root: Path, s3: S3Config, admin: Any, bucket: str, order: int
 ):
     names = ("one/dos/only", "one/dos/same", "one/top", "two/same", "top")

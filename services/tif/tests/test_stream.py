@@ -1,4 +1,4 @@
-"""Streaming as its container runs it: a process, a real FIFO, and an HTTP server that does as it is told."""
+"""Streaming as its container runs it: a process, a real FIFO, and an HTTP server with a script."""
 
 import hashlib
 import json
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_for_tests import environment
+from served_for_tests import serving
 
 from poiesis_models.worklist import InputItem, WorkList
 from poiesis_transfer.config import S3Config
-from s3_for_tests import environment
-from served_for_tests import serving
 
 BODY = bytes(range(256)) * 4096  # 1 MiB: more than a pipe holds
 HALF = len(BODY) // 2
@@ -43,10 +43,10 @@ class Request(BaseHTTPRequestHandler):
 
     def begin(self, status: int = 200, start: int = 0, **headers: str) -> None:
         self.send_response(status)
-        told = {"content-length": str(len(BODY) - start), "etag": '"1"', "accept-ranges": "bytes"}
+        fixed = {"content-length": str(len(BODY) - start), "etag": '"1"', "accept-ranges": "bytes"}
         if status == 206:
-            told["content-range"] = f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"
-        for name, value in (told | {name.replace("_", "-"): text for name, text in headers.items()}).items():
+            fixed["content-range"] = f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"
+        for name, value in (fixed | {name.replace("_", "-"): text for name, text in headers.items()}).items():
             self.send_header(name, value)
         self.end_headers()
 
@@ -204,12 +204,12 @@ def streamer(tmp_path: Path) -> Iterator[Streamer]:
     streamer.close()
 
 
-def test_a_reader_has_the_first_half_before_the_second_is_sent(source: Source, streamer: Streamer):
+def test_a_reader_gets_bytes_as_they_arrive(source: Source, streamer: Streamer):
     source.answers = [half_then_wait]
     streamer.start(source.url)
     with streamer.fifo.open("rb") as reader:
         assert reader.read(HALF) == BODY[:HALF]
-        assert not streamer.fifo.exists()  # whoever opens it now would take from this reader
+        assert not streamer.fifo.exists()  # a second reader would take from this reader
         source.go_on.set()
         assert reader.read() == BODY[HALF:]
         assert streamer.states() == ["begun", "whole"]  # known before the end of the file is
@@ -218,7 +218,7 @@ def test_a_reader_has_the_first_half_before_the_second_is_sent(source: Source, s
     assert streamer.events("error") == []
 
 
-def test_a_connection_that_is_cut_goes_on_where_it_was(source: Source, streamer: Streamer):
+def test_a_broken_connection_resumes(source: Source, streamer: Streamer):
     source.answers = [half, rest]
     streamer.start(source.url)
     assert streamer.fifo.read_bytes() == BODY
@@ -230,13 +230,15 @@ def test_a_connection_that_is_cut_goes_on_where_it_was(source: Source, streamer:
     ("answers", "words", "came"),
     [
         pytest.param([half, another_version], "the object changed while it was read", HALF, id="changed"),
-        pytest.param([half_without_ranges], f"{HALF} of {len(BODY)} bytes came", HALF, id="cut, no ranges"),
+        pytest.param(
+            [half_without_ranges], f"received {HALF} of {len(BODY)} bytes", HALF, id="cut, no ranges"
+        ),
         pytest.param([half, missing], "not found (HTTP 404)", HALF, id="cut, then gone"),
-        pytest.param([wrong_checksum], "does not match the checksum", len(BODY), id="wrong checksum"),
+        pytest.param([wrong_checksum], "checksum mismatch", len(BODY), id="wrong checksum"),
         pytest.param([missing], "not found (HTTP 404)", 0, id="not there"),
     ],
 )
-def test_a_failure_is_on_disk_before_the_reader_sees_an_end(
+def test_a_failure_is_recorded_before_end_of_file(
     source: Source, streamer: Streamer, answers: list[Answer], words: str, came: int
 ):
     source.answers = list(answers)
@@ -247,11 +249,11 @@ def test_a_failure_is_on_disk_before_the_reader_sees_an_end(
     assert f"cannot fetch {source.url}" in error["message"]
     assert words in error["message"]
     source.answers = [whole]
-    assert streamer.other.read_bytes() == BODY  # one that waits for it must not wait for ever
+    assert streamer.other.read_bytes() == BODY  # one that waits for it must not wait forever
     assert streamer.end() == 65
 
 
-def test_a_reader_may_close_early_even_while_nothing_comes(source: Source, streamer: Streamer):
+def test_a_reader_may_close_during_a_stall(source: Source, streamer: Streamer):
     source.answers = [half_then_wait]
     streamer.start(source.url)
     with streamer.fifo.open("rb") as reader:
@@ -263,7 +265,7 @@ def test_a_reader_may_close_early_even_while_nothing_comes(source: Source, strea
     assert streamer.end() == 0
 
 
-def test_a_reader_that_has_all_and_leaves_does_not_hide_that_it_was_wrong(source: Source, streamer: Streamer):
+def test_a_departed_reader_hides_no_checksum_mismatch(source: Source, streamer: Streamer):
     source.answers = [wrong_checksum]
     streamer.start(source.url)
     with streamer.fifo.open("rb", buffering=0) as reader:
@@ -274,7 +276,7 @@ def test_a_reader_that_has_all_and_leaves_does_not_hide_that_it_was_wrong(source
     assert streamer.end() == 65
 
 
-def test_what_nobody_opens_is_no_failure(source: Source, streamer: Streamer):
+def test_an_unread_stream_is_no_failure(source: Source, streamer: Streamer):
     source.answers = [whole]
     streamer.start(source.url)
     assert streamer.fifo.read_bytes() == BODY
@@ -284,9 +286,7 @@ def test_what_nobody_opens_is_no_failure(source: Source, streamer: Streamer):
 
 
 @pytest.mark.parametrize("stalled", [True, False], ids=["while it waits for bytes", "while it writes"])
-def test_to_be_told_to_end_in_the_middle_is_neither_success_nor_failure(
-    source: Source, streamer: Streamer, stalled: bool
-):
+def test_sigterm_during_a_stream_exits_143(source: Source, streamer: Streamer, stalled: bool):
     source.answers = [half_then_wait if stalled else whole]
     streamer.start(source.url)
     with streamer.fifo.open("rb") as reader:
@@ -296,9 +296,7 @@ def test_to_be_told_to_end_in_the_middle_is_neither_success_nor_failure(
     assert streamer.events("error") == []
 
 
-def test_after_a_kill_in_the_middle_nothing_is_poured_again_and_nobody_waits_for_ever(
-    source: Source, streamer: Streamer
-):
+def test_after_a_kill_readers_get_end_of_file(source: Source, streamer: Streamer):
     source.answers = [half_then_wait]
     streamer.start(source.url)
     with streamer.fifo.open("rb") as reader:
@@ -312,12 +310,12 @@ def test_after_a_kill_in_the_middle_nothing_is_poured_again_and_nobody_waits_for
     assert streamer.states() == ["begun", "failed"]
     (error,) = streamer.events("error")
     assert error["message"] == (
-        "the container that streams /reads.bam, /other.bam was started again: what it had begun is cut short"
+        "the container that streams /reads.bam, /other.bam was restarted; these inputs are incomplete"
     )
     assert streamer.end() == 65
 
 
-def test_a_second_start_after_all_had_ended_well_is_no_failure(source: Source, streamer: Streamer):
+def test_a_restart_after_complete_streams_succeeds(source: Source, streamer: Streamer):
     source.answers = [whole]
     streamer.start(source.url)
     assert streamer.fifo.read_bytes() == BODY
@@ -327,7 +325,7 @@ def test_a_second_start_after_all_had_ended_well_is_no_failure(source: Source, s
     assert streamer.end() == 0
 
 
-def test_a_configuration_that_cannot_be_used_is_said_and_nobody_waits_for_ever(
+def test_an_invalid_configuration_ends_all_reads(
     streamer: Streamer,
 ):
     streamer.start("s3://bucket")
@@ -336,7 +334,7 @@ def test_a_configuration_that_cannot_be_used_is_said_and_nobody_waits_for_ever(
     assert streamer.end() == 65
 
 
-def test_what_is_no_fifo_is_left_alone_and_said(source: Source, streamer: Streamer):
+def test_a_replaced_fifo_is_reported(source: Source, streamer: Streamer):
     source.answers = [whole]
     streamer.fifo.unlink()
     streamer.fifo.write_bytes(b"of an earlier attempt")

@@ -1,1 +1,1 @@
-"""Sends the outputs of a TES task to where they belong."""
+"""Sends the outputs of a TES task to their URLs."""

@@ -1,4 +1,4 @@
-"""Send the outputs to S3. What no output needs is not loaded: it would be a part of every task's end."""
+"""Send the outputs to S3. Imports that no output needs are not made: every task would pay for them."""
 
 from collections.abc import Sequence
 
@@ -35,20 +35,18 @@ def send(config: Config, work: WorkList, progress: Progress) -> None:
 
 
 def check(items: Sequence[OutputItem], keys: OutputKeys = "literal") -> None:
-    """Raise Permanent for what this filer cannot do, before anything is moved."""
+    """Raise Permanent for an output that this filer cannot send, before any transfer."""
     for item in items:
         kind = scheme(item.url)
         if kind != "s3":
-            raise Permanent(
-                f"output {item.path}: {shown(item.url)} has "
-                f"{f'the scheme {kind!r}' if kind else 'no scheme'}; outputs can be sent to s3 only"
-            )
+            problem = f"unsupported URL scheme {kind!r}" if kind else "no URL scheme"
+            raise Permanent(f"output {item.path}: {problem} in {shown(item.url)!r} (supported: s3)")
         _place(item.path, item.url, keys)
         data_root(item)
 
 
 def target(found: Found, keys: OutputKeys = "literal") -> S3Url:
-    """Raise Unsendable if a file cannot be there."""
+    """Return the URL of a file. Raise Unsendable if no file can have that URL."""
     url = _place(found.path, found.url, keys)
     if not url.key or url.key.endswith("/"):
         kind = "directory" if url.key else "bucket"
@@ -57,7 +55,7 @@ def target(found: Found, keys: OutputKeys = "literal") -> S3Url:
 
 
 def _place(path: str, text: str, keys: OutputKeys) -> S3Url:
-    """Raise Permanent."""
+    """Parse the URL of an output. Raise Permanent."""
     url = parse_s3(text)
     if keys == "literal":
         return url

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_for_tests import Ended, environment, keys, keys_of, run_filer
+from served_for_tests import serving_http
 
 from poiesis_models.runfiles import SentOutput
 from poiesis_models.s3credentials import S3Credentials, to_json
 from poiesis_models.worklist import OutputItem, WorkList
 from poiesis_transfer.config import S3Config
-from s3_for_tests import Ended, environment, keys, keys_of, run_filer
-from served_for_tests import serving_http
 
 MIB = 1024 * 1024
 
@@ -55,7 +55,7 @@ def send(tmp_path: Path, root: Path):
 
 
 @pytest.mark.integration
-def test_outputs_are_stored_and_every_file_is_told(send, root: Path, s3: S3Config, admin: Any, bucket: str):
+def test_outputs_are_stored_and_recorded(send, root: Path, s3: S3Config, admin: Any, bucket: str):
     (root / "out/dir/sub").mkdir(parents=True)
     for name, text in {
         "file": "1",
@@ -99,7 +99,7 @@ def test_outputs_are_stored_and_every_file_is_told(send, root: Path, s3: S3Confi
         ("decoded", {"my out/a b%41", "wild/card/a b%41", "f é"}),
     ],
 )
-def test_the_keys_of_outputs_are_what_the_operator_says(
+def test_output_keys_follow_the_configuration(
     send, root: Path, s3: S3Config, admin: Any, bucket: str, keys_are: str, stored: set[str]
 ):
     (root / "out/a b%41").write_text("x")
@@ -122,17 +122,14 @@ def test_the_keys_of_outputs_are_what_the_operator_says(
 
 
 @pytest.mark.integration
-def test_what_can_be_sent_is_sent_before_the_filer_fails(
-    send, root: Path, s3: S3Config, admin: Any, bucket: str
-):
+def test_sendable_files_are_sent_before_failing(send, root: Path, s3: S3Config, admin: Any, bucket: str):
     (root / "out/good").write_text("x")
     for name in (b"a\xff", b"b\xff", b"c\xff"):
         (root / "out" / os.fsdecode(name)).write_text("x")
     ended = send(("/out", f"s3://{bucket}/o"), s3=s3)
     assert ended.code == 65
     assert (
-        ended.progress.error
-        == "output /out/a\ufffd: its name is not UTF-8, which URLs have to be; and 2 more"
+        ended.progress.error == "output /out/a\ufffd: its name is not UTF-8, which URLs require; and 2 more"
     )
     assert keys(admin, bucket) == {"o/good": 1}
 
@@ -162,7 +159,7 @@ def test_nothing_outside_the_tasks_data_is_ever_sent(
 
 
 @pytest.mark.integration
-def test_a_missing_bucket_and_wrong_credentials_are_permanent(send, root: Path, s3: S3Config, bucket: str):
+def test_missing_bucket_and_invalid_credentials_are_permanent(send, root: Path, s3: S3Config, bucket: str):
     (root / "out/f").write_text("x")
     ended = send(("/out/f", "s3://poiesis-no-such-bucket/k"), s3=s3)
     assert ended.code == 65
@@ -172,31 +169,31 @@ def test_a_missing_bucket_and_wrong_credentials_are_permanent(send, root: Path, 
         endpoint_url=s3.endpoint_url, access_key_id=s3.access_key_id, secret_access_key="not-the-secret"
     )
     ended = send(("/out/f", f"s3://{bucket}/k"), s3=wrong)
-    assert (ended.code, "does not accept the service's secret key" in (ended.progress.error or "")) == (
+    assert (ended.code, "rejected the service's secret key" in (ended.progress.error or "")) == (
         65,
         True,
     )
     assert not any(secret in ended.log for secret in (s3.access_key_id or "", "not-the-secret", "Signature="))
 
 
-def test_no_storage_is_passing(send, root: Path):
+def test_unreachable_storage_is_retryable(send, root: Path):
     (root / "out/f").write_text("x")
     nowhere = S3Config(
         endpoint_url="http://127.0.0.1:1", access_key_id="the-id", secret_access_key="the-secret"
     )
     ended = send(("/out/f", "s3://b/k"), s3=nowhere)
-    assert (ended.code, "no connection" in (ended.progress.error or "")) == (75, True)
+    assert (ended.code, "cannot connect" in (ended.progress.error or "")) == (75, True)
 
 
-def test_no_credentials_is_permanent_and_says_which(send, root: Path):
+def test_missing_credentials_are_named(send, root: Path):
     (root / "out/f").write_text("x")
-    nobody = S3Config(endpoint_url="http://127.0.0.1:1")
-    ended = send(("/out/f", "s3://b/k"), s3=nobody)
+    no_keys = S3Config(endpoint_url="http://127.0.0.1:1")
+    ended = send(("/out/f", "s3://b/k"), s3=no_keys)
     assert (ended.code, "AWS_ACCESS_KEY_ID" in (ended.progress.error or "")) == (65, True)
 
 
 @pytest.mark.integration
-def test_an_output_is_sent_with_the_credentials_that_are_closest_to_where_each_file_goes(
+def test_each_file_uses_the_closest_credentials(
     send, root: Path, tmp_path: Path, s3: S3Config, admin: Any, bucket: str, other_bucket: str
 ):
     for name in ("here/a", "here/team/b"):
@@ -215,10 +212,10 @@ def test_an_output_is_sent_with_the_credentials_that_are_closest_to_where_each_f
             ),
         ]
     )
-    nobody = S3Config(endpoint_url=s3.endpoint_url)
-    ended = send(("/out/here/a", f"s3://{bucket}/here/a"), s3=nobody, POIESIS_S3_CREDENTIALS=given)
+    no_keys = S3Config(endpoint_url=s3.endpoint_url)
+    ended = send(("/out/here/a", f"s3://{bucket}/here/a"), s3=no_keys, POIESIS_S3_CREDENTIALS=given)
     assert (ended.code, keys(admin, bucket)) == (0, {"here/a": 1})
-    ended = send(("/out/here", f"s3://{bucket}/here"), s3=nobody, POIESIS_S3_CREDENTIALS=given)
+    ended = send(("/out/here", f"s3://{bucket}/here"), s3=no_keys, POIESIS_S3_CREDENTIALS=given)
     assert (ended.code, keys(admin, bucket)) == (65, {"here/a": 1})
     message = ended.progress.error or ""
     assert f"s3://{bucket}/here/team/b (output /out/here/team/b) at {s3.endpoint_url} with the" in message
@@ -287,7 +284,7 @@ class Stalling(http.server.BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
-def test_sigterm_aborts_an_upload_that_hangs_and_ends_at_once(tmp_path: Path, root: Path):
+def test_sigterm_aborts_a_hanging_upload(tmp_path: Path, root: Path):
     with (root / "out/big").open("wb") as file:
         file.truncate(100 * MIB)
     item = OutputItem(path="/out/big", local=f"{root}/out/big", url="s3://b/k")

@@ -36,7 +36,7 @@ CASES: Sequence[Case] = (
         state="SYSTEM_ERROR",
         reasons=("Error",),
         message="cannot read s3://<bucket>/no/such/object (input /in/it) at <store>: "
-        "there is no such object (HTTP 404, NoSuchKey)",
+        "no such object (HTTP 404, NoSuchKey)",
         container="tif-0",
         reporter="recorder",
         within=START,
@@ -112,7 +112,7 @@ CASES: Sequence[Case] = (
         document=fetched(refused),
         state="SYSTEM_ERROR",
         reasons=("Error",),
-        message="cannot fetch <url>: no connection (connection refused)",
+        message="cannot fetch <url>: cannot connect (connection refused)",
         container="tif-0",
         reporter="recorder",
         within=RETRIES,
@@ -128,7 +128,7 @@ CASES: Sequence[Case] = (
         state="SYSTEM_ERROR",
         reasons=("Error",),
         message="cannot fetch http://no-such-host.default.svc.cluster.local/it: "
-        "the host's name does not resolve",
+        "the host name does not resolve",
         container="tif-0",
         reporter="recorder",
         within=RETRIES,
@@ -143,7 +143,7 @@ CASES: Sequence[Case] = (
         document=fetched(without_tls),
         state="SYSTEM_ERROR",
         reasons=("Error",),
-        message="cannot fetch <url>: TLS: the server's certificate or protocol is not accepted "
+        message="cannot fetch <url>: TLS: the server's certificate or protocol was rejected "
         "(<message of OpenSSL>)",
         container="tif-0",
         reporter="recorder",
@@ -231,7 +231,7 @@ CASES: Sequence[Case] = (
         state="SYSTEM_ERROR",
         reasons=("Error",),
         message="the task's volume is full: no space left to write /in/it; "
-        "ask for more with resources.disk_gb",
+        "request more with resources.disk_gb",
         container="tif-0",
         reporter="recorder",
         within=START,

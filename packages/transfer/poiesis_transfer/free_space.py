@@ -1,4 +1,4 @@
-"""How much the task's volume may still take. Standard library only."""
+"""The free space of the task's volume. Standard library only."""
 
 import os
 import threading
@@ -7,21 +7,21 @@ from pathlib import Path
 from poiesis_transfer.errors import volume_full
 
 
-class Room:
-    """Files ask for room before they are written, so that a volume that is too small is known at once.
+class FreeSpace:
+    """Space reserved before files are written, so that a volume that is too small is detected at once.
 
-    Two things limit it: `limit_bytes`, what the task asked for (disk_gb), whether or not the volume enforces
-    it, and what the file system says is free, less what other transfers have still to write there.
+    There are two limits: `limit_bytes`, which the task requested (disk_gb) and the volume may not enforce;
+    and the free space of the file system minus what other transfers have reserved and not yet written.
     """
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self._limit = limit_bytes
-        self._held = 0  # what files have or will have
-        self._coming = 0  # of that, what is not written yet
+        self._held = 0  # reserved in total
+        self._coming = 0  # reserved and not yet written
         self._lock = threading.Lock()
 
     def take(self, count: int, directory: Path, path: str) -> None:
-        """Hold room for `count` bytes more of the file `path`; raise Permanent if there is none."""
+        """Reserve `count` more bytes for the file `path`. Raise Permanent if there is too little space."""
         with self._lock:
             within_limit = self._limit is None or self._held + count <= self._limit
             if not within_limit or count > _free(directory) - self._coming:
@@ -30,18 +30,18 @@ class Room:
             self._coming += count
 
     def written(self, count: int) -> None:
-        """What was to come is there, so the file system counts it itself."""
+        """Subtract written bytes, which the file system now counts."""
         with self._lock:
             self._coming -= count
 
     def give_back(self, held: int, coming: int) -> None:
-        """A file is given up; of the bytes it held, `coming` were never written."""
+        """Release the `held` bytes of a discarded file, of which `coming` were never written."""
         with self._lock:
             self._held -= held
             self._coming -= coming
 
 
 def _free(directory: Path) -> float:
-    """Bytes; infinite for file systems that do not count them."""
+    """Return the free bytes; infinity for file systems that do not report them."""
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize if status.f_blocks else float("inf")

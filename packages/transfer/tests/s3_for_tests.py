@@ -20,7 +20,7 @@ from poiesis_transfer.config import S3Config
 
 @pytest.fixture(scope="session")
 def s3(s3_endpoint: Any) -> S3Config:
-    """As a filer knows it."""
+    """Return the S3 configuration of a filer."""
     return S3Config(
         endpoint_url=s3_endpoint.url,
         access_key_id=s3_endpoint.access_key,
@@ -30,7 +30,7 @@ def s3(s3_endpoint: Any) -> S3Config:
 
 @pytest.fixture(scope="session")
 def admin(s3: S3Config) -> Iterator[Any]:
-    """An S3 client that is not ours, to prepare and to look."""
+    """Return an independent S3 client, to prepare data and to inspect results."""
     client = _endpoint(s3).client()
     yield client
     client.close()
@@ -59,7 +59,7 @@ def _bucket(admin: Any) -> Iterator[str]:
 
 
 def keys_of(s3: S3Config, bucket: str, secret: Path) -> Path:
-    """The directory `secret` as a Secret of somebody who may do all in one bucket, and nothing elsewhere."""
+    """The directory `secret` as a Secret with full access to one bucket and no other."""
     secret.mkdir()
     for name, value in _endpoint(s3).secret_for(bucket).items():
         (secret / name).write_text(value)
@@ -85,7 +85,7 @@ def keys(admin: Any, bucket: str) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a filer ended."""
+    """The outcome of a filer."""
 
     code: int
     progress: runfiles.Progress

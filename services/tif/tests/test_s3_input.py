@@ -8,11 +8,11 @@ import pytest
 
 from poiesis_models.worklist import FileType, InputItem
 from poiesis_tif.plan import plan
-from poiesis_tif.stage import Sources, Stager
+from poiesis_tif.steps import Staging
 from poiesis_transfer.errors import Denied, NotFound, Permanent
 from poiesis_transfer.fetch import Sink
+from poiesis_transfer.free_space import FreeSpace
 from poiesis_transfer.progress import Progress
-from poiesis_transfer.room import Room
 from poiesis_transfer.s3 import S3Object
 from poiesis_transfer.urls import S3Url
 
@@ -25,13 +25,13 @@ class Store:
         self._lists = lists
         self.asked: list[str] = []
 
-    def download(self, url: S3Url, landing: Sink) -> None:
+    def download(self, url: S3Url, destination: Sink) -> None:
         self.asked.append(url.key)
         if url.key not in self._keys:
             kind = NotFound if self._lists else Denied
             raise kind(f"cannot read {url}: no such object")
-        landing.write(url.key.encode(), 0)
-        landing.keep()
+        destination.write(url.key.encode(), 0)
+        destination.keep()
 
     def list(self, url: S3Url) -> Iterator[S3Object]:
         self.asked.append(f"{url.prefix}*")
@@ -50,12 +50,19 @@ class Store:
         if not self._lists:
             raise Denied(f"cannot list {url}: access denied")
 
+
+class OneStore:
+    """Clients with this S3 store alone."""
+
+    def __init__(self, s3: Store) -> None:
+        self.s3 = s3
+
     def interrupt(self) -> None:
-        """Nothing waits."""
+        """Do nothing: no request waits."""
 
 
-class Told(Progress):
-    """Keeps its warnings."""
+class Recorded(Progress):
+    """Progress that keeps its warnings."""
 
     def __init__(self, run: Path) -> None:
         super().__init__(run)
@@ -72,9 +79,10 @@ def stage(tmp_path: Path):
     def stage(store: Any, key: str, kind: FileType | None) -> tuple[dict[str, str], list[str]]:
         root = tmp_path / "in"
         steps = plan([InputItem(path="/in", local=str(root), type=kind, url=f"s3://b/{key}")])
-        with Told(tmp_path) as progress:
-            sources = Sources(None, store)
-            Stager(sources=sources, contents=tmp_path, progress=progress, room=Room()).stage(steps[0])
+        with Recorded(tmp_path) as progress:
+            clients: Any = OneStore(store)
+            staging = Staging(clients=clients, contents=tmp_path, progress=progress, free_space=FreeSpace())
+            steps[0].stage(staging)
         if root.is_file():
             return {"": root.read_text()}, progress.warnings
         files = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
@@ -119,14 +127,14 @@ def test_a_decoded_key_is_read_and_recorded(stage, keys, key, kind, files):
     assert f"input /in: nothing readable at s3://b/{key}; used its percent-decoded key instead" in warning
 
 
-def test_a_decoded_key_is_found_where_listing_is_denied(stage):
+def test_a_decoded_key_needs_no_listing(stage):
     files, warnings = stage(Store("a b", lists=False), "a%20b", "FILE")
     assert (files, len(warnings)) == ({"": "a b"}, 1)
 
 
 @pytest.mark.parametrize("kind", ["FILE", "DIRECTORY", None])
 @pytest.mark.parametrize("lists", [True, False])
-def test_a_key_that_exists_in_neither_form_is_named_in_both(stage, kind, lists):
+def test_a_missing_key_is_named_in_both_forms(stage, kind, lists):
     with pytest.raises(Permanent) as failure:
         stage(Store("other", lists=lists), "a%20b", kind)
     assert "s3://b/a%20b" in str(failure.value)
@@ -135,7 +143,7 @@ def test_a_key_that_exists_in_neither_form_is_named_in_both(stage, kind, lists):
 
 
 @pytest.mark.parametrize("key", ["100%", "%ff", "plain"])
-def test_a_key_without_another_form_is_asked_for_once(stage, key):
+def test_a_plain_key_is_requested_once(stage, key):
     store = Store("other")
     with pytest.raises(NotFound) as failure:
         stage(store, key, None)
@@ -145,19 +153,19 @@ def test_a_key_without_another_form_is_asked_for_once(stage, key):
 @pytest.mark.parametrize(
     ("keys", "kind", "words"),
     [
-        (["a b/x"], "FILE", "there are objects below s3://b/a b/: declare the input /in as DIRECTORY"),
-        (["a b"], "DIRECTORY", "s3://b/a b is an object, but the input /in is declared as DIRECTORY"),
+        (["a b/x"], "FILE", "there are objects below s3://b/a b/: declare input /in as DIRECTORY"),
+        (["a b"], "DIRECTORY", "s3://b/a b is an object, but input /in is declared as DIRECTORY"),
     ],
 )
-def test_the_other_type_at_the_decoded_key_is_named(stage, keys, kind, words):
+def test_another_type_at_the_decoded_key_is_named(stage, keys, kind, words):
     with pytest.raises(Permanent, match=words):
         stage(Store(*keys), "a%20b", kind)
 
 
-def test_a_directory_of_which_one_object_is_gone_is_not_looked_for_elsewhere(stage):
+def test_a_missing_member_is_not_searched_elsewhere(stage):
     class Losing(Store):
-        def download(self, url: S3Url, landing: Sink) -> None:
-            del landing
+        def download(self, url: S3Url, destination: Sink) -> None:
+            del destination
             raise NotFound(f"cannot read {url}: no such object")
 
     store = Losing("a%20b/x", "a b/x")

@@ -1,7 +1,7 @@
-"""An S3 between the filers and the real one that does its worst, by a seed. Not part of the package.
+"""An S3 between the filers and the real one that injects faults, by a seed. Not part of the package.
 
 It breaks connections, answers 503 to several requests in a row, gives bodies slowly, ends them early, turns
-bits over in both directions, loses answers, and lets objects change between two requests.
+bits in both directions, loses answers, and lets objects change between two requests.
 """
 
 import http.client
@@ -30,7 +30,7 @@ _AT_END = struct.pack("ii", 1, 0)  # SO_LINGER: close sends a reset
 class Mischief:
     """What goes wrong, decided one request after the other; `share` of the requests meets a fault.
 
-    `stay`: the ids of uploads in parts that nobody can end: their beginning was not told, or their abort did
+    `stay`: the ids of multipart uploads that the client cannot abort: it did not get the id, or its abort did
     not arrive.
     """
 
@@ -43,7 +43,7 @@ class Mischief:
         self.stay: set[str] = set()
 
     def next(self) -> tuple[str | None, float]:
-        """A fault, and a number in [0, 1) that says where it strikes."""
+        """A fault, and its position as a number in [0, 1)."""
         with self._lock:
             where = self._random.random()
             if self._storm:
