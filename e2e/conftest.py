@@ -669,9 +669,11 @@ async def worker(two_nodes: Cluster, nodes_kube: Kube, nodes_client: TesClient) 
 
 
 @asynccontextmanager
-async def _client(request: pytest.FixtureRequest, release: Release) -> AsyncIterator[TesClient]:
+async def _client(
+    request: pytest.FixtureRequest, release: Release, *, keep_alive: bool = True
+) -> AsyncIterator[TesClient]:
     """The test's report looks at the tasks that it creates."""
-    async with connect(release.url) as made:
+    async with connect(release.url, keep_alive=keep_alive) as made:
         request.node.stash[_CREATED] = made.created
         request.node.stash[_NAMESPACE] = release.namespace
         yield made
@@ -694,7 +696,7 @@ async def second_client(request: pytest.FixtureRequest, second: Release) -> Asyn
 @pytest.fixture
 async def third_client(request: pytest.FixtureRequest, third: Release) -> AsyncIterator[TesClient]:
     """TES of the release that may lose its services."""
-    async with _client(request, third) as made:
+    async with _client(request, third, keep_alive=False) as made:
         yield made
 
 

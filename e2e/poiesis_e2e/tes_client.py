@@ -303,11 +303,20 @@ class TesClient:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, token: str | None = None, user: tuple[str, str] | None = None, seconds: float = 30
+    url: str,
+    *,
+    token: str | None = None,
+    user: tuple[str, str] | None = None,
+    seconds: float = 30,
+    keep_alive: bool = True,
 ) -> AsyncIterator[TesClient]:
-    """A client for the server at `url`; a request has so many seconds. `user`: name and password."""
+    """Yield a client for the server at `url`. `user`: name and password. `seconds`: the limit of a request.
+
+    Without `keep_alive`, each request opens a connection: an idle one to a killed api is reset when it is used.
+    """
     credentials = aiohttp.encode_basic_auth(*user) if user else f"Bearer {token}" if token else None
     headers = {"Authorization": credentials} if credentials else {}
     timeout = aiohttp.ClientTimeout(total=seconds)
-    async with aiohttp.ClientSession(timeout=timeout, headers=headers) as http:
+    connector = aiohttp.TCPConnector(force_close=not keep_alive)
+    async with aiohttp.ClientSession(timeout=timeout, headers=headers, connector=connector) as http:
         yield TesClient(url, http)
