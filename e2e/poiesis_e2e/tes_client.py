@@ -312,7 +312,7 @@ async def connect(
 ) -> AsyncIterator[TesClient]:
     """Yield a client for the server at `url`. `user`: name and password. `seconds`: the limit of a request.
 
-    Without `keep_alive`, each request opens a connection: an idle one to a killed api is reset when it is used.
+    Without `keep_alive`, each request opens a connection; an idle one to a killed api would be reset.
     """
     credentials = aiohttp.encode_basic_auth(*user) if user else f"Bearer {token}" if token else None
     headers = {"Authorization": credentials} if credentials else {}
