@@ -174,8 +174,8 @@ CREATE TABLE output_file_log (
 CREATE UNIQUE INDEX output_file_log_once
     ON output_file_log (task_id, attempt, hashtextextended(path, 0), hashtextextended(url, 0));
 
--- What the system has to say, in order. `key` makes a line unique per task and attempt, so that it may be told twice.
--- attempt is NULL for what was said before there was a Pod.
+-- Lines of the system about a task, in order. `key` makes a line unique per task and attempt, so it may be reported
+-- again. attempt is NULL for lines from before there was a Pod.
 CREATE TABLE system_log (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     task_id uuid NOT NULL REFERENCES task ON DELETE CASCADE,

@@ -1,6 +1,6 @@
 -- The recorder's only door: one function that applies a report to the one task whose token the caller holds.
 --
--- A report says what is, so applying it again changes nothing; a recorder that was killed reports again.
+-- A report describes the current state, so applying it again changes nothing; a recorder that was killed reports again.
 -- SECURITY DEFINER: poiesis_recorder itself has no right on any table, and a wrong token looks like a task
 -- that does not exist. Nothing an executor wrote is trusted beyond its own executor_log row.
 

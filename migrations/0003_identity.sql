@@ -1,6 +1,6 @@
 -- Who sees a task besides its owner, and what it counts for against its owner's limits.
 --
--- shared_with: a group whose members see the task; NULL: nobody. Sizes are GB = 10^9 bytes, what the task asked for
+-- shared_with: a group whose members see the task; NULL: none. Sizes are GB = 10^9 bytes, what the task asked for
 -- or was given by default; NULL: made by an earlier release, and counted for nothing. An earlier release leaves
 -- these columns alone.
 

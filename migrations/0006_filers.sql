@@ -1,8 +1,8 @@
--- How far the filers of a task are, and how fast: told by its recorder while they run, and once more at their end.
+-- Progress and rate of the filers of a task: reported by its recorder while they run, and again at their end.
 --
--- One row a filer and attempt; a filer that is started again begins anew in the same row. A recorder of an earlier
--- release tells nothing of it. bytes_per_second: since the report before, of the whole run once it has ended.
--- A filer that runs is told of at least once a minute, so a row that has no end and is older is of one that is lost.
+-- One row per filer and attempt; a filer that is restarted overwrites its row. A recorder of an earlier
+-- release reports none. bytes_per_second: since the report before, of the whole run once it has ended.
+-- A running filer is reported at least once a minute, so an older row without an end belongs to a lost filer.
 
 -- migrate:up
 CREATE TABLE filer_log (

@@ -35,6 +35,7 @@ EDITS = {
 } | {"story": mutants.SOONER}
 PYTHON_EDITS = {name: edit for name, edit in EDITS.items() if edit.file.endswith(".py")}
 C_EDITS = {name: edit for name, edit in EDITS.items() if edit.file.endswith(".c")}
+SQL_EDITS = {name: edit for name, edit in EDITS.items() if edit.file.endswith(".sql")}
 
 
 @pytest.mark.parametrize("group", grouped(MUTATIONS), ids=lambda group: group[0].name)
@@ -70,6 +71,16 @@ def test_edit_in_c_uses_words_of_its_file(edit: Edit) -> None:
         for text in (edit.code, (mutants.ROOT / edit.file).read_text(encoding="utf-8"))
     ]
     assert words[0] - {"exit", "if", "return"} <= words[1]
+
+
+@pytest.mark.parametrize("edit", SQL_EDITS.values(), ids=SQL_EDITS)
+def test_edit_in_sql_uses_words_of_its_file(edit: Edit) -> None:
+    """Only make mutants runs it; this finds what was renamed before that."""
+    words = [
+        set(re.findall(r"[A-Za-z_]\w*", re.sub(r"'.*?'", "", text)))
+        for text in (edit.code, (mutants.ROOT / edit.file).read_text(encoding="utf-8"))
+    ]
+    assert words[0] <= words[1]
 
 
 def test_row_that_hangs_fails_soon() -> None:
@@ -138,6 +149,22 @@ void g(void)
     f(1);
 }
 """
+SQL = """\
+CREATE OR REPLACE FUNCTION f(a integer)
+RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    v integer;
+BEGIN
+    BEGIN
+        RETURN g(a);
+    END;
+END $$;
+CREATE FUNCTION one() RETURNS integer RETURN 1;
+CREATE FUNCTION g(a integer) RETURNS integer LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN a;
+END $$;
+"""
 
 
 @pytest.mark.parametrize(
@@ -150,7 +177,8 @@ void g(void)
         ("f.py:C.only_words", PYTHON, ""),
         ("f.c:f", C, "    return a"),
         ("f.c:g", C, "    f(1)"),
-        ("f.sql", "", ""),
+        ("f.sql:f", SQL, "    BEGIN\n        RETURN g"),
+        ("f.sql:g", SQL, "    RETURN a"),
     ],
 )
 def test_edit_goes_to_start_of_function_or_after_assignment(where: str, text: str, before: str) -> None:
@@ -168,7 +196,9 @@ def test_edit_goes_to_start_of_function_or_after_assignment(where: str, text: st
         ("f.py:C.f", "def f(): ..."),
         ("f.c:f", "int f(void);"),
         ("f.c:f", C + C),
-        ("f.sql", "SELECT 1"),
+        ("f.sql:f", SQL + SQL),
+        ("f.sql:one", SQL),
+        ("f.sql:h", SQL),
     ],
 )
 def test_edit_needs_exactly_one_definition(where: str, text: str) -> None:

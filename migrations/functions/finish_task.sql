@@ -1,5 +1,5 @@
--- Store the outcome of a task, once. Return false if the task had ended already, or if a cancel has been requested that
--- the caller did not know of when it decided (p_cancel_seen): the caller must decide again.
+-- Store the outcome of a task, once. Return false if the task had already ended, or if a cancel was requested after
+-- the caller's decision (p_cancel_seen is false): the caller must decide again.
 CREATE OR REPLACE FUNCTION finish_task(
     p_task uuid, p_state tes_state, p_reason text, p_message text, p_container text, p_by reporter,
     p_cancel_seen boolean
@@ -13,7 +13,7 @@ CREATE OR REPLACE FUNCTION finish_task(
     ), closed AS (
         UPDATE task_log SET end_time = now()
           FROM finished WHERE task_log.task_id = finished.id AND end_time IS NULL
-    ), said AS (
+    ), logged AS (
         INSERT INTO system_log (task_id, attempt, source, key, message)
         SELECT id, (SELECT max(attempt) FROM task_log WHERE task_id = id), p_by, 'end',
                concat_ws(': ', p_state::text, reason, message)

@@ -67,7 +67,7 @@ BEGIN
                        AND hashtextextended(f.url, 0) = hashtextextended(given.url, 0)) AS known
                   FROM ROWS FROM (jsonb_to_recordset(v_outputs) AS (path text, url text, size_bytes bigint))
                        WITH ORDINALITY AS given (path, url, size_bytes, place)
-            ) told WINDOW w AS (ORDER BY place ROWS UNBOUNDED PRECEDING)
+            ) numbered WINDOW w AS (ORDER BY place ROWS UNBOUNDED PRECEDING)
           ) o WHERE o.known OR v_have + o.files <= c_outputs AND v_have_bytes + o.bytes <= c_output_bytes
         ON CONFLICT (task_id, attempt, hashtextextended(path, 0), hashtextextended(url, 0))
             DO UPDATE SET size_bytes = excluded.size_bytes;

@@ -1,4 +1,4 @@
-"""What the migration run is told by its environment."""
+"""The configuration of a migration run, from the environment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

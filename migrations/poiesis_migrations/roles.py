@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class RoleRefused(Exception):
-    """A service cannot log in, or could do too much; the message says what the operator has to run."""
+    """A service cannot log in, or could do too much; the message has the statement for the operator."""
 
 
 async def let_services_log_in(config: Config) -> None:

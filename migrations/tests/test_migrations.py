@@ -283,7 +283,7 @@ async def test_a_file_may_define_two_signatures(database, run, release):
         ]
 
 
-async def test_a_file_must_define_the_function_of_its_name(run, release):
+async def test_file_must_define_function_of_its_name(run, release):
     code, output = await run(POIESIS_MIGRATIONS_DIRECTORY=str(release(from_ns="SELECT 1;")))
     assert code == 1
     assert "functions/from_ns.sql must define a function from_ns" in output
@@ -305,9 +305,7 @@ async def test_every_function_has_a_file_and_its_rights(database, run):
     ]
 
 
-async def test_a_database_of_an_earlier_release_is_migrated_and_keeps_its_tasks(
-    database, run, environment, tmp_path
-):
+async def test_database_of_earlier_release_keeps_its_tasks(database, run, environment, tmp_path):
     for file in sorted(SQL_DIRECTORY.glob("*.sql"))[:-1]:
         shutil.copy(file, tmp_path)
     await run(POIESIS_MIGRATIONS_DIRECTORY=str(tmp_path))
@@ -322,7 +320,7 @@ async def test_a_database_of_an_earlier_release_is_migrated_and_keeps_its_tasks(
     assert [tuple(row) for row in rows] == [("before", []), ("an old api, meanwhile", [])]
 
 
-async def test_the_services_log_in_with_the_passwords_of_their_dsns(db, environment):
+async def test_services_log_in_with_passwords_of_dsns(db, environment):
     for name, role in (("POIESIS_API_DSN", "poiesis_api"), ("POIESIS_RECORDER_DSN", "poiesis_recorder")):
         service = await asyncpg.connect(environment[name])
         assert await service.fetchval("SELECT current_user") == role
@@ -331,7 +329,7 @@ async def test_the_services_log_in_with_the_passwords_of_their_dsns(db, environm
         assert opens(verifier, unquote(urlsplit(environment[name]).password or ""))
 
 
-async def test_a_changed_password_in_the_secret_reaches_the_database(db, run, environment):
+async def test_changed_password_is_set_in_the_database(db, run, environment):
     dsn = urlsplit(environment["POIESIS_API_DSN"])
     changed = dsn._replace(netloc=dsn.netloc.replace(str(dsn.password), "another")).geturl()
     code, output = await run(POIESIS_API_DSN=changed)
@@ -346,7 +344,7 @@ async def test_another_login_role_is_made_a_member(db, run, environment, role):
     assert await db.fetchval("SELECT pg_has_role($1, 'poiesis_api', 'USAGE')", user) is True
 
 
-async def test_the_recorder_gets_the_connections_that_the_services_leave(db, run, environment):
+async def test_recorder_gets_the_remaining_connections(db, run, environment):
     limit = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'poiesis_recorder'"
     most, reserved = [
         int(await db.fetchval(f"SHOW {name}"))
@@ -358,7 +356,7 @@ async def test_the_recorder_gets_the_connections_that_the_services_leave(db, run
     assert (code, await db.fetchval(limit)) == (0, 7), output
 
 
-async def test_the_recorder_can_hold_nothing_of_others(db, environment):
+async def test_recorder_cannot_hold_locks_or_space(db, environment):
     recorder = await asyncpg.connect(environment["POIESIS_RECORDER_DSN"])
     for statement in (
         "CREATE TEMPORARY TABLE t (n integer)",
@@ -378,21 +376,19 @@ async def test_the_recorder_can_hold_nothing_of_others(db, environment):
 
 
 async def test_a_user_that_does_not_exist_is_named(run, environment):
-    dsn = environment["POIESIS_API_DSN"].replace("poiesis_api", "nobody_such")
+    dsn = environment["POIESIS_API_DSN"].replace("poiesis_api", "no_such_user")
     code, output = await run(POIESIS_API_DSN=dsn)
     assert code == 1
-    assert "the DSN names user nobody_such, which does not exist" in output
+    assert "the DSN names user no_such_user, which does not exist" in output
 
 
-async def test_a_recorder_that_could_read_tables_is_refused(run, environment, database):
+async def test_recorder_that_could_read_tables_is_rejected(run, environment, database):
     code, output = await run(POIESIS_RECORDER_DSN=database)
     assert code == 1
     assert "has rights on the task table: its DSN is in every task's Pod" in output
 
 
-async def test_an_owner_without_createrole_is_told_what_to_run(
-    database, run, environment, role, postgres_server
-):
+async def test_owner_without_createrole_gets_the_statement(database, run, environment, role, postgres_server):
     owner = await role("LOGIN PASSWORD 'x'")
     admin = await asyncpg.connect(postgres_server)
     await admin.execute(f'ALTER DATABASE "{urlsplit(database).path[1:]}" OWNER TO {owner}')
@@ -407,7 +403,7 @@ async def test_an_owner_without_createrole_is_told_what_to_run(
     assert await tables(database) == TABLES
 
 
-async def test_a_database_that_does_not_answer_is_waited_for_and_then_named(run, environment):
+async def test_unreachable_database_is_retried_and_then_named(run, environment):
     code, output = await run(
         POIESIS_MIGRATIONS_DSN="postgresql://u:hidden@127.0.0.1:1/none", POIESIS_MIGRATIONS_WAIT_SECONDS="1"
     )

@@ -1,4 +1,4 @@
-"""What the schema itself refuses and guards, whoever writes to it."""
+"""What the schema itself rejects, for every role that writes to it."""
 
 import hashlib
 import json
@@ -72,14 +72,14 @@ async def test_the_recorder_reports_by_its_function(db, recorder, task):
     assert await db.fetchval("SELECT stdout FROM executor_log WHERE task_id = $1", task) == "hello"
 
 
-async def test_a_report_told_twice_is_told_once(db, recorder, task):
+async def test_repeated_report_is_stored_once(db, recorder, task):
     await report(recorder, task)
     await report(recorder, task)
     for table in ("task_log", "executor_log", "system_log"):
         assert await db.fetchval(f"SELECT count(*) FROM {table} WHERE task_id = $1", task) == 1  # noqa: S608
 
 
-async def test_outputs_with_paths_longer_than_an_index_holds_are_stored_once(db, recorder, task):
+async def test_outputs_with_long_paths_are_stored_once(db, recorder, task):
     noise = "".join(hashlib.sha256(str(number).encode()).hexdigest() for number in range(200))
     sent = [{"path": f"/{noise}/{name}", "url": f"s3://b/{noise}/{name}", "size_bytes": 1} for name in "ab"]
     await report(recorder, task, outputs=sent)
@@ -159,7 +159,7 @@ async def test_outputs_of_an_attempt_have_a_bound(db, recorder, task):
         recorder, task, outputs=outputs(1_000, start=9_000)
     )  # half of them again, as after a restart
     assert await db.fetchval(count, task) == 10_000
-    assert "outputs-left-out" in await logged(db, task)  # it may be so
+    assert "outputs-left-out" in await logged(db, task)  # conservatively
     await report(recorder, task, outputs=outputs(1_000, start=9_500))
     assert await db.fetchval(count, task) == 10_000
     assert "at most 10000 files" in (await logged(db, task))["outputs-left-out"]
@@ -193,7 +193,7 @@ async def test_texts_filers_and_messages_have_a_bound(db, recorder, task):
     assert await db.fetchval("SELECT length(message) FROM task WHERE id = $1", task) == 8192
 
 
-async def test_after_the_end_only_its_attempt_completes_its_logs_and_not_for_long(db, recorder, task):
+async def test_late_logs_are_limited_in_time_and_attempt(db, recorder, task):
     await report(recorder, task)
     await report(recorder, task, pod_uid="uid-2", ending={"state": "COMPLETE"})
     other = {"executors": [], "system_logs": lines(1)}
@@ -207,12 +207,12 @@ async def test_after_the_end_only_its_attempt_completes_its_logs_and_not_for_lon
     await report(recorder, task, pod_uid="uid-2", executors=[executor | {"stdout": "late"}])
     assert await db.fetchval(last, task) == "late"
     await db.execute("UPDATE task SET ended_at = ended_at - interval '16 minutes' WHERE id = $1", task)
-    answer = await report(recorder, task, pod_uid="uid-2", executors=[executor | {"stdout": "forged"}])
-    assert answer == ("COMPLETE", False, True)
+    result = await report(recorder, task, pod_uid="uid-2", executors=[executor | {"stdout": "forged"}])
+    assert result == ("COMPLETE", False, True)
     assert await db.fetchval(last, task) == "late"
 
 
-async def test_a_recorder_that_first_reports_after_the_end_is_heard(db, recorder, task):
+async def test_first_report_after_the_end_is_stored(db, recorder, task):
     await finish(db, task, "SYSTEM_ERROR")
     await report(recorder, task)
     assert await db.fetchval("SELECT stdout FROM executor_log WHERE task_id = $1", task) == "hello"
@@ -234,7 +234,7 @@ async def test_an_end_is_stored_once(db, api, recorder, task):
     assert tuple(row) == (2 * 10**9, 3, True, "kept")
 
 
-async def test_executors_the_task_does_not_have_are_left_out(db, api, recorder, task):
+async def test_unknown_executors_are_ignored(db, api, recorder, task):
     unknown = {"index": 7, "start_ns": 1}
     await report(recorder, task, executors=[unknown])
     await record_executors(api, task, unknown)
@@ -246,25 +246,25 @@ async def test_the_recorder_cannot_store_executors_directly(recorder, task):
         await record_executors(recorder, task)
 
 
-async def test_an_ending_is_stored_once_and_the_first_one_wins(db, recorder, task):
+async def test_first_outcome_is_kept(db, recorder, task):
     assert await report(recorder, task, ending={"state": "COMPLETE"}) == ("COMPLETE", False, True)
     assert await report(recorder, task, ending={"state": "SYSTEM_ERROR"}) == ("COMPLETE", False, True)
     assert await finish(db, task, "SYSTEM_ERROR") is False
 
 
-async def test_an_ending_decided_before_a_cancel_was_asked_for_is_refused(db, task):
+async def test_outcome_with_unseen_cancel_is_rejected(db, task):
     await ask_for_cancel(db, task)
     assert await finish(db, task, "COMPLETE") is False
     assert await finish(db, task, "CANCELED", cancel_seen=True) is True
 
 
-async def test_a_wrong_token_looks_like_a_task_that_does_not_exist(recorder, task):
+async def test_invalid_token_looks_like_unknown_task(recorder, task):
     for other, token in ((task, "guessed"), (uuid4(), TOKEN)):
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match=r"no task .* with this token"):
             await report(recorder, other, token)
 
 
-async def test_the_recorder_has_no_right_on_any_table_and_on_one_function_only(db):
+async def test_recorder_may_only_call_one_function(db):
     assert [
         row[0]
         for row in await db.fetch(
@@ -281,7 +281,7 @@ async def test_the_recorder_has_no_right_on_any_table_and_on_one_function_only(d
     assert [row[0] for row in functions] == ["record_report"]
 
 
-async def test_the_api_finishes_tasks_and_cannot_report_for_them(api, task):
+async def test_api_finishes_tasks_but_cannot_report(api, task):
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await report(api, task)
     assert await finish(api, task, "SYSTEM_ERROR") is True
@@ -307,7 +307,7 @@ async def test_a_state_never_goes_back(db, task, before, after):
 IMPOSSIBLE = [
     ("UPDATE task SET state = 'COMPLETE'", "check"),  # without an end
     ("UPDATE task SET ended_at = now()", "check"),  # without a terminal state
-    ("UPDATE task SET state = 'CANCELING'", "check"),  # nobody asked
+    ("UPDATE task SET state = 'CANCELING'", "check"),  # no cancel was requested
     ("UPDATE task SET cancel_requested_at = now()", "check"),  # by whom?
     ("UPDATE task SET recorder_token = 'x'", "check"),  # kept after the submission
     ("UPDATE task SET cpu_cores = 0", "check"),
@@ -337,20 +337,20 @@ VIOLATIONS = {
 
 
 @pytest.mark.parametrize(("statement", "violated"), IMPOSSIBLE)
-async def test_an_impossible_row_is_refused(db, task, statement, violated):
+async def test_impossible_row_is_rejected(db, task, statement, violated):
     with pytest.raises(VIOLATIONS[violated]):
         await db.execute(statement)
 
 
-async def test_a_task_takes_everything_of_it_along(db, recorder, task):
+async def test_deleted_task_deletes_all_its_rows(db, recorder, task):
     await report(recorder, task)
     await db.execute("DELETE FROM task WHERE id = $1", task)
     for table in ("executor", "task_log", "executor_log", "system_log"):
         assert await db.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
 
 
-async def test_an_earlier_release_creates_tasks_in_the_schema_of_this_one(api):
-    """0003: what it does not name is NULL, so that nobody else sees its tasks and they count for nothing."""
+async def test_earlier_release_creates_tasks_in_this_schema(api):
+    """0003: what it does not name is NULL, so no other user sees its tasks and no limit counts them."""
     await api.execute(
         "INSERT INTO task (id, owner, recorder_token, recorder_token_hash) VALUES ($1, 'someone', 't', 'h')",
         uuid4(),

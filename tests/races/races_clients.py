@@ -21,7 +21,7 @@ from poiesis_models.run_all import run_all
 from poiesis_models.runfiles import STDOUT, SentOutput
 from poiesis_tctl.kube import Kube
 from poiesis_trec.config import Config, KubernetesApi, PodRef
-from poiesis_trec.facts import NO_FILES, Files, PodView
+from poiesis_trec.facts import NO_RUN_FILES, PodView, RunFiles
 from poiesis_trec.podwatch import PodUnknown, PodWatch
 from poiesis_trec.recorder import Recorder, _OutOfTime, _until_time_is_up
 from poiesis_trec.regular import Signature
@@ -174,13 +174,13 @@ class PodFiles:
         self._pod = pod
 
     @property
-    def files(self) -> Mapping[str, Files]:
-        return {name: self._pod.files.get(name, NO_FILES) for name in self._pod.plan}
+    def files(self) -> Mapping[str, RunFiles]:
+        return {name: self._pod.files.get(name, NO_RUN_FILES) for name in self._pod.plan}
 
     def refresh(self, *, everything: bool) -> None:
         """They are always fresh."""
 
-    def outputs_told(self, name: str, told: Sequence[SentOutput]) -> None:
+    def outputs_stored(self, name: str, stored: Sequence[SentOutput]) -> None:
         """There are none."""
 
     def __getitem__(self, name: str) -> "ContainerFiles":
@@ -197,7 +197,7 @@ class ContainerFiles:
 
     @property
     def logs(self) -> dict[str, Signature]:
-        if self._pod.files.get(self._name, NO_FILES).started is None:
+        if self._pod.files.get(self._name, NO_RUN_FILES).started is None:
             return {}
         return {STDOUT: Signature(1, 1, 1)}
 

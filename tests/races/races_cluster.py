@@ -19,9 +19,9 @@ from poiesis_models.labels import (
     TREC_CONTAINER,
     executor_name,
 )
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_models.runfiles import ExitRecord, Started
-from poiesis_trec.facts import Files
+from poiesis_trec.facts import RunFiles
 
 Object = dict[str, Any]
 _SECOND_NS = 10**9
@@ -56,7 +56,7 @@ class KubeletPod:
     uid: str
     name: str
     task_id: UUID
-    plan: Plan
+    plan: PodPlan
     truth: Truth
     token: str
     on_node: bool = False
@@ -66,7 +66,7 @@ class KubeletPod:
     ending: str | None = None  # why the kubelet ends it
     running: str | None = None
     ends: dict[str, End] = field(default_factory=dict)
-    files: dict[str, Files] = field(default_factory=dict)
+    files: dict[str, RunFiles] = field(default_factory=dict)
     over: bool = False
     gone: bool = False
     pushed: str = ""  # the status that the API server has
@@ -240,7 +240,7 @@ class Cluster:
                 uid=item["metadata"]["uid"],
                 name=name,
                 task_id=task_id,
-                plan=Plan.from_json(item["metadata"]["annotations"][PLAN_ANNOTATION]),
+                plan=PodPlan.from_json(item["metadata"]["annotations"][PLAN_ANNOTATION]),
                 truth=self._truth_of(task_id),
                 token=secret["data"]["token"],
             )
@@ -288,12 +288,12 @@ class Cluster:
         assert name is not None
         if name != PAUSE_CONTAINER:
             if name in pod.plan.executors and any(file.failed for file in pod.files.values()):
-                pod.files[name] = Files(skipped=True)
+                pod.files[name] = RunFiles(skipped=True)
                 pod.ends[name] = End(code=0)
                 return
             self.starts[pod.task_id, name] = self.starts.get((pod.task_id, name), 0) + 1
             self._ns += _SECOND_NS
-            pod.files[name] = Files(started=Started(start_ns=self._ns))
+            pod.files[name] = RunFiles(started=Started(start_ns=self._ns))
         pod.running = name
 
     def _ends(self, pod: KubeletPod) -> None:
@@ -320,7 +320,7 @@ class Cluster:
             self._end_pause(pod, 137)
             return
         pod.ends[pod.running] = End(code=137)
-        pod.files[pod.running] = Files(started=pod.files[pod.running].started, helper_gone=True)
+        pod.files[pod.running] = RunFiles(started=pod.files[pod.running].started, helper_gone=True)
         pod.running = None
 
     def _end_pause(self, pod: KubeletPod, code: int) -> None:
@@ -345,7 +345,7 @@ class Cluster:
             user_us=1,
             sys_us=1,
         )
-        pod.files[pod.running] = Files(started=started, exit=record, failed=failed)
+        pod.files[pod.running] = RunFiles(started=started, exit=record, failed=failed)
         pod.ends[pod.running] = End(code=seen, record=record)
         pod.running = None
 

@@ -48,8 +48,7 @@ def changed(root: Path, group: Sequence[Mutation]) -> Mapping[str, tuple[str, st
     """Return the content of each file that the mutations edit, before and after. Raise NotOnce."""
     found = {}
     for name, edits in edits_by_file(group).items():
-        path = root / name
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        text = (root / name).read_text(encoding="utf-8")
         found[name] = text, edited(text, edits)
     return found
 

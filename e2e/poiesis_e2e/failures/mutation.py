@@ -19,8 +19,8 @@ class Edit:
     """Code that is inserted in one place.
 
     `where` is `file:name`, the file relative to the repository's root. The code goes to the start of the
-    function `name` (in Python also `Class.method`, or directly after the assignment to `name`). Without a
-    name the code is the whole of a new file.
+    function `name` (in Python also `Class.method`, or directly after the assignment to `name`; in SQL a
+    function in PL/pgSQL).
     """
 
     where: str
@@ -33,7 +33,7 @@ class Edit:
 
     @property
     def symbol(self) -> str:
-        """Dotted name inside the file; empty for a new file."""
+        """Dotted name inside the file."""
         return self.where.partition(":")[2]
 
 
@@ -82,10 +82,10 @@ def edited(text: str, edits: Iterable[Edit]) -> str:
 
 def _place(text: str, edit: Edit) -> tuple[int, int]:
     """Return how many lines precede the code, and its indentation."""
-    if not edit.symbol:
-        places = [] if text else [(0, 0)]
-    elif edit.file.endswith(".c"):
+    if edit.file.endswith(".c"):
         places = list(_in_c(text, edit.symbol))
+    elif edit.file.endswith(".sql"):
+        places = list(_in_sql(text, edit.symbol))
     else:
         places = [_in_python(node) for node in python_definitions(text, edit.symbol)]
     if len(places) != 1:
@@ -95,6 +95,12 @@ def _place(text: str, edit: Edit) -> tuple[int, int]:
 
 def _in_c(text: str, function: str) -> Iterator[tuple[int, int]]:
     definition = re.compile(rf"^[a-z][^\n;]*\b{function}\([^;{{}}]*\)\n{{\n", re.MULTILINE)
+    return ((text.count("\n", 0, match.end()), 4) for match in definition.finditer(text))
+
+
+def _in_sql(text: str, function: str) -> Iterator[tuple[int, int]]:
+    head = rf"^CREATE (?:OR REPLACE )?FUNCTION {function}\("
+    definition = re.compile(rf"{head}(?:(?!^CREATE ).)*?^BEGIN\n", re.MULTILINE | re.DOTALL)
     return ((text.count("\n", 0, match.end()), 4) for match in definition.finditer(text))
 
 

@@ -35,21 +35,13 @@ _TOLD_TO_END = (
     "kueue-preempted kueue-stopped kueue-deactivated-running"
 )
 
-# Runs before the constraint that record_report() relies on can skip the row.
-_NO_KNOWN_LINES = """\
--- migrate:up
-CREATE FUNCTION reject_known_line() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF EXISTS (SELECT FROM system_log WHERE task_id = NEW.task_id AND attempt = NEW.attempt
-                  AND source = NEW.source AND key = NEW.key) THEN
-        RAISE unique_violation;
-    END IF;
-    RETURN NEW;
-END $$;
-CREATE TRIGGER reject_known_line BEFORE INSERT ON system_log FOR EACH ROW WHEN (NEW.source = 'recorder')
-    EXECUTE FUNCTION reject_known_line();
--- migrate:down
-"""
+_REJECT_KNOWN_LINE = """\
+IF EXISTS (
+    SELECT FROM system_log l, task_log t, jsonb_to_recordset(p_report -> 'system_logs') AS s (key text)
+     WHERE l.task_id = p_task AND l.source = 'recorder' AND l.key = s.key
+       AND t.task_id = p_task AND t.attempt = l.attempt AND t.pod_uid = p_report ->> 'pod_uid') THEN
+    RAISE EXCEPTION 'a line is known' USING ERRCODE = 'unique_violation';
+END IF;"""
 
 
 def _mutation(
@@ -120,7 +112,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "start-is-running",
         "The recorder treats a container that could not be started as an executor that failed.",
-        (f"{_FACTS}:_told", "files = replace(files, started=files.started or Started(start_ns=1))"),
+        (f"{_FACTS}:_outcome", "files = replace(files, started=files.started or Started(start_ns=1))"),
         rows="workdir too-little-memory",
     ),
     _mutation(
@@ -294,14 +286,14 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "second-failure-untold",
         "If an executor fails and then an output cannot be sent, only the first is reported.",
-        (f"{_STATES}:_executor_error", "facts = replace(facts, trouble=None)"),
+        (f"{_STATES}:_executor_error", "facts = replace(facts, failure=None)"),
         rows="executor-and-output",
     ),
     # The recorder
     _mutation(
-        "told-once-only",
-        "Postgres rejects a line of system_logs that it has, so a restarted recorder cannot report again.",
-        ("migrations/9999_mutation.sql", _NO_KNOWN_LINES),
+        "known-line-rejected",
+        "Postgres rejects a known line of system_logs, so a restarted recorder cannot report again.",
+        ("migrations/functions/record_report.sql:record_report", _REJECT_KNOWN_LINE),
         rows="recorder-killed recorder-killed-between "
         "recorder-killed-before-outputs recorder-killed-before-the-ack",
         spoils="recorder-killed-at-first recorder-killed-before-the-end recorder-killed-for-good "
@@ -324,9 +316,9 @@ MUTATIONS: Sequence[Mutation] = (
         "ack-first",
         "The recorder lets the Pod end before Postgres has the task's outcome.",
         (
-            f"{_RECORDER}:Recorder._tell",
-            "if (ending := draft.report.ending) is not None:",
-            "    write_ack(self._config.ack_file, complete=ending.state is TesState.COMPLETE)",
+            f"{_RECORDER}:Recorder._send",
+            "if (outcome := pending.report.ending) is not None:",
+            "    write_ack(self._config.ack_file, complete=outcome.state is TesState.COMPLETE)",
         ),
         rows="recorder-killed-before-the-end",
         spoils="recorder-killed-before-the-ack",
@@ -369,7 +361,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "executors-untold",
         "The controller does not add the executor logs that the recorder has not reported.",
-        (f"{_PODFACTS}:executor_rows", "return ()"),
+        (f"{_PODFACTS}:executor_reports", "return ()"),
         rows="recorder-killed-with-it",
         spoils="recorder-killed-for-good",
     ),
@@ -418,7 +410,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "cancel-unasked",
         "A recorder that gets SIGTERM does not ask whether the task was canceled.",
-        (f"{_RECORDER}:Recorder._look", "self._must_ask = False"),
+        (f"{_RECORDER}:Recorder._observe", "self._cancel_check_due = False"),
         rows="cancel-pulling",
         spoils=_CANCELED_IN_A_POD,
     ),
@@ -428,7 +420,7 @@ MUTATIONS: Sequence[Mutation] = (
         (
             f"{_FACTS}:_running",
             "if [one.over for one in known if one.seen][-1:] == [True]:",
-            "    situation = replace(situation, shutting_down=False)",
+            "    observation = replace(observation, shutting_down=False)",
         ),
         rows="cancel-between",
         spoils=_CANCELED_IN_A_POD,
@@ -506,7 +498,7 @@ MUTATIONS: Sequence[Mutation] = (
     _mutation(
         "lost-unexplained",
         "The controller does not see that a kubelet has lost a container.",
-        (f"{_PODFACTS}:_lost_sight", "return None"),
+        (f"{_PODFACTS}:_lost_container", "return None"),
         rows="rebooted",
     ),
     _mutation(

@@ -1,6 +1,6 @@
-"""How a container ended: the one reading of its status in the Pod and of the helper's record.
+"""Decide how a container ended, from its status in the Pod and the helper's record.
 
-The recorder and the controller both decide by it, so the outcome of a task does not depend on which of them
+The recorder and the controller both use it, so the outcome of a task does not depend on which of them
 records it. Pure; standard library only.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from poiesis_models.podstatus import ContainerEnd
 from poiesis_models.report import ExecutorReport
 from poiesis_models.runfiles import SIGTERM_EXIT, ExitRecord
-from poiesis_models.states import ExecutorEnd, Trouble
+from poiesis_models.states import ExecutorEnd, Failure
 
 OOM = "OOMKilled"
 OOM_EXIT = 137
@@ -26,8 +26,8 @@ class ContainerOutcome:
     """How one container ended. Times are Unix time in ns; 0 is unknown.
 
     `exit_code`: the code that clients see; None if the process did not run or its code is not known.
-    `by_platform`: it was told to end from outside, so its code says nothing about it. `trouble`: why there is
-    no code, in Kubernetes' words where there are any.
+    `by_platform`: the platform terminated it, so its code does not describe it. `failure`: why there is no
+    code, in Kubernetes' words if there are any.
     """
 
     exit_code: int | None
@@ -36,15 +36,15 @@ class ContainerOutcome:
     signal: int = 0
     oom: bool = False
     by_platform: bool = False
-    trouble: Trouble | None = None
+    failure: Failure | None = None
 
     @property
-    def well(self) -> bool:
-        """Whether a container that may not fail did not."""
-        return not (self.exit_code or self.oom or self.by_platform or self.trouble)
+    def succeeded(self) -> bool:
+        """Whether the container ended without any failure."""
+        return not (self.exit_code or self.oom or self.by_platform or self.failure)
 
     def executor_end(self, index: int, *, ignore_error: bool) -> ExecutorEnd | None:
-        """Return what the rules of `states` need of an executor; None without an exit code."""
+        """Return the executor's end for the rules of `states`; None without an exit code."""
         if self.exit_code is None:
             return None
         return ExecutorEnd(
@@ -56,7 +56,7 @@ class ContainerOutcome:
         )
 
     def executor_report(self, index: int) -> ExecutorReport | None:
-        """Return the row of an executor; None without an exit code or the time of its end."""
+        """Return the report of an executor; None without an exit code or an end time."""
         if self.exit_code is None or self.end_ns == 0:
             return None
         return ExecutorReport(
@@ -69,13 +69,13 @@ class ContainerOutcome:
 
 
 def outcome_of(
-    status: ContainerEnd | None, record: ExitRecord | None, *, taken: bool, ran: bool = True
+    status: ContainerEnd | None, record: ExitRecord | None, *, terminating: bool, ran: bool = True
 ) -> ContainerOutcome | None:
     """Return how a container ended; None if neither source reports its end.
 
-    `record` is the helper's, from its file or from the termination message. `taken`: the Pod is being
-    deleted, evicted or past its deadline. `ran`: False if the caller knows that a container without a record
-    has not started its process.
+    `record` is the helper's, from its file or from the termination message. `terminating`: the Pod is
+    being deleted, evicted or past its deadline. `ran`: False if a container without a record is known not to
+    have started its process.
     """
     if record is not None:
         return _recorded(record, oom=record.oom or (status is not None and status.reason == OOM))
@@ -85,12 +85,12 @@ def outcome_of(
         return _outcome(status, exit_code=OOM_EXIT, oom=True)
     if is_lost(status):
         message = f"the kubelet lost {status.name}: {status.message or 'its end is not known'}"
-        trouble = Trouble(reason=LOST, message=message, container=status.name)
-        return _outcome(status, by_platform=taken, trouble=trouble)
+        failure = Failure(reason=LOST, message=message, container=status.name)
+        return _outcome(status, by_platform=terminating, failure=failure)
     if did_not_run(status, ran=ran):
-        return _outcome(status, by_platform=taken, trouble=_not_started(status))
+        return _outcome(status, by_platform=terminating, failure=_not_started(status))
     code = _within_bounds(status.exit_code)
-    return _outcome(status, exit_code=code, by_platform=taken and code in _KILLED)
+    return _outcome(status, exit_code=code, by_platform=terminating and code in _KILLED)
 
 
 def is_lost(status: ContainerEnd) -> bool:
@@ -108,7 +108,7 @@ def did_not_run(status: ContainerEnd, *, ran: bool = True) -> bool:
 
 
 def _recorded(record: ExitRecord, *, oom: bool) -> ContainerOutcome:
-    """Any process of the container that the kernel kills for memory makes it out of memory, with 137."""
+    """Return the outcome by a record: 137 if the kernel killed any process of the container for memory."""
     return ContainerOutcome(
         exit_code=OOM_EXIT if oom else record.tes_exit_code,
         start_ns=record.start_ns,
@@ -125,7 +125,7 @@ def _outcome(
     exit_code: int | None = None,
     oom: bool = False,
     by_platform: bool = False,
-    trouble: Trouble | None = None,
+    failure: Failure | None = None,
 ) -> ContainerOutcome:
     return ContainerOutcome(
         exit_code=exit_code,
@@ -133,15 +133,15 @@ def _outcome(
         end_ns=status.finished_ns,
         oom=oom,
         by_platform=by_platform,
-        trouble=trouble,
+        failure=failure,
     )
 
 
-def _not_started(status: ContainerEnd) -> Trouble:
+def _not_started(status: ContainerEnd) -> Failure:
     reason = status.reason if status.reason in NEVER_STARTED else "Error"
     cause = status.message.strip() or f"exit code {status.exit_code}"
     message = f"{status.name} could not be started: {cause}"
-    return Trouble(reason=reason, message=message, container=status.name)
+    return Failure(reason=reason, message=message, container=status.name)
 
 
 def _within_bounds(code: int) -> int:

@@ -17,7 +17,7 @@ class MalformedPlan(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PodPlan:
     """The containers of a TaskPod between the recorder and `pause`, in the order in which they run.
 
     `prepared`: indexes of executors before which `prepare-<index>` runs in the same image.
@@ -51,7 +51,7 @@ class Plan:
         return json.dumps(document, separators=(",", ":"), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "Plan":
+    def from_json(cls, text: str) -> "PodPlan":
         """Parse a plan. Raise MalformedPlan."""
         try:
             raw = json.loads(text)

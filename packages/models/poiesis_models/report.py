@@ -1,7 +1,7 @@
-"""What the recorder tells Postgres: one report with everything that changed, applied by `record_report`.
+"""The recorder's report to Postgres: everything that changed, applied by the function `record_report`.
 
-A report says what is, never what happened since: applying it twice changes nothing, so a recorder that
-was killed simply reports again. Standard library only.
+A report describes the current state: applying it twice changes nothing, so a recorder that was killed
+reports again. Standard library only.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from poiesis_models.states import Ending, TesState
+from poiesis_models.states import TaskOutcome, TesState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class OutputReport:
 
 @dataclass(frozen=True, kw_only=True)
 class InputReport:
-    """What an input without a type turned out to be: FILE or DIRECTORY."""
+    """The type of an input that was submitted without one: FILE or DIRECTORY."""
 
     path: str
     type: str
@@ -44,7 +44,7 @@ class InputReport:
 
 @dataclass(frozen=True, kw_only=True)
 class FilerReport:
-    """How far a filer is that has started, and how fast. `end_ns` None: it moves data, or may."""
+    """The progress and rate of a filer that has started. `end_ns` None: it may still transfer data."""
 
     container: str
     start_ns: int
@@ -65,9 +65,10 @@ class SystemLogReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """`cancel_seen`: the ending was decided knowing that a cancel had been asked for.
+    """One report. `ending`: the outcome of the task, under the name that `record_report` reads.
 
-    Without it Postgres refuses the ending if one has been, and the recorder decides again.
+    `cancel_seen`: the outcome was decided with the knowledge that a cancel was requested. Without it Postgres
+    rejects the outcome of a task whose cancel was requested, and the recorder decides again.
     """
 
     pod_uid: str
@@ -79,22 +80,22 @@ class Report:
     inputs: tuple[InputReport, ...] = ()
     filers: tuple[FilerReport, ...] = ()
     system_logs: tuple[SystemLogReport, ...] = ()
-    ending: Ending | None = None
+    ending: TaskOutcome | None = None
     cancel_seen: bool = False
 
     def to_json(self) -> str:
-        """Unset fields are left out."""
+        """Return the argument of `record_report`, without unset fields."""
         return json.dumps(_pruned(asdict(self)), ensure_ascii=False, separators=(",", ":"))
 
 
 def executors_json(executors: Sequence[ExecutorReport]) -> str:
-    """Return what `record_executors` takes. Unset fields are left out."""
+    """Return the argument of `record_executors`, without unset fields."""
     return json.dumps([_pruned(asdict(one)) for one in executors], ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What Postgres says to a report: the task as it is now."""
+class ReportResponse:
+    """The result of `record_report`: the task after the report."""
 
     state: TesState
     cancel_requested: bool

@@ -84,7 +84,7 @@ class ExitRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class FilerProgress:
     """The progress of a filer: the sum of its progress.jsonl (filer contract v1)."""
 
     files: int = 0
@@ -129,7 +129,7 @@ class FoundInput:
     type: str
 
 
-def parse_progress(data: bytes) -> Progress:
+def parse_progress(data: bytes) -> FilerProgress:
     """Sum up the complete lines of progress.jsonl; an unfinished last line is left for the next read.
 
     Unknown events are ignored, since newer filers may write more. Raise MalformedFile for a malformed line.
@@ -161,7 +161,7 @@ def parse_progress(data: bytes) -> Progress:
                 warnings.append(_str(event, "message"))
             case "error":
                 error = _str(event, "message")
-    return Progress(
+    return FilerProgress(
         files=files,
         bytes=size,
         outputs=tuple(outputs.values()),
@@ -186,7 +186,7 @@ def log_text(data: bytes, cap: int) -> str:
     return LOG_MARK.decode() + text if marked else text
 
 
-def storable(text: str) -> str:
+def sanitized(text: str) -> str:
     """Return text that Postgres and JSON can store: NUL becomes U+FFFD, an unpaired surrogate `?`.
 
     A file name that is not UTF-8 has surrogates such as "\\udcff", which UTF-8 and jsonb cannot represent.
@@ -228,7 +228,7 @@ def _str(record: dict[str, Any], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str):
         raise MalformedFile(f"{key} must be a string")
-    return storable(value)
+    return sanitized(value)
 
 
 def _file_type(record: dict[str, Any]) -> str:

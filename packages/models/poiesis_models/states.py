@@ -57,7 +57,7 @@ class ExecutorEnd:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trouble:
+class Failure:
     """Why something other than an executor ended the task, in the terms of Kubernetes if possible."""
 
     reason: str
@@ -70,7 +70,7 @@ class Facts:
     """The known facts about a task's execution, from any source.
 
     `running`: a container of the task runs, or may still start. `disruption`: the platform removed the Pod
-    (preemption, eviction). `trouble`: a failure of a filer, image, configuration or node, a deadline or a
+    (preemption, eviction). `failure`: a failure of a filer, image, configuration or node, a deadline or a
     rejection. `cut_short`: an input was not streamed completely to the executor. `done`: every container has
     ended and every output has been sent.
     """
@@ -78,15 +78,15 @@ class Facts:
     cancel_requested: bool = False
     running: bool = True
     executors: Sequence[ExecutorEnd] = ()
-    disruption: Trouble | None = None
-    trouble: Trouble | None = None
-    cut_short: Trouble | None = None
+    disruption: Failure | None = None
+    failure: Failure | None = None
+    cut_short: Failure | None = None
     preemptible: bool = False
     done: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class TaskOutcome:
     """A terminal state with its reason and message, for the task's row, metadata and system logs."""
 
     state: TesState
@@ -95,73 +95,77 @@ class Ending:
     container: str | None = None
 
 
-def _canceled(facts: Facts) -> Ending | None:
+def _canceled(facts: Facts) -> TaskOutcome | None:
     if not facts.cancel_requested:
         return None
-    return Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
+    return TaskOutcome(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
 
 
-def _cut_short(facts: Facts) -> Ending | None:
+def _cut_short(facts: Facts) -> TaskOutcome | None:
     """Precedes the executor's failure, which may be only a consequence of the incomplete input."""
     if facts.cut_short is None:
         return None
-    ending = _ending(TesState.SYSTEM_ERROR, facts.cut_short)
-    failed = _failed(facts)
-    return replace(ending, message=f"{ending.message}; {_failure(failed)[1]}") if failed else ending
+    outcome = _outcome(TesState.SYSTEM_ERROR, facts.cut_short)
+    failed = _failed_executor(facts)
+    return (
+        replace(outcome, message=f"{outcome.message}; {_executor_failure(failed)[1]}") if failed else outcome
+    )
 
 
-def _executor_error(facts: Facts) -> Ending | None:
-    failed = _failed(facts)
+def _executor_error(facts: Facts) -> TaskOutcome | None:
+    failed = _failed_executor(facts)
     if failed is None:
         return None
-    reason, message = _failure(failed)
-    if facts.trouble is not None:
-        message = f"{message}; then: {facts.trouble.message}"
-    return Ending(
+    reason, message = _executor_failure(failed)
+    if facts.failure is not None:
+        message = f"{message}; then: {facts.failure.message}"
+    return TaskOutcome(
         state=TesState.EXECUTOR_ERROR, reason=reason, message=message, container=f"executor-{failed.index}"
     )
 
 
-def _failed(facts: Facts) -> ExecutorEnd | None:
+def _failed_executor(facts: Facts) -> ExecutorEnd | None:
     return next((end for end in facts.executors if end.failed), None)
 
 
-def _failure(failed: ExecutorEnd) -> tuple[str, str]:
+def _executor_failure(failed: ExecutorEnd) -> tuple[str, str]:
     """Return reason and message of a failed executor."""
     if failed.oom:
         return "OOMKilled", f"executor {failed.index} ran out of memory"
     return "Error", f"executor {failed.index} exited with code {failed.exit_code}"
 
 
-def _disrupted(facts: Facts) -> Ending | None:
+def _disrupted(facts: Facts) -> TaskOutcome | None:
     if facts.disruption is None:
         return None
-    return _ending(TesState.PREEMPTED if facts.preemptible else TesState.SYSTEM_ERROR, facts.disruption)
+    return _outcome(TesState.PREEMPTED if facts.preemptible else TesState.SYSTEM_ERROR, facts.disruption)
 
 
-def _troubled(facts: Facts) -> Ending | None:
-    return None if facts.trouble is None else _ending(TesState.SYSTEM_ERROR, facts.trouble)
+def _other_failure(facts: Facts) -> TaskOutcome | None:
+    return None if facts.failure is None else _outcome(TesState.SYSTEM_ERROR, facts.failure)
 
 
-def _complete(facts: Facts) -> Ending | None:
-    return Ending(state=TesState.COMPLETE) if facts.done else None
+def _complete(facts: Facts) -> TaskOutcome | None:
+    return TaskOutcome(state=TesState.COMPLETE) if facts.done else None
 
 
-def _ending(state: TesState, trouble: Trouble) -> Ending:
-    return Ending(state=state, reason=trouble.reason, message=trouble.message, container=trouble.container)
+def _outcome(state: TesState, failure: Failure) -> TaskOutcome:
+    return TaskOutcome(
+        state=state, reason=failure.reason, message=failure.message, container=failure.container
+    )
 
 
-RULES: Sequence[Callable[[Facts], Ending | None]] = (
+RULES: Sequence[Callable[[Facts], TaskOutcome | None]] = (
     _canceled,
     _cut_short,
     _executor_error,
     _disrupted,
-    _troubled,
+    _other_failure,
     _complete,
 )
 
 
-def terminal_state(facts: Facts) -> Ending | None:
+def terminal_state(facts: Facts) -> TaskOutcome | None:
     """Return the outcome of the task; None while something runs or no rule applies.
 
     The first rule that applies decides: a requested cancel, an incompletely streamed input, an executor's own
@@ -169,4 +173,4 @@ def terminal_state(facts: Facts) -> Ending | None:
     """
     if facts.running:
         return None
-    return next((ending for rule in RULES if (ending := rule(facts)) is not None), None)
+    return next((outcome for rule in RULES if (outcome := rule(facts)) is not None), None)

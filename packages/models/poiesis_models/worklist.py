@@ -14,7 +14,7 @@ _Item = TypeVar("_Item", "InputItem", "OutputItem")
 
 EXIT_DONE = 0
 EXIT_PERMANENT = 65  # EX_DATAERR: a permanent failure
-EXIT_PASSING = 75  # EX_TEMPFAIL: a retryable failure; the helper restarts the filer
+EXIT_RETRYABLE = 75  # EX_TEMPFAIL: a retryable failure; the helper restarts the filer
 
 
 class MalformedWorkList(ValueError):

@@ -1,4 +1,4 @@
-"""The schemas that are published for filers say what the models do."""
+"""The published schemas of the filers match the models."""
 
 import json
 from dataclasses import MISSING, fields
@@ -54,7 +54,7 @@ def test_the_published_fields_are_those_of_the_models(name, model):
     schema = published("work-list.schema.json").schema["$defs"][name]
     assert set(schema["properties"]) == {field.name for field in fields(model)}
     always = {field.name for field in fields(model) if field.default is MISSING} | (
-        {"wildcard"} if name == "output" else set()  # False is told, too
+        {"wildcard"} if name == "output" else set()  # False is written, too
     )
     assert set(schema["required"]) == always
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from poiesis_models.plan import MalformedPlan, Plan
+from poiesis_models.plan import MalformedPlan, PodPlan
 from poiesis_models.runfiles import (
     LOG_MARK,
     ExitRecord,
+    FilerProgress,
     FoundInput,
     MalformedFile,
-    Progress,
     SentOutput,
     Started,
     log_text,
@@ -31,7 +31,7 @@ EXIT = {
 }
 
 
-def test_an_exit_record_is_what_the_helper_wrote():
+def test_exit_record_has_all_fields_of_the_helper():
     assert ExitRecord.parse(json.dumps(EXIT).encode()) == ExitRecord(
         exit_code=7,
         signal=0,
@@ -95,7 +95,7 @@ def test_progress_ignores_incomplete_last_line():
         b'{"event":"output","url":"s3://b/a","path":"/a","size_bytes":4}\n'
         b'{"event":"error","mess'
     )
-    assert parse_progress(data) == Progress(
+    assert parse_progress(data) == FilerProgress(
         files=2,
         bytes=20,
         outputs=(SentOutput(url="s3://b/a", path="/a", size_bytes=4),),
@@ -115,12 +115,12 @@ def test_progress_ignores_incomplete_last_line():
         b'{"event":"input","path":"/a"}',
     ],
 )
-def test_a_malformed_progress_line_is_said_to_be(line: bytes):
+def test_malformed_progress_line_is_rejected(line: bytes):
     with pytest.raises(MalformedFile):
         parse_progress(line + b"\n")
 
 
-def test_file_name_not_utf8_becomes_storable():
+def test_file_name_not_utf8_is_sanitized():
     line = b'{"event":"output","url":"s3://b/\\udcff","path":"/o/a\\u0000","size_bytes":1}\n'
     assert parse_progress(line).outputs == (SentOutput(url="s3://b/?", path="/o/a\ufffd", size_bytes=1),)
 
@@ -139,12 +139,12 @@ def test_file_name_not_utf8_becomes_storable():
         (b"\xffab", "\ufffdab"),
     ],
 )
-def test_log_text_is_storable_and_marks_truncation(data: bytes, text: str):
+def test_log_text_is_sanitized_and_marks_truncation(data: bytes, text: str):
     assert log_text(data, cap=4) == text
 
 
 def test_plan_round_trips_and_orders_containers():
-    plan = Plan(
+    plan = PodPlan(
         inputs=("tif-0",),
         executors=("executor-0", "executor-1"),
         ignore_error=(True, False),
@@ -153,14 +153,14 @@ def test_plan_round_trips_and_orders_containers():
         rescues=("rescue-0",),
         preemptible=True,
     )
-    assert Plan.from_json(plan.to_json()) == plan
+    assert PodPlan.from_json(plan.to_json()) == plan
     assert list(plan) == ["tif-0", "executor-0", "prepare-1", "executor-1", "tof-0"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"executors":1}'])
-def test_what_is_no_plan_is_refused(text: str):
+def test_malformed_plan_is_rejected(text: str):
     with pytest.raises(MalformedPlan):
-        Plan.from_json(text)
+        PodPlan.from_json(text)
 
 
 def test_work_list_round_trips_without_unset_fields():
@@ -176,7 +176,7 @@ def test_work_list_round_trips_without_unset_fields():
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"version":2,"task":"t","inputs":[],"outputs":[]}'])
-def test_a_work_list_of_another_version_is_refused(text: str):
+def test_work_list_of_another_version_is_rejected(text: str):
     with pytest.raises(MalformedWorkList):
         WorkList.from_json(text)
 

@@ -97,7 +97,7 @@ def test_every_value_is_masked():
     assert "pw" not in JsonFormatter().format(made)
 
 
-def test_context_fields_are_in_the_lines_of_a_block():
+def test_context_fields_are_in_all_lines():
     with log_context(request_id="r"):
         with log_context(owner="ann"):
             assert line(record()).items() >= {"request_id": "r", "owner": "ann"}.items()

@@ -8,7 +8,7 @@ from poiesis_models.outcome import ContainerOutcome, outcome_of
 from poiesis_models.podstatus import ContainerEnd, container_ends
 from poiesis_models.report import ExecutorReport, executors_json
 from poiesis_models.runfiles import ExitRecord
-from poiesis_models.states import ExecutorEnd, Trouble
+from poiesis_models.states import ExecutorEnd, Failure
 
 START, END = 3_000_000_000, 5_000_000_000
 
@@ -47,19 +47,19 @@ def by_status(code=None, **more):
     return ContainerOutcome(**{"exit_code": code, "start_ns": START, "end_ns": END, **more})
 
 
-def trouble(reason, message):
-    return Trouble(reason=reason, message=message, container="c")
+def failure(reason, message):
+    return Failure(reason=reason, message=message, container="c")
 
 
-LOST = trouble("ContainerStatusUnknown", "the kubelet lost c: its end is not known")
-REFUSED = trouble("Error", "c could not be started: exit code 70")
-NOT_STARTED = trouble("StartError", "c could not be started: no such file")
+LOST = failure("ContainerStatusUnknown", "the kubelet lost c: its end is not known")
+NO_PROCESS = failure("Error", "c could not be started: exit code 70")
+NOT_STARTED = failure("StartError", "c could not be started: no such file")
 
 
 @pytest.mark.parametrize(
     ("seen", "written", "expected"),
     [
-        pytest.param(None, None, None, id="nothing is known"),
+        pytest.param(None, None, None, id="no information"),
         # the helper's record
         pytest.param(None, record(), by_record(0), id="success"),
         pytest.param(None, record(7), by_record(7), id="failure"),
@@ -75,13 +75,13 @@ NOT_STARTED = trouble("StartError", "c could not be started: no such file")
             status(137, "OOMKilled"),
             record(137, signal=9),
             by_record(137, signal=9, oom=True),
-            id="only the kubelet knows of the memory",
+            id="only the kubelet reports the memory",
         ),
         pytest.param(
             status(3, "OOMKilled"),
             record(3),
             by_record(137, oom=True),
-            id="of a child, only the kubelet knows",
+            id="a child, reported by the kubelet only",
         ),
         # the status alone
         pytest.param(status(0, "Completed"), None, by_status(0), id="success without a record"),
@@ -92,22 +92,22 @@ NOT_STARTED = trouble("StartError", "c could not be started: no such file")
         pytest.param(status(137, "OOMKilled"), None, by_status(137, oom=True), id="killed for memory"),
         pytest.param(status(0, "OOMKilled"), None, by_status(137, oom=True), id="exited 0 out of memory"),
         pytest.param(status(70, "OOMKilled"), None, by_status(137, oom=True), id="the helper out of memory"),
-        pytest.param(status(70), None, by_status(trouble=REFUSED), id="the helper refused"),
+        pytest.param(status(70), None, by_status(failure=NO_PROCESS), id="the helper did not start it"),
         pytest.param(
-            status(128, "StartError", "no such file"), None, by_status(trouble=NOT_STARTED), id="not started"
+            status(128, "StartError", "no such file"), None, by_status(failure=NOT_STARTED), id="not started"
         ),
         pytest.param(
-            status(137, "ContainerStatusUnknown"), None, by_status(trouble=LOST), id="lost by the kubelet"
+            status(137, "ContainerStatusUnknown"), None, by_status(failure=LOST), id="lost by the kubelet"
         ),
-        pytest.param(status(255, "Unknown"), None, by_status(trouble=LOST), id="lost by the runtime"),
+        pytest.param(status(255, "Unknown"), None, by_status(failure=LOST), id="lost by the runtime"),
         pytest.param(status(3, "Unknown"), None, by_status(3), id="an unknown reason is no loss"),
         pytest.param(
             status(255, "Unknown", given=record(7)), record(7), by_record(7), id="lost, but it left a record"
         ),
     ],
 )
-def test_how_a_container_ended(seen, written, expected):
-    assert outcome_of(seen, written, taken=False) == expected
+def test_outcome_of_container(seen, written, expected):
+    assert outcome_of(seen, written, terminating=False) == expected
 
 
 @pytest.mark.parametrize(
@@ -118,43 +118,45 @@ def test_how_a_container_ended(seen, written, expected):
         pytest.param(status(3), None, by_status(3), id="failed by itself before"),
         pytest.param(status(0, "Completed"), None, by_status(0), id="succeeded before"),
         pytest.param(status(137, "OOMKilled"), None, by_status(137, oom=True), id="out of memory before"),
-        pytest.param(None, record(7), by_record(7), id="the record says that it was not told to end"),
+        pytest.param(None, record(7), by_record(7), id="its record shows no SIGTERM"),
         pytest.param(
-            status(137, "ContainerStatusUnknown"), None, by_status(by_platform=True, trouble=LOST), id="lost"
+            status(137, "ContainerStatusUnknown"), None, by_status(by_platform=True, failure=LOST), id="lost"
         ),
-        pytest.param(status(70), None, by_status(by_platform=True, trouble=REFUSED), id="refused"),
+        pytest.param(
+            status(70), None, by_status(by_platform=True, failure=NO_PROCESS), id="not started by the helper"
+        ),
     ],
 )
-def test_how_a_container_ended_in_a_pod_that_goes(seen, written, expected):
-    assert outcome_of(seen, written, taken=True) == expected
+def test_outcome_of_container_in_terminating_pod(seen, written, expected):
+    assert outcome_of(seen, written, terminating=True) == expected
 
 
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
         (0, by_status(0)),
-        (1, by_status(trouble=trouble("Error", "c could not be started: exit code 1"))),
+        (1, by_status(failure=failure("Error", "c could not be started: exit code 1"))),
     ],
 )
-def test_a_failure_without_a_started_process_is_no_exit_code(code, expected):
-    assert outcome_of(status(code), None, taken=False, ran=False) == expected
+def test_failure_before_process_start_has_no_code(code, expected):
+    assert outcome_of(status(code), None, terminating=False, ran=False) == expected
 
 
 @pytest.mark.parametrize(
-    ("outcome", "well"),
+    ("outcome", "succeeded"),
     [
         (by_record(0), True),
         (by_record(1), False),
         (by_record(0, by_platform=True), False),
-        (by_status(trouble=LOST), False),
+        (by_status(failure=LOST), False),
         (by_status(), True),  # over, with an unknown code
     ],
 )
-def test_only_a_clean_end_is_well(outcome, well):
-    assert outcome.well is well
+def test_only_a_clean_exit_is_a_success(outcome, succeeded):
+    assert outcome.succeeded is succeeded
 
 
-def test_an_outcome_is_the_executors_fact_and_row():
+def test_outcome_becomes_executor_end_and_report():
     outcome = by_record(137, oom=True)
     assert outcome.executor_end(2, ignore_error=True) == ExecutorEnd(
         index=2, exit_code=137, oom=True, ignore_error=True
@@ -164,18 +166,18 @@ def test_an_outcome_is_the_executors_fact_and_row():
     assert executors_json([row]) == '[{"index":2,"start_ns":10,"end_ns":20,"exit_code":137,"oom":true}]'
 
 
-@pytest.mark.parametrize("outcome", [by_status(trouble=LOST), by_status(7, end_ns=0)])
-def test_without_code_or_time_there_is_no_row(outcome):
+@pytest.mark.parametrize("outcome", [by_status(failure=LOST), by_status(7, end_ns=0)])
+def test_no_report_without_code_or_time(outcome):
     assert outcome.executor_report(0) is None
 
 
-def test_an_end_without_a_start_began_when_it_ended():
+def test_missing_start_time_is_the_end_time():
     assert by_status(7, start_ns=0).executor_report(0) == ExecutorReport(
         index=0, start_ns=END, end_ns=END, exit_code=7
     )
 
 
-def test_times_of_a_status_are_read_to_the_second():
+def test_status_times_are_exact_to_the_second():
     terminated = {
         "exitCode": 7,
         "startedAt": "2025-11-23T06:00:00Z",

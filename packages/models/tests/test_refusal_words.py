@@ -14,12 +14,12 @@ FINAL = [
     'Error creating: Pod "poiesis-a-bcdef" is invalid: spec.x: Invalid value: "exceeded quota"',
     "etcdserver: request is too large",
 ]
-PASSING = [
+RETRYABLE = [
     f"Error creating: {POD}: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1",
     f"Error creating: {POD}: status unknown for quota: q",
     f'Error creating: {POD}: User "sa" cannot create resource "pods"',
 ]
-UNTOLD = [
+OTHER = [
     'Error creating: Internal error occurred: failed calling webhook "a": x509: it is invalid: expired',
     f'Error creating: {POD}: error looking up service account tes/a: serviceaccount "a" not found',
     "Error creating: the server has received too many requests and has asked us to try again later",
@@ -28,18 +28,18 @@ UNTOLD = [
 
 
 @pytest.mark.parametrize("message", FINAL)
-def test_what_never_passes(message):
+def test_permanent_rejections(message):
     assert is_permanent(message)
 
 
-@pytest.mark.parametrize("message", PASSING)
-def test_what_may_pass(message):
+@pytest.mark.parametrize("message", RETRYABLE)
+def test_retryable_rejections(message):
     assert is_quota_or_permission(message)
     assert not is_permanent(message)
 
 
-@pytest.mark.parametrize("message", UNTOLD)
-def test_other_words_tell_nothing(message):
+@pytest.mark.parametrize("message", OTHER)
+def test_other_messages_are_neither(message):
     assert not is_permanent(message)
     assert not is_quota_or_permission(message)
 

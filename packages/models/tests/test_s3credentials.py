@@ -104,6 +104,6 @@ def test_credentials_survive_json_round_trip():
 @pytest.mark.parametrize(
     "text", ["", "{}x", "[1]", '[{"name": "a"}]', '[{"name": "a", "urls": [], "x": 1}]', "7"]
 )
-def test_another_text_is_refused(text: str):
+def test_malformed_credentials_are_rejected(text: str):
     with pytest.raises(MalformedCredentials):
         from_json(text)

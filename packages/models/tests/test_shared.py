@@ -50,7 +50,7 @@ def test_file_path_of_urls_and_bare_paths(url, path):
         "file://[",
     ],
 )
-def test_other_urls_are_refused(url):
+def test_other_urls_are_rejected(url):
     with pytest.raises(NotAFileUrl):
         file_path(url)
 
@@ -69,6 +69,6 @@ def test_a_filer_reads_what_the_api_writes():
 
 
 @pytest.mark.parametrize("text", ["", "{", "1", "[1]", '[{"prefix":"/a"}]', '{"a":1}'])
-def test_what_is_no_list_of_volumes_is_refused(text):
+def test_malformed_volume_list_is_rejected(text):
     with pytest.raises(MalformedShared):
         from_json(text)

@@ -5,11 +5,11 @@ import pytest
 from poiesis_models.states import (
     RULES,
     TERMINAL_STATES,
-    Ending,
     ExecutorEnd,
     Facts,
+    Failure,
+    TaskOutcome,
     TesState,
-    Trouble,
     terminal_state,
 )
 
@@ -17,29 +17,31 @@ OK = ExecutorEnd(index=0, exit_code=0)
 FAILED = ExecutorEnd(index=1, exit_code=7)
 OOM = ExecutorEnd(index=1, exit_code=137, oom=True)
 IGNORED = ExecutorEnd(index=1, exit_code=7, ignore_error=True)
-EVICTED = Trouble(reason="Evicted", message="the node was low on memory")
-CUT = Trouble(reason="Error", message="cannot fetch http://h/x: 5 of 9 bytes came", container="stream-0")
-UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="tof-0")
+EVICTED = Failure(reason="Evicted", message="the node was low on memory")
+CUT = Failure(reason="Error", message="cannot fetch http://h/x: 5 of 9 bytes came", container="stream-0")
+UPLOAD = Failure(reason="Error", message="s3://b/k: access denied", container="tof-0")
 
 
 @pytest.mark.parametrize(
-    ("facts", "ending"),
+    ("facts", "outcome"),
     [
         pytest.param(
             Facts(running=True, done=True, cancel_requested=True), None, id="nothing ends while it runs"
         ),
-        pytest.param(Facts(running=False), None, id="no rule can tell"),
+        pytest.param(Facts(running=False), None, id="no rule applies"),
         pytest.param(
-            Facts(running=False, done=True, executors=[OK]), Ending(state=TesState.COMPLETE), id="all done"
+            Facts(running=False, done=True, executors=[OK]),
+            TaskOutcome(state=TesState.COMPLETE),
+            id="all done",
         ),
         pytest.param(
             Facts(running=False, done=True, cancel_requested=True),
-            Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request"),
+            TaskOutcome(state=TesState.CANCELED, reason="Canceled", message="canceled on request"),
             id="a cancel stored before the end wins",
         ),
         pytest.param(
             Facts(running=False, executors=[OK, FAILED]),
-            Ending(
+            TaskOutcome(
                 state=TesState.EXECUTOR_ERROR,
                 reason="Error",
                 message="executor 1 exited with code 7",
@@ -49,7 +51,7 @@ UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="t
         ),
         pytest.param(
             Facts(running=False, executors=[OK, OOM]),
-            Ending(
+            TaskOutcome(
                 state=TesState.EXECUTOR_ERROR,
                 reason="OOMKilled",
                 message="executor 1 ran out of memory",
@@ -59,7 +61,7 @@ UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="t
         ),
         pytest.param(
             Facts(running=False, executors=[ExecutorEnd(index=0, exit_code=0, oom=True, ignore_error=True)]),
-            Ending(
+            TaskOutcome(
                 state=TesState.EXECUTOR_ERROR,
                 reason="OOMKilled",
                 message="executor 0 ran out of memory",
@@ -69,17 +71,19 @@ UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="t
         ),
         pytest.param(
             Facts(running=False, done=True, executors=[OK, IGNORED]),
-            Ending(state=TesState.COMPLETE),
+            TaskOutcome(state=TesState.COMPLETE),
             id="an ignored error is no end",
         ),
         pytest.param(
             Facts(running=False, executors=[OK], cut_short=CUT),
-            Ending(state=TesState.SYSTEM_ERROR, reason="Error", message=CUT.message, container="stream-0"),
-            id="an input that was cut short, whatever the executor made of it",
+            TaskOutcome(
+                state=TesState.SYSTEM_ERROR, reason="Error", message=CUT.message, container="stream-0"
+            ),
+            id="an input that was cut short, whatever the executor did",
         ),
         pytest.param(
             Facts(running=False, executors=[FAILED], cut_short=CUT, disruption=EVICTED, preemptible=True),
-            Ending(
+            TaskOutcome(
                 state=TesState.SYSTEM_ERROR,
                 reason="Error",
                 message=f"{CUT.message}; executor 1 exited with code 7",
@@ -89,18 +93,18 @@ UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="t
         ),
         pytest.param(
             Facts(running=False, cancel_requested=True, cut_short=CUT),
-            Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request"),
+            TaskOutcome(state=TesState.CANCELED, reason="Canceled", message="canceled on request"),
             id="a cancel before an input that was cut short",
         ),
         pytest.param(
-            Facts(running=False, executors=[FAILED], trouble=UPLOAD),
-            Ending(
+            Facts(running=False, executors=[FAILED], failure=UPLOAD),
+            TaskOutcome(
                 state=TesState.EXECUTOR_ERROR,
                 reason="Error",
                 message="executor 1 exited with code 7; then: s3://b/k: access denied",
                 container="executor-1",
             ),
-            id="the executor's error wins over the upload's and both are told",
+            id="the executor's error wins over the upload's and both are reported",
         ),
         pytest.param(
             Facts(
@@ -108,17 +112,17 @@ UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="t
                 executors=[ExecutorEnd(index=0, exit_code=143, by_platform=True)],
                 disruption=EVICTED,
             ),
-            Ending(state=TesState.SYSTEM_ERROR, reason="Evicted", message="the node was low on memory"),
+            TaskOutcome(state=TesState.SYSTEM_ERROR, reason="Evicted", message="the node was low on memory"),
             id="an executor that the platform ended did not fail",
         ),
         pytest.param(
             Facts(running=False, disruption=EVICTED, preemptible=True),
-            Ending(state=TesState.PREEMPTED, reason="Evicted", message="the node was low on memory"),
-            id="PREEMPTED only for those who asked for preemptible",
+            TaskOutcome(state=TesState.PREEMPTED, reason="Evicted", message="the node was low on memory"),
+            id="PREEMPTED only for preemptible tasks",
         ),
         pytest.param(
-            Facts(running=False, trouble=UPLOAD, executors=[OK]),
-            Ending(
+            Facts(running=False, failure=UPLOAD, executors=[OK]),
+            TaskOutcome(
                 state=TesState.SYSTEM_ERROR,
                 reason="Error",
                 message="s3://b/k: access denied",
@@ -127,8 +131,8 @@ UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="t
             id="a failed upload is never COMPLETE",
         ),
         pytest.param(
-            Facts(running=False, trouble=UPLOAD, executors=[OK], done=True),
-            Ending(
+            Facts(running=False, failure=UPLOAD, executors=[OK], done=True),
+            TaskOutcome(
                 state=TesState.SYSTEM_ERROR,
                 reason="Error",
                 message="s3://b/k: access denied",
@@ -138,32 +142,32 @@ UPLOAD = Trouble(reason="Error", message="s3://b/k: access denied", container="t
         ),
     ],
 )
-def test_first_applicable_rule_decides_outcome(facts: Facts, ending: Ending | None):
-    assert terminal_state(facts) == ending
+def test_first_applicable_rule_decides_outcome(facts: Facts, outcome: TaskOutcome | None):
+    assert terminal_state(facts) == outcome
 
 
 def test_outcome_is_terminal_and_absent_while_running():
     for running, cancel, done, preemptible in itertools.product([True, False], repeat=4):
-        for disruption, trouble in itertools.product([None, EVICTED], [None, UPLOAD]):
+        for disruption, failure in itertools.product([None, EVICTED], [None, UPLOAD]):
             for executors in ([], [OK], [FAILED], [OOM], [IGNORED]):
-                ending = terminal_state(
+                outcome = terminal_state(
                     Facts(
                         running=running,
                         cancel_requested=cancel,
                         done=done,
                         preemptible=preemptible,
                         disruption=disruption,
-                        trouble=trouble,
+                        failure=failure,
                         executors=executors,
                     )
                 )
                 if running:
-                    assert ending is None
+                    assert outcome is None
                 elif cancel:
-                    assert ending is not None
-                    assert ending.state == TesState.CANCELED
-                elif ending is not None:
-                    assert ending.state in TERMINAL_STATES - {TesState.CANCELED}
+                    assert outcome is not None
+                    assert outcome.state == TesState.CANCELED
+                elif outcome is not None:
+                    assert outcome.state in TERMINAL_STATES - {TesState.CANCELED}
 
 
 def test_every_outcome_has_a_rule():
@@ -172,6 +176,6 @@ def test_every_outcome_has_a_rule():
         "_cut_short",
         "_executor_error",
         "_disrupted",
-        "_troubled",
+        "_other_failure",
         "_complete",
     ]

@@ -59,7 +59,7 @@ def task(**fields: Any) -> dict[str, Any]:
         (task(tags={"": "x"}), ("tags", "", "[key]")),
     ],
 )
-def test_an_invalid_task_is_refused_naming_the_field(document: dict[str, Any], where: tuple[Any, ...]):
+def test_invalid_task_is_rejected_with_its_field(document: dict[str, Any], where: tuple[Any, ...]):
     with pytest.raises(ValidationError) as refusal:
         TesTaskRequest.model_validate(document)
     assert [error["loc"] for error in refusal.value.errors()] == [where]
@@ -103,7 +103,7 @@ def test_content_wins_over_url_unless_it_is_empty(content: str | None, url: str 
     ("path", "directory"),
     [("/a/b.txt", "/a"), ("/a/b/", "/a"), ("/a/*/c", "/a"), ("/out", "/"), ("/*.txt", "/")],
 )
-def test_an_output_knows_the_directory_that_holds_it(path: str, directory: str):
+def test_output_has_the_directory_that_contains_it(path: str, directory: str):
     assert TesOutput(url="s3://b/k", path=path).directory == directory
 
 
@@ -137,7 +137,7 @@ def test_certain_type_of_inputs(fields: dict[str, Any], expected: str | None):
         ("/out/a[b", False, "/out/a[b", "/out"),
     ],
 )
-def test_an_output_is_a_place_or_a_pattern(path: str, wildcard: bool, place: str, directory: str):
+def test_output_is_a_path_or_a_pattern(path: str, wildcard: bool, place: str, directory: str):
     output = TesOutput(url="s3://b/k", path=path)
     assert (output.wildcard, output.place, output.directory) == (wildcard, place, directory)
 

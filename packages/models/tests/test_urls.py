@@ -99,5 +99,5 @@ def test_redacted_url_has_no_user_info(url: str, expected: str):
     ("url", "expected"),
     [("HTTP://h", "http"), ("file:///a", "file"), ("/a/b", ""), ("a b:c", ""), ("ftp:x", "ftp")],
 )
-def test_a_scheme_is_what_stands_before_the_colon(url: str, expected: str):
+def test_scheme_precedes_the_colon(url: str, expected: str):
     assert scheme(url) == expected

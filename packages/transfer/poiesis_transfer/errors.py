@@ -46,7 +46,7 @@ class Refused(Permanent):
 class Retryable(TransferError):
     """A retry may help. `retry_after`: seconds to wait first, if the store sent them."""
 
-    exit_code = worklist.EXIT_PASSING
+    exit_code = worklist.EXIT_RETRYABLE
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)

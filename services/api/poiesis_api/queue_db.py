@@ -10,7 +10,7 @@ from poiesis_api import tasks_db
 from poiesis_api.documents import REQUEST
 from poiesis_api.limits import UNLIMITED
 from poiesis_api.postgres import Pool, driver_errors, execute, fetch, transaction
-from poiesis_models.states import Ending
+from poiesis_models.states import TaskOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +195,10 @@ async def finish_canceled(pool: Pool, task_id: UUID) -> None:
         await tasks_db.finish_task(pool, task_id, tasks_db.CANCELED, cancel_seen=True)
 
 
-async def finish_rejected(pool: Pool, task_id: UUID, ending: Ending) -> None:
+async def finish_rejected(pool: Pool, task_id: UUID, outcome: TaskOutcome) -> None:
     """End a task that could not be submitted; a requested cancel takes precedence."""
     async with transaction(pool) as db:
-        if not await tasks_db.finish_task(db, task_id, ending, cancel_seen=False):
+        if not await tasks_db.finish_task(db, task_id, outcome, cancel_seen=False):
             canceled = await db.fetchval("SELECT state = 'CANCELING' FROM task WHERE id = $1", task_id)
             if canceled:
                 await tasks_db.finish_task(db, task_id, tasks_db.CANCELED, cancel_seen=True)

@@ -29,8 +29,8 @@ from poiesis_kube.errors import KubernetesError, Refused
 from poiesis_models import labels
 from poiesis_models.refusals import OLD_WEBHOOK, explained
 from poiesis_models.run_all import run_all
-from poiesis_models.runfiles import storable
-from poiesis_models.states import Ending, TesState
+from poiesis_models.runfiles import sanitized
+from poiesis_models.states import TaskOutcome, TesState
 from poiesis_models.tes import TesTaskRequest
 
 logger = logging.getLogger(__name__)
@@ -295,7 +295,7 @@ class Submitter:
         )
         message = f"Kubernetes rejected the task, retrying: {error}"
         await queue_db.postpone(
-            self._pool, task_id, seconds=seconds, key=log_key(error), message=storable(message)
+            self._pool, task_id, seconds=seconds, key=log_key(error), message=sanitized(message)
         )
         asyncio.get_running_loop().call_later(seconds, self.wake)
 
@@ -307,8 +307,8 @@ class Submitter:
         except KubernetesError as error:
             await self._postpone(task_id, error, attempts=1)
             return
-        ending = Ending(state=TesState.SYSTEM_ERROR, reason=reason, message=storable(message))
-        await queue_db.finish_rejected(self._pool, task_id, ending)
+        outcome = TaskOutcome(state=TesState.SYSTEM_ERROR, reason=reason, message=sanitized(message))
+        await queue_db.finish_rejected(self._pool, task_id, outcome)
 
     # Work that other replicas have left
 

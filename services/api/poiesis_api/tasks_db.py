@@ -17,7 +17,7 @@ from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import NO_RESOURCES, Resources, Usage
 from poiesis_api.postgres import Connection, Pool, driver_errors, fetch, transaction
 from poiesis_api.queries import Filter, ListQuery
-from poiesis_models.states import Ending, TesState
+from poiesis_models.states import TaskOutcome, TesState
 from poiesis_models.tes import TesTaskRequest
 
 _STATE_OF_DATABASE = """
@@ -486,21 +486,21 @@ def _cancel_again(state: str) -> Cancel:
     return Cancel.CANCELING if state == TesState.CANCELING else Cancel.ENDED
 
 
-CANCELED = Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
+CANCELED = TaskOutcome(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
 
 _FINISH_TASK = "SELECT finish_task($1, $2::text::tes_state, $3, $4, $5, 'api', $6)"
 
 
-async def finish_task(db: Connection, task_id: UUID, ending: Ending, *, cancel_seen: bool) -> bool:
+async def finish_task(db: Connection, task_id: UUID, outcome: TaskOutcome, *, cancel_seen: bool) -> bool:
     """Store a task's outcome. Return False if it had ended, or if an unseen cancel was requested."""
     return bool(
         await db.fetchval(
             _FINISH_TASK,
             task_id,
-            ending.state.value,
-            ending.reason,
-            ending.message,
-            ending.container,
+            outcome.state.value,
+            outcome.reason,
+            outcome.message,
+            outcome.container,
             cancel_seen,
         )
     )

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, create_model
 
 from poiesis_api import tasks_db
-from poiesis_models.states import Ending, TesState
+from poiesis_models.states import TaskOutcome, TesState
 
 pytestmark = pytest.mark.integration
 
@@ -354,7 +354,7 @@ async def test_every_outcome_is_read_by_strict_types(
 
 async def test_task_without_pod_has_an_explaining_log(client: Any, pool: Any) -> None:
     task_id = await create(client, SPROCKET)
-    ending = Ending(state=TesState.SYSTEM_ERROR, reason="Invalid", message="no")
+    ending = TaskOutcome(state=TesState.SYSTEM_ERROR, reason="Invalid", message="no")
     await tasks_db.finish_task(pool, task_id, ending, cancel_seen=False)
     (log,) = (await full(client, task_id)).logs or []
     assert (log.logs, log.outputs, len(log.system_logs or [])) == ([], [], 1)

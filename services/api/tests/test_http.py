@@ -16,7 +16,7 @@ from poiesis_api.config import Database, UserLimits
 from poiesis_api.outages import Outage
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
-from poiesis_models.states import Ending, TesState
+from poiesis_models.states import TaskOutcome, TesState
 from poiesis_models.tes import TesTask, TesTaskMinimal, TesTaskRequest
 
 pytestmark = pytest.mark.integration
@@ -451,7 +451,7 @@ async def test_task_waiting_for_pod_reports_reason(client, pool):
 
 async def test_task_ended_without_pod_has_one_log(client, pool):
     task_id = await create(client)
-    ending = Ending(state=TesState.SYSTEM_ERROR, reason="Invalid", message="no")
+    ending = TaskOutcome(state=TesState.SYSTEM_ERROR, reason="Invalid", message="no")
     await tasks_db.finish_task(pool, task_id, ending, cancel_seen=False)
     (log,) = (await read(client, task_id))["logs"]
     assert log.pop("end_time").endswith("Z")

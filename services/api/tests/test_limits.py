@@ -26,7 +26,7 @@ from poiesis_api.limits import (
 )
 from poiesis_api.submitter import Submitter
 from poiesis_api.tasks_db import Idempotency, NewTask
-from poiesis_models.states import Ending, TesState
+from poiesis_models.states import TaskOutcome, TesState
 from poiesis_models.tes import TesTaskRequest
 
 TASK = {"executors": [{"image": "busybox", "command": ["true"]}]}
@@ -212,7 +212,7 @@ async def test_concurrent_creates_respect_the_limit(pool, limits, taken):
 @pytest.mark.integration
 async def test_a_task_that_ended_counts_no_more(pool):
     limits = {"active": {"tasks": 1, "when_reached": "refuse"}, "cpu_cores": 1}
-    for ending in (Ending(state=TesState.COMPLETE), Ending(state=TesState.SYSTEM_ERROR)):
+    for ending in (TaskOutcome(state=TesState.COMPLETE), TaskOutcome(state=TesState.SYSTEM_ERROR)):
         task = await create(pool, limits=limits, cpu_cores=1)
         with pytest.raises(LimitReached):
             await create(pool, limits=limits, cpu_cores=1)
@@ -259,7 +259,7 @@ async def test_owner_at_limit_gets_no_lease(pool, kubernetes, config):
     await create(pool, "bob")
     assert await jobs() == {"alice": 2, "bob": 1}
     assert await jobs() == {"alice": 2, "bob": 1}
-    await tasks_db.finish_task(pool, first, Ending(state=TesState.COMPLETE), cancel_seen=True)
+    await tasks_db.finish_task(pool, first, TaskOutcome(state=TesState.COMPLETE), cancel_seen=True)
     assert await jobs() == {"alice": 2, "bob": 1}
     assert await pool.fetchval("SELECT count(*) FROM task WHERE submitted_at IS NOT NULL") == 4
 
@@ -292,7 +292,7 @@ async def test_task_waiting_for_owner_limit_notes_it_once(pool, kubernetes, conf
     document = json.loads(await tasks_db.read_task(pool, Caller(name="alice"), tasks[3], View.BASIC))
     assert document["logs"][0]["metadata"] == {"waiting_reason": HELD_BACK}
     for task in tasks[:3]:
-        await tasks_db.finish_task(pool, task, Ending(state=TesState.COMPLETE), cancel_seen=True)
+        await tasks_db.finish_task(pool, task, TaskOutcome(state=TesState.COMPLETE), cancel_seen=True)
     assert await said(pool, await create(pool, "alice", limits)) == []
 
 

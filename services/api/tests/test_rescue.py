@@ -7,7 +7,7 @@ import pytest
 
 from poiesis_api.config import Document
 from poiesis_api.taskpod import Task, task_objects
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_models.tes import TesTaskRequest
 
 OUTPUT = {"path": "/o/a", "url": "s3://b/a"}
@@ -104,7 +104,7 @@ def test_each_output_filer_has_a_sidecar_of_its_own_image(config):
     assert found["rescue-1"]["command"][-3:] == ["--", "/drs", "$$x"]
     mounted = {one["mountPath"]: one["name"] for one in found["rescue-1"]["volumeMounts"]}
     assert mounted["/poiesis/secret"] == "secret-1"
-    plan = Plan.from_json(template["metadata"]["annotations"]["poiesis.io/plan"])
+    plan = PodPlan.from_json(template["metadata"]["annotations"]["poiesis.io/plan"])
     assert plan.rescues == ("rescue-0", "rescue-1")
 
 

@@ -434,7 +434,7 @@ async def test_no_more_tasks_are_active_than_allowed(pool, kubernetes, config):
     assert len(kubernetes.of_kind("Job")) == 3
     ended = UUID(kubernetes.of_kind("Job")[0]["metadata"]["labels"]["poiesis.io/task"])
     await tasks_db.finish_task(
-        pool, ended, tasks_db.Ending(state=tasks_db.TesState.COMPLETE), cancel_seen=True
+        pool, ended, tasks_db.TaskOutcome(state=tasks_db.TesState.COMPLETE), cancel_seen=True
     )
     await submit(submitter)
     assert len(kubernetes.of_kind("Job")) == 4

@@ -17,7 +17,7 @@ from poiesis_api.taskpod.manifest import escape_dollars
 from poiesis_api.taskpod.objects import pod_template
 from poiesis_api.taskpod.secrets import pack_secrets, secret_entries, secret_of_key
 from poiesis_api.taskpod.volumes import gb_to_bytes
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_models.tes import TesTaskRequest
 from poiesis_models.worklist import InputItem, WorkList
 
@@ -111,7 +111,7 @@ def path_list(objects):
 
 def test_smallest_task_has_job_service_account_and_secret(config):
     objects = task_objects(task(), config)
-    plan = Plan(executors=("executor-0",), ignore_error=(False,), upload_on_error=False).to_json()
+    plan = PodPlan(executors=("executor-0",), ignore_error=(False,), upload_on_error=False).to_json()
     from_pod = {
         "POD_NAME": "metadata.name",
         "POD_UID": "metadata.uid",
@@ -438,7 +438,7 @@ def test_pod_annotation_and_recorder_have_the_same_plan(config):
         task(executors=executors, outputs=outputs, resources={"preemptible": True}), config
     )
     annotation = objects.job["spec"]["template"]["metadata"]["annotations"]["poiesis.io/plan"]
-    assert Plan.from_json(annotation) == Plan(
+    assert PodPlan.from_json(annotation) == PodPlan(
         executors=("executor-0", "executor-1"),
         ignore_error=(False, True),
         prepared=(0,),
@@ -1032,7 +1032,7 @@ def test_streaming_filer_has_own_work_list_and_fifo(streaming):
     }
     assert {"q/task/root/in/reads.bam", "m/poiesis/runs/stream-0"} < set(path_list(objects))
     (plan,) = (one["value"] for one in container(objects, "trec")["env"] if one["name"] == "POIESIS_PLAN")
-    assert Plan.from_json(plan).streams == ("stream-0",)
+    assert PodPlan.from_json(plan).streams == ("stream-0",)
 
 
 def test_only_streamed_input_needs_no_staging_filer(streaming):

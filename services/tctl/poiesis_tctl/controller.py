@@ -23,7 +23,7 @@ from poiesis_tctl.decide import (
     Recheck,
     RequeueAttempt,
     SystemLog,
-    View,
+    TaskView,
 )
 from poiesis_tctl.eventlog import EventLog
 from poiesis_tctl.informer import OF_TASKS, Informer, WatchApi, WatchTimes
@@ -151,7 +151,7 @@ class Controller:
         transfers = Transfers()
         while True:
             try:
-                self.figures = transfers.count(await self._tasks.look())
+                self.figures = transfers.count(await self._tasks.read_metrics())
             except DatabaseUnavailable as error:
                 logger.warning("postgres unavailable, metrics not updated", extra={"error": str(error)})
             await asyncio.sleep(self._metrics_seconds)
@@ -227,7 +227,7 @@ class Controller:
         await self._kube.create_if_missing(roles.role(wanted))
         await self._kube.create_if_missing(roles.role_binding(wanted))
 
-    async def _decide(self, key: str, task_id: UUID) -> tuple[View, Decision]:
+    async def _decide(self, key: str, task_id: UUID) -> tuple[TaskView, Decision]:
         view = await self._view(key, task_id)
         decision = self._decision(key, view)
         ends = any(isinstance(action, Finish | RequeueAttempt) for action in decision.actions)
@@ -240,26 +240,26 @@ class Controller:
             self._since.pop(key, None)
         return view, decision
 
-    def _decision(self, key: str, view: View) -> Decision:
+    def _decision(self, key: str, view: TaskView) -> Decision:
         now = asyncio.get_running_loop().time()
         return decide.decide(view, self._since.get(key, {}), now, self._config.limits)
 
-    async def _view(self, key: str, task_id: UUID) -> View:
+    async def _view(self, key: str, task_id: UUID) -> TaskView:
         pods, jobs = self._pods.cache, self._jobs.cache
         pod, job, gone_pod, gone_job = pods.current(key), jobs.current(key), pods.gone(key), jobs.gone(key)
         task = await self._tasks.load(task_id)
         workload = self._workload(key)
-        return View(task=task, pod=pod, job=job, gone_pod=gone_pod, gone_job=gone_job, workload=workload)
+        return TaskView(task=task, pod=pod, job=job, gone_pod=gone_pod, gone_job=gone_job, workload=workload)
 
     def _workload(self, key: str) -> Object | None:
         return None if self._workloads is None else self._workloads.cache.current(key)
 
-    async def _view_again(self, cached: View, key: str, task_id: UUID) -> View:
+    async def _view_again(self, cached: TaskView, key: str, task_id: UUID) -> TaskView:
         """Return the view from the API server. The row is read first: a submitted task had its Job before."""
         task = await self._tasks.load(task_id)
         job = newest(map(decide.slim_job, await self._kube.jobs_of(key)))
         pod = newest(map(decide.slim_pod, await self._kube.pods_of(key)))
-        return View(
+        return TaskView(
             task=task,
             pod=pod,
             job=job,
@@ -290,9 +290,9 @@ class Controller:
             case ExplainNoStart():
                 return await self._explain_no_start(key, task_id, action)
             case SystemLog():
-                await self._tasks.say(task_id, action)
+                await self._tasks.add_system_log(task_id, action)
             case PodLine():
-                await self._tasks.tell(task_id, action.pod_uid, [action])
+                await self._tasks.add_pod_lines(task_id, action.pod_uid, [action])
             case Recheck():
                 self._queue.add_after(key, action.seconds)
         return True
@@ -300,10 +300,10 @@ class Controller:
     async def _finish(self, task_id: UUID, finish: Finish) -> bool:
         # One transaction: if leadership ends now, the outcome is stored or the next leader decides again.
         stored = await self._tasks.finish(task_id, finish)
-        ending = finish.ending
+        outcome = finish.outcome
         logger.info(
             "recorded outcome" if stored else "task was already ended by another writer",
-            extra={"task": str(task_id), "state": ending.state.value, "reason": ending.reason},
+            extra={"task": str(task_id), "state": outcome.state.value, "reason": outcome.reason},
         )
         return stored
 
@@ -314,7 +314,7 @@ class Controller:
         message = max(events, key=decide.event_time).get("message") or "no message"
         actions = decide.decide_refused(asked, message)
         if any(isinstance(action, Finish) for action in actions):
-            view = await self._view_again(View(task=None), key, task_id)
+            view = await self._view_again(TaskView(task=None), key, task_id)
             if asked not in self._decision(key, view).actions:
                 return True  # there is a Pod now, or a cancel, which the caches will show
         return await self._act_all(key, task_id, actions)
@@ -331,7 +331,7 @@ class Controller:
                 return False
         return True
 
-    def _forget(self, key: str, view: View) -> None:
+    def _forget(self, key: str, view: TaskView) -> None:
         """Free what no later decision needs."""
         if view.task is None or view.task.ended:
             self._pods.cache.forget_gone(key)

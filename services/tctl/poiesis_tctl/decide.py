@@ -16,21 +16,21 @@ from uuid import UUID
 from poiesis_models.labels import OBJECT_NAME, POD_SUFFIX, TASK_LABEL, TREC_CONTAINER
 from poiesis_models.podstatus import ContainerWait, container_statuses, container_waits, running_containers
 from poiesis_models.refusals import explained, is_permanent
-from poiesis_models.states import Ending, Facts, TesState, Trouble, terminal_state
+from poiesis_models.report import ExecutorReport
+from poiesis_models.states import Facts, Failure, TaskOutcome, TesState, terminal_state
 from poiesis_tctl import podevents, workloads
 from poiesis_tctl.config import Limits
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.podfacts import (
     CRASHES,
     ENDED_PHASES,
-    ExecutorRow,
-    executor_rows,
+    executor_reports,
     gate_is_open,
     has_started,
     is_alive,
     is_deleted,
     is_stalled,
-    pause_note,
+    pause_status,
     phase,
     plan_of,
     pod_facts,
@@ -88,7 +88,7 @@ class TaskRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class TaskView:
     """A task and its objects. `gone_pod`, `gone_job`: the last known state of those that vanished last.
 
     `workload`: Kueue's Workload of the Job, reduced by `workloads.slim_workload`.
@@ -136,10 +136,10 @@ class Finish:
     `note`: a line of the attempt's system_logs, why the controller records the outcome.
     """
 
-    ending: Ending
+    outcome: TaskOutcome
     cancel_seen: bool
     attempt: Attempt | None = None
-    executors: tuple[ExecutorRow, ...] = ()
+    executors: tuple[ExecutorReport, ...] = ()
     note: str | None = None
 
 
@@ -242,7 +242,7 @@ class _Trigger:
     repeat: float | None = None
 
 
-def decide(view: View, since: Mapping[str, float], now: float, limits: Limits) -> Decision:
+def decide(view: TaskView, since: Mapping[str, float], now: float, limits: Limits) -> Decision:
     """Return the actions of the first trigger that is due, and when to decide again."""
     triggers = list(_triggers(view, limits))
     seen = {trigger.key: since.get(trigger.key, now) for trigger in triggers}
@@ -264,7 +264,7 @@ def decide_refused(asked: ExplainNoPod, message: str) -> tuple[Action, ...]:
     """
     message = explained(_POD_NAME.sub(r"\1", message))
     if is_permanent(message) or asked.give_up:
-        finish = _finish(asked.task, None, Trouble(reason="FailedCreate", message=message))
+        finish = _finish(asked.task, None, Failure(reason="FailedCreate", message=message))
         return finish, DeleteJob(name=asked.job_name, uid=asked.job_uid, why="its Pod is rejected")
     # Once for each message: the Pod would get a new name each time.
     key = podevents.key_of("FailedCreate", message)
@@ -278,7 +278,7 @@ def decide_no_start(asked: ExplainNoStart, events: Sequence[Object]) -> tuple[Ac
     why = latest.get("message") or "the node did not start the Pod and gave no reason"
     message = f"Pod {_name(asked.pod)}: {why}"
     return _stop(
-        asked.task, asked.pod, Trouble(reason=latest.get("reason") or "PodNotStarted", message=message)
+        asked.task, asked.pod, Failure(reason=latest.get("reason") or "PodNotStarted", message=message)
     )
 
 
@@ -324,7 +324,7 @@ def _slim_metadata(metadata: Object) -> Object:
     return {key: value for key, value in metadata.items() if key not in {"managedFields", "ownerReferences"}}
 
 
-def _triggers(view: View, limits: Limits) -> Iterator[_Trigger]:
+def _triggers(view: TaskView, limits: Limits) -> Iterator[_Trigger]:
     """Yield the triggers that hold, the most important first."""
     task, pod = view.task, view.pod
     if task is None:
@@ -343,7 +343,7 @@ def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) ->
     if is_deleted(pod) and _is_suspended(job) and not task.cancel_requested:
         return  # terminating; another attempt follows
     if phase(pod) in ENDED_PHASES:
-        yield _immediate("ended", _finish(task, pod, _pod_trouble(pod, job)))
+        yield _immediate("ended", _finish(task, pod, _pod_failure(pod, job)))
     elif is_deleted(pod):
         yield from _lingering(task, pod, limits)
     elif task.cancel_requested:
@@ -357,7 +357,7 @@ def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) ->
         yield from _not_set_up(task, pod, limits)
 
 
-def _without_pod(task: TaskRow, view: View, limits: Limits) -> Iterator[_Trigger]:
+def _without_pod(task: TaskRow, view: TaskView, limits: Limits) -> Iterator[_Trigger]:
     job = view.job
     if job is None or is_deleted(job):
         yield from _without_job(task, view, limits)
@@ -366,7 +366,7 @@ def _without_pod(task: TaskRow, view: View, limits: Limits) -> Iterator[_Trigger
     elif _is_suspended(job):
         yield from _suspended(task, job, view)
     elif (failed := _condition(job, "Failed")) is not None:
-        yield _immediate("job failed", _finish(task, view.gone_pod, _job_trouble(failed, view.gone_pod)))
+        yield _immediate("job failed", _finish(task, view.gone_pod, _job_failure(failed, view.gone_pod)))
     elif _condition(job, "Complete") is not None:  # `pause` exits 0 only with the ack of a COMPLETE task
         yield _immediate("job complete", _ended(Facts(running=False, done=True), task, view.gone_pod))
     elif view.gone_pod is not None:
@@ -377,14 +377,14 @@ def _without_pod(task: TaskRow, view: View, limits: Limits) -> Iterator[_Trigger
         yield from _refused(task, job, limits)
 
 
-def _suspended(task: TaskRow, job: Object, view: View) -> Iterator[_Trigger]:
+def _suspended(task: TaskRow, job: Object, view: TaskView) -> Iterator[_Trigger]:
     """Yield the triggers of a Job that waits for Kueue, or was evicted by it."""
     workload = view.workload
     if workload is not None and not workloads.is_of(workload, _uid(job)):
         workload = None
     if workload is not None and task.submitted and (why := workloads.deactivation(workload)) is not None:
         message = why.message or "the Workload of the Job is not active"
-        finish = _finish(task, view.gone_pod, Trouble(reason=why.reason, message=f"Kueue: {message}"))
+        finish = _finish(task, view.gone_pod, Failure(reason=why.reason, message=f"Kueue: {message}"))
         actions = (finish, _delete(job, "its Workload is not active"))
         after = 0.0 if why.message else _KUEUE_REASON_SECONDS
         yield _Trigger(key="deactivated", after=after, actions=actions)
@@ -398,7 +398,7 @@ def _suspended(task: TaskRow, job: Object, view: View) -> Iterator[_Trigger]:
         yield _immediate("queued", SystemLog(key=key, message=f"Kueue: {pending}"))
 
 
-def _has_attempt(task: TaskRow, view: View) -> bool:
+def _has_attempt(task: TaskRow, view: TaskView) -> bool:
     """Return whether the suspension ended an attempt: the task had a Pod."""
     return view.gone_pod is not None or task.state in {TesState.INITIALIZING, TesState.RUNNING}
 
@@ -415,10 +415,10 @@ def _refused(task: TaskRow, job: Object, limits: Limits) -> Iterator[_Trigger]:
     yield _Trigger(key="no pod", after=soon, actions=(explain,), repeat=limits.no_pod)
 
 
-def _without_job(task: TaskRow, view: View, limits: Limits) -> Iterator[_Trigger]:
+def _without_job(task: TaskRow, view: TaskView, limits: Limits) -> Iterator[_Trigger]:
     if task.submitted:
         if view.gone_pod is None and view.gone_job is None and view.job is None:
-            otherwise = Trouble(reason="Lost", message="neither the Job nor the Pod of this task exists")
+            otherwise = Failure(reason="Lost", message="neither the Job nor the Pod of this task exists")
         else:
             otherwise = _job_deleted()
         yield _immediate("no job", _finish(task, view.gone_pod, otherwise))
@@ -428,7 +428,7 @@ def _without_job(task: TaskRow, view: View, limits: Limits) -> Iterator[_Trigger
         yield _immediate("never created", _finish(task, view.gone_pod, None))
 
 
-def _leftovers(task: TaskRow, view: View, limits: Limits) -> Iterator[_Trigger]:
+def _leftovers(task: TaskRow, view: TaskView, limits: Limits) -> Iterator[_Trigger]:
     """Yield the triggers that free the objects of an ended task: Kubernetes frees them when the Job ends."""
     pod, job = view.pod, view.job
     if pod is None:
@@ -457,7 +457,7 @@ def _lingering(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]
     if not task.cancel_requested:
         grace = pod["metadata"].get("deletionGracePeriodSeconds") or 0
         message = f"Pod {_name(pod)} was deleted and its node did not report its end"
-        actions = (_finish(task, pod, Trouble(reason="NodeLost", message=message)),)
+        actions = (_finish(task, pod, Failure(reason="NodeLost", message=message)),)
         yield _Trigger(key="lingering", after=grace + limits.node_lost, actions=actions)
 
 
@@ -479,9 +479,9 @@ def _waiting(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]:
         if after is None or (wait.name == TREC_CONTAINER and (_is_crash(wait) or gate_is_open(pod))):
             continue
         message = f"{wait.name} ({_image(pod, wait)}) cannot start: {wait.message or wait.reason}"
-        trouble = Trouble(reason=wait.reason, message=message, container=wait.name)
+        failure = Failure(reason=wait.reason, message=message, container=wait.name)
         kind = "configuration" if wait.reason in _CONFIGURATION else "image"
-        yield _Trigger(key=f"{kind} of {wait.name}", after=after, actions=_stop(task, pod, trouble))
+        yield _Trigger(key=f"{kind} of {wait.name}", after=after, actions=_stop(task, pod, failure))
 
 
 def _is_crash(wait: ContainerWait) -> bool:
@@ -507,8 +507,8 @@ def _recorder_down(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trig
         return
     reason, why = _last_end(status)
     message = f"the recorder was restarted {status['restartCount']} times and could not start: {why}"
-    trouble = Trouble(reason=reason, message=message, container=TREC_CONTAINER)
-    yield _Trigger(key="recorder", after=limits.start, actions=_stop(task, pod, trouble))
+    failure = Failure(reason=reason, message=message, container=TREC_CONTAINER)
+    yield _Trigger(key="recorder", after=limits.start, actions=_stop(task, pod, failure))
 
 
 def _last_end(status: Object) -> tuple[str, str]:
@@ -532,8 +532,8 @@ def _recorder_lost(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trig
 def _stalled(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]:
     if is_stalled(pod):
         message = f"every container of Pod {_name(pod)} is dead and the Pod does not end"
-        trouble = Trouble(reason="PodStalled", message=message)
-        yield _Trigger(key="stalled", after=limits.stalled, actions=_stop(task, pod, trouble))
+        failure = Failure(reason="PodStalled", message=message)
+        yield _Trigger(key="stalled", after=limits.stalled, actions=_stop(task, pod, failure))
 
 
 def _unschedulable(task: TaskRow, pod: Object, job: Object | None, limits: Limits) -> Iterator[_Trigger]:
@@ -541,7 +541,7 @@ def _unschedulable(task: TaskRow, pod: Object, job: Object | None, limits: Limit
     if limits.unschedulable and not (pod.get("spec") or {}).get("nodeName") and not _is_gated(condition):
         # There is no condition while the scheduler waits for a volume to be bound.
         why = (condition or {}).get("message") or "no node was found, and the scheduler gave no reason"
-        finish = _finish(task, pod, Trouble(reason="Unschedulable", message=f"Pod {_name(pod)}: {why}"))
+        finish = _finish(task, pod, Failure(reason="Unschedulable", message=f"Pod {_name(pod)}: {why}"))
         actions = (finish, _end(pod, job, "no node was found for it"))
         yield _Trigger(key="unschedulable for too long", after=limits.unschedulable, actions=actions)
     if condition is not None and condition.get("reason") == "Unschedulable":
@@ -564,38 +564,38 @@ def _is_gated(condition: Object | None) -> bool:
     return condition is not None and condition.get("reason") == "SchedulingGated"
 
 
-def _stop(task: TaskRow, pod: Object, trouble: Trouble) -> tuple[Action, ...]:
+def _stop(task: TaskRow, pod: Object, failure: Failure) -> tuple[Action, ...]:
     """End the task and then the Pod, which would not end by itself."""
-    finish = _finish(task, pod, trouble)
-    return finish, EndPod(name=_name(pod), uid=_uid(pod), why=finish.ending.reason or "ended")
+    finish = _finish(task, pod, failure)
+    return finish, EndPod(name=_name(pod), uid=_uid(pod), why=finish.outcome.reason or "ended")
 
 
-def _finish(task: TaskRow, pod: Object | None, otherwise: Trouble | None) -> Finish:
+def _finish(task: TaskRow, pod: Object | None, otherwise: Failure | None) -> Finish:
     """Return the outcome that the Pod's status shows, else `otherwise`."""
     if pod is None:
         facts = Facts(cancel_requested=task.cancel_requested, running=False)
     else:
         facts = pod_facts(pod, cancel_requested=task.cancel_requested)
     if terminal_state(facts) is None or _waits_for_container(facts, otherwise):
-        facts = replace(facts, trouble=otherwise)
+        facts = replace(facts, failure=otherwise)
     return _ended(facts, task, pod)
 
 
-def _waits_for_container(facts: Facts, otherwise: Trouble | None) -> bool:
+def _waits_for_container(facts: Facts, otherwise: Failure | None) -> bool:
     """Return whether `otherwise` names a container that the Pod waits for, and nothing failed before it."""
     return (
-        otherwise is not None and otherwise.container is not None and facts.trouble is None and not facts.done
+        otherwise is not None and otherwise.container is not None and facts.failure is None and not facts.done
     )
 
 
 def _ended(facts: Facts, task: TaskRow, pod: Object | None) -> Finish:
-    ending = terminal_state(facts)
-    if ending is None:
+    outcome = terminal_state(facts)
+    if outcome is None:
         raise ValueError(f"no rule decides the outcome of task {task.id}: {facts}")
-    finish = Finish(ending=ending, cancel_seen=task.cancel_requested)
+    finish = Finish(outcome=outcome, cancel_seen=task.cancel_requested)
     if pod is None:
         return finish
-    return replace(finish, attempt=_attempt(pod), executors=executor_rows(pod), note=_note(pod))
+    return replace(finish, attempt=_attempt(pod), executors=executor_reports(pod), note=_note(pod))
 
 
 def _attempt(pod: Object) -> Attempt | None:
@@ -610,7 +610,7 @@ def _attempt(pod: Object) -> Attempt | None:
 def _note(pod: Object) -> str:
     return (
         f"outcome recorded by the controller from the Pod's status (phase {phase(pod) or 'unknown'}, "
-        f"{pause_note(pod)}): the recorder of Pod {_name(pod)} did not report it"
+        f"{pause_status(pod)}): the recorder of Pod {_name(pod)} did not report it"
     )
 
 
@@ -619,26 +619,26 @@ def _requeue(gone_pod: Object | None, message: str) -> _Trigger:
     return _immediate("requeued", RequeueAttempt(pod_uid=uid, message=message))
 
 
-def _job_trouble(condition: Object, gone_pod: Object | None) -> Trouble:
+def _job_failure(condition: Object, gone_pod: Object | None) -> Failure:
     if gone_pod is not None:
         return _pod_deleted(gone_pod)
     reason = condition.get("reason") or "JobFailed"
-    return Trouble(reason=reason, message=condition.get("message") or reason)
+    return Failure(reason=reason, message=condition.get("message") or reason)
 
 
-def _pod_trouble(pod: Object, job: Object | None) -> Trouble:
+def _pod_failure(pod: Object, job: Object | None) -> Failure:
     """Return the reason of a Pod that ended and still exists. A deleted Pod exists for a moment, too."""
     if not is_deleted(pod):
-        return Trouble(reason="PodFailed", message=f"Pod {_name(pod)} failed; {pause_note(pod)}")
+        return Failure(reason="PodFailed", message=f"Pod {_name(pod)} failed; {pause_status(pod)}")
     return _job_deleted() if job is None or is_deleted(job) else _pod_deleted(pod)
 
 
-def _job_deleted() -> Trouble:
-    return Trouble(reason="JobDeleted", message="the Job was deleted")
+def _job_deleted() -> Failure:
+    return Failure(reason="JobDeleted", message="the Job was deleted")
 
 
-def _pod_deleted(pod: Object) -> Trouble:
-    return Trouble(reason="PodDeleted", message=f"Pod {_name(pod)} was deleted")
+def _pod_deleted(pod: Object) -> Failure:
+    return Failure(reason="PodDeleted", message=f"Pod {_name(pod)} was deleted")
 
 
 def _end(pod: Object, job: Object | None, why: str) -> EndPod | DeleteJob:

@@ -65,7 +65,7 @@ class EventLog:
         cache.forget_gone(key)
         lines = frozenset(event["line"] for event in cache.of(key))
         for pod_uid, news in _by_pod(lines - self._recorded.get(key, frozenset())).items():
-            await self._tasks.tell(UUID(key), pod_uid, news)
+            await self._tasks.add_pod_lines(UUID(key), pod_uid, news)
         if lines:
             self._recorded[key] = lines
         else:

@@ -41,7 +41,7 @@ def _leader_families(figures: Figures) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "poiesis_metrics_read_timestamp_seconds",
         "Unix time at which the leader last read these metrics from Postgres.",
-        value=figures.looked_at.timestamp(),
+        value=figures.read_at.timestamp(),
     )
     yield _labelled(
         GaugeMetricFamily("poiesis_tasks", "Tasks that have not ended, by state.", labels=["state"]),

@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from poiesis_models.labels import OBJECT_NAME, POD_SUFFIX, TASK_LABEL, TREC_CONTAINER
-from poiesis_models.runfiles import storable
+from poiesis_models.runfiles import sanitized
 
 Object = Mapping[str, Any]
 
@@ -100,7 +100,7 @@ def line(
     at: datetime | None = None,
 ) -> PodLine:
     """Return a line with Kubernetes' message. Lines that differ only in numbers and names share a key."""
-    reported = f"{reason}: {storable(message).strip()}"
+    reported = f"{reason}: {sanitized(message).strip()}"
     text = reported if container is None else f"{container}: {reported}"
     constant = _VARIABLE.sub("#", _NAMES[_POD].sub("#", text[:_KEY_CHARACTERS]))
     key = key_of(f"event/{reason}", constant)

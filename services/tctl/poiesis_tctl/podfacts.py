@@ -1,4 +1,4 @@
-"""What a TaskPod's status says about its task, as facts for `poiesis_models.states`. Pure."""
+"""Derive the facts for `poiesis_models.states` from a TaskPod's status. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -6,25 +6,24 @@ from typing import Any
 
 from poiesis_models.labels import PAUSE_CONTAINER, PLAN_ANNOTATION, TREC_CONTAINER, prepare_name
 from poiesis_models.outcome import OOM, ContainerOutcome, did_not_run, is_lost, outcome_of
-from poiesis_models.plan import MalformedPlan, Plan
+from poiesis_models.plan import MalformedPlan, PodPlan
 from poiesis_models.podstatus import ContainerEnd, container_ends, container_statuses, running_containers
 from poiesis_models.report import ExecutorReport
-from poiesis_models.states import ExecutorEnd, Facts, Trouble
+from poiesis_models.states import ExecutorEnd, Facts, Failure
 
 Object = Mapping[str, Any]
 Statuses = Mapping[str, ContainerEnd]
 Outcomes = Mapping[str, ContainerOutcome]
-ExecutorRow = ExecutorReport  # without texts
 
 ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 _NODE_LOST = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})  # reasons of DisruptionTarget
 _DISRUPTIONS = frozenset({"Preempting", "Terminated", "NodeShutdown", "Shutdown"})  # of the Pod's status
 _KILLED = frozenset({137, 143})
-CRASHES = 3  # of a recorder, and it is not expected to come back; once or twice is nothing
+CRASHES = 3  # after so many crashes a recorder is not expected to recover; one or two are ignored
 
 
 def pod_facts(pod: Object, *, cancel_requested: bool) -> Facts:
-    """Facts of a Pod in which nothing runs any more."""
+    """Return the facts of a Pod in which nothing runs any more."""
     plan, ends = plan_of(pod), container_ends(pod)
     outcomes = _outcomes(pod, ends)
     executors = [end for _, end in _executors(plan, outcomes)]
@@ -34,17 +33,17 @@ def pod_facts(pod: Object, *, cancel_requested: bool) -> Facts:
         cancel_requested=cancel_requested,
         running=False,
         executors=executors,
-        # What befell the Pod when all its work was done does not matter.
+        # A disruption of the Pod after all its work was done does not matter.
         disruption=None if done else _disruption(pod),
-        trouble=None if done else _trouble(pod, plan, ends, outcomes),
+        failure=None if done else _failure(pod, plan, ends, outcomes),
         cut_short=cut_short,
         preemptible=plan.preemptible,
         done=done,
     )
 
 
-def executor_rows(pod: Object) -> tuple[ExecutorRow, ...]:
-    """Of executors whose exit code is known."""
+def executor_reports(pod: Object) -> tuple[ExecutorReport, ...]:
+    """Return the reports of executors whose exit code is known, without texts."""
     outcomes = _outcomes(pod, container_ends(pod))
     return tuple(
         row
@@ -53,15 +52,15 @@ def executor_rows(pod: Object) -> tuple[ExecutorRow, ...]:
     )
 
 
-def plan_of(pod: Object) -> Plan:
-    """From the annotation; where somebody has spoilt that, from the names of the containers."""
+def plan_of(pod: Object) -> PodPlan:
+    """Return the plan in the annotation; if that is invalid, one by the names of the containers."""
     text = (pod["metadata"].get("annotations") or {}).get(PLAN_ANNOTATION) or ""
     try:
-        return Plan.from_json(text)
+        return PodPlan.from_json(text)
     except MalformedPlan:
         names = [str(item["name"]) for item in (pod.get("spec") or {}).get("initContainers") or ()]
         executors = tuple(name for name in names if name.startswith("executor-"))
-        return Plan(
+        return PodPlan(
             inputs=tuple(name for name in names if name.startswith("tif-")),
             executors=executors,
             ignore_error=(False,) * len(executors),
@@ -73,26 +72,27 @@ def plan_of(pod: Object) -> Plan:
 
 
 def time_of(text: str | None) -> datetime | None:
-    """A metav1.Time."""
+    """Parse a metav1.Time."""
     return None if not text else datetime.fromisoformat(text)
 
 
 def phase(pod: Object) -> str:
+    """Return the Pod's phase, empty if it has none."""
     return str((pod.get("status") or {}).get("phase") or "")
 
 
 def is_deleted(item: Object) -> bool:
-    """Somebody has asked for its deletion."""
+    """Return whether its deletion was requested."""
     return item["metadata"].get("deletionTimestamp") is not None
 
 
 def is_alive(pod: Object) -> bool:
-    """It may run something, and nobody has asked for its deletion."""
+    """Return whether it may still run containers and its deletion was not requested."""
     return phase(pod) not in ENDED_PHASES and not is_deleted(pod)
 
 
 def gate_is_open(pod: Object) -> bool:
-    """The recorder has let a container start."""
+    """Return whether the recorder has let a container start."""
     return any(
         status["name"] != TREC_CONTAINER and ({"running", "terminated"} & (status.get("state") or {}).keys())
         for status in container_statuses(pod)
@@ -100,7 +100,7 @@ def gate_is_open(pod: Object) -> bool:
 
 
 def has_started(pod: Object) -> bool:
-    """Any of its containers, ever."""
+    """Return whether any of its containers has ever started."""
     return any(
         {"running", "terminated"} & {*(status.get("state") or {}), *(status.get("lastState") or {})}
         for status in container_statuses(pod)
@@ -108,13 +108,14 @@ def has_started(pod: Object) -> bool:
 
 
 def is_stalled(pod: Object) -> bool:
-    """Nothing runs, nothing is waited for, and yet the Pod does not end.
+    """Return whether nothing runs, nothing is about to start, and yet the Pod does not end.
 
-    Two known ways: an init container that has ended 0 with reason OOMKilled (the kubelet kills the Pod for
-    its reason and keeps its phase for its exit code), and a sandbox lost (its node was rebooted) between two
-    init containers, the recorder being the first. In any other Pod the next container may be pulling its
-    image, which no status tells; so the recorder must be dead and not merely about to be restarted. Before
-    it has let anything start, that is so if the kubelet has lost it: one that could not start is tried again.
+    Two causes are known: an init container that exited 0 with reason OOMKilled (the kubelet kills the Pod
+    because of the reason and keeps its phase because of the exit code), and a sandbox that was lost (its node
+    was rebooted) between two init containers, the recorder being the first. In any other Pod the next
+    container may be pulling its image, which no status shows, so the recorder must be dead and not about to
+    be restarted. Before the gate opens, that is true only if the kubelet has lost the recorder: one that
+    could not start is retried.
     """
     if running_containers(pod):
         return False
@@ -125,8 +126,10 @@ def is_stalled(pod: Object) -> bool:
 
 
 def waits_for_a_lost_recorder(pod: Object) -> bool:
-    """All work is over, each executor that ran has left its record, and `pause` waits for an acknowledgement
-    that a recorder would have to give that is dead, or dies whenever it is restarted."""
+    """Return whether all work is done and only `pause` waits, for the ack of a recorder that is lost.
+
+    Each executor that ran has left its record. The recorder is dead, or crashes after each restart.
+    """
     running, ends = running_containers(pod), container_ends(pod)
     ran = [name for name, _ in _executors(plan_of(pod), _outcomes(pod, ends))]
     return (
@@ -138,26 +141,26 @@ def waits_for_a_lost_recorder(pod: Object) -> bool:
 
 
 def restarts_of_recorder(pod: Object) -> int:
-    """As far as the kubelet has said."""
+    """Return the restarts of the recorder that the kubelet has reported."""
     counts = {status["name"]: status.get("restartCount") for status in container_statuses(pod)}
     return int(counts.get(TREC_CONTAINER) or 0)
 
 
-def pause_note(pod: Object) -> str:
-    """What `pause` has to say: it exits 1 if it got no ack, or one of a task that failed."""
+def pause_status(pod: Object) -> str:
+    """Return how `pause` ended, as text. It exits 1 without an ack, or with that of a failed task."""
     end = container_ends(pod).get(PAUSE_CONTAINER)
     return "pause had not ended" if end is None else f"pause exited with code {end.exit_code}"
 
 
 def _outcomes(pod: Object, ends: Statuses) -> Outcomes:
-    """Of the containers that have ended."""
-    taken = _is_taken_away(pod)
-    found = {name: outcome_of(end, end.record, taken=taken) for name, end in ends.items()}
+    """Return the outcomes of the containers that have ended."""
+    terminating = _is_terminating(pod)
+    found = {name: outcome_of(end, end.record, terminating=terminating) for name, end in ends.items()}
     return {name: outcome for name, outcome in found.items() if outcome is not None}
 
 
-def _executors(plan: Plan, outcomes: Outcomes) -> Iterator[tuple[str, ExecutorEnd]]:
-    """Executors that ran, in order. After one that failed the others only report that they did not run."""
+def _executors(plan: PodPlan, outcomes: Outcomes) -> Iterator[tuple[str, ExecutorEnd]]:
+    """Yield the executors that ran, in order. None runs after a failed one, though each has an exit code."""
     for index, (name, ignore_error) in enumerate(zip(plan.executors, plan.ignore_error, strict=True)):
         outcome = outcomes.get(name)
         end = outcome.executor_end(index, ignore_error=ignore_error) if outcome is not None else None
@@ -168,10 +171,10 @@ def _executors(plan: Plan, outcomes: Outcomes) -> Iterator[tuple[str, ExecutorEn
             return
 
 
-def _is_done(plan: Plan, ends: Statuses, outcomes: Outcomes, executors: Sequence[ExecutorEnd]) -> bool:
+def _is_done(plan: PodPlan, ends: Statuses, outcomes: Outcomes, executors: Sequence[ExecutorEnd]) -> bool:
     filers = (*plan.inputs, *plan.outputs)
     return (
-        len(executors) == len(plan.executors) > 0  # what ran nothing is no task's Pod
+        len(executors) == len(plan.executors) > 0  # a Pod that ran nothing is not the Pod of a task
         and not any(end.failed or end.by_platform for end in executors)
         and all(name in outcomes and outcomes[name].exit_code == 0 for name in filers)
         and all(name in ends and _stream_code(ends[name], outcomes[name]) == 0 for name in plan.streams)
@@ -179,13 +182,16 @@ def _is_done(plan: Plan, ends: Statuses, outcomes: Outcomes, executors: Sequence
 
 
 def _stream_code(end: ContainerEnd, outcome: ContainerOutcome) -> int:
-    """0 only of one that has cut nothing short: the kubelet ends it when its Pod's work is done."""
+    """Return the exit code of a stream sidecar: 0 only if it cut no input short.
+
+    The kubelet ends it when the work of its Pod is done.
+    """
     if end.record is not None and not outcome.oom:
         return end.record.exit_code
     return end.exit_code if outcome.exit_code is None else outcome.exit_code
 
 
-def _is_taken_away(pod: Object) -> bool:
+def _is_terminating(pod: Object) -> bool:
     status = pod.get("status") or {}
     return is_deleted(pod) or bool(status.get("reason")) or _disruption_target(pod) is not None
 
@@ -198,42 +204,44 @@ def _disruption_target(pod: Object) -> Object | None:
     )
 
 
-def _disruption(pod: Object) -> Trouble | None:
-    """Taken away for the sake of others. A Pod that was evicted for its own disk use, or lost with its node,
-    was not."""
+def _disruption(pod: Object) -> Failure | None:
+    """Return why the platform removed the Pod in favor of others, None if it did not.
+
+    An eviction for the Pod's own disk use, and the loss of its node, are no disruptions.
+    """
     status, target = pod.get("status") or {}, _disruption_target(pod)
     reason, message = status.get("reason"), status.get("message")
     if target is None:
-        return Trouble(reason=reason, message=message or reason) if reason in _DISRUPTIONS else None
+        return Failure(reason=reason, message=message or reason) if reason in _DISRUPTIONS else None
     if target.get("reason") in _NODE_LOST:
         return None
     reason = reason or target.get("reason") or "DisruptionTarget"
-    return Trouble(reason=reason, message=message or target.get("message") or reason)
+    return Failure(reason=reason, message=message or target.get("message") or reason)
 
 
-def _trouble(pod: Object, plan: Plan, ends: Statuses, outcomes: Outcomes) -> Trouble | None:
-    """The most telling first."""
+def _failure(pod: Object, plan: PodPlan, ends: Statuses, outcomes: Outcomes) -> Failure | None:
+    """Return the most specific failure."""
     planned = {name: outcomes[name] for name in plan if name in outcomes}
     filers = [(name, outcome) for name, outcome in planned.items() if name not in plan.executors]
     return (
-        next((trouble for name, end in filers if (trouble := _filer_trouble(name, end))), None)
-        or next((end.trouble for name, end in planned.items() if did_not_run(ends[name])), None)
+        next((failure for name, end in filers if (failure := _filer_failure(name, end))), None)
+        or next((end.failure for name, end in planned.items() if did_not_run(ends[name])), None)
         or _node_lost(pod)
-        or _status_trouble(pod)
-        or _lost_sight(planned, ends)
+        or _status_failure(pod)
+        or _lost_container(planned, ends)
     )
 
 
-def _filer_trouble(name: str, outcome: ContainerOutcome) -> Trouble | None:
+def _filer_failure(name: str, outcome: ContainerOutcome) -> Failure | None:
     if not outcome.exit_code or outcome.by_platform:
         return None
     if outcome.oom:
-        return Trouble(reason=OOM, message=f"{name} ran out of memory", container=name)
-    return Trouble(reason="Error", message=f"{name} exited with code {outcome.exit_code}", container=name)
+        return Failure(reason=OOM, message=f"{name} ran out of memory", container=name)
+    return Failure(reason="Error", message=f"{name} exited with code {outcome.exit_code}", container=name)
 
 
-def _cut_short(plan: Plan, ends: Statuses, outcomes: Outcomes) -> Trouble | None:
-    """None of one that was told to end while it poured (143): the Pod was taken away."""
+def _cut_short(plan: PodPlan, ends: Statuses, outcomes: Outcomes) -> Failure | None:
+    """Return the failure of a stream sidecar. One that ended with its Pod (143) has not failed."""
     for name in plan.streams:
         if name not in ends or is_lost(ends[name]):
             continue
@@ -241,25 +249,25 @@ def _cut_short(plan: Plan, ends: Statuses, outcomes: Outcomes) -> Trouble | None
         if code == 0 or (outcome.by_platform and code in _KILLED):
             continue
         if outcome.oom:
-            return Trouble(reason=OOM, message=f"{name} ran out of memory", container=name)
+            return Failure(reason=OOM, message=f"{name} ran out of memory", container=name)
         message = f"{name} exited with code {code}: an input may have been cut short"
-        return Trouble(reason="Error", message=message, container=name)
+        return Failure(reason="Error", message=message, container=name)
     return None
 
 
-def _node_lost(pod: Object) -> Trouble | None:
+def _node_lost(pod: Object) -> Failure | None:
     target = _disruption_target(pod)
     if target is None or target.get("reason") not in _NODE_LOST:
         return None
-    message = f"{target['reason']}: {target.get('message') or 'the node does not answer'}"
-    return Trouble(reason="NodeLost", message=message)
+    message = f"{target['reason']}: {target.get('message') or 'the node does not respond'}"
+    return Failure(reason="NodeLost", message=message)
 
 
-def _status_trouble(pod: Object) -> Trouble | None:
+def _status_failure(pod: Object) -> Failure | None:
     status = pod.get("status") or {}
     reason = status.get("reason")
-    return Trouble(reason=reason, message=status.get("message") or reason) if reason else None
+    return Failure(reason=reason, message=status.get("message") or reason) if reason else None
 
 
-def _lost_sight(planned: Outcomes, ends: Statuses) -> Trouble | None:
-    return next((outcome.trouble for name, outcome in planned.items() if is_lost(ends[name])), None)
+def _lost_container(planned: Outcomes, ends: Statuses) -> Failure | None:
+    return next((outcome.failure for name, outcome in planned.items() if is_lost(ends[name])), None)

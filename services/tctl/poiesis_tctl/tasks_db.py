@@ -1,4 +1,4 @@
-"""What the controller reads and writes in Postgres. Every write is conditional: two leaders do no harm."""
+"""The controller's reads and writes in Postgres. Every write is conditional: two leaders do no harm."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -10,7 +10,7 @@ from poiesis_models.report import executors_json
 from poiesis_models.states import TesState
 from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
 from poiesis_tctl.podevents import PodLine
-from poiesis_tctl.transfers import SILENCE, FilerRow, Look, Moved, Run
+from poiesis_tctl.transfers import SILENCE, FilerRow, MetricsSnapshot, Moved, Run
 
 LINES_OF_A_POD = 50
 UNFINISHED_STATES = (TesState.QUEUED, TesState.INITIALIZING, TesState.RUNNING, TesState.CANCELING)
@@ -19,12 +19,12 @@ _CONNECT_SECONDS = 10.0
 
 
 class DatabaseUnavailable(Exception):
-    """Postgres could not be reached, or refused a statement."""
+    """Postgres could not be reached, or rejected a statement."""
 
 
 @asynccontextmanager
 async def connect(dsn: str, *, connections: int) -> AsyncIterator["TasksDb"]:
-    """Connections are made when they are needed. No prepared statements outlive a transaction (PgBouncer)."""
+    """Open a pool that connects when needed. No prepared statements outlive a transaction (PgBouncer)."""
     pool = asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -39,7 +39,7 @@ async def connect(dsn: str, *, connections: int) -> AsyncIterator["TasksDb"]:
 
 
 class TasksDb:
-    """Raises DatabaseUnavailable."""
+    """The statements of the controller. Every method raises DatabaseUnavailable."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -52,7 +52,7 @@ class TasksDb:
     """
 
     async def load(self, task_id: UUID) -> TaskRow | None:
-        """None if there is no such task."""
+        """Return the row of a task, None if there is no such task."""
         async with self._connection() as connection:
             row = await connection.fetchrow(self._LOAD, task_id)
         if row is None:
@@ -74,12 +74,12 @@ class TasksDb:
     """
 
     async def unfinished(self) -> list[UUID]:
-        """Tasks that must have objects in the cluster, or have ended."""
+        """Return the tasks that must have objects in the cluster, or have ended."""
         async with self._connection() as connection:
             return [row["id"] for row in await connection.fetch(self._UNFINISHED)]
 
     _COUNT = "SELECT state::text, count(*) AS tasks FROM task WHERE ended_at IS NULL GROUP BY state"
-    # A requeued attempt has ended, though its task has not and its filers' last words may never come.
+    # A requeued attempt has ended although its task has not, and its filers may never report their end.
     _FILERS = """
     SELECT f.task_id, f.attempt, f.container, f.start_time, f.files, f.bytes, f.bytes_per_second,
            f.end_time IS NULL AND a.end_time IS NULL AND t.ended_at IS NULL AS moving
@@ -87,16 +87,16 @@ class TasksDb:
      WHERE f.told_at > now() - $1::interval
     """
 
-    async def look(self) -> Look:
-        """How many tasks there are that have not ended, and how far the filers are that are told of."""
+    async def read_metrics(self) -> MetricsSnapshot:
+        """Return the number of unfinished tasks and the progress of the filers that are reported."""
         async with self._connection() as connection, connection.transaction():  # one now()
             at = await connection.fetchval("SELECT now()")
             counted = {row["state"]: row["tasks"] for row in await connection.fetch(self._COUNT)}
             filers = [_filer_row(row) for row in await connection.fetch(self._FILERS, SILENCE)]
         tasks = {state: counted.get(state.value, 0) for state in UNFINISHED_STATES}
-        return Look(at=at, tasks=tasks, filers=filers)
+        return MetricsSnapshot(at=at, tasks=tasks, filers=filers)
 
-    # The row is locked, so what is true here is still true for finish_task below.
+    # The row is locked, so the result still holds for finish_task below.
     _MAY_FINISH = """
     SELECT ended_at IS NULL AND ($2 OR cancel_requested_at IS NULL) FROM task WHERE id = $1 FOR UPDATE
     """
@@ -105,16 +105,15 @@ class TasksDb:
                        p_container => $5, p_by => 'controller', p_cancel_seen => $6)
     """
 
-    # What the recorder has reported stays.
+    # It keeps what the recorder has reported.
     _RECORD_EXECUTORS = "SELECT record_executors(p_task => $1, p_attempt => $2, p_executors => $3)"
 
     async def finish(self, task_id: UUID, finish: Finish) -> bool:
-        """Store the ending and, beside it, what the recorder has not said.
+        """Store the outcome and what the recorder did not report. Return whether it was stored.
 
-        False, and nothing stored, if the task had ended already, or if a cancel has been asked for that the
-        decision did not know of.
+        Nothing is stored if the task has already ended, or if a cancel was requested after the decision.
         """
-        ending = finish.ending
+        outcome = finish.outcome
         async with self._connection() as connection, connection.transaction():
             if not await connection.fetchval(self._MAY_FINISH, task_id, finish.cancel_seen):
                 return False
@@ -124,14 +123,16 @@ class TasksDb:
                     self._RECORD_EXECUTORS, task_id, attempt, executors_json(finish.executors)
                 )
                 if finish.note is not None:
-                    await connection.execute(_SAY, task_id, attempt, "recorder-silent", finish.note)
+                    await connection.execute(
+                        _ADD_SYSTEM_LOG, task_id, attempt, "recorder-silent", finish.note
+                    )
             stored = await connection.fetchval(
                 self._FINISH,
                 task_id,
-                ending.state.value,
-                ending.reason,
-                ending.message,
-                ending.container,
+                outcome.state.value,
+                outcome.reason,
+                outcome.message,
+                outcome.container,
                 finish.cancel_seen,
             )
         return bool(stored)
@@ -156,7 +157,7 @@ class TasksDb:
      WHERE task_id = $1 AND end_time IS NULL AND ($2::text IS NULL OR pod_uid = $2)
     RETURNING attempt
     """
-    # Not if a newer attempt has begun: the state is that one's. Nor out of CANCELING or an ending.
+    # Not if a newer attempt has begun, which determines the state. Never from CANCELING or a terminal state.
     _REQUEUE = """
     UPDATE task SET state = 'QUEUED'
      WHERE id = $1 AND state IN ('INITIALIZING', 'RUNNING')
@@ -164,21 +165,24 @@ class TasksDb:
     """
 
     async def requeue(self, task_id: UUID, requeue: RequeueAttempt) -> None:
-        """Close the attempt and wait for the next; nothing if the task has ended or the attempt is closed."""
+        """Close the attempt and wait for the next, unless the task has ended or the attempt is closed."""
         async with self._connection() as connection, connection.transaction():
             if not await connection.fetchval(self._MAY_FINISH, task_id, True):
                 return
             for row in await connection.fetch(self._CLOSE, task_id, requeue.pod_uid):
-                await connection.execute(_SAY, task_id, row["attempt"], "requeued", requeue.message)
+                await connection.execute(
+                    _ADD_SYSTEM_LOG, task_id, row["attempt"], "requeued", requeue.message
+                )
             await connection.execute(self._REQUEUE, task_id)
 
-    async def say(self, task_id: UUID, log: SystemLog) -> None:
-        """A system log from before there was a Pod; once for each key."""
+    async def add_system_log(self, task_id: UUID, log: SystemLog) -> None:
+        """Add a line to the system logs of a task without a Pod; once for each key."""
         async with self._connection() as connection:
-            await connection.execute(_SAY, task_id, None, log.key, log.message)
+            await connection.execute(_ADD_SYSTEM_LOG, task_id, None, log.key, log.message)
 
-    # A Pod that has no attempt yet will have the next; a claim has the last. Told again, a line counts once.
-    _TELL = """
+    # The lines of a Pod without an attempt belong to the next one, those of a claim to the last.
+    # A known key is skipped.
+    _ADD_POD_LINES = """
     WITH pod AS (
         SELECT coalesce((SELECT attempt FROM task_log WHERE task_id = $1 AND pod_uid = $2),
                         (SELECT max(attempt) + ($2::text IS NOT NULL)::int FROM task_log WHERE task_id = $1),
@@ -187,31 +191,30 @@ class TasksDb:
     ), known AS (
         SELECT key FROM system_log JOIN pod USING (attempt)
          WHERE task_id = $1 AND source = 'controller' AND starts_with(key, 'event/')
-    ), said AS (
+    ), new AS (
         SELECT *, row_number() OVER (ORDER BY at) + (SELECT count(*) FROM known) AS number
           FROM (SELECT DISTINCT ON (key) *
-                  FROM unnest($3::timestamptz[], $4::text[], $5::text[]) AS said (at, key, message)
-                 ORDER BY key, at) AS said
+                  FROM unnest($3::timestamptz[], $4::text[], $5::text[]) AS given (at, key, message)
+                 ORDER BY key, at) AS distinct_lines
          WHERE key NOT IN (SELECT key FROM known)
     )
     INSERT INTO system_log (task_id, attempt, at, source, key, message)
     SELECT $1, attempt, coalesce(at, now()), 'controller',
            CASE WHEN number < $6 THEN key ELSE 'event/more' END,
-           CASE WHEN number < $6 THEN message ELSE 'more happened to the Pod than is told here' END
-      FROM said, pod WHERE number <= $6
+           CASE WHEN number < $6 THEN message ELSE 'further events of this Pod are not recorded' END
+      FROM new, pod WHERE number <= $6
     ON CONFLICT (task_id, attempt, source, key) DO NOTHING
     """
 
-    async def tell(self, task_id: UUID, pod_uid: str | None, lines: Sequence[PodLine]) -> None:
-        """Lines of a Pod's attempt, or the last (`pod_uid` None), whatever the task's state.
+    async def add_pod_lines(self, task_id: UUID, pod_uid: str | None, lines: Sequence[PodLine]) -> None:
+        """Add lines to the attempt of a Pod, or to the last attempt (`pod_uid` None).
 
-        Each key once, at most LINES_OF_A_POD of them.
-
-        Nothing if there is no such task.
+        Each key is stored once, and at most LINES_OF_A_POD keys. The state of the task does not matter.
+        Lines of an unknown task are dropped.
         """
         async with self._connection() as connection:
             await connection.execute(
-                self._TELL,
+                self._ADD_POD_LINES,
                 task_id,
                 pod_uid,
                 [line.at for line in lines],
@@ -236,7 +239,7 @@ def _filer_row(row: asyncpg.Record) -> FilerRow:
     )
 
 
-_SAY = """
+_ADD_SYSTEM_LOG = """
 INSERT INTO system_log (task_id, attempt, source, key, message) VALUES ($1, $2, 'controller', $3, $4)
 ON CONFLICT (task_id, attempt, source, key) DO NOTHING
 """

@@ -46,7 +46,7 @@ class FilerRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class MetricsSnapshot:
     """One read of Postgres. `at` is its clock, `filers` are those that were reported within SILENCE."""
 
     at: datetime
@@ -67,7 +67,7 @@ class FilerFigures:
 class Figures:
     """The metrics of a leader after one read. `filers` has a value for each of FILERS."""
 
-    looked_at: datetime
+    read_at: datetime
     tasks: Mapping[TesState, int]
     filers: Mapping[str, FilerFigures]
 
@@ -76,14 +76,14 @@ class Transfers:
     """Counts transfers by the differences between reads. Only the runs of the last read are kept."""
 
     def __init__(self) -> None:
-        self._looked_at: datetime | None = None
+        self._read_at: datetime | None = None
         self._runs: dict[Run, Moved] = {}
         self._files = dict.fromkeys(FILERS, 0)
         self._bytes = dict.fromkeys(FILERS, 0)
 
-    def count(self, look: Look) -> Figures:
+    def count(self, read_metrics: MetricsSnapshot) -> Figures:
         """Return the metrics after this read, which must be later than the previous ones."""
-        rows = [row for row in look.filers if row.filer in FILERS]  # a recorder may report any name
+        rows = [row for row in read_metrics.filers if row.filer in FILERS]  # a recorder may report any name
         runs = {}
         for row in rows:
             before = self._before(row)
@@ -91,20 +91,20 @@ class Transfers:
             runs[row.run] = now = Moved(*map(max, before, row.moved))
             self._files[row.filer] += now.files - before.files
             self._bytes[row.filer] += now.bytes - before.bytes
-        self._runs, self._looked_at = runs, look.at
+        self._runs, self._read_at = runs, read_metrics.at
         filers = {filer: self._figures(filer, rows) for filer in FILERS}
-        return Figures(looked_at=look.at, tasks=look.tasks, filers=filers)
+        return Figures(read_at=read_metrics.at, tasks=read_metrics.tasks, filers=filers)
 
     def _before(self, row: FilerRow) -> Moved:
         """Return what has already been counted of a run.
 
-        Where that is unknown, all of it counts as counted: in the first read, and for a run that is older
+        Where that is unknown, all of it is treated as counted: in the first read, and for a run that is older
         than SILENCE and was not in the last read. It was not reported, or a restarted recorder reports it
         again.
         """
         if row.run in self._runs:
             return self._runs[row.run]
-        if self._looked_at is None or row.run.start < self._looked_at - SILENCE:
+        if self._read_at is None or row.run.start < self._read_at - SILENCE:
             return row.moved
         return Moved(0, 0)
 

@@ -5,13 +5,13 @@ from typing import Any
 from uuid import UUID
 
 from poiesis_models.labels import PLAN_ANNOTATION, object_name, task_labels
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_models.states import TesState
 from poiesis_tctl.decide import TaskRow
 
 TASK = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
 START_NS = 1_763_877_600_000_000_000  # 2025-11-23T06:00:00Z
-PLAN = Plan(
+PLAN = PodPlan(
     inputs=("tif-0",),
     executors=("executor-0", "executor-1"),
     ignore_error=(False, False),
@@ -75,7 +75,7 @@ def pod(
     reason: str | None = None,
     message: str | None = None,
     conditions: list[dict[str, Any]] | None = None,
-    plan: Plan | None = PLAN,
+    plan: PodPlan | None = PLAN,
     name: str = f"poiesis-{TASK}-abcde",
     uid: str = "pod-uid-1",
     task: UUID = TASK,

@@ -71,7 +71,7 @@ class FakeApi:
         stored["metadata"]["resourceVersion"] = str(self.version)
         self.objects[kind][name] = stored
         if not silently:
-            await self._tell(kind, event, stored)
+            await self._send_event(kind, event, stored)
         return stored
 
     async def delete(self, kind: str, name: str, *, silently: bool = False) -> None:
@@ -79,11 +79,11 @@ class FakeApi:
         self.version += 1
         item["metadata"]["resourceVersion"] = str(self.version)
         if not silently:
-            await self._tell(kind, "DELETED", item)
+            await self._send_event(kind, "DELETED", item)
 
     async def bookmark(self, kind: str) -> None:
         self.version += 1
-        await self._tell(kind, "BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}})
+        await self._send_event(kind, "BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}})
 
     def forget(self) -> None:
         """Let watches from earlier versions fail with 410 Gone."""
@@ -102,7 +102,7 @@ class FakeApi:
         """Return the queries of the requests so far. The method of a watch is `WATCH`."""
         return [query for verb, what, query in self.requests if (verb, what) == (method, kind)]
 
-    async def _tell(self, kind: str, event: str, item: dict[str, Any]) -> None:
+    async def _send_event(self, kind: str, event: str, item: dict[str, Any]) -> None:
         self.history.append((self.version, kind, event, copy.deepcopy(item)))
         async with self._changed:
             self._changed.notify_all()

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from poiesis_models.report import ExecutorReport, Report
-from poiesis_models.states import Ending, TesState
+from poiesis_models.states import TaskOutcome, TesState
 
 TOKEN = "recorder-token"
 
@@ -56,7 +56,7 @@ async def report(
     pod_uid: str = "pod-uid-1",
     state: TesState | None = TesState.RUNNING,
     executors: tuple[ExecutorReport, ...] = (),
-    ending: Ending | None = None,
+    outcome: TaskOutcome | None = None,
 ) -> None:
     """Report as the recorder does."""
     sent = Report(
@@ -65,12 +65,12 @@ async def report(
         node="node-1",
         state=state,
         executors=executors,
-        ending=ending,
+        ending=outcome,
     )
     await connection.execute("SELECT ended FROM record_report($1, $2, $3)", task_id, TOKEN, sent.to_json())
 
 
-async def tell_filer(
+async def report_filer(
     connection: asyncpg.Connection,
     task_id: UUID,
     container: str = "tif-0",
@@ -78,7 +78,7 @@ async def tell_filer(
     attempt: int = 0,
     start: datetime | None = None,
     ended: bool = False,
-    told_ago: float = 0,
+    reported_ago: float = 0,
     files: int = 1,
     size: int = 100,
     rate: int = 10,
@@ -93,7 +93,7 @@ async def tell_filer(
            SET start_time = excluded.start_time, end_time = excluded.end_time, told_at = excluded.told_at,
                files = excluded.files, bytes = excluded.bytes, bytes_per_second = excluded.bytes_per_second
         """,
-        task_id, attempt, container, start, ended, told_ago, files, size, rate,
+        task_id, attempt, container, start, ended, reported_ago, files, size, rate,
     )  # fmt: skip
 
 

@@ -27,10 +27,10 @@ from tctl_builders import (
     workload,
 )
 from tctl_fakes import FakeApi, client, free_port
-from tctl_tasks import add_task, attempts_of, cancel, executors_of, logs_of, report, task_of, tell_filer
+from tctl_tasks import add_task, attempts_of, cancel, executors_of, logs_of, report, report_filer, task_of
 
 from poiesis_models.backoff import Backoff
-from poiesis_models.states import Ending, TesState
+from poiesis_models.states import TaskOutcome, TesState
 from poiesis_tctl import __main__ as tctl
 from poiesis_tctl import tasks_db
 from poiesis_tctl.config import Config, LeaseTimes, Limits
@@ -151,7 +151,7 @@ async def test_kubernetes_reason_is_recorded_without_a_recorder(world):
 
 async def test_outcome_of_the_recorder_is_kept(world):
     task_id = await world.task()
-    await report(world.db, task_id, ending=Ending(state=TesState.COMPLETE))
+    await report(world.db, task_id, outcome=TaskOutcome(state=TesState.COMPLETE))
     other = await world.task()
     async with world.leader():
         await world.pod(task_id, {**ALL_DONE, "executor-0": recorded(7)}, phase="Failed")
@@ -219,7 +219,7 @@ async def test_cancel_during_a_decision_wins(world, monkeypatch):
     asked = []
 
     async def late(self: tasks_db.TasksDb, task: UUID, action: Any) -> bool:
-        asked.append(action.ending.state)
+        asked.append(action.outcome.state)
         if len(asked) == 1:
             connection = await asyncpg.connect(world.dsn)
             await cancel(connection, task_id)
@@ -526,26 +526,26 @@ async def test_leader_counts_transfers_between_reads(world):
     await world.pod(task_id, {"trec": RUNNING, "tif-0": RUNNING})
     await report(world.db, task_id)
     start = await world.db.fetchval("SELECT now()")
-    await tell_filer(world.db, task_id, start=start, files=5, size=500)
+    await report_filer(world.db, task_id, start=start, files=5, size=500)
     async with world.leader(metrics_seconds=0.05) as leader:
         await world.api.until(lambda: leader.figures is not None)
         assert leader.figures.tasks[TesState.RUNNING] == 1
         assert leader.figures.filers["tif"].moving == 1
         assert leader.figures.filers["tif"].moved == Moved(0, 0)
-        await tell_filer(world.db, task_id, start=start, files=7, size=530)
+        await report_filer(world.db, task_id, start=start, files=7, size=530)
         await world.api.until(lambda: leader.figures.filers["tif"].moved == Moved(2, 30))
 
 
 async def test_metrics_keep_their_values_during_an_outage(world, monkeypatch, caplog):
-    look = tasks_db.TasksDb.look
+    read_metrics = tasks_db.TasksDb.read_metrics
     away = False
 
     async def flaky(self: tasks_db.TasksDb) -> Any:
         if away:
             raise tasks_db.DatabaseUnavailable("away")
-        return await look(self)
+        return await read_metrics(self)
 
-    monkeypatch.setattr(tasks_db.TasksDb, "look", flaky)
+    monkeypatch.setattr(tasks_db.TasksDb, "read_metrics", flaky)
     async with world.leader(metrics_seconds=0.05) as leader:
         await world.api.until(lambda: leader.figures is not None)
         away = True
@@ -553,7 +553,7 @@ async def test_metrics_keep_their_values_during_an_outage(world, monkeypatch, ca
         stale = leader.figures
         assert stale is not None
         away = False
-        await world.api.until(lambda: leader.figures.looked_at > stale.looked_at)
+        await world.api.until(lambda: leader.figures.read_at > stale.read_at)
 
 
 async def _scrape(url: str) -> dict[str, float]:
@@ -588,7 +588,7 @@ async def test_only_the_leader_exports_metrics(world, tmp_path, monkeypatch):
         async def away(_: tasks_db.TasksDb) -> Any:
             raise tasks_db.DatabaseUnavailable("away")
 
-        monkeypatch.setattr(tasks_db.TasksDb, "look", away)
+        monkeypatch.setattr(tasks_db.TasksDb, "read_metrics", away)
         await _hold(world, "")
         found = await _until_scraped(url, lambda metrics: metrics["poiesis_controller_leader"] == 1)
         assert found == {"poiesis_controller_leader": 1}

@@ -25,8 +25,8 @@ from tctl_builders import (
     workload,
 )
 
-from poiesis_models.plan import Plan
-from poiesis_models.states import Ending, TesState
+from poiesis_models.plan import PodPlan
+from poiesis_models.states import TaskOutcome, TesState
 from poiesis_tctl.config import Limits
 from poiesis_tctl.decide import (
     Attempt,
@@ -40,7 +40,7 @@ from poiesis_tctl.decide import (
     Recheck,
     RequeueAttempt,
     SystemLog,
-    View,
+    TaskView,
     decide,
     decide_no_start,
     decide_refused,
@@ -49,26 +49,26 @@ from poiesis_tctl.decide import (
     slim_pod,
 )
 from poiesis_tctl.podevents import event_line, line
-from poiesis_tctl.podfacts import ExecutorRow, executor_rows, is_stalled, pod_facts
+from poiesis_tctl.podfacts import ExecutorReport, executor_reports, is_stalled, pod_facts
 from poiesis_tctl.workloads import slim_workload
 
 POD = f"poiesis-{TASK}-abcde"
 JOB = f"poiesis-{TASK}"
-CANCELED = Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
-COMPLETE = Ending(state=TesState.COMPLETE)
+CANCELED = TaskOutcome(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
+COMPLETE = TaskOutcome(state=TesState.COMPLETE)
 DEFAULT = Limits()
 
 
-def act(view: View, *, lasted: float = 0.0, limits: Limits = DEFAULT) -> tuple[Any, ...]:
+def act(view: TaskView, *, lasted: float = 0.0, limits: Limits = DEFAULT) -> tuple[Any, ...]:
     """Return the actions when the view has lasted for this many seconds."""
     first = decide(view, {}, 1000.0, limits)
     return decide(view, first.since, 1000.0 + lasted, limits).actions
 
 
-def ending(view: View, *, lasted: float = 0.0) -> Ending:
+def outcome(view: TaskView, *, lasted: float = 0.0) -> TaskOutcome:
     finish = act(view, lasted=lasted)[0]
     assert isinstance(finish, Finish)
-    return finish.ending
+    return finish.outcome
 
 
 def ended_pod(states: dict[str, Any] | None = None, **values: Any) -> dict[str, Any]:
@@ -83,20 +83,20 @@ def without_containers(**values: Any) -> dict[str, Any]:
     return stranger
 
 
-def failure(state: TesState, reason: str, message: str, container: str | None = None) -> Ending:
-    return Ending(state=state, reason=reason, message=message, container=container)
+def failure(state: TesState, reason: str, message: str, container: str | None = None) -> TaskOutcome:
+    return TaskOutcome(state=state, reason=reason, message=message, container=container)
 
 
-def system_error(reason: str, message: str, container: str | None = None) -> Ending:
+def system_error(reason: str, message: str, container: str | None = None) -> TaskOutcome:
     return failure(TesState.SYSTEM_ERROR, reason, message, container)
 
 
-def executor_error(reason: str, message: str, container: str) -> Ending:
+def executor_error(reason: str, message: str, container: str) -> TaskOutcome:
     return failure(TesState.EXECUTOR_ERROR, reason, message, container)
 
 
-PREEMPTIBLE = Plan(executors=("executor-0",), ignore_error=(False,), preemptible=True)
-IGNORING = Plan(executors=("executor-0", "executor-1"), ignore_error=(True, False))
+PREEMPTIBLE = PodPlan(executors=("executor-0",), ignore_error=(False,), preemptible=True)
+IGNORING = PodPlan(executors=("executor-0", "executor-1"), ignore_error=(True, False))
 STOPPED = {"executor-0": recorded(143, term=True), "executor-1": waiting(), "tof-0": waiting()}
 
 ENDED = [
@@ -276,9 +276,9 @@ ENDED = [
 
 @pytest.mark.parametrize(("ended", "expected"), ENDED)
 def test_ended_pod_decides_immediately(ended, expected):
-    view = View(task=row(), pod=ended, job=job())
+    view = TaskView(task=row(), pod=ended, job=job())
     (finish,) = decide(view, {}, 0.0, Limits()).actions
-    assert finish.ending == expected
+    assert finish.outcome == expected
     assert not finish.cancel_seen
     assert not view.depends_on_absence
     assert "did not report it" in finish.note
@@ -286,22 +286,22 @@ def test_ended_pod_decides_immediately(ended, expected):
 
 @pytest.mark.parametrize(("ended", "expected"), ENDED)
 def test_cancel_wins_once_nothing_runs(ended, expected):
-    (finish,) = act(View(task=row(state=TesState.CANCELING, cancel_requested=True), pod=ended, job=None))
-    assert (finish.ending, finish.cancel_seen) == (CANCELED, True)
+    (finish,) = act(TaskView(task=row(state=TesState.CANCELING, cancel_requested=True), pod=ended, job=None))
+    assert (finish.outcome, finish.cancel_seen) == (CANCELED, True)
 
 
 def test_finish_carries_what_the_recorder_did_not_report():
     ended = ended_pod({"executor-0": recorded(0), "executor-1": terminated(3), "tof-0": waiting()})
-    (finish,) = act(View(task=row(), pod=ended, job=job()))
+    (finish,) = act(TaskView(task=row(), pod=ended, job=job()))
     assert finish == Finish(
-        ending=executor_error("Error", "executor 1 exited with code 3", "executor-1"),
+        outcome=executor_error("Error", "executor 1 exited with code 3", "executor-1"),
         cancel_seen=False,
         attempt=Attempt(
             pod_uid="pod-uid-1", pod_name=POD, node="node-1", start=datetime(2025, 11, 23, 6, tzinfo=UTC)
         ),
         executors=(
-            ExecutorRow(index=0, start_ns=START_NS, end_ns=START_NS + 2_500_000_000, exit_code=0),
-            ExecutorRow(index=1, start_ns=START_NS, end_ns=START_NS + 3_000_000_000, exit_code=3),
+            ExecutorReport(index=0, start_ns=START_NS, end_ns=START_NS + 2_500_000_000, exit_code=0),
+            ExecutorReport(index=1, start_ns=START_NS, end_ns=START_NS + 3_000_000_000, exit_code=3),
         ),
         note=(
             "outcome recorded by the controller from the Pod's status "
@@ -331,7 +331,7 @@ def test_finish_carries_what_the_recorder_did_not_report():
     ],
 )
 def test_executor_rows(states, codes):
-    rows = executor_rows(pod(states))
+    rows = executor_reports(pod(states))
     assert [(one.index, one.exit_code, one.oom) for one in rows] == codes
 
 
@@ -357,75 +357,77 @@ BEGUN = {"trec": RUNNING, "tif-0": recorded(0)}
     ],
 )
 def test_container_that_cannot_start_ends_the_task(states, reason, limit):
-    view = View(task=row(), pod=pod(states), job=job())
+    view = TaskView(task=row(), pod=pod(states), job=job())
     assert act(view) == (Recheck(seconds=limit),)
     assert act(view, lasted=limit - 1) == (Recheck(seconds=1),)
     finish, end = act(view, lasted=limit)
     message = f"executor-0 (registry.test/executor-0:1) cannot start: {PULL}"
-    assert finish.ending == system_error(reason, message, "executor-0")
+    assert finish.outcome == system_error(reason, message, "executor-0")
     assert end == EndPod(name=POD, uid="pod-uid-1", why=reason)
 
 
 def test_invalid_image_name_ends_the_task_immediately():
-    view = View(task=row(), pod=pod({**BEGUN, "executor-0": waiting("InvalidImageName", "bad")}), job=job())
+    view = TaskView(
+        task=row(), pod=pod({**BEGUN, "executor-0": waiting("InvalidImageName", "bad")}), job=job()
+    )
     finish, end = decide(view, {}, 0.0, Limits()).actions
-    assert finish.ending.reason == "InvalidImageName"
+    assert finish.outcome.reason == "InvalidImageName"
     assert isinstance(end, EndPod)
 
 
 def test_changed_kubelet_reason_keeps_the_time():
     first = decide(
-        View(task=row(), pod=pod({**BEGUN, "executor-0": waiting("ErrImagePull")})), {}, 0.0, Limits()
+        TaskView(task=row(), pod=pod({**BEGUN, "executor-0": waiting("ErrImagePull")})), {}, 0.0, Limits()
     )
     second = decide(
-        View(task=row(), pod=pod({**BEGUN, "executor-0": waiting("ImagePullBackOff")})),
+        TaskView(task=row(), pod=pod({**BEGUN, "executor-0": waiting("ImagePullBackOff")})),
         first.since,
         60.0,
         Limits(),
     )
-    assert second.actions[0].ending.reason == "ImagePullBackOff"
+    assert second.actions[0].outcome.reason == "ImagePullBackOff"
 
 
 def test_time_restarts_after_a_successful_pull():
-    waits = View(task=row(), pod=pod({**BEGUN, "executor-0": waiting("ErrImagePull")}))
-    runs = View(task=row(), pod=pod({**BEGUN, "executor-0": RUNNING}))
+    waits = TaskView(task=row(), pod=pod({**BEGUN, "executor-0": waiting("ErrImagePull")}))
+    runs = TaskView(task=row(), pod=pod({**BEGUN, "executor-0": RUNNING}))
     since = decide(waits, {}, 0.0, Limits()).since
     assert decide(runs, since, 50.0, Limits()) == Decision()
     assert decide(waits, {}, 60.0, Limits()).actions == (Recheck(seconds=60),)
 
 
 def test_recorder_image_matters_until_the_gate_opens():
-    never = View(task=row(), pod=pod({"trec": waiting("ImagePullBackOff", "no such tag")}), job=job())
-    assert ending(never, lasted=60).container == "trec"
-    again = View(task=row(), pod=pod({"trec": waiting("ImagePullBackOff"), "tif-0": RUNNING}), job=job())
+    never = TaskView(task=row(), pod=pod({"trec": waiting("ImagePullBackOff", "no such tag")}), job=job())
+    assert outcome(never, lasted=60).container == "trec"
+    again = TaskView(task=row(), pod=pod({"trec": waiting("ImagePullBackOff"), "tif-0": RUNNING}), job=job())
     assert act(again, lasted=3600) == ()
 
 
 def test_failed_executor_precedes_a_missing_image():
     states = {**BEGUN, "executor-0": recorded(7, 0), "executor-1": terminated(0)}
-    view = View(task=row(), pod=pod({**states, "tof-0": waiting("ErrImagePull", "gone")}), job=job())
+    view = TaskView(task=row(), pod=pod({**states, "tof-0": waiting("ErrImagePull", "gone")}), job=job())
     message = "executor 0 exited with code 7; then: tof-0 (registry.test/tof-0:1) cannot start: gone"
-    assert ending(view, lasted=60) == executor_error("Error", message, "executor-0")
+    assert outcome(view, lasted=60) == executor_error("Error", message, "executor-0")
 
 
 def test_missing_pause_image_keeps_a_complete_task():
     states = {**ALL_DONE, "trec": RUNNING, "pause": waiting("ErrImagePull")}
-    assert ending(View(task=row(), pod=pod(states), job=job()), lasted=60) == COMPLETE
+    assert outcome(TaskView(task=row(), pod=pod(states), job=job()), lasted=60) == COMPLETE
 
 
 def test_recorder_crash_during_executors_ends_nothing():
     states = {"trec": waiting("CrashLoopBackOff"), "tif-0": recorded(0), "executor-0": RUNNING}
-    assert act(View(task=row(), pod=pod(states, restarts=9), job=job()), lasted=1e6) == ()
+    assert act(TaskView(task=row(), pod=pod(states, restarts=9), job=job()), lasted=1e6) == ()
 
 
 def test_recorder_crash_between_executors_ends_nothing():
     """The next image may be being pulled, which no status shows."""
     states = {"trec": waiting("CrashLoopBackOff"), "tif-0": recorded(0), "executor-0": recorded(0)}
-    assert act(View(task=row(), pod=pod(states, restarts=9), job=job()), lasted=1e6) == ()
+    assert act(TaskView(task=row(), pod=pod(states, restarts=9), job=job()), lasted=1e6) == ()
 
 
 def test_restarted_recorder_may_wait_for_a_large_image():
-    view = View(task=row(), pod=pod({"trec": RUNNING}, restarts=2), job=job())
+    view = TaskView(task=row(), pod=pod({"trec": RUNNING}, restarts=2), job=job())
     assert act(view, lasted=1e6) == ()
 
 
@@ -460,12 +462,12 @@ def test_restarted_recorder_may_wait_for_a_large_image():
 def test_crashing_recorder_ends_the_task(state, last, reason, words):
     broken = pod({"trec": state}, restarts=4)
     broken["status"]["initContainerStatuses"][0]["lastState"] = last
-    view = View(task=row(), pod=broken, job=job())
+    view = TaskView(task=row(), pod=broken, job=job())
     limits = Limits(start=30)  # a container stays in none of these states for long
     assert act(view, lasted=29, limits=limits) == (Recheck(seconds=1),)
     finish, end, *_ = act(view, lasted=30, limits=limits)
     message = f"the recorder was restarted 4 times and could not start: {words}"
-    assert finish.ending == Ending(
+    assert finish.outcome == TaskOutcome(
         state=TesState.SYSTEM_ERROR, reason=reason, message=message, container="trec"
     )
     assert isinstance(end, EndPod)
@@ -502,10 +504,10 @@ def test_crashing_recorder_ends_the_task(state, last, reason, words):
     ],
 )
 def test_stalled_pod_is_ended(states, expected):
-    view = View(task=row(), pod=pod(states), job=job())
+    view = TaskView(task=row(), pod=pod(states), job=job())
     assert act(view, lasted=59) == (Recheck(seconds=1),)
     finish, end = act(view, lasted=60)
-    assert finish.ending == expected
+    assert finish.outcome == expected
     assert end == EndPod(name=POD, uid="pod-uid-1", why=expected.reason)
 
 
@@ -528,7 +530,7 @@ def test_stalled_pod_is_ended(states, expected):
     ],
 )
 def test_progressing_pod_is_left_alone(states):
-    view = View(task=row(), pod=pod(states), job=job())
+    view = TaskView(task=row(), pod=pod(states), job=job())
     assert not is_stalled(view.pod)
     assert decide(view, {}, 0.0, Limits()) == Decision()
 
@@ -542,37 +544,37 @@ KILLED = {
 
 
 @pytest.mark.parametrize("recorder", [RUNNING, terminated(137)], ids=["with recorder", "without recorder"])
-def test_controller_does_not_interrupt_outputs_of_a_killed_executor(recorder):
+def test_outputs_of_killed_executor_are_not_interrupted(recorder):
     sending = pod({**ALL_DONE, **KILLED, "trec": recorder, "rescue-0": RUNNING}, plan=RESCUED)
-    assert act(View(task=row(), pod=sending, job=job()), lasted=600) == ()
+    assert act(TaskView(task=row(), pod=sending, job=job()), lasted=600) == ()
 
 
 @pytest.mark.parametrize("sidecar", [terminated(0), terminated(65), terminated(137, "OOMKilled")])
-def test_end_of_the_sidecar_that_sends_is_not_the_outcome(sidecar):
+def test_rescue_sidecar_does_not_decide_the_outcome(sidecar):
     killed = ended_pod({**KILLED, "rescue-0": sidecar}, plan=RESCUED)
-    outcome = executor_error("OOMKilled", "executor 0 ran out of memory", "executor-0")
-    assert ending(View(task=row(), pod=killed, job=job())) == outcome
+    expected = executor_error("OOMKilled", "executor 0 ran out of memory", "executor-0")
+    assert outcome(TaskView(task=row(), pod=killed, job=job())) == expected
     done = ended_pod({"rescue-0": sidecar}, plan=RESCUED)
-    assert ending(View(task=row(), pod=done, job=job())) == COMPLETE
+    assert outcome(TaskView(task=row(), pod=done, job=job())) == COMPLETE
 
 
-UNTOLD = {**ALL_DONE, "pause": RUNNING}
-UNTOLD_FAILED = {**UNTOLD, "executor-1": recorded(3, 0)}
+UNREPORTED = {**ALL_DONE, "pause": RUNNING}
+UNREPORTED_FAILED = {**UNREPORTED, "executor-1": recorded(3, 0)}
 
 
 @pytest.mark.parametrize(
     ("states", "restarts", "expected"),
     [
-        ({**UNTOLD, "trec": terminated(1)}, 1, COMPLETE),
-        ({**UNTOLD, "trec": waiting("CrashLoopBackOff", "back-off 40s")}, 4, COMPLETE),
-        ({**UNTOLD, "trec": RUNNING}, 3, COMPLETE),
+        ({**UNREPORTED, "trec": terminated(1)}, 1, COMPLETE),
+        ({**UNREPORTED, "trec": waiting("CrashLoopBackOff", "back-off 40s")}, 4, COMPLETE),
+        ({**UNREPORTED, "trec": RUNNING}, 3, COMPLETE),
         (
-            {**UNTOLD_FAILED, "trec": waiting("CrashLoopBackOff", "back-off 40s")},
+            {**UNREPORTED_FAILED, "trec": waiting("CrashLoopBackOff", "back-off 40s")},
             4,
             executor_error("Error", "executor 1 exited with code 3", "executor-1"),
         ),
         (
-            {**UNTOLD, "executor-0": recorded(3, 0), "executor-1": terminated(0), "trec": terminated(1)},
+            {**UNREPORTED, "executor-0": recorded(3, 0), "executor-1": terminated(0), "trec": terminated(1)},
             1,
             executor_error("Error", "executor 0 exited with code 3", "executor-0"),
         ),
@@ -580,30 +582,30 @@ UNTOLD_FAILED = {**UNTOLD, "executor-1": recorded(3, 0)}
     ids=["dead", "crash looping", "dies repeatedly", "failed, outputs sent", "failed, the next skipped"],
 )
 def test_unreported_outcome_is_recorded_before_pause_exits(states, restarts, expected):
-    view = View(task=row(), pod=pod(states, phase="Running", restarts=restarts), job=job())
+    view = TaskView(task=row(), pod=pod(states, phase="Running", restarts=restarts), job=job())
     assert act(view, lasted=59) == (Recheck(seconds=1),)
     (finish,) = act(view, lasted=60)  # and the Pod stays, for the recorder may come back with the logs
-    assert finish.ending == expected
+    assert finish.outcome == expected
 
 
 @pytest.mark.parametrize(
     ("states", "restarts"),
     [
-        ({**UNTOLD, "trec": RUNNING}, 2),
+        ({**UNREPORTED, "trec": RUNNING}, 2),
         ({**ALL_DONE, "trec": terminated(1), "tof-0": RUNNING}, 4),
-        ({**UNTOLD, "trec": terminated(1), "executor-1": terminated(0)}, 4),
-        ({**UNTOLD, "trec": terminated(1), "executor-0": terminated(0), "executor-1": terminated(0)}, 4),
+        ({**UNREPORTED, "trec": terminated(1), "executor-1": terminated(0)}, 4),
+        ({**UNREPORTED, "trec": terminated(1), "executor-0": terminated(0), "executor-1": terminated(0)}, 4),
     ],
     ids=["the recorder lives", "outputs are sent", "no record", "no record at all"],
 )
 def test_uncertain_outcome_is_left_to_the_recorder(states, restarts):
-    view = View(task=row(), pod=pod(states, phase="Running", restarts=restarts), job=job())
+    view = TaskView(task=row(), pod=pod(states, phase="Running", restarts=restarts), job=job())
     assert act(view, lasted=1e6) == ()
 
 
 def test_unschedulable_pod_is_recorded():
     unscheduled = condition("PodScheduled", "Unschedulable", "0/3 nodes: Insufficient memory", "False")
-    view = View(task=row(), pod=pod(node=None, conditions=[unscheduled]), job=job())
+    view = TaskView(task=row(), pod=pod(node=None, conditions=[unscheduled]), job=job())
     assert act(view, lasted=59) == (Recheck(seconds=1),)
     assert act(view, lasted=60) == (line("pod-uid-1", "FailedScheduling", "0/3 nodes: Insufficient memory"),)
     recorded = event_line(event("FailedScheduling", "0/3 nodes: Insufficient memory"))
@@ -621,18 +623,18 @@ def test_unschedulable_pod_is_recorded():
 )
 def test_unschedulable_pod_ends_the_task_at_its_limit(conditions, why):
     view, limits = (
-        View(task=row(), pod=pod(node=None, conditions=conditions), job=job()),
+        TaskView(task=row(), pod=pod(node=None, conditions=conditions), job=job()),
         Limits(unschedulable=90),
     )
     assert act(view, lasted=80, limits=limits)[-1] == Recheck(seconds=10)
     finish, delete = act(view, lasted=90, limits=limits)
-    assert finish.ending == system_error("Unschedulable", f"Pod {POD}: {why}")
+    assert finish.outcome == system_error("Unschedulable", f"Pod {POD}: {why}")
     assert delete == DeleteJob(name=JOB, uid="job-uid-1", why="no node was found for it")
 
 
 def test_gated_pod_may_wait():
     gated = condition("PodScheduled", "SchedulingGated", "Scheduling is blocked", "False")
-    view = View(task=row(), pod=pod(node=None, conditions=[gated]), job=job())
+    view = TaskView(task=row(), pod=pod(node=None, conditions=[gated]), job=job())
     assert act(view, lasted=1e6, limits=Limits(unschedulable=1)) == ()
 
 
@@ -642,7 +644,7 @@ MOUNT = 'MountVolume.SetUp failed for volume "recorder" : secret "dsn" not found
 
 def test_pod_without_setup_is_explained_at_its_limit():
     stuck = pod({"trec": waiting()}, conditions=[UNREADY])
-    view, limits = View(task=row(state=TesState.QUEUED), pod=stuck, job=job()), Limits(unschedulable=90)
+    view, limits = TaskView(task=row(state=TesState.QUEUED), pod=stuck, job=job()), Limits(unschedulable=90)
     assert act(view, lasted=80, limits=limits) == (Recheck(seconds=10),)
     assert act(view, lasted=90, limits=limits) == (ExplainNoStart(task=view.task, pod=stuck),)
 
@@ -663,7 +665,7 @@ def had_run():
     ],
 )
 def test_pod_with_setup_is_not_ended(found, limit):
-    view = View(task=row(state=TesState.QUEUED), pod=found, job=job())
+    view = TaskView(task=row(state=TesState.QUEUED), pod=found, job=job())
     actions = act(view, lasted=1e6, limits=Limits(unschedulable=limit))
     assert not any(isinstance(one, ExplainNoStart) for one in actions)
 
@@ -691,7 +693,7 @@ def warning(reason, message, second, **more):
 def test_pod_without_setup_has_its_last_warning(events, reason, why):
     stuck = pod({"trec": waiting()}, conditions=[UNREADY])
     finish, end = decide_no_start(ExplainNoStart(task=row(state=TesState.QUEUED), pod=stuck), events)
-    assert finish.ending == system_error(reason, f"Pod {POD}: {why}")
+    assert finish.outcome == system_error(reason, f"Pod {POD}: {why}")
     assert end == EndPod(name=POD, uid="pod-uid-1", why=reason)
 
 
@@ -752,16 +754,16 @@ FAILED_JOB = job(conditions=[condition("Failed", "BackoffLimitExceeded", "Job ha
     ],
 )
 def test_vanished_pod_ends_the_task_by_its_status(vanished, expected):
-    view = View(task=row(), job=FAILED_JOB, gone_pod=vanished)
-    assert ending(view) == expected
+    view = TaskView(task=row(), job=FAILED_JOB, gone_pod=vanished)
+    assert outcome(view) == expected
     assert view.depends_on_absence
 
 
 def test_vanished_pod_waits_for_its_job():
     """Another Pod may follow: the Job may have been suspended for a moment."""
-    view = View(task=row(), job=job(), gone_pod=gone())
+    view = TaskView(task=row(), job=job(), gone_pod=gone())
     assert act(view) == (Recheck(seconds=60),)
-    assert ending(view, lasted=60).reason == "PodDeleted"
+    assert outcome(view, lasted=60).reason == "PodDeleted"
 
 
 @pytest.mark.parametrize(
@@ -774,22 +776,24 @@ def test_vanished_pod_waits_for_its_job():
 )
 def test_deleted_pod_has_its_reason_while_it_exists(job_now, expected):
     """The kubelet sends the last status first. The object stays until the Job controller has counted it."""
-    view = View(task=row(), pod=gone(), job=job_now)
-    assert ending(view) == expected
+    view = TaskView(task=row(), pod=gone(), job=job_now)
+    assert outcome(view) == expected
     assert view.depends_on_absence
 
 
 def test_terminating_pod_is_waited_for():
     for canceled in (False, True):
-        view = View(task=row(cancel_requested=canceled), pod=pod(BEGUN, deleted=True), job=job(deleted=True))
+        view = TaskView(
+            task=row(cancel_requested=canceled), pod=pod(BEGUN, deleted=True), job=job(deleted=True)
+        )
         assert all(isinstance(action, Recheck) for action in act(view))
 
 
 def test_silent_node_ends_the_task_unless_canceled():
     lingers = pod(BEGUN, deleted=True)
-    assert act(View(task=row(), pod=lingers, job=job()), lasted=359) == (Recheck(seconds=1),)
-    assert ending(View(task=row(), pod=lingers, job=job()), lasted=360).reason == "NodeLost"
-    assert act(View(task=row(cancel_requested=True), pod=lingers, job=None), lasted=1e6) == ()
+    assert act(TaskView(task=row(), pod=lingers, job=job()), lasted=359) == (Recheck(seconds=1),)
+    assert outcome(TaskView(task=row(), pod=lingers, job=job()), lasted=360).reason == "NodeLost"
+    assert act(TaskView(task=row(cancel_requested=True), pod=lingers, job=None), lasted=1e6) == ()
 
 
 # Kueue
@@ -797,23 +801,23 @@ def test_silent_node_ends_the_task_unless_canceled():
 
 @pytest.mark.parametrize("phase", ["Pending", "Failed"])
 def test_terminating_pod_of_a_suspended_job_ends_nothing(phase):
-    view = View(task=row(), pod=pod(STOPPED, phase=phase, deleted=True), job=job(suspended=True))
+    view = TaskView(task=row(), pod=pod(STOPPED, phase=phase, deleted=True), job=job(suspended=True))
     assert act(view, lasted=1e6) == ()
 
 
 def test_suspended_job_waits_for_its_next_attempt():
     message = "the Job was suspended; another attempt follows"
-    view = View(task=row(), job=job(suspended=True), gone_pod=gone())
+    view = TaskView(task=row(), job=job(suspended=True), gone_pod=gone())
     assert act(view) == (RequeueAttempt(pod_uid="pod-uid-1", message=message),)
-    unseen = View(task=row(state=TesState.INITIALIZING), job=job(suspended=True))
+    unseen = TaskView(task=row(state=TesState.INITIALIZING), job=job(suspended=True))
     assert act(unseen) == (RequeueAttempt(pod_uid=None, message=message),)
     assert view.depends_on_absence
 
 
 def test_queued_job_is_left_alone():
-    assert act(View(task=row(state=TesState.QUEUED), job=job(suspended=True)), lasted=1e6) == ()
+    assert act(TaskView(task=row(state=TesState.QUEUED), job=job(suspended=True)), lasted=1e6) == ()
     unsubmitted = row(state=TesState.QUEUED, submitted=False)
-    assert act(View(task=unsubmitted, job=job(suspended=True)), lasted=1e6) == ()
+    assert act(TaskView(task=unsubmitted, job=job(suspended=True)), lasted=1e6) == ()
 
 
 FULL = (
@@ -835,11 +839,11 @@ def waits(message: str, reason: str = "Pending") -> dict[str, Any]:
 
 def test_kueue_reason_is_recorded_once_for_any_quantities():
     task = row(state=TesState.QUEUED)
-    (log,) = act(View(task=task, job=SUSPENDED, workload=waits(FULL % "500m")))
+    (log,) = act(TaskView(task=task, job=SUSPENDED, workload=waits(FULL % "500m")))
     assert log.message == f"Kueue: Pending: {FULL % '500m'}"
-    (again,) = act(View(task=task, job=SUSPENDED, workload=waits(FULL % "1250m")))
+    (again,) = act(TaskView(task=task, job=SUSPENDED, workload=waits(FULL % "1250m")))
     (other,) = act(
-        View(task=task, job=SUSPENDED, workload=waits("LocalQueue lq doesn't exist", "Inadmissible"))
+        TaskView(task=task, job=SUSPENDED, workload=waits("LocalQueue lq doesn't exist", "Inadmissible"))
     )
     assert log.key == again.key != other.key
 
@@ -848,18 +852,22 @@ def test_kueue_reason_is_recorded_once_for_any_quantities():
     "view",
     [
         pytest.param(
-            View(task=row(state=TesState.QUEUED), job=job(), workload=waits(FULL)),
+            TaskView(task=row(state=TesState.QUEUED), job=job(), workload=waits(FULL)),
             id="the Job is not suspended",
         ),
         pytest.param(
-            View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue()), id="no condition"
+            TaskView(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue()), id="no condition"
         ),
         pytest.param(
-            View(task=row(state=TesState.QUEUED), job=job(suspended=True, uid="other"), workload=waits(FULL)),
+            TaskView(
+                task=row(state=TesState.QUEUED), job=job(suspended=True, uid="other"), workload=waits(FULL)
+            ),
             id="of an earlier Job",
         ),
         pytest.param(
-            View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(condition("QuotaReserved"))),
+            TaskView(
+                task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(condition("QuotaReserved"))
+            ),
             id="it has its quota",
         ),
     ],
@@ -869,7 +877,7 @@ def test_workload_without_a_reason_is_not_recorded(view):
 
 
 def test_evicted_attempt_ends_with_the_reason_of_kueue():
-    view = View(task=row(), job=SUSPENDED, gone_pod=gone(), workload=kueue(PREEMPTED))
+    view = TaskView(task=row(), job=SUSPENDED, gone_pod=gone(), workload=kueue(PREEMPTED))
     message = (
         "the Job was suspended by Kueue (Preempted: Preempted to accommodate a workload); "
         "another attempt follows"
@@ -881,12 +889,14 @@ def test_evicted_attempt_ends_with_the_reason_of_kueue():
     ("view", "executors"),
     [
         pytest.param(
-            View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(DEACTIVATED, active=False)),
+            TaskView(
+                task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(DEACTIVATED, active=False)
+            ),
             0,
             id="it never ran",
         ),
         pytest.param(
-            View(
+            TaskView(
                 task=row(), job=SUSPENDED, gone_pod=gone(STOPPED), workload=kueue(DEACTIVATED, active=False)
             ),
             1,
@@ -897,14 +907,14 @@ def test_evicted_attempt_ends_with_the_reason_of_kueue():
 def test_deactivated_workload_ends_the_task(view, executors):
     expected = system_error("Deactivated", "Kueue: The workload is deactivated")
     finish, delete = act(view)
-    assert (finish.ending, len(finish.executors), delete) == (expected, executors, DELETE_INACTIVE)
+    assert (finish.outcome, len(finish.executors), delete) == (expected, executors, DELETE_INACTIVE)
     assert view.depends_on_absence
 
 
 def test_deactivated_workload_is_given_time_for_a_reason():
-    view = View(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(PREEMPTED, active=False))
+    view = TaskView(task=row(state=TesState.QUEUED), job=SUSPENDED, workload=kueue(PREEMPTED, active=False))
     assert not [action for action in act(view) if isinstance(action, Finish)]
-    assert ending(view, lasted=10) == system_error(
+    assert outcome(view, lasted=10) == system_error(
         "Deactivated", "Kueue: the Workload of the Job is not active"
     )
 
@@ -913,11 +923,11 @@ def test_deactivated_workload_is_given_time_for_a_reason():
     "view",
     [
         pytest.param(
-            View(task=row(), pod=pod(BEGUN), job=job(), workload=kueue(DEACTIVATED, active=False)),
+            TaskView(task=row(), pod=pod(BEGUN), job=job(), workload=kueue(DEACTIVATED, active=False)),
             id="the Pod still runs",
         ),
         pytest.param(
-            View(
+            TaskView(
                 task=row(),
                 pod=pod(STOPPED, deleted=True),
                 job=SUSPENDED,
@@ -926,7 +936,7 @@ def test_deactivated_workload_is_given_time_for_a_reason():
             id="the Pod is terminating",
         ),
         pytest.param(
-            View(
+            TaskView(
                 task=row(state=TesState.QUEUED, submitted=False),
                 job=SUSPENDED,
                 workload=kueue(DEACTIVATED, active=False),
@@ -940,7 +950,7 @@ def test_deactivated_workload_waits_for_its_limit(view):
 
 
 def test_cancel_precedes_kueue():
-    view = View(task=CANCELING, job=SUSPENDED, workload=kueue(DEACTIVATED, active=False))
+    view = TaskView(task=CANCELING, job=SUSPENDED, workload=kueue(DEACTIVATED, active=False))
     assert act(view) == (DELETE,)
 
 
@@ -968,14 +978,14 @@ def test_foreign_workload_has_no_task():
         assert (slim["metadata"]["labels"], slim["job_uid"], slim["active"]) == ({}, None, True)
 
 
-def test_new_pod_closes_the_attempt_of_the_old_one():
-    view = View(task=row(), pod=pod(BEGUN, name="new", uid="pod-uid-2"), job=job(), gone_pod=gone())
+def test_new_pod_closes_the_previous_attempt():
+    view = TaskView(task=row(), pod=pod(BEGUN, name="new", uid="pod-uid-2"), job=job(), gone_pod=gone())
     assert act(view) == (RequeueAttempt(pod_uid="pod-uid-1", message=f"Pod {POD} was replaced by Pod new"),)
 
 
 def test_failed_pod_ends_task_despite_suspended_job():
-    view = View(task=row(), pod=ended_pod({"executor-0": recorded(7)}), job=job(suspended=True))
-    assert ending(view).state is TesState.EXECUTOR_ERROR
+    view = TaskView(task=row(), pod=ended_pod({"executor-0": recorded(7)}), job=job(suspended=True))
+    assert outcome(view).state is TesState.EXECUTOR_ERROR
 
 
 # Cancel
@@ -988,21 +998,23 @@ DELETE = DeleteJob(name=JOB, uid="job-uid-1", why="canceled")
 @pytest.mark.parametrize(
     ("view", "expected"),
     [
-        pytest.param(View(task=CANCELING, pod=pod(BEGUN), job=job()), (DELETE,), id="it runs"),
-        pytest.param(View(task=CANCELING, job=job()), (DELETE,), id="no Pod yet"),
-        pytest.param(View(task=CANCELING, job=job(suspended=True)), (DELETE,), id="suspended"),
-        pytest.param(View(task=CANCELING, job=FAILED_JOB), (DELETE,), id="failed meanwhile"),
+        pytest.param(TaskView(task=CANCELING, pod=pod(BEGUN), job=job()), (DELETE,), id="it runs"),
+        pytest.param(TaskView(task=CANCELING, job=job()), (DELETE,), id="no Pod yet"),
+        pytest.param(TaskView(task=CANCELING, job=job(suspended=True)), (DELETE,), id="suspended"),
+        pytest.param(TaskView(task=CANCELING, job=FAILED_JOB), (DELETE,), id="failed meanwhile"),
         pytest.param(
-            View(task=CANCELING, job=job(), gone_pod=gone()), (DELETE,), id="the Pod is gone, the Job is not"
+            TaskView(task=CANCELING, job=job(), gone_pod=gone()),
+            (DELETE,),
+            id="the Pod is gone, the Job is not",
         ),
-        pytest.param(View(task=CANCELING, pod=pod(BEGUN), job=job(deleted=True)), (), id="being deleted"),
+        pytest.param(TaskView(task=CANCELING, pod=pod(BEGUN), job=job(deleted=True)), (), id="being deleted"),
         pytest.param(
-            View(task=CANCELING, pod=pod(BEGUN), job=None),
+            TaskView(task=CANCELING, pod=pod(BEGUN), job=None),
             (EndPod(name=POD, uid="pod-uid-1", why="canceled, and there is no Job"),),
             id="an orphan",
         ),
         pytest.param(
-            View(task=CANCELING, pod=pod(BEGUN, deadline=1), job=None), (), id="an orphan that ends"
+            TaskView(task=CANCELING, pod=pod(BEGUN, deadline=1), job=None), (), id="an orphan that ends"
         ),
     ],
 )
@@ -1013,46 +1025,46 @@ def test_cancel_deletes_job_or_pod(view, expected):
 @pytest.mark.parametrize("vanished", [None, gone(), gone(ALL_DONE), pod({**BEGUN, "executor-0": RUNNING})])
 @pytest.mark.parametrize("last_job", [None, job(deleted=True)])
 def test_cancel_is_complete_without_objects(vanished, last_job):
-    finish = act(View(task=CANCELING, job=last_job, gone_pod=vanished))[0]
-    assert (finish.ending, finish.cancel_seen) == (CANCELED, True)
+    finish = act(TaskView(task=CANCELING, job=last_job, gone_pod=vanished))[0]
+    assert (finish.outcome, finish.cancel_seen) == (CANCELED, True)
 
 
 def test_cancel_waits_for_the_submitter():
     task = row(state=TesState.CANCELING, cancel_requested=True, submitted=False, claimed=True)
-    assert act(View(task=task)) == (Recheck(seconds=30),)
+    assert act(TaskView(task=task)) == (Recheck(seconds=30),)
     free = row(state=TesState.CANCELING, cancel_requested=True, submitted=False)
-    assert ending(View(task=free)) == CANCELED
+    assert outcome(TaskView(task=free)) == CANCELED
 
 
 # Jobs
 
 
 def test_failed_job_without_a_pod():
-    assert ending(View(task=row(), job=FAILED_JOB)) == system_error(
+    assert outcome(TaskView(task=row(), job=FAILED_JOB)) == system_error(
         "BackoffLimitExceeded", "Job has reached its limit"
     )
 
 
 def test_complete_job_without_a_pod_completes_the_task():
     done = job(conditions=[condition("Complete", "CompletionsReached")])
-    assert ending(View(task=row(), job=done)) == COMPLETE
+    assert outcome(TaskView(task=row(), job=done)) == COMPLETE
 
 
 def test_job_deleted_by_another_client_ends_the_task():
     expected = system_error("JobDeleted", "the Job was deleted")
-    assert ending(View(task=row(), gone_job=job())) == expected
-    assert ending(View(task=row(), gone_pod=gone(), gone_job=job())) == expected
-    assert ending(View(task=row(), job=job(deleted=True))) == expected
+    assert outcome(TaskView(task=row(), gone_job=job())) == expected
+    assert outcome(TaskView(task=row(), gone_pod=gone(), gone_job=job())) == expected
+    assert outcome(TaskView(task=row(), job=job(deleted=True))) == expected
 
 
 def test_task_without_objects_is_lost():
-    view = View(task=row())
-    assert ending(view) == system_error("Lost", "neither the Job nor the Pod of this task exists")
+    view = TaskView(task=row())
+    assert outcome(view) == system_error("Lost", "neither the Job nor the Pod of this task exists")
     assert view.depends_on_absence
 
 
 def test_unsubmitted_task_without_objects_is_kept():
-    assert act(View(task=row(state=TesState.QUEUED, submitted=False)), lasted=1e6) == ()
+    assert act(TaskView(task=row(state=TesState.QUEUED, submitted=False)), lasted=1e6) == ()
 
 
 def refused(*, give_up: bool = False) -> ExplainNoPod:
@@ -1060,7 +1072,7 @@ def refused(*, give_up: bool = False) -> ExplainNoPod:
 
 
 def test_job_without_a_pod_is_checked_less_often():
-    view = View(task=row(state=TesState.QUEUED), job=job())
+    view = TaskView(task=row(state=TesState.QUEUED), job=job())
     assert act(view, lasted=4) == (Recheck(seconds=1),)
     assert act(view, lasted=5) == (refused(), Recheck(seconds=5))
     assert act(view, lasted=20) == (refused(), Recheck(seconds=20))
@@ -1068,7 +1080,7 @@ def test_job_without_a_pod_is_checked_less_often():
 
 
 def test_job_without_a_pod_ends_at_its_limit():
-    view, limits = View(task=row(state=TesState.QUEUED), job=job()), Limits(unschedulable=30)
+    view, limits = TaskView(task=row(state=TesState.QUEUED), job=job()), Limits(unschedulable=30)
     assert act(view, lasted=20, limits=limits) == (refused(), Recheck(seconds=10))
     assert act(view, lasted=30, limits=limits) == (refused(give_up=True), Recheck(seconds=30))
 
@@ -1080,7 +1092,7 @@ POLICY = f'Error creating: pods "{POD}" is forbidden: violates PodSecurity "rest
 @pytest.mark.parametrize(("asked", "message"), [(refused(), POLICY), (refused(give_up=True), QUOTA)])
 def test_permanently_rejected_pod_ends_the_task(asked, message):
     assert decide_refused(asked, message) == (
-        Finish(ending=system_error("FailedCreate", message.replace(POD, JOB)), cancel_seen=False),
+        Finish(outcome=system_error("FailedCreate", message.replace(POD, JOB)), cancel_seen=False),
         DeleteJob(name=JOB, uid="job-uid-1", why="its Pod is rejected"),
     )
 
@@ -1101,62 +1113,69 @@ THEIRS = row(state=TesState.COMPLETE, ended=True, reported_by="recorder")
 @pytest.mark.parametrize(
     ("view", "lasted", "expected"),
     [
-        pytest.param(View(task=THEIRS, pod=pod(BEGUN), job=job()), 60, (Recheck(seconds=840),), id="trec's"),
         pytest.param(
-            View(task=THEIRS, pod=pod(BEGUN), job=job()),
+            TaskView(task=THEIRS, pod=pod(BEGUN), job=job()), 60, (Recheck(seconds=840),), id="trec's"
+        ),
+        pytest.param(
+            TaskView(task=THEIRS, pod=pod(BEGUN), job=job()),
             900,
             (EndPod(name=POD, uid="pod-uid-1", why="its task has ended"),),
             id="trec's, but its Pod stays",
         ),
         pytest.param(
-            View(task=THEIRS, pod=pod({**BEGUN, "executor-0": RUNNING}), job=job()),
+            TaskView(task=THEIRS, pod=pod({**BEGUN, "executor-0": RUNNING}), job=job()),
             29,
             (Recheck(seconds=1),),
             id="trec's, and an executor still runs",
         ),
         pytest.param(
-            View(task=THEIRS, pod=pod({**BEGUN, "executor-0": RUNNING}), job=job()),
+            TaskView(task=THEIRS, pod=pod({**BEGUN, "executor-0": RUNNING}), job=job()),
             30,
             (EndPod(name=POD, uid="pod-uid-1", why="its task has ended and an executor still runs"),),
             id="trec's, and an executor still runs after 30 s",
         ),
         pytest.param(
-            View(task=THEIRS, pod=pod({"trec": TREC_KILLED, "tif-0": terminated(0, "OOMKilled")}), job=job()),
+            TaskView(
+                task=THEIRS, pod=pod({"trec": TREC_KILLED, "tif-0": terminated(0, "OOMKilled")}), job=job()
+            ),
             60,
             (EndPod(name=POD, uid="pod-uid-1", why="its task has ended and it is stalled"),),
             id="trec's, but its Pod can never end",
         ),
-        pytest.param(View(task=OURS, pod=pod(BEGUN), job=job()), 29, (Recheck(seconds=1),), id="ours"),
+        pytest.param(TaskView(task=OURS, pod=pod(BEGUN), job=job()), 29, (Recheck(seconds=1),), id="ours"),
         pytest.param(
-            View(task=OURS, pod=pod(BEGUN), job=job()),
+            TaskView(task=OURS, pod=pod(BEGUN), job=job()),
             30,
             (EndPod(name=POD, uid="pod-uid-1", why="its task has ended"),),
             id="ours, and the Pod runs",
         ),
         pytest.param(
-            View(task=OURS, pod=pod(node=None), job=job()),
+            TaskView(task=OURS, pod=pod(node=None), job=job()),
             30,
             (DeleteJob(name=JOB, uid="job-uid-1", why="its task has ended"),),
             id="ours, and no kubelet has the Pod",
         ),
         pytest.param(
-            View(task=OURS, pod=pod(BEGUN, deadline=1), job=job()), 89, (Recheck(seconds=1),), id="it ends"
+            TaskView(task=OURS, pod=pod(BEGUN, deadline=1), job=job()),
+            89,
+            (Recheck(seconds=1),),
+            id="it ends",
         ),
         pytest.param(
-            View(task=OURS, pod=pod(BEGUN, deadline=1), job=job()),
+            TaskView(task=OURS, pod=pod(BEGUN, deadline=1), job=job()),
             90,
             (DeleteJob(name=JOB, uid="job-uid-1", why="its Pod did not end"),),
             id="it will not end",
         ),
-        pytest.param(View(task=OURS, pod=pod(BEGUN, deadline=1)), 1e6, (), id="nothing more can be done"),
-        pytest.param(View(task=OURS, pod=ended_pod(), job=FAILED_JOB), 1e6, (), id="all has ended"),
+        pytest.param(TaskView(task=OURS, pod=pod(BEGUN, deadline=1)), 1e6, (), id="nothing more can be done"),
+        pytest.param(TaskView(task=OURS, pod=ended_pod(), job=FAILED_JOB), 1e6, (), id="all has ended"),
         pytest.param(
-            View(task=OURS, pod=pod(BEGUN, deleted=True), job=job()), 1e6, (), id="it is terminating"
+            TaskView(task=OURS, pod=pod(BEGUN, deleted=True), job=job()), 1e6, (), id="it is terminating"
         ),
-        pytest.param(View(task=OURS, job=FAILED_JOB), 1e6, (), id="the time to live runs"),
-        pytest.param(View(task=OURS), 1e6, (), id="all has gone"),
+        pytest.param(TaskView(task=OURS, job=FAILED_JOB), 1e6, (), id="the time to live runs"),
+        pytest.param(TaskView(task=OURS), 1e6, (), id="all has gone"),
         pytest.param(
-            View(task=OURS, job=job(suspended=True)),
+            TaskView(task=OURS, job=job(suspended=True)),
             30,
             (DeleteJob(name=JOB, uid="job-uid-1", why="its task has ended"),),
             id="a Job that would start again",
@@ -1169,7 +1188,7 @@ def test_ended_task_frees_its_objects(view, lasted, expected):
 
 @pytest.mark.parametrize("objects", [{}, {"pod": ended_pod(), "job": job()}, {"job": FAILED_JOB}])
 def test_objects_of_an_unknown_task_are_left_alone(objects):
-    assert decide(View(task=None, **objects), {}, 0.0, Limits()) == Decision()
+    assert decide(TaskView(task=None, **objects), {}, 0.0, Limits()) == Decision()
 
 
 # Roles and caches
@@ -1184,13 +1203,13 @@ def test_only_a_live_pod_needs_a_role():
 @pytest.mark.parametrize("ended", [case.values[0] for case in ENDED])
 def test_reduced_objects_decide_alike(ended):
     assert pod_facts(slim_pod(ended), cancel_requested=False) == pod_facts(ended, cancel_requested=False)
-    view = View(task=row(), pod=ended, job=job(suspended=True))
-    slim = View(task=row(), pod=slim_pod(ended), job=slim_job(job(suspended=True)))
+    view = TaskView(task=row(), pod=ended, job=job(suspended=True))
+    slim = TaskView(task=row(), pod=slim_pod(ended), job=slim_job(job(suspended=True)))
     assert decide(slim, {}, 0.0, Limits()) == decide(view, {}, 0.0, Limits())
     assert "managedFields" not in slim_pod(ended)["metadata"]
 
 
-STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
+STREAM = PodPlan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
 
 
 @pytest.mark.parametrize(
@@ -1200,7 +1219,7 @@ STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream
         (
             recorded(65, term=True),
             {},
-            Ending(
+            TaskOutcome(
                 state=TesState.SYSTEM_ERROR,
                 reason="Error",
                 message="stream-0 exited with code 65: an input may have been cut short",
@@ -1210,7 +1229,7 @@ STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream
         (
             terminated(137, "OOMKilled"),
             {},
-            Ending(
+            TaskOutcome(
                 state=TesState.SYSTEM_ERROR,
                 reason="OOMKilled",
                 message="stream-0 ran out of memory",
@@ -1220,7 +1239,7 @@ STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream
         (
             recorded(143, term=True),
             {"reason": "Evicted", "message": "The node was low on resource: memory."},
-            Ending(
+            TaskOutcome(
                 state=TesState.SYSTEM_ERROR,
                 reason="Evicted",
                 message="The node was low on resource: memory.",
@@ -1232,7 +1251,7 @@ STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream
 def test_end_of_a_stream_sidecar_decides(stream, values, expected):
     states = {"executor-0": recorded(0), "stream-0": stream, "pause": terminated(1)}
     ended = pod(states, phase="Failed", plan=STREAM, **values)
-    assert ending(View(task=row(), pod=ended, job=job())) == expected
+    assert outcome(TaskView(task=row(), pod=ended, job=job())) == expected
 
 
 def test_streams_without_a_plan_are_found_by_name():
@@ -1247,5 +1266,7 @@ def test_restarted_stream_sidecar_ends_nothing():
         {"trec": RUNNING, "executor-0": RUNNING, "stream-0": waiting("CrashLoopBackOff")}, plan=STREAM
     )
     assert [
-        one for one in act(View(task=row(), pod=running, job=job()), lasted=10_000) if isinstance(one, Finish)
+        one
+        for one in act(TaskView(task=row(), pod=running, job=job()), lasted=10_000)
+        if isinstance(one, Finish)
     ] == []

@@ -14,7 +14,7 @@ from tctl_fakes import FakeApi, client
 from tctl_tasks import add_task, logs_of, report, task_of
 
 from poiesis_models.backoff import Backoff
-from poiesis_models.states import Ending, TesState
+from poiesis_models.states import TaskOutcome, TesState
 from poiesis_tctl import tasks_db
 from poiesis_tctl.config import Config, Limits
 from poiesis_tctl.controller import Controller
@@ -165,15 +165,15 @@ async def test_events_of_other_pods_are_ignored(world):
 
 
 async def test_outage_of_postgres_loses_no_line(world, monkeypatch):
-    tell = tasks_db.TasksDb.tell
+    add_pod_lines = tasks_db.TasksDb.add_pod_lines
     failures = iter([tasks_db.DatabaseUnavailable("away"), ValueError("who would have thought")])
 
     async def flaky(self: tasks_db.TasksDb, *words: Any) -> None:
         if (error := next(failures, None)) is not None:
             raise error
-        await tell(self, *words)
+        await add_pod_lines(self, *words)
 
-    monkeypatch.setattr(tasks_db.TasksDb, "tell", flaky)
+    monkeypatch.setattr(tasks_db.TasksDb, "add_pod_lines", flaky)
     task_id = await add_task(world.db)
     async with world.followed():
         await world.event("FailedMount", "x", task=task_id)
@@ -202,7 +202,7 @@ async def test_events_delay_no_decision(world, monkeypatch):
         stuck.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(tasks_db.TasksDb, "tell", never)
+    monkeypatch.setattr(tasks_db.TasksDb, "add_pod_lines", never)
     recorded = await add_task(world.db, state="RUNNING")
     await world.api.put("jobs", job(task=recorded))
     for number in range(1000):
@@ -212,11 +212,11 @@ async def test_events_delay_no_decision(world, monkeypatch):
         await _pod_that_has_ended(world, recorded)
         await _complete(world, recorded)
     world.api.refuse = lambda request: 403 if "/events" in request.path else None
-    untold = await add_task(world.db, state="RUNNING")
-    await world.api.put("jobs", job(task=untold))
-    await _pod_that_has_ended(world, untold)
+    unrecorded = await add_task(world.db, state="RUNNING")
+    await world.api.put("jobs", job(task=unrecorded))
+    await _pod_that_has_ended(world, unrecorded)
     async with leader(world):
-        await _complete(world, untold)
+        await _complete(world, unrecorded)
 
 
 async def _pod_that_has_ended(world: World, task_id: UUID) -> None:
@@ -257,7 +257,7 @@ async def test_unschedulable_event_and_condition_are_one_line(world, forbidden):
 
 async def test_late_event_keeps_the_outcome(world):
     task_id = await add_task(world.db)
-    await report(world.db, task_id, ending=Ending(state=TesState.COMPLETE))
+    await report(world.db, task_id, outcome=TaskOutcome(state=TesState.COMPLETE))
     async with world.followed():
         await world.event("FailedMount", "late", task=task_id)
         await world.until_recorded(task_id, "COMPLETE", "FailedMount: late")

@@ -13,7 +13,7 @@ from poiesis_tctl import health, metrics
 from poiesis_tctl.transfers import Figures, FilerFigures, Moved
 
 FIGURES = Figures(
-    looked_at=datetime(2025, 11, 23, 6, tzinfo=UTC),
+    read_at=datetime(2025, 11, 23, 6, tzinfo=UTC),
     tasks={TesState.QUEUED: 0, TesState.RUNNING: 7},
     filers={
         "tif": FilerFigures(moving=2, bytes_per_second=5_000_000, moved=Moved(3, 2**40)),

@@ -14,22 +14,21 @@ from tctl_tasks import (
     executors_of,
     logs_of,
     report,
+    report_filer,
     task_of,
-    tell_filer,
 )
 
 from poiesis_models.report import ExecutorReport
-from poiesis_models.states import Ending, TesState
+from poiesis_models.states import TaskOutcome, TesState
 from poiesis_tctl import tasks_db
 from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
 from poiesis_tctl.podevents import PodLine
-from poiesis_tctl.podfacts import ExecutorRow
 from poiesis_tctl.tasks_db import UNFINISHED_STATES, DatabaseUnavailable, TasksDb
 from poiesis_tctl.transfers import FilerRow, Moved, Run
 
 pytestmark = pytest.mark.integration
 
-FAILED = Ending(
+FAILED = TaskOutcome(
     state=TesState.EXECUTOR_ERROR,
     reason="Error",
     message="executor 0 exited with code 7",
@@ -37,9 +36,9 @@ FAILED = Ending(
 )
 START = datetime(2025, 11, 23, 6, tzinfo=UTC)
 START_NS = int(START.timestamp()) * 10**9
-ROW = ExecutorRow(index=0, start_ns=START_NS, end_ns=START_NS + 2 * 10**9, exit_code=7)
+ROW = ExecutorReport(index=0, start_ns=START_NS, end_ns=START_NS + 2 * 10**9, exit_code=7)
 ATTEMPT = Attempt(pod_uid="pod-uid-1", pod_name="the Pod", node="node-1", start=START)
-FINISH = Finish(ending=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=(ROW,), note="nobody told")
+FINISH = Finish(outcome=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=(ROW,), note="not reported")
 
 
 @pytest.fixture
@@ -62,12 +61,12 @@ async def test_load(tasks, superuser):
     assert await tasks.load(task_id) == TaskRow(
         **known | {"claimed": True}, state=TesState.CANCELING, cancel_requested=True, submitted=False
     )
-    await report(superuser, task_id, state=None, ending=Ending(state=TesState.COMPLETE))
+    await report(superuser, task_id, state=None, outcome=TaskOutcome(state=TesState.COMPLETE))
     assert (await tasks.load(task_id)).reported_by is None  # the cancel was not seen
     assert await tasks.load(uuid4()) is None
 
 
-async def test_finish_stores_what_the_recorder_did_not_say(tasks, superuser):
+async def test_finish_stores_what_was_not_reported(tasks, superuser):
     task_id = await add_task(superuser)
     assert await tasks.finish(task_id, FINISH)
     assert await task_of(superuser, task_id) == {
@@ -80,23 +79,23 @@ async def test_finish_stores_what_the_recorder_did_not_say(tasks, superuser):
     assert await attempts_of(superuser, task_id) == [(0, "pod-uid-1", "node-1", True)]
     assert await executors_of(superuser, task_id) == [(0, 0, 7)]
     assert await logs_of(superuser, task_id) == [
-        (0, "recorder-silent", "nobody told"),
+        (0, "recorder-silent", "not reported"),
         (0, "end", "EXECUTOR_ERROR: Error: executor 0 exited with code 7"),
     ]
     start = await superuser.fetchval("SELECT start_time FROM task_log WHERE task_id = $1", task_id)
     assert start == START
 
 
-async def test_finish_leaves_what_the_recorder_said(tasks, superuser):
+async def test_finish_keeps_what_was_reported(tasks, superuser):
     task_id = await add_task(superuser)
-    said = (
+    reported = (
         ExecutorReport(index=0, start_ns=10**18, end_ns=2 * 10**18, exit_code=0, stdout="out"),
         ExecutorReport(index=1, start_ns=3 * 10**18, stdout="more"),
     )
-    await report(superuser, task_id, executors=said)
-    rows = (ROW, ExecutorRow(index=1, start_ns=START_NS, end_ns=START_NS, exit_code=9, oom=True))
+    await report(superuser, task_id, executors=reported)
+    rows = (ROW, ExecutorReport(index=1, start_ns=START_NS, end_ns=START_NS, exit_code=9, oom=True))
     assert await tasks.finish(
-        task_id, Finish(ending=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=rows)
+        task_id, Finish(outcome=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=rows)
     )
     assert await executors_of(superuser, task_id) == [(0, 0, 0), (0, 1, 9)]
     kept = await superuser.fetch(
@@ -108,23 +107,23 @@ async def test_finish_leaves_what_the_recorder_said(tasks, superuser):
 
 async def test_finish_without_a_pod(tasks, superuser):
     task_id = await add_task(superuser)
-    assert await tasks.finish(task_id, Finish(ending=FAILED, cancel_seen=False))
+    assert await tasks.finish(task_id, Finish(outcome=FAILED, cancel_seen=False))
     assert await attempts_of(superuser, task_id) == []
     assert [key for _, key, _ in await logs_of(superuser, task_id)] == ["end"]
 
 
-async def test_executors_that_the_task_does_not_have_are_left_out(tasks, superuser):
+async def test_unknown_executors_are_ignored(tasks, superuser):
     task_id = await add_task(superuser, executors=1)
-    rows = (ROW, ExecutorRow(index=9, start_ns=START_NS, end_ns=START_NS, exit_code=0))
+    rows = (ROW, ExecutorReport(index=9, start_ns=START_NS, end_ns=START_NS, exit_code=0))
     assert await tasks.finish(
-        task_id, Finish(ending=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=rows)
+        task_id, Finish(outcome=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=rows)
     )
     assert await executors_of(superuser, task_id) == [(0, 0, 7)]
 
 
 async def test_second_finish_changes_nothing(tasks, superuser):
     task_id = await add_task(superuser)
-    await report(superuser, task_id, ending=Ending(state=TesState.COMPLETE))
+    await report(superuser, task_id, outcome=TaskOutcome(state=TesState.COMPLETE))
     before = await logs_of(superuser, task_id)
     assert not await tasks.finish(task_id, FINISH)
     assert (await task_of(superuser, task_id))["state"] == "COMPLETE"
@@ -132,29 +131,29 @@ async def test_second_finish_changes_nothing(tasks, superuser):
     assert await logs_of(superuser, task_id) == before
 
 
-async def test_finish_of_many_at_once_is_one(tasks, superuser):
+async def test_concurrent_finishes_store_one_outcome(tasks, superuser):
     task_id = await add_task(superuser)
     stored = await asyncio.gather(*(tasks.finish(task_id, FINISH) for _ in range(8)))
     assert sorted(stored) == [False] * 7 + [True]
     assert await attempts_of(superuser, task_id) == [(0, "pod-uid-1", "node-1", True)]
 
 
-async def test_cancel_that_was_not_seen_refuses_the_ending(tasks, superuser):
+async def test_unseen_cancel_rejects_the_outcome(tasks, superuser):
     task_id = await add_task(superuser)
     await cancel(superuser, task_id)
     assert not await tasks.finish(task_id, FINISH)
     assert await attempts_of(superuser, task_id) == []
-    canceled = Ending(state=TesState.CANCELED, reason="Canceled")
-    assert await tasks.finish(task_id, Finish(ending=canceled, cancel_seen=True))
+    canceled = TaskOutcome(state=TesState.CANCELED, reason="Canceled")
+    assert await tasks.finish(task_id, Finish(outcome=canceled, cancel_seen=True))
     assert (await task_of(superuser, task_id))["state"] == "CANCELED"
 
 
-async def test_finish_of_no_task_is_no_error(tasks):
+async def test_finish_of_unknown_task_is_no_error(tasks):
     assert not await tasks.finish(uuid4(), FINISH)
 
 
 @pytest.mark.parametrize("uid", ["pod-uid-1", None])
-async def test_requeue_closes_the_attempt_and_waits_for_the_next(tasks, superuser, uid):
+async def test_requeue_closes_the_attempt(tasks, superuser, uid):
     task_id = await add_task(superuser)
     await report(superuser, task_id)
     for _ in range(2):
@@ -176,9 +175,9 @@ async def test_late_requeue_does_not_touch_the_next_attempt(tasks, superuser):
     assert [one[3] for one in await attempts_of(superuser, task_id)] == [True, False]
 
 
-async def test_requeue_of_what_has_ended_or_is_canceled_is_no_error(tasks, superuser):
+async def test_requeue_of_ended_task_has_no_effect(tasks, superuser):
     ended = await add_task(superuser)
-    await report(superuser, ended, ending=Ending(state=TesState.COMPLETE))
+    await report(superuser, ended, outcome=TaskOutcome(state=TesState.COMPLETE))
     await tasks.requeue(ended, RequeueAttempt(pod_uid=None, message="suspended"))
     assert (await task_of(superuser, ended))["state"] == "COMPLETE"
     canceling = await add_task(superuser)
@@ -188,40 +187,40 @@ async def test_requeue_of_what_has_ended_or_is_canceled_is_no_error(tasks, super
     assert (await task_of(superuser, canceling))["state"] == "CANCELING"
 
 
-async def test_system_log_is_said_once(tasks, superuser):
+async def test_system_log_is_stored_once(tasks, superuser):
     task_id = await add_task(superuser)
     for message in ("first", "second"):
-        await tasks.say(task_id, SystemLog(key="k", message=message))
+        await tasks.add_system_log(task_id, SystemLog(key="k", message=message))
     assert await logs_of(superuser, task_id) == [(None, "k", "first")]
 
 
-async def test_unfinished_are_those_that_must_have_objects(tasks, superuser):
+async def test_unfinished_tasks_must_have_objects(tasks, superuser):
     running = await add_task(superuser, state="RUNNING")
     young = await add_task(superuser, age=10)
     waiting = await add_task(superuser, submitted=False)
     canceling = await add_task(superuser, state="CANCELING", submitted=False, canceled=True)
     ended = await add_task(superuser)
-    await report(superuser, ended, ending=Ending(state=TesState.COMPLETE))
+    await report(superuser, ended, outcome=TaskOutcome(state=TesState.COMPLETE))
     known = {running, young, waiting, canceling, ended}
     assert known & set(await tasks.unfinished()) == {running, canceling}
 
 
-async def test_postgres_that_is_away_is_an_error_of_ours():
+async def test_unreachable_postgres_is_database_unavailable():
     async with tasks_db.connect("postgresql://u@127.0.0.1:1/x", connections=1) as db:
         with pytest.raises(DatabaseUnavailable):
             await db.load(uuid4())
 
 
-async def test_refused_statement_is_an_error_of_ours(tasks, superuser):
+async def test_rejected_statement_is_database_unavailable(tasks, superuser):
     task_id = await add_task(superuser)
     with pytest.raises(DatabaseUnavailable):
-        await tasks.finish(task_id, Finish(ending=Ending(state=TesState.PAUSED), cancel_seen=False))
+        await tasks.finish(task_id, Finish(outcome=TaskOutcome(state=TesState.PAUSED), cancel_seen=False))
 
 
 # Events of Pods
 
 
-def lines(*numbers: int, pod_uid: str = "pod-uid-1") -> list[PodLine]:
+def pod_lines(*numbers: int, pod_uid: str = "pod-uid-1") -> list[PodLine]:
     return [
         PodLine(
             pod_uid=pod_uid, key=f"event/{number}", message=f"m{number}", at=START + timedelta(seconds=number)
@@ -230,88 +229,90 @@ def lines(*numbers: int, pod_uid: str = "pod-uid-1") -> list[PodLine]:
     ]
 
 
-async def told(connection: asyncpg.Connection, task_id: UUID) -> list[tuple[int, str, datetime]]:
+async def lines_of(connection: asyncpg.Connection, task_id: UUID) -> list[tuple[int, str, datetime]]:
     rows = await connection.fetch(
         "SELECT attempt, message, at FROM system_log WHERE task_id = $1 ORDER BY at, id", task_id
     )
     return [tuple(row) for row in rows]
 
 
-async def test_lines_stand_at_their_time_and_once(tasks, superuser):
+async def test_lines_have_their_time_and_occur_once(tasks, superuser):
     task_id = await add_task(superuser)
     for numbers in ((2, 1, 2), (1, 3), (3,)):
-        await tasks.tell(task_id, "pod-uid-1", lines(*numbers))
-    assert await told(superuser, task_id) == [
+        await tasks.add_pod_lines(task_id, "pod-uid-1", pod_lines(*numbers))
+    assert await lines_of(superuser, task_id) == [
         (0, f"m{number}", START + timedelta(seconds=number)) for number in (1, 2, 3)
     ]
-    await tasks.tell(task_id, "pod-uid-1", [PodLine(pod_uid="pod-uid-1", key="event/now", message="now")])
-    ((_, _, at),) = [one for one in await told(superuser, task_id) if one[1] == "now"]
+    await tasks.add_pod_lines(
+        task_id, "pod-uid-1", [PodLine(pod_uid="pod-uid-1", key="event/now", message="now")]
+    )
+    ((_, _, at),) = [one for one in await lines_of(superuser, task_id) if one[1] == "now"]
     assert timedelta() <= datetime.now(UTC) - at < timedelta(minutes=1)
 
 
-async def test_lines_belong_to_the_attempt_of_their_pod_also_before_and_after_it(tasks, superuser):
+async def test_lines_belong_to_the_attempt_of_their_pod(tasks, superuser):
     task_id = await add_task(superuser)
-    await tasks.tell(task_id, "pod-uid-1", lines(1))
+    await tasks.add_pod_lines(task_id, "pod-uid-1", pod_lines(1))
     await report(superuser, task_id, pod_uid="pod-uid-1")
-    await tasks.tell(task_id, "pod-uid-1", lines(2))
+    await tasks.add_pod_lines(task_id, "pod-uid-1", pod_lines(2))
     await tasks.requeue(task_id, RequeueAttempt(pod_uid="pod-uid-1", message="suspended"))
-    await tasks.tell(task_id, "pod-uid-2", lines(3))
+    await tasks.add_pod_lines(task_id, "pod-uid-2", pod_lines(3))
     await report(superuser, task_id, pod_uid="pod-uid-2")
-    await tasks.tell(task_id, "pod-uid-2", lines(4))
-    await tasks.tell(task_id, "pod-uid-1", lines(5))
-    found = [(attempt, text) for attempt, text, _ in await told(superuser, task_id) if text[0] == "m"]
+    await tasks.add_pod_lines(task_id, "pod-uid-2", pod_lines(4))
+    await tasks.add_pod_lines(task_id, "pod-uid-1", pod_lines(5))
+    found = [(attempt, text) for attempt, text, _ in await lines_of(superuser, task_id) if text[0] == "m"]
     assert found == [(0, "m1"), (0, "m2"), (1, "m3"), (1, "m4"), (0, "m5")]
     assert [one[:2] for one in await attempts_of(superuser, task_id)] == [(0, "pod-uid-1"), (1, "pod-uid-2")]
 
 
-async def test_lines_of_a_claim_belong_to_the_last_attempt(tasks, superuser):
+async def test_claim_lines_belong_to_the_last_attempt(tasks, superuser):
     task_id = await add_task(superuser)
-    await tasks.tell(task_id, None, lines(1))
+    await tasks.add_pod_lines(task_id, None, pod_lines(1))
     await report(superuser, task_id, pod_uid="pod-uid-1")
-    await tasks.tell(task_id, None, lines(2))
+    await tasks.add_pod_lines(task_id, None, pod_lines(2))
     await tasks.requeue(task_id, RequeueAttempt(pod_uid="pod-uid-1", message="suspended"))
     await report(superuser, task_id, pod_uid="pod-uid-2")
-    await tasks.tell(task_id, None, lines(3))
-    found = [(attempt, text) for attempt, text, _ in await told(superuser, task_id) if text[0] == "m"]
+    await tasks.add_pod_lines(task_id, None, pod_lines(3))
+    found = [(attempt, text) for attempt, text, _ in await lines_of(superuser, task_id) if text[0] == "m"]
     assert found == [(0, "m1"), (0, "m2"), (1, "m3")]
 
 
-async def test_storm_of_different_events_is_bounded_in_each_attempt(tasks, superuser):
+async def test_lines_of_each_attempt_are_bounded(tasks, superuser):
     task_id = await add_task(superuser)
     await report(superuser, task_id)
-    await tasks.say(task_id, SystemLog(key="FailedCreate-1", message="not an event"))
-    await tasks.tell(task_id, "pod-uid-1", lines(*range(30)))
+    await tasks.add_system_log(task_id, SystemLog(key="FailedCreate-1", message="not an event"))
+    await tasks.add_pod_lines(task_id, "pod-uid-1", pod_lines(*range(30)))
     for _ in range(2):
-        await tasks.tell(task_id, "pod-uid-1", lines(*range(200)))
-    await tasks.tell(task_id, "pod-uid-1", lines(300))
-    found = [text for attempt, text, _ in await told(superuser, task_id) if attempt == 0]
-    assert found == [*(f"m{number}" for number in range(49)), "more happened to the Pod than is told here"]
+        await tasks.add_pod_lines(task_id, "pod-uid-1", pod_lines(*range(200)))
+    await tasks.add_pod_lines(task_id, "pod-uid-1", pod_lines(300))
+    found = [text for attempt, text, _ in await lines_of(superuser, task_id) if attempt == 0]
+    assert found == [*(f"m{number}" for number in range(49)), "further events of this Pod are not recorded"]
     await report(superuser, task_id, pod_uid="pod-uid-2")
-    await tasks.tell(task_id, "pod-uid-2", lines(1))
-    assert [one[:2] for one in await told(superuser, task_id) if one[0] == 1] == [(1, "m1")]
+    await tasks.add_pod_lines(task_id, "pod-uid-2", pod_lines(1))
+    assert [one[:2] for one in await lines_of(superuser, task_id) if one[0] == 1] == [(1, "m1")]
 
 
 async def test_late_line_changes_nothing_else(tasks, superuser):
     task_id = await add_task(superuser)
-    await report(superuser, task_id, ending=Ending(state=TesState.COMPLETE))
+    await report(superuser, task_id, outcome=TaskOutcome(state=TesState.COMPLETE))
     before = await superuser.fetchrow("SELECT * FROM task WHERE id = $1", task_id)
-    await tasks.tell(task_id, "pod-uid-1", lines(1))
+    await tasks.add_pod_lines(task_id, "pod-uid-1", pod_lines(1))
     assert await superuser.fetchrow("SELECT * FROM task WHERE id = $1", task_id) == before
-    assert (0, "m1") in [one[:2] for one in await told(superuser, task_id)]
+    assert (0, "m1") in [one[:2] for one in await lines_of(superuser, task_id)]
 
 
-async def test_line_of_a_task_that_is_not_ours_is_dropped(tasks, superuser):
+async def test_line_of_unknown_task_is_dropped(tasks, superuser):
     stranger = uuid4()
-    await tasks.tell(stranger, "pod-uid-1", lines(1))
-    assert await told(superuser, stranger) == []
+    await tasks.add_pod_lines(stranger, "pod-uid-1", pod_lines(1))
+    assert await lines_of(superuser, stranger) == []
 
 
-# What metrics are made of
+# Metrics
 
 
-async def test_look_counts_tasks_that_have_not_ended(tasks, superuser):
+async def test_metrics_count_unfinished_tasks(tasks, superuser):
     await superuser.execute("DELETE FROM task")
-    assert (await tasks.look()).tasks == {
+    assert (await tasks.read_metrics()).tasks == {
         TesState.QUEUED: 0,
         TesState.INITIALIZING: 0,
         TesState.RUNNING: 0,
@@ -329,7 +330,7 @@ async def test_look_counts_tasks_that_have_not_ended(tasks, superuser):
             await superuser.execute(
                 "SELECT finish_task($1, $2::text::tes_state, 'r', 'm', NULL, 'api', true)", ended, state
             )
-    assert (await tasks.look()).tasks == {
+    assert (await tasks.read_metrics()).tasks == {
         TesState.QUEUED: 3,
         TesState.INITIALIZING: 1,
         TesState.RUNNING: 2,
@@ -337,29 +338,29 @@ async def test_look_counts_tasks_that_have_not_ended(tasks, superuser):
     }
 
 
-async def test_looks_states_are_all_that_are_not_terminal(superuser):
+async def test_metrics_have_all_states_that_are_not_terminal(superuser):
     known = await superuser.fetch(
         "SELECT state::text FROM unnest(enum_range(NULL::tes_state)) AS state WHERE NOT is_terminal(state)"
     )
     assert {row["state"] for row in known} == set(UNFINISHED_STATES)
 
 
-async def test_look_finds_the_filers_that_are_told_of_and_knows_which_move(tasks, superuser):
+async def test_metrics_have_the_filers_reported_recently(tasks, superuser):
     await superuser.execute("DELETE FROM task")
     running, ended, requeued = [await add_task(superuser, state="RUNNING") for _ in range(3)]
     for task_id in (running, ended, requeued):
         await report(superuser, task_id)
-    await tell_filer(superuser, running, "tif-0", start=START, files=3, size=300, rate=30)
-    await tell_filer(superuser, running, "tif-1", start=START, ended=True)
-    await tell_filer(superuser, running, "stream-0", start=START, told_ago=110)
-    await tell_filer(superuser, running, "tof-0", start=START, told_ago=130)  # lost
-    await tell_filer(superuser, running, "tof-1", start=START, told_ago=130, ended=True)
-    await tell_filer(superuser, ended, "tof-0", start=START)
-    assert await tasks.finish(ended, Finish(ending=FAILED, cancel_seen=False))
-    await tell_filer(superuser, requeued, "tif-0", start=START)
+    await report_filer(superuser, running, "tif-0", start=START, files=3, size=300, rate=30)
+    await report_filer(superuser, running, "tif-1", start=START, ended=True)
+    await report_filer(superuser, running, "stream-0", start=START, reported_ago=110)
+    await report_filer(superuser, running, "tof-0", start=START, reported_ago=130)  # lost
+    await report_filer(superuser, running, "tof-1", start=START, reported_ago=130, ended=True)
+    await report_filer(superuser, ended, "tof-0", start=START)
+    assert await tasks.finish(ended, Finish(outcome=FAILED, cancel_seen=False))
+    await report_filer(superuser, requeued, "tif-0", start=START)
     await tasks.requeue(requeued, RequeueAttempt(pod_uid="pod-uid-1", message="suspended"))
     await report(superuser, requeued, pod_uid="pod-uid-2")
-    await tell_filer(superuser, requeued, "tif-0", start=START, attempt=1)
+    await report_filer(superuser, requeued, "tif-0", start=START, attempt=1)
 
     def row(task_id: UUID, container: str, *, attempt: int = 0, moving: bool) -> FilerRow:
         run = Run(task_id, attempt, container, START)
@@ -368,7 +369,7 @@ async def test_look_finds_the_filers_that_are_told_of_and_knows_which_move(tasks
     whole = FilerRow(
         run=Run(running, 0, "tif-0", START), moved=Moved(3, 300), bytes_per_second=30, moving=True
     )
-    found = (await tasks.look()).filers
+    found = (await tasks.read_metrics()).filers
     assert len(found) == 6
     assert set(found) == {
         whole,
@@ -380,17 +381,17 @@ async def test_look_finds_the_filers_that_are_told_of_and_knows_which_move(tasks
     }
 
 
-async def test_filer_of_an_attempt_that_is_told_of_after_its_tasks_end_does_not_move(tasks, superuser):
+async def test_filer_reported_after_the_end_is_not_moving(tasks, superuser):
     """A recorder that was cut off made the attempt's row when the controller had ended the task."""
     await superuser.execute("DELETE FROM task")
     task_id = await add_task(superuser)
-    assert await tasks.finish(task_id, Finish(ending=FAILED, cancel_seen=False))
+    assert await tasks.finish(task_id, Finish(outcome=FAILED, cancel_seen=False))
     await report(superuser, task_id)
-    await tell_filer(superuser, task_id)
-    assert [row.moving for row in (await tasks.look()).filers] == [False]
+    await report_filer(superuser, task_id)
+    assert [row.moving for row in (await tasks.read_metrics()).filers] == [False]
 
 
-async def test_look_is_of_postgres_own_time(tasks, superuser):
+async def test_metrics_have_the_time_of_postgres(tasks, superuser):
     before = await superuser.fetchval("SELECT now()")
-    at = (await tasks.look()).at
+    at = (await tasks.read_metrics()).at
     assert before <= at <= await superuser.fetchval("SELECT now()")

@@ -8,7 +8,16 @@ import pytest
 from tctl_builders import TASK
 
 from poiesis_models.states import TesState
-from poiesis_tctl.transfers import FILERS, Figures, FilerFigures, FilerRow, Look, Moved, Run, Transfers
+from poiesis_tctl.transfers import (
+    FILERS,
+    Figures,
+    FilerFigures,
+    FilerRow,
+    MetricsSnapshot,
+    Moved,
+    Run,
+    Transfers,
+)
 
 FIRST = datetime(2025, 11, 23, 6, tzinfo=UTC)
 BETWEEN = timedelta(seconds=15)
@@ -31,7 +40,7 @@ def figures(*looks: list[FilerRow], tasks: Mapping[TesState, int] | None = None)
     """Return the metrics after these reads."""
     transfers = Transfers()
     for number, rows in enumerate(looks):
-        last = transfers.count(Look(at=FIRST + number * BETWEEN, tasks=tasks or {}, filers=rows))
+        last = transfers.count(MetricsSnapshot(at=FIRST + number * BETWEEN, tasks=tasks or {}, filers=rows))
     return last
 
 
@@ -92,10 +101,10 @@ def test_recent_run_counts_from_zero():
 def test_run_started_during_a_pause_counts():
     """Postgres was unavailable for an hour."""
     transfers = Transfers()
-    transfers.count(Look(at=FIRST, tasks={}, filers=[]))
+    transfers.count(MetricsSnapshot(at=FIRST, tasks={}, filers=[]))
     later = FIRST + timedelta(hours=1)
     begun = run(start=FIRST + timedelta(minutes=10))
-    found = transfers.count(Look(at=later, tasks={}, filers=[row(begun, 1, 10)]))
+    found = transfers.count(MetricsSnapshot(at=later, tasks={}, filers=[row(begun, 1, 10)]))
     assert found.filers["tif"].moved == (1, 10)
 
 
@@ -110,7 +119,7 @@ def test_rates_include_only_moving_filers():
         row(run("gone-0"), 1, 10, rate=1000),
     ]
     assert figures([], rows, tasks={TesState.QUEUED: 3}) == Figures(
-        looked_at=FIRST + BETWEEN,
+        read_at=FIRST + BETWEEN,
         tasks={TesState.QUEUED: 3},
         filers={
             "tif": FilerFigures(moving=2, bytes_per_second=12, moved=Moved(3, 30)),
@@ -129,5 +138,5 @@ def test_only_runs_of_the_last_read_are_kept():
     transfers = Transfers()
     for number in range(3):
         rows = [row(run(f"tif-{number}"), 1, 1)]
-        transfers.count(Look(at=FIRST + number * BETWEEN, tasks={}, filers=rows))
+        transfers.count(MetricsSnapshot(at=FIRST + number * BETWEEN, tasks={}, filers=rows))
     assert list(transfers._runs) == [run("tif-2")]

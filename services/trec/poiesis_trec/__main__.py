@@ -11,7 +11,7 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
 def main() -> int:
-    """Exit code."""
+    """Return the exit code."""
     # PID 1 ignores a SIGTERM without a handler, so the signal is blocked until there is one.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     import asyncio
@@ -35,11 +35,13 @@ def main() -> int:
     try:
         config = Config.from_env(os.environ)
     except ConfigError as error:
-        logger.error("cannot start: %s", error)  # noqa: TRY400 (no stack: the message says all)
+        logger.error("cannot start: %s", error)  # noqa: TRY400 (no stack: the message is complete)
         return 2
     configure_logging(task=str(config.task_id))
     if config.install and (code := os.spawnv(os.P_WAIT, config.install[0], config.install)) != 0:  # noqa: S606
-        logger.error("%s ended with %d", " ".join(config.install[:2]), code)  # so does the hook, which counts
+        logger.error(
+            "%s ended with %d", " ".join(config.install[:2]), code
+        )  # the postStart hook fails, too, and decides
     logger.info("recording task", extra={"pod": config.pod.name})
 
     asyncio.run(until_signal(run, config))

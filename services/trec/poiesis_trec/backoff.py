@@ -3,7 +3,7 @@
 from poiesis_models import backoff
 
 
-class Backoff:
+class RetryDelay:
     """Delays in seconds, each between half and all of a step that doubles from `first` up to `most`."""
 
     def __init__(self, first: float, most: float) -> None:

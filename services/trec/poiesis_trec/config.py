@@ -8,7 +8,7 @@ from typing import Self
 from uuid import UUID
 
 from poiesis_models import paths
-from poiesis_models.plan import MalformedPlan, Plan
+from poiesis_models.plan import MalformedPlan, PodPlan
 
 
 class ConfigError(ValueError):
@@ -43,7 +43,7 @@ class Config:
     """
 
     task_id: UUID
-    plan: Plan
+    plan: PodPlan
     pod: PodRef
     token: str = field(repr=False)
     dsn_file: Path
@@ -112,9 +112,9 @@ def _uuid(env: Mapping[str, str], name: str) -> UUID:
         raise ConfigError(f"{name} must be a UUID, got {value!r}") from error
 
 
-def _plan(env: Mapping[str, str], name: str) -> Plan:
+def _plan(env: Mapping[str, str], name: str) -> PodPlan:
     try:
-        plan = Plan.from_json(_text(env, name))
+        plan = PodPlan.from_json(_text(env, name))
     except MalformedPlan as error:
         raise ConfigError(f"{name}: {error}") from error
     if not plan.executors:

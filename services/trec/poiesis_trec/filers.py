@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from poiesis_models.report import FilerReport
-from poiesis_trec.facts import NO_FILES, Container, Situation
+from poiesis_trec.facts import NO_RUN_FILES, Observation, PlannedContainer
 
 _SECOND_NS = 10**9
 _MOST = 2**63 - 1
@@ -13,7 +13,7 @@ _INTERVALS_SO_FAR = 6  # a sixth of the time so far, within these bounds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filer:
+class StartedFiler:
     """A filer that has started. `end_ns` is None while it may transfer data."""
 
     container: str
@@ -24,48 +24,50 @@ class Filer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class StoredFilerReport:
     """The last report about a filer, and its time."""
 
     report: FilerReport
     at_ns: int
 
 
-def filers(situation: Situation, known: Sequence[Container], now_ns: int) -> Iterator[Filer]:
+def filers(
+    observation: Observation, known: Sequence[PlannedContainer], now_ns: int
+) -> Iterator[StartedFiler]:
     """Yield the filers that have started. A filer that streams inputs starts and ends with its streams."""
-    movers = {*situation.plan.inputs, *situation.plan.outputs}
+    movers = {*observation.plan.inputs, *observation.plan.outputs}
     for one in known:
         if one.name in movers and one.start_ns is not None:
-            yield Filer(
+            yield StartedFiler(
                 container=one.name,
                 start_ns=one.start_ns,
                 end_ns=(one.end.end_ns or now_ns) if one.end else None,
                 files=one.files.moved_files,
                 bytes=one.files.moved_bytes,
             )
-    for name in situation.plan.rescues:
-        files = situation.files.get(name, NO_FILES)
+    for name in observation.plan.rescues:
+        files = observation.files.get(name, NO_RUN_FILES)
         if files.started is not None:
-            yield Filer(
+            yield StartedFiler(
                 container=name,
                 start_ns=files.started.start_ns,
                 end_ns=files.exit.end_ns if files.exit else None,
                 files=files.moved_files,
                 bytes=files.moved_bytes,
             )
-    for name in situation.plan.streams:
-        files = situation.files.get(name, NO_FILES)
-        if files.poured_ns is not None:
-            yield Filer(
+    for name in observation.plan.streams:
+        files = observation.files.get(name, NO_RUN_FILES)
+        if files.streaming_since_ns is not None:
+            yield StartedFiler(
                 container=name,
-                start_ns=files.poured_ns,
-                end_ns=None if files.pouring else now_ns,
+                start_ns=files.streaming_since_ns,
+                end_ns=None if files.streaming else now_ns,
                 files=files.moved_files,
                 bytes=files.moved_bytes,
             )
 
 
-def due_ns(filer: Filer, last: Told | None) -> int | None:
+def due_ns(filer: StartedFiler, last: StoredFilerReport | None) -> int | None:
     """Return when the next report is due (Unix time in ns, 0 for now); None if nothing is left to report.
 
     A running filer is always reported, so missing reports mean that the recorder is gone.
@@ -78,7 +80,7 @@ def due_ns(filer: Filer, last: Told | None) -> int | None:
     return at_ns + min(max((at_ns - filer.start_ns) // _INTERVALS_SO_FAR, shortest), longest)
 
 
-def report(filer: Filer, last: Told | None, now_ns: int) -> FilerReport:
+def report(filer: StartedFiler, last: StoredFilerReport | None, now_ns: int) -> FilerReport:
     """Return a report with the rate since the last one, or of the whole run once it has ended."""
     last = _same_start(filer, last)
     if last is None or filer.end_ns is not None:
@@ -103,10 +105,10 @@ def bytes_per_second(count: int, duration_ns: int) -> int:
     return min(max(count, 0) * _SECOND_NS // duration_ns, _MOST) if duration_ns > 0 else 0
 
 
-def _same_start(filer: Filer, last: Told | None) -> Told | None:
+def _same_start(filer: StartedFiler, last: StoredFilerReport | None) -> StoredFilerReport | None:
     """Return the last report unless it is about an earlier start of the filer."""
     return last if last is not None and last.report.start_ns == filer.start_ns else None
 
 
-def _is_final(filer: Filer, report: FilerReport) -> bool:
+def _is_final(filer: StartedFiler, report: FilerReport) -> bool:
     return report.end_ns is not None and (report.files, report.bytes) == (filer.files, filer.bytes)

@@ -1,7 +1,7 @@
-"""What Postgres has not been told yet. No I/O of its own: times are given, texts come from a callable.
+"""Find what is not stored in Postgres yet. No I/O: times are arguments, a callable returns texts.
 
-A report is a snapshot of what changed since the last one that Postgres took, so nothing can pile up while
-Postgres is away, and a recorder that starts again simply tells everything again.
+A report is a snapshot of what changed since the last stored one, so nothing accumulates while Postgres is
+unavailable, and a restarted recorder reports everything again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,18 +9,18 @@ from dataclasses import dataclass, field, replace
 
 from poiesis_models.report import ExecutorReport, InputReport, OutputReport, Report, SystemLogReport
 from poiesis_models.runfiles import STDERR, STDOUT, FoundInput, SentOutput
-from poiesis_models.states import Ending, TesState
+from poiesis_models.states import TaskOutcome, TesState
 from poiesis_trec import filers
 from poiesis_trec.config import PodRef
-from poiesis_trec.facts import Container
-from poiesis_trec.filers import Filer, Told
+from poiesis_trec.facts import PlannedContainer
+from poiesis_trec.filers import StartedFiler, StoredFilerReport
 from poiesis_trec.regular import Signature
 
-OUTPUTS_A_REPORT = 1000
-_INPUTS_SECONDS = 10.0  # between two reports for the types of inputs alone; any other report takes them along
-# Every report writes whole texts again. 1 s between two is for people who watch a task begin; later it is a
-# sixth of the time that the task has been writing, so that thousands of chatty tasks can share a database.
-_BRISK_SECONDS = 60.0
+OUTPUTS_PER_REPORT = 1000
+_INPUTS_SECONDS = 10.0  # between two reports for the types of inputs alone; any other report includes them
+# Every report rewrites whole texts. People who watch a task start get one per second; later the interval is a
+# sixth of the time that the task has been writing, so that thousands of verbose tasks can share a database.
+_FREQUENT_SECONDS = 60.0
 _INTERVALS_SO_FAR = 6
 _LONGEST_SECONDS = 30.0
 
@@ -30,34 +30,34 @@ ReadLog = Callable[[str, str], tuple[str, Signature] | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Everything that could be told at one moment. `final`: do not hold back what changes often."""
+    """Everything that could be reported at one moment. `final`: do not delay what changes often."""
 
     at_ns: int
     state: TesState
-    containers: Sequence[Container]
+    containers: Sequence[PlannedContainer]
     logs: Mapping[Stream, Signature]
     outputs: Mapping[str, Sequence[SentOutput]]
     inputs: Sequence[FoundInput] = ()
-    filers: Sequence[Filer] = ()
+    filers: Sequence[StartedFiler] = ()
     system_logs: Sequence[SystemLogReport]
-    ending: Ending | None = None
+    outcome: TaskOutcome | None = None
     cancel_seen: bool = False
     final: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
-    """A report, and what to remember once Postgres has it."""
+class PendingReport:
+    """A report, and what to remember once it is stored."""
 
     report: Report
     streams: Mapping[Stream, Signature] = field(default_factory=dict)
     executors: Mapping[str, ExecutorReport] = field(default_factory=dict)
     outputs: Mapping[str, Sequence[SentOutput]] = field(default_factory=dict)
-    filers: Mapping[str, Told] = field(default_factory=dict)
+    filers: Mapping[str, StoredFilerReport] = field(default_factory=dict)
 
 
 class Outbox:
-    """Remembers what has been told; drafts what has not."""
+    """Remembers what is stored, and builds reports of what is not."""
 
     def __init__(self, pod: PodRef, interval: float) -> None:
         self._pod = pod
@@ -70,12 +70,12 @@ class Outbox:
         self._outputs_at = float("-inf")
         self._inputs: set[str] = set()  # paths
         self._inputs_at = float("-inf")
-        self._filers: dict[str, Told] = {}
+        self._filers: dict[str, StoredFilerReport] = {}
 
-    def draft(
-        self, snapshot: Snapshot, now: float, read_log: ReadLog, *, anyway: bool = False
-    ) -> Draft | None:
-        """What is to be told now; None if nothing is. `anyway`: a report even so, for its answer."""
+    def next_report(
+        self, snapshot: Snapshot, now: float, read_log: ReadLog, *, force: bool = False
+    ) -> PendingReport | None:
+        """Return the report that is due, None if there is none. `force`: report anyway, for the response."""
         texts = self._texts(snapshot, now, read_log)
         known = {one.name: row for one in snapshot.containers if (row := _row(one)) is not None}
         changed = {name: row for name, row in known.items() if row != self._executors.get(name)}
@@ -86,12 +86,12 @@ class Outbox:
         )
         outputs, complete = self._outputs(snapshot, now)
         system_logs = tuple(line for line in snapshot.system_logs if line.key not in self._keys)
-        told_filers = self._due_filers(snapshot)
+        due_filers = self._due_filers(snapshot)
         inputs = self._new_inputs(snapshot)
         due = inputs and (snapshot.final or now >= self._inputs_at + _INPUTS_SECONDS)
-        ending = snapshot.ending if complete else None
-        news = executors or outputs or due or told_filers or system_logs or ending
-        if not (news or anyway or snapshot.state != self._state):
+        outcome = snapshot.outcome if complete else None
+        news = executors or outputs or due or due_filers or system_logs or outcome
+        if not (news or force or snapshot.state != self._state):
             return None
         report = Report(
             pod_uid=self._pod.uid,
@@ -105,41 +105,41 @@ class Outbox:
                 for one in sent
             ),
             inputs=tuple(InputReport(path=one.path, type=one.type) for one in inputs),
-            filers=tuple(one.report for one in told_filers.values()),
+            filers=tuple(one.report for one in due_filers.values()),
             system_logs=system_logs,
-            ending=ending,
+            ending=outcome,
             cancel_seen=snapshot.cancel_seen,
         )
-        return Draft(
+        return PendingReport(
             report=report,
             streams={stream: seen for stream, (_, seen) in texts.items()},
             executors=changed,
             outputs=outputs,
-            filers=told_filers,
+            filers=due_filers,
         )
 
-    def told(self, draft: Draft, now: float) -> None:
-        """Postgres has this report."""
-        self._state = draft.report.state
-        self._executors.update(draft.executors)
-        self._keys.update(line.key for line in draft.report.system_logs)
-        self._streams.update({stream: (seen, now) for stream, seen in draft.streams.items()})
-        if draft.streams and self._began_at is None:
+    def mark_stored(self, pending: PendingReport, now: float) -> None:
+        """Note that this report is stored in Postgres."""
+        self._state = pending.report.state
+        self._executors.update(pending.executors)
+        self._keys.update(line.key for line in pending.report.system_logs)
+        self._streams.update({stream: (seen, now) for stream, seen in pending.streams.items()})
+        if pending.streams and self._began_at is None:
             self._began_at = now
-        self._filers.update(draft.filers)
-        if draft.outputs:
+        self._filers.update(pending.filers)
+        if pending.outputs:
             self._outputs_at = now
-        if draft.report.inputs:
-            self._inputs.update(one.path for one in draft.report.inputs)
+        if pending.report.inputs:
+            self._inputs.update(one.path for one in pending.report.inputs)
             self._inputs_at = now
 
     def interval(self, now: float) -> float:
-        """Seconds between two reports of what changes often: more, the longer the task has been writing."""
+        """Return the seconds between two reports of what changes often; they grow while the task writes."""
         age = now - (self._began_at if self._began_at is not None else now)
-        return min(max(self._interval, (age - _BRISK_SECONDS) / _INTERVALS_SO_FAR), _LONGEST_SECONDS)
+        return min(max(self._interval, (age - _FREQUENT_SECONDS) / _INTERVALS_SO_FAR), _LONGEST_SECONDS)
 
     def due_at(self, snapshot: Snapshot, now: float) -> float | None:
-        """When what is held back now may be told; None if nothing is."""
+        """Return when the next delayed change may be reported, None if nothing is delayed."""
         times = [self._due_at(stream, snapshot, now) for stream in self._changed_streams(snapshot)]
         if any(snapshot.outputs.values()):
             times.append(self._outputs_at + self._interval)
@@ -154,14 +154,14 @@ class Outbox:
     def _new_inputs(self, snapshot: Snapshot) -> list[FoundInput]:
         return [one for one in snapshot.inputs if one.path not in self._inputs]
 
-    def _due_filers(self, snapshot: Snapshot) -> dict[str, Told]:
+    def _due_filers(self, snapshot: Snapshot) -> dict[str, StoredFilerReport]:
         due = {}
         for one in snapshot.filers:
-            told = self._filers.get(one.container)
-            due_ns = filers.due_ns(one, told)
+            last = self._filers.get(one.container)
+            due_ns = filers.due_ns(one, last)
             if due_ns is not None and due_ns <= snapshot.at_ns:
-                said = filers.report(one, told, snapshot.at_ns)
-                due[one.container] = Told(report=said, at_ns=snapshot.at_ns)
+                report = filers.report(one, last, snapshot.at_ns)
+                due[one.container] = StoredFilerReport(report=report, at_ns=snapshot.at_ns)
         return due
 
     def _texts(
@@ -172,14 +172,14 @@ class Outbox:
             if self._due_at(stream, snapshot, now) > now:
                 continue
             found = read_log(*stream)
-            if found is None:  # not readable: nothing to tell until it changes again
+            if found is None:  # not readable: nothing to report until it changes
                 self._streams[stream] = (snapshot.logs[stream], now)
             else:
                 texts[stream] = found
         return texts
 
     def _changed_streams(self, snapshot: Snapshot) -> list[Stream]:
-        """An empty log is told with its executor's end, so that the first output is told at once."""
+        """Return the changed logs. An empty one waits for its executor's end, so first output is not delayed."""
         over = {one.name: one.over for one in snapshot.containers if one.start_ns is not None}
         return [
             stream
@@ -196,19 +196,19 @@ class Outbox:
         return self._streams[stream][1] + self.interval(now)
 
     def _outputs(self, snapshot: Snapshot, now: float) -> tuple[dict[str, Sequence[SentOutput]], bool]:
-        """What to send of the outputs, and whether that is all of them. Each (path, url) is there once."""
-        many = any(len(sent) >= OUTPUTS_A_REPORT for sent in snapshot.outputs.values())
-        if not (snapshot.ending or snapshot.final or many or now >= self._outputs_at + self._interval):
+        """Return the outputs to report, and whether these are all. Each (path, url) occurs once."""
+        many = any(len(sent) >= OUTPUTS_PER_REPORT for sent in snapshot.outputs.values())
+        if not (snapshot.outcome or snapshot.final or many or now >= self._outputs_at + self._interval):
             return {}, not any(snapshot.outputs.values())
         for name, sent in snapshot.outputs.items():
             if sent:
                 rest = any(other for one, other in snapshot.outputs.items() if one != name)
-                return {name: sent[:OUTPUTS_A_REPORT]}, len(sent) <= OUTPUTS_A_REPORT and not rest
+                return {name: sent[:OUTPUTS_PER_REPORT]}, len(sent) <= OUTPUTS_PER_REPORT and not rest
         return {}, True
 
 
-def _row(one: Container) -> ExecutorReport | None:
-    """Of an executor that has started, as far as it is known; its texts are left out."""
+def _row(one: PlannedContainer) -> ExecutorReport | None:
+    """Return the known fields of an executor that has started, without its texts."""
     if one.executor is None or one.start_ns is None:
         return None
     row = ExecutorReport(index=one.executor, start_ns=one.start_ns)

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from poiesis_trec import https
-from poiesis_trec.backoff import Backoff
+from poiesis_trec.backoff import RetryDelay
 from poiesis_trec.config import KubernetesApi, PodRef
 from poiesis_trec.facts import PodView
 from poiesis_trec.https import HttpError
@@ -37,20 +37,20 @@ class PodWatch:
 
     def __init__(self, api: KubernetesApi, pod: PodRef, changed: asyncio.Event) -> None:
         self._api, self._pod, self._changed = api, pod, changed
-        self._complaint = ""
+        self._last_error = ""
         self.view: PodView | None = None
 
     async def run(self) -> None:
         """Watch indefinitely."""
         clock = asyncio.get_running_loop().time
-        backoff = Backoff(0.2, 30.0)
+        backoff = RetryDelay(0.2, 30.0)
         while True:
             began = clock()
             try:
                 async for view in self._views():
-                    self._see(view)
+                    self._update(view)
             except (PodUnknown, HttpError, OSError) as error:
-                self._complain(error)
+                self._log_error(error)
             if clock() - began > _STEADY_SECONDS:
                 backoff.reset()
             await asyncio.sleep(backoff.next())
@@ -65,7 +65,7 @@ class PodWatch:
                 view = _view(_object(await response.body()))
         except (HttpError, OSError) as error:
             raise PodUnknown(f"{type(error).__name__}: {error}") from error
-        self._see(view)
+        self._update(view)
         return view
 
     async def _views(self) -> AsyncIterator[PodView]:
@@ -78,7 +78,7 @@ class PodWatch:
                 pod = event.get("object")
                 if event.get("type") == "ERROR" or not isinstance(pod, dict):
                     raise PodUnknown(f"the watch ended: {_status_message(pod)}")
-                self._complaint = ""
+                self._last_error = ""
                 yield _view(pod)
 
     @asynccontextmanager
@@ -91,15 +91,15 @@ class PodWatch:
                 raise PodUnknown(f"HTTP {response.status} {response.reason}")
             yield response
 
-    def _see(self, view: PodView) -> None:
+    def _update(self, view: PodView) -> None:
         if view != self.view:
             self.view = view
             self._changed.set()
 
-    def _complain(self, error: Exception) -> None:
+    def _log_error(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
-        if text != self._complaint:
-            self._complaint = text
+        if text != self._last_error:
+            self._last_error = text
             logger.info("cannot watch the Pod: %s", text)
 
 

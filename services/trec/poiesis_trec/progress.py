@@ -21,7 +21,7 @@ _INPUT_BYTES = 1024 * 1024  # of the paths in `inputs`: a work list is smaller t
 class ProgressFile:
     """The progress of a filer. `pending`: outputs that are not in Postgres yet, each once.
 
-    `pouring`: paths of inputs that are being streamed; `poured_ns`: when the first of them was seen.
+    `streaming`: paths of inputs that are being streamed; `streaming_since_ns`: when the first one began.
     """
 
     def __init__(self, path: Path, *, outputs: bool = True) -> None:
@@ -40,8 +40,8 @@ class ProgressFile:
         self.pending: dict[tuple[str, str], SentOutput] = {}
         self.inputs: dict[str, FoundInput] = {}
         self._input_bytes = 0
-        self.pouring: dict[str, None] = {}
-        self.poured_ns: int | None = None
+        self.streaming: dict[str, None] = {}
+        self.streaming_since_ns: int | None = None
         self.caught_up = True
 
     def refresh(self) -> None:
@@ -85,29 +85,29 @@ class ProgressFile:
 
     def _take(self, line: bytes) -> None:
         try:
-            said = parse_progress(line if line.endswith(b"\n") else line + b"\n")
+            read = parse_progress(line if line.endswith(b"\n") else line + b"\n")
         except MalformedFile as error:
             self._malformed += 1
             if self._malformed == 1:
                 logger.warning("%s: ignoring malformed line: %s", self._path, error)
             return
-        self.files = max(self.files, said.files)
-        self.bytes = max(self.bytes, said.bytes)
-        self.warnings.extend(said.warnings[: _WARNINGS - len(self.warnings)])
-        self.error = said.error or self.error
-        for found in said.inputs if not self._outputs else ():
+        self.files = max(self.files, read.files)
+        self.bytes = max(self.bytes, read.bytes)
+        self.warnings.extend(read.warnings[: _WARNINGS - len(self.warnings)])
+        self.error = read.error or self.error
+        for found in read.inputs if not self._outputs else ():
             self._find(found)
-        for stream in said.streams:
+        for stream in read.streams:
             if stream.begun:
-                self.pouring[stream.path] = None
-                self.poured_ns = self.poured_ns or time.time_ns()
+                self.streaming[stream.path] = None
+                self.streaming_since_ns = self.streaming_since_ns or time.time_ns()
             else:
-                self.pouring.pop(stream.path, None)
-        for output in said.outputs if self._outputs else ():
+                self.streaming.pop(stream.path, None)
+        for output in read.outputs if self._outputs else ():
             self.pending[output.path, output.url] = output
 
     def _find(self, found: FoundInput) -> None:
-        """Keep what an input is; the first line about it counts."""
+        """Keep what an input is; the first line about it is used."""
         size = len(found.path.encode())
         if found.path not in self.inputs and self._input_bytes + size <= _INPUT_BYTES:
             self.inputs[found.path] = found

@@ -11,27 +11,27 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from poiesis_models.report import Answer
+from poiesis_models.report import ReportResponse
 from poiesis_models.run_all import run_all
 from poiesis_models.states import TesState, terminal_state
 from poiesis_trec import system_logs
-from poiesis_trec.backoff import Backoff
+from poiesis_trec.backoff import RetryDelay
 from poiesis_trec.config import Config
 from poiesis_trec.facts import (
-    Container,
+    Observation,
+    PlannedContainer,
     PodView,
-    Situation,
     awaited,
     containers,
     facts,
     phase,
-    still_pouring,
+    still_streaming,
     unexplained,
     unstarted,
     wants_rescue,
 )
 from poiesis_trec.filers import filers
-from poiesis_trec.outbox import Draft, Outbox, Snapshot
+from poiesis_trec.outbox import Outbox, PendingReport, Snapshot
 from poiesis_trec.podwatch import PodUnknown, PodWatch
 from poiesis_trec.regular import Signature
 from poiesis_trec.rundir import RunDirectories
@@ -46,7 +46,7 @@ _SHUTDOWN_RETRY_SECONDS = 1.0
 _SHUTDOWN_RESCAN_SECONDS = 0.5
 _ROUND_SECONDS = 0.02  # between two rounds: a container that writes continuously must not cost a core
 _STREAM_SECONDS = 30.0  # for streams to report their end after everything else has ended
-_ASK_SECONDS = 3.0  # for the Pod's status in shutdown
+_POLL_SECONDS = 3.0  # for the Pod's status in shutdown
 # Before the end of the grace period. The helper kills a process that ignores SIGTERM 3 s before it and then
 # writes the exit record, which decides whether the recorder reports CANCELED, so it waits for the record.
 _WAIT_MARGIN_SECONDS = 2.6  # no more waiting for a running container
@@ -101,40 +101,42 @@ class Recorder:
         self._changed, self._stop = changed, stop
         self._clock = asyncio.get_running_loop().time
         self._outbox = Outbox(config.pod, config.log_interval_seconds)
-        self._backoff = Backoff(*_RETRY_SECONDS)
-        self._doubt = Backoff(*_DOUBT_SECONDS)
+        self._backoff = RetryDelay(*_RETRY_SECONDS)
+        self._doubt = RetryDelay(*_DOUBT_SECONDS)
         self._scheduled = system_logs.scheduled(config.pod, time.time_ns())
         self._cancel_requested = False
         self._round_at = self._rescan_at = self._retry_at = self._idle_at = float("-inf")
         self._stopped_at: float | None = None
-        self._patient_until: float | None = None
-        self._must_ask = False  # report even without changes, to learn whether a cancel was requested
-        self._asked_pod = False
+        self._streams_until: float | None = None
+        self._cancel_check_due = False  # report even without changes, to learn whether a cancel was requested
+        self._pod_polled = False
         self._give_up = False
-        self._rescue_asked = False
+        self._rescue_requested = False
 
     async def record(self) -> None:
         """Return when the task has ended and the ack is written, or when shutdown is complete."""
         while True:
             self._changed.clear()
-            snapshot, known = self._look()
+            snapshot, known = self._observe()
             if self._stop.is_set() and await self._stopping(snapshot, known):
                 continue
             now = self._clock()
-            draft = None
+            pending = None
             if now >= self._retry_at:
-                draft = self._outbox.draft(snapshot, now, self._read_log, anyway=self._must_ask)
-            if draft is not None:
-                answer = await self._tell(draft)
-                if answer is not None and answer.ended:
-                    await self._acknowledge(answer)
+                pending = self._outbox.next_report(
+                    snapshot, now, self._read_log, force=self._cancel_check_due
+                )
+            if pending is not None:
+                response = await self._send(pending)
+                if response is not None and response.ended:
+                    await self._acknowledge(response)
                     return
             elif self._nothing_left(known):
                 return
             else:
                 await self._pause(snapshot)
 
-    def _look(self) -> tuple[Snapshot, tuple[Container, ...]]:
+    def _observe(self) -> tuple[Snapshot, tuple[PlannedContainer, ...]]:
         now = self._clock()
         everything = now >= self._rescan_at
         if everything:
@@ -143,12 +145,12 @@ class Recorder:
             self._rescan_at = now + pause
         self._runs.refresh(everything=everything)
         self._round_at = now
-        situation = self._situation()
-        known = containers(situation)
-        situation = self._patiently(situation, known)
-        if wants_rescue(situation, known):
-            self._ask_rescue()
-        pod, now_ns = situation.pod, time.time_ns()
+        observation = self._observation()
+        known = containers(observation)
+        observation = self._with_stream_timeout(observation, known)
+        if wants_rescue(observation, known):
+            self._request_rescue()
+        pod, now_ns = observation.pod, time.time_ns()
         snapshot = Snapshot(
             at_ns=now_ns,
             state=phase(known),
@@ -164,32 +166,32 @@ class Recorder:
                 for name in (*self._config.plan.outputs, *self._config.plan.rescues)
             },
             inputs=tuple(one for name in self._config.plan.inputs for one in self._runs[name].files.inputs),
-            filers=tuple(filers(situation, known, now_ns)),
+            filers=tuple(filers(observation, known, now_ns)),
             system_logs=(
                 self._scheduled,
                 *system_logs.lines(known, pod, now_ns),
-                *system_logs.stream_lines(situation, now_ns),
-                *system_logs.rescue_lines(situation, known, now_ns),
+                *system_logs.stream_lines(observation, now_ns),
+                *system_logs.rescue_lines(observation, known, now_ns),
             ),
-            ending=terminal_state(facts(situation, known)),
-            cancel_seen=situation.cancel_requested,
-            final=situation.shutting_down and (awaited(known) is None or self._past_waiting()),
+            outcome=terminal_state(facts(observation, known)),
+            cancel_seen=observation.cancel_requested,
+            final=observation.shutting_down and (awaited(known) is None or self._past_waiting()),
         )
         return snapshot, known
 
-    def _ask_rescue(self) -> None:
+    def _request_rescue(self) -> None:
         """Let the sidecars send the outputs now. Without it they do so when the Pod ends."""
-        if self._rescue_asked:
+        if self._rescue_requested:
             return
         try:
             _write_aside(self._config.rescue_file, "1")
         except OSError as error:
             logger.error("cannot write %s: %s", self._config.rescue_file, error)  # noqa: TRY400
         else:
-            self._rescue_asked = True
+            self._rescue_requested = True
 
-    def _situation(self) -> Situation:
-        return Situation(
+    def _observation(self) -> Observation:
+        return Observation(
             plan=self._config.plan,
             files=self._runs.files,
             pod=self._watch.view if self._watch else None,
@@ -197,23 +199,28 @@ class Recorder:
             shutting_down=self._stopped_at is not None,
         )
 
-    def _patiently(self, situation: Situation, known: tuple[Container, ...]) -> Situation:
+    def _with_stream_timeout(
+        self, observation: Observation, known: tuple[PlannedContainer, ...]
+    ) -> Observation:
         """Wait a limited time for the end of streams once everything else has ended."""
-        if not still_pouring(situation) or facts(replace(situation, patient=False), known).running:
-            self._patient_until = None
-            return situation
+        if (
+            not still_streaming(observation)
+            or facts(replace(observation, streams_awaited=False), known).running
+        ):
+            self._streams_until = None
+            return observation
         now = self._clock()
-        if self._patient_until is None:
-            self._patient_until = now + _STREAM_SECONDS
-        return replace(situation, patient=now < self._patient_until)
+        if self._streams_until is None:
+            self._streams_until = now + _STREAM_SECONDS
+        return replace(observation, streams_awaited=now < self._streams_until)
 
     def _read_log(self, container: str, stream: str) -> tuple[str, Signature] | None:
         return self._runs[container].log(stream)
 
-    async def _tell(self, draft: Draft) -> Answer | None:
+    async def _send(self, pending: PendingReport) -> ReportResponse | None:
         """Send a report; None if Postgres did not store it. A later round sends a new one."""
         try:
-            answer = await self._write(draft)
+            response = await self._write(pending)
         except DatabaseUnavailable as error:
             pause = self._backoff.next()
             if self._stopped_at is not None:
@@ -229,24 +236,24 @@ class Recorder:
             return None
         now = self._clock()
         self._backoff.reset()
-        self._outbox.told(draft, now)
-        for name, sent in draft.outputs.items():
+        self._outbox.mark_stored(pending, now)
+        for name, sent in pending.outputs.items():
             self._runs.outputs_stored(name, sent)
         self._idle_at = now + self._config.db_idle_seconds
-        self._must_ask = self._give_up = False
-        if draft.report.ending is not None and not answer.ended and not answer.cancel_requested:
-            logger.error("postgres did not store the outcome %s", draft.report.ending.state)
+        self._cancel_check_due = self._give_up = False
+        if pending.report.ending is not None and not response.ended and not response.cancel_requested:
+            logger.error("postgres did not store the outcome %s", pending.report.ending.state)
             self._retry_at = now + _REFUSED_SECONDS
-        self._cancel_requested = answer.cancel_requested
-        return answer
+        self._cancel_requested = response.cancel_requested
+        return response
 
-    async def _write(self, draft: Draft) -> Answer:
+    async def _write(self, pending: PendingReport) -> ReportResponse:
         """Send the report; a write that ends the task is completed even after the grace period."""
-        write = asyncio.create_task(self._db.record(draft.report), name="report")
+        write = asyncio.create_task(self._db.record(pending.report), name="report")
         try:
             return await asyncio.shield(write)
         except asyncio.CancelledError:
-            if draft.report.ending is not None:
+            if pending.report.ending is not None:
                 await asyncio.wait({write}, timeout=_LAST_WRITE_SECONDS)
             write.cancel()
             await asyncio.wait({write})
@@ -254,13 +261,13 @@ class Recorder:
                 logger.warning("last report failed: %s", error)
             raise
 
-    async def _acknowledge(self, answer: Answer) -> None:
+    async def _acknowledge(self, response: ReportResponse) -> None:
         """Write the file that makes `pause` exit."""
-        logger.info("task ended: %s", answer.state)
-        backoff = Backoff(*_RETRY_SECONDS)
+        logger.info("task ended: %s", response.state)
+        backoff = RetryDelay(*_RETRY_SECONDS)
         while True:
             try:
-                write_ack(self._config.ack_file, complete=answer.state is TesState.COMPLETE)
+                write_ack(self._config.ack_file, complete=response.state is TesState.COMPLETE)
             except OSError as error:
                 logger.error("cannot write %s: %s", self._config.ack_file, error)  # noqa: TRY400
             else:
@@ -271,39 +278,39 @@ class Recorder:
                 async with asyncio.timeout(backoff.next()):
                     await self._stop.wait()
 
-    async def _stopping(self, snapshot: Snapshot, known: tuple[Container, ...]) -> bool:
+    async def _stopping(self, snapshot: Snapshot, known: tuple[PlannedContainer, ...]) -> bool:
         """Handle shutdown before the rest of a round. Return True to start the round again."""
         if self._stopped_at is None:
             logger.info("SIGTERM received")
             self._stopped_at = self._clock()
-            self._must_ask = True
+            self._cancel_check_due = True
             self._retry_at = self._rescan_at = float("-inf")
             return True
         silent = unexplained(known)
-        if silent is None and snapshot.ending is None:
+        if silent is None and snapshot.outcome is None:
             silent = unstarted(known)
-        if silent is None or self._asked_pod or self._watch is None:
+        if silent is None or self._pod_polled or self._watch is None:
             return False
-        self._asked_pod = True
-        await self._ask_pod(self._watch, silent)
+        self._pod_polled = True
+        await self._poll_pod(self._watch, silent)
         return True
 
-    async def _ask_pod(self, watch: PodWatch, silent: Container) -> None:
+    async def _poll_pod(self, watch: PodWatch, silent: PlannedContainer) -> None:
         """Poll the Pod until its status has the container's end, which the kubelet sends a moment later."""
 
-        def answers(view: PodView) -> bool:
-            return silent.name in view.ends or (view.going and not silent.seen)
+        def has_the_end(view: PodView) -> bool:
+            return silent.name in view.ends or (view.terminating and not silent.seen)
 
-        backoff = Backoff(0.2, 0.5)
+        backoff = RetryDelay(0.2, 0.5)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_ASK_SECONDS):
+            async with asyncio.timeout(_POLL_SECONDS):
                 while True:
                     try:
                         view = await watch.fetch()
                     except PodUnknown as error:
                         logger.info("cannot read the exit status of %s: %s", silent.name, error)
                     else:
-                        if answers(view):
+                        if has_the_end(view):
                             return
                     await asyncio.sleep(backoff.next())
         logger.warning("exit status of %s unknown", silent.name)
@@ -314,19 +321,19 @@ class Recorder:
     def _wait_until(self, stopped_at: float) -> float:
         return stopped_at + max(self._config.grace_seconds - _WAIT_MARGIN_SECONDS, 0)
 
-    def _nothing_left(self, known: tuple[Container, ...]) -> bool:
+    def _nothing_left(self, known: tuple[PlannedContainer, ...]) -> bool:
         """Return whether, in shutdown, all is reported and no exit record is expected any more."""
         if self._stopped_at is None:
             return False
         if self._give_up:
             return True
-        if self._must_ask or self._clock() < self._retry_at:
+        if self._cancel_check_due or self._clock() < self._retry_at:
             return False
         return awaited(known) is None or self._past_waiting()
 
     async def _pause(self, snapshot: Snapshot) -> None:
         now = self._clock()
-        if self._db.has_had_its_turn or (self._db.is_open and now >= self._idle_at):
+        if self._db.must_be_closed or (self._db.is_open and now >= self._idle_at):
             await self._db.close()
             return
         until = [self._rescan_at]
@@ -340,8 +347,8 @@ class Recorder:
             self._doubt.reset()
         if self._db.is_open:
             until.append(self._idle_at)
-        if self._patient_until is not None and now < self._patient_until:
-            until.append(self._patient_until)
+        if self._streams_until is not None and now < self._streams_until:
+            until.append(self._streams_until)
         if self._stopped_at is not None and not self._past_waiting():
             until.append(self._wait_until(self._stopped_at))
         with suppress(TimeoutError):

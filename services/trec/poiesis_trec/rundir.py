@@ -12,9 +12,9 @@ from pathlib import Path
 from asyncinotify import Inotify, Mask
 
 from poiesis_models import runfiles
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_models.runfiles import LOG_MARK, RECORD_BYTES, ExitRecord, MalformedFile, Started, log_text
-from poiesis_trec.facts import Files
+from poiesis_trec.facts import RunFiles
 from poiesis_trec.helperlock import is_held
 from poiesis_trec.progress import ProgressFile
 from poiesis_trec.regular import Signature, read_regular, signature
@@ -36,7 +36,7 @@ class RunDirectory:
     `doubtful`: there is an unused record, so the helper is about to exit or the executor forged it.
     """
 
-    def __init__(self, path: Path, *, plan: Plan, log_bytes: int) -> None:
+    def __init__(self, path: Path, *, plan: PodPlan, log_bytes: int) -> None:
         self._path = path
         self._log_bytes = log_bytes
         self._progress = (
@@ -48,7 +48,7 @@ class RunDirectory:
         self._started_seen: Signature | None = None
         self._exit: ExitRecord | None = None
         self._exit_seen: Signature | None = None
-        self.files = Files()
+        self.files = RunFiles()
         self.doubtful = False
         self.logs: dict[str, Signature] = {}
 
@@ -73,7 +73,7 @@ class RunDirectory:
         else:
             found = {name: signature(self._path / name) for name in STREAMS}
             self.logs = {name: seen for name, seen in found.items() if seen is not None}
-        self.files = Files(
+        self.files = RunFiles(
             started=self._started,
             exit=record,
             failed=signature(self._path / runfiles.FAILED) is not None,
@@ -84,8 +84,8 @@ class RunDirectory:
             warnings=tuple(progress.warnings) if progress else (),
             error=progress.error if progress else None,
             inputs=tuple(progress.inputs.values()) if progress else (),
-            pouring=tuple(progress.pouring) if progress else (),
-            poured_ns=progress.poured_ns if progress else None,
+            streaming=tuple(progress.streaming) if progress else (),
+            streaming_since_ns=progress.streaming_since_ns if progress else None,
             caught_up=progress.caught_up if progress else True,
         )
 
@@ -147,7 +147,7 @@ class RunDirectory:
 class RunDirectories:
     """The directories of all containers. `changed` is set when one may have changed."""
 
-    def __init__(self, root: Path, plan: Plan, log_bytes: int, changed: asyncio.Event) -> None:
+    def __init__(self, root: Path, plan: PodPlan, log_bytes: int, changed: asyncio.Event) -> None:
         self._root = root
         self._changed = changed
         self._directories = {
@@ -162,7 +162,7 @@ class RunDirectories:
         return self._directories[name]
 
     @property
-    def files(self) -> Mapping[str, Files]:
+    def files(self) -> Mapping[str, RunFiles]:
         """The content of the directories by container."""
         return {name: directory.files for name, directory in self._directories.items()}
 

@@ -7,10 +7,11 @@ keys of waits (`<container>/waiting-…`). No line contains a secret.
 from collections.abc import Iterator, Sequence
 
 from poiesis_models.labels import TREC_CONTAINER
+from poiesis_models.outcome import ContainerOutcome
 from poiesis_models.report import SystemLogReport
-from poiesis_models.runfiles import storable
+from poiesis_models.runfiles import sanitized
 from poiesis_trec.config import PodRef
-from poiesis_trec.facts import NO_FILES, Container, End, Files, PodView, Situation, killed
+from poiesis_trec.facts import NO_RUN_FILES, Observation, PlannedContainer, PodView, RunFiles, killed
 from poiesis_trec.filers import bytes_per_second
 
 _MESSAGE_CHARACTERS = 2048
@@ -24,7 +25,7 @@ def scheduled(pod: PodRef, at_ns: int) -> SystemLogReport:
     return _line("scheduled", at_ns, f"Pod {pod.name} started on node {pod.node}")
 
 
-def lines(known: Sequence[Container], pod: PodView | None, now_ns: int) -> Iterator[SystemLogReport]:
+def lines(known: Sequence[PlannedContainer], pod: PodView | None, now_ns: int) -> Iterator[SystemLogReport]:
     """Yield all current lines, by container."""
     for one in known:
         yield from _container_lines(one, now_ns)
@@ -32,10 +33,10 @@ def lines(known: Sequence[Container], pod: PodView | None, now_ns: int) -> Itera
         yield from _pod_lines(pod, now_ns)
 
 
-def stream_lines(situation: Situation, now_ns: int) -> Iterator[SystemLogReport]:
+def stream_lines(observation: Observation, now_ns: int) -> Iterator[SystemLogReport]:
     """Yield the lines about sidecars that stream inputs."""
-    for name in situation.plan.streams:
-        files = situation.files.get(name, NO_FILES)
+    for name in observation.plan.streams:
+        files = observation.files.get(name, NO_RUN_FILES)
         if files.started is not None:
             yield _line(f"{name}/started", files.started.start_ns, f"{name} started")
         for number, warning in enumerate(files.warnings):
@@ -44,24 +45,26 @@ def stream_lines(situation: Situation, now_ns: int) -> Iterator[SystemLogReport]
             yield _line(f"{name}/failed", now_ns, f"{name}: {files.error}")
 
 
-def rescue_lines(situation: Situation, known: Sequence[Container], now_ns: int) -> Iterator[SystemLogReport]:
+def rescue_lines(
+    observation: Observation, known: Sequence[PlannedContainer], now_ns: int
+) -> Iterator[SystemLogReport]:
     """Yield the lines about sidecars that send outputs after an executor was killed."""
     one = killed(known)
     if one is None:
         return
-    for name in situation.plan.rescues:
-        files = situation.files.get(name, NO_FILES)
+    for name in observation.plan.rescues:
+        files = observation.files.get(name, NO_RUN_FILES)
         if files.started is not None:
             why = f"{_who(one)} was killed before outputs could be sent"
             yield _line(f"{name}/started", files.started.start_ns, f"{name} started: {why}")
         for number, warning in enumerate(files.warnings):
             yield _line(f"{name}/warning-{number}", now_ns, f"{name}: {warning}")
-        if (result := _rescued(files, shutting_down=situation.shutting_down)) is not None:
+        if (result := _rescued(files, shutting_down=observation.shutting_down)) is not None:
             at_ns = files.exit.end_ns if files.exit is not None else now_ns
             yield _line(f"{name}/ended", at_ns, f"{name} {result}")
 
 
-def _rescued(files: Files, *, shutting_down: bool) -> str | None:
+def _rescued(files: RunFiles, *, shutting_down: bool) -> str | None:
     """Return what became of the outputs; None while a sidecar may still send some."""
     if not files.caught_up or (files.exit is None and not shutting_down):
         return None
@@ -79,7 +82,7 @@ def _rescued(files: Files, *, shutting_down: bool) -> str | None:
     )
 
 
-def _container_lines(one: Container, now_ns: int) -> Iterator[SystemLogReport]:
+def _container_lines(one: PlannedContainer, now_ns: int) -> Iterator[SystemLogReport]:
     if one.files.skipped:
         yield _line(f"{one.name}/skipped", now_ns, f"{_who(one)} did not run: an earlier container failed")
     elif one.start_ns is not None:
@@ -90,17 +93,17 @@ def _container_lines(one: Container, now_ns: int) -> Iterator[SystemLogReport]:
         yield _line(f"{one.name}/ended", one.end.end_ns or now_ns, _ended(one, one.end))
 
 
-def _who(one: Container) -> str:
+def _who(one: PlannedContainer) -> str:
     return one.name if one.executor is None else f"executor {one.executor}"
 
 
-def _ended(one: Container, end: End) -> str:
+def _ended(one: PlannedContainer, end: ContainerOutcome) -> str:
     error = f": {one.files.error}" if one.files.error else ""
     code = f"(exit code {end.exit_code})"
     verb = "staged" if one.name.startswith("tif") else "sent"
     is_prepare = one.name.startswith("prepare")
-    if end.trouble is not None:
-        what = f"ended: {end.trouble.reason}: {end.trouble.message}"
+    if end.failure is not None:
+        what = f"ended: {end.failure.reason}: {end.failure.message}"
     elif end.oom:
         what = f"ran out of memory {code}"
     elif end.by_platform:
@@ -146,5 +149,5 @@ def _status(name: str, reason: str, message: str) -> str:
 
 
 def _line(key: str, at_ns: int, message: str) -> SystemLogReport:
-    text = storable(message).strip()
+    text = sanitized(message).strip()
     return SystemLogReport(key=key, at_ns=at_ns, message=text[:_MESSAGE_CHARACTERS])

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
-from poiesis_models.report import Answer, Report
+from poiesis_models.report import Report, ReportResponse
 from poiesis_models.states import TesState
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class TasksDb:
         self._opened_at = float("-inf")
 
     @property
-    def has_had_its_turn(self) -> bool:
+    def must_be_closed(self) -> bool:
         """Return whether the connection has been open long enough to give it to another recorder."""
         return self.is_open and time.monotonic() - self._opened_at >= _HOLD_SECONDS
 
@@ -55,7 +55,7 @@ class TasksDb:
         """Return whether the connection is open."""
         return self._connection is not None
 
-    async def record(self, report: Report) -> Answer:
+    async def record(self, report: Report) -> ReportResponse:
         """Apply a report; applying it again has no effect. Raise DatabaseUnavailable or ReportRefused."""
         try:
             row = await self._call(report)
@@ -77,7 +77,7 @@ class TasksDb:
         except asyncio.CancelledError:
             self._drop()
             raise
-        return Answer(state=TesState(row[0]), cancel_requested=row[1], ended=row[2])
+        return ReportResponse(state=TesState(row[0]), cancel_requested=row[1], ended=row[2])
 
     async def close(self) -> None:
         """Close the connection, or terminate it if Postgres does not respond."""

@@ -15,13 +15,13 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_trec.config import Config, PodRef
 from poiesis_trec.recorder import run
 
 TOKEN = "the-task's-token"
 POD = PodRef(name="poiesis-x-abcde", uid="uid-1", namespace="tasks", node="node-1")
-PLAN = Plan(
+PLAN = PodPlan(
     inputs=("tif-0",),
     executors=("executor-0", "executor-1"),
     ignore_error=(False, False),

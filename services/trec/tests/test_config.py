@@ -3,10 +3,10 @@ from uuid import UUID
 
 import pytest
 
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_trec.config import Config, ConfigError, KubernetesApi, PodRef
 
-PLAN = Plan(executors=("executor-0",), ignore_error=(False,))
+PLAN = PodPlan(executors=("executor-0",), ignore_error=(False,))
 ENV = {
     "POIESIS_TASK_ID": "6a0b7e6e-2b0e-4b57-8a3c-0d7c1a6b0f11",
     "POIESIS_PLAN": PLAN.to_json(),
@@ -69,8 +69,8 @@ def test_unset_variables_have_defaults(root):
         ("POIESIS_TASK_ID", None),
         ("POIESIS_TASK_ID", "7"),
         ("POIESIS_PLAN", "{}"),
-        ("POIESIS_PLAN", Plan(executors=(), ignore_error=()).to_json()),
-        ("POIESIS_PLAN", Plan(executors=("../x",), ignore_error=(False,)).to_json()),
+        ("POIESIS_PLAN", PodPlan(executors=(), ignore_error=()).to_json()),
+        ("POIESIS_PLAN", PodPlan(executors=("../x",), ignore_error=(False,)).to_json()),
         ("POD_NAME", ""),
         ("POD_UID", None),
         ("POIESIS_LOG_BYTES", "-1"),

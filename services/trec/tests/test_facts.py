@@ -4,89 +4,89 @@ from dataclasses import replace
 
 import pytest
 
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_models.podstatus import ContainerEnd
 from poiesis_models.runfiles import ExitRecord, Started
-from poiesis_models.states import Ending, TesState, terminal_state
+from poiesis_models.states import TaskOutcome, TesState, terminal_state
 from poiesis_trec import system_logs
-from poiesis_trec.facts import Files, PodView, Situation, containers, facts, phase
+from poiesis_trec.facts import Observation, PodView, RunFiles, containers, facts, phase
 
-ABORT = Plan(executors=("executor-0", "executor-1"), ignore_error=(False, False), upload_on_error=True)
-IGNORE = Plan(executors=("executor-0", "executor-1"), ignore_error=(True, True), upload_on_error=False)
-UPLOAD = Plan(
+ABORT = PodPlan(executors=("executor-0", "executor-1"), ignore_error=(False, False), upload_on_error=True)
+IGNORE = PodPlan(executors=("executor-0", "executor-1"), ignore_error=(True, True), upload_on_error=False)
+UPLOAD = PodPlan(
     inputs=("tif-0",),
     executors=("executor-0", "executor-1"),
     ignore_error=(False, False),
     outputs=("tof-0",),
     upload_on_error=True,
 )
-SKIP = Plan(
+SKIP = PodPlan(
     inputs=("tif-0",),
     executors=("executor-0", "executor-1"),
     ignore_error=(False, False),
     outputs=("tof-0",),
     upload_on_error=False,
 )
-PREPARED = Plan(
+PREPARED = PodPlan(
     executors=("executor-0", "executor-1"),
     ignore_error=(False, False),
     prepared=(0, 1),
     outputs=("tof-0",),
 )
-STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
+STREAM = PodPlan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
 USAGE = {"max_rss_kb": 0, "user_us": 0, "sys_us": 0}
-RUNS = Files(started=Started(start_ns=10))
-DEAD = Files(started=Started(start_ns=10), helper_gone=True)
-SKIPPED = Files(skipped=True)
-POURS = replace(RUNS, pouring=("/in/a",))
+RUNS = RunFiles(started=Started(start_ns=10))
+DEAD = RunFiles(started=Started(start_ns=10), helper_gone=True)
+SKIPPED = RunFiles(skipped=True)
+STREAMING = replace(RUNS, streaming=("/in/a",))
 CUT = "cannot fetch http://h/a: 5 of 9 bytes came"
 
 
 def ended(code=0, *, signal=0, oom=False, term=False, **more):
     record = ExitRecord(exit_code=code, signal=signal, oom=oom, term=term, start_ns=10, end_ns=20, **USAGE)
-    return Files(started=Started(start_ns=10), exit=record, **more)
+    return RunFiles(started=Started(start_ns=10), exit=record, **more)
 
 
-def told(name, code, reason="Error", message="", record=None):
+def terminated(name, code, reason="Error", message="", record=None):
     return ContainerEnd(
         name=name, exit_code=code, reason=reason, message=message, record=record, finished_ns=30
     )
 
 
-def status(*ends, going=False, running=()):
+def status(*ends, terminating=False, running=()):
     return PodView(
         ends={end.name: end for end in ends},
         running=frozenset(running),
-        going=going,
+        terminating=terminating,
     )
 
 
-def ending(plan, pod=None, cancel=False, stop=False, patient=True, **files):
-    situation = Situation(
+def outcome(plan, pod=None, cancel=False, stop=False, streams_awaited=True, **files):
+    observation = Observation(
         plan=plan,
-        files={name.replace("_", "-"): said for name, said in files.items()},
+        files={name.replace("_", "-"): one for name, one in files.items()},
         pod=pod,
         cancel_requested=cancel,
         shutting_down=stop,
-        patient=patient,
+        streams_awaited=streams_awaited,
     )
-    known = containers(situation)
-    return terminal_state(facts(situation, known))
+    known = containers(observation)
+    return terminal_state(facts(observation, known))
 
 
-COMPLETE = Ending(state=TesState.COMPLETE)
-CANCELED = Ending(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
+COMPLETE = TaskOutcome(state=TesState.COMPLETE)
+CANCELED = TaskOutcome(state=TesState.CANCELED, reason="Canceled", message="canceled on request")
 
 
 def executor_error(index, code, then=""):
     message = f"executor {index} exited with code {code}" + (f"; then: {then}" if then else "")
-    return Ending(
+    return TaskOutcome(
         state=TesState.EXECUTOR_ERROR, reason="Error", message=message, container=f"executor-{index}"
     )
 
 
 def out_of_memory(index):
-    return Ending(
+    return TaskOutcome(
         state=TesState.EXECUTOR_ERROR,
         reason="OOMKilled",
         message=f"executor {index} ran out of memory",
@@ -95,7 +95,7 @@ def out_of_memory(index):
 
 
 def system_error(container, message, reason="Error"):
-    return Ending(state=TesState.SYSTEM_ERROR, reason=reason, message=message, container=container)
+    return TaskOutcome(state=TesState.SYSTEM_ERROR, reason=reason, message=message, container=container)
 
 
 @pytest.mark.parametrize(
@@ -212,13 +212,13 @@ def system_error(container, message, reason="Error"):
             system_error("stream-0", f"{CUT}; executor 0 exited with code 3"),
         ),
         ({"plan": STREAM, "executor_0": ended(3), "stream_0": RUNS}, executor_error(0, 3)),
-        ({"plan": STREAM, "executor_0": ended(), "stream_0": POURS}, None),
+        ({"plan": STREAM, "executor_0": ended(), "stream_0": STREAMING}, None),
         (
-            {"plan": STREAM, "executor_0": ended(), "stream_0": POURS, "patient": False},
-            system_error("stream-0", "stream-0 does not say what became of /in/a"),
+            {"plan": STREAM, "executor_0": ended(), "stream_0": STREAMING, "streams_awaited": False},
+            system_error("stream-0", "stream-0 did not report whether it streamed /in/a completely"),
         ),
         (
-            {"plan": STREAM, "executor_0": ended(), "stream_0": replace(POURS, helper_gone=True)},
+            {"plan": STREAM, "executor_0": ended(), "stream_0": replace(STREAMING, helper_gone=True)},
             system_error("stream-0", "stream-0 was killed while it streamed inputs"),
         ),
         (
@@ -242,12 +242,12 @@ def system_error(container, message, reason="Error"):
             {"plan": STREAM, "executor_0": ended(), "stream_0": replace(RUNS, error=CUT), "cancel": True},
             CANCELED,
         ),
-        # ... ended early by the platform: the end of file that the executor saw proves nothing
+        # ... ended early by the platform: the end of file that the executor saw is not conclusive
         (
             {
                 "plan": STREAM,
                 "executor_0": ended(),
-                "stream_0": ended(143, term=True, pouring=("/in/a",)),
+                "stream_0": ended(143, term=True, streaming=("/in/a",)),
                 "stop": True,
             },
             None,
@@ -256,7 +256,7 @@ def system_error(container, message, reason="Error"):
             {
                 "plan": STREAM,
                 "executor_0": ended(),
-                "stream_0": replace(POURS, helper_gone=True),
+                "stream_0": replace(STREAMING, helper_gone=True),
                 "stop": True,
             },
             None,
@@ -283,34 +283,43 @@ def system_error(container, message, reason="Error"):
         ({"plan": ABORT, "executor_0": DEAD}, None),
         ({"plan": ABORT, "executor_0": DEAD, "stop": True}, None),
         (
-            {"plan": ABORT, "executor_0": DEAD, "pod": status(told("executor-0", 137, "OOMKilled"))},
+            {"plan": ABORT, "executor_0": DEAD, "pod": status(terminated("executor-0", 137, "OOMKilled"))},
             out_of_memory(0),
         ),
         (
-            {"plan": ABORT, "executor_0": DEAD, "pod": status(told("executor-0", 0, "OOMKilled"))},
+            {"plan": ABORT, "executor_0": DEAD, "pod": status(terminated("executor-0", 0, "OOMKilled"))},
             out_of_memory(0),
         ),
-        ({"plan": ABORT, "executor_0": DEAD, "pod": status(told("executor-0", 137))}, executor_error(0, 137)),
         (
-            {"plan": ABORT, "executor_0": DEAD, "pod": status(told("executor-0", 137), going=True)},
+            {"plan": ABORT, "executor_0": DEAD, "pod": status(terminated("executor-0", 137))},
+            executor_error(0, 137),
+        ),
+        (
+            {
+                "plan": ABORT,
+                "executor_0": DEAD,
+                "pod": status(terminated("executor-0", 137), terminating=True),
+            },
             None,
         ),
         (
             {
                 "plan": ABORT,
                 "executor_0": DEAD,
-                "pod": status(told("executor-0", 137, "ContainerStatusUnknown", "could not be located")),
+                "pod": status(
+                    terminated("executor-0", 137, "ContainerStatusUnknown", "could not be located")
+                ),
             },
             system_error(
                 "executor-0", "the kubelet lost executor-0: could not be located", "ContainerStatusUnknown"
             ),
         ),
         (
-            {"plan": ABORT, "pod": status(told("executor-0", 128, "StartError", "no such file"))},
+            {"plan": ABORT, "pod": status(terminated("executor-0", 128, "StartError", "no such file"))},
             system_error("executor-0", "executor-0 could not be started: no such file", "StartError"),
         ),
         (
-            {"plan": ABORT, "executor_0": RUNS, "pod": status(told("executor-0", 70))},
+            {"plan": ABORT, "executor_0": RUNS, "pod": status(terminated("executor-0", 70))},
             system_error("executor-0", "executor-0 could not be started: exit code 70"),
         ),
         # ... or its termination message, which equals exit.json
@@ -318,12 +327,12 @@ def system_error(container, message, reason="Error"):
             {
                 "plan": ABORT,
                 "executor_0": DEAD,
-                "pod": status(told("executor-0", 7, record=ended(7).exit)),
+                "pod": status(terminated("executor-0", 7, record=ended(7).exit)),
             },
             executor_error(0, 7),
         ),
         (
-            {"plan": UPLOAD, "pod": status(told("tif-0", 65, record=ended(65).exit))},
+            {"plan": UPLOAD, "pod": status(terminated("tif-0", 65, record=ended(65).exit))},
             system_error("tif-0", "tif-0 exited with code 65"),
         ),
         # the kubelet's reason completes the record
@@ -331,7 +340,7 @@ def system_error(container, message, reason="Error"):
             {
                 "plan": ABORT,
                 "executor_0": ended(137, signal=9),
-                "pod": status(told("executor-0", 137, "OOMKilled")),
+                "pod": status(terminated("executor-0", 137, "OOMKilled")),
             },
             out_of_memory(0),
         ),
@@ -341,7 +350,7 @@ def system_error(container, message, reason="Error"):
         (
             {
                 "plan": UPLOAD,
-                "executor_0": Files(started=Started(start_ns=10), failed=True),
+                "executor_0": RunFiles(started=Started(start_ns=10), failed=True),
                 "executor_1": SKIPPED,
                 "tof_0": ended(),
             },
@@ -353,16 +362,18 @@ def system_error(container, message, reason="Error"):
     ],
 )
 def test_outcome_of_a_task(case, expected):
-    assert ending(**case) == expected
+    assert outcome(**case) == expected
 
 
 def test_skipped_executor_has_no_end():
-    situation = Situation(
+    observation = Observation(
         plan=UPLOAD,
         files={"executor-0": ended(7, failed=True), "executor-1": SKIPPED},
-        pod=status(told("executor-0", 0, record=ended(7).exit), told("executor-1", 0, "Completed")),
+        pod=status(
+            terminated("executor-0", 0, record=ended(7).exit), terminated("executor-1", 0, "Completed")
+        ),
     )
-    assert [(one.name, one.end is None) for one in containers(situation) if one.executor is not None] == [
+    assert [(one.name, one.end is None) for one in containers(observation) if one.executor is not None] == [
         ("executor-0", False),
         ("executor-1", True),
     ]
@@ -380,7 +391,7 @@ def test_skipped_executor_has_no_end():
     ],
 )
 def test_task_is_running_from_its_first_executor(files, state):
-    assert phase(containers(Situation(plan=UPLOAD, files=files))) is state
+    assert phase(containers(Observation(plan=UPLOAD, files=files))) is state
 
 
 def test_pod_view_from_an_api_server_response():
@@ -405,7 +416,7 @@ def test_pod_view_from_an_api_server_response():
             },
         }
     )
-    assert view.going
+    assert view.terminating
     assert view.ends["executor-0"].finished_ns == 5 * 10**9
     assert view.running == {"trec"}
     assert view.waits == {}
@@ -425,7 +436,7 @@ def test_pod_view_from_an_api_server_response():
     ],
 )
 def test_system_log_line_of_an_ended_container(name, files, line):
-    known = containers(Situation(plan=UPLOAD, files={name: files}))
+    known = containers(Observation(plan=UPLOAD, files={name: files}))
     lines = {one.key: one for one in system_logs.lines(known, None, 99)}
     assert lines[f"{name}/ended"].message == line
     assert lines[f"{name}/ended"].at_ns == 20
@@ -444,6 +455,6 @@ def test_long_transfer_has_a_rate_in_system_logs(seconds, line):
         exit_code=0, signal=0, oom=False, term=False, start_ns=10, end_ns=10 + int(seconds * 1e9), **USAGE
     )
     files = {"tif-0": replace(RUNS, exit=record, moved_files=3, moved_bytes=419753086)}
-    known = containers(Situation(plan=UPLOAD, files=files))
+    known = containers(Observation(plan=UPLOAD, files=files))
     lines = {one.key: one for one in system_logs.lines(known, None, 99)}
     assert lines["tif-0/ended"].message == line

@@ -2,15 +2,15 @@
 
 import pytest
 
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_models.report import FilerReport
 from poiesis_models.runfiles import ExitRecord, Started
-from poiesis_trec.facts import Files, Situation, containers
-from poiesis_trec.filers import Filer, Told, due_ns, filers, report
+from poiesis_trec.facts import Observation, RunFiles, containers
+from poiesis_trec.filers import StartedFiler, StoredFilerReport, due_ns, filers, report
 
 SECOND = 10**9
 START = 1000 * SECOND
-PLAN = Plan(
+PLAN = PodPlan(
     inputs=("tif-0",),
     executors=("executor-0",),
     ignore_error=(False,),
@@ -24,7 +24,7 @@ def at(seconds):
 
 
 def filer(*, end=None, count=0, start=0):
-    return Filer(
+    return StartedFiler(
         container="tif-0",
         start_ns=at(start),
         end_ns=None if end is None else at(end),
@@ -42,7 +42,7 @@ def last(when, *, end=None, count=0, start=0):
         bytes=count,
         bytes_per_second=0,
     )
-    return Told(report=reported, at_ns=at(when))
+    return StoredFilerReport(report=reported, at_ns=at(when))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_rate_of_a_filer(now, before, seconds, rate):
 
 
 def runs(**more):
-    return Files(started=Started(start_ns=10), **more)
+    return RunFiles(started=Started(start_ns=10), **more)
 
 
 def over():
@@ -124,17 +124,17 @@ def over():
             [("tif-0", 20, 2, 7), ("tof-0", None, 0, 0)],
         ),
         ({"stream-0": runs()}, []),
-        ({"stream-0": runs(pouring=("/in/a",), poured_ns=50)}, [("stream-0", None, 0, 0)]),
-        ({"stream-0": runs(poured_ns=50, moved_files=1, moved_bytes=9)}, [("stream-0", 99, 1, 9)]),
+        ({"stream-0": runs(streaming=("/in/a",), streaming_since_ns=50)}, [("stream-0", None, 0, 0)]),
+        ({"stream-0": runs(streaming_since_ns=50, moved_files=1, moved_bytes=9)}, [("stream-0", 99, 1, 9)]),
     ],
 )
 def test_filers_that_have_started(files, found):
-    situation = Situation(plan=PLAN, files=files)
-    seen = filers(situation, containers(situation), 99)
+    observation = Observation(plan=PLAN, files=files)
+    seen = filers(observation, containers(observation), 99)
     assert [(one.container, one.end_ns, one.files, one.bytes) for one in seen] == found
 
 
 def test_stream_starts_with_its_first_input():
-    situation = Situation(plan=PLAN, files={"stream-0": runs(poured_ns=50)})
-    (seen,) = filers(situation, containers(situation), 99)
+    observation = Observation(plan=PLAN, files={"stream-0": runs(streaming_since_ns=50)})
+    (seen,) = filers(observation, containers(observation), 99)
     assert seen.start_ns == 50

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 
 TREC = Path(__file__).parents[1]
 SEARCH = os.pathsep.join([str(TREC), str(TREC.parents[1] / "packages/models")])
@@ -28,7 +28,7 @@ def env() -> dict[str, str]:
     return {
         "PYTHONPATH": SEARCH,
         "POIESIS_TASK_ID": "6a0b7e6e-2b0e-4b57-8a3c-0d7c1a6b0f11",
-        "POIESIS_PLAN": Plan(executors=("executor-0",), ignore_error=(False,)).to_json(),
+        "POIESIS_PLAN": PodPlan(executors=("executor-0",), ignore_error=(False,)).to_json(),
         "POD_NAME": "poiesis-x-abcde",
         "POD_UID": "uid-1",
         "POD_NAMESPACE": "tasks",

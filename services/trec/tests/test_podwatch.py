@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_trec.config import KubernetesApi, PodRef
 from poiesis_trec.podwatch import PodUnknown, PodWatch
 
 POD = PodRef(name="poiesis-x-abcde", uid="uid-1", namespace="tasks", node="node-1")
 PATH = "/api/v1/namespaces/tasks/pods"
-ONE = Plan(executors=("executor-0",), ignore_error=(False,), upload_on_error=False)
-TWO = Plan(executors=("executor-0", "executor-1"), ignore_error=(False, False), upload_on_error=False)
+ONE = PodPlan(executors=("executor-0",), ignore_error=(False,), upload_on_error=False)
+TWO = PodPlan(executors=("executor-0", "executor-1"), ignore_error=(False, False), upload_on_error=False)
 
 
 def make_certificate(directory: Path) -> Path:
@@ -191,11 +191,11 @@ async def test_untrusted_server_gets_no_token(certificate, tmp_path):
 
 @pytest.mark.integration
 async def test_waiting_containers_are_reported_once(certificate, tmp_path, lab, task):
-    forever, first_told = asyncio.Event(), asyncio.Event()
+    forever, first_reported = asyncio.Event(), asyncio.Event()
     first = pod(waiting("executor-0", "ErrImagePull", "a: not found"))
     again = waiting("executor-0", "ImagePullBackOff", "Back-off pulling image a: a: not found")
     later = pod(again, waiting("pause", "CreateContainerError", "last"))
-    api = FakeApi(events(added(first), then=first_told), events(added(later), then=forever))
+    api = FakeApi(events(added(first), then=first_reported), events(added(later), then=forever))
     async with api.serve(certificate, tmp_path) as where, lab.recording(plan=ONE, kubernetes=where):
 
         async def messages():
@@ -203,7 +203,7 @@ async def test_waiting_containers_are_reported_once(certificate, tmp_path, lab, 
             return [text for name, _, text in lines if name in {"executor-0", "pause"}]
 
         await lab.eventually(messages, ["ErrImagePull: a: not found"])
-        first_told.set()
+        first_reported.set()
         await lab.eventually(messages, ["ErrImagePull: a: not found", "CreateContainerError: last"])
         forever.set()
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 
 pytestmark = pytest.mark.integration
 
-ONE = Plan(executors=("executor-0",), ignore_error=(False,), upload_on_error=False)
-TWO = Plan(executors=("executor-0", "executor-1"), ignore_error=(False, False), upload_on_error=False)
-SENDING = Plan(
+ONE = PodPlan(executors=("executor-0",), ignore_error=(False,), upload_on_error=False)
+TWO = PodPlan(executors=("executor-0", "executor-1"), ignore_error=(False, False), upload_on_error=False)
+SENDING = PodPlan(
     executors=("executor-0", "executor-1"),
     ignore_error=(False, False),
     outputs=("tof-0",),

@@ -1,30 +1,30 @@
-"""What the recorder makes of an executor that was killed, while a sidecar sends its outputs."""
+"""The recorder's decisions about a killed executor whose outputs a sidecar sends."""
 
 import asyncio
 from dataclasses import replace
 
 import pytest
 
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_models.podstatus import ContainerEnd
 from poiesis_models.runfiles import ExitRecord, SentOutput, Started
-from poiesis_models.states import Ending, TesState, terminal_state
+from poiesis_models.states import TaskOutcome, TesState, terminal_state
 from poiesis_trec import system_logs
-from poiesis_trec.facts import Files, PodView, Situation, containers, facts, killed, wants_rescue
-from poiesis_trec.filers import Filer, filers
+from poiesis_trec.facts import Observation, PodView, RunFiles, containers, facts, killed, wants_rescue
+from poiesis_trec.filers import StartedFiler, filers
 
-PLAN = Plan(
+PLAN = PodPlan(
     executors=("executor-0", "executor-1"),
     ignore_error=(False, False),
     outputs=("tof-0", "tof-1"),
     rescues=("rescue-0", "rescue-1"),
 )
 WITHOUT = replace(PLAN, rescues=())
-RUNS = Files(started=Started(start_ns=10))
+RUNS = RunFiles(started=Started(start_ns=10))
 DEAD = replace(RUNS, helper_gone=True)
 OOM = ContainerEnd(name="executor-0", exit_code=137, reason="OOMKilled", message="", record=None)
-TOLD = PodView(ends={"executor-0": OOM})
-ENDING = Ending(
+OOM_REPORTED = PodView(ends={"executor-0": OOM})
+OOM_OUTCOME = TaskOutcome(
     state=TesState.EXECUTOR_ERROR,
     reason="OOMKilled",
     message="executor 0 ran out of memory",
@@ -35,21 +35,21 @@ ENDING = Ending(
 def ended(code=0, *, oom=False, term=False, **more):
     usage = {"max_rss_kb": 0, "user_us": 0, "sys_us": 0}
     record = ExitRecord(exit_code=code, signal=0, oom=oom, term=term, start_ns=10, end_ns=20, **usage)
-    return Files(started=Started(start_ns=10), exit=record, **more)
+    return RunFiles(started=Started(start_ns=10), exit=record, **more)
 
 
-def situation(plan=PLAN, *, pod=TOLD, stop=False, cancel=False, **files):
-    return Situation(
+def observation(plan=PLAN, *, pod=OOM_REPORTED, stop=False, cancel=False, **files):
+    return Observation(
         plan=plan,
-        files={name.replace("_", "-"): said for name, said in files.items()},
+        files={name.replace("_", "-"): one for name, one in files.items()},
         pod=pod,
         cancel_requested=cancel,
         shutting_down=stop,
     )
 
 
-def ending(**case):
-    one = situation(**case)
+def outcome(**case):
+    one = observation(**case)
     return terminal_state(facts(one, containers(one)))
 
 
@@ -61,30 +61,30 @@ SENT = {"rescue_0": ended(), "rescue_1": ended()}
     [
         # the outcome waits until every sidecar has ended and all that it sent has been read
         ({"executor_0": DEAD}, None),
-        ({"executor_0": RUNS}, None),  # the Pod's status comes before the next look at the lock
-        ({"executor_0": RUNS, **SENT}, ENDING),
+        ({"executor_0": RUNS}, None),  # the Pod's status arrives before the next check of the lock
+        ({"executor_0": RUNS, **SENT}, OOM_OUTCOME),
         ({"executor_0": DEAD, "rescue_0": RUNS, "rescue_1": RUNS}, None),
         ({"executor_0": DEAD, "rescue_0": ended(), "rescue_1": RUNS}, None),
-        ({"executor_0": DEAD, **SENT}, ENDING),
+        ({"executor_0": DEAD, **SENT}, OOM_OUTCOME),
         ({"executor_0": DEAD, **SENT, "rescue_1": ended(caught_up=False)}, None),
-        ({"executor_0": DEAD, "rescue_0": ended(65, error="denied"), "rescue_1": ended(143)}, ENDING),
+        ({"executor_0": DEAD, "rescue_0": ended(65, error="denied"), "rescue_1": ended(143)}, OOM_OUTCOME),
         ({"executor_0": ended(137, oom=True), "pod": None}, None),
-        ({"executor_0": ended(137, oom=True), "pod": None, **SENT}, ENDING),
+        ({"executor_0": ended(137, oom=True), "pod": None, **SENT}, OOM_OUTCOME),
         # the kubelet ends the recorder after them: then nothing more is sent
-        ({"executor_0": DEAD, "stop": True}, ENDING),
-        ({"executor_0": DEAD, "rescue_0": DEAD, "stop": True}, ENDING),
+        ({"executor_0": DEAD, "stop": True}, OOM_OUTCOME),
+        ({"executor_0": DEAD, "rescue_0": DEAD, "stop": True}, OOM_OUTCOME),
         ({"executor_0": DEAD, "rescue_0": replace(DEAD, caught_up=False), "stop": True}, None),
         # a cancel, too, waits for what is being sent
         ({"executor_0": DEAD, "cancel": True, "rescue_0": RUNS}, None),
         # where there is no such sidecar nothing waits
-        ({"plan": WITHOUT, "executor_0": DEAD}, ENDING),
+        ({"plan": WITHOUT, "executor_0": DEAD}, OOM_OUTCOME),
         # an executor that failed by itself is followed by tof
         ({"executor_0": ended(7, failed=True), "pod": None}, None),
         ({"executor_0": ended(143, term=True), "pod": None, "cancel": True, "stop": True}, "CANCELED"),
     ],
 )
 def test_outcome_waits_for_the_outputs(case, expected):
-    found = ending(**case)
+    found = outcome(**case)
     assert (found.state if expected == "CANCELED" else found) == expected
 
 
@@ -96,26 +96,26 @@ def test_outcome_waits_for_the_outputs(case, expected):
         ({"executor_0": DEAD}, "executor-0"),
         ({"executor_0": ended(137, oom=True)}, "executor-0"),
         ({"executor_0": ended(137)}, None),
-        ({"executor_0": DEAD, "executor_1": RUNS}, None),  # Kubernetes went on: it had exited with 0
-        ({"executor_0": replace(DEAD, failed=True)}, None),  # Kubernetes will go on
+        ({"executor_0": DEAD, "executor_1": RUNS}, None),  # Kubernetes continued: it had exited with 0
+        ({"executor_0": replace(DEAD, failed=True)}, None),  # Kubernetes will continue
         ({"executor_0": ended(), "executor_1": DEAD}, "executor-1"),
         ({"executor_0": ended(), "executor_1": ended(), "tof_0": DEAD}, None),
     ],
 )
 def test_which_executor_was_killed(files, name):
-    one = killed(containers(situation(pod=None, **files)))
+    one = killed(containers(observation(pod=None, **files)))
     assert (one and one.name) == name
 
 
 @pytest.mark.parametrize(("code", "name"), [(0, None), (137, "executor-0"), (3, "executor-0")])
-def test_container_without_a_record_was_killed_if_it_failed(code, name):
+def test_failed_container_without_record_was_killed(code, name):
     pod = PodView(ends={"executor-0": replace(OOM, exit_code=code, reason="Error")})
-    one = killed(containers(situation(pod=pod, executor_0=RUNS)))
+    one = killed(containers(observation(pod=pod, executor_0=RUNS)))
     assert (one and one.name) == name
 
 
 def test_container_that_never_started_was_not_killed():
-    assert killed(containers(situation(executor_0=Files()))) is None
+    assert killed(containers(observation(executor_0=RunFiles()))) is None
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_container_that_never_started_was_not_killed():
         ({"executor_0": ended(1)}, False),
     ],
 )
-def test_recorder_asks_for_outputs_if_the_helper_has_survived(case, expected):
-    one = situation(**case)
+def test_outputs_are_requested_if_helper_survived(case, expected):
+    one = observation(**case)
     assert wants_rescue(one, containers(one)) is expected
 
 
-def said(**case):
-    one = situation(**case)
+def lines_of(**case):
+    one = observation(**case)
     return [line.message for line in system_logs.rescue_lines(one, containers(one), 99)]
 
 
@@ -179,14 +179,14 @@ STARTED = "rescue-0 started: executor 0 was killed before outputs could be sent"
         ),
     ],
 )
-def test_system_logs_report_what_was_sent_and_what_was_not(case, lines):
-    assert said(executor_0=DEAD, **case) == lines
+def test_system_logs_report_sent_and_missing_outputs(case, lines):
+    assert lines_of(executor_0=DEAD, **case) == lines
 
 
-def test_progress_of_the_sidecar_is_reported_as_of_a_filer():
-    one = situation(executor_0=DEAD, rescue_0=replace(RUNS, moved_files=3, moved_bytes=7))
+def test_sidecar_progress_is_a_filer_report():
+    one = observation(executor_0=DEAD, rescue_0=replace(RUNS, moved_files=3, moved_bytes=7))
     assert list(filers(one, containers(one), 99)) == [
-        Filer(container="rescue-0", start_ns=10, end_ns=None, files=3, bytes=7)
+        StartedFiler(container="rescue-0", start_ns=10, end_ns=None, files=3, bytes=7)
     ]
 
 
@@ -201,7 +201,7 @@ def asked(lab):
 
 
 @pytest.mark.integration
-async def test_outputs_sent_after_a_kill_are_recorded_before_the_outcome(sending, task):
+async def test_rescued_outputs_are_recorded_before_the_outcome(sending, task):
     async with sending.recording():
         sending.helper("executor-0").start().end(137, signal=9, oom=True)
         await sending.eventually(lambda: asyncio.to_thread(asked, sending), True)
@@ -234,7 +234,7 @@ async def test_many_outputs_are_all_recorded_in_shutdown(sending, task):
 
 
 @pytest.mark.integration
-async def test_recorder_that_starts_again_waits_for_the_outputs_too(sending, task):
+async def test_restarted_recorder_waits_for_the_outputs(sending, task):
     sending.helper("executor-0").start().end(137, signal=9, oom=True)
     await sending.killed_after(task.executors, [(0, 137, True, "", "")])
     assert await task.state() == "RUNNING"

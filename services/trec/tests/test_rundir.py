@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_models.runfiles import FoundInput, SentOutput, Started
-from poiesis_trec.facts import Files
+from poiesis_trec.facts import RunFiles
 from poiesis_trec.helperlock import is_held
 from poiesis_trec.progress import ProgressFile
 from poiesis_trec.regular import open_regular, read_regular, signature
 from poiesis_trec.rundir import RunDirectories, RunDirectory
 
-PLAN = Plan(executors=("executor-0",), ignore_error=(False,), outputs=("tof-0",))
+PLAN = PodPlan(executors=("executor-0",), ignore_error=(False,), outputs=("tof-0",))
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def directory(lab) -> RunDirectory:
 
 def test_missing_directory_is_empty(directory):
     directory.refresh(check_lock=True)
-    assert directory.files == Files()
+    assert directory.files == RunFiles()
     assert directory.logs == {}
 
 
 def test_running_helper_holds_its_lock(directory, lab):
     one = lab.helper("executor-0").start()
     directory.refresh(check_lock=True)
-    assert directory.files == Files(started=Started(start_ns=one.start_ns))
+    assert directory.files == RunFiles(started=Started(start_ns=one.start_ns))
     one.killed()
     directory.refresh(check_lock=True)
     assert directory.files.helper_gone
@@ -85,7 +85,7 @@ def test_exit_record_counts_after_the_helper_exits(directory, lab):
     _forge(one)
     for check_lock in (False, True):
         directory.refresh(check_lock=check_lock)
-        assert directory.files == Files(started=Started(start_ns=one.start_ns))
+        assert directory.files == RunFiles(started=Started(start_ns=one.start_ns))
         assert directory.doubtful
     one.end(3)
     directory.refresh(check_lock=False)
@@ -279,7 +279,7 @@ def test_outputs_of_an_input_filer_are_ignored(tmp_path: Path):
     assert (progress.pending, progress.caught_up) == ({}, True)
 
 
-def test_what_inputs_are_is_read_once_and_bounded(tmp_path: Path):
+def test_input_types_are_read_once_and_bounded(tmp_path: Path):
     file = tmp_path / "progress.jsonl"
     long = "/" + "p" * 10_000
     paths = ["/a", "/a", *(f"{long}{number:03}" for number in range(200)), "/b"]
@@ -319,7 +319,7 @@ def test_line_without_end_is_ignored(tmp_path: Path, caplog):
     assert len(caplog.records) == 1
 
 
-STREAM = Plan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
+STREAM = PodPlan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
 
 
 def test_streamed_inputs_are_known_until_reported(lab):
@@ -327,25 +327,25 @@ def test_streamed_inputs_are_known_until_reported(lab):
     path.mkdir(parents=True)
     directory = RunDirectory(path, plan=STREAM, log_bytes=100)
 
-    def refreshed(*lines: str) -> Files:
+    def refreshed(*lines: str) -> RunFiles:
         with (path / "progress.jsonl").open("a") as progress:
             progress.writelines(f"{line}\n" for line in lines)
         directory.refresh(check_lock=False)
         return directory.files
 
-    assert refreshed('{"event":"progress","files":0,"bytes":0}') == Files()
+    assert refreshed('{"event":"progress","files":0,"bytes":0}') == RunFiles()
     before_ns = time.time_ns()
     began = refreshed('{"event":"stream","path":"/in/a","state":"begun"}')
-    assert began == Files(pouring=("/in/a",), poured_ns=began.poured_ns)
-    assert before_ns <= (began.poured_ns or 0) <= time.time_ns()
+    assert began == RunFiles(streaming=("/in/a",), streaming_since_ns=began.streaming_since_ns)
+    assert before_ns <= (began.streaming_since_ns or 0) <= time.time_ns()
     also = refreshed('{"event":"stream","path":"/in/b","state":"begun"}')
-    assert also == replace(began, pouring=("/in/a", "/in/b"))
+    assert also == replace(began, streaming=("/in/a", "/in/b"))
     ended = refreshed('{"event":"stream","path":"/in/a","state":"whole"}')
-    assert ended == replace(began, pouring=("/in/b",))
+    assert ended == replace(began, streaming=("/in/b",))
     failed = refreshed(
         '{"event":"error","message":"gone"}', '{"event":"stream","path":"/in/b","state":"failed"}'
     )
-    assert failed == replace(began, pouring=(), error="gone")
+    assert failed == replace(began, streaming=(), error="gone")
 
 
 def test_streams_are_read_after_executors(lab):

@@ -29,7 +29,7 @@ from poiesis_api.taskpod.volumes import (
 from poiesis_models import labels, paths
 from poiesis_models.runfiles import PROGRESS
 from poiesis_models.tes import TesExecutor
-from poiesis_models.worklist import EXIT_PASSING
+from poiesis_models.worklist import EXIT_RETRYABLE
 
 ACK_TIMEOUT_SECONDS = 600
 FAILED_ACK_SECONDS = 60  # how long a failed container waits for the recorder: enough for three restarts
@@ -290,7 +290,7 @@ def _helper_run(config: TaskPodConfig) -> list[str]:
 def _retries(attempts: int) -> list[str]:
     if attempts == 0:
         return []
-    return ["--retry-exit-code", str(EXIT_PASSING), "--retry-attempts", str(attempts), "--retry-killed"]
+    return ["--retry-exit-code", str(EXIT_RETRYABLE), "--retry-attempts", str(attempts), "--retry-killed"]
 
 
 def _redirections(executor: TesExecutor) -> Iterator[str]:

@@ -16,7 +16,7 @@ from poiesis_api.taskpod.filer_runs import (
 from poiesis_api.taskpod.rescue import rescue_names
 from poiesis_api.taskpod.task import Task
 from poiesis_models import labels
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 from poiesis_models.tes import TesExecutor, TesTaskRequest
 
 
@@ -33,7 +33,7 @@ class Layout:
     inputs: tuple[FilerRun, ...]
     streams: tuple[FilerRun, ...]
     outputs: tuple[FilerRun, ...]
-    plan: Plan
+    plan: PodPlan
     volume: Literal["task", "scratch"] | None
 
     @property
@@ -55,7 +55,7 @@ def layout_of(task: Task, config: TaskPodConfig) -> Layout:
     inputs, streams = input_runs(task, config, streamed=streamed), stream_runs(task, config, streamed)
     outputs = output_runs(task, config)
     upload_on_error = bool(outputs) and config.executors.on_error == "upload"
-    plan = Plan(
+    plan = PodPlan(
         inputs=tuple(run.name for run in inputs),
         executors=tuple(labels.executor_name(index) for index in range(len(request.executors))),
         ignore_error=tuple(bool(executor.ignore_error) for executor in request.executors),

@@ -7,7 +7,7 @@ native sidecar is still alive: it becomes the filer within the Pod's grace perio
 from poiesis_api.config import TaskPodConfig
 from poiesis_api.taskpod.manifest import Manifest, resources, volume_mount
 from poiesis_models import labels, paths
-from poiesis_models.plan import Plan
+from poiesis_models.plan import PodPlan
 
 STOP_SECONDS = 10  # for a filer that has used up its time to abort what it sends, and to be killed
 
@@ -19,7 +19,7 @@ def rescue_names(outputs: int, *, upload_on_error: bool, config: TaskPodConfig) 
     return tuple(labels.rescue_name(index) for index in range(outputs))
 
 
-def pod_grace_seconds(plan: Plan, config: TaskPodConfig) -> int:
+def pod_grace_seconds(plan: PodPlan, config: TaskPodConfig) -> int:
     """Return the Pod's terminationGracePeriodSeconds: the time for sending, then as much as other Pods have.
 
     A Pod that is deleted ends no later: helpers, recorder and an idle sidecar have time limits of their own.
