@@ -1,4 +1,4 @@
--- Who sees a task besides its owner, and what it counts for against its owner's limits.
+-- The group that sees a task in addition to its owner, and the task's share of its owner's limits.
 --
 -- shared_with: a group whose members see the task; NULL: none. Sizes are GB = 10^9 bytes, what the task asked for
 -- or was given by default; NULL: made by an earlier release, and counted for nothing. An earlier release leaves

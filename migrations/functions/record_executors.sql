@@ -1,8 +1,8 @@
--- Store what is known of executors of an attempt: models' ExecutorReport, as JSON. Both the recorder (by record_report)
+-- Store the known fields of executors of an attempt: models' ExecutorReport, as JSON. Both the recorder (by record_report)
 -- and the controller call it.
 --
 -- An end is stored once: a later report does not change it, except that it may add that memory ran out. Texts are whole,
--- so a later one replaces an earlier one. Executors that the task does not have are left out.
+-- so a later one replaces an earlier one. Executors that the task does not have are ignored.
 CREATE OR REPLACE FUNCTION record_executors(p_task uuid, p_attempt integer, p_executors jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 #variable_conflict use_column

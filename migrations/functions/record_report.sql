@@ -1,7 +1,7 @@
 -- The recorder's only entry: apply a report to the one task whose token the caller holds.
 --
 -- A report describes the current state, so applying it again changes nothing; a restarted recorder reports again.
--- SECURITY DEFINER: poiesis_recorder has no right on any table, and a wrong token looks like an unknown task. Nothing
+-- SECURITY DEFINER: poiesis_recorder has no right on any table, and an invalid token looks like an unknown task. Nothing
 -- that an executor wrote is trusted beyond its own executor_log row. What one task may store is bounded (ADR 0020).
 CREATE OR REPLACE FUNCTION record_report(p_task uuid, p_token text, p_report jsonb)
 RETURNS TABLE (state tes_state, cancel_requested boolean, ended boolean)
@@ -81,7 +81,7 @@ BEGIN
         END IF;
     END IF;
 
-    -- What an input of this task without a type is. The task may write the path with a slash at its end.
+    -- The types of inputs that were submitted without one. The task may write the path with a trailing slash.
     UPDATE input SET type = found.type::tes_file_type
       FROM jsonb_to_recordset(coalesce(p_report -> 'inputs', '[]')) AS found (path text, type text)
      WHERE input.task_id = p_task AND input.path IN (found.path, found.path || '/') AND input.type IS NULL

@@ -1,8 +1,8 @@
-"""Bounds of what the services' logins may take of the database, beyond their rights on tables.
+"""Limit the database resources that the services' logins may use, beyond their rights on tables.
 
 The recorder's DSN is in every TaskPod. So its role gets no more connections than the services leave, its
 sessions cannot hold locks for long, and what Postgres gives every role (temporary tables, large objects) is
-revoked. What the migration user must not change is logged and left as it is.
+revoked. What the migration user may not change is logged and left unchanged.
 """
 
 import logging
@@ -37,12 +37,12 @@ logger = logging.getLogger(__name__)
 
 
 def recorder_connections(usable: int, services: int) -> int:
-    """Connections of all recorders together: what the services leave, but a quarter of all at least."""
+    """Return the connections of all recorders: the rest after the services, at least a quarter of all."""
     return max(usable - services - _SPARE, usable // 4, 1)
 
 
 async def set_bounds(db: asyncpg.Connection, config: Config) -> None:
-    """Set them again at every run, for the logins that the DSNs name."""
+    """Set the bounds of the logins that the DSNs name. Every run sets them again."""
     limit = config.recorder_connections
     if limit == 0:
         limit = recorder_connections(await db.fetchval(_CONNECTIONS), config.service_connections)
@@ -63,8 +63,8 @@ async def _quoted(db: asyncpg.Connection, name: str) -> str:
 
 
 async def _try(db: asyncpg.Connection, statement: str) -> None:
-    """The names in it are quoted by the server. REVOKE without the right to is a warning of Postgres."""
+    """Run a statement and log a missing right, which for REVOKE is only a warning of Postgres."""
     try:
         await db.execute(statement)
     except asyncpg.InsufficientPrivilegeError as error:
-        logger.info("left as it is: %s (%s)", statement, error)
+        logger.info("left unchanged: %s (%s)", statement, error)

@@ -52,7 +52,7 @@ class Config:
     recorder: Dsn
     directory: Path  # of the SQL files
     wait_seconds: int  # for a database that does not answer yet
-    recorder_connections: int = 0  # of all recorders together; 0: what the services leave
+    recorder_connections: int = 0  # of all recorders together; 0: the rest after the services
     service_connections: int = 0  # of all replicas of api and controller together
 
     @classmethod

@@ -33,7 +33,7 @@ class RoleRefused(Exception):
 
 
 async def let_services_log_in(config: Config) -> None:
-    """Raise RoleRefused. Running it again sets the same passwords again."""
+    """Set the passwords of the service logins. Raise RoleRefused. Running it again has no further effect."""
     try:
         db = await asyncpg.connect(config.owner.url, timeout=_CONNECT_SECONDS)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

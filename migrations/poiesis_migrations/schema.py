@@ -105,7 +105,7 @@ def _migrations(directory: Path) -> list[Migration]:
 
 
 def _functions(directory: Path) -> list[tuple[str, str]]:
-    """Names and texts."""
+    """Return the names and texts of the functions."""
     return [(file.stem, file.read_text()) for file in sorted((directory / "functions").glob("*.sql"))]
 
 

@@ -123,7 +123,7 @@ class SentOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundInput:
-    """What an input without a type is: `type` is FILE or DIRECTORY. `path` is that of the work list."""
+    """The type (FILE or DIRECTORY) of an input without one. `path` is that of the work list."""
 
     path: str
     type: str

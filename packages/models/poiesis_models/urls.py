@@ -69,5 +69,5 @@ def redacted(url: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text that UTF-8 can hold: what is not UTF-8 in a file's name becomes U+FFFD."""
+    """Return text that UTF-8 can hold: other bytes in a file's name become U+FFFD."""
     return _SURROGATE.sub("\ufffd", text)

@@ -25,7 +25,7 @@ class MalformedWorkList(ValueError):
 class InputItem:
     """One TES input. `local`: absolute path in the task volume; `path`: path in executors.
 
-    Exactly one of `url` and `content_file` (a file beside the work list) is set.
+    Exactly one of `url` and `content_file` (a file next to the work list) is set.
     """
 
     path: str

@@ -166,7 +166,7 @@ async def test_events_of_other_pods_are_ignored(world):
 
 async def test_outage_of_postgres_loses_no_line(world, monkeypatch):
     add_pod_lines = tasks_db.TasksDb.add_pod_lines
-    failures = iter([tasks_db.DatabaseUnavailable("away"), ValueError("who would have thought")])
+    failures = iter([tasks_db.DatabaseUnavailable("away"), ValueError("a defect")])
 
     async def flaky(self: tasks_db.TasksDb, *words: Any) -> None:
         if (error := next(failures, None)) is not None:

@@ -99,7 +99,7 @@ class PlannedContainer:
     executor: int | None = None
     start_ns: int | None = None
     end: ContainerOutcome | None = None
-    seen: bool = False  # it has started, or been skipped
+    reached: bool = False  # it has started, or been skipped
     last: bool = False
 
     @property
@@ -116,9 +116,9 @@ def containers(observation: Observation) -> tuple[PlannedContainer, ...]:
     known = [_container(name, executors.get(name), observation, last=name == names[-1]) for name in names]
     follower = None
     for position in reversed(range(len(known))):
-        if follower is not None and known[position].seen:
+        if follower is not None and known[position].reached:
             known[position] = _followed(known[position], follower, plan)
-        if known[position].seen:
+        if known[position].reached:
             follower = known[position]
     return tuple(known)
 
@@ -172,7 +172,7 @@ def killed(known: Sequence[PlannedContainer]) -> PlannedContainer | None:
 
     Kubernetes starts no container after it. The sidecars that send outputs read the same files.
     """
-    latest = next((one for one in reversed(known) if one.seen), None)
+    latest = next((one for one in reversed(known) if one.reached), None)
     if latest is None or latest.executor is None:
         return None
     files, end = latest.files, latest.end
@@ -208,19 +208,19 @@ def phase(known: Sequence[PlannedContainer]) -> TesState:
     """Return the state while the task runs: RUNNING as soon as its first executor has started."""
     return (
         TesState.RUNNING
-        if any(one.executor is not None and one.seen for one in known)
+        if any(one.executor is not None and one.reached for one in known)
         else TesState.INITIALIZING
     )
 
 
 def awaited(known: Sequence[PlannedContainer]) -> PlannedContainer | None:
     """Return the container that runs now and will still write an exit record."""
-    return next((one for one in known if one.seen and not one.over and not one.files.helper_gone), None)
+    return next((one for one in known if one.reached and not one.over and not one.files.helper_gone), None)
 
 
 def unexplained(known: Sequence[PlannedContainer]) -> PlannedContainer | None:
     """Return a container whose helper was killed without a record: the Pod's status may have its end."""
-    return next((one for one in known if one.seen and not one.over and one.files.helper_gone), None)
+    return next((one for one in known if one.reached and not one.over and one.files.helper_gone), None)
 
 
 def unstarted(known: Sequence[PlannedContainer]) -> PlannedContainer | None:
@@ -229,10 +229,10 @@ def unstarted(known: Sequence[PlannedContainer]) -> PlannedContainer | None:
     In shutdown, either the Pod was ended from outside, or the runtime could not start this container, which
     the Pod's status shows.
     """
-    latest = next((one for one in reversed(known) if one.seen), None)
+    latest = next((one for one in reversed(known) if one.reached), None)
     if latest is not None and (not latest.over or (latest.end is not None and latest.end.by_platform)):
         return None
-    return next((one for one in known if not one.seen), None)
+    return next((one for one in known if not one.reached), None)
 
 
 def _container(name: str, executor: int | None, observation: Observation, *, last: bool) -> PlannedContainer:
@@ -250,7 +250,7 @@ def _container(name: str, executor: int | None, observation: Observation, *, las
         executor=executor,
         start_ns=start_ns,
         end=end,
-        seen=files.skipped or start_ns is not None or end is not None or runs,
+        reached=files.skipped or start_ns is not None or end is not None or runs,
         last=last,
     )
 
@@ -334,7 +334,7 @@ def _cut_short(name: str, files: RunFiles, observation: Observation) -> Failure 
 def _running(
     observation: Observation, known: Sequence[PlannedContainer], ends: Sequence[ExecutorEnd]
 ) -> bool:
-    latest = next((one for one in reversed(known) if one.seen), None)
+    latest = next((one for one in reversed(known) if one.reached), None)
     if latest is None:
         return not observation.shutting_down
     if not latest.over:

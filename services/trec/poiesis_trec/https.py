@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-_ANSWER_SECONDS = 10.0
+_RESPONSE_SECONDS = 10.0
 _LINE_BYTES = 16 * 1024
 _PIECE_BYTES = 64 * 1024
 _BODY_BYTES = 8 * 1024 * 1024  # of a line or body; a Pod is far smaller
@@ -73,10 +73,10 @@ async def get(
 
     The time until the response's headers is limited; the caller limits the time of the body.
     """
-    async with asyncio.timeout(_ANSWER_SECONDS):
+    async with asyncio.timeout(_RESPONSE_SECONDS):
         reader, writer = await asyncio.open_connection(host, port, ssl=tls)
     try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
+        async with asyncio.timeout(_RESPONSE_SECONDS):
             name = f"[{host}]" if ":" in host else host
             writer.write(
                 f"GET {target} HTTP/1.1\r\nHost: {name}:{port}\r\nAuthorization: Bearer {token}\r\n"

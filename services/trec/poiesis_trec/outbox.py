@@ -179,7 +179,7 @@ class Outbox:
         return texts
 
     def _changed_streams(self, snapshot: Snapshot) -> list[Stream]:
-        """Return the changed logs. An empty one waits for its executor's end, so first output is not delayed."""
+        """Return the changed logs. An empty one waits for its executor's end: first output is not delayed."""
         over = {one.name: one.over for one in snapshot.containers if one.start_ns is not None}
         return [
             stream

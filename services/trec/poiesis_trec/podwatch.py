@@ -22,7 +22,7 @@ from poiesis_trec.https import HttpError
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_SECONDS = 10.0
+_RESPONSE_SECONDS = 10.0
 _WATCH_SECONDS = 300  # the server ends a watch then, which bounds the life of a dead connection
 _STEADY_SECONDS = 10.0  # a watch that lasted this long resets the back-off
 _OK = 200
@@ -60,7 +60,7 @@ class PodWatch:
         try:
             async with (
                 self._request(f"/{quote(self._pod.name)}") as response,
-                asyncio.timeout(_ANSWER_SECONDS),
+                asyncio.timeout(_RESPONSE_SECONDS),
             ):
                 view = _view(_object(await response.body()))
         except (HttpError, OSError) as error:
@@ -72,7 +72,7 @@ class PodWatch:
         seconds = randint(_WATCH_SECONDS * 3 // 4, _WATCH_SECONDS)  # noqa: S311 (spreads load)
         query = f"?watch=1&fieldSelector=metadata.name%3D{quote(self._pod.name)}&timeoutSeconds={seconds}"
         # Without resourceVersion the first event is the current Pod: no list, and 410 Gone does not occur.
-        async with self._request(query) as response, asyncio.timeout(seconds + _ANSWER_SECONDS):
+        async with self._request(query) as response, asyncio.timeout(seconds + _RESPONSE_SECONDS):
             async for line in response.lines():
                 event = _object(line)
                 pod = event.get("object")

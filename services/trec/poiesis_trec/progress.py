@@ -107,7 +107,7 @@ class ProgressFile:
             self.pending[output.path, output.url] = output
 
     def _find(self, found: FoundInput) -> None:
-        """Keep what an input is; the first line about it is used."""
+        """Keep the type of an input; only the first line about it is used."""
         size = len(found.path.encode())
         if found.path not in self.inputs and self._input_bytes + size <= _INPUT_BYTES:
             self.inputs[found.path] = found

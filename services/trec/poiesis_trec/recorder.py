@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = (0.2, 10.0)  # first and longest delay while Postgres is unavailable
 _REFUSED_SECONDS = 60.0  # between tries of a report that Postgres rejects
-_DOUBT_SECONDS = (0.02, 0.5)  # between two checks of a helper that has written exit.json and still runs
+_UNCONFIRMED_SECONDS = (0.02, 0.5)  # between two checks of a helper that has written exit.json and still runs
 _SHUTDOWN_RETRY_SECONDS = 1.0
 _SHUTDOWN_RESCAN_SECONDS = 0.5
 _ROUND_SECONDS = 0.02  # between two rounds: a container that writes continuously must not cost a core
@@ -102,7 +102,7 @@ class Recorder:
         self._clock = asyncio.get_running_loop().time
         self._outbox = Outbox(config.pod, config.log_interval_seconds)
         self._backoff = RetryDelay(*_RETRY_SECONDS)
-        self._doubt = RetryDelay(*_DOUBT_SECONDS)
+        self._unconfirmed_delay = RetryDelay(*_UNCONFIRMED_SECONDS)
         self._scheduled = system_logs.scheduled(config.pod, time.time_ns())
         self._cancel_requested = False
         self._round_at = self._rescan_at = self._retry_at = self._idle_at = float("-inf")
@@ -131,7 +131,7 @@ class Recorder:
                 if response is not None and response.ended:
                     await self._acknowledge(response)
                     return
-            elif self._nothing_left(known):
+            elif self._is_complete(known):
                 return
             else:
                 await self._pause(snapshot)
@@ -175,7 +175,7 @@ class Recorder:
             ),
             outcome=terminal_state(facts(observation, known)),
             cancel_seen=observation.cancel_requested,
-            final=observation.shutting_down and (awaited(known) is None or self._past_waiting()),
+            final=observation.shutting_down and (awaited(known) is None or self._wait_is_over()),
         )
         return snapshot, known
 
@@ -299,7 +299,7 @@ class Recorder:
         """Poll the Pod until its status has the container's end, which the kubelet sends a moment later."""
 
         def has_the_end(view: PodView) -> bool:
-            return silent.name in view.ends or (view.terminating and not silent.seen)
+            return silent.name in view.ends or (view.terminating and not silent.reached)
 
         backoff = RetryDelay(0.2, 0.5)
         with suppress(TimeoutError):
@@ -315,13 +315,13 @@ class Recorder:
                     await asyncio.sleep(backoff.next())
         logger.warning("exit status of %s unknown", silent.name)
 
-    def _past_waiting(self) -> bool:
+    def _wait_is_over(self) -> bool:
         return self._stopped_at is not None and self._clock() >= self._wait_until(self._stopped_at)
 
     def _wait_until(self, stopped_at: float) -> float:
         return stopped_at + max(self._config.grace_seconds - _WAIT_MARGIN_SECONDS, 0)
 
-    def _nothing_left(self, known: tuple[PlannedContainer, ...]) -> bool:
+    def _is_complete(self, known: tuple[PlannedContainer, ...]) -> bool:
         """Return whether, in shutdown, all is reported and no exit record is expected any more."""
         if self._stopped_at is None:
             return False
@@ -329,7 +329,7 @@ class Recorder:
             return True
         if self._cancel_check_due or self._clock() < self._retry_at:
             return False
-        return awaited(known) is None or self._past_waiting()
+        return awaited(known) is None or self._wait_is_over()
 
     async def _pause(self, snapshot: Snapshot) -> None:
         now = self._clock()
@@ -341,15 +341,15 @@ class Recorder:
             until.append(self._retry_at)
         elif (due_at := self._outbox.due_at(snapshot, now)) is not None:
             until.append(due_at)
-        if self._runs.doubtful:
-            until.append(now + self._doubt.next())
+        if self._runs.unconfirmed:
+            until.append(now + self._unconfirmed_delay.next())
         else:
-            self._doubt.reset()
+            self._unconfirmed_delay.reset()
         if self._db.is_open:
             until.append(self._idle_at)
         if self._streams_until is not None and now < self._streams_until:
             until.append(self._streams_until)
-        if self._stopped_at is not None and not self._past_waiting():
+        if self._stopped_at is not None and not self._wait_is_over():
             until.append(self._wait_until(self._stopped_at))
         with suppress(TimeoutError):
             async with asyncio.timeout_at(min(until)):

@@ -33,7 +33,7 @@ class RunDirectory:
     """The directory of one container. `logs` has signatures: texts are read when they are reported.
 
     An exit record is used only after the helper has exited: before that, the executor may have written it.
-    `doubtful`: there is an unused record, so the helper is about to exit or the executor forged it.
+    `unconfirmed`: there is an unused record, so the helper is about to exit or the executor forged it.
     """
 
     def __init__(self, path: Path, *, plan: PodPlan, log_bytes: int) -> None:
@@ -49,7 +49,7 @@ class RunDirectory:
         self._exit: ExitRecord | None = None
         self._exit_seen: Signature | None = None
         self.files = RunFiles()
-        self.doubtful = False
+        self.unconfirmed = False
         self.logs: dict[str, Signature] = {}
 
     @property
@@ -134,12 +134,12 @@ class RunDirectory:
     def _exit_record(self, *, check_lock: bool) -> tuple[ExitRecord | None, bool]:
         """Return the valid record, and whether the helper has exited without one."""
         if self._exit is None and not check_lock:
-            self.doubtful = False
+            self.unconfirmed = False
             return None, self.files.helper_gone
         held = is_held(self._path)
         if held is False:
             self._read_exit()  # the helper may have written it between the first look and the lock
-        self.doubtful = held is True and self._exit is not None
+        self.unconfirmed = held is True and self._exit is not None
         gone = held is False and self._started is not None and self._exit is None
         return None if held is True else self._exit, gone
 
@@ -167,14 +167,14 @@ class RunDirectories:
         return {name: directory.files for name, directory in self._directories.items()}
 
     @property
-    def doubtful(self) -> bool:
+    def unconfirmed(self) -> bool:
         """Return whether to check again soon: the release of a lock causes no event."""
-        return any(directory.doubtful for directory in self._directories.values())
+        return any(directory.unconfirmed for directory in self._directories.values())
 
     def refresh(self, *, everything: bool) -> None:
-        """Read changed and doubtful directories; `everything`: read all, and check the helpers' locks."""
-        doubtful = {name for name, directory in self._directories.items() if directory.doubtful}
-        names = set(self._directories) if everything else self._dirty | doubtful
+        """Read changed and unconfirmed directories; `everything`: read all, and check the helpers' locks."""
+        unconfirmed = {name for name, directory in self._directories.items() if directory.unconfirmed}
+        names = set(self._directories) if everything else self._dirty | unconfirmed
         self._dirty = set()
         # Last and always: an executor that got an end of file ended after the stream reported why.
         for name in (*(names - self._streams), *self._streams):

@@ -18,7 +18,9 @@ COMPLETE = TaskOutcome(state=TesState.COMPLETE)
 
 
 def executor(end=None):
-    return PlannedContainer(name="executor-0", files=RunFiles(), executor=0, start_ns=10, end=end, seen=True)
+    return PlannedContainer(
+        name="executor-0", files=RunFiles(), executor=0, start_ns=10, end=end, reached=True
+    )
 
 
 def snapshot(*containers, log=0, outputs=(), **more):

@@ -86,12 +86,12 @@ def test_exit_record_counts_after_the_helper_exits(directory, lab):
     for check_lock in (False, True):
         directory.refresh(check_lock=check_lock)
         assert directory.files == RunFiles(started=Started(start_ns=one.start_ns))
-        assert directory.doubtful
+        assert directory.unconfirmed
     one.end(3)
     directory.refresh(check_lock=False)
     assert directory.files.exit is not None
     assert directory.files.exit.exit_code == 3
-    assert not directory.doubtful
+    assert not directory.unconfirmed
 
 
 def test_earlier_exit_record_is_read_again(directory, lab, monkeypatch):
