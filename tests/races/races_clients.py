@@ -170,6 +170,8 @@ class ControllerKube(Kube):
 class PodFiles:
     """The run directories of a Pod, as RunDirectories reads them."""
 
+    unconfirmed = False
+
     def __init__(self, pod: KubeletPod) -> None:
         self._pod = pod
 
@@ -196,8 +198,12 @@ class ContainerFiles:
         self._pod, self._name = pod, name
 
     @property
+    def files(self) -> RunFiles:
+        return self._pod.files.get(self._name, NO_RUN_FILES)
+
+    @property
     def logs(self) -> dict[str, Signature]:
-        if self._pod.files.get(self._name, NO_RUN_FILES).started is None:
+        if self.files.started is None:
             return {}
         return {STDOUT: Signature(1, 1, 1)}
 
