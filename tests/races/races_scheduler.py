@@ -176,6 +176,7 @@ class Scheduler:
         else:
             raise AssertionError(f"{process.name} does not die: {left}")
         for task in process.tasks:
-            if not task.cancelled():
-                task.exception()  # seen
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, AttributeError | TypeError):  # a stand-in lacks something
+                raise error
         process.tasks.clear()
