@@ -65,11 +65,11 @@ _RUN = "POIESIS_E2E_RUN"  # how this run is called
 _OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
 _RELEASES = ("first", "second", "third", "queued", "users", "external")
 _DATABASES = ("postgres", "tls-postgres")  # servers of this run's own
-_SCOPES = {  # by words of their names, tests that have something for themselves, one after the other
-    "the cluster of two nodes": ("where_nodes_fail",),
+_SCOPES = {  # by a part of the test id: tests that share something exclusive run one after the other
+    "the cluster of two nodes": ("on_failing_nodes",),
     "the second release": ("test_postgres.py", "test_outages.py", "test_bounds_"),
     "the third release": ("test_controller.py", "test_submission.py"),
-    "the queue": ("where_kueue_admits",),
+    "the queue": ("table_with_kueue",),
     "the release with users": ("test_identity_",),
     "the release with a Postgres that has a certificate": ("test_external_postgres.py",),
 }

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.core
-async def test_the_executor_after_a_failure_never_runs_and_what_exists_is_sent(
+async def test_failure_skips_later_executors_and_sends_outputs(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:
     words = ("first", "second", "third")
@@ -36,7 +36,7 @@ async def test_the_executor_after_a_failure_never_runs_and_what_exists_is_sent(
     ]
 
 
-async def test_without_outputs_kubernetes_itself_stops_after_the_failure(
+async def test_without_outputs_kubernetes_stops_after_failure(
     run_task: RunTask, images: Images, kube: Kube
 ) -> None:
     task = await run_task(

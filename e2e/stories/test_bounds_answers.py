@@ -66,7 +66,7 @@ async def logged(second_client: TesClient, second_kube: Kube, images: Images) ->
     await second_kube.sql(f"DELETE FROM task WHERE id IN ({tagged})")  # noqa: S608
 
 
-async def test_full_lists_at_once_end_no_api(
+async def test_concurrent_full_lists_crash_no_api(
     second_client: TesClient, second_kube: Kube, logged: Logged
 ) -> None:
     before = await restarts(second_kube)
@@ -92,7 +92,7 @@ async def test_full_lists_at_once_end_no_api(
     assert await restarts(second_kube) == before
 
 
-async def test_clients_that_do_not_read_end_no_api(
+async def test_clients_that_do_not_read_crash_no_api(
     second_client: TesClient, second_kube: Kube, logged: Logged
 ) -> None:
     before = await restarts(second_kube)
@@ -112,7 +112,7 @@ async def test_clients_that_do_not_read_end_no_api(
     assert await restarts(second_kube) == before
 
 
-async def test_a_task_lists_its_outputs_up_to_a_bound(
+async def test_output_list_of_a_task_is_bounded(
     second_client: TesClient, images: Images, bucket: Bucket
 ) -> None:
     """The executor chooses how many there are and what they are called, and every BASIC view has them."""

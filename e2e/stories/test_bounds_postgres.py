@@ -52,7 +52,7 @@ async def _full_disk(kube: Kube) -> AsyncIterator[None]:
         await kube.sql("DROP TABLESPACE small")
 
 
-async def test_a_full_disk_refuses_creates_and_answers_reads(
+async def test_full_disk_rejects_creates_and_allows_reads(
     second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
     before = await restarts(second_kube)
@@ -87,7 +87,7 @@ async def test_a_full_disk_refuses_creates_and_answers_reads(
     assert_ended(await second_client.run({"executors": [sh(images.busybox, "true")]}), "COMPLETE")
 
 
-async def test_a_client_that_vanishes_with_the_lock_of_the_queue_stops_it_for_a_minute_at_most(
+async def test_vanished_lock_holder_blocks_queue_for_one_minute(
     second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
     (pod,) = await second_kube.of_component("pods", "postgres")
@@ -134,13 +134,13 @@ async def test_chatty_tasks_share_few_connections(
 
 
 @pytest.mark.parametrize("what", _BEYOND_REPORTS)
-async def test_the_recorders_login_may_only_report(second_kube: Kube, what: str) -> None:
+async def test_recorder_login_may_only_report(second_kube: Kube, what: str) -> None:
     """Its DSN is in every TaskPod."""
     with pytest.raises(CommandRefused, match="permission denied"):
         await second_kube.sql(_BEYOND_REPORTS[what], user="poiesis_recorder")
 
 
-async def test_advisory_locks_of_the_recorders_login_stop_no_task(
+async def test_recorder_login_cannot_block_tasks_with_locks(
     second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
     """Those that earlier releases took for the queue and for creates."""

@@ -20,7 +20,7 @@ _MANY = 300
 
 
 @pytest.mark.core
-async def test_a_task_canceled_right_after_its_creation_never_completes(
+async def test_task_canceled_right_after_creation_never_completes(
     client: TesClient, images: Images
 ) -> None:
     task_id = await client.create({"executors": [sh(images.busybox, "sleep 600")]})

@@ -22,7 +22,7 @@ _SEED = 7
 _KINDS = frozenset(Kind) - {Kind.KUBELET}
 
 
-async def test_tasks_of_every_shape_end_as_they_should_whatever_is_killed(
+async def test_every_task_has_its_expected_outcome_despite_kills(
     *, cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images, tmp_path: Path
 ) -> None:
     with stage(cluster, built, storage, images, ttl=20) as there:

@@ -24,7 +24,7 @@ def poiesis(release: Release, tmp_path: Path) -> Command:
 
 
 @pytest.mark.core
-async def test_a_run_stages_sends_prints_and_exits_as_its_command_did(
+async def test_run_stages_sends_prints_and_returns_exit_code(
     poiesis: Command, images: Images, bucket: Bucket, tmp_path: Path
 ) -> None:
     await bucket.put("words", b"pear\nfig\n")
@@ -42,7 +42,7 @@ async def test_a_run_stages_sends_prints_and_exits_as_its_command_did(
     assert await bucket.text("results/count.txt") == "2\n"
 
 
-async def test_logs_are_followed_while_the_command_runs_until_it_is_canceled(
+async def test_logs_are_followed_until_cancel(
     poiesis: Command, client: TesClient, images: Images
 ) -> None:
     tag = f"story={uuid.uuid4().hex}"

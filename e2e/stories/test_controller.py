@@ -17,7 +17,7 @@ _OUTAGE_SECONDS = 60  # longer than a Lease, and than every threshold of the con
 
 
 @pytest.mark.core
-async def test_when_the_leading_controller_dies_another_tells_the_end_once(
+async def test_next_leader_records_outcome_once(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
     before = await _leader(third_kube)
@@ -37,7 +37,7 @@ async def test_when_the_leading_controller_dies_another_tells_the_end_once(
     assert seconds(lease["spec"]["acquireTime"]) <= seconds(only_log(task)["end_time"])
 
 
-async def test_a_leader_that_was_paused_past_its_lease_does_not_tell_an_end_again(
+async def test_leader_paused_past_its_lease_records_nothing_twice(
     third_client: TesClient, third_kube: Kube, node: Node
 ) -> None:
     before = await _leader(third_kube)
@@ -58,7 +58,7 @@ async def test_a_leader_that_was_paused_past_its_lease_does_not_tell_an_end_agai
     assert (await _status(third_kube, before))["restartCount"] == status["restartCount"]
 
 
-async def test_a_minute_without_controllers_delays_only_the_ends_that_they_record(
+async def test_controller_outage_delays_only_failed_tasks(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
     """Tasks that go well have neither Role nor controller all the while, and do not notice."""

@@ -24,7 +24,7 @@ echo looked at $(wc -l </tmp/files) files
 
 
 @pytest.mark.core
-async def test_an_executor_sees_no_token_and_no_credential(
+async def test_executor_sees_no_token_and_no_credential(
     client: TesClient, kube: Kube, images: Images, bucket: Bucket, storage: Endpoint
 ) -> None:
     await bucket.put("in", b"an input as a control\n")

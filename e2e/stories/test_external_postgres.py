@@ -128,7 +128,7 @@ async def test_every_session_of_a_task_is_encrypted(
     assert stdout(task) == "begun\ndone\n"
 
 
-async def test_a_server_of_another_authority_gets_no_login(
+async def test_server_of_another_authority_is_rejected(
     *,
     client: TesClient,
     kube: Kube,

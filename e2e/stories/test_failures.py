@@ -49,7 +49,7 @@ def _together(release: str) -> list[object]:
 
 
 @_cases("first")
-async def test_a_failure_is_told_as_the_table_says(
+async def test_failure_matches_the_table(
     *,
     case: Case,
     client: TesClient,
@@ -65,7 +65,7 @@ async def test_a_failure_is_told_as_the_table_says(
 
 
 @_cases("second")
-async def test_a_failure_is_told_as_the_table_says_where_disks_are_the_nodes(
+async def test_failure_matches_the_table_on_node_disks(
     *,
     case: Case,
     second_client: TesClient,
@@ -81,7 +81,7 @@ async def test_a_failure_is_told_as_the_table_says_where_disks_are_the_nodes(
 
 
 @_cases("queued")
-async def test_a_failure_is_told_as_the_table_says_where_kueue_admits(
+async def test_failure_matches_the_table_with_kueue(
     *,
     case: Case,
     queued_client: TesClient,
@@ -97,7 +97,7 @@ async def test_a_failure_is_told_as_the_table_says_where_kueue_admits(
 
 
 @pytest.mark.parametrize("cases", _together("nodes"))
-async def test_a_failure_is_told_as_the_table_says_where_nodes_fail(
+async def test_failure_matches_the_table_on_failing_nodes(
     *,
     cases: Sequence[Case],
     nodes_client: TesClient,

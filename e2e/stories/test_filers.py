@@ -16,7 +16,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
-async def test_one_task_takes_from_several_stores_and_sends_to_them(
+async def test_one_task_uses_several_stores(
     *,
     second_client: TesClient,
     second_kube: Kube,
@@ -83,7 +83,7 @@ async def test_one_task_takes_from_several_stores_and_sends_to_them(
     assert sftp.password not in json.dumps(pod) + json.dumps(task)
 
 
-async def test_what_a_remote_does_not_have_ends_the_task_and_is_named(
+async def test_missing_remote_object_fails_task_with_its_name(
     second_client: TesClient, images: Images, remotes: dict[str, Remote]
 ) -> None:
     url = f"sftp://{remotes['sftp'].pod_address}/no/such/file"
@@ -95,7 +95,7 @@ async def test_what_a_remote_does_not_have_ends_the_task_and_is_named(
 
 
 @pytest.mark.usefixtures("shared_claim")
-async def test_files_of_a_shared_volume_are_inputs_and_outputs_and_nothing_else_of_the_node_is(
+async def test_shared_volume_exposes_only_its_own_files(
     second_client: TesClient, images: Images
 ) -> None:
     folder = uuid.uuid4().hex

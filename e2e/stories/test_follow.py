@@ -43,7 +43,7 @@ async def test_each_step_is_shown_within_two_seconds(
     assert sent <= history.at("COMPLETE") <= sent + _SHOWN_WITHIN
 
 
-async def test_what_an_executor_prints_is_shown_within_two_seconds_while_it_runs(
+async def test_live_output_is_shown_within_two_seconds(
     client: TesClient, images: Images
 ) -> None:
     printing = "date +%s >&2; printf 'a\\0b\\377\\n'; sleep 12; echo later"

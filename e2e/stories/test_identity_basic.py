@@ -58,7 +58,7 @@ async def root(release: Release) -> AsyncIterator[TesClient]:
 
 
 @pytest.mark.parametrize("user", [None, ("alice", "wrong"), ("eve", "eve-password")])
-async def test_nobody_gets_in_without_the_right_password(
+async def test_request_without_valid_password_is_rejected(
     release: Release, user: tuple[str, str] | None
 ) -> None:
     headers = {"Authorization": aiohttp.encode_basic_auth(*user)} if user else {}
@@ -70,7 +70,7 @@ async def test_nobody_gets_in_without_the_right_password(
         assert (answer.status, challenge) == (401, 'Basic realm="poiesis", charset="UTF-8"')
 
 
-async def test_a_flood_of_wrong_passwords_locks_no_other_user_out(release: Release) -> None:
+async def test_flood_of_wrong_passwords_blocks_no_other_user(release: Release) -> None:
     """A user who has never logged in before: a valid password that is remembered needs no check."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
 
@@ -92,13 +92,13 @@ async def test_service_info_needs_no_password(release: Release) -> None:
 
 
 @pytest.mark.core
-async def test_a_task_is_seen_by_who_created_it_and_by_administrators(
+async def test_task_is_visible_to_owner_and_administrators(
     alice: TesClient, bob: TesClient, root: TesClient, images: Images
 ) -> None:
     await assert_a_task_is_its_owners(owner=alice, other=bob, root=root, image=images.busybox)
 
 
-async def test_a_task_that_waits_for_others_of_its_owner_says_so(
+async def test_task_waiting_for_its_owners_tasks_states_why(
     alice: TesClient, bob: TesClient, images: Images
 ) -> None:
     document: Document = {"executors": [sh(images.busybox, "sleep 3")]}
@@ -114,7 +114,7 @@ async def test_a_task_that_waits_for_others_of_its_owner_says_so(
     assert [len(lines) for lines in said] == [0, 0, 1, 0]
 
 
-async def test_the_command_takes_a_user_and_a_password(
+async def test_command_accepts_user_and_password(
     release: Release, images: Images, tmp_path: Path
 ) -> None:
     password = tmp_path / "password"

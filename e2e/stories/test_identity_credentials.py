@@ -97,7 +97,7 @@ def _copy(images: Images, source: str, target: str) -> Document:
     }
 
 
-async def test_each_reads_and_writes_their_own_bucket(
+async def test_users_read_and_write_their_own_bucket(
     alice: TesClient, bob: TesClient, images: Images, lab_a: Bucket, lab_b: Bucket
 ) -> None:
     for client, bucket in ((alice, lab_a), (bob, lab_b)):
@@ -106,7 +106,7 @@ async def test_each_reads_and_writes_their_own_bucket(
         assert await bucket.text("out") == "data"
 
 
-async def test_another_groups_bucket_is_refused_by_name(
+async def test_bucket_of_another_group_is_rejected(
     alice: TesClient, images: Images, lab_a: Bucket, lab_b: Bucket, storage: Endpoint
 ) -> None:
     source = await lab_b.put("theirs", b"secret")
@@ -118,7 +118,7 @@ async def test_another_groups_bucket_is_refused_by_name(
     assert await lab_a.keys("stolen") == []
 
 
-async def test_a_refusal_says_which_credentials_were_refused(
+async def test_error_names_the_rejected_credentials(
     bob: TesClient, images: Images, lab_b: Bucket, storage: Endpoint
 ) -> None:
     source = await lab_b.put("foreign/it", b"data")
@@ -128,7 +128,7 @@ async def test_a_refusal_says_which_credentials_were_refused(
     assert where in only_log(task)["metadata"]["message"]
 
 
-async def test_filers_alone_see_credentials_and_none_but_those_that_they_need(
+async def test_only_filers_get_credentials_that_they_need(
     alice: TesClient,
     own_kube: Kube,
     images: Images,
@@ -164,7 +164,7 @@ async def test_filers_alone_see_credentials_and_none_but_those_that_they_need(
     assert b"POIESIS_S3_CREDENTIALS" not in looked
 
 
-async def test_a_secret_that_is_gone_ends_the_task_and_is_named(
+async def test_missing_secret_fails_task_with_its_name(
     alice: TesClient, own_kube: Kube, images: Images, lab_a: Bucket
 ) -> None:
     source = await lab_a.put("lost/it", b"data")

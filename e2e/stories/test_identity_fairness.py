@@ -47,7 +47,7 @@ async def bob(release: Release) -> AsyncIterator[TesClient]:
         yield client
 
 
-async def test_tasks_that_no_node_takes_leave_places_to_other_users(
+async def test_unschedulable_tasks_leave_capacity_to_other_users(
     alice: TesClient, bob: TesClient, kube: Kube, images: Images
 ) -> None:
     too_large: Document = {"executors": [sh(images.busybox, "true")], "resources": {"cpu_cores": 200}}

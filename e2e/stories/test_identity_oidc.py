@@ -80,7 +80,7 @@ async def _answers(release: Release, token: str, path: str) -> list[tuple[int, s
         return sorted(set(await asyncio.gather(*(ask() for _ in range(_ENOUGH)))))
 
 
-async def test_a_token_runs_a_task_that_its_bearer_and_administrators_alone_see(
+async def test_task_is_visible_to_bearer_and_administrators(
     release: Release, realm: Realm, images: Images
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -88,7 +88,7 @@ async def test_a_token_runs_a_task_that_its_bearer_and_administrators_alone_see(
         await assert_a_task_is_its_owners(owner=alice, other=bob, root=root, image=images.busybox)
 
 
-async def test_a_workflow_engine_runs_tasks_with_a_token_of_its_own(
+async def test_workflow_engine_runs_tasks_with_its_own_token(
     release: Release, realm: Realm, images: Images
 ) -> None:
     async with connect(release.url, token=await realm.workflow_token()) as engine:
@@ -100,11 +100,11 @@ async def test_a_workflow_engine_runs_tasks_with_a_token_of_its_own(
 @pytest.mark.parametrize(
     "path", [f"{PATH}/service-info", f"{PATH}/openapi.json", f"{PATH}/ui", "/healthz", "/readyz"]
 )
-async def test_what_is_public_needs_no_token(release: Release, path: str) -> None:
+async def test_public_paths_need_no_token(release: Release, path: str) -> None:
     assert await _answers(release, "", path) == [(200, "")]
 
 
-async def test_everything_else_needs_one_that_counts(release: Release, realm: Realm) -> None:
+async def test_other_paths_need_a_valid_token(release: Release, realm: Realm) -> None:
     tasks = f"{PATH}/tasks"
     assert await _answers(release, "", tasks) == [(401, 'Bearer realm="poiesis"')]
     ((status, challenge),) = await _answers(release, f"{await realm.user_token('alice')}x", tasks)
@@ -112,7 +112,7 @@ async def test_everything_else_needs_one_that_counts(release: Release, realm: Re
     assert await _answers(release, await realm.user_token("alice"), tasks) == [(200, "")]
 
 
-async def test_a_person_logs_in_by_device_and_runs_a_task(
+async def test_user_logs_in_by_device_and_runs_task(
     release: Release, realm: Realm, images: Images, tmp_path: Path
 ) -> None:
     poiesis = Command(home=tmp_path, environment={"POIESIS_SERVER": release.url})
@@ -140,7 +140,7 @@ async def test_a_person_logs_in_by_device_and_runs_a_task(
 
 
 @pytest.mark.parametrize("variable", ["POIESIS_TOKEN", "POIESIS_TOKEN_FILE"])
-async def test_the_command_takes_a_token_by_environment_and_by_file(
+async def test_command_reads_token_from_environment_and_file(
     variable: str, release: Release, realm: Realm, tmp_path: Path
 ) -> None:
     token, file = await realm.user_token("bob"), tmp_path / "token"
@@ -151,7 +151,7 @@ async def test_the_command_takes_a_token_by_environment_and_by_file(
     assert (code, json.loads(out)["tasks"]) == (0, []), err
 
 
-async def test_a_token_of_a_new_key_counts_at_once_and_no_api_is_restarted(
+async def test_rotated_signing_key_works_without_api_restart(
     release: Release, realm: Realm, cluster: Cluster
 ) -> None:
     kube, tasks = kube_of(cluster, release), f"{PATH}/tasks"
@@ -168,7 +168,7 @@ async def test_a_token_of_a_new_key_counts_at_once_and_no_api_is_restarted(
     assert await _apis(kube) == apis
 
 
-async def test_while_the_issuer_is_away_known_keys_serve_and_others_are_a_503(
+async def test_issuer_outage_affects_only_unknown_keys(
     release: Release, realm: Realm, issuer: Gateway
 ) -> None:
     tasks = f"{PATH}/tasks"
@@ -193,7 +193,7 @@ async def test_while_the_issuer_is_away_known_keys_serve_and_others_are_a_503(
         await realm.remove_key(key)
 
 
-async def test_an_opaque_token_counts_until_it_is_revoked(
+async def test_opaque_token_is_valid_until_revoked(
     release: Release, realm: Realm, issuer: Gateway
 ) -> None:
     tasks, signed = f"{PATH}/tasks", await realm.user_token("alice")

@@ -59,7 +59,7 @@ def release(with_users: Callable[[Values, Secrets], Release], store: Endpoint) -
     return with_users({"config": {"storage": {"s3": s3}}}, {})
 
 
-async def test_filers_reach_the_store_by_their_pods_token_and_executors_never_see_it(
+async def test_filers_use_pod_token_that_executors_cannot_read(
     cluster: Cluster, release: Release, images: Images, own_bucket: Bucket
 ) -> None:
     async with connect(release.url) as client:

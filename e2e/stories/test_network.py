@@ -81,7 +81,7 @@ async def _captured(node: Node, image: str, server: str) -> AsyncIterator[bytear
 
 
 @pytest.mark.core
-async def test_the_traffic_of_postgres_cannot_be_read_on_the_pod_network(
+async def test_postgres_traffic_is_encrypted_on_the_pod_network(
     third_client: TesClient, third_kube: Kube, images: Images, node: Node
 ) -> None:
     canary = secrets.token_hex(16)

@@ -57,7 +57,7 @@ def _output(bucket: Bucket, name: str) -> dict[str, str]:
     return {"path": f"/work/{name}", "url": bucket.url(f"work/{name}"), "type": "FILE"}
 
 
-async def test_a_process_leaves_its_files_in_the_work_directory(
+async def test_process_leaves_files_in_the_work_directory(
     client: TesClient, bucket: Bucket, snakemake_image: str
 ) -> None:
     script = "echo hello; tr a t <reads.txt >a.txt; mkdir -p results/deep; cp a.txt results/deep/b.txt"
@@ -73,7 +73,7 @@ async def test_a_process_leaves_its_files_in_the_work_directory(
     assert "work/optional.txt" not in await bucket.keys("work/")
 
 
-async def test_of_a_process_that_fails_there_are_the_exit_code_and_what_it_said(
+async def test_failed_process_has_exit_code_and_output(
     client: TesClient, bucket: Bucket, snakemake_image: str
 ) -> None:
     task = await _process(client, bucket, snakemake_image, "echo gone wrong >&2; exit 3", ["*.txt"])

@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.01  # between two
 
 
 @pytest.mark.core
-async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
+async def test_running_task_survives_outage_of_all_services(
     second_client: TesClient, second_kube: Kube, images: Images, bucket: Bucket
 ) -> None:
     task_id = await second_client.create(
@@ -57,7 +57,7 @@ async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
 
 
 @pytest.mark.core
-async def test_a_hundred_polls_a_second_see_nothing_of_an_upgrade(
+async def test_upgrade_fails_none_of_100_polls_per_second(
     *,
     cluster: Cluster,
     second: Release,

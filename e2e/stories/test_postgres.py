@@ -29,7 +29,7 @@ def _counting(image: str) -> Document:
 
 
 @pytest.mark.core
-async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
+async def test_post_during_postgres_outage_creates_nothing(
     second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
     document: Document = {"executors": [sh(images.busybox, "echo made")]}
@@ -51,7 +51,7 @@ async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
     assert (await _newest(second_client))[:2] == [task["id"], *tasks[:1]]
 
 
-async def test_an_end_without_postgres_is_recorded_with_its_true_time(
+async def test_outcome_during_postgres_outage_keeps_its_time(
     second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))
@@ -66,7 +66,7 @@ async def test_an_end_without_postgres_is_recorded_with_its_true_time(
     _assert_counted(task)
 
 
-async def test_connections_cut_again_and_again_double_nothing(
+async def test_repeatedly_cut_connections_duplicate_nothing(
     second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))
@@ -85,7 +85,7 @@ async def test_connections_cut_again_and_again_double_nothing(
     _assert_counted(task)
 
 
-async def test_a_database_that_cannot_be_written_refuses_posts_and_delays_an_end(
+async def test_read_only_database_rejects_posts_and_delays_outcomes(
     second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))
@@ -112,7 +112,7 @@ async def test_a_database_that_cannot_be_written_refuses_posts_and_delays_an_end
     assert await _objects(second_kube) <= objects
 
 
-async def test_an_end_waits_for_a_free_connection(
+async def test_outcome_waits_for_a_free_connection(
     second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))
@@ -134,7 +134,7 @@ async def test_an_end_waits_for_a_free_connection(
     assert await second_kube.sql(_LIMIT) == limit
 
 
-async def test_an_end_waits_for_a_locked_row(
+async def test_outcome_waits_for_a_locked_row(
     second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))

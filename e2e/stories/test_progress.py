@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 _HALF = 8 * 2**20  # a filer tells of what it has written, a few MiB at a time
 
 
-async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
+async def test_slow_input_shows_in_system_logs_and_metrics(
     client: TesClient, kube: Kube, node: Node, images: Images
 ) -> None:
     seen = asyncio.Event()

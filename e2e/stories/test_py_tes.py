@@ -69,7 +69,7 @@ print("well")
 """
 
 
-async def test_py_tes_0_4_2_which_snakemake_and_toil_use_reads_every_answer(
+async def test_py_tes_0_4_2_reads_every_response(
     release: Release, images: Images
 ) -> None:
     python = await asyncio.to_thread(clients.environment, "py-tes-0.4.2") / "python"

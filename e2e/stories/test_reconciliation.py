@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 _ROUND_SECONDS = 15  # tctl.reconcileSeconds of the first release
 
 
-async def test_an_ordinary_run_leaves_nothing_to_mend(
+async def test_reconciliation_finds_nothing_after_an_ordinary_run(
     client: TesClient, kube: Kube, images: Images, bucket: Bucket
 ) -> None:
     done = await client.create(

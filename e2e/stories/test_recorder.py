@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.core
-async def test_a_recorder_killed_twice_loses_and_doubles_nothing(
+async def test_recorder_killed_twice_loses_and_duplicates_nothing(
     client: TesClient, kube: Kube, node: Node, images: Images, bucket: Bucket
 ) -> None:
     counting = 'for i in $(seq 1 8); do echo "$0 $i"; sleep 1; done; echo "$0" >/out/$0'
@@ -63,7 +63,7 @@ async def test_a_recorder_killed_twice_loses_and_doubles_nothing(
     ],
     ids=["it exits with 9", "it runs out of memory"],
 )
-async def test_the_controller_tells_the_end_of_an_executor_whose_recorder_cannot(
+async def test_controller_records_outcome_when_recorder_cannot(
     *,
     client: TesClient,
     database: asyncpg.Connection,

@@ -48,7 +48,7 @@ _EXECUTORS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("case", [*_REFUSED, *_EXECUTORS])
-async def test_what_cannot_run_is_refused(client: TesClient, images: Images, case: str) -> None:
+async def test_task_that_cannot_run_is_rejected(client: TesClient, images: Images, case: str) -> None:
     fields, field, words = (_REFUSED | _EXECUTORS)[case]
     changed, fields = (fields, {}) if case in _EXECUTORS else ({}, fields)
     executor = {"image": images.busybox, "command": ["true"]} | changed
@@ -60,7 +60,7 @@ async def test_what_cannot_run_is_refused(client: TesClient, images: Images, cas
     assert "hidden-word" not in str(refusal.value)
 
 
-async def test_more_executors_than_kubernetes_can_hold_are_refused(client: TesClient, images: Images) -> None:
+async def test_too_many_executors_for_kubernetes_are_rejected(client: TesClient, images: Images) -> None:
     with pytest.raises(TesRefused) as refusal:
         await client.create(
             {
@@ -191,7 +191,7 @@ async def test_unusual_paths_tags_and_strings_are_accepted(run_task: RunTask, im
     assert stdout(task) == "hosts\ncolon\n131071 131066\n"
 
 
-async def test_1200_inputs_in_directories_of_their_own_are_staged(
+async def test_1200_inputs_in_separate_directories_are_staged(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:
     await bucket.put("in/x", b"x\n")

@@ -31,7 +31,7 @@ _PROBE: Object = {
 
 
 @pytest.mark.core
-async def test_tasks_of_apis_that_die_right_after_the_posts_run_once(
+async def test_tasks_of_killed_apis_run_once(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
     pods = [one["metadata"]["name"] for one in await third_kube.of_component("pods", "api")]
@@ -48,7 +48,7 @@ async def test_tasks_of_apis_that_die_right_after_the_posts_run_once(
 
 
 @pytest.mark.parametrize("kind", _MADE)
-async def test_a_task_whose_apis_die_while_they_make_an_object_runs_once(
+async def test_task_runs_once_when_apis_die_during_creation(
     kind: str, third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
     made: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -69,7 +69,7 @@ async def test_a_task_whose_apis_die_while_they_make_an_object_runs_once(
     await _assert_ran_once(third_client, third_kube, task_id, "made\n")
 
 
-async def test_a_task_that_two_apis_make_at_once_runs_once(
+async def test_task_submitted_by_two_apis_runs_once(
     third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
     """The first is paused while the API server has its Job, and goes on when the other has taken over."""
@@ -99,7 +99,7 @@ async def test_a_task_that_two_apis_make_at_once_runs_once(
     await _assert_ran_once(third_client, third_kube, task_id, "made\n")
 
 
-async def test_a_cancel_while_the_objects_are_made_leaves_nothing(
+async def test_cancel_during_object_creation_leaves_nothing(
     third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
     canceled: list[str] = []
@@ -119,7 +119,7 @@ async def test_a_cancel_while_the_objects_are_made_leaves_nothing(
     await _assert_canceled_before_anything_ran(third_client, third_kube, task_id)
 
 
-async def test_a_cancel_whose_apis_die_before_they_delete_the_job_is_carried_out(
+async def test_cancel_survives_death_of_its_apis(
     third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await third_client.create({"executors": [sh(images.busybox, "echo ready; sleep 600")]})
@@ -152,7 +152,7 @@ async def test_a_cancel_whose_apis_die_before_they_delete_the_job_is_carried_out
     assert system_logs(task).count("cancel requested by anonymous") == 1
 
 
-async def test_a_task_that_waits_for_its_turn_is_canceled_at_once(
+async def test_queued_task_is_canceled_at_once(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
     """`config.queue.maxActiveTasks` is 4. Whether Kubernetes has a node for those does not matter here."""
@@ -176,7 +176,7 @@ async def test_a_task_that_waits_for_its_turn_is_canceled_at_once(
     await asyncio.gather(*(third_client.wait(task_id, timeout=120) for task_id in busy))
 
 
-async def test_of_a_cancel_and_an_end_that_race_one_wins(third_client: TesClient, images: Images) -> None:
+async def test_exactly_one_of_cancel_and_outcome_wins(third_client: TesClient, images: Images) -> None:
     """Each task is canceled a bit later than the one before, around the moment in which it ends."""
     document: Document = {"executors": [sh(images.busybox, "echo done")]}
 

@@ -38,7 +38,7 @@ printf 'Content-Length: %s\\r\\n\\r\\n' "$(wc -c <"$file")"
 """
 
 
-async def test_the_lines_tell_the_story_in_order(client: TesClient, images: Images, bucket: Bucket) -> None:
+async def test_system_logs_list_events_in_order(client: TesClient, images: Images, bucket: Bucket) -> None:
     await bucket.put("in", b"12345")
     task_id = await client.create(
         {
@@ -64,7 +64,7 @@ async def test_the_lines_tell_the_story_in_order(client: TesClient, images: Imag
     assert len(said) == len(set(said))
 
 
-async def test_an_image_that_was_pulled_is_told_with_its_size_and_the_time_it_took(
+async def test_pulled_image_is_logged_with_size_and_duration(
     client: TesClient, images: Images, registry: str
 ) -> None:
     task_id = await client.create(
@@ -84,7 +84,7 @@ async def test_an_image_that_was_pulled_is_told_with_its_size_and_the_time_it_to
     )
 
 
-async def test_a_task_that_no_node_can_run_says_so_while_it_waits(client: TesClient, images: Images) -> None:
+async def test_unschedulable_task_states_why_while_queued(client: TesClient, images: Images) -> None:
     task_id = await client.create(
         {"executors": [sh(images.busybox, "true")], "resources": {"cpu_cores": 250}}
     )

@@ -115,11 +115,11 @@ def _rules(record: Record) -> set[str]:
 
 
 @pytest.mark.parametrize("shape", [TWO, FAILING, IGNORED], ids=lambda shape: shape.name)
-def test_what_ends_as_its_executors_do_is_no_violation(shape: Shape) -> None:
+def test_correct_run_has_no_violation(shape: Shape) -> None:
     assert violations(_record(_observed(shape))) == []
 
 
-def test_a_cancel_may_come_in_time_or_too_late() -> None:
+def test_cancel_may_be_in_time_or_late() -> None:
     assert violations(_record(_canceled())) == []
     late = replace(_observed(CANCELED), cancel_at=102.5)
     assert violations(_record(late)) == []
@@ -243,7 +243,7 @@ BAD: list[tuple[str, str, Change]] = [
 
 
 @pytest.mark.parametrize(("rule", "change"), [bad[1:] for bad in BAD], ids=[bad[0] for bad in BAD])
-def test_what_must_not_be_seen_of_a_task_is_a_violation(rule: str, change: Change) -> None:
+def test_wrong_task_is_a_violation(rule: str, change: Change) -> None:
     assert _rules(_record(change(_observed(TWO)))) == {rule}
 
 
@@ -254,12 +254,12 @@ def test_nothing_may_start_after_a_failure() -> None:
 
 
 @pytest.mark.parametrize("state", ["COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR"])
-def test_a_task_whose_work_was_not_done_when_it_was_canceled_is_canceled(state: State) -> None:
+def test_task_canceled_before_its_end_must_be_canceled(state: State) -> None:
     bad = replace(_canceled(), first=_task(CANCELED, state), last=_task(CANCELED, state))
     assert _rules(_record(bad)) == {"a task ends as its executors do"}
 
 
-def test_a_task_that_had_been_seen_to_end_is_not_canceled() -> None:
+def test_finished_task_must_not_become_canceled() -> None:
     bad = replace(
         _observed(CANCELED),
         cancel_at=104.0,
@@ -276,7 +276,7 @@ def test_a_task_that_had_been_seen_to_end_is_not_canceled() -> None:
         ("logs are complete and not doubled", {"exit_code": 143, "stdout": "line 2\n"}),
     ],
 )
-def test_what_a_canceled_executor_did_is_told_truly(rule: str, log: dict[str, object]) -> None:
+def test_log_of_canceled_executor_must_be_true(rule: str, log: dict[str, object]) -> None:
     task: Any = _canceled().last
     task["logs"][0]["logs"] = [log]
     assert _rules(_record(replace(_canceled(), first=task, last=task))) == {rule}
@@ -303,13 +303,13 @@ def _lost_start(container: str, *, restart: float, words: str = "context cancele
     )
 
 
-def test_a_restarted_kubelet_may_cost_the_container_that_it_was_starting() -> None:
+def test_kubelet_restart_may_lose_the_starting_container() -> None:
     one = _lost_start("executor-1", restart=101.0)
     assert violations(_record(one)) == []
     assert "while it started a container: 1\n" in report(_record(one), [])
 
 
-def test_outputs_of_a_failed_task_go_with_a_lost_start_of_their_filer() -> None:
+def test_lost_filer_start_loses_outputs_of_failed_task() -> None:
     failing = replace(FAILING, output="as far as it got")
     task: Any = _task(failing, "EXECUTOR_ERROR")
     cut = "tof-0 could not be started: failed to create shim task: context canceled: unknown"
@@ -341,7 +341,7 @@ def test_outputs_of_a_failed_task_go_with_a_lost_start_of_their_filer() -> None:
     ],
     ids=["long before", "afterwards", "for another reason", "it had run", "what ran is not told"],
 )
-def test_nothing_else_is_excused_by_it(rule: str, one: Observed) -> None:
+def test_kubelet_restart_excuses_no_other_failure(rule: str, one: Observed) -> None:
     assert rule in _rules(_record(one))
 
 
@@ -359,7 +359,7 @@ def _lost_pause(*, reporter: str = "controller", restart: float = 101.0, code: i
     return replace(_observed(TWO), first=task, last=task, restarts=(restart,))
 
 
-def test_with_a_lost_start_goes_what_a_recorder_that_was_down_had_not_told() -> None:
+def test_lost_start_loses_logs_of_a_dead_recorder() -> None:
     one = _lost_pause()
     assert violations(_record(one)) == []
     assert "while its recorder was down: 1\n" in report(_record(one), [])
@@ -370,11 +370,11 @@ def test_with_a_lost_start_goes_what_a_recorder_that_was_down_had_not_told() -> 
     [_lost_pause(reporter="recorder"), _lost_pause(restart=20.0), _lost_pause(code=1)],
     ids=["the recorder was there", "no restart", "pause ran"],
 )
-def test_without_one_nothing_goes(one: Observed) -> None:
+def test_logs_must_be_complete_without_lost_start(one: Observed) -> None:
     assert _rules(_record(one)) == {"logs are complete and not doubled", "outputs are listed once"}
 
 
-def test_even_then_the_rest_is_as_ever() -> None:
+def test_other_rules_hold_after_a_lost_start() -> None:
     one = _lost_pause()
     wrong: Any = deepcopy(one.last)
     wrong["logs"][0]["logs"][0].update(exit_code=1, stdout="line 2\n")
@@ -389,7 +389,7 @@ def test_even_then_the_rest_is_as_ever() -> None:
 # --- the run ---------------------------------------------------------------------------------------------
 
 
-def test_a_post_without_an_answer_may_have_made_a_task_or_not() -> None:
+def test_unanswered_post_may_have_created_a_task() -> None:
     one = _observed(TWO)
     task: Any = deepcopy(one.last)
     task["logs"][0]["outputs"][0]["url"] = f"s3://bucket/{output_key('run-0-1')}"
@@ -422,11 +422,11 @@ def test_a_post_without_an_answer_may_have_made_a_task_or_not() -> None:
         ),
     ],
 )
-def test_what_must_not_be_seen_of_a_run_is_a_violation(rule: str, change: Callable[[Record], Record]) -> None:
+def test_wrong_run_is_a_violation(rule: str, change: Callable[[Record], Record]) -> None:
     assert _rules(change(_record(_observed(TWO)))) == {rule}
 
 
-def test_the_report_counts_faults_ends_times_and_violations() -> None:
+def test_report_counts_faults_outcomes_times_and_violations() -> None:
     record = _record(replace(_observed(TWO), left=("pod/p",)))
     text = report(record, violations(record))
 

@@ -28,7 +28,7 @@ def another_story(folder: Path, ends: threading.Event) -> Iterator[threading.Eve
         thread.join()
 
 
-async def test_who_wants_the_machine_alone_waits_for_the_others_and_they_for_it(tmp_path: Path) -> None:
+async def test_exclusive_and_shared_use_exclude_each_other(tmp_path: Path) -> None:
     mine, first_ends, second_ends = Machine(tmp_path), threading.Event(), threading.Event()
     with mine.shared(), another_story(tmp_path, first_ends) as first:
         assert first.wait(10)

@@ -28,7 +28,7 @@ def _keep_open(authority: trustme.CA, port: int) -> ssl.SSLSocket:
     return connection
 
 
-def test_no_connection_outlives_a_server_although_its_client_keeps_it_open() -> None:
+def test_no_connection_outlives_its_server() -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(_HERE).configure_cert(context)

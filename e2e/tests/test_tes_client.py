@@ -29,11 +29,11 @@ async def client(answers: Answers) -> AsyncIterator[TesClient]:
 
 
 @pytest.mark.parametrize("answers", [Answers((200, "QUEUED"), (503, ""), (200, "COMPLETE"))])
-async def test_who_waits_asks_again_when_the_server_cannot_tell(client: TesClient) -> None:
+async def test_wait_retries_when_the_server_is_unavailable(client: TesClient) -> None:
     assert (await client.wait("a", every=0)).states == ["QUEUED", "COMPLETE"]
 
 
 @pytest.mark.parametrize("answers", [Answers((500, ""))])
-async def test_who_waits_does_not_pass_over_another_error(client: TesClient) -> None:
+async def test_wait_raises_any_other_error(client: TesClient) -> None:
     with pytest.raises(TesRefused, match="500"):
         await client.wait("a", every=0)

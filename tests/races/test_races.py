@@ -165,7 +165,7 @@ class Races(RuleBasedStateMachine):
             self.laboratory.run(self.world.stop())
 
 
-def test_every_task_ends_once_and_truly_whatever_dies_and_whoever_comes_first(laboratory: Laboratory) -> None:
+def test_every_task_has_one_correct_outcome(laboratory: Laboratory) -> None:
     Races.laboratory = laboratory
     run_state_machine_as_test(
         Races,

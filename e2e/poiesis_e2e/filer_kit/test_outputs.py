@@ -27,7 +27,7 @@ def produce(path: Path, text: str = "x") -> None:
     path.chmod(0o644)
 
 
-def test_a_file_is_sent_and_told(pod: Pod, store: Store, sending: Write, name: str) -> None:
+def test_sent_file_is_reported(pod: Pod, store: Store, sending: Write, name: str) -> None:
     produce(pod.root / "data/out", "out\n" * 5000)
     url = store.url(f"{name}/deep/er/out")
     sending({"path": "/data/out", "url": url, "type": "FILE"})
@@ -57,7 +57,7 @@ def test_any_name_is_sent(pod: Pod, store: Store, sending: Write, name: str) -> 
     assert {one["path"]: one["url"] for one in ended.told("output")} == urls
 
 
-def test_what_is_there_is_replaced_also_by_something_of_the_same_size(
+def test_existing_object_of_equal_size_is_replaced(
     pod: Pod, store: Store, sending: Write, name: str
 ) -> None:
     produce(pod.root / "data/out", "one")
@@ -68,7 +68,7 @@ def test_what_is_there_is_replaced_also_by_something_of_the_same_size(
     assert store.get(f"{name}/out") == b"two"
 
 
-def test_what_was_not_produced_is_a_warning(pod: Pod, store: Store, sending: Write, name: str) -> None:
+def test_missing_output_causes_a_warning(pod: Pod, store: Store, sending: Write, name: str) -> None:
     produce(pod.root / "data/out")
     sending(
         {"path": "/data/none", "url": store.url(f"{name}/none"), "type": "FILE"},
@@ -81,7 +81,7 @@ def test_what_was_not_produced_is_a_warning(pod: Pod, store: Store, sending: Wri
     assert store.get(f"{name}/out") == b"x"
 
 
-def test_a_directory_is_sent_with_all_below_it_whatever_it_was_declared(
+def test_directory_is_sent_recursively_for_any_declared_type(
     pod: Pod, store: Store, sending: Write, name: str
 ) -> None:
     files = {"a": "a", "b/c d#": "c", "b/.hidden": "h", "b/d/e": ""}
@@ -105,7 +105,7 @@ def test_a_directory_is_sent_with_all_below_it_whatever_it_was_declared(
     )
 
 
-def test_a_pattern_sends_what_it_matches_by_its_path_without_the_prefix(
+def test_pattern_sends_matches_without_the_path_prefix(
     pod: Pod, store: Store, sending: Write, name: str
 ) -> None:
     for path in ("a.bam", "b b.bam", ".c.bam", "d.txt", "sub/e.bam", "f.bam.d/g"):
@@ -134,7 +134,7 @@ def test_a_pattern_sends_what_it_matches_by_its_path_without_the_prefix(
     assert "/data/*.none" in ended.messages
 
 
-def test_a_link_within_the_volume_is_sent_as_what_it_leads_to(
+def test_link_within_the_volume_sends_its_target(
     pod: Pod, store: Store, sending: Write, name: str
 ) -> None:
     produce(pod.root / "data/real", "real")
@@ -146,7 +146,7 @@ def test_a_link_within_the_volume_is_sent_as_what_it_leads_to(
     assert [one["path"] for one in ended.told("output")] == ["/data/link"]
 
 
-def test_a_link_that_leads_out_of_the_volume_is_not_sent_and_is_a_warning(
+def test_link_out_of_the_volume_causes_a_warning(
     pod: Pod, store: Store, sending: Write, name: str
 ) -> None:
     produce(pod.root / "data/dir/real")
@@ -172,7 +172,7 @@ def test_a_link_that_leads_out_of_the_volume_is_not_sent_and_is_a_warning(
 
 
 @pytest.mark.needs("network")
-def test_a_store_that_does_not_answer_may_answer_later(
+def test_unreachable_store_is_a_retryable_error(
     pod: Pod, store: Store, sending: Write, name: str
 ) -> None:
     produce(pod.root / "data/out")
