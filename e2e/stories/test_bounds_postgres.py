@@ -32,7 +32,7 @@ _BEYOND_REPORTS = {
 
 @asynccontextmanager
 async def _full_disk(kube: Kube) -> AsyncIterator[None]:
-    """The tables that a create writes lie on a file system without free space."""
+    """Move the tables that a create writes to a full file system."""
     (pod,) = await kube.of_component("pods", "postgres")
 
     async def shell(script: str) -> str:
@@ -135,7 +135,7 @@ async def test_chatty_tasks_share_few_connections(
 
 @pytest.mark.parametrize("what", _BEYOND_REPORTS)
 async def test_recorder_login_may_only_report(second_kube: Kube, what: str) -> None:
-    """Its DSN is in every TaskPod."""
+    """Every TaskPod contains its DSN."""
     with pytest.raises(CommandRefused, match="permission denied"):
         await second_kube.sql(_BEYOND_REPORTS[what], user="poiesis_recorder")
 
@@ -143,7 +143,7 @@ async def test_recorder_login_may_only_report(second_kube: Kube, what: str) -> N
 async def test_recorder_login_cannot_block_tasks_with_locks(
     second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
-    """Those that earlier releases took for the queue and for creates."""
+    """Earlier releases used these locks for the queue and for creates."""
     locks = "SELECT pg_advisory_lock(7053477), pg_advisory_lock(7053478, hashtext('anonymous'))"
     held = f"SET statement_timeout = 0; {locks}; SELECT pg_sleep(600)"
     holder = asyncio.create_task(second_kube.sql(held, user="poiesis_recorder"))

@@ -1,4 +1,4 @@
-"""As an operator I see clients that send far too much at once, and the api stays up for all others."""
+"""As an operator I have clients that send too much at once, and the api still serves the others."""
 
 import asyncio
 import gzip
@@ -95,7 +95,7 @@ async def test_unfinished_requests_time_out_and_others_succeed(
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """By the other side."""
+    """Return whether the peer has closed the connection."""
     try:
         return connection.recv(4096) == b""
     except BlockingIOError:

@@ -1,6 +1,6 @@
-"""As an operator I lose parts of the system at any moment, and every task ends as its executors do, once.
+"""As an operator I lose parts of the system at any moment, and every task keeps its correct outcome.
 
-A short run; `make chaos` is the long one, which restarts the kubelet, too: here other stories need it.
+This is a short run without restarts of the kubelet, which other stories need; `make chaos` includes them.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""As an operator I delete a Job and Kubernetes alone removes everything of the task."""
+"""As an operator I delete a Job, and Kubernetes removes all objects of the task."""
 
 import pytest
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def poiesis(release: Release, tmp_path: Path) -> Command:
-    """The command, against the release, with nothing of this user's own."""
+    """Return the command for the release, with an empty home directory."""
     return Command(home=tmp_path, environment={"POIESIS_SERVER": release.url})
 
 
@@ -42,9 +42,7 @@ async def test_run_stages_sends_prints_and_returns_exit_code(
     assert await bucket.text("results/count.txt") == "2\n"
 
 
-async def test_logs_are_followed_until_cancel(
-    poiesis: Command, client: TesClient, images: Images
-) -> None:
+async def test_logs_are_followed_until_cancel(poiesis: Command, client: TesClient, images: Images) -> None:
     tag = f"story={uuid.uuid4().hex}"
     code, out, err = await poiesis.run(
         *("run", "--detach", "--tag", tag, images.busybox, "--"), "sh", "-c", "echo begun; sleep 600"

@@ -1,4 +1,4 @@
-"""As a user I bring data from where it is and get results where I want them."""
+"""As a user I read inputs from their stores and send outputs to the stores that I choose."""
 
 import hashlib
 from collections.abc import Callable
@@ -47,9 +47,7 @@ async def test_inputs_come_from_http_s3_and_literal_content(
     assert stdout(task).split() == [*sums, "./a.txt", "./below/b.txt", "a", "b"]
 
 
-async def test_literal_contents_above_one_mebibyte_in_total(
-    run_task: RunTask, images: Images
-) -> None:
+async def test_literal_contents_above_one_mebibyte_in_total(run_task: RunTask, images: Images) -> None:
     contents = [(f"{number:07d}\n" * (128 * 1024 // 8)) for number in range(10)]
     inputs: list[Input] = [
         {"path": f"/in/{number}", "content": content} for number, content in enumerate(contents)

@@ -1,4 +1,4 @@
-"""As a newcomer I run the demo's task, and it gives what the demo promises."""
+"""As a newcomer I run the demo's task and get the documented results."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""As somebody who tries Poiesis I install the chart with its own Postgres and the disk of the node."""
+"""As a newcomer I install the chart with the embedded Postgres and disks on the node."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""As an operator I use my own Postgres over TLS, and no service talks to a server that it cannot verify."""
+"""As an operator I use my own Postgres over TLS, and no service connects to a server that it cannot verify."""
 
 import asyncio
 import ssl
@@ -32,7 +32,7 @@ _VALUES: Values = {
     "api": {"replicas": 1},
     "tctl": {"replicas": 1},
 }
-_CERTIFICATE = "/var/lib/postgresql/certificate.pem"  # with its key
+_CERTIFICATE = "/var/lib/postgresql/certificate.pem"  # including the key
 _PRESENT_IT = (
     f"ALTER SYSTEM SET ssl_cert_file = '{_CERTIFICATE}'",
     f"ALTER SYSTEM SET ssl_key_file = '{_CERTIFICATE}'",
@@ -45,7 +45,7 @@ _CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIK
 
 
 async def _sql(server: Postgres, *statements: str) -> list[asyncpg.Record]:
-    """The rows of the last statement, as the owner, from this machine."""
+    """Run statements as the owner, from this machine; return the rows of the last one."""
     connection = await asyncpg.connect(server.dsn)
     try:
         *before, last = statements
@@ -57,7 +57,7 @@ async def _sql(server: Postgres, *statements: str) -> list[asyncpg.Record]:
 
 
 async def _present(node: Node, server: Postgres, authority: trustme.CA) -> None:
-    """Let the server identify itself by a certificate of this authority."""
+    """Install a certificate of this authority on the server."""
     certificate = authority.issue_cert(server.pod_host)
     write = f"umask 077; cat >{_CERTIFICATE}; chown postgres {_CERTIFICATE}"
     pem = certificate.private_key_and_cert_chain_pem.bytes().decode()
@@ -88,7 +88,7 @@ async def release(
     authority: trustme.CA,
     node: Node,
 ) -> Release:
-    """The chart with a Postgres of its own authority, and DSNs that demand it."""
+    """Return a release whose DSNs verify a private certificate authority."""
     await _present(node, tls_postgres, authority)
     dsns = database_secret(f"{tls_postgres.pod_dsn}?sslmode=verify-full")
     secrets = {
@@ -157,7 +157,7 @@ async def test_server_of_another_authority_is_rejected(
 async def test_migrations_with_another_authority_name_the_cause(
     release: Release, built: dict[str, str], node: Node, tls_postgres: Postgres, tmp_path: Path
 ) -> None:
-    """The container of the chart's Job, with another authority's certificate."""
+    """Run the container of the chart's migration Job with another authority's certificate."""
     other = tmp_path / "ca.crt"
     trustme.CA().cert_pem.write_to_path(other)
     dsns = database_secret(f"{tls_postgres.pod_dsn}?sslmode=verify-full")

@@ -1,4 +1,4 @@
-"""As a site I have data in many kinds of stores, and tasks that use several of them."""
+"""As an operator I offer many kinds of stores, and tasks use several of them."""
 
 import json
 import uuid
@@ -78,7 +78,7 @@ async def test_one_task_uses_several_stores(
     }
     pod = await second_kube.pod(task["id"])
     assert [name for name in containers(pod) if name.startswith(("tif-", "tof-"))] == [
-        *("tif-0", "tif-1", "tof-0", "tof-1")  # one container a filer, not one a scheme
+        *("tif-0", "tif-1", "tof-0", "tof-1")  # one container per filer, not per scheme
     ]
     assert sftp.password not in json.dumps(pod) + json.dumps(task)
 
@@ -95,9 +95,7 @@ async def test_missing_remote_object_fails_task_with_its_name(
 
 
 @pytest.mark.usefixtures("shared_claim")
-async def test_shared_volume_exposes_only_its_own_files(
-    second_client: TesClient, images: Images
-) -> None:
+async def test_shared_volume_exposes_only_its_own_files(second_client: TesClient, images: Images) -> None:
     folder = uuid.uuid4().hex
     made = await second_client.run(
         {
@@ -138,7 +136,7 @@ async def test_shared_volume_exposes_only_its_own_files(
 
 @pytest.fixture
 async def shared_claim(second_kube: Kube, images: Images) -> None:
-    """The claim of the shared volumes; a link in it leads to the filer's own work list."""
+    """Create the claim of the shared volumes, with a link to the filer's work list."""
     name = f"link-{uuid.uuid4().hex[:8]}"
     claim = {
         "apiVersion": "v1",

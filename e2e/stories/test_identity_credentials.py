@@ -16,7 +16,7 @@ from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 
-# Everything of its Pod that an executor can read, except its own data: the report would contain itself.
+# All that an executor can read in its Pod, except for its own data, which would contain the report.
 _LOOK = (
     "env; cat /proc/mounts; "
     "find /poiesis -path /poiesis/collect -prune -o -type f -print -exec cat {} + 2>/dev/null; true"
@@ -39,12 +39,12 @@ def lab_b(storage: Endpoint) -> Iterator[Bucket]:
 
 @pytest.fixture(scope="module")
 def secrets(storage: Endpoint, lab_a: Bucket, lab_b: Bucket) -> dict[str, dict[str, str]]:
-    """Each of the first two opens one bucket; the deployment's own opens none that there is."""
+    """Return two Secrets with access to one bucket each, and the deployment's Secret without any access."""
     return {
         "lab-a-keys": storage.secret_for(lab_a.name),
         "lab-b-keys": storage.secret_for(lab_b.name),
         "lost-keys": storage.secret_for(lab_a.name),
-        "nobodys-keys": storage.secret_for("poiesis-no-such-bucket"),
+        "other-keys": storage.secret_for("poiesis-no-such-bucket"),
     }
 
 
@@ -67,7 +67,7 @@ def release(
     htpasswd = "".join(f"{user}:{hashed.decode()}\n" for user, hashed in hashes.items())
     config: Values = {
         "auth": {"mode": "basic", "basic": {"usersSecret": {"name": "tes-users"}}},
-        "storage": {"s3": {"secretName": "nobodys-keys", "credentials": credentials}},
+        "storage": {"s3": {"secretName": "other-keys", "credentials": credentials}},
     }
     return with_users({"config": config}, {"tes-users": {"htpasswd": htpasswd}, **secrets})
 
@@ -171,5 +171,5 @@ async def test_missing_secret_fails_task_with_its_name(
     await own_kube.delete("secret", "lost-keys")
     task = await alice.run(_copy(images, source, lab_a.url("out")))
     assert_ended(task, "SYSTEM_ERROR")
-    said = "credentials lost: the Secret lost-keys does not exist or has no AWS_ACCESS_KEY_ID"
-    assert (reason(task), only_log(task)["metadata"]["message"]) == ("Error", said)
+    message = "credentials lost: the Secret lost-keys does not exist or has no AWS_ACCESS_KEY_ID"
+    assert (reason(task), only_log(task)["metadata"]["message"]) == ("Error", message)

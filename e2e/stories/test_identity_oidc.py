@@ -1,7 +1,7 @@
-"""As an operator I let Keycloak's users in (docs/how-to/operators/identity.md), and each has their own tasks.
+"""As an operator I let Keycloak's users in (docs/how-to/operators/identity.md), and users see only their tasks.
 
-The realm is docs/examples/science-realm.json, and the chart's values are docs/examples/keycloak-values.yaml
-but for the issuer, which is a gateway before Keycloak.
+The realm is docs/examples/science-realm.json, and the chart's values are docs/examples/keycloak-values.yaml,
+except for the issuer, which is a gateway in front of Keycloak.
 """
 
 import asyncio
@@ -35,19 +35,19 @@ from poiesis_lab.realm import EXAMPLE, Realm, make_realm
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 _VALUES = EXAMPLE.with_name("keycloak-values.yaml")
-_ENOUGH = 12  # requests on connections of their own, so that each of the two replicas gets some
+_ENOUGH = 12  # requests on separate connections, so that both replicas get some
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def issuer(node: Node, keycloak: Keycloak) -> AsyncIterator[Gateway]:
-    """What Pods and people take for Keycloak."""
+    """Return the gateway that Pods and users address as Keycloak."""
     async with gateway(await node.host_address(), keycloak.url) as made:
         yield made
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def realm(issuer: Gateway, keycloak: Keycloak) -> AsyncIterator[Realm]:
-    """The example's realm, under a name of its own."""
+    """Return the example's realm under a unique name."""
     made = await make_realm(issuer.url, keycloak.administrator, keycloak.password)
     yield made
     await made.remove()
@@ -55,7 +55,7 @@ async def realm(issuer: Gateway, keycloak: Keycloak) -> AsyncIterator[Realm]:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def release(with_users: Callable[[Values, Secrets], Release], realm: Realm) -> Release:
-    """The example's values, and nothing that is remembered for long."""
+    """Return a release with the example's values and short cache times."""
     here = {"issuer": realm.issuer, "minRefreshSeconds": 1, "introspection": {"cacheSeconds": 0}}
     values = merged(yaml.safe_load(_VALUES.read_text()), {"config": {"auth": {"oidc": here}}})
     secret = {"tes-introspection": {"client-secret": "server-secret"}}
@@ -67,15 +67,15 @@ async def _as(stack: AsyncExitStack, release: Release, realm: Realm, user: str) 
 
 
 async def _answers(release: Release, token: str, path: str) -> list[tuple[int, str]]:
-    """Of every replica: statuses, and what is said of credentials or of when to come again."""
+    """Return the status, and the WWW-Authenticate or Retry-After header, of responses of all replicas."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as http:
 
         async def ask() -> tuple[int, str]:
             async with http.get(f"{release.url}{path}") as answer:
-                said = (answer.headers.get(name, "") for name in ("WWW-Authenticate", "Retry-After"))
-                return answer.status, "".join(said)
+                hints = (answer.headers.get(name, "") for name in ("WWW-Authenticate", "Retry-After"))
+                return answer.status, "".join(hints)
 
         return sorted(set(await asyncio.gather(*(ask() for _ in range(_ENOUGH)))))
 
@@ -193,9 +193,7 @@ async def test_issuer_outage_affects_only_unknown_keys(
         await realm.remove_key(key)
 
 
-async def test_opaque_token_is_valid_until_revoked(
-    release: Release, realm: Realm, issuer: Gateway
-) -> None:
+async def test_opaque_token_is_valid_until_revoked(release: Release, realm: Realm, issuer: Gateway) -> None:
     tasks, signed = f"{PATH}/tasks", await realm.user_token("alice")
     opaque = issuer.opaque(signed)
     async with connect(release.url, token=opaque) as by_opaque, connect(release.url, token=signed) as alice:
@@ -203,11 +201,11 @@ async def test_opaque_token_is_valid_until_revoked(
     await realm.revoke(signed)
     ((status, challenge),) = await _answers(release, opaque, tasks)
     assert (status, 'error="invalid_token"' in challenge) == (401, True)
-    assert await _answers(release, signed, tasks) == [(200, "")], "nobody is asked for a signed token"
+    assert await _answers(release, signed, tasks) == [(200, "")], "a signed token was introspected"
 
 
 async def _apis(kube: Kube) -> Mapping[str, int]:
-    """How often each was restarted, by Pod."""
+    """Return the restart counts of the apis, by Pod."""
     return {
         pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"]
         for pod in await kube.of_component("pods", "api")

@@ -1,4 +1,4 @@
-"""As a user I bring my image as it is: without a shell, without root."""
+"""As a user I run my image unchanged: without a shell, without root."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""As a user I keep the owners and modes that my programs set, and results are sent all the same."""
+"""As a user I keep the owners and modes that my programs set, and outputs are still sent."""
 
 import pytest
 

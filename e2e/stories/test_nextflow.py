@@ -1,7 +1,7 @@
-"""As a user of Nextflow I run processes: the requests of its plugin nf-ga4gh 1.4, which cannot be had here.
+"""As a user of Nextflow I run processes: the requests of its plugin nf-ga4gh 1.4, which is not available here.
 
-It polls without a view, reads the exit code in the first log of the first attempt, and everything else from
-the work directory in object storage, also after a failure.
+The plugin polls without a view, reads the exit code from the first log of the first attempt, and reads
+everything else from the work directory in object storage, also after a failure.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ exit $code
 
 
 async def _process(client: TesClient, bucket: Bucket, image: str, script: str, outputs: list[str]) -> Any:
-    """Run one process in the work directory `work/`; the task in FULL."""
+    """Run one process in the work directory `work/`; return the task in the FULL view."""
     for name, content in ((".command.sh", script), (".command.run", _RUN), ("reads.txt", "acgt\n")):
         await bucket.put(f"work/{name}", content.encode())
     ours = [_output(bucket, name) for name in (".command.out", ".command.err", ".command.log", ".exitcode")]

@@ -1,4 +1,4 @@
-"""As an operator I replace and lose services while tasks run, and neither tasks nor clients notice."""
+"""As an operator I replace and lose services while tasks run, and tasks and clients are not affected."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from poiesis_lab.images import Images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 
-_POLL_SECONDS = 0.01  # between two
+_POLL_SECONDS = 0.01  # between two polls
 
 
 @pytest.mark.core
@@ -86,7 +86,7 @@ async def _apis(kube: Kube) -> set[str]:
 
 
 async def _polls_until(upgrade: asyncio.Task[None], url: str) -> Sequence[int]:
-    """The statuses that polls got, of clients with a connection a request and with one that is kept."""
+    """Return the statuses of polls, with one connection per request and with a kept connection."""
     begun = time.monotonic()
     async with _session(force_close=True) as new_each_time, _session(force_close=False) as kept:
         polls: list[asyncio.Task[int]] = []
@@ -97,7 +97,7 @@ async def _polls_until(upgrade: asyncio.Task[None], url: str) -> Sequence[int]:
 
 
 def _upgrade(cluster: Cluster, release: Release) -> None:
-    """All of the chart, its migrations too; what changes is in the Pods of the api."""
+    """Upgrade the whole chart, including migrations; a changed value replaces the Pods of the api."""
     cluster.helm(
         *("upgrade", release.name, str(CHART), "--namespace", release.namespace, "--reuse-values"),
         *("--set", f"api.podAnnotations.upgraded=at-{time.time_ns()}", "--wait", "--timeout", "4m"),

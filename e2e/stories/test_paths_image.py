@@ -1,4 +1,4 @@
-"""As a user I name files anywhere, and find the rest of the image as it is."""
+"""As a user I place files anywhere, and the rest of the image stays unchanged."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""As a user I stage many inputs, and know which one I find where several cover a path."""
+"""As a user I stage many inputs, and overlapping paths have a defined result."""
 
 import pytest
 

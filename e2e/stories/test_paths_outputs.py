@@ -1,4 +1,4 @@
-"""As a user I get what my outputs name, wherever the program has put it."""
+"""As a user I get my outputs from any path."""
 
 import pytest
 

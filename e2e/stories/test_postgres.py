@@ -1,4 +1,4 @@
-"""As an operator I have trouble with Postgres in many ways, and tasks end as if there had been none."""
+"""As an operator I have many kinds of Postgres failures, and tasks keep their outcomes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 
 
 def _counting(image: str) -> Document:
-    """Prints numbers until it is told to end, and at last the time."""
+    """Return a task that prints numbers until SIGTERM, then the time."""
     script = "trap 'date +%s; exit 0' USR1; i=0; while :; do i=$((i + 1)); echo $i; sleep 0.5; done"
     return {"executors": [sh(image, script)]}
 
@@ -58,7 +58,7 @@ async def test_outcome_during_postgres_outage_keeps_its_time(
     await second_client.wait(task_id, until={"RUNNING"})
 
     async with second_kube.without("postgres"):
-        outage = asyncio.create_task(asyncio.sleep(40))  # longer than a recorder keeps a connection
+        outage = asyncio.create_task(asyncio.sleep(40))  # longer than a recorder keeps its connection
         await _end_executor(second_kube, node, task_id)
         await outage
     task = await _ended(second_client, task_id)
@@ -153,24 +153,24 @@ async def test_outcome_waits_for_a_locked_row(
     _assert_counted(task)
 
 
-# --- what the stories share ----------------------------------------------------------------------------
+# --- shared helpers ------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def _changed(kube: Kube, change: str, back: str) -> AsyncIterator[None]:
-    """From another database, whose sessions the change does not hold for."""
+    """Change a setting from another database, whose sessions it does not affect."""
     try:
         await kube.sql(change, database="postgres")
         yield
     finally:
         await kube.sql(back, database="postgres")
-        # Sessions keep what they began with: a failover ends them, and so does this.
+        # Sessions keep their initial settings; end them, as a failover does.
         await kube.sql(_CUT, database="postgres")
 
 
 @asynccontextmanager
 async def _locked(kube: Kube, task_id: str) -> AsyncIterator[None]:
-    """Somebody else's transaction holds the task's row."""
+    """Lock the task's row in another transaction."""
     held = f"BEGIN; SELECT FROM task WHERE id = '{task_id}' FOR UPDATE; SELECT pg_sleep(600)"
     holder = asyncio.create_task(kube.sql(held))
     session = "FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
@@ -197,14 +197,14 @@ async def _newest(client: TesClient) -> list[str]:
 
 
 async def _objects(kube: Kube) -> set[tuple[str, str]]:
-    """What tasks have in Kubernetes."""
+    """Return the Kubernetes objects of all tasks."""
     return {
         (found["kind"], found["metadata"]["name"]) for found in await kube.find(_OBJECTS, "poiesis.io/task")
     }
 
 
 async def _ended(client: TesClient, task_id: str) -> Task:
-    """By an api whose Pods leave the Service while they cannot reach Postgres."""
+    """Wait until a task ends; the api's Pods leave the Service while Postgres is unreachable."""
     await eventually(client.answers, "an answer of the api")
     await client.wait(task_id, timeout=90)
     return await client.get(task_id, "FULL")
@@ -221,7 +221,7 @@ async def _end_executor(kube: Kube, node: Node, task_id: str) -> None:
 
 
 async def _refused_connection(kube: Kube, task_id: str) -> None:
-    """Wait for the recorder to have been told that there are too many connections (SQLSTATE 53300)."""
+    """Wait until Postgres rejects the recorder because of too many connections (SQLSTATE 53300)."""
 
     async def look() -> bool:
         pod = (await kube.pod(task_id))["metadata"]["name"]
@@ -231,12 +231,12 @@ async def _refused_connection(kube: Kube, task_id: str) -> None:
 
 
 def _assert_counted(task: Task) -> None:
-    """Every line once, one attempt, one log, and the end when it was, not when it could be told."""
+    """Assert that every line is logged once, in one attempt and one log, with the true end time."""
     assert_ended(task, "COMPLETE")
     assert exit_codes(task) == [0]
     *lines, end = stdout(task).splitlines()
     assert lines == [str(number + 1) for number in range(len(lines))]
-    told = seconds(executor_logs(task)[0]["end_time"])
-    assert int(end) <= told < int(end) + 2
-    said = only_log(task).get("system_logs", [])
-    assert len(said) == len(set(said))
+    end_time = seconds(executor_logs(task)[0]["end_time"])
+    assert int(end) <= end_time < int(end) + 2
+    lines = only_log(task).get("system_logs", [])
+    assert len(lines) == len(set(lines))

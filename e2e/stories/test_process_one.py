@@ -1,4 +1,4 @@
-"""As a user I may do to my container what I want: what ends is the program, not the platform's trust."""
+"""As a user I may signal any process in my container, and the outcome is still correct."""
 
 import pytest
 
@@ -65,10 +65,8 @@ async def test_container_streams_are_files_of_any_size(
 
 
 @pytest.mark.parametrize("image", ["busybox", "busybox_nonroot"])
-async def test_helper_cannot_be_traced_or_reached(
-    run_task: RunTask, images: Images, image: str
-) -> None:
-    """Access to /proc/1/mem and /proc/1/fd takes the rights that ptrace takes."""
+async def test_helper_cannot_be_traced_or_reached(run_task: RunTask, images: Images, image: str) -> None:
+    """Access to /proc/1/mem and /proc/1/fd requires the same rights as ptrace."""
     task = await run_task({"executors": [sh(getattr(images, image), OVERWRITE)]})
 
     assert_ended(task, "EXECUTOR_ERROR")

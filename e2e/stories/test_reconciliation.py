@@ -1,4 +1,4 @@
-"""As an operator I read in the controller's log that nothing amiss was found in the cluster."""
+"""As an operator I see in the controller's log that reconciliation found no difference."""
 
 import json
 
@@ -35,14 +35,16 @@ async def test_reconciliation_finds_nothing_after_an_ordinary_run(
     before = len(await _logged(kube, "reconciled tasks"))
 
     async def compared() -> bool:
-        return len(await _logged(kube, "reconciled tasks")) >= before + 2  # one of which began after the ends
+        return (
+            len(await _logged(kube, "reconciled tasks")) >= before + 2
+        )  # one of them started after the tasks ended
 
     await eventually(compared, "two comparisons", seconds=4 * _ROUND_SECONDS)
     for task_id, state in ours.items():
         assert_ended(await client.get(task_id), state)
     rounds = await _logged(kube, "reconciled tasks")
-    assert rounds[-1]["tasks"] >= len(ours)  # their Pods and Jobs are still there
-    # Stories beside this one may disturb their tasks.
+    assert rounds[-1]["tasks"] >= len(ours)  # their Pods and Jobs still exist
+    # Concurrent stories may disturb their own tasks.
     repaired = {
         line["task"] for line in await _logged(kube, "reconciliation repaired a task the watch missed")
     }

@@ -1,4 +1,4 @@
-"""As an operator I may lose the recorder at any moment: nothing is lost, and nothing is told twice."""
+"""As an operator I may lose the recorder at any moment: no event is lost or recorded twice."""
 
 import asyncpg
 import pytest
@@ -51,8 +51,8 @@ async def test_recorder_killed_twice_loses_and_duplicates_nothing(
         ("/out/three", "6"),
         ("/out/two", "4"),
     ]
-    said = only_log(task).get("system_logs", [])
-    assert len(said) == len(set(said))
+    lines = only_log(task).get("system_logs", [])
+    assert len(lines) == len(set(lines))
 
 
 @pytest.mark.parametrize(

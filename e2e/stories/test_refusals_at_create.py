@@ -1,4 +1,4 @@
-"""As a user I learn at the create that a task cannot run, and everything that can run is accepted."""
+"""As a user I get an error at the create if a task cannot run; every other task is accepted."""
 
 import json
 import re
@@ -85,7 +85,7 @@ async def test_the_largest_accepted_task_fits_into_etcd(
             {
                 "executors": [executor] * executors,
                 "outputs": [{"path": "/out/x", "url": "s3://bucket/x"}],
-                "resources": {"cpu_cores": 200},  # no node takes it: only its size matters
+                "resources": {"cpu_cores": 200},  # unschedulable: only its size matters
             },
         )
 

@@ -1,4 +1,4 @@
-"""As a user whose tool reads a file once I do not wait for it to be downloaded first."""
+"""As a user whose tool reads a file once I do not wait for its download."""
 
 import asyncio
 

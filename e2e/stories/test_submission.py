@@ -1,4 +1,4 @@
-"""As an operator I lose apis at the worst moment, and every task still ends, once, and is made once."""
+"""As an operator I lose apis at the worst moment, and every task is created once and has one outcome."""
 
 import asyncio
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ async def test_task_runs_once_when_apis_die_during_creation(
 async def test_task_submitted_by_two_apis_runs_once(
     third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
-    """The first is paused while the API server has its Job, and goes on when the other has taken over."""
+    """The first api is paused after it sent the Job, and continues when the other has taken over."""
     makers: list[str] = []
 
     async def review(asked: Object) -> Sequence[Object]:
@@ -127,19 +127,19 @@ async def test_cancel_survives_death_of_its_apis(
     tried: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def review(asked: Object) -> Sequence[Object]:
-        """Nobody can delete the Job before an api has tried to, and has died of it."""
+        """Block the deletion of the Job until an api has tried it and has been killed."""
         if asked["operation"] == "DELETE" and not tried.done():
             (pod,) = asked["userInfo"]["extra"][_BY_POD]
             if pod in await _api_containers(third_kube):
                 await _kill_apis(third_kube, node)
-                if not tried.done():  # by the other api, meanwhile
+                if not tried.done():  # the other api may try meanwhile
                     tried.set_result(asked["name"])
             raise Refusal("the api has died, or will")
         return ()
 
     rules = [rule("DELETE", "batch", "jobs"), rule("CREATE", "", "secrets")]
     async with admission(third_kube, node, review, rules=rules, probe=_PROBE):
-        with suppress(aiohttp.ClientError, TesRefused):  # it dies before or after its answer
+        with suppress(aiohttp.ClientError, TesRefused):  # it dies before or after its response
             await third_client.cancel(task_id)
         name = await asyncio.wait_for(tried, 30)
         await _replace_apis(third_kube, third_client)
@@ -155,7 +155,7 @@ async def test_cancel_survives_death_of_its_apis(
 async def test_queued_task_is_canceled_at_once(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
-    """`config.queue.maxActiveTasks` is 4. Whether Kubernetes has a node for those does not matter here."""
+    """`config.queue.maxActiveTasks` is 4. They need not be schedulable."""
     document: Document = {"executors": [sh(images.busybox, "sleep 600")]}
 
     async def active() -> bool:
@@ -177,7 +177,7 @@ async def test_queued_task_is_canceled_at_once(
 
 
 async def test_exactly_one_of_cancel_and_outcome_wins(third_client: TesClient, images: Images) -> None:
-    """Each task is canceled a bit later than the one before, around the moment in which it ends."""
+    """Each task is canceled slightly later than the previous one, around the moment of its end."""
     document: Document = {"executors": [sh(images.busybox, "echo done")]}
 
     async def race(number: int) -> Task:
@@ -193,25 +193,25 @@ async def test_exactly_one_of_cancel_and_outcome_wins(third_client: TesClient, i
     for task in tasks:
         assert task["state"] in {"COMPLETE", "CANCELED"}
         assert (await third_client.get(task["id"], "FULL")) == task
-        ends = [line for line in only_log(task).get("system_logs", []) if _tells_an_end(line)]
+        ends = [line for line in only_log(task).get("system_logs", []) if _is_outcome(line)]
         assert len(ends) <= 1, ends
         if task["state"] == "COMPLETE":
             assert exit_codes(task) == [0]
 
 
-# --- what the stories share ----------------------------------------------------------------------------
+# --- shared helpers ------------------------------------------------------------------------------------
 
 
 def _with_volume(images: Images) -> Document:
     return {"executors": [sh(images.busybox, "echo made")], "volumes": ["/data"]}
 
 
-def _tells_an_end(line: str) -> bool:
+def _is_outcome(line: str) -> bool:
     return any(f" {state}" in line for state in ("COMPLETE", "CANCELED", "SYSTEM_ERROR", "EXECUTOR_ERROR"))
 
 
 async def _api_containers(kube: Kube) -> dict[str, str]:
-    """Running containers of the apis, by Pod."""
+    """Return the running containers of the apis, by Pod."""
     return await kube.running_containers(f"{COMPONENT_LABEL}=api", "api")
 
 
@@ -221,7 +221,7 @@ async def _kill_apis(kube: Kube, node: Node) -> None:
 
 
 async def _replace_apis(kube: Kube, client: TesClient) -> None:
-    """The kubelet starts a container that dies often later and later: not so in a new Pod."""
+    """Replace the Pods of the apis: the kubelet's back-off applies to restarted containers only."""
     gone = [one["metadata"]["name"] for one in await kube.of_component("pods", "api")]
     for name in gone:
         await kube.delete("pod", name)
@@ -233,7 +233,7 @@ async def _signal(kube: Kube, node: Node, pod: str, signal: str) -> None:
 
 
 async def _answers(kube: Kube, client: TesClient, *, gone: list[str]) -> None:
-    """Wait for new apis: all of them ready, and the Service leading to them."""
+    """Wait until new apis are ready and the Service routes to them."""
 
     async def replaced() -> bool:
         (deployment,) = await kube.of_component("deployments", "api")

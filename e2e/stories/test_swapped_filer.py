@@ -1,4 +1,4 @@
-"""As a site I bring a filer of my own for the schemes I have."""
+"""As an operator I use a custom filer for my URL schemes."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A run in which all went well has no violation, and each way to go wrong is one, by its own rule."""
+"""A correct run has no violation, and each failure breaks its own rule."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -11,7 +11,7 @@ from poiesis_e2e.chaos.judge import violations
 from poiesis_e2e.chaos.ledger import Entry
 from poiesis_e2e.chaos.plan import Fault, Kind, Plan, Submission
 from poiesis_e2e.chaos.record import Injected, Observed, Record
-from poiesis_e2e.chaos.report import report
+from poiesis_e2e.chaos.report import summary
 from poiesis_e2e.chaos.shapes import Shape, Step, output_key
 from poiesis_e2e.tes_client import Seen, State, Task
 
@@ -69,7 +69,7 @@ def _task(shape: Shape, state: State) -> Task:
 
 
 def _observed(shape: Shape) -> Observed:
-    """All is well."""
+    """Return a task that breaks no rule."""
     end = shape.natural_end
     return Observed(
         submission=_submission(shape),
@@ -84,7 +84,7 @@ def _observed(shape: Shape) -> Observed:
 
 
 def _canceled() -> Observed:
-    """While its first executor ran, of whose lines one had been told."""
+    """Return a task that was canceled while its first executor ran, after one reported line."""
     task = _task(CANCELED, "CANCELED")
     task["logs"][0]["logs"] = [{"exit_code": 143, "stdout": "line 1\n", "stderr": ""}]
     return replace(
@@ -138,8 +138,8 @@ def _with(**fields: object) -> Change:
     return lambda one: replace(one, **fields)  # type: ignore[arg-type]
 
 
-def _told(change: Callable[[Any], object]) -> Change:
-    """The task's log in both views."""
+def _with_log(change: Callable[[Any], object]) -> Change:
+    """Return a change of the task's log in both views."""
 
     def apply(one: Observed) -> Observed:
         task: Any = deepcopy(one.last)
@@ -156,7 +156,7 @@ def _ended_as(state: State) -> Change:
 
 
 def _stdout(text: str) -> Change:
-    return _told(lambda log: log["logs"][0].update(stdout=text))
+    return _with_log(lambda log: log["logs"][0].update(stdout=text))
 
 
 def _entry(executor: int, word: str, start: str, at: float = 100.5) -> Entry:
@@ -164,10 +164,10 @@ def _entry(executor: int, word: str, start: str, at: float = 100.5) -> Entry:
 
 
 BAD: list[tuple[str, str, Change]] = [
-    ("it did not end", "every task ends", _with(last=_task(TWO, "RUNNING"), first=None)),
+    ("it did not end", "every task reaches a terminal state", _with(last=_task(TWO, "RUNNING"), first=None)),
     ("a system error", "a task ends as its executors do", _ended_as("SYSTEM_ERROR")),
-    ("canceled by nobody", "a task ends as its executors do", _ended_as("CANCELED")),
-    ("a failure told", "a task ends as its executors do", _ended_as("EXECUTOR_ERROR")),
+    ("canceled without a request", "a task ends as its executors do", _ended_as("CANCELED")),
+    ("a false failure", "a task ends as its executors do", _ended_as("EXECUTOR_ERROR")),
     (
         "a step back",
         "states go forward",
@@ -180,7 +180,7 @@ BAD: list[tuple[str, str, Change]] = [
         _with(states=_states("RUNNING", "COMPLETE", "RUNNING", "COMPLETE")),
     ),
     ("another end", "states go forward", _with(states=_states("RUNNING", "SYSTEM_ERROR", "COMPLETE"))),
-    ("another end later", "an end is never changed", _with(first=_task(TWO, "SYSTEM_ERROR"))),
+    ("another end later", "a terminal state never changes", _with(first=_task(TWO, "SYSTEM_ERROR"))),
     (
         "a second start",
         "no executor runs twice",
@@ -199,32 +199,36 @@ BAD: list[tuple[str, str, Change]] = [
     ("a lost line", "logs are complete and not doubled", _stdout("line 1\nline 3\n")),
     ("lost from the end", "logs are complete and not doubled", _stdout("line 1\nline 2\n")),
     ("a doubled line", "logs are complete and not doubled", _stdout("line 1\nline 2\nline 2\nline 3\n")),
-    ("nothing told", "logs are complete and not doubled", _told(lambda log: log["logs"][1].pop("stderr"))),
+    (
+        "an empty log",
+        "logs are complete and not doubled",
+        _with_log(lambda log: log["logs"][1].pop("stderr")),
+    ),
     (
         "another code",
         "exit codes are the executors' own",
-        _told(lambda log: log["logs"][0].update(exit_code=137)),
+        _with_log(lambda log: log["logs"][0].update(exit_code=137)),
     ),
-    ("a missing log", "exit codes are the executors' own", _told(lambda log: log["logs"].pop())),
+    ("a missing log", "exit codes are the executors' own", _with_log(lambda log: log["logs"].pop())),
     (
         "an output listed twice",
         "outputs are listed once",
-        _told(lambda log: log["outputs"].append(log["outputs"][0])),
+        _with_log(lambda log: log["outputs"].append(log["outputs"][0])),
     ),
-    ("no output listed", "outputs are listed once", _told(lambda log: log["outputs"].clear())),
+    ("no output listed", "outputs are listed once", _with_log(lambda log: log["outputs"].clear())),
     ("no output", "outputs are stored whole, once", _with(stored=None)),
     ("an output twice in one", "outputs are stored whole, once", _with(stored="stored\nstored\n")),
     (
         "the same line again",
-        "nothing is told twice",
-        _told(lambda log: log["system_logs"].insert(0, log["system_logs"][0])),
+        "system logs have no duplicate line",
+        _with_log(lambda log: log["system_logs"].insert(0, log["system_logs"][0])),
     ),
     (
-        "the end told twice",
-        "the end is told once",
-        _told(lambda log: log["system_logs"].append("2026-01-01T00:00:09Z COMPLETE")),
+        "the outcome logged twice",
+        "the outcome is logged once",
+        _with_log(lambda log: log["system_logs"].append("2026-01-01T00:00:09Z COMPLETE")),
     ),
-    ("the end not told", "the end is told once", _told(lambda log: log["system_logs"].pop())),
+    ("the outcome not logged", "the outcome is logged once", _with_log(lambda log: log["system_logs"].pop())),
     (
         "two attempts",
         "there is one attempt",
@@ -282,11 +286,11 @@ def test_log_of_canceled_executor_must_be_true(rule: str, log: dict[str, object]
     assert _rules(_record(replace(_canceled(), first=task, last=task))) == {rule}
 
 
-# --- the one thing that a restarted kubelet breaks --------------------------------------------------------
+# --- lost starts after a kubelet restart ------------------------------------------------------------------
 
 
 def _lost_start(container: str, *, restart: float, words: str = "context canceled") -> Observed:
-    """Of a task with two executors, the first of which has ended."""
+    """Return a task with two executors, the first of which has ended, and a lost start."""
     task: Any = _task(TWO, "SYSTEM_ERROR")
     message = f"{container} could not be started: failed to create shim task: {words}: unknown"
     log = task["logs"][0]
@@ -306,7 +310,7 @@ def _lost_start(container: str, *, restart: float, words: str = "context cancele
 def test_kubelet_restart_may_lose_the_starting_container() -> None:
     one = _lost_start("executor-1", restart=101.0)
     assert violations(_record(one)) == []
-    assert "while it started a container: 1\n" in report(_record(one), [])
+    assert "while it started a container: 1\n" in summary(_record(one), [])
 
 
 def test_lost_filer_start_loses_outputs_of_failed_task() -> None:
@@ -339,14 +343,20 @@ def test_lost_filer_start_loses_outputs_of_failed_task() -> None:
             replace(_lost_start("executor-1", restart=101.0), entries=_entries(TWO)),
         ),
     ],
-    ids=["long before", "afterwards", "for another reason", "it had run", "what ran is not told"],
+    ids=[
+        "long before",
+        "afterwards",
+        "for another reason",
+        "it had run",
+        "log of a finished executor is missing",
+    ],
 )
 def test_kubelet_restart_excuses_no_other_failure(rule: str, one: Observed) -> None:
     assert rule in _rules(_record(one))
 
 
 def _lost_pause(*, reporter: str = "controller", restart: float = 101.0, code: int = 128) -> Observed:
-    """All was done; the recorder was down and had told half of the first executor's log."""
+    """Return a finished task whose recorder was down and had reported half of the first executor's log."""
     task: Any = _task(TWO, "COMPLETE")
     log = task["logs"][0]
     log["metadata"] = {"reported_by": reporter}
@@ -362,7 +372,7 @@ def _lost_pause(*, reporter: str = "controller", restart: float = 101.0, code: i
 def test_lost_start_loses_logs_of_a_dead_recorder() -> None:
     one = _lost_pause()
     assert violations(_record(one)) == []
-    assert "while its recorder was down: 1\n" in report(_record(one), [])
+    assert "while its recorder was down: 1\n" in summary(_record(one), [])
 
 
 @pytest.mark.parametrize(
@@ -405,7 +415,7 @@ def test_unanswered_post_may_have_created_a_task() -> None:
     ("rule", "change"),
     [
         ("an accepted task stays", lambda record: replace(record, observed=())),
-        ("a client that tries again gets through", lambda record: replace(record, answered={})),
+        ("a client that retries succeeds", lambda record: replace(record, answered={})),
         (
             "a POST makes one task",
             lambda record: replace(
@@ -417,7 +427,7 @@ def test_unanswered_post_may_have_created_a_task() -> None:
             lambda record: replace(record, strays=(_entry(0, "started", "s"),)),
         ),
         (
-            "the api says 503 while it cannot answer",
+            "the api returns 503 while it is unavailable",
             lambda record: replace(record, wrong_answers=("GET: 500",)),
         ),
     ],
@@ -428,7 +438,7 @@ def test_wrong_run_is_a_violation(rule: str, change: Callable[[Record], Record])
 
 def test_report_counts_faults_outcomes_times_and_violations() -> None:
     record = _record(replace(_observed(TWO), left=("pod/p",)))
-    text = report(record, violations(record))
+    text = summary(record, violations(record))
 
     assert "seed 1, 60 s\n" in text
     assert "1 tasks submitted, 1 made, 0 by a POST without an answer" in text

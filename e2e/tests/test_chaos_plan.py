@@ -1,4 +1,4 @@
-"""A plan is made from its seed alone, has something of each kind, and does not overdo it."""
+"""A plan depends on its seed alone, covers every kind, and respects its rates."""
 
 from collections import Counter, defaultdict
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""What is submitted prints and tells what the judge expects of it: its scripts run in a shell here."""
+"""Submitted scripts print and report what the judge expects: they run in a local shell here."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ async def ledger() -> AsyncIterator[tuple[Ledger, str]]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    """A PATH with a wget that knows what the busybox one knows, and a sleep that is short."""
+    """Return a PATH with a wget limited to busybox's options, and a short sleep."""
     tools = {
         "wget": '#!/bin/sh\nexec python3 -c "import sys, urllib.request as u;'
         'u.build_opener(u.ProxyHandler({})).open(sys.argv[1]).read()" "$4"\n',
@@ -64,9 +64,7 @@ async def test_step_prints_reports_and_exits_as_declared(
     assert len(slept) == step.seconds
 
 
-async def test_second_start_adds_an_entry_unlike_retry(
-    ledger: tuple[Ledger, str], path: str
-) -> None:
+async def test_second_start_adds_an_entry_unlike_retry(ledger: tuple[Ledger, str], path: str) -> None:
     book, url = ledger
     shape = Shape(name="one", steps=(Step(lines=1, seconds=0),))
     (executor,) = document(shape, name="run-1-0", image="busybox", ledger=url, bucket="s3://b/")["executors"]

@@ -1,4 +1,4 @@
-"""The mutations fit the tree and the failure table, and their verdicts are drawn with care."""
+"""The mutations match the tree and the failure table, and verdicts are correct."""
 
 import ast
 import builtins
@@ -64,7 +64,7 @@ def test_edit_uses_names_that_exist_there(edit: Edit) -> None:
 
 @pytest.mark.parametrize("edit", C_EDITS.values(), ids=C_EDITS)
 def test_edit_in_c_uses_words_of_its_file(edit: Edit) -> None:
-    """Only make mutants compiles it; this finds what was renamed before that."""
+    """Find renamed symbols early: only `make mutants` compiles the code."""
     words = [
         set(re.findall(r"[A-Za-z_]\w*", re.sub(r'".*?"', "", text)))
         for text in (edit.code, (mutants.ROOT / edit.file).read_text(encoding="utf-8"))
@@ -206,7 +206,7 @@ def of_one_row(error: Exception, *, in_test: bool = True) -> Verdict:
 
 
 def run_as(file: str, source: str) -> Exception:
-    """What a module of this name raises."""
+    """Return the exception of a module with this file name."""
     scope: dict[str, object] = {"NotInTime": NotInTime}
     with pytest.raises(Exception) as caught:  # noqa: PT011
         exec(compile(source, f"/somewhere/{file}", "exec"), scope)  # noqa: S102
@@ -233,9 +233,9 @@ def test_late_and_failed_rows_have_different_verdicts() -> None:
 
 def test_only_failures_of_observation_kill_a_row() -> None:
     assert of_one_row(run_as("disturbances.py", "raise AssertionError('no Pod')")) is Verdict.BROKEN
-    untold = "def told():\n  def wait():\n    raise NotInTime('x')\n  wait()\ntold()"
-    assert of_one_row(run_as("disturbances.py", untold)) is Verdict.KILLED
-    assert of_one_row(run_as("disturbances.py", untold.replace("told", "runs"))) is Verdict.BROKEN
+    source = "def in_system_logs():\n  def wait():\n    raise NotInTime('x')\n  wait()\nin_system_logs()"
+    assert of_one_row(run_as("disturbances.py", source)) is Verdict.KILLED
+    assert of_one_row(run_as("disturbances.py", source.replace("in_system_logs", "runs"))) is Verdict.BROKEN
 
 
 def test_rows_of_one_test_have_separate_verdicts() -> None:
@@ -257,16 +257,16 @@ def test_rows_of_one_test_have_separate_verdicts() -> None:
 def test_results_distinguish_killed_survived_and_broken() -> None:
     report = """<testsuites><testsuite>
       <testcase name="test[one]"><properties><property name="seconds" value="1"/>
-        <property name="one" value="killed it said so"/></properties><failure/></testcase>
+        <property name="one" value="killed as expected"/></properties><failure/></testcase>
       <testcase name="test[two]"/>
-      <testcase name="test[three+four]"><properties><property name="three" value="killed said"/>
+      <testcase name="test[three+four]"><properties><property name="three" value="killed why"/>
         <property name="three" value="broken teardown"/></properties><failure/><error/></testcase>
       <testcase name="test[five]"><failure/></testcase>
     </testsuite></testsuites>"""
     assert mutants.results(report) == {
-        "one": (Verdict.KILLED, "it said so"),
+        "one": (Verdict.KILLED, "as expected"),
         "two": (Verdict.SURVIVED, ""),
-        "three": (Verdict.KILLED, "said"),
+        "three": (Verdict.KILLED, "why"),
         "four": (Verdict.SURVIVED, ""),
         "five": (Verdict.BROKEN, ""),
     }

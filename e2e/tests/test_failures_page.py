@@ -1,4 +1,4 @@
-"""The document says what the list says, and the list is one that a story can be made of."""
+"""The page matches the list of cases, and every case is consistent."""
 
 from collections import Counter
 
@@ -30,10 +30,10 @@ def test_cases_are_consistent(case: Case) -> None:
 
 def test_placeholder_matches_any_nonempty_text() -> None:
     (case,) = (case for case in CASES if case.id == "input-404")
-    assert case.tells("cannot fetch http://x/y: not found (HTTP 404)")
-    assert not case.tells("cannot fetch : not found (HTTP 404)")
-    assert not case.tells("cannot fetch http://x/y: not found (HTTP 404) and more")
-    assert not case.tells(None)
+    assert case.matches("cannot fetch http://x/y: not found (HTTP 404)")
+    assert not case.matches("cannot fetch : not found (HTTP 404)")
+    assert not case.matches("cannot fetch http://x/y: not found (HTTP 404) and more")
+    assert not case.matches(None)
 
 
 def test_text_outside_placeholders_is_literal() -> None:

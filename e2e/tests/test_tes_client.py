@@ -1,4 +1,4 @@
-"""The client of the stories waits as a user's client does."""
+"""The stories' client waits like a user's client."""
 
 from collections.abc import AsyncIterator
 
@@ -10,7 +10,7 @@ from poiesis_e2e.tes_client import PATH, TesClient, TesRefused, connect
 
 
 class Answers:
-    """A server that gives these answers, one after the other."""
+    """A server that returns these responses, one after the other."""
 
     def __init__(self, *answers: tuple[int, str]) -> None:
         self._answers = list(answers)

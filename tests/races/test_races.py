@@ -1,8 +1,8 @@
-"""Races by search, not by luck: real services, a real Postgres and a model of Kubernetes, in every order.
+"""Search for races: real services, a real Postgres and a model of Kubernetes, in many orders.
 
-A search chooses which request goes on next, which fails, and who dies before or after it. On failure
-hypothesis prints the shortest steps it could find; what they came to is a note of the error.
-`POIESIS_RACES_EXAMPLES=5000` searches for longer, and from another place every time.
+A search chooses the next request, the requests that fail, and the processes that die before or after them. On
+failure hypothesis prints the shortest steps that it found; a note of the error has the resulting events.
+`POIESIS_RACES_EXAMPLES=5000` searches longer, with a different seed every time.
 """
 
 import logging
@@ -50,7 +50,7 @@ LATER: st.SearchStrategy[Later] = st.sampled_from([*FATES, "cancel", "time"])
 
 
 class Laboratory:
-    """What all searches share."""
+    """Resources that all searches share."""
 
     def __init__(self, loop: VirtualLoop, connection: asyncpg.Connection, folder: Path) -> None:
         self.loop, self.connection, self.folder = loop, connection, folder
@@ -66,7 +66,9 @@ class Laboratory:
 
 @pytest.fixture
 def laboratory(postgres_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laboratory]:
-    monkeypatch.setattr(recorder, "_ROUND_SECONDS", 0.0)  # it spares a core; here it would wait for ever
+    monkeypatch.setattr(
+        recorder, "_ROUND_SECONDS", 0.0
+    )  # saves CPU in production; here it would wait forever
     loop = VirtualLoop()
     connection = loop.run_until_complete(races_postgres.connect(postgres_dsn))
     loop.run_until_complete(connection.execute(races_postgres.CLOCK))
@@ -84,7 +86,7 @@ def laboratory(postgres_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 class Races(RuleBasedStateMachine):
-    """Every rule is one thing that may happen next."""
+    """Each rule is a possible next event."""
 
     laboratory: Laboratory
 
@@ -132,7 +134,7 @@ class Races(RuleBasedStateMachine):
         self.do(self.world.proceed_with(pick, requests))
 
     @rule(requests=st.integers(2, 30))
-    def everybody(self, requests: int) -> None:
+    def all_processes(self, requests: int) -> None:
         for _ in range(requests):
             self.do(self.world.proceed(0))
 

@@ -98,7 +98,7 @@ def test_schemas_become_tables_of_their_fields():
 
 
 def test_pages_load_nothing_from_other_hosts():
-    """Of the configuration; `make docs` reads the built pages."""
+    """Check the configuration; `make docs` checks the built pages."""
     assert docs.external_resources('<script src="/a.js"></script><a href="https://example.org">x</a>') == []
     assert docs.external_resources('<link rel="stylesheet" href="https://cdn.example.org/a.css">') == [
         "https://cdn.example.org/a.css"

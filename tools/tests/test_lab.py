@@ -1,4 +1,4 @@
-"""What the lab decides without a machine: versions, hashes, plans, names."""
+"""The lab's pure decisions: versions, hashes, plans, names."""
 
 import fcntl
 import hashlib
@@ -52,7 +52,7 @@ COPY --from=build /app /app
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a process that has not chosen a name yet; docker has no container."""
+    """Use an empty cache in a process without a name; docker has no container."""
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
     monkeypatch.delenv(ownership.PIN, raising=False)
     for name in ("_now", "_marked"):
@@ -105,7 +105,9 @@ def test_go_modules_match_the_version_file(release: KubernetesRelease) -> None:
     kubernetes = (cache.HERE / "go" / release.module / "go.mod").read_text()
     assert f"k8s.io/kubernetes v{release.version}\n" in kubernetes
     staging = set(re.findall(r"=> \S+ v0\.(\S+)", kubernetes))
-    other_patch = {"29.15"} if release.minor == "1.29" else set()  # all that the module proxy has of some
+    other_patch = (
+        {"29.15"} if release.minor == "1.29" else set()
+    )  # the only patch release in the module proxy
     assert staging == {release.version.removeprefix("1."), *other_patch}
     assert f"sigs.k8s.io/kueue v{versions.KUEUE}\n" in (cache.HERE / "go/kueue/go.mod").read_text()
 
@@ -277,9 +279,7 @@ def test_installed_browser_is_preferred_to_debians(
     assert host.browser() == "/usr/bin/chromium"
 
 
-def test_only_the_pinned_maven_artifact_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_pinned_maven_artifact_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def mvn(command: Sequence[str], *, cwd: Path, timeout: float) -> None:
@@ -414,9 +414,7 @@ def test_timeout_names_condition_and_hint() -> None:
         shell.wait_until(lambda: False, "the Pod", seconds=0, hint=lambda: "the reason", every=0)
 
 
-def test_failed_command_shows_its_last_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_command_shows_its_last_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
     with pytest.raises(shell.CommandFailed, match=r"ended with 3(.|\n)*to stderr") as caught:
         shell.run(["sh", "-c", "echo to stderr >&2; exit 3"])

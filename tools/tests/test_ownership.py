@@ -1,4 +1,4 @@
-"""Which checkout may use which cluster, and what `down` leaves to others."""
+"""Checkouts use their own or an idle equal cluster, and `down` keeps those of others."""
 
 import os
 import subprocess
@@ -93,7 +93,7 @@ Machine = Callable[..., Owned]
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Let a new process of a checkout choose; `there` is what docker has."""
+    """Return a machine on which new processes of checkouts choose names; `there`: containers in docker."""
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(docker, "answers", lambda: True)
 

@@ -1,4 +1,4 @@
-"""What is built for which run, what is compiled together, and what goes side by side."""
+"""A run builds only what it needs, compiles programs of one module together, and builds concurrently."""
 
 import inspect
 import threading
@@ -93,7 +93,7 @@ def test_pulled_and_built_images_have_the_same_functions() -> None:
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is built or compiled, by name; nothing is there yet."""
+    """Return the names of built and compiled parts, starting from an empty cache."""
     done: list[str] = []
     monkeypatch.setattr(binaries, "compile_all", done.extend)
     for module, name in ((images, "images"), (services, "build"), (node, "root_file_systems")):

@@ -1,4 +1,4 @@
-"""How long a run will take, by what the last one took."""
+"""Progress estimates durations from the last run, and records them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which old images, programs and logs go."""
+"""Old images, programs and logs are removed."""
 
 import os
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def test_images_of_removed_checkouts_are_not_noted(tmp_path: Path, monkeypatch: 
 
 @pytest.fixture
 def aged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], Path]:
-    """Make a file or a folder in the cache that is so many days old; docker has no image."""
+    """Return a function that creates a file or folder of a given age (days) in the cache; docker has no image."""
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
     monkeypatch.setattr(docker, "docker", lambda *_, **__: "")
     monkeypatch.setattr(daemon, "is_own", lambda: False)

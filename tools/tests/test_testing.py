@@ -1,4 +1,4 @@
-"""`make test` lists what failed, runs failed stories once more, and never passes without a test."""
+"""`make test` lists failures, repeats failed stories, and never passes without a test."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The workspace is what every tool believes it is, and licensed as it says."""
+"""The members of the workspace are consistent with their files and licences."""
 
 import tomllib
 

@@ -29,7 +29,7 @@ from poiesis_tools.workspace import members
 
 ROOT = Path(__file__).resolve().parents[3]
 STORY = "e2e/stories/test_failures.py"
-SOONER = Edit(  # a row that hangs must fail soon
+SOONER = Edit(  # a hanging row must fail soon
     where=f"{STORY}:_followed",
     code='case = type(case)(**{**vars(case), "wait_seconds": case.bound + 150})',
 )

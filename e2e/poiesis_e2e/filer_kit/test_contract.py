@@ -1,4 +1,4 @@
-"""What holds for every filer: how it starts and ends."""
+"""Every filer starts and ends according to the contract."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_unknown_version_is_a_permanent_error(pod: Pod) -> None:
     pod.work(NOTHING | {"version": 2})
     ended = pod.run()
     assert ended.exit_code == 65
-    assert len(ended.told("error")) == 1
+    assert len(ended.of_kind("error")) == 1
 
 
 def test_unknown_fields_are_ignored(pod: Pod) -> None:

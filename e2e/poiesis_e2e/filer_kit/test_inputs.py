@@ -1,4 +1,4 @@
-"""What a filer that stages inputs does."""
+"""Filers stage inputs according to the contract."""
 
 import os
 from collections.abc import Callable
@@ -27,12 +27,10 @@ def test_staged_files_are_complete_and_world_readable(
     assert staged.parent.stat().st_mode & 0o777 == staged.parent.parent.stat().st_mode & 0o777 == 0o777
 
 
-def test_last_progress_event_holds_the_totals(
-    pod: Pod, store: Store, staging: Write, name: str
-) -> None:
+def test_last_progress_event_holds_the_totals(pod: Pod, store: Store, staging: Write, name: str) -> None:
     store.put({f"{name}/{number}": b"x" * number for number in range(3)})
     staging(*({"path": f"/data/{n}", "url": store.url(f"{name}/{n}"), "type": "FILE"} for n in range(3)))
-    last = pod.run().told("progress")[-1]
+    last = pod.run().of_kind("progress")[-1]
     assert (last["files"], last["bytes"]) == (3, 3)
 
 
@@ -70,9 +68,7 @@ def test_literal_content_is_staged(pod: Pod, staging: Write) -> None:
     assert (pod.root / "data/run.sh").stat().st_mode & 0o666 == 0o666
 
 
-def test_files_of_an_earlier_start_are_replaced(
-    pod: Pod, store: Store, staging: Write, name: str
-) -> None:
+def test_files_of_an_earlier_start_are_replaced(pod: Pod, store: Store, staging: Write, name: str) -> None:
     store.put({f"{name}/a": b"one"})
     staging({"path": "/data/a", "url": store.url(f"{name}/a"), "type": "FILE"})
     assert pod.run().exit_code == 0
@@ -102,7 +98,7 @@ def test_missing_object_is_a_permanent_error_with_name(
     staging({"path": "/data/none", "url": store.url(f"{name}/none"), "type": "FILE"})
     ended = pod.run()
     assert ended.exit_code == 65
-    assert f"{name}/none" in ended.told("error")[-1]["message"]
+    assert f"{name}/none" in ended.of_kind("error")[-1]["message"]
     assert not (pod.root / "data/none").exists()
 
 
@@ -115,13 +111,11 @@ def test_signature_is_not_reported(pod: Pod, store: Store, staging: Write, name:
 
 
 @pytest.mark.needs("network")
-def test_unreachable_store_is_a_retryable_error(
-    pod: Pod, store: Store, staging: Write, name: str
-) -> None:
+def test_unreachable_store_is_a_retryable_error(pod: Pod, store: Store, staging: Write, name: str) -> None:
     staging({"path": "/data/a", "url": store.url(f"{name}/a"), "type": "FILE"})
     ended = pod.run_alone(network="none")
     assert ended.exit_code == 75
-    assert ended.told("error")
+    assert ended.of_kind("error")
     assert not (pod.root / "data/a").exists()
 
 
@@ -130,13 +124,11 @@ def test_full_volume_is_a_permanent_error(pod: Pod, store: Store, staging: Write
     staging({"path": "/data/big", "url": store.url(f"{name}/big"), "type": "FILE"})
     ended = pod.run_alone(options=["--tmpfs", "/task/root/data:rw,size=1m,mode=0777"])
     assert ended.exit_code == 65
-    assert "space" in ended.told("error")[-1]["message"]
+    assert "space" in ended.of_kind("error")[-1]["message"]
 
 
 @pytest.mark.needs("types")
-def test_type_of_untyped_input_is_reported(
-    pod: Pod, store: Store, staging: Write, name: str
-) -> None:
+def test_type_of_untyped_input_is_reported(pod: Pod, store: Store, staging: Write, name: str) -> None:
     store.put({f"{name}/a": b"x"})
     staging(
         {"path": "/data/declared", "url": store.url(f"{name}/a"), "type": "FILE"},
@@ -144,8 +136,8 @@ def test_type_of_untyped_input_is_reported(
         {"path": "/data/text", "content_file": "content-0"},
         content_0="x",
     )
-    told = {one["path"]: one["type"] for one in pod.run().told("input")}
-    assert told == {"/data/found": "FILE", "/data/text": "FILE"}
+    types = {one["path"]: one["type"] for one in pod.run().of_kind("input")}
+    assert types == {"/data/found": "FILE", "/data/text": "FILE"}
 
 
 @pytest.mark.needs("directories")
@@ -167,18 +159,16 @@ def test_directory_is_staged_recursively_with_or_without_type(
         } == files
         modes = {path.stat().st_mode & 0o777 for path in staged.rglob("*") if path.is_dir()}
         assert modes == {0o777}
-    assert ended.told("progress")[-1]["files"] == 2 * len(files)
-    assert {one["path"]: one["type"] for one in ended.told("input")} in (
+    assert ended.of_kind("progress")[-1]["files"] == 2 * len(files)
+    assert {one["path"]: one["type"] for one in ended.of_kind("input")} in (
         {"/data/found": "DIRECTORY"},
         {},  # reporting types is optional
     )
 
 
 @pytest.mark.needs("directories")
-def test_missing_directory_is_a_permanent_error(
-    pod: Pod, store: Store, staging: Write, name: str
-) -> None:
+def test_missing_directory_is_a_permanent_error(pod: Pod, store: Store, staging: Write, name: str) -> None:
     staging({"path": "/data/none", "url": store.url(f"{name}/none"), "type": "DIRECTORY"})
     ended = pod.run()
     assert ended.exit_code == 65
-    assert f"{name}/none" in ended.told("error")[-1]["message"]
+    assert f"{name}/none" in ended.of_kind("error")[-1]["message"]

@@ -34,7 +34,7 @@ KUBE_PROXY_ROOTFS = RootFs(
 
 
 def image() -> str:
-    """The node image's reference; made now if docker does not have it."""
+    """Return the node image; build it if it is missing."""
     name = versions.own_name("_node", versions.RELEASE)
     made = hashed.remembered(name, lambda: {"node": _built()})["node"]
     prune.note({name: made})
@@ -47,13 +47,13 @@ def is_remembered() -> bool:
 
 
 def root_file_systems() -> None:
-    """Make what a node image starts from."""
+    """Build the root file systems of the node image."""
     for recipe in (NODE_ROOTFS, KUBE_PROXY_ROOTFS):
         rootfs.ensure(recipe)
 
 
 def pause_program() -> Path:
-    """Return what holds a Pod's namespaces, compiled now if need be."""
+    """Return the pause program, which holds a Pod's namespaces; compile it if it is missing."""
     return hashed.static_program(RECIPES / "pause.c")
 
 
@@ -64,7 +64,7 @@ def by_component(listing: str) -> Mapping[str, str]:
 
 
 def _control_plane() -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """The images that kubeadm will ask for, by component: under the names it asks for, and under our own."""
+    """Return the images of kubeadm by component: under kubeadm's names, and under ours."""
     kubeadm = binaries.compiled("kubeadm")
     wanted = by_component(
         run([kubeadm, "config", "images", "list", "--kubernetes-version", f"v{versions.KUBERNETES}"])
@@ -87,7 +87,7 @@ def _control_plane() -> tuple[Mapping[str, str], Mapping[str, str]]:
     )
     if unknown := wanted.keys() - made.keys():
         raise LabError(
-            f"kubeadm {versions.KUBERNETES} wants images the lab cannot make: {', '.join(sorted(unknown))}"
+            f"kubeadm {versions.KUBERNETES} requires images that the lab cannot build: {', '.join(sorted(unknown))}"
         )
     for component, reference in wanted.items():
         docker.docker("tag", made[component], reference)
@@ -104,7 +104,7 @@ def _of_one_program(name: str) -> str:
 
 
 def _built() -> str:
-    """All the parts are cached one by one, so an interrupted build goes on where it was."""
+    """Build the node image. Each part is cached, so an interrupted build continues."""
     base = rootfs.ensure(NODE_ROOTFS)
     control_plane, made = _control_plane()
     provisioner = _of_one_program("local-path-provisioner")

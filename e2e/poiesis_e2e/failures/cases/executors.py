@@ -1,4 +1,4 @@
-"""What an executor does."""
+"""Behaviour of executors."""
 
 from collections.abc import Sequence
 
@@ -295,7 +295,7 @@ CASES: Sequence[Case] = (
         after=After.EXECUTOR,
         states=RAN,
         sees=(kept_the_end("last words\n"),),
-        wait_seconds=300,  # half a minute on a machine that has nothing else to do
+        wait_seconds=300,  # half a minute on an idle machine
     ),
     Case(
         id="garbage",

@@ -1,4 +1,4 @@
-"""What becomes of a task whose recorder is lost."""
+"""Tasks that lose their recorder."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from poiesis_e2e.failures.cases.builders import (
     RAN,
     READY,
     SOON,
-    UNTIL_TOLD,
+    UNTIL_SIGNALED,
     WAIT,
     scripts,
     sent,
@@ -30,11 +30,11 @@ from poiesis_e2e.failures.disturbances import (
 from poiesis_e2e.failures.sights import (
     explained,
     in_the_bucket,
+    no_line_twice,
     pod_ended,
     printed,
     restarted,
     stored,
-    told_once,
 )
 from poiesis_e2e.failures.surroundings import container_with
 from poiesis_e2e.tes_client import State
@@ -42,11 +42,11 @@ from poiesis_e2e.tes_client import State
 SECTION = "The recorder"
 
 _FIRST_BACK_OFF = 10  # seconds, of the kubelet
-_FAILED_ACK = 60  # that a failed container waits for a recorder that is down
+_FAILED_ACK = 60  # seconds that a failed container waits for a recorder that is down
 
 _ONE = f"{READY}; sleep 6; echo one"
 _TWO = "echo two; sleep 3; echo three"
-_BOTH = (printed("ready\none\n"), printed("two\nthree\n", index=1), restarted("trec"), told_once())
+_BOTH = (printed("ready\none\n"), printed("two\nthree\n", index=1), restarted("trec"), no_line_twice())
 
 _LOST: Sequence[tuple[str, State, int]] = (("", "COMPLETE", 0), ("-failed", "EXECUTOR_ERROR", 3))
 
@@ -84,14 +84,14 @@ CASES: Sequence[Case] = (
         within=SOON,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(stored("it", "it\n"), told_once()),
+        sees=(stored("it", "it\n"), no_line_twice()),
     ),
     *(
         Case(
             id=f"recorder-killed-{name}",
             section=SECTION,
             title="The recorder is killed and restarts",
-            document=scripts(UNTIL_TOLD),
+            document=scripts(UNTIL_SIGNALED),
             meanwhile=recorder_killed_at_the_end(words, heard=heard),
             state="COMPLETE",
             exit_codes=(0,),
@@ -99,7 +99,7 @@ CASES: Sequence[Case] = (
             within=SOON,
             after=After.ASKED,
             states=RAN,
-            sees=(printed("ready\ndone\n"), restarted("trec"), told_once(), pod_ended("Succeeded")),
+            sees=(printed("ready\ndone\n"), restarted("trec"), no_line_twice(), pod_ended("Succeeded")),
             release="second",
         )
         for name, words, heard in (
@@ -158,7 +158,7 @@ CASES: Sequence[Case] = (
         within=SOON + _FIRST_BACK_OFF,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(printed("ready\nheard\n"), restarted("trec"), told_once()),
+        sees=(printed("ready\nheard\n"), restarted("trec"), no_line_twice()),
     ),
     Case(
         id="recorder-killed-for-good",
@@ -175,7 +175,7 @@ CASES: Sequence[Case] = (
         within=SOON + _FAILED_ACK,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(told_once(),),
+        sees=(no_line_twice(),),
     ),
     *(
         Case(
@@ -194,7 +194,7 @@ CASES: Sequence[Case] = (
             within=PULL,
             after=After.EXECUTOR,
             states=RAN,
-            sees=(in_the_bucket("it", "it\n"), told_once()),
+            sees=(in_the_bucket("it", "it\n"), no_line_twice()),
         )
         for suffix, state, code in _LOST
     ),

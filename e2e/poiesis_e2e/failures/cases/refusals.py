@@ -1,4 +1,4 @@
-"""What Kubernetes does not take."""
+"""Objects that Kubernetes rejects."""
 
 from collections.abc import Sequence
 
