@@ -101,8 +101,8 @@ class _OneAtATime(LoadScopeScheduling):  # type: ignore[misc]
     """Assign each test to the next free worker; run tests that exclude each other on one worker, and first.
 
     This applies to the two-node cluster, which its tests create and use one at a time, and to stories that
-    stop parts of a release. xdist's own groups do not work: pytest 9.2 keeps node ids where xdist 3.8 does not
-    look for groups.
+    stop parts of a release. xdist's own groups do not work: pytest 9.2 keeps node ids where xdist 3.8 does
+    not look for groups.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -747,7 +747,7 @@ def node(cluster: Cluster) -> Node:
 
 @pytest.fixture
 def beside(images: Images, bucket: Bucket, storage: Endpoint, web_url: str) -> Callable[..., World]:
-    """Return a function that creates a case's world from the release's `client`, `kube`, `node` and `api_url`."""
+    """Return a function that creates a world from `client`, `kube`, `node` and `api_url` of a release."""
     return partial(World, images=images, bucket=bucket, storage=storage, web_url=web_url)
 
 

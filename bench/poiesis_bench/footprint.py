@@ -100,7 +100,7 @@ async def _process(node: Node, pid: int) -> tuple[dict[str, int], int, float]:
 
 
 async def _cgroup_bytes(node: Node, pid: int) -> int:
-    """Return the bytes that count towards the limit: anonymous memory and page cache that cannot be dropped."""
+    """Return the bytes that the limit counts: anonymous memory and page cache that cannot be dropped."""
     lines = (await node.run("cat", f"/proc/{pid}/cgroup")).splitlines()
     paths = {names: path for _, names, path in (line.split(":", 2) for line in lines)}
     if "memory" in paths:

@@ -1,8 +1,8 @@
 """A gateway in front of the lab's Keycloak, as sites have one: it can be down, and it issues opaque tokens.
 
 It runs in the process of the tests; Pods and this machine reach it by this machine's address in docker's
-network. Keycloak uses the address of the request as its issuer, so that address is the issuer. Keycloak itself
-issues no opaque tokens: the gateway issues one for an access token, and replaces it again when it is
+network. Keycloak uses the address of the request as its issuer, so that address is the issuer. Keycloak
+itself issues no opaque tokens: the gateway issues one for an access token, and replaces it again when it is
 introspected (the phantom token pattern).
 """
 

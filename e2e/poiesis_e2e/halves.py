@@ -25,7 +25,7 @@ def rest_when(asked: asyncio.Event, *, half: int = HALF) -> Send:
 
 @asynccontextmanager
 async def halves(node: Node, then: Send, *, half: int = HALF) -> AsyncIterator[str]:
-    """Yield the URL of a file of two halves of `half` bytes: the first is sent at once, the second by `then`."""
+    """Yield the URL of a file of two halves (`half` bytes): one is sent at once, the other by `then`."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": str(2 * half)})

@@ -234,7 +234,7 @@ class Kube:
                 await self.run("rollout", "status", name, "--timeout=180s")
 
     async def sql(self, *statements: str, database: str = "poiesis", user: str = "poiesis") -> str:
-        """Run statements in the release's Postgres as a role; return unaligned rows. Each statement commits."""
+        """Run statements in the release's Postgres; return unaligned rows. Each statement commits."""
         (pod,) = await self.of_component("pods", "postgres")
         psql = (
             "psql",

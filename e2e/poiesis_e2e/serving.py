@@ -16,8 +16,8 @@ async def serving(
 ) -> AsyncIterator[web.AppRunner]:
     """Listen at `address` on a free port, which is in the runner's `addresses`.
 
-    No connection outlives the server: a TLS connection would wait for its client's shutdown, stay open when the
-    event loop of the test ends, and cause a warning in another test.
+    No connection outlives the server: a TLS connection would wait for its client's shutdown, stay open when
+    the event loop of the test ends, and cause a warning in another test.
     """
     runner = web.AppRunner(application, shutdown_timeout=grace)
     await runner.setup()

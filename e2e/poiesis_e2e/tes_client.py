@@ -242,7 +242,7 @@ class TesClient:
         return page
 
     async def answers(self) -> bool:
-        """Return whether eight concurrent requests succeed: every replica behind the URL and its database works."""
+        """Return whether eight concurrent requests succeed, so that every replica and its database works."""
         try:
             await asyncio.gather(*(self.list_tasks(page_size=1) for _ in range(8)))
         except (TesRefused, aiohttp.ClientError):

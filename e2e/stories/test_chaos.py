@@ -9,7 +9,7 @@ import pytest
 
 from poiesis_e2e.chaos.judge import violations
 from poiesis_e2e.chaos.plan import Kind, plan
-from poiesis_e2e.chaos.report import report
+from poiesis_e2e.chaos.report import summary
 from poiesis_e2e.chaos.run import carry_out
 from poiesis_e2e.chaos.stage import stage
 from poiesis_e2e.storage import Endpoint
@@ -29,5 +29,5 @@ async def test_every_task_has_its_expected_outcome_despite_kills(
         record = await carry_out(plan(_SEED, seconds=60, tasks=12, kinds=_KINDS), there, tmp_path)
 
     found = violations(record)
-    assert found == [], f"{report(record, found)}evidence is in {tmp_path}"
+    assert found == [], f"{summary(record, found)}evidence is in {tmp_path}"
     assert {one.fault.kind for one in record.injected if one.victims} == _KINDS

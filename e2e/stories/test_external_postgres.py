@@ -1,4 +1,4 @@
-"""As an operator I use my own Postgres over TLS, and no service connects to a server that it cannot verify."""
+"""As an operator I use my own Postgres over TLS, and services connect only to a verified server."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""As an operator of few users I put their names and passwords into a Secret, and users see only their tasks."""
+"""As an operator of few users I put their passwords into a Secret, and users see only their tasks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""As an operator I let Keycloak's users in (docs/how-to/operators/identity.md), and users see only their tasks.
+"""As an operator I admit Keycloak's users (docs/how-to/operators/identity.md), who see only their tasks.
 
 The realm is docs/examples/science-realm.json, and the chart's values are docs/examples/keycloak-values.yaml,
 except for the issuer, which is a gateway in front of Keycloak.

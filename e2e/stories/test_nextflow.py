@@ -1,4 +1,4 @@
-"""As a user of Nextflow I run processes: the requests of its plugin nf-ga4gh 1.4, which is not available here.
+"""As a user of Nextflow I run processes with its plugin nf-ga4gh 1.4, whose requests are repeated here.
 
 The plugin polls without a view, reads the exit code from the first log of the first attempt, and reads
 everything else from the work directory in object storage, also after a failure.

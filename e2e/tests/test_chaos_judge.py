@@ -441,8 +441,8 @@ def test_report_counts_faults_outcomes_times_and_violations() -> None:
     text = summary(record, violations(record))
 
     assert "seed 1, 60 s\n" in text
-    assert "1 tasks submitted, 1 made, 0 by a POST without an answer" in text
+    assert "1 tasks submitted, 1 created, 0 by a POST without a response" in text
     assert "trec killed: 1 times, 1 hit" in text
     assert "two: COMPLETE 1; median 2.0 s, longest 2.0 s" in text
-    assert "clients tried again: POST: 503 2" in text
+    assert "client retries: POST: 503 2" in text
     assert "violations: 1\n  nothing is left in Kubernetes: task id-0: run-0-0 (two): pod/p\n" in text

@@ -1,7 +1,7 @@
 """A cluster in memory: an API server, the Job controller, the garbage collector and a kubelet.
 
-Each part takes one step at a time, on request. The kubelet's Pod is the truth: the API server has the status of
-the kubelet's last update.
+Each part takes one step at a time, on request. The kubelet's Pod is the truth: the API server has the status
+of the kubelet's last update.
 """
 
 import copy
@@ -111,7 +111,7 @@ class KubeletPod:
 
 
 class Cluster:
-    """`truth_of`: behaviour of a task's containers. `pause_code`: exit code of `pause`, None while it runs."""
+    """`truth_of`: behaviour of a task's containers. `pause_code`: of `pause`, None while it runs."""
 
     def __init__(
         self, truth_of: Callable[[UUID], Truth], pause_code: Callable[[KubeletPod], int | None]

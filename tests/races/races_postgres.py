@@ -1,7 +1,7 @@
 """A real Postgres behind the gates, with a clock that the test moves.
 
-Transactions are executed as a whole, one after the other: locks and isolation are the responsibility of Postgres
-and not part of the search.
+Transactions are executed as a whole, one after the other: locks and isolation are the responsibility of
+Postgres and not part of the search.
 """
 
 from collections.abc import AsyncIterator

@@ -1,7 +1,7 @@
 """Run one process at a time, from one request to Postgres or Kubernetes to the next, as the test chooses.
 
-Real code runs on a real event loop whose clock only the test moves. Every request waits at a gate. When the gate
-opens, the request is executed alone; it may also fail, lose its response, or kill its process.
+Real code runs on a real event loop whose clock only the test moves. Every request waits at a gate. When the
+gate opens, the request is executed alone; it may also fail, lose its response, or kill its process.
 """
 
 import asyncio

@@ -149,7 +149,7 @@ class World:
     # Actions
 
     def plan(self, later: dict[int, Later], reports: dict[int, Fate], seed: int) -> None:
-        """Set the fates of later requests and reports, and the seed of the final order (0: first come, first served)."""
+        """Set the fates of later requests and reports, and the seed of the final order (0: as they come)."""
         self._reports = dict(reports)
         self._later, self._random = dict(later), Random(seed) if seed else None  # noqa: S311
 

@@ -207,7 +207,7 @@ def start_webdav(image: str, *, to_everyone: bool = False) -> Remote:
     """Start `rclone serve webdav` of the directory /data, with our rclone image `image`."""
 
     def make(image: str) -> DockerContainer:
-        # Must be short so that files of `put` are visible; with 0 rclone loops forever after a directory listing.
+        # Short, for files of `put`; with 0 rclone loops forever after a directory listing.
         serve = f"serve webdav /data --addr :{_REMOTE_PORT} --dir-cache-time 100ms"
         if not to_everyone:
             serve += f" --user {_REMOTE_USER} --pass {_REMOTE_PASSWORD}"

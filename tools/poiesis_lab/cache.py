@@ -49,7 +49,7 @@ def files_under(root: Path) -> list[Path]:
 def hash_of(
     values: Mapping[str, object] | Sequence[object], files: Sequence[Path] = (), root: Path = HERE
 ) -> str:
-    """Return twelve hex digits that depend on `values` (JSON) and the names, modes and contents of `files`."""
+    """Return twelve hex digits that depend on `values` (JSON) and on names, modes and contents of `files`."""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for path in sorted(files):
         name = path.relative_to(root) if path.is_relative_to(root) else path.name

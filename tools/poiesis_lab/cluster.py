@@ -73,7 +73,7 @@ class Cluster:
         return self.kubectl("get", kinds, "--all-namespaces", "-o", "json")
 
     def address(self) -> str:
-        """Return the control plane's address in docker's network, where host and containers reach NodePorts."""
+        """Return the control plane's address in docker's network, which serves NodePorts."""
         if self.spec is None:
             raise LabError(
                 "address() is available for the lab's own clusters only; use `kubectl port-forward`"

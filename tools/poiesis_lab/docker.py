@@ -89,7 +89,7 @@ def build(
     arguments: Mapping[str, str] | None = None,
     platform: str | None = None,
 ) -> None:
-    """Run `docker build` with BuildKit. Steps that download may use the machine's CA bundle, the secret `ca`."""
+    """Run `docker build` with BuildKit. Downloads may use the machine's CA bundle, the secret `ca`."""
     command: list[str | Path] = [binary(), "build", "--progress=plain", "-t", tag]
     if dockerfile is not None:
         command += ["-f", dockerfile]

@@ -16,7 +16,7 @@ _TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}
 
 
 def remembered(name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """Return the image references that `make` returned for the lab's current files, if docker still has them."""
+    """Return the references that `make` returned for the lab's current files, if docker has the images."""
     made = recall(name)
     if made is None:
         made = make()
@@ -35,9 +35,9 @@ def recall(name: str) -> dict[str, str] | None:
 
 
 def from_dockerfile(name: str, dockerfile: str, files: Mapping[str, Path] | None = None) -> str:
-    """Build an image from `dockerfile` (its text) and `files` (name in the build context -> file), tagged with
-    their hash.
+    """Build an image from `dockerfile` (text) and `files` (name in the build context -> file).
 
+    Its tag is their hash.
     A base image named in the text is part of the hash by its own tag.
     """
     given = files or {}

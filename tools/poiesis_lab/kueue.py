@@ -1,7 +1,7 @@
 """Kueue in the lab's cluster: its own manifests, and an image that is pulled or built.
 
-Its webhooks fail closed, so they apply only to namespaces with the label MANAGED and do not affect other users
-of the cluster. Several runs may use it at once: each is recorded on Kueue's namespace, and the last one
+Its webhooks fail closed, so they apply only to namespaces with the label MANAGED and do not affect other
+users of the cluster. Several runs may use it at once: each is recorded on Kueue's namespace, and the last one
 removes it.
 """
 
@@ -69,7 +69,7 @@ def _takes(cluster: Cluster, command: list[str], text: str) -> bool:
 
 
 def uninstall(cluster: Cluster, user: str) -> None:
-    """Remove the objects of `user`, and Kueue with its last user. It must still run: its objects have finalizers."""
+    """Remove the objects of `user`, and with the last user Kueue, which must still run (finalizers)."""
     with cache.lock(f"kueue{ownership.current().suffix}"):
         found = cluster.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "json")
         if not found.strip():
@@ -110,7 +110,7 @@ def adapted(manifests: Iterable[Manifest], image_name: str) -> list[Manifest]:
 
 
 def add_queue(cluster: Cluster, user: str, namespace: str, quota: Mapping[str, str]) -> None:
-    """Create the LocalQueue `queue` with a quota (resource -> quantity) that higher priorities may preempt."""
+    """Create the LocalQueue `queue` with a quota (resource -> quantity) and preemption by priority."""
     flavor = {
         "name": user,
         "resources": [{"name": name, "nominalQuota": quantity} for name, quantity in quota.items()],

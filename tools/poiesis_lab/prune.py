@@ -159,7 +159,7 @@ def _old_logs(now: float) -> list[Path]:
 
 
 def _unused_programs(now: float) -> list[Path]:
-    """Return programs that were not used for long (`binaries.py` updates their times), except for the runtime."""
+    """Return programs that were not used for long (`binaries.py` updates their times), not the runtime."""
     return older(
         (
             path

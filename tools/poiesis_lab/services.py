@@ -27,7 +27,7 @@ class Source:
 
 
 def _sources() -> Iterator[tuple[str, Source]]:
-    """Yield every Dockerfile by the name of its folder, which is the build context if it has a .dockerignore."""
+    """Yield every Dockerfile by the name of its folder, the build context if it has a .dockerignore."""
     folders = [path.parent for path in ROOT.glob("services/*/Dockerfile")]
     folders += [ROOT / "migrations", ROOT / "e2e/poiesis_e2e/demo"]
     helper_first = sorted(
@@ -148,7 +148,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
 
 
 def instructions(dockerfile: str) -> list[tuple[str, str]]:
-    """Return (INSTRUCTION, rest) of every instruction, with joined continuation lines and without comments."""
+    """Return (INSTRUCTION, rest) of every instruction, with continuation lines joined, without comments."""
     lines = [line for line in dockerfile.splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\[ \t]*\n", " ", "\n".join(lines))
     found = []

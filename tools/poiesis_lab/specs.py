@@ -19,8 +19,8 @@ kubeadmConfigPatches:
     volumeStatsAggPeriod: 15s
 """
 
-# A node that is silent for 12 s is unreachable, and 10 s later its Pods are deleted. A single control plane needs
-# no leader election: its parts wait for an unavailable API server instead of exiting and backing off.
+# A node that is silent for 12 s is unreachable, and 10 s later its Pods are deleted. A single control plane
+# needs no leader election: its parts wait for an unavailable API server instead of exiting and backing off.
 _TWO_NODES = """\
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4

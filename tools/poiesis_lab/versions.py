@@ -128,7 +128,7 @@ class Version(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse the first `X.Y` or `X.Y.Z` in `text`, such as a tool's output; raise ValueError without one."""
+        """Parse the first `X.Y` or `X.Y.Z` in `text`, such as a tool's output; else raise ValueError."""
         found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
         if found is None:
             raise ValueError(f"no version number in {text!r}")

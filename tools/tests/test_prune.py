@@ -53,7 +53,7 @@ def test_images_of_removed_checkouts_are_not_noted(tmp_path: Path, monkeypatch: 
 
 @pytest.fixture
 def aged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], Path]:
-    """Return a function that creates a file or folder of a given age (days) in the cache; docker has no image."""
+    """Return a function that creates an old file or folder (age in days) in the cache, without images."""
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
     monkeypatch.setattr(docker, "docker", lambda *_, **__: "")
     monkeypatch.setattr(daemon, "is_own", lambda: False)

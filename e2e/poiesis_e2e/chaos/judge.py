@@ -125,7 +125,7 @@ def _states(one: Observed) -> Iterator[Violation]:
 
 
 def _executions(one: Observed) -> Iterator[Violation]:
-    """Check the ledger: each executor starts at most once, after the previous one, and none after a failure."""
+    """Check the ledger: each executor starts at most once, after the previous one, none after a failure."""
     steps = one.submission.shape.running
     starts = Counter(entry.executor for entry in one.entries if entry.word == "started")
     for executor, count in starts.items():

@@ -69,7 +69,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """One task, submitted `at` seconds after the start and canceled `cancel_after` seconds after its creation."""
+    """A task, submitted `at` seconds after the start and canceled `cancel_after` seconds later."""
 
     number: int
     at: float

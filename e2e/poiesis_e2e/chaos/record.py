@@ -21,11 +21,11 @@ class Injected:
 class Observed:
     """One task, as its client and Kubernetes showed it.
 
-    `name`: of the POST that created it. `states`: the states that polls returned, without repetitions. `first`
-    and `last`: the FULL view directly after a terminal state, and at the end of the run; `first` is None
-    without a terminal state. `cancel_at`: time (Unix time) of the first cancel request. `stored`: its output
-    in the bucket. `left`: kind and name of its objects that still exist in Kubernetes. `restarts`: times (Unix
-    time) of the kubelet's restarts in this run.
+    `name`: of the POST that created it. `states`: the states that polls returned, without repetitions.
+    `first` and `last`: the FULL view directly after a terminal state, and at the end of the run; `first` is
+    None without a terminal state. `cancel_at`: time (Unix time) of the first cancel request. `stored`: its
+    output in the bucket. `left`: kind and name of its objects that still exist in Kubernetes. `restarts`:
+    times (Unix time) of the kubelet's restarts in this run.
     """
 
     submission: Submission
@@ -46,8 +46,8 @@ class Record:
     """One run.
 
     `posted`: the submission of each POST by task name, also of those without a response; `answered`: the
-    returned ids by task name. `strays`: ledger entries of names that no task has. `retries`: retries of clients
-    by cause. `wrong_answers`: error responses that a client cannot be expected to retry.
+    returned ids by task name. `strays`: ledger entries of names that no task has. `retries`: retries of
+    clients by cause. `wrong_answers`: error responses that a client cannot be expected to retry.
     """
 
     plan: Plan

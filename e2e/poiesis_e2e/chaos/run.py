@@ -82,9 +82,7 @@ class _Run:
                     for submission in plan.submissions:
                         acting.create_task(self._submit(submission, clients[submission.site], url))
                 self._acting = False
-            report(
-                f"chaos: {len(self._histories)} tasks ended or timed out; waiting for their objects to disappear"
-            )
+            report(f"chaos: {len(self._histories)} tasks ended or timed out; waiting for the cleanup")
             left = await self._left()
             observed = [
                 await self._observed(task_id, clients[site.name], ledger, left[task_id])
@@ -146,7 +144,7 @@ class _Run:
     # --- observations ----------------------------------------------------------------------------------
 
     async def _follow(self, site: Site, client: Patient, ledger: Ledger) -> None:
-        """Poll all tasks of the run at a site until all have ended and none can follow, or until the timeout."""
+        """Poll the run's tasks at a site until all have ended and none can follow, or until the timeout."""
         quiet_at: float | None = None
         while True:
             states = await client.states(f"{self._stage.run}-")

@@ -58,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """One kind of task. `output`: content of the object that it stores; `gigabytes`: its `disk_gb`, if any."""
+    """One kind of task. `output`: content of the stored object; `gigabytes`: its `disk_gb`, if any."""
 
     name: str
     steps: tuple[Step, ...]
@@ -165,7 +165,7 @@ MAKERS = (
 
 
 def document(shape: Shape, *, name: str, image: str, ledger: str, bucket: str) -> Document:
-    """Return the body of a POST. `name`: of this POST; `ledger`: URL; `bucket`: URL that keys are appended to."""
+    """Return the body of a POST. `name`: of this POST; `ledger`: URL; `bucket`: URL prefix of keys."""
     made: Document = {
         "name": name,
         "executors": [

@@ -116,10 +116,10 @@ class Case:
     """One row. `section`: its place on the page.
 
     `document`: builds the submitted task, and may first store objects in the world's bucket. `message`: the
-    expected message; `<…>` matches any text. `reasons`: the accepted reasons; empty for a task that completes.
-    `exit_codes`: of the executors' logs, in order. `states`: the only states that a client can see; a slow
-    client misses some. `attempts`: number of task logs; the row describes the last one. `alone`: the case
-    affects the whole second release. `together`: cases with the same value run at the same time.
+    expected message; `<…>` matches any text. `reasons`: the accepted reasons; empty for a task that
+    completes. `exit_codes`: of the executors' logs, in order. `states`: the only states that a client can
+    see; a slow client misses some. `attempts`: number of task logs; the row describes the last one. `alone`:
+    the case affects the whole second release. `together`: cases with the same value run at the same time.
     """
 
     id: str

@@ -144,7 +144,7 @@ async def token_refused(world: World, recorder: str) -> None:
 
 
 def recorder_killed_at_the_end(words: str, *, heard: bool) -> Disturbance:
-    """Kill the recorder while a lock delays its last report in Postgres; `heard`: Postgres executes the report.
+    """Kill the recorder while a lock delays its last report; `heard`: Postgres executes the report.
 
     The next report is the last one: the executor, which waits for SIGUSR1, has no unreported output.
     """
@@ -196,7 +196,7 @@ def process_killed(container: str) -> Disturbance:
 
 
 def container_killed(container: str) -> Disturbance:
-    """Kill a container's first process (SIGKILL), as the kernel does with `memory.oom.group`, once it is ready."""
+    """Kill a container's first process (SIGKILL), as the kernel does with `memory.oom.group`."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)

@@ -32,7 +32,7 @@ def kubelet_restarted() -> Disturbance:
 
 
 def kubelet_away() -> Disturbance:
-    """Stop the kubelet while an executor ends, so that it sees neither this end nor the next executor's turn."""
+    """Stop the kubelet while an executor ends, so that it cannot start the next one."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)

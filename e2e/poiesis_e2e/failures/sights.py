@@ -56,8 +56,7 @@ def logged(text: str) -> Sight:
 
 
 def explained(text: str) -> Sight:
-    """Expect this text in exactly one line of the system logs, not counting the outcome. It may appear after the
-    end."""
+    """Expect this text in exactly one line of the system logs, which may be late, except for the outcome."""
 
     async def check(outcome: Outcome) -> None:
         async def look() -> bool:

@@ -1,6 +1,6 @@
 """`pytest e2e/poiesis_e2e/filer_kit`: test the filers that Poiesis ships, or `--filer-image=…`.
 
-Tests that the filer's abilities allow run in docker, without a cluster. docs/reference/filers.md has the options.
+The tests that a filer's abilities allow run in docker alone. docs/reference/filers.md has the options.
 """
 
 import uuid
@@ -140,7 +140,7 @@ def pod(filer: Ready) -> Pod:
 
 @pytest.fixture
 def staging(pod: Pod) -> Callable[..., None]:
-    """Return a function that writes a work list of inputs: (path, url or None for content, further fields)…"""
+    """Return a function that writes a work list of inputs: (path, url or None for content, fields)…"""
 
     def write(*items: dict[str, Any], **contents: str) -> None:
         pod.work(

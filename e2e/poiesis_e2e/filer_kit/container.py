@@ -53,7 +53,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """The result of a run: its exit code, and the events of this start and of earlier starts in the same Pod."""
+    """The result of a run: its exit code, and the events of this and earlier starts in the same Pod."""
 
     exit_code: int
     events: tuple[dict[str, Any], ...]

@@ -1,4 +1,4 @@
-"""Download files from Maven repositories with Maven, whose settings have the mirrors and proxies of this machine."""
+"""Download files with Maven, whose settings have the mirrors and proxies of this machine."""
 
 import hashlib
 from pathlib import Path

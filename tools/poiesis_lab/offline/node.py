@@ -86,9 +86,7 @@ def _control_plane() -> tuple[Mapping[str, str], Mapping[str, str]]:
         {"pause": pause_program()},
     )
     if unknown := wanted.keys() - made.keys():
-        raise LabError(
-            f"kubeadm {versions.KUBERNETES} requires images that the lab cannot build: {', '.join(sorted(unknown))}"
-        )
+        raise LabError(f"kubeadm {versions.KUBERNETES} requires unknown images: {', '.join(sorted(unknown))}")
     for component, reference in wanted.items():
         docker.docker("tag", made[component], reference)
     return wanted, made

@@ -74,7 +74,7 @@ def argv(*words: str, bare: bool = False, **fields: object) -> Builder:
 
 
 def redirected(**fields: str) -> Builder:
-    """Build a task with one executor that reads stdin and prints a word; `fields`: further executor fields."""
+    """Build a task whose executor reads stdin and prints a word; `fields`: further executor fields."""
 
     async def build(world: World) -> Document:
         executor = sh(world.images.busybox, "cat; echo heard")
@@ -84,7 +84,7 @@ def redirected(**fields: str) -> Builder:
 
 
 def image(name: str, *before: str) -> Builder:
-    """Build a task with an executor of this image, after the scripts `before`. `{port}`: port of the TES API."""
+    """Build a task with an executor of an image, after the scripts `before`. `{port}`: of the TES API."""
 
     async def build(world: World) -> Document:
         port = world.api_url.rpartition(":")[2]
