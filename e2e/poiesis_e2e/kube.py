@@ -18,7 +18,7 @@ TASK_LABEL = "poiesis.io/task"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 
 
-class CommandRefused(RuntimeError):
+class CommandError(RuntimeError):
     """A command failed."""
 
     def __init__(self, argv: Sequence[str], code: int, output: str) -> None:
@@ -28,7 +28,7 @@ class CommandRefused(RuntimeError):
 
 
 async def run(*argv: str, input_text: str | None = None) -> str:
-    """Return a program's stdout, or raise CommandRefused. Kill the program if the caller is cancelled."""
+    """Return a program's stdout, or raise CommandError. Kill the program if the caller is cancelled."""
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.PIPE if input_text is not None else asyncio.subprocess.DEVNULL,
@@ -42,7 +42,7 @@ async def run(*argv: str, input_text: str | None = None) -> str:
         await process.communicate()  # wait() would leave its pipes open
         raise
     if process.returncode:
-        raise CommandRefused(
+        raise CommandError(
             argv, process.returncode, out.decode(errors="replace") + err.decode(errors="replace")
         )
     return out.decode(errors="replace")

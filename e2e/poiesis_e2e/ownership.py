@@ -4,7 +4,7 @@ import bcrypt
 import pytest
 
 from poiesis_e2e.documents import assert_ended, sh, stdout
-from poiesis_e2e.tes_client import TesClient, TesRefused
+from poiesis_e2e.tes_client import TesClient, TesError
 
 
 def users_secret(*users: str) -> dict[str, str]:
@@ -22,7 +22,7 @@ async def assert_a_task_is_its_owners(
     assert stdout(task) == "mine\n"
 
     for asked in (other.get, other.cancel):
-        with pytest.raises(TesRefused) as refused:
+        with pytest.raises(TesError) as refused:
             await asked(task["id"])
         assert refused.value.status == 404
     assert (await other.list_tasks())["tasks"] == []

@@ -142,7 +142,7 @@ class TaskPage(TypedDict):
     next_page_token: NotRequired[str]
 
 
-class TesRefused(Exception):
+class TesError(Exception):
     """The server returned a status other than 200."""
 
     def __init__(self, method: str, url: str, status: int, body: str) -> None:
@@ -245,7 +245,7 @@ class TesClient:
         """Return whether eight concurrent requests succeed, so that every replica and its database works."""
         try:
             await asyncio.gather(*(self.list_tasks(page_size=1) for _ in range(8)))
-        except (TesRefused, aiohttp.ClientError):
+        except (TesError, aiohttp.ClientError):
             return False
         return True
 
@@ -283,7 +283,7 @@ class TesClient:
         """Return the state; None if the server is unavailable (503): the caller polls again."""
         try:
             return (await self.get(task_id))["state"]
-        except TesRefused as refused:
+        except TesError as refused:
             if refused.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise
             return None
@@ -297,7 +297,7 @@ class TesClient:
     async def _call(self, method: str, path: str, **arguments: Any) -> Any:
         async with self._http.request(method, self.base + path, **arguments) as response:
             if response.status != 200:
-                raise TesRefused(method, str(response.url), response.status, await response.text())
+                raise TesError(method, str(response.url), response.status, await response.text())
             return await response.json()
 
 

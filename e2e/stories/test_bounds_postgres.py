@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 
 from poiesis_e2e.documents import assert_ended, sh
-from poiesis_e2e.kube import CommandRefused, Kube
+from poiesis_e2e.kube import CommandError, Kube
 from poiesis_e2e.pressure import reading, restarts
-from poiesis_e2e.tes_client import Document, TesClient, TesRefused
+from poiesis_e2e.tes_client import Document, TesClient, TesError
 from poiesis_e2e.waiting import eventually
 from poiesis_lab.images import Images
 
@@ -66,7 +66,7 @@ async def test_full_disk_rejects_creates_and_allows_reads(
         async def refused() -> bool:
             try:
                 await second_client.create(large)
-            except TesRefused as refusal:
+            except TesError as refusal:
                 return (refusal.status, "no free disk space" in refusal.body) == (503, True)
             return False
 
@@ -124,7 +124,7 @@ async def test_chatty_tasks_share_few_connections(
             async def all_run() -> bool:
                 return all([(await second_client.get(one))["state"] == "RUNNING" for one in tasks])
 
-            await eventually(all_run, "twelve tasks that are shown as they are", seconds=180)
+            await eventually(all_run, "twelve running tasks", seconds=180)
     finally:
         await second_kube.sql(f"ALTER ROLE poiesis_recorder CONNECTION LIMIT {limit}")
         await asyncio.gather(*(second_client.cancel(one) for one in tasks))
@@ -136,7 +136,7 @@ async def test_chatty_tasks_share_few_connections(
 @pytest.mark.parametrize("what", _BEYOND_REPORTS)
 async def test_recorder_login_may_only_report(second_kube: Kube, what: str) -> None:
     """Every TaskPod contains its DSN."""
-    with pytest.raises(CommandRefused, match="permission denied"):
+    with pytest.raises(CommandError, match="permission denied"):
         await second_kube.sql(_BEYOND_REPORTS[what], user="poiesis_recorder")
 
 

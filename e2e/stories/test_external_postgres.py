@@ -12,8 +12,8 @@ import trustme
 
 from poiesis_e2e.documents import assert_ended, sh, stdout
 from poiesis_e2e.install import DATABASE_SECRET, Release, Secrets, Values, database_secret, kube_of
-from poiesis_e2e.kube import CommandRefused, Kube, Node, run
-from poiesis_e2e.tes_client import TesClient, TesRefused, connect
+from poiesis_e2e.kube import CommandError, Kube, Node, run
+from poiesis_e2e.tes_client import TesClient, TesError, connect
 from poiesis_e2e.waiting import eventually
 from poiesis_lab.backends import Postgres
 from poiesis_lab.cluster import Cluster
@@ -73,7 +73,7 @@ async def _present(node: Node, server: Postgres, authority: trustme.CA) -> None:
             return False
         return True
 
-    await eventually(verified, "a certificate that this authority has signed")
+    await eventually(verified, "a certificate of this authority")
 
 
 @pytest.fixture(scope="module")
@@ -140,13 +140,13 @@ async def test_server_of_another_authority_is_rejected(
     await _present(node, tls_postgres, trustme.CA())
     try:
         await _sql(tls_postgres, _CUT)
-        with pytest.raises(TesRefused) as refused:
+        with pytest.raises(TesError) as refused:
             await client.list_tasks()
         sessions = await _sql(tls_postgres, _SESSIONS)
         log = await kube.run("logs", "--selector=app.kubernetes.io/component=api", "--tail=50")
     finally:
         await _present(node, tls_postgres, authority)
-    await eventually(client.answers, "an answer of the api")
+    await eventually(client.answers, "a response of the api")
 
     assert refused.value.status == 503
     assert sessions == []
@@ -169,7 +169,7 @@ async def test_migrations_with_another_authority_name_the_cause(
         "PGSSLROOTCERT": "/ca.crt",
     }
     variables = [f"--env={name}={value}" for name, value in environment.items()]
-    with pytest.raises(CommandRefused, match="certificate signed by unknown authority"):
+    with pytest.raises(CommandError, match="certificate signed by unknown authority"):
         await run(
             *(node.docker, "run", "--rm", "--network", "kind", "--volume", f"{other}:/ca.crt:ro"),
             *variables,

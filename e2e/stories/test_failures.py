@@ -56,11 +56,11 @@ async def test_failure_matches_the_table(
     release: Release,
     kube: Kube,
     node: Node,
-    beside: Callable[..., World],
+    world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
 ) -> None:
-    world = beside(client=client, kube=kube, node=node, api_url=release.url)
+    world = world_for(client=client, kube=kube, node=node, api_url=release.url)
     await _prove([case], [world], record_property, machine)
 
 
@@ -72,11 +72,11 @@ async def test_failure_matches_the_table_on_node_disks(
     second: Release,
     second_kube: Kube,
     node: Node,
-    beside: Callable[..., World],
+    world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
 ) -> None:
-    world = beside(client=second_client, kube=second_kube, node=node, api_url=second.url)
+    world = world_for(client=second_client, kube=second_kube, node=node, api_url=second.url)
     await _prove([case], [world], record_property, machine)
 
 
@@ -88,11 +88,11 @@ async def test_failure_matches_the_table_with_kueue(
     queued: Release,
     queued_kube: Kube,
     node: Node,
-    beside: Callable[..., World],
+    world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
 ) -> None:
-    world = beside(client=queued_client, kube=queued_kube, node=node, api_url=queued.url)
+    world = world_for(client=queued_client, kube=queued_kube, node=node, api_url=queued.url)
     await _prove([case], [world], record_property, machine)
 
 
@@ -105,11 +105,11 @@ async def test_failure_matches_the_table_on_failing_nodes(
     nodes_kube: Kube,
     worker: Node,
     storage: Endpoint,
-    beside: Callable[..., World],
+    world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
 ) -> None:
-    world = partial(beside, client=nodes_client, kube=nodes_kube, node=worker, api_url=nodes_release.url)
+    world = partial(world_for, client=nodes_client, kube=nodes_kube, node=worker, api_url=nodes_release.url)
     with ExitStack() as afterwards:
         worlds = []
         for _ in cases:

@@ -9,7 +9,7 @@ from poiesis_e2e.documents import assert_ended, only_log, sh, stdout, system_log
 from poiesis_e2e.install import SHARED_CLAIM
 from poiesis_e2e.kube import Kube, containers
 from poiesis_e2e.storage import Bucket
-from poiesis_e2e.tes_client import TesClient, TesRefused
+from poiesis_e2e.tes_client import TesClient, TesError
 from poiesis_lab.backends import Remote
 from poiesis_lab.images import Images
 
@@ -127,7 +127,7 @@ async def test_shared_volume_exposes_only_its_own_files(second_client: TesClient
     assert "the symbolic link /lab/read/link leads to /poiesis/spec/work.json" in system_logs(linked)
 
     for key, url in (("inputs", "/etc/passwd"), ("outputs", "/lab/read/x")):
-        with pytest.raises(TesRefused) as refused:
+        with pytest.raises(TesError) as refused:
             await second_client.create(
                 {"executors": [sh(images.busybox, "true")], key: [{"path": "/data/x", "url": url}]}
             )

@@ -52,7 +52,7 @@ async def test_live_output_is_shown_within_two_seconds(client: TesClient, images
         metadata = task["logs"][-1].get("metadata", {}) if task.get("logs") else {}
         return metadata if "executor-0.stdout" in metadata and "executor-0.stderr" in metadata else None
 
-    live = await eventually(shown, "the executor's first words", seconds=60)
+    live = await eventually(shown, "the executor's first output", seconds=60)
     shown_at = time.time()
     assert live["executor-0.stdout"] == "a\ufffdb\ufffd\n"
     assert (

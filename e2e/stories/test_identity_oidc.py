@@ -187,7 +187,7 @@ async def test_issuer_outage_affects_only_unknown_keys(
         async def again() -> bool:
             return await _answers(release, unknown, tasks) == [(200, "")]
 
-        await eventually(again, "keys from an issuer that is back")
+        await eventually(again, "keys from the restored issuer")
         assert await _answers(release, opaque, tasks) == [(200, "")]
     finally:
         await realm.remove_key(key)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from poiesis_e2e.documents import RunTask, assert_ended, executor_logs, sh
-from poiesis_e2e.kube import CommandRefused, Kube, Node, run
+from poiesis_e2e.kube import CommandError, Kube, Node, run
 from poiesis_e2e.tes_client import TesClient
 from poiesis_lab.images import Images
 
@@ -102,7 +102,7 @@ async def test_postgres_refuses_a_client_without_tls(third_kube: Kube) -> None:
     (service,) = await third_kube.of_component("services", "postgres")
     (pod,) = await third_kube.of_component("pods", "postgres")
     host = service["metadata"]["name"]
-    with pytest.raises(CommandRefused, match="no encryption"):
+    with pytest.raises(CommandError, match="no encryption"):
         await third_kube.run(
             *("exec", pod["metadata"]["name"], "--", "psql", "--no-password"),
             f"host={host} user=poiesis_api dbname=poiesis sslmode=disable",

@@ -47,7 +47,7 @@ async def test_running_task_survives_outage_of_all_services(
         await eventually(sent, "the outputs sent while nothing of the release runs", seconds=120)
         assert await bucket.text("kept") == "kept\n"
 
-    await eventually(second_client.answers, "an answer of the api")
+    await eventually(second_client.answers, "a response of the api")
     await second_client.wait(task_id)
     task = await second_client.get(task_id, "FULL")
 

@@ -8,7 +8,7 @@ import pytest
 
 from poiesis_e2e.documents import assert_ended, executor_logs, exit_codes, only_log, seconds, sh, stdout
 from poiesis_e2e.kube import Kube, Node, Object, container_status
-from poiesis_e2e.tes_client import Document, Task, TesClient, TesRefused
+from poiesis_e2e.tes_client import Document, Task, TesClient, TesError
 from poiesis_e2e.waiting import eventually
 from poiesis_lab.images import Images
 
@@ -41,7 +41,7 @@ async def test_post_during_postgres_outage_creates_nothing(
             503,
             '{"error": "the database does not answer; try again"}',
         )
-    await eventually(second_client.answers, "an answer of the api")
+    await eventually(second_client.answers, "a response of the api")
 
     assert await _newest(second_client) == tasks
     assert await _objects(second_kube) <= objects
@@ -187,7 +187,7 @@ async def _locked(kube: Kube, task_id: str) -> AsyncIterator[None]:
 
 
 async def _refusal(client: TesClient, document: Document) -> tuple[int, str]:
-    with pytest.raises(TesRefused) as refused:
+    with pytest.raises(TesError) as refused:
         await client.create(document)
     return refused.value.status, refused.value.body
 
@@ -205,7 +205,7 @@ async def _objects(kube: Kube) -> set[tuple[str, str]]:
 
 async def _ended(client: TesClient, task_id: str) -> Task:
     """Wait until a task ends; the api's Pods leave the Service while Postgres is unreachable."""
-    await eventually(client.answers, "an answer of the api")
+    await eventually(client.answers, "a response of the api")
     await client.wait(task_id, timeout=90)
     return await client.get(task_id, "FULL")
 

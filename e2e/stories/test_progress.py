@@ -35,7 +35,7 @@ async def test_slow_input_shows_in_system_logs_and_metrics(
             lines = system_logs(task) if task.get("logs") else ""
             return re.search(r"tif-0 so far: 0 files, ([1-9]\d*) bytes, \d+\.\d MB/s$", lines, re.MULTILINE)
 
-        found = await eventually(line, "how far tif-0 is, in system_logs")
+        found = await eventually(line, "progress of tif-0 in system_logs")
         assert int(found[1]) <= _HALF
         metadata = (await client.get(task_id, "BASIC"))["logs"][-1]["metadata"]
         assert int(found[1]) <= int(metadata["staging.bytes_done"]) <= _HALF

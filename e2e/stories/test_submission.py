@@ -9,7 +9,7 @@ import pytest
 
 from poiesis_e2e.documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
 from poiesis_e2e.kube import COMPONENT_LABEL, Kube, Node, Object
-from poiesis_e2e.tes_client import Document, Task, TesClient, TesRefused
+from poiesis_e2e.tes_client import Document, Task, TesClient, TesError
 from poiesis_e2e.waiting import eventually
 from poiesis_e2e.webhook import PROBE, Refusal, admission, rule
 from poiesis_lab.images import Images
@@ -89,10 +89,10 @@ async def test_task_submitted_by_two_apis_runs_once(
             async def runs() -> bool:
                 return bool(await third_kube.of_task("pods", task_id))
 
-            await eventually(runs, "a Pod made by the other api", seconds=60)
+            await eventually(runs, "a Pod created by the other api", seconds=60)
     finally:
         await _signal(third_kube, node, makers[0], "SIGCONT")
-    await eventually(third_client.answers, "an answer of both apis")
+    await eventually(third_client.answers, "a response of both apis")
     await third_client.wait(task_id, timeout=120)
 
     assert len(set(makers)) == 2
@@ -139,7 +139,7 @@ async def test_cancel_survives_death_of_its_apis(
 
     rules = [rule("DELETE", "batch", "jobs"), rule("CREATE", "", "secrets")]
     async with admission(third_kube, node, review, rules=rules, probe=_PROBE):
-        with suppress(aiohttp.ClientError, TesRefused):  # it dies before or after its response
+        with suppress(aiohttp.ClientError, TesError):  # it dies before or after its response
             await third_client.cancel(task_id)
         name = await asyncio.wait_for(tried, 30)
         await _replace_apis(third_kube, third_client)
@@ -164,7 +164,7 @@ async def test_queued_task_is_canceled_at_once(
 
     busy = [await third_client.create(document) for _ in range(4)]
     try:
-        await eventually(active, "as many Jobs as may be")
+        await eventually(active, "the maximum number of Jobs")
         waiting = await third_client.create({"executors": [sh(images.busybox, "echo never")]})
         assert (await third_client.get(waiting))["state"] == "QUEUED"
         await third_client.cancel(waiting)
@@ -244,7 +244,7 @@ async def _answers(kube: Kube, client: TesClient, *, gone: list[str]) -> None:
         )
 
     await eventually(replaced, "new apis", seconds=90)
-    await eventually(client.answers, "answers of the new apis")
+    await eventually(client.answers, "responses of the new apis")
 
 
 async def _assert_ran_once(client: TesClient, kube: Kube, task_id: str, text: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from poiesis_e2e.tes_client import PATH, TesClient, TesRefused, connect
+from poiesis_e2e.tes_client import PATH, TesClient, TesError, connect
 
 
 class Answers:
@@ -35,5 +35,5 @@ async def test_wait_retries_when_the_server_is_unavailable(client: TesClient) ->
 
 @pytest.mark.parametrize("answers", [Answers((500, ""))])
 async def test_wait_raises_any_other_error(client: TesClient) -> None:
-    with pytest.raises(TesRefused, match="500"):
+    with pytest.raises(TesError, match="500"):
         await client.wait("a", every=0)

@@ -30,7 +30,7 @@ from poiesis_tctl.tasks_db import TasksDb
 OWNER = Caller(name="alice")
 _PAUSE_SECONDS = 600.0
 _HORIZON_SECONDS = 7200.0
-_A_WHILE = 61.0  # longer than a lease
+_AFTER_LEASE = 61.0  # longer than a lease
 _CLUSTER = 0.3  # probability that a cluster step precedes a waiting request
 
 _ROWS = """
@@ -48,7 +48,7 @@ SELECT t.id, t.name, t.state::text,
 Later = Fate | Literal["cancel", "time"]
 
 
-class Mistakes(logging.Handler):
+class ErrorLog(logging.Handler):
     """Collect log records of level ERROR: no fault in this test justifies one."""
 
     def __init__(self) -> None:
@@ -114,10 +114,10 @@ class World:
         connection: asyncpg.Connection,
         config: Document,
         folder: Path,
-        mistakes: Mistakes,
+        error_log: ErrorLog,
     ) -> None:
         self._loop, self._connection, self._config = loop, connection, config
-        self._folder, self._mistakes = folder, mistakes
+        self._folder, self._error_log = folder, error_log
         self.scheduler = Scheduler(loop)
         self.cluster = Cluster(self._truth_of, self._pause_code)
         self.cluster.changed = self._cluster_changed
@@ -136,7 +136,7 @@ class World:
         self._later: dict[int, Later] = {}
         self._reports: dict[int, Fate] = {}  # fate of the n-th report of a recorder
         self._random: Random | None = None
-        self._mistakes.found.clear()
+        self._error_log.found.clear()
 
     async def begin(self) -> None:
         """Start with empty tables."""
@@ -205,14 +205,14 @@ class World:
         await self._advance()
         return True
 
-    async def stranger_deletes(self, kind: str, pick: int) -> None:
+    async def external_delete(self, kind: str, pick: int) -> None:
         """Delete an object manually, or by draining a node."""
         items = self.cluster.of_kind(kind)
         if not items:
             return
         name = items[pick % len(items)]["metadata"]["name"]
         self.touched.add(next(task for task in self.tasks if object_name(task) in name))
-        self.note(f"a stranger deletes {kind} {name}")
+        self.note(f"another user deletes {kind} {name}")
         if kind == "Pod":
             self.cluster.delete_pod(name)
         else:
@@ -300,7 +300,7 @@ class World:
             self.tasks.setdefault(row["id"], self.truths[int(row["name"])])
             self._check_state(row)
             self._check_logs(row)
-        assert not self._mistakes.found, self._mistakes.found
+        assert not self._error_log.found, self._error_log.found
         twice = {key: count for key, count in self.cluster.starts.items() if count > 1}
         assert not twice, f"started more than once: {twice}"
 
@@ -377,7 +377,7 @@ class World:
             self.cancel(self._opened, self._opened)
             await self.settle()
         elif later == "time":
-            await self.pass_time(_A_WHILE)
+            await self.pass_time(_AFTER_LEASE)
 
     async def _advance(self) -> None:
         """Replace dead processes, start and stop recorders with their Pods, and check the invariants."""

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from races_cluster import Truth
 from races_scheduler import Fate, VirtualLoop
-from races_world import Later, Mistakes, World
+from races_world import ErrorLog, Later, World
 
 from poiesis_api.config import Document
 from poiesis_trec import recorder
@@ -55,10 +55,10 @@ class Laboratory:
     def __init__(self, loop: VirtualLoop, connection: asyncpg.Connection, folder: Path) -> None:
         self.loop, self.connection, self.folder = loop, connection, folder
         self.config = Document.load(ROOT / "services" / "api" / "config.example.json")
-        self.mistakes = Mistakes()
+        self.error_log = ErrorLog()
 
     def world(self) -> World:
-        return World(self.loop, self.connection, self.config, self.folder, self.mistakes)
+        return World(self.loop, self.connection, self.config, self.folder, self.error_log)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> None:
         self.loop.run_until_complete(work)
@@ -75,12 +75,12 @@ def laboratory(postgres_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     laboratory = Laboratory(loop, connection, tmp_path)
     for name in LOGGERS:
         logger = logging.getLogger(name)
-        logger.addHandler(laboratory.mistakes)
+        logger.addHandler(laboratory.error_log)
         monkeypatch.setattr(logger, "propagate", False)
         monkeypatch.setattr(logger, "level", logging.ERROR)
     yield laboratory
     for name in LOGGERS:
-        logging.getLogger(name).removeHandler(laboratory.mistakes)
+        logging.getLogger(name).removeHandler(laboratory.error_log)
     loop.run_until_complete(connection.close())
     loop.close()
 
@@ -101,7 +101,7 @@ class Races(RuleBasedStateMachine):
             self.laboratory.run(work)
         except AssertionError as error:
             self.broken = True
-            error.add_note("\n".join(["what happened:", *self.world.scheduler.trace]))
+            error.add_note("\n".join(["events:", *self.world.scheduler.trace]))
             raise
 
     @initialize(
@@ -152,8 +152,8 @@ class Races(RuleBasedStateMachine):
         self.do(self.world.pass_time(seconds))
 
     @rule(kind=st.sampled_from(["Job", "Pod"]), pick=PICK)
-    def stranger(self, kind: str, pick: int) -> None:
-        self.do(self.world.stranger_deletes(kind, pick))
+    def external_delete(self, kind: str, pick: int) -> None:
+        self.do(self.world.external_delete(kind, pick))
 
     @rule()
     def second_leader(self) -> None:

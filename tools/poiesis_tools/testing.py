@@ -24,10 +24,10 @@ from poiesis_lab.shell import report
 from poiesis_tools.progress import RECORD, Record, slowest
 from poiesis_tools.workspace import ROOT
 
-LAST_WORDS = "last words"  # the property of a failed story: the end of the logs of its apis and controllers
+RELEASE_LOGS = "release logs"  # property of a failed story: the end of the logs of its apis and controllers
 _LINE = 300  # characters of a failed test's message, in the summary
 _END = 1500  # characters of its traceback
-_WORDS = 4000  # characters of its release's logs
+_RELEASE_LOGS_END = 4000  # characters of its release's logs
 _FOLDERS = (
     *("packages", "services", "migrations", "cli", "deployment", "tools"),
     *("e2e/tests", "e2e/poiesis_e2e", "tests"),
@@ -200,7 +200,7 @@ def result_of(report: Path) -> Result:
         failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         skipped += int(suite.get("skipped", 0))
     failures = tuple(
-        f"{test.get('name')}: {_line(problem.get('message', ''))}{_end(problem)}{_last_words(test)}"
+        f"{test.get('name')}: {_line(problem.get('message', ''))}{_end(problem)}{_release_logs(test)}"
         for test in root.iter("testcase")
         for problem in (*test.iter("failure"), *test.iter("error"))
     )
@@ -209,9 +209,9 @@ def result_of(report: Path) -> Result:
     )
 
 
-def _last_words(test: ET.Element) -> str:
-    found = [one.get("value", "") for one in test.iter("property") if one.get("name") == LAST_WORDS]
-    return "".join(f"\n{words[-_WORDS:]}" for words in found)
+def _release_logs(test: ET.Element) -> str:
+    found = [one.get("value", "") for one in test.iter("property") if one.get("name") == RELEASE_LOGS]
+    return "".join(f"\n{words[-_RELEASE_LOGS_END:]}" for words in found)
 
 
 def _end(problem: ET.Element) -> str:

@@ -12,7 +12,7 @@ REPORT = """<testsuites><testsuite tests="4" failures="1" errors="1" skipped="1"
   <testcase name="test_b"><failure message="AssertionError: assert 1 == 2&#10;  more">at line 7
 </failure></testcase>
   <testcase name="test_c">
-    <properties><property name="last words" value="one leads"/></properties>
+    <properties><property name="release logs" value="one leads"/></properties>
     <error message="no cluster"></error>
   </testcase>
   <testcase name="test_d"><skipped/></testcase>

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import aiohttp
 
-from poiesis_e2e.tes_client import Document, State, Task, TaskPage, TesClient, TesRefused, View
+from poiesis_e2e.tes_client import Document, State, Task, TaskPage, TesClient, TesError, View
 
-_PASSES = (aiohttp.ClientError, TimeoutError, TesRefused)
+_PASSES = (aiohttp.ClientError, TimeoutError, TesError)
 _AGAIN_SECONDS = 0.5
 _PATIENCE_SECONDS = 180.0
 _PAGE = 256
@@ -20,7 +20,7 @@ _UNAVAILABLE = 503
 T = TypeVar("T")
 
 
-class Patient:
+class RetryingClient:
     """`retries`: count by cause. `wrong_answers`: error responses that a client cannot retry."""
 
     def __init__(self, client: TesClient, retries: Counter[str], wrong_answers: list[str]) -> None:
@@ -70,7 +70,7 @@ class Patient:
             await asyncio.sleep(_AGAIN_SECONDS)
 
     def _note(self, what: str, error: Exception) -> None:
-        if isinstance(error, TesRefused):
+        if isinstance(error, TesError):
             self._retries[f"{what}: {error.status}"] += 1
             if error.status != _UNAVAILABLE:
                 self._wrong_answers.append(str(error))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from poiesis_e2e.chaos.judge import Violation
 from poiesis_e2e.chaos.stage import Site
-from poiesis_e2e.kube import TASK_LABEL, CommandRefused
+from poiesis_e2e.kube import TASK_LABEL, CommandError
 from poiesis_e2e.tes_client import Task
 
 
@@ -40,5 +40,5 @@ async def keep(folder: Path, site: Site, task: Task, found: Sequence[Violation],
 async def _output(site: Site, *arguments: str) -> str:
     try:
         return await site.kube.run(*arguments)
-    except CommandRefused as error:
+    except CommandError as error:
         return str(error)

@@ -10,7 +10,7 @@ import asyncpg
 from poiesis_e2e.chaos.plan import Fault, Kind
 from poiesis_e2e.chaos.record import Injected
 from poiesis_e2e.chaos.stage import Site, Stage
-from poiesis_e2e.kube import COMPONENT_LABEL, TASK_LABEL, CommandRefused
+from poiesis_e2e.kube import COMPONENT_LABEL, TASK_LABEL, CommandError
 
 _CONNECTIONS = """
 SELECT pid, usename || ' of ' || datname FROM pg_stat_activity
@@ -81,7 +81,7 @@ async def _killed(containers: list[_Container], stage: Stage) -> list[str]:
     for container in containers:
         try:
             await stage.node.signal_container(container.id, "SIGKILL")
-        except CommandRefused as error:
+        except CommandError as error:
             if "not found" not in error.output and "already finished" not in error.output:
                 raise
         else:

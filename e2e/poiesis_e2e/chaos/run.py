@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from poiesis_e2e.chaos import evidence, faults, judge
-from poiesis_e2e.chaos.client import Patient
+from poiesis_e2e.chaos.client import RetryingClient
 from poiesis_e2e.chaos.ledger import Ledger, of_task
 from poiesis_e2e.chaos.plan import Kind, Plan, Submission
 from poiesis_e2e.chaos.record import Injected, Observed, Record
@@ -66,7 +66,7 @@ class _Run:
             ledger = Ledger()
             url = await stack.enter_async_context(ledger.at(await stage.node.host_address()))
             clients = {
-                site.name: Patient(
+                site.name: RetryingClient(
                     await stack.enter_async_context(connect(site.url, seconds=_REQUEST_SECONDS)),
                     self._retries,
                     self._wrong_answers,
@@ -106,7 +106,7 @@ class _Run:
 
     # --- actions ---------------------------------------------------------------------------------------
 
-    async def _submit(self, submission: Submission, client: Patient, ledger: str) -> None:
+    async def _submit(self, submission: Submission, client: RetryingClient, ledger: str) -> None:
         await self._until(submission.at)
 
         def attempt() -> Document:
@@ -143,7 +143,7 @@ class _Run:
 
     # --- observations ----------------------------------------------------------------------------------
 
-    async def _follow(self, site: Site, client: Patient, ledger: Ledger) -> None:
+    async def _follow(self, site: Site, client: RetryingClient, ledger: Ledger) -> None:
         """Poll the run's tasks at a site until all have ended and none can follow, or until the timeout."""
         quiet_at: float | None = None
         while True:
@@ -164,14 +164,16 @@ class _Run:
                     return
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _look(self, task_id: str, client: Patient, ledger: Ledger) -> None:
+    async def _look(self, task_id: str, client: RetryingClient, ledger: Ledger) -> None:
         """Keep evidence of a wrong outcome immediately: Kubernetes keeps it only briefly."""
         one = await self._observed(task_id, client, ledger, ())
         if found := judge.document_violations(one, self._first[task_id]):
             report(f"chaos: {found[0].rule}: {found[0].words}")
             await evidence.keep(self._folder, self._sites[task_id], self._first[task_id], found, ())
 
-    async def _observed(self, task_id: str, client: Patient, ledger: Ledger, left: Iterable[str]) -> Observed:
+    async def _observed(
+        self, task_id: str, client: RetryingClient, ledger: Ledger, left: Iterable[str]
+    ) -> Observed:
         last = await client.get(task_id)
         name = last.get("name", "")
         stored = await self._stage.bucket.text_if_any(output_key(name))

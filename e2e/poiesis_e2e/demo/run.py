@@ -10,7 +10,7 @@ from poiesis_e2e.demo import data, show, task
 from poiesis_e2e.demo.data import ExampleFiles
 from poiesis_e2e.install import STORAGE_SECRET, Release, chart_values, endpoint_of, install, storage_secret
 from poiesis_e2e.storage import Bucket, Endpoint, make_bucket
-from poiesis_e2e.tes_client import TERMINAL, StillWaiting, Task, TesRefused, connect
+from poiesis_e2e.tes_client import TERMINAL, StillWaiting, Task, TesError, connect
 from poiesis_lab import backends, cluster, images, services
 from poiesis_lab.cluster import Cluster
 from poiesis_lab.offline.prepare import prepare
@@ -45,7 +45,7 @@ async def run() -> None:
     try:
         finished = await align(stage)
         results = await task.verify(finished, stage.bucket)
-    except (StillWaiting, TesRefused, task.WrongResult) as error:
+    except (StillWaiting, TesError, task.WrongResult) as error:
         raise DemoFailed(str(error)) from error
     _show_results(finished, results)
     _show_way_on(stage, finished["id"])

@@ -8,7 +8,7 @@ from functools import partial
 
 from poiesis_e2e.failures.case import Disturbance, Surroundings, World
 from poiesis_e2e.failures.surroundings import job_in_queue
-from poiesis_e2e.kube import CommandRefused, Object, container_status
+from poiesis_e2e.kube import CommandError, Object, container_status
 from poiesis_e2e.waiting import eventually
 
 Wait = Callable[[World, str], Awaitable[object]]
@@ -89,7 +89,7 @@ def recorder_lost() -> Disturbance:
         name = (await world.kube.pod(task_id))["metadata"]["name"]
         other = [{"name": "trec", "image": "registry.invalid/no/such:recorder"}]
         await world.kube.run("patch", "pod", name, "--patch", json.dumps({"spec": {"initContainers": other}}))
-        with suppress(CommandRefused):  # the kubelet may have ended it because of the patch
+        with suppress(CommandError):  # the kubelet may have ended it because of the patch
             await world.node.signal_container(recorder, "SIGKILL")
 
     return Disturbance(words="`trec` is killed, and its image cannot be pulled any more", act=act)
@@ -112,7 +112,7 @@ def recorder_killed_twice() -> Disturbance:
     return Disturbance(words="`trec` is killed (SIGKILL) twice while an executor runs", act=act)
 
 
-def recorder_bereft(
+def recorder_without_access(
     kinds: str, words: str, *, until: Callable[[World, str], Awaitable[None]] | None = None
 ) -> Disturbance:
     """Remove a permission or the identity of the recorder while an executor runs, then restart it.
@@ -140,11 +140,11 @@ async def token_refused(world: World, recorder: str) -> None:
     async def refused() -> bool:
         return not (await world.kube.create(review))["status"].get("authenticated")
 
-    await eventually(refused, "a token that the API server refuses", every=1)
+    await eventually(refused, "a token that the API server rejects", every=1)
 
 
-def recorder_killed_at_the_end(words: str, *, heard: bool) -> Disturbance:
-    """Kill the recorder while a lock delays its last report; `heard`: Postgres executes the report.
+def recorder_killed_at_the_end(words: str, *, executed: bool) -> Disturbance:
+    """Kill the recorder while a lock delays its last report; `executed`: Postgres executes the report.
 
     The next report is the last one: the executor, which waits for SIGUSR1, has no unreported output.
     """
@@ -161,7 +161,7 @@ def recorder_killed_at_the_end(words: str, *, heard: bool) -> Disturbance:
                 lambda: world.kube.sql(f"SELECT pid {blocked}"), "a report that waits", seconds=20
             )
             await world.node.signal_container(recorder, "SIGKILL")
-            if not heard:
+            if not executed:
                 await world.kube.sql(f"SELECT pg_terminate_backend(pid) {blocked}")
 
     return Disturbance(words=f"`trec` is killed (SIGKILL) {words}", act=act)
@@ -181,7 +181,7 @@ async def _row_locked(world: World, task_id: str) -> AsyncIterator[str]:
         yield f"FROM pg_stat_activity WHERE pg_blocking_pids(pid) && ARRAY(SELECT pid {holders})"
     finally:
         await world.kube.sql(f"SELECT pg_terminate_backend(pid) {holders}")
-        with suppress(CommandRefused):  # the terminated psql reports the error too
+        with suppress(CommandError):  # the terminated psql reports the error too
             await holding
 
 
@@ -230,7 +230,7 @@ def canceled_by_many() -> Disturbance:
     return Disturbance(words="canceled ten times at the same time while it runs", act=act)
 
 
-def passes(surroundings: Surroundings, word: str) -> Disturbance:
+def removed_after(surroundings: Surroundings, word: str) -> Disturbance:
     """Remove the surroundings when the system logs contain `word`."""
 
     async def act(world: World, task_id: str) -> None:

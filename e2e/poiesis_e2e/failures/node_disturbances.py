@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from poiesis_e2e.failures.case import Disturbance, Surroundings, World
 from poiesis_e2e.failures.disturbances import Wait, executor_runs
-from poiesis_e2e.kube import CommandRefused, Kube, Node, Object
+from poiesis_e2e.kube import CommandError, Kube, Node, Object
 from poiesis_e2e.waiting import eventually
 from poiesis_lab.cluster import TWO_NODES
 
@@ -71,7 +71,7 @@ def api_server_down(seconds: float) -> Disturbance:
             await asyncio.sleep(seconds)
         finally:
             await control_plane.run("mv", _AWAY, _MANIFESTS)
-        await eventually(lambda: _answers(world.kube), "an answer from the API server", seconds=120)
+        await eventually(lambda: _answers(world.kube), "a response of the API server", seconds=120)
 
     return Disturbance(words=f"the API server is down for {seconds:.0f} s while an executor runs", act=act)
 
@@ -79,7 +79,7 @@ def api_server_down(seconds: float) -> Disturbance:
 async def _answers(kube: Kube) -> bool:
     try:
         await kube.run("--request-timeout=2s", "get", "--raw", "/readyz")
-    except CommandRefused:
+    except CommandError:
         return False
     return True
 
@@ -198,7 +198,7 @@ def _urgent(world: World, cpu: str) -> Object:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": world.marker}, "spec": spec}
 
 
-async def well_again(kube: Kube, node: Node) -> None:
+async def repair(kube: Kube, node: Node) -> None:
     """Repair the node, and wait until it and the cluster work."""
     condition = await node.condition()
     if condition["Paused"]:

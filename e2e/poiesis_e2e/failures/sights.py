@@ -4,7 +4,7 @@ from typing import Literal
 
 from poiesis_e2e.documents import executor_logs, only_log, seconds, system_logs
 from poiesis_e2e.failures.case import Outcome, Sight
-from poiesis_e2e.failures.node_disturbances import well_again
+from poiesis_e2e.failures.node_disturbances import repair
 from poiesis_e2e.install import RETRY_ATTEMPTS
 from poiesis_e2e.kube import container_status
 from poiesis_e2e.tes_client import Task
@@ -23,7 +23,7 @@ def printed(text: str, *, index: int = 0, stream: str = "stdout") -> Sight:
     return Sight(words=f"`{stream}` of executor {index}: {_code(text)}", check=check)
 
 
-def complained(text: str, *, index: int = 0) -> Sight:
+def stderr_contains(text: str, *, index: int = 0) -> Sight:
     """Expect that an executor's stderr contains this text."""
 
     async def check(outcome: Outcome) -> None:
@@ -32,7 +32,7 @@ def complained(text: str, *, index: int = 0) -> Sight:
     return Sight(words=f"`stderr` of executor {index} contains {_code(text)}", check=check)
 
 
-def kept_the_end(text: str) -> Sight:
+def kept_tail(text: str) -> Sight:
     """Expect that only the last bytes of a large stdout are kept."""
 
     async def check(outcome: Outcome) -> None:
@@ -170,7 +170,7 @@ def nothing_runs_when_its_node_is_back() -> Sight:
 
     async def check(outcome: Outcome) -> None:
         world = outcome.world
-        await well_again(world.kube, world.node)
+        await repair(world.kube, world.node)
 
         async def ended() -> bool:
             return not await world.node.processes_with(world.marker)

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from poiesis_e2e.failures.case import Surroundings, World
-from poiesis_e2e.kube import CommandRefused, Object
+from poiesis_e2e.kube import CommandError, Object
 from poiesis_e2e.waiting import eventually
 from poiesis_e2e.webhook import PROBE, admission, configuration, pod_spec, rule
 from poiesis_lab import versions
@@ -339,6 +339,6 @@ def _probe(plural: str, world: World) -> Object:
 async def _is_refused(world: World, manifest: Mapping[str, Any], words: str) -> bool:
     try:
         await world.kube.run("create", "--dry-run=server", "-f", "-", input_text=json.dumps(manifest))
-    except CommandRefused as error:
+    except CommandError as error:
         return words in error.output
     return False

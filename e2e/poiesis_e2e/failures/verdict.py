@@ -10,10 +10,10 @@ import pytest
 
 from poiesis_e2e.failures.case import Case, Late
 from poiesis_e2e.failures.mutation import Verdict
-from poiesis_e2e.tes_client import StillWaiting, TesRefused
+from poiesis_e2e.tes_client import StillWaiting, TesError
 from poiesis_e2e.waiting import NotInTime
 
-_OF_A_ROW = (AssertionError, StillWaiting, NotInTime, TesRefused)
+_OF_A_ROW = (AssertionError, StillWaiting, NotInTime, TesError)
 _BROUGHT_ABOUT = frozenset(
     {"disturbances.py", "node_disturbances.py", "surroundings.py", "webhook.py", "builders.py"}
 )
@@ -92,7 +92,7 @@ def _is_the_rows_own(error: BaseException) -> bool:
 
     False if the failure could not be caused in the first place.
     """
-    if isinstance(error, StillWaiting | TesRefused):
+    if isinstance(error, StillWaiting | TesError):
         return True
     where = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     doing = [code.co_qualname for code in where if code.co_filename.rpartition("/")[2] in _BROUGHT_ABOUT]

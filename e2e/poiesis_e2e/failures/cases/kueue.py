@@ -9,9 +9,9 @@ from poiesis_e2e.failures.disturbances import (
     deactivated,
     executor_runs,
     in_system_logs,
-    passes,
     preempted,
     queue_stopped,
+    removed_after,
 )
 from poiesis_e2e.failures.sights import first_attempt, logged, no_object, no_workload, printed
 from poiesis_e2e.failures.surroundings import full_queue
@@ -32,7 +32,7 @@ CASES: Sequence[Case] = (
         title="The task waits in the queue",
         around=_FULL,
         document=scripts("echo at last"),
-        meanwhile=passes(_FULL, "insufficient unused quota"),
+        meanwhile=removed_after(_FULL, "insufficient unused quota"),
         state="COMPLETE",
         exit_codes=(0,),
         reporter="recorder",

@@ -18,12 +18,12 @@ from poiesis_e2e.failures.cases.builders import (
 from poiesis_e2e.failures.disturbances import (
     ended,
     live,
-    recorder_bereft,
     recorder_killed,
     recorder_killed_again_and_again,
     recorder_killed_at_the_end,
     recorder_killed_twice,
     recorder_lost,
+    recorder_without_access,
     runs,
     token_refused,
 )
@@ -92,7 +92,7 @@ CASES: Sequence[Case] = (
             section=SECTION,
             title="The recorder is killed and restarts",
             document=scripts(UNTIL_SIGNALED),
-            meanwhile=recorder_killed_at_the_end(words, heard=heard),
+            meanwhile=recorder_killed_at_the_end(words, executed=heard),
             state="COMPLETE",
             exit_codes=(0,),
             reporter="recorder",
@@ -203,7 +203,7 @@ CASES: Sequence[Case] = (
         section=SECTION,
         title="The recorder may not read its Pod any more",
         document=scripts(_ONE, _TWO),
-        meanwhile=recorder_bereft("roles,rolebindings", "the Role and its binding are deleted"),
+        meanwhile=recorder_without_access("roles,rolebindings", "the Role and its binding are deleted"),
         state="COMPLETE",
         exit_codes=(0, 0),
         reporter="recorder",
@@ -217,7 +217,7 @@ CASES: Sequence[Case] = (
         section=SECTION,
         title="The recorder's token for the API server is not valid any more",
         document=scripts(f"{READY}; sleep 25; echo one", _TWO),
-        meanwhile=recorder_bereft(
+        meanwhile=recorder_without_access(
             "serviceaccounts", "the task's ServiceAccount is deleted", until=token_refused
         ),
         state="COMPLETE",
@@ -233,7 +233,7 @@ CASES: Sequence[Case] = (
         section=SECTION,
         title="The recorder is killed while an executor is stopping",
         document=scripts(f"trap 'sleep 2; exit 5' TERM; {READY}; {WAIT}"),
-        meanwhile=recorder_bereft("jobs", "the Job is deleted"),
+        meanwhile=recorder_without_access("jobs", "the Job is deleted"),
         state="SYSTEM_ERROR",
         reasons=("JobDeleted",),
         message="the Job was deleted",
