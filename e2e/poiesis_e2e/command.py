@@ -12,7 +12,7 @@ _CLI = Path(__file__).resolve().parents[2] / "cli"
 _SECONDS = 180
 
 Outcome = tuple[int | None, str, str]
-"""Exit code, standard output, standard error (empty if it is not a pipe of its own)."""
+"""Exit code, standard output, standard error (empty unless it is a separate pipe)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,7 +135,7 @@ async def test_chatty_tasks_share_few_connections(
 
 @pytest.mark.parametrize("what", _BEYOND_REPORTS)
 async def test_recorder_login_may_only_report(second_kube: Kube, what: str) -> None:
-    """Every TaskPod contains its DSN."""
+    """Every TaskPod contains the DSN of this login."""
     with pytest.raises(CommandError, match="permission denied"):
         await second_kube.sql(_BEYOND_REPORTS[what], user="poiesis_recorder")
 

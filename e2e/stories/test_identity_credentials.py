@@ -39,7 +39,7 @@ def lab_b(storage: Endpoint) -> Iterator[Bucket]:
 
 @pytest.fixture(scope="module")
 def secrets(storage: Endpoint, lab_a: Bucket, lab_b: Bucket) -> dict[str, dict[str, str]]:
-    """Return two Secrets with access to one bucket each, and the deployment's Secret without any access."""
+    """Return Secrets for each bucket, one that is deleted later, and the deployment's without access."""
     return {
         "lab-a-keys": storage.secret_for(lab_a.name),
         "lab-b-keys": storage.secret_for(lab_b.name),

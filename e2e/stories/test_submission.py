@@ -155,7 +155,7 @@ async def test_cancel_survives_death_of_its_apis(
 async def test_queued_task_is_canceled_at_once(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
-    """`config.queue.maxActiveTasks` is 4. They need not be schedulable."""
+    """`config.queue.maxActiveTasks` is 4. The active tasks need not be schedulable."""
     document: Document = {"executors": [sh(images.busybox, "sleep 600")]}
 
     async def active() -> bool:

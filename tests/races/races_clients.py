@@ -206,7 +206,7 @@ class ContainerFiles:
 
 
 class PodStatus:
-    """The Pod's status in the API server, behind a gate."""
+    """The Pod in the API server, once the recorder may read it."""
 
     def __init__(self, pod: KubeletPod, cluster: Cluster) -> None:
         self._pod, self._cluster = pod, cluster

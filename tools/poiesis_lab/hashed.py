@@ -37,8 +37,7 @@ def recall(name: str) -> dict[str, str] | None:
 def from_dockerfile(name: str, dockerfile: str, files: Mapping[str, Path] | None = None) -> str:
     """Build an image from `dockerfile` (text) and `files` (name in the build context -> file).
 
-    Its tag is their hash.
-    A base image named in the text is part of the hash by its own tag.
+    Its tag is their hash. A base image named in the text is part of the hash by its own tag.
     """
     given = files or {}
     facts = [dockerfile, *sorted((target, _content(path)) for target, path in given.items())]

@@ -33,7 +33,7 @@ class Record:
         return cls(**json.loads(path.read_text())) if path.exists() else cls()
 
     def write(self, path: Path) -> None:
-        """Replace the file."""
+        """Replace the record's file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
         new.write_text(json.dumps(asdict(self), indent=0))

@@ -241,7 +241,7 @@ def removed_after(surroundings: Surroundings, word: str) -> Disturbance:
 
 
 def preempted() -> Disturbance:
-    """A Job of a higher WorkloadPriorityClass takes the queue for two seconds."""
+    """Preempt the task by a Job of a higher WorkloadPriorityClass, which takes the queue for two seconds."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)

@@ -85,7 +85,7 @@ async def _answers(kube: Kube) -> bool:
 
 
 def gone() -> Disturbance:
-    """Silence the node for good: the cluster cannot distinguish this from a lost machine."""
+    """Pause the node: the cluster cannot distinguish this from a lost machine."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -97,7 +97,7 @@ def gone() -> Disturbance:
 
 
 def gone_for_good() -> Disturbance:
-    """Delete the Node object, as a cloud does that has removed the machine."""
+    """Pause the node and delete its Node object, as a cloud does that has removed the machine."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)

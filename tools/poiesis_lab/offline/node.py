@@ -58,7 +58,7 @@ def pause_program() -> Path:
 
 
 def by_component(listing: str) -> Mapping[str, str]:
-    """`kubeadm config images list` as component -> reference: the name without registry, path and tag."""
+    """Parse `kubeadm config images list` to component -> reference; a component is the bare image name."""
     references = listing.split()
     return {reference.rsplit("/", 1)[-1].rpartition(":")[0]: reference for reference in references}
 
