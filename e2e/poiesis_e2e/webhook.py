@@ -66,9 +66,8 @@ async def admission(
             yield
         finally:
             await kube.run("delete", "mutatingwebhookconfiguration", name, "--ignore-not-found")
-            await eventually(
-                not_asked, "an API server that no longer calls the webhook"
-            )  # also not in a pending request
+            # The API server must have no pending call of the webhook either.
+            await eventually(not_asked, "an API server that no longer calls the webhook")
 
 
 def rule(operation: str, group: str, *plurals: str) -> Object:

@@ -55,9 +55,8 @@ async def test_live_output_is_shown_within_two_seconds(client: TesClient, images
     live = await eventually(shown, "the executor's first output", seconds=60)
     shown_at = time.time()
     assert live["executor-0.stdout"] == "a\ufffdb\ufffd\n"
-    assert (
-        shown_at - float(live["executor-0.stderr"]) <= _SHOWN_WITHIN + _KUBERNETES_CLOCK
-    )  # date has whole seconds too
+    # The times of `date` are whole seconds too.
+    assert shown_at - float(live["executor-0.stderr"]) <= _SHOWN_WITHIN + _KUBERNETES_CLOCK
     assert (await client.get(task_id))["state"] == "RUNNING"
 
     await client.wait(task_id)

@@ -35,9 +35,8 @@ async def test_reconciliation_finds_nothing_after_an_ordinary_run(
     before = len(await _logged(kube, "reconciled tasks"))
 
     async def compared() -> bool:
-        return (
-            len(await _logged(kube, "reconciled tasks")) >= before + 2
-        )  # one of them started after the tasks ended
+        # At least one comparison started after the tasks ended.
+        return len(await _logged(kube, "reconciled tasks")) >= before + 2
 
     await eventually(compared, "two comparisons", seconds=4 * _ROUND_SECONDS)
     for task_id, state in ours.items():

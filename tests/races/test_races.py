@@ -66,9 +66,8 @@ class Laboratory:
 
 @pytest.fixture
 def laboratory(postgres_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laboratory]:
-    monkeypatch.setattr(
-        recorder, "_ROUND_SECONDS", 0.0
-    )  # saves CPU in production; here it would wait forever
+    # The pause saves CPU in production; here it would last forever.
+    monkeypatch.setattr(recorder, "_ROUND_SECONDS", 0.0)
     loop = VirtualLoop()
     connection = loop.run_until_complete(races_postgres.connect(postgres_dsn))
     loop.run_until_complete(connection.execute(races_postgres.CLOCK))

@@ -74,13 +74,14 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    # Imported late: --help does not need them.
     from poiesis_lab import (
         cluster,
         images,
         prune,
         services,
         teardown,
-    )  # imported late: --help does not need them
+    )
 
     match arguments.command:
         case "up":

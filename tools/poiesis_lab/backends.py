@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 
-os.environ.setdefault(
-    "TESTCONTAINERS_RYUK_DISABLED", "true"
-)  # its image may be unavailable; `down` does the same
+# The image of Ryuk may be unavailable; `down` does the same.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer

@@ -30,9 +30,8 @@ def _sources() -> Iterator[tuple[str, Source]]:
     """Yield every Dockerfile by the name of its folder, the build context if it has a .dockerignore."""
     folders = [path.parent for path in ROOT.glob("services/*/Dockerfile")]
     folders += [ROOT / "migrations", ROOT / "e2e/poiesis_e2e/demo"]
-    helper_first = sorted(
-        folders, key=lambda path: (path.name != "helper", path)
-    )  # other images copy from it
+    # The helper is first: other images copy from it.
+    helper_first = sorted(folders, key=lambda path: (path.name != "helper", path))
     for folder in helper_first:
         relative = str(folder.relative_to(ROOT))
         own = (folder / ".dockerignore").exists()

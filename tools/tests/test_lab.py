@@ -105,9 +105,8 @@ def test_go_modules_match_the_version_file(release: KubernetesRelease) -> None:
     kubernetes = (cache.HERE / "go" / release.module / "go.mod").read_text()
     assert f"k8s.io/kubernetes v{release.version}\n" in kubernetes
     staging = set(re.findall(r"=> \S+ v0\.(\S+)", kubernetes))
-    other_patch = (
-        {"29.15"} if release.minor == "1.29" else set()
-    )  # the only patch release in the module proxy
+    # The only patch release in the module proxy.
+    other_patch = {"29.15"} if release.minor == "1.29" else set()
     assert staging == {release.version.removeprefix("1."), *other_patch}
     assert f"sigs.k8s.io/kueue v{versions.KUEUE}\n" in (cache.HERE / "go/kueue/go.mod").read_text()
 

@@ -26,9 +26,8 @@ _ORDER: Mapping[State, int] = {
     **dict.fromkeys(TERMINAL, 4),
 }
 _CUT_OFF = re.compile("([a-z]+-[0-9]+) could not be started: .*context canceled")
-_PAUSE_LOST = (
-    "pause exited with code 128"  # message of the controller; 128: the runtime could not start the container
-)
+# Message of the controller; 128: the runtime could not start the container.
+_PAUSE_LOST = "pause exited with code 128"
 _RESTART_SECONDS = 60.0  # until the kubelet has detected the failure and ended the Pod
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 

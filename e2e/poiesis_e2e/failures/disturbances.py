@@ -366,9 +366,8 @@ def tries_again(container: str) -> Wait:
 
 async def executor_runs(world: World, task_id: str) -> None:
     """Wait until the first executor has printed that it is ready."""
-    await runs("executor-0")(
-        world, task_id
-    )  # the kubelet returns no logs before it reports the container as running
+    # The kubelet returns no logs before it reports the container as running.
+    await runs("executor-0")(world, task_id)
     name = (await world.kube.pod(task_id))["metadata"]["name"]
 
     async def look() -> bool:

@@ -100,9 +100,8 @@ class Pod:
         self._kept: str | None = None
         for name in ("run", "ack", "task", "task/root", "spec", "secret"):
             self.directory(folder / name)
-        (folder / "ack/done").write_text(
-            "1"
-        )  # the recorder's acknowledgement, for which the helper waits after a failure
+        # The recorder's acknowledgement, for which the helper waits after a failure.
+        (folder / "ack/done").write_text("1")
         for name, text in subject.secret.items():
             (folder / "secret" / name).write_text(text)
             (folder / "secret" / name).chmod(0o644)

@@ -30,9 +30,7 @@ def lanes(*, services: bool, minio: bool) -> list[Callable[[], None]]:
     def packages() -> None:
         images.images()
         if services:
-            from poiesis_lab import (
-                services as ours,  # imported late: it imports the cluster, which imports this module
-            )
+            from poiesis_lab import services as ours  # imported late: the cluster imports this module
 
             ours.build()
         node.root_file_systems()
