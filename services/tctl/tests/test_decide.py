@@ -330,7 +330,7 @@ def test_finish_carries_what_the_recorder_did_not_report():
         pytest.param({"executor-0": terminated(3221225477)}, [(0, 255, False)], id="codes are bytes"),
     ],
 )
-def test_executor_rows(states, codes):
+def test_executor_reports(states, codes):
     rows = executor_reports(pod(states))
     assert [(one.index, one.exit_code, one.oom) for one in rows] == codes
 
