@@ -332,4 +332,4 @@ async def test_rejected_create_is_one_log_line(client, caplog):
         "anonymous",
         "tes/0.11",
     )
-    assert "system directory" in line.error
+    assert "system directory" in line.reason
