@@ -33,7 +33,7 @@ async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
         async def line() -> re.Match[str] | None:
             task = await client.get(task_id, "FULL")
             said = system_logs(task) if task.get("logs") else ""
-            return re.search(r"tif-0 so far: 0 files, ([1-9]\d*) bytes, \d+\.\d MB/s$", said, re.MULTILINE)
+            return re.search(r"tif-0 in progress: 0 files, ([1-9]\d*) bytes, \d+\.\d MB/s$", said, re.MULTILINE)
 
         found = await eventually(line, "how far tif-0 is, in system_logs")
         assert int(found[1]) <= _HALF

@@ -178,8 +178,8 @@ async def test_overdue_task_reports_that_it_waits(client, pool):
     due = "UPDATE task SET next_submit_at = now() - interval '6 seconds'"
     await pool.execute(due)
     (log,) = (await read(client, task_id))["logs"]
-    assert [line.split(" ", 1)[1] for line in log["system_logs"]] == ["waits for its turn in the queue"]
-    assert log["metadata"] == {"waiting_reason": "waits for its turn in the queue"}
+    assert [line.split(" ", 1)[1] for line in log["system_logs"]] == ["waiting in the queue of the api"]
+    assert log["metadata"] == {"waiting_reason": "waiting in the queue of the api"}
     assert (await read(client, task_id, "BASIC"))["logs"][0]["metadata"] == log["metadata"]
 
     for why_not in (
@@ -208,11 +208,11 @@ async def test_system_logs_show_progress_of_running_filer(client, pool):
         "bytes_per_second": 209_876_543,
     }
     await report(pool, task_id, system_logs=[started], filers=[filer])
-    assert await lines() == ["tif-0 started", "tif-0 so far: 12 files, 3400000000 bytes, 209.9 MB/s"]
+    assert await lines() == ["tif-0 started", "tif-0 in progress: 12 files, 3400000000 bytes, 209.9 MB/s"]
     assert "system_logs" not in (await read(client, task_id, "BASIC"))["logs"][0]
 
     await report(pool, task_id, filers=[{**filer, "files": 1, "bytes": 1, "bytes_per_second": 0}])
-    assert await lines() == ["tif-0 started", "tif-0 so far: 1 file, 1 byte, 0.0 MB/s"]
+    assert await lines() == ["tif-0 started", "tif-0 in progress: 1 file, 1 byte, 0.0 MB/s"]
 
     ended = {"key": "tif-0/ended", "at_ns": at_ns + 1, "message": "tif-0 staged 13 files"}
     await report(pool, task_id, system_logs=[ended], filers=[{**filer, "end_ns": at_ns + 1}])
