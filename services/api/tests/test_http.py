@@ -74,8 +74,8 @@ WHOLE = {
 
 
 @pytest.fixture
-async def services(pool, kubernetes, config, services_for_everybody):
-    return services_for_everybody(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
+async def services(pool, kubernetes, config, make_services):
+    return make_services(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ async def test_each_attempt_has_its_own_progress(client, pool):
     "over",
     [("controller", "event/Scheduled-0"), ("controller", "event/Pulled-0"), ("recorder", "tif-0/started")],
 )
-async def test_waiting_reason_is_the_last_line_about_a_wait(client, pool, source, key, over):
+async def test_waiting_reason_is_the_last_waiting_line(client, pool, source, key, over):
     task_id = await create(client, SMALL)
 
     async def log(source, key, message):
@@ -350,8 +350,8 @@ async def test_logs_of_running_and_ended_task(client, pool):
         "executor-0.end_time": "1970-01-01T00:00:02.000000Z",
         "executor-1.start_time": "1970-01-01T00:00:02.000000Z",
     }
-    said = [{"key": "k", "at_ns": second, "message": "scheduled"}]
-    await report(pool, task_id, state="RUNNING", executors=[first, started], system_logs=said)
+    lines = [{"key": "k", "at_ns": second, "message": "scheduled"}]
+    await report(pool, task_id, state="RUNNING", executors=[first, started], system_logs=lines)
     (log,) = (await read(client, task_id))["logs"]
     assert log.pop("start_time").endswith("Z")
     entry = {
@@ -427,13 +427,13 @@ async def test_lines_of_next_attempt_are_in_last_log(client, pool):
         task_id,
     )
 
-    async def said() -> list[list[str]]:
+    async def notes() -> list[list[str]]:
         logs = (await read(client, task_id))["logs"]
         return [[line.split(" ", 1)[1] for line in log.get("system_logs", ())] for log in logs]
 
-    assert await said() == [[], ["no node"]]
+    assert await notes() == [[], ["no node"]]
     await report(pool, task_id, pod_uid="w")
-    assert await said() == [[], [], ["no node"]]
+    assert await notes() == [[], [], ["no node"]]
 
 
 async def test_task_waiting_for_pod_reports_reason(client, pool):
@@ -616,8 +616,8 @@ async def test_a_queued_task_is_canceled_at_once(client, colon):
             "message": "canceled on request",
             "reported_by": "api",
         }
-        said = [line.split(" ", 1)[1] for line in task["logs"][0]["system_logs"]]
-        assert said == ["cancel requested by anonymous", "CANCELED: Canceled: canceled on request"]
+        lines = [line.split(" ", 1)[1] for line in task["logs"][0]["system_logs"]]
+        assert lines == ["cancel requested by anonymous", "CANCELED: Canceled: canceled on request"]
 
 
 async def test_cancel_of_submitted_task_deletes_its_job(client, services, kubernetes):
@@ -847,10 +847,10 @@ async def test_full_disk_and_stalled_queue_are_noted(client, services, monkeypat
     assert ready["notes"] == [Outage.FULL.value, "the queue has not been read for 60 s"]
 
 
-async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config, services_for_everybody):
+async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config, make_services):
     async with open_pool("postgresql://nobody@127.0.0.1:1/none", Database(timeout_seconds=1)) as pool:
         submitter = Submitter(pool, kubernetes.client, config)
-        app = make_app(services_for_everybody(config, pool=pool, submitter=submitter))
+        app = make_app(make_services(config, pool=pool, submitter=submitter))
         async with TestClient(TestServer(app)) as client:
             assert (await client.get("/healthz")).status == 200
             for response in (
@@ -863,14 +863,14 @@ async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config, se
                 await refused(response, 503)
 
 
-async def test_without_a_schema_it_is_not_ready(postgres_dsn, kubernetes, config, services_for_everybody):
+async def test_without_a_schema_it_is_not_ready(postgres_dsn, kubernetes, config, make_services):
     name = f"empty_{uuid4().hex}"
     admin = await asyncpg.connect(postgres_dsn)
     await admin.execute(f"CREATE DATABASE {name}")
     try:
         async with open_pool(postgres_dsn.rsplit("/", 1)[0] + f"/{name}", Database()) as pool:
             submitter = Submitter(pool, kubernetes.client, config)
-            app = make_app(services_for_everybody(config, pool=pool, submitter=submitter))
+            app = make_app(make_services(config, pool=pool, submitter=submitter))
             async with TestClient(TestServer(app)) as client:
                 await refused(await client.get("/readyz"), 503)
                 await refused(await client.get(f"{BASE}/tasks"), 503)
