@@ -1,8 +1,8 @@
 """Fixtures of the stories: one cluster and one release for the whole run, however many workers share them.
 
-The first worker that needs something makes it, under a lock, and writes down what it is; the process that
-started the run takes it all down at the end. POIESIS_E2E_KEEP=1 (or --keep-cluster) keeps it, and the next
-run upgrades it in place. --kubeconfig or POIESIS_KUBECONFIG names a cluster to use instead of the lab's.
+The first worker that needs a resource creates it, under a lock, and records it; the process that started the
+run removes everything at the end. POIESIS_E2E_KEEP=1 (or --keep-cluster) keeps it, and the next run upgrades
+it in place. --kubeconfig or POIESIS_KUBECONFIG names a cluster to use instead of the lab's.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from poiesis_e2e.failures.case import World
-from poiesis_e2e.failures.node_disturbances import well_again
+from poiesis_e2e.failures.node_disturbances import repair
 from poiesis_e2e.install import (
     DATABASE_SECRET,
     RCLONE_SECRET,
@@ -58,26 +58,26 @@ from poiesis_lab import kueue as lab_kueue
 from poiesis_lab.cluster import Cluster
 from poiesis_lab.errors import LabError
 from poiesis_lab.images import Images
-from poiesis_lab.shell import say
-from poiesis_tools.testing import LAST_WORDS
+from poiesis_lab.shell import report
+from poiesis_tools.testing import RELEASE_LOGS
 
-_RUN = "POIESIS_E2E_RUN"  # how this run is called
-_OWNER = "POIESIS_E2E_OWNER"  # the process that takes it down
+_RUN = "POIESIS_E2E_RUN"  # name of this run
+_OWNER = "POIESIS_E2E_OWNER"  # process that removes its resources
 _RELEASES = ("first", "second", "third", "queued", "users", "external")
-_DATABASES = ("postgres", "tls-postgres")  # servers of this run's own
-_SCOPES = {  # by words of their names, tests that have something for themselves, one after the other
-    "the cluster of two nodes": ("where_nodes_fail",),
+_DATABASES = ("postgres", "tls-postgres")  # servers of this run
+_SCOPES = {  # by a part of the test id: tests that share something exclusive run one after the other
+    "the cluster of two nodes": ("on_failing_nodes",),
     "the second release": ("test_postgres.py", "test_outages.py", "test_bounds_"),
     "the third release": ("test_controller.py", "test_submission.py"),
-    "the queue": ("where_kueue_admits",),
+    "the queue": ("table_with_kueue",),
     "the release with users": ("test_identity_",),
     "the release with a Postgres that has a certificate": ("test_external_postgres.py",),
 }
 _CREATED = pytest.StashKey[list[str]]()
 _NAMESPACE = pytest.StashKey[str]()
 _CLUSTER = pytest.StashKey[Cluster]()
-_PASSING = pytest.StashKey[bool]()  # whether the cluster of two nodes goes when this process does
-_SHORT = {  # the document names them
+_PASSING = pytest.StashKey[bool]()  # whether this process removes the two-node cluster when it ends
+_SHORT = {  # named on the page
     "unschedulableSeconds": 20,
     "nodeLostSeconds": 10,
     "stalledSeconds": 15,
@@ -98,11 +98,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _OneAtATime(LoadScopeScheduling):  # type: ignore[misc]
-    """Each test to the next free worker, but those that would wait for each other, first of all, to one.
+    """Assign each test to the next free worker; run tests that exclude each other on one worker, and first.
 
-    So it is with all on the cluster of two nodes, which is made by its tests and has one of them at a time,
-    and with stories that take parts of a release away. xdist's own groups would not do: pytest 9.2 keeps node
-    ids where xdist 3.8 does not look for groups.
+    This applies to the two-node cluster, which its tests create and use one at a time, and to stories that
+    stop parts of a release. xdist's own groups do not work: pytest 9.2 keeps node ids where xdist 3.8 does
+    not look for groups.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -112,13 +112,13 @@ class _OneAtATime(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _OneAtATime:
-    """Whatever --dist says: most of these tests share something."""
+    """Use this scheduler for every --dist: most of these tests share resources."""
     return _OneAtATime(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Take down what the run made; only in the process that started it, after all workers."""
-    made = any(cache.directory().glob(f"e2e*/{os.environ[_RUN]}"))  # else docker need not be asked
+    """Remove the run's resources; only in the process that started it, after all workers."""
+    made = any(cache.directory().glob(f"e2e*/{os.environ[_RUN]}"))  # otherwise docker is not needed
     if os.environ[_OWNER] != str(os.getpid()) or not made or not _folder().exists():
         return
     folder = _folder()
@@ -127,7 +127,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             _take_down(folder)
         shutil.rmtree(folder)
     except LabError as error:
-        say(f"the run's releases could not be removed; the next run tries again: {error}")
+        report(f"cannot remove the run's releases, the next run retries: {error}")
 
 
 def _keep(config: pytest.Config) -> bool:
@@ -135,7 +135,7 @@ def _keep(config: pytest.Config) -> bool:
 
 
 def _folder() -> Path:
-    """What is known of this run; those on another Kubernetes are apart."""
+    """Return the folder of this run's records; one per Kubernetes release."""
     name = versions.own_name(f"e2e{ownership.current().suffix}", versions.RELEASE)
     return cache.directory() / name / os.environ[_RUN]
 
@@ -149,7 +149,7 @@ def _kueue_user(run: str) -> str:
 
 
 def _take_down_dead_runs() -> None:
-    """What a run left whose process was killed."""
+    """Remove the resources of runs whose process was killed."""
     for folder in _folder().parent.iterdir():
         owner = (folder / "owner").read_text() if (folder / "owner").exists() else "0"
         if folder.name != "kept" and not Path("/proc", owner).exists():
@@ -174,7 +174,7 @@ def _take_down(folder: Path) -> None:
 
 
 def once(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `make` returned, in whichever worker came first."""
+    """Return the result of `make`, called only in the first worker."""
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "owner").write_text(os.environ[_OWNER])
@@ -192,7 +192,7 @@ def _write(path: Path, failure: Path, make: Callable[[], dict[str, Any]]) -> Non
     try:
         facts = make()
     except Exception as error:
-        failure.write_text(str(error))  # the others need not wait for the same
+        failure.write_text(str(error))  # other workers fail without another attempt
         raise
     with cache.aside(path) as new:
         new.write_text(json.dumps(facts))
@@ -205,31 +205,31 @@ def _machine() -> Machine:
 
 @pytest.fixture
 def machine() -> Machine:
-    """To have it alone for what goes by the clock."""
+    """Return the locks for exclusive use in timed stories."""
     return _machine()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Of a story, and not while its fixtures wait for those of another one."""
+    """Share the machine during the call of a story, but not while its fixtures wait."""
     with _machine().shared() if item.get_closest_marker("e2e") else nullcontext():
         yield
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a story leaves open fails that story, not the one that runs when it is found."""
+    """Fail a story that leaves a connection open, not the next one."""
     yield
     if request.node.get_closest_marker("e2e"):
         gc.collect()
 
 
-# --- the cluster and what stands beside it -------------------------------------------------------------
+# --- the cluster and the servers next to it ------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    """A cluster that works, or the test fails with the reason."""
+    """Return a working cluster, or fail the test with the reason."""
     named = request.config.getoption("kubeconfig") or os.environ.get("POIESIS_KUBECONFIG")
 
     def up() -> dict[str, Any]:
@@ -244,7 +244,7 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 
 @pytest.fixture(scope="session")
 def images(cluster: Cluster) -> Images:
-    """The images that stories run; the cluster has them."""
+    """Return the images that stories run, loaded into the cluster."""
 
     def make() -> dict[str, Any]:
         made = lab_images.for_stories()
@@ -257,19 +257,19 @@ def images(cluster: Cluster) -> Images:
 
 @pytest.fixture(scope="session")
 def built(cluster: Cluster) -> dict[str, str]:
-    """Our own images by service, built and in the cluster; none for a cluster that is not the lab's."""
+    """Return our own images by service, built and loaded; empty for an external cluster."""
     return {} if cluster.external else once("built", services.build_and_load)
 
 
 @pytest.fixture(scope="session")
 def demo_image(built: dict[str, str]) -> str:
-    """The demo's tools."""
+    """Return the image of the demo's tools."""
     return built["demo"]
 
 
 @pytest.fixture(scope="session")
 def storage(cluster: Cluster) -> Endpoint:
-    """MinIO."""
+    """Return the endpoint of MinIO."""
     minio = backends.S3(**once("minio", lambda: asdict(backends.start_minio())))
     return endpoint_of(minio)
 
@@ -281,26 +281,26 @@ def _database(name: str) -> backends.Postgres:
 
 @pytest.fixture(scope="session")
 def postgres(cluster: Cluster) -> backends.Postgres:
-    """A Postgres of this run's own."""
+    """Return a Postgres server of this run."""
     return _database("postgres")
 
 
 @pytest.fixture(scope="session")
 def tls_postgres(cluster: Cluster) -> backends.Postgres:
-    """Another one, whose certificate is for a story to choose."""
+    """Return another Postgres server, whose certificate a story chooses."""
     return _database("tls-postgres")
 
 
 @pytest.fixture(scope="session")
 def web_url(cluster: Cluster) -> str:
-    """The HTTP server's URL as Pods know it."""
+    """Return the HTTP server's URL for Pods."""
     server = backends.HttpServer(**once("web", lambda: asdict(backends.start_file_server({}))))
     return server.pod_url
 
 
 @pytest.fixture
 def serve(web_url: str) -> Callable[[str, bytes], str]:
-    """Serve a file by HTTP: name and content to URL."""
+    """Return a function that serves a file by HTTP, from name and content to URL."""
     folder = f"e2e/{uuid.uuid4().hex}"
 
     def put(name: str, content: bytes) -> str:
@@ -312,7 +312,7 @@ def serve(web_url: str) -> Callable[[str, bytes], str]:
 
 @pytest.fixture
 def bucket(storage: Endpoint) -> Iterator[Bucket]:
-    """A bucket of the test's own."""
+    """Return a bucket for this test."""
     made = make_bucket(storage)
     yield made
     made.remove()
@@ -325,7 +325,7 @@ def bucket(storage: Endpoint) -> Iterator[Bucket]:
 def installed(
     cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images
 ) -> Callable[[str, Values, Secrets], Release]:
-    """Install or upgrade the chart by a name: these values laid over the common ones, and these Secrets."""
+    """Return a function that installs or upgrades a release with values over the common ones, and Secrets."""
 
     def make(name: str, overrides: Values, secrets: Secrets) -> Release:
         return install(
@@ -341,7 +341,7 @@ def installed(
 
 @pytest.fixture(scope="session")
 def released(installed: Callable[[str, Values, Secrets], Release]) -> Callable[..., Release]:
-    """Have the chart installed by a name, once."""
+    """Return a function that installs a release once per run."""
 
     def have(name: str, overrides: Values, secrets: Secrets) -> Release:
         return Release(**once(name, lambda: asdict(installed(name, overrides, secrets))))
@@ -351,7 +351,7 @@ def released(installed: Callable[[str, Values, Secrets], Release]) -> Callable[.
 
 @pytest.fixture(scope="session")
 def release(released: Callable[..., Release], postgres: backends.Postgres) -> Release:
-    """The chart as most sites would have it: Postgres and object storage from outside, claims for disks."""
+    """Return a release like that of most sites: external Postgres and object storage, claims for disks."""
     overrides: Values = {
         "postgresql": {"embedded": False, "existingSecret": DATABASE_SECRET},
         "tctl": {"reconcileSeconds": 15},
@@ -362,7 +362,7 @@ def release(released: Callable[..., Release], postgres: backends.Postgres) -> Re
 def _image(
     cluster: Cluster, name: str, dockerfile: Path, base: tuple[str, str], files: Mapping[str, Path]
 ) -> str:
-    """An image of the stories' own, built and in the cluster. `base`: what FROM says, and what it is here."""
+    """Build and load an image of the stories. `base`: the FROM of its Dockerfile, and the replacement."""
 
     def make() -> dict[str, Any]:
         image = lab_images.from_dockerfile(name, dockerfile.read_text().replace(*base), files)
@@ -375,14 +375,14 @@ def _image(
 
 @pytest.fixture(scope="session")
 def filer_image(cluster: Cluster, images: Images) -> str:
-    """A filer that is not ours."""
+    """Return the image of a custom filer."""
     base = ("debian:bookworm-slim", images.debian_base)
     return _image(cluster, "filer", _FILER / "Dockerfile", base, {"filer.sh": _FILER / "filer.sh"})
 
 
 @pytest.fixture(scope="session")
 def app_image(cluster: Cluster, images: Images) -> str:
-    """An image with a program in /app, which prints the configuration beside it."""
+    """Return an image with a program in /app that prints the configuration next to it."""
     app = _FILER.parent / "app"
     return _image(
         cluster, "app", app / "Dockerfile", ("busybox:1.37", images.busybox), {"run.sh": app / "run.sh"}
@@ -391,7 +391,7 @@ def app_image(cluster: Cluster, images: Images) -> str:
 
 @pytest.fixture(scope="session")
 def remotes(cluster: Cluster) -> dict[str, backends.Remote]:
-    """An SSH server and a WebDAV server, by the schemes of their URLs."""
+    """Return an SSH server and a WebDAV server, by URL scheme."""
 
     def make() -> dict[str, Any]:
         webdav = backends.start_webdav(services.build(["rclone"])["rclone"])
@@ -402,13 +402,13 @@ def remotes(cluster: Cluster) -> dict[str, backends.Remote]:
 
 @pytest.fixture(scope="session")
 def other_s3(cluster: Cluster) -> Endpoint:
-    """SeaweedFS: an S3 beside the one that the chart is configured for."""
+    """Return SeaweedFS, an S3 service in addition to the configured one."""
     return endpoint_of(backends.S3(**once("seaweedfs", lambda: asdict(backends.start_seaweedfs()))))
 
 
 @pytest.fixture
 def weed(other_s3: Endpoint) -> Iterator[Bucket]:
-    """A bucket there."""
+    """Return a bucket in SeaweedFS for this test."""
     made = make_bucket(other_s3)
     yield made
     made.remove()
@@ -416,7 +416,7 @@ def weed(other_s3: Endpoint) -> Iterator[Bucket]:
 
 @pytest.fixture(scope="session")
 def rclone_conf(remotes: dict[str, backends.Remote], built: dict[str, str], other_s3: Endpoint) -> str:
-    """Remotes for sftp://, webdav:// and weed://."""
+    """Return an rclone.conf for sftp://, webdav:// and weed://."""
     sftp, webdav = remotes["sftp"], remotes["webdav"]
     sftp_pass, webdav_pass = (backends.obscured(one.password, built["rclone"]) for one in (sftp, webdav))
     return f"""
@@ -443,14 +443,14 @@ secret_access_key = {other_s3.secret_key}
 
 @pytest.fixture(scope="session")
 def ftp_filer_image(cluster: Cluster, images: Images) -> str:
-    """The filer for the files of cwl-tes."""
+    """Return the image of the filer for ftp://, which cwl-tes uses."""
     base = ("python:3.13-slim", images.python_base)
     return _image(cluster, "ftp-filer", _FILER / "Dockerfile.ftp", base, {"ftp.py": _FILER / "ftp.py"})
 
 
 @pytest.fixture(scope="session")
 def snakemake_image(cluster: Cluster, images: Images) -> str:
-    """What Snakemake's jobs run in: Snakemake as its client is, from the same lock."""
+    """Return the image of Snakemake's jobs: Snakemake from the same lock as its client."""
     base = ("python:3.13-slim", images.python_build_base)
     lock = clients.LOCKS / "snakemake-9.lock"
     dockerfile = clients.LOCKS / "Dockerfile.snakemake"
@@ -461,7 +461,7 @@ def snakemake_image(cluster: Cluster, images: Images) -> str:
 def second_release(
     released: Callable[..., Release], filer_image: str, ftp_filer_image: str, rclone_conf: str
 ) -> Release:
-    """The chart otherwise: its own Postgres, disks on the node, and every kind of filer."""
+    """Return a release with the embedded Postgres, disks on the node, and every kind of filer."""
     side = {"image": filer_image, "command": ["/filer"]}
     shared = {"persistentVolumeClaim": {"claimName": SHARED_CLAIM}}
     ftp = {"schemes": ["ftp"], "image": ftp_filer_image, "command": ["python3", "/ftp.py"]}
@@ -494,8 +494,8 @@ def second_release(
 
 @pytest.fixture(scope="session")
 def third_release(released: Callable[..., Release]) -> Release:
-    """The chart with its own Postgres and few Jobs at a time, for stories in which services are lost; it
-    streams what may be streamed."""
+    """Return a release with the embedded Postgres, few Jobs at a time, and streaming, for stories that stop
+    its services."""
     config: Values = {
         "queue": {"maxActiveTasks": 4, "leaseSeconds": 10},
         "storage": {"streaming": True},
@@ -505,7 +505,7 @@ def third_release(released: Callable[..., Release]) -> Release:
 
 @pytest.fixture(scope="session")
 def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Release:
-    """The chart where Kueue admits the Jobs: to a queue of a fifth of a CPU."""
+    """Return a release whose Jobs Kueue admits, to a queue with a fifth of a CPU."""
     run = os.environ[_RUN]
 
     def install_kueue() -> dict[str, Any]:
@@ -528,7 +528,8 @@ def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Releas
 def with_users(
     cluster: Cluster, installed: Callable[[str, Values, Secrets], Release]
 ) -> Callable[[Values, Secrets], Release]:
-    """Have the release that asks who its users are, as these values want it, and no api of former values."""
+    """Return a function that upgrades the release with authentication to these values and waits until no api
+    with earlier values is left."""
 
     def have(overrides: Values, secrets: Secrets) -> Release:
         release = installed("users", merged({"tctl": {"replicas": 1}}, overrides), secrets)
@@ -546,27 +547,27 @@ def with_users(
 
 @pytest.fixture(scope="session")
 def keycloak(cluster: Cluster) -> backends.Keycloak:
-    """Keycloak; a test makes a realm of its own there."""
+    """Return Keycloak; each test creates its own realm."""
     return backends.Keycloak(**once("keycloak", lambda: asdict(backends.start_keycloak())))
 
 
 @pytest.fixture
 def queued(queued_release: Release) -> Iterator[Release]:
-    """The release whose queue is this test's alone."""
+    """Return the release with a queue, used by this test alone."""
     with _turn(queued_release, alone=True):
         yield queued_release
 
 
 @pytest.fixture
 def second(request: pytest.FixtureRequest, second_release: Release) -> Iterator[Release]:
-    """The other release: shared with other tests, or by the marker `disruptive` for this test alone."""
+    """Return the second release: shared, or exclusive with the marker `disruptive`."""
     with _turn(second_release, alone=_is_disruptive(request)):
         yield second_release
 
 
 @pytest.fixture
 def third(request: pytest.FixtureRequest, third_release: Release) -> Iterator[Release]:
-    """The release that may lose its services, likewise."""
+    """Return the third release: shared, or exclusive with the marker `disruptive`."""
     with _turn(third_release, alone=_is_disruptive(request)):
         yield third_release
 
@@ -577,18 +578,18 @@ def _is_disruptive(request: pytest.FixtureRequest) -> bool:
 
 @contextmanager
 def _turn(release: Release, *, alone: bool) -> Iterator[None]:
-    """Not by giving these tests to one worker: many of them may run at once, unless one is disruptive."""
+    """Lock a release, shared or exclusive: many tests may use it at once unless one is disruptive."""
     with (_folder() / f"{release.name}.turn").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
 
 
-# --- the cluster of two nodes ---------------------------------------------------------------------------
+# --- the two-node cluster -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def two_nodes(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster whose nodes fail, for this process alone; removed at its end if it was made for it."""
+    """Return the cluster whose nodes fail, for this process alone; remove it afterwards if it is new."""
     assert not cluster.external, "this story takes nodes away: run it on the lab's own cluster"
     with cache.lock(f"e2e{ownership.current().suffix}-nodes"):
         passing = not lab_cluster.exists(lab_cluster.TWO_NODES) and not _keep(request.config)
@@ -602,10 +603,10 @@ def two_nodes(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Clus
 def nodes_release(
     request: pytest.FixtureRequest, two_nodes: Cluster, storage: Endpoint, images: Images
 ) -> Iterator[Release]:
-    """The chart on two nodes: TaskPods on the worker, and all else on the control plane.
+    """Return a release on two nodes: TaskPods on the worker, everything else on the control plane.
 
-    What rules when a task is given up is short. Its name and its Postgres are those of whichever run has this
-    cluster, so that what a run left that was killed is upgraded.
+    Its timeouts are short. Its name and its Postgres do not depend on the run, so that leftovers of a killed
+    run are upgraded.
     """
     assert two_nodes.spec is not None
     built = services.build(SERVICES)
@@ -643,7 +644,7 @@ def nodes_release(
 async def nodes_client(
     request: pytest.FixtureRequest, two_nodes: Cluster, nodes_release: Release
 ) -> AsyncIterator[TesClient]:
-    """TES of the release on two nodes."""
+    """Return a TES client of the release on two nodes."""
     request.node.stash[_CLUSTER] = two_nodes
     async with _client(request, nodes_release) as made:
         yield made
@@ -651,28 +652,28 @@ async def nodes_client(
 
 @pytest.fixture
 def nodes_kube(two_nodes: Cluster, nodes_release: Release) -> Kube:
-    """kubectl in the namespace of the release on two nodes."""
+    """Return kubectl for the namespace of the release on two nodes."""
     return kube_of(two_nodes, nodes_release)
 
 
 @pytest.fixture
 async def worker(two_nodes: Cluster, nodes_kube: Kube, nodes_client: TesClient) -> Node:
-    """The node that TaskPods run on, well again after whatever has befallen it before."""
+    """Return the node that runs TaskPods, repaired after earlier disturbances."""
     assert two_nodes.spec is not None
     node = Node(docker=docker.binary(), container=two_nodes.spec.nodes[-1])
-    await well_again(nodes_kube, node)
+    await repair(nodes_kube, node)
     await eventually(nodes_client.answers, "an answer of TES on two nodes")
     return node
 
 
-# --- what a test works with ----------------------------------------------------------------------------
+# --- clients of the tests ------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def _client(
     request: pytest.FixtureRequest, release: Release, *, keep_alive: bool = True
 ) -> AsyncIterator[TesClient]:
-    """The test's report looks at the tasks that it creates."""
+    """Return a TES client; record the tasks that it creates, for the test's report."""
     async with connect(release.url, keep_alive=keep_alive) as made:
         request.node.stash[_CREATED] = made.created
         request.node.stash[_NAMESPACE] = release.namespace
@@ -681,101 +682,101 @@ async def _client(
 
 @pytest.fixture
 async def client(request: pytest.FixtureRequest, release: Release) -> AsyncIterator[TesClient]:
-    """TES of the release."""
+    """Return a TES client of the first release."""
     async with _client(request, release) as made:
         yield made
 
 
 @pytest.fixture
 async def second_client(request: pytest.FixtureRequest, second: Release) -> AsyncIterator[TesClient]:
-    """TES of the other release."""
+    """Return a TES client of the second release."""
     async with _client(request, second) as made:
         yield made
 
 
 @pytest.fixture
 async def third_client(request: pytest.FixtureRequest, third: Release) -> AsyncIterator[TesClient]:
-    """TES of the release that may lose its services."""
+    """Return a TES client of the third release."""
     async with _client(request, third, keep_alive=False) as made:
         yield made
 
 
 @pytest.fixture
 async def queued_client(request: pytest.FixtureRequest, queued: Release) -> AsyncIterator[TesClient]:
-    """TES of the release with a queue."""
+    """Return a TES client of the release with a queue."""
     async with _client(request, queued) as made:
         yield made
 
 
 @pytest.fixture
 def run_task(client: TesClient) -> Callable[[Document], Awaitable[Task]]:
-    """Create a task, wait for its end, and return it in FULL."""
+    """Return a function that runs a task and returns it in the FULL view."""
     return client.run
 
 
 @pytest.fixture
 def kube(cluster: Cluster, release: Release) -> Kube:
-    """kubectl in the release's namespace."""
+    """Return kubectl for the first release's namespace."""
     return kube_of(cluster, release)
 
 
 @pytest.fixture
 def second_kube(cluster: Cluster, second: Release) -> Kube:
-    """kubectl in the other release's namespace."""
+    """Return kubectl for the second release's namespace."""
     return kube_of(cluster, second)
 
 
 @pytest.fixture
 def third_kube(cluster: Cluster, third: Release) -> Kube:
-    """kubectl in the namespace of the release that may lose its services."""
+    """Return kubectl for the third release's namespace."""
     return kube_of(cluster, third)
 
 
 @pytest.fixture
 def queued_kube(cluster: Cluster, queued: Release) -> Kube:
-    """kubectl in the namespace of the release with a queue."""
+    """Return kubectl for the namespace of the release with a queue."""
     return kube_of(cluster, queued)
 
 
 @pytest.fixture(scope="session")
 def node(cluster: Cluster) -> Node:
-    """The machine that Pods run on."""
+    """Return the node that Pods run on."""
     assert not cluster.external, "this story has to reach into the node: run it on the lab's own cluster"
     return Node(docker=docker.binary(), container=lab_cluster.ONE_NODE.control_plane)
 
 
 @pytest.fixture
-def beside(images: Images, bucket: Bucket, storage: Endpoint, web_url: str) -> Callable[..., World]:
-    """A row's world but for the release: `client`, `kube`, `node` and `api_url` are left to say."""
+def world_for(images: Images, bucket: Bucket, storage: Endpoint, web_url: str) -> Callable[..., World]:
+    """Return a function that creates a world from `client`, `kube`, `node` and `api_url` of a release."""
     return partial(World, images=images, bucket=bucket, storage=storage, web_url=web_url)
 
 
 @pytest.fixture
 async def database(postgres: backends.Postgres, release: Release) -> AsyncIterator[asyncpg.Connection]:
-    """The release's database, as its owner."""
+    """Connect to the release's database as its owner."""
     connection = await asyncpg.connect(postgres.dsn)
     yield connection
     await connection.close()
 
 
-# --- what a failure shows ------------------------------------------------------------------------------
+# --- reports of failures -------------------------------------------------------------------------------
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Beside a failure stand the Pods of the tasks that the test created, and the release's last words."""
+    """Add the Pods of the test's tasks and the last logs of the release to the report of a failure."""
     report = yield
     created = item.stash.get(_CREATED, [])
     if report.when == "call" and report.failed and created:
         cluster = item.stash.get(_CLUSTER, None)
         for task_id in created[:3]:
             report.sections.append((f"Kubernetes on task {task_id}", _looks(task_id, cluster)))
-        item.user_properties.append((LAST_WORDS, _last_words(item.stash[_NAMESPACE], cluster)))
+        item.user_properties.append((RELEASE_LOGS, _release_logs(item.stash[_NAMESPACE], cluster)))
     return report
 
 
-def _last_words(namespace: str, cluster: Cluster | None) -> str:
-    """Who leads, and what apis and controllers said last."""
+def _release_logs(namespace: str, cluster: Cluster | None) -> str:
+    """Return the holder of the Lease and the last log lines of apis and controllers."""
     where = ("--namespace", namespace, f"--selector={COMPONENT_LABEL} in (api,tctl)")
     try:
         cluster = cluster or lab_cluster.current()

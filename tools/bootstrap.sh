@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make the virtual environment that every make target uses: the tools of the lock (hashes checked), and every member
-# of the workspace, editable. As root on Debian it installs what Python lacks and says so; POIESIS_BOOTSTRAP=never
-# makes it print what to install instead.
+# of the workspace, editable. As root on Debian it installs and lists missing packages of Python; with
+# POIESIS_BOOTSTRAP=never it prints the packages to install instead.
 set -euo pipefail
 python=${PYTHON:-python3}
 venv=${VENV:-.venv}

@@ -1,1 +1,1 @@
-"""Measurements of Poiesis, each as a ratio to a floor that is measured in the same run."""
+"""Measurements of Poiesis, each as a ratio to a baseline measured in the same run."""

@@ -1,7 +1,7 @@
-"""A hand-written Job with the containers of a TaskPod and none of their work: what Kubernetes itself takes.
+"""A hand-written Job with the containers of a TaskPod but without their work: the time of Kubernetes itself.
 
-[sidecar, (another), (tif), executor, (tof), pause], all busybox. Its executor notes when it ended by the
-kernel's clock, which node and host share on a kind cluster, because Kubernetes' own times are whole seconds.
+[sidecar, (another), (tif), executor, (tof), pause], all busybox. Its executor records its end by the
+kernel's clock, which node and host share on a kind cluster; Kubernetes' own times are whole seconds.
 """
 
 import time
@@ -20,14 +20,14 @@ _TIMEOUT_S = 300
 
 @dataclass(frozen=True, kw_only=True)
 class JobTimes:
-    """Seconds after the create was sent."""
+    """Seconds after the create request."""
 
     executor_ended: float
     complete: float
 
 
 class Floor:
-    """Runs such Jobs in one namespace."""
+    """Runner of baseline Jobs in one namespace."""
 
     def __init__(self, kubeconfig: Path, namespace: str, *, image: str, volume: str, cpu: str) -> None:
         api = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
@@ -36,7 +36,7 @@ class Floor:
         self._namespace, self._image, self._volume, self._cpu = namespace, image, volume, cpu
 
     def run(self, count: int, *, data: bool) -> list[JobTimes]:
-        """`count` Jobs at once, each with its times. `data`: with filers and a volume."""
+        """Run `count` Jobs at once and return their times. `data`: with filers and a volume."""
         batch = uuid.uuid4().hex[:8]
         start = time.time()
         for number in range(count):

@@ -1,4 +1,4 @@
-"""What a task costs beside its own work: the recorder's memory and start, images, objects in Kubernetes."""
+"""The overhead of a task: the recorder's memory and start, images, objects in Kubernetes."""
 
 import asyncio
 import json
@@ -13,13 +13,13 @@ from poiesis_e2e.tes_client import Document, TesClient, connect
 from poiesis_lab import cluster, docker
 
 _KINDS = "jobs,pods,persistentvolumeclaims,secrets,serviceaccounts,roles,rolebindings"
-_LONG_ENOUGH_S = 15  # for the recorder to have told all it has to tell and to be at rest
+_LONG_ENOUGH_S = 15  # until the recorder has reported everything and is idle
 _MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recorder:
-    """The recorder of one task while its executor runs. Times are seconds after its process began."""
+    """The recorder of one task while its executor runs. Times are seconds after the start of its process."""
 
     rss_mib: float
     peak_rss_mib: float
@@ -30,7 +30,7 @@ class Recorder:
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """All that was measured."""
+    """All measurements."""
 
     recorder: Recorder
     objects: dict[str, int]
@@ -39,7 +39,7 @@ class Footprint:
 
 
 async def measure(there: Stage) -> Footprint:
-    """One task with S3 in and out, looked at while it runs."""
+    """Measure one task with S3 inputs and outputs while it runs."""
     kube = kube_of(there.cluster, there.release)
     node = Node(docker=docker.binary(), container=cluster.ONE_NODE.control_plane)
     async with connect(there.release.url) as client:
@@ -88,7 +88,7 @@ async def _look(client: TesClient, kube: Kube, node: Node, there: Stage) -> Foot
 
 
 async def _process(node: Node, pid: int) -> tuple[dict[str, int], int, float]:
-    """KiB by name of /proc/<pid>/status, bytes of its memory cgroup, and when it began (Unix time)."""
+    """Return KiB by name of /proc/<pid>/status, bytes of its memory cgroup, and its start (Unix time)."""
     status = {
         name: int(value.split()[0])
         for name, _, value in (
@@ -100,7 +100,7 @@ async def _process(node: Node, pid: int) -> tuple[dict[str, int], int, float]:
 
 
 async def _cgroup_bytes(node: Node, pid: int) -> int:
-    """Anonymous memory and page cache that cannot be dropped: what the limit counts."""
+    """Return the bytes that the limit counts: anonymous memory and page cache that cannot be dropped."""
     lines = (await node.run("cat", f"/proc/{pid}/cgroup")).splitlines()
     paths = {names: path for _, names, path in (line.split(":", 2) for line in lines)}
     if "memory" in paths:
@@ -112,7 +112,7 @@ async def _cgroup_bytes(node: Node, pid: int) -> int:
 
 
 async def _began(node: Node, pid: int) -> float:
-    """By the kernel: boot time plus the process's start in clock ticks (proc(5), field 22)."""
+    """Return the start of a process: boot time plus its start in clock ticks (proc(5), field 22)."""
     ticks = int((await node.run("cat", f"/proc/{pid}/stat")).rpartition(")")[2].split()[19])
     per_second = int(await node.run("getconf", "CLK_TCK"))
     now, up = (
@@ -130,9 +130,9 @@ async def _first_log_line(kube: Kube, task_id: str) -> float | None:
 
 
 def show(found: Footprint) -> str:
-    """Three small tables."""
+    """Format three small tables."""
     recorder = found.recorder
-    first = "it said nothing" if recorder.first_log_line is None else f"{recorder.first_log_line:.2f} s"
+    first = "no log line" if recorder.first_log_line is None else f"{recorder.first_log_line:.2f} s"
     rows = [
         ["recorder", ""],
         ["resident memory", f"{recorder.rss_mib:.1f} MiB"],

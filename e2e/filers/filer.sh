@@ -2,16 +2,16 @@
 # A filer in shell, to show that docs/reference/filers.md (contract version 1) is all there is to know.
 #
 # Inputs: http://…, https://…, mem://TEXT (the text itself). Outputs: http://…, https://… (PUT, WebDAV's
-# MKCOL for directories), mem://… (told, kept nowhere). Credentials: `netrc` in the filer's Secret.
+# MKCOL for directories), mem://… (reported, not stored). Credentials: `netrc` in the filer's Secret.
 set -u
 umask 0
 progress=$POIESIS_RUN/progress.jsonl
 netrc=${POIESIS_SECRET:-/nowhere}/netrc
 files=0 bytes=0
 
-tell() { jq -cn "$@" >>"$progress"; }
-warn() { tell --arg m "$1" '{event: "warning", message: $m}'; }
-fail() { tell --arg m "$2" '{event: "error", message: $m}' && exit "$1"; } # code message
+emit() { jq -cn "$@" >>"$progress"; }
+warn() { emit --arg m "$1" '{event: "warning", message: $m}'; }
+fail() { emit --arg m "$2" '{event: "error", message: $m}' && exit "$1"; } # code message
 shown() { printf %s "${1%%\?*}" | sed 's|//[^/@]*@|//|'; }               # a URL without query and userinfo
 encoded() { jq -rn --arg s "$1" '$s | split("/") | map(@uri) | join("/")'; }
 field() { printf %s "$item" | jq -r --arg k "$1" '.[$k] // ""'; }
@@ -105,7 +105,7 @@ send_file() { # url local path
       ;;
     *) fail 65 "no way to send to $(shown "$target")" ;;
   esac
-  tell --arg u "$target" --arg p "$3" --argjson s "$(stat -c %s -- "$2")" \
+  emit --arg u "$target" --arg p "$3" --argjson s "$(stat -c %s -- "$2")" \
     '{event: "output", url: $u, path: $p, size_bytes: $s}'
   count "$2"
 }
@@ -117,4 +117,4 @@ for list in inputs outputs; do
     case $list in inputs) stage ;; outputs) send ;; esac
   done 3<"$POIESIS_RUN/items"
 done
-tell --argjson f "$files" --argjson b "$bytes" '{event: "progress", files: $f, bytes: $b}'
+emit --argjson f "$files" --argjson b "$bytes" '{event: "progress", files: $f, bytes: $b}'

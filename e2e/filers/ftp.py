@@ -1,4 +1,4 @@
-"""A filer for ftp://, by which cwl-tes has its files (docs/reference/filers.md, contract version 1)."""
+"""A filer for ftp://, which cwl-tes uses for its files (docs/reference/filers.md, contract version 1)."""
 
 import ftplib
 import json
@@ -14,11 +14,11 @@ PASSING, FOR_GOOD = 75, 65
 
 
 def main() -> int:
-    """The exit code."""
+    """Run the filer and return its exit code."""
     os.umask(0)
     work = json.loads(Path(os.environ["POIESIS_WORK_LIST"]).read_text())
     if work["version"] != 1:
-        _tell(event="error", message=f"a work list of version {work['version']} cannot be read")
+        _emit(event="error", message=f"unsupported version of the work list: {work['version']}")
         return FOR_GOOD
     try:
         for item in work.get("inputs", ()):
@@ -28,17 +28,17 @@ def main() -> int:
             with _server(item["url"]) as (ftp, path):
                 _send(ftp, path, item)
     except ftplib.error_perm as error:
-        _tell(event="error", message=f"the FTP server refuses: {error}")
+        _emit(event="error", message=f"rejected by the FTP server: {error}")
         return FOR_GOOD
     except (OSError, EOFError, ftplib.Error) as error:
-        _tell(event="error", message=f"no FTP server: {error}")
+        _emit(event="error", message=f"cannot reach the FTP server: {error}")
         return PASSING
     return 0
 
 
 @contextmanager
 def _server(url: str) -> Iterator[tuple[ftplib.FTP, str]]:
-    """With the path there."""
+    """Connect to the server of a URL; yield the connection and the path."""
     parts = urlsplit(url)
     with ftplib.FTP(timeout=30) as ftp:  # noqa: S321 (that is what it is for)
         ftp.connect(parts.hostname or "", parts.port or ftplib.FTP_PORT)
@@ -55,10 +55,10 @@ def _fetch(ftp: ftplib.FTP, path: str, local: Path) -> None:
 
 
 def _send(ftp: ftplib.FTP, path: str, item: dict[str, Any]) -> None:
-    """What is not there is no failure."""
+    """Send the files of an output; report a missing file as a warning."""
     local = Path(item["local"])
     if not local.exists():
-        _tell(event="warning", message=f"{item['path']} was not produced")
+        _emit(event="warning", message=f"{item['path']} does not exist")
     for file in _files(local):
         inside = "" if file == local else f"/{file.relative_to(local)}"
         target = path.rstrip("/") + inside
@@ -66,7 +66,7 @@ def _send(ftp: ftplib.FTP, path: str, item: dict[str, Any]) -> None:
         with file.open("rb") as content:
             ftp.storbinary(f"STOR {target}", content)
         url = item["url"].rstrip("/") + inside
-        _tell(event="output", url=url, path=item["path"] + inside, size_bytes=file.stat().st_size)
+        _emit(event="output", url=url, path=item["path"] + inside, size_bytes=file.stat().st_size)
 
 
 def _files(local: Path) -> Iterator[Path]:
@@ -82,11 +82,11 @@ def _make_directories(ftp: ftplib.FTP, path: str) -> None:
     for count in range(1, len(parts) + 1):
         try:
             ftp.mkd("/" + "/".join(parts[:count]))
-        except ftplib.error_perm:  # it is there; if not, what follows says so
+        except ftplib.error_perm:  # it exists; otherwise the next command fails
             continue
 
 
-def _tell(**event: object) -> None:
+def _emit(**event: object) -> None:
     with Path(os.environ["POIESIS_RUN"], "progress.jsonl").open("a") as progress:
         progress.write(json.dumps(event) + "\n")
 

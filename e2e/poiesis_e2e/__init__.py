@@ -1,1 +1,1 @@
-"""Helpers of the end-to-end stories, the demo and chaos. They import no service."""
+"""Helpers of the end-to-end stories, the demo and the chaos test. They import no service."""

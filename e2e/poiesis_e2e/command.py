@@ -1,4 +1,4 @@
-"""Programs of users that a story runs: the `poiesis` command, and how any of them ends."""
+"""Run programs of users: the `poiesis` command, and any process until it ends."""
 
 import asyncio
 import os
@@ -12,21 +12,21 @@ _CLI = Path(__file__).resolve().parents[2] / "cli"
 _SECONDS = 180
 
 Outcome = tuple[int | None, str, str]
-"""Exit code, standard output, standard error (empty if it is not a pipe of its own)."""
+"""Exit code, standard output, standard error (empty unless it is a separate pipe)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """The `poiesis` command, of somebody with a home and an environment of their own.
+    """The `poiesis` command, with its own home directory and environment.
 
-    `environment`: what is beside PATH, for instance POIESIS_SERVER.
+    `environment`: variables in addition to PATH, for instance POIESIS_SERVER.
     """
 
     home: Path
     environment: Mapping[str, str]
 
     async def start(self, *arguments: str) -> Process:
-        """Its standard output and error are pipes."""
+        """Start the command; its standard output and error are pipes."""
         base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(_CLI), "HOME": str(self.home)}
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "poiesis_cli", *arguments),
@@ -36,16 +36,16 @@ class Command:
         )
 
     async def run(self, *arguments: str) -> Outcome:
-        """Until it ends."""
+        """Run the command until it ends."""
         return await ended(await self.start(*arguments))
 
 
 async def ended(process: Process, seconds: float = _SECONDS) -> Outcome:
-    """What is left of its output when it ends; it is killed if it has not by then."""
+    """Return the unread output of a process when it ends; kill it after `seconds`."""
     try:
         out, err = await asyncio.wait_for(process.communicate(), seconds)
     finally:
         if process.returncode is None:
             process.kill()
-            await process.communicate()  # wait() would leave its pipes open behind it
+            await process.communicate()  # wait() would leave its pipes open
     return process.returncode, out.decode(), (err or b"").decode()

@@ -1,8 +1,8 @@
-"""A gateway before the lab's Keycloak, as sites have one: it can be away, and it hands out opaque tokens.
+"""A gateway in front of the lab's Keycloak, as sites have one: it can be down, and it issues opaque tokens.
 
-It runs in the process of the tests; Pods and this machine find it by the latter's address in docker's
-network, and as Keycloak calls itself as it is called, that address is the issuer. Keycloak itself makes no
-opaque tokens: the gateway gives one for an access token, and puts that in its place when the opaque one is
+It runs in the process of the tests; Pods and this machine reach it by this machine's address in docker's
+network. Keycloak uses the address of the request as its issuer, so that address is the issuer. Keycloak
+itself issues no opaque tokens: the gateway issues one for an access token, and replaces it again when it is
 introspected (the phantom token pattern).
 """
 
@@ -17,7 +17,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from poiesis_e2e.serving import serving
 
-# Of one connection (RFC 9110, 7.6.1), or of a body as it came over the other one.
+# Headers of a single connection (RFC 9110, 7.6.1), or of the encoding of a forwarded body.
 _OWN = ("Connection", "Keep-Alive", "Transfer-Encoding", "Content-Encoding", "Content-Length")
 _INTROSPECTION = "/token/introspect"
 
@@ -31,13 +31,13 @@ class _Behind:
         self._tokens: dict[str, str] = {}  # access tokens by opaque ones
 
     def opaque(self, token: str) -> str:
-        """An opaque token for an access token."""
+        """Return an opaque token for an access token."""
         made = secrets.token_urlsafe(32)
         self._tokens[made] = token
         return made
 
     async def forward(self, request: web.Request) -> web.Response:
-        """A request to Keycloak, with the Host that it was sent to, and its answer."""
+        """Forward a request to Keycloak with its original Host, and return the response."""
         body = await request.read()
         if request.path.endswith(_INTROSPECTION):
             body = self._unwrapped(body)
@@ -57,7 +57,7 @@ class _Behind:
 
 
 class Gateway:
-    """Made by `gateway`."""
+    """A running gateway; create it with `gateway`."""
 
     def __init__(self, behind: _Behind, runner: web.AppRunner) -> None:
         self.opaque = behind.opaque
@@ -70,12 +70,12 @@ class Gateway:
 
     @asynccontextmanager
     async def away(self) -> AsyncIterator[None]:
-        """Nobody listens there meanwhile."""
+        """Refuse connections in the meantime."""
         host, port = self._runner.addresses[0]
         for site in list(self._runner.sites):
             await site.stop()
         assert self._runner.server is not None
-        await self._runner.server.shutdown(timeout=0)  # connections that are kept open
+        await self._runner.server.shutdown(timeout=0)  # closes keep-alive connections
         try:
             yield
         finally:
@@ -84,7 +84,7 @@ class Gateway:
 
 @asynccontextmanager
 async def gateway(address: str, keycloak: str) -> AsyncIterator[Gateway]:
-    """Listens at `address` on a port of its own; `keycloak`: the URL behind it."""
+    """Listen at `address` on a free port; `keycloak`: the URL of Keycloak."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
         behind = _Behind(keycloak, http)
         application = web.Application()

@@ -1,4 +1,4 @@
-"""A source of inputs that sends half of a file, and goes on when a story says so."""
+"""A source of inputs that sends half of a file, and continues on request."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,12 +9,12 @@ from aiohttp import web
 from poiesis_e2e.kube import Node
 from poiesis_e2e.serving import port_of, serving
 
-HALF = 512 * 1024  # more than a pipe and a filer hold: a reader has it before the rest is sent
+HALF = 512 * 1024  # more than the buffers of a pipe and a filer: a reader gets it before the rest is sent
 Send = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
 
 def rest_when(asked: asyncio.Event, *, half: int = HALF) -> Send:
-    """The second half is sent when it is asked for."""
+    """Send the second half when `asked` is set."""
 
     async def send(_: web.Request, response: web.StreamResponse) -> None:
         await asked.wait()
@@ -25,8 +25,7 @@ def rest_when(asked: asyncio.Event, *, half: int = HALF) -> Send:
 
 @asynccontextmanager
 async def halves(node: Node, then: Send, *, half: int = HALF) -> AsyncIterator[str]:
-    """The URL of a file of two halves of so many bytes: the first is sent at once, of the second `then`
-    decides."""
+    """Yield the URL of a file of two halves (`half` bytes): one is sent at once, the other by `then`."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": str(2 * half)})

@@ -1,4 +1,4 @@
-"""Install the chart into the lab's cluster: for the stories, the demo and the measurements alike."""
+"""Install the chart into the lab's cluster: for the stories, the demo and the benchmarks."""
 
 import json
 import os
@@ -25,7 +25,7 @@ DATABASE_SECRET = "poiesis-e2e-database"
 RCLONE_SECRET = "poiesis-e2e-rclone"
 SHARED_CLAIM = "shared"
 
-# What the stories' releases wait for, where the chart's defaults are several times as long.
+# Timeouts of the stories' releases; the chart's defaults are several times longer.
 IMPATIENT = {
     "imagePullSeconds": 10,
     "configErrorSeconds": 5,
@@ -43,14 +43,14 @@ Secrets = Mapping[str, Mapping[str, str]]  # name, key, value
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """An installed chart and where its TES API answers."""
+    """An installed chart and the URL of its TES API."""
 
     name: str
     namespace: str
     url: str
 
     def to_json(self) -> str:
-        """For another process."""
+        """Return the release as JSON, for another process."""
         return json.dumps(asdict(self))
 
 
@@ -63,7 +63,7 @@ def install(
     secrets: Secrets,
     seconds: float = 180,
 ) -> Release:
-    """`helm upgrade --install`, and wait for an answer. `secrets` are made first."""
+    """Run `helm upgrade --install`, and wait until the API responds. `secrets` are created first."""
     with step(f"install the chart: release {name}, namespace {namespace}"):
         _await_deletion(cluster, namespace)
         _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
@@ -90,14 +90,14 @@ def install(
 
 
 def _await_deletion(cluster: Cluster, namespace: str) -> None:
-    """Of a namespace that `uninstall` has left on its way out: nothing can be made in it."""
+    """Wait until a namespace that is being deleted is gone: it accepts no new objects."""
     phase = ("get", "namespace", namespace, "--ignore-not-found", "-o", "jsonpath={.status.phase}")
     if cluster.kubectl(*phase) == "Terminating":
         cluster.kubectl("wait", "--for=delete", f"namespace/{namespace}", "--timeout=120s")
 
 
 def uninstall(cluster: Cluster, name: str, namespace: str) -> None:
-    """Remove the release, whole or half made, and its namespace with all that is in it."""
+    """Remove the release, complete or not, and its namespace with all its objects."""
     with step(f"remove release {name}, namespace {namespace}"):
         cluster.kubectl("delete", "jobs", "--all", "--namespace", namespace, "--wait=false")
         cluster.helm("uninstall", name, "--namespace", namespace, "--ignore-not-found", "--wait")
@@ -105,7 +105,7 @@ def uninstall(cluster: Cluster, name: str, namespace: str) -> None:
 
 
 class NotInstalled(RuntimeError):
-    """Helm gave up; says what the namespace looks like."""
+    """Helm failed; the text describes the namespace."""
 
     def __init__(self, cluster: Cluster, namespace: str, cause: Exception) -> None:
         where = ("--namespace", namespace)
@@ -115,13 +115,13 @@ class NotInstalled(RuntimeError):
         ]
         for component in ("api", "tctl", "migrations", "postgres"):
             selector = f"--selector=app.kubernetes.io/component={component}"
-            said = cluster.kubectl("logs", *where, selector, "--tail=15", "--prefix", "--ignore-errors")
-            looks.append(said)
+            output = cluster.kubectl("logs", *where, selector, "--tail=15", "--prefix", "--ignore-errors")
+            looks.append(output)
         super().__init__("\n".join([f"the chart could not be installed: {cause}", *looks]))
 
 
 def api_url(cluster: Cluster, name: str, namespace: str) -> str:
-    """By the Service's NodePort: unlike a port-forward it outlives the Pods behind it."""
+    """Return the URL of the Service's NodePort: unlike a port-forward it survives the Pods behind it."""
     listed = cluster.kubectl(
         *("get", "services", "--namespace", namespace, "-o", "json"),
         *("--selector", f"app.kubernetes.io/instance={name},app.kubernetes.io/component=api"),
@@ -132,12 +132,12 @@ def api_url(cluster: Cluster, name: str, namespace: str) -> str:
 
 
 def kube_of(cluster: Cluster, release: Release) -> Kube:
-    """kubectl in the release's namespace."""
+    """Return kubectl for the release's namespace."""
     return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
 
 
 def endpoint_of(store: S3) -> Endpoint:
-    """One of the lab's S3 services."""
+    """Return one of the lab's S3 services as an endpoint."""
     return Endpoint(
         url=store.url, pod_url=store.pod_url, access_key=store.access_key, secret_key=store.secret_key
     )
@@ -157,7 +157,7 @@ def _apply(cluster: Cluster, manifest: Mapping[str, Any]) -> None:
 
 
 def _answers(url: str) -> bool:
-    opener = build_opener(ProxyHandler({}))  # the node is next door, not behind the machine's proxy
+    opener = build_opener(ProxyHandler({}))  # the node is local, not behind the machine's proxy
     try:
         with opener.open(f"{url}/ga4gh/tes/v1/service-info", timeout=5) as answer:
             return bool(answer.status == 200)
@@ -168,9 +168,9 @@ def _answers(url: str) -> bool:
 def chart_values(
     images: Mapping[str, str], storage: Endpoint, database_image: str, overrides: Values | None = None
 ) -> Values:
-    """Values for a small machine: our images, this object storage, small requests; then `overrides`.
+    """Return values for a small machine: our images, this object storage, small requests; then `overrides`.
 
-    `images`: references by service; none for a cluster that is not the lab's, which pulls the chart's own.
+    `images`: references by service; empty for an external cluster, which pulls the chart's images.
     """
     ours = {name: images[name] for name in SERVICES if name in images}
     values: Values = {
@@ -213,7 +213,7 @@ def chart_values(
 
 
 def merged(base: Values, over: Values) -> Values:
-    """`over` laid over `base`, as helm does it: dicts are merged, anything else is replaced."""
+    """Return `base` overridden by `over` as in helm: dicts are merged, anything else is replaced."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
@@ -222,12 +222,12 @@ def merged(base: Values, over: Values) -> Values:
 
 
 def storage_secret(endpoint: Endpoint) -> dict[str, str]:
-    """What the filers get as environment."""
+    """Return the Secret that becomes the filers' environment."""
     return {"AWS_ACCESS_KEY_ID": endpoint.access_key, "AWS_SECRET_ACCESS_KEY": endpoint.secret_key}
 
 
 def database_secret(pod_dsn: str) -> dict[str, str]:
-    """DSNs of the three roles for the owner's `pod_dsn`; the migrations give the roles these passwords."""
+    """Return the DSNs of the three roles for the owner's `pod_dsn`; the migrations set these passwords."""
     owner = urlsplit(pod_dsn)
 
     def dsn(role: str) -> str:

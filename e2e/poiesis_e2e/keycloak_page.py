@@ -1,4 +1,4 @@
-"""What a person does in a browser to log in at Keycloak: fill in what is shown, until nothing is asked."""
+"""Log in at Keycloak as a person does in a browser: submit each form until none is left."""
 
 from collections.abc import Mapping
 from html.parser import HTMLParser
@@ -6,14 +6,14 @@ from urllib.parse import urljoin
 
 import aiohttp
 
-_PAGES = 5  # at most
-_REFUSES = "cancel"  # the button beside `accept`
+_PAGES = 5  # limit
+_REFUSES = "cancel"  # the button next to `accept`
 
 
 async def confirm(url: str, *, user: str, password: str) -> str:
-    """Open `url` (of a device login), log in and agree. Returns the text of the last page."""
+    """Open `url` (of a device login), log in and consent; return the text of the last page."""
     typed = {"username": user, "password": password}
-    # Keycloak's cookies are for an address, not for a name.
+    # Keycloak's cookies are for an address, not for a host name.
     async with aiohttp.ClientSession(
         cookie_jar=aiohttp.CookieJar(unsafe=True), raise_for_status=True
     ) as browser:
@@ -34,18 +34,18 @@ async def _shown(answer: aiohttp.ClientResponse) -> "_Page":
 
 
 class _Page(HTMLParser):
-    """A page's one form: where it goes (None without one), and what is in it. `text` is between the tags."""
+    """The form of a page: its target (None without a form) and its fields. `text`: the page's text."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
         self.url = url
         self.action: str | None = None
         self.fields: dict[str, str] = {}
-        self._said: list[str] = []
+        self._text: list[str] = []
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self._said).split())
+        return " ".join(" ".join(self._text).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes: Mapping[str, str | None] = dict(attrs)
@@ -56,4 +56,4 @@ class _Page(HTMLParser):
             self.fields[name] = attributes.get("value") or ""
 
     def handle_data(self, data: str) -> None:
-        self._said.append(data)
+        self._text.append(data)

@@ -1,6 +1,6 @@
 """kubectl and the node, for tests: JSON in and out, without blocking the event loop.
 
-Everything works on one namespace. What only the node knows (processes, signals) goes through `docker exec`.
+Everything works on one namespace. Processes and signals on the node use `docker exec`.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ TASK_LABEL = "poiesis.io/task"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 
 
-class CommandRefused(RuntimeError):
-    """A command ended with an error."""
+class CommandError(RuntimeError):
+    """A command failed."""
 
     def __init__(self, argv: Sequence[str], code: int, output: str) -> None:
         super().__init__(f"`{' '.join(argv)}` ended with {code}: {output.strip()[-4000:]}")
@@ -28,7 +28,7 @@ class CommandRefused(RuntimeError):
 
 
 async def run(*argv: str, input_text: str | None = None) -> str:
-    """What a program printed, or CommandRefused. It is ended if the caller is cancelled."""
+    """Return a program's stdout, or raise CommandError. Kill the program if the caller is cancelled."""
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.PIPE if input_text is not None else asyncio.subprocess.DEVNULL,
@@ -39,10 +39,10 @@ async def run(*argv: str, input_text: str | None = None) -> str:
         out, err = await process.communicate(input_text.encode() if input_text is not None else None)
     except asyncio.CancelledError:
         process.kill()
-        await process.communicate()  # wait() would leave its pipes open behind it
+        await process.communicate()  # wait() would leave its pipes open
         raise
     if process.returncode:
-        raise CommandRefused(
+        raise CommandError(
             argv, process.returncode, out.decode(errors="replace") + err.decode(errors="replace")
         )
     return out.decode(errors="replace")
@@ -60,16 +60,16 @@ class Node:
         return await run(self.docker, "exec", self.container, *argv)
 
     async def itself(self, verb: str) -> None:
-        """What docker can do to the machine: `kill` (its power is gone), `start`, `pause`, `unpause`."""
+        """Run a docker command on the node: `kill` (a power failure), `start`, `pause`, `unpause`."""
         await run(self.docker, verb, self.container)
 
     async def host_address(self) -> str:
-        """This machine's, in docker's network: the node's way out."""
+        """Return this machine's address in docker's network: the node's gateway."""
         route = await self.run("ip", "route", "show", "default")
         return route.split()[2]
 
     async def condition(self) -> Object:
-        """Docker's word: `Running` and `Paused` are in it."""
+        """Return docker's state of the container, with `Running` and `Paused`."""
         form = "{{json .State}}"
         state: Object = json.loads(
             await run(self.docker, "container", "inspect", "--format", form, self.container)
@@ -77,24 +77,24 @@ class Node:
         return state
 
     async def signal_container(self, container_id: str, signal: str) -> None:
-        """Send a signal to a container's first process; `container_id` as Pod statuses have it."""
+        """Send a signal to a container's first process; `container_id` as in Pod statuses."""
         await self.run(
             "ctr", "--namespace", "k8s.io", "task", "kill", "--signal", signal, _bare(container_id)
         )
 
     async def kill_children(self, container_id: str, signal: str = "KILL") -> None:
-        """A signal to what a container's first process has started."""
+        """Send a signal to the children of a container's first process."""
         await self.run("pkill", f"-{signal}", "-P", str(await self.pid_of(container_id)))
 
     async def processes_with(self, marker: str) -> list[int]:
-        """Processes whose command line has `marker` (which the search's own does not hold in one piece)."""
+        """Return processes whose command line contains `marker` (the search's own command line does not)."""
         head, tail = marker[:1], marker[1:]
         script = f"for f in /proc/[0-9]*/cmdline; do grep -qs -- '[{head}]{tail}' $f && echo $f; done; true"
         found = await self.run("sh", "-c", script)
         return [int(line.split("/")[2]) for line in found.split()]
 
     async def pid_of(self, container_id: str) -> int:
-        """The node's process id of a container's first process."""
+        """Return the process id, on the node, of a container's first process."""
         listing = await self.run("ctr", "--namespace", "k8s.io", "task", "ls")
         for line in listing.splitlines():
             words = line.split()
@@ -112,7 +112,7 @@ class Kube:
     namespace: str
 
     async def run(self, *arguments: str, input_text: str | None = None) -> str:
-        """What `kubectl -n <namespace> …` printed."""
+        """Return the output of `kubectl -n <namespace> …`."""
         return await run(
             str(self.kubectl),
             "--kubeconfig",
@@ -124,24 +124,24 @@ class Kube:
         )
 
     async def get(self, kind: str, name: str) -> Object | None:
-        """One object; None if there is none."""
+        """Return an object; None if it does not exist."""
         text = await self.run("get", kind, name, "--ignore-not-found", "-o", "json")
         found: Object | None = json.loads(text) if text.strip() else None
         return found
 
     async def find(self, kinds: str, selector: str | None = None) -> list[Object]:
-        """Objects of the comma-separated `kinds`."""
+        """Return the objects of the comma-separated `kinds`."""
         chosen = ["--selector", selector] if selector else []
         answer: Object = json.loads(await self.run("get", kinds, *chosen, "-o", "json"))
         items: list[Object] = answer["items"]
         return items
 
     async def of_task(self, kinds: str, task_id: str) -> list[Object]:
-        """Objects of a task, by its label."""
+        """Return the objects of a task, by its label."""
         return await self.find(kinds, f"{TASK_LABEL}={task_id}")
 
     async def pod(self, task_id: str) -> Object:
-        """The task's one Pod, waited for."""
+        """Return the task's only Pod; wait until it exists."""
 
         async def look() -> Object | None:
             pods = await self.of_task("pods", task_id)
@@ -150,7 +150,7 @@ class Kube:
         return await eventually(look, f"a Pod of task {task_id}")
 
     async def ended_pod(self, task_id: str, *, seconds: float = 60) -> Object:
-        """The task's Pod when the kubelet has said how everything in it ended."""
+        """Return the task's Pod when its status shows that all its containers have ended."""
 
         async def look() -> Object | None:
             pod = await self.pod(task_id)
@@ -159,7 +159,7 @@ class Kube:
         return await eventually(look, f"the end of the Pod of task {task_id}", seconds=seconds)
 
     async def running_container(self, task_id: str, container: str, *, seconds: float = 300) -> str:
-        """The id of a container of the task's Pod once it runs."""
+        """Return the id of a container of the task's Pod once it runs."""
 
         async def look() -> str | None:
             status = container_status(await self.pod(task_id), container)
@@ -168,7 +168,7 @@ class Kube:
         return await eventually(look, f"container {container} of task {task_id} running", seconds=seconds)
 
     async def running_containers(self, selector: str, container: str) -> dict[str, str]:
-        """Ids of a container, where it runs, by Pod."""
+        """Return the ids of a running container, by Pod."""
         statuses = {
             pod["metadata"]["name"]: container_status(pod, container)
             for pod in await self.find("pods", selector)
@@ -180,7 +180,7 @@ class Kube:
         }
 
     async def pull_failed(self, task_id: str) -> None:
-        """Wait until the kubelet has tried to pull the first executor's image, and tries again."""
+        """Wait until the kubelet retries the pull of the first executor's image."""
 
         async def look() -> bool:
             status = container_status(await self.pod(task_id), "executor-0")
@@ -190,7 +190,7 @@ class Kube:
         await eventually(look, f"a pull of task {task_id} that failed", seconds=120)
 
     async def workload(self, task_id: str) -> Object | None:
-        """What Kueue has made of the task's Job; it does not carry the Job's labels."""
+        """Return the Workload of the task's Job; it does not have the Job's labels."""
         for found in await self.find("workloads.kueue.x-k8s.io"):
             owners = found["metadata"].get("ownerReferences", ())
             if any(owner["name"] == f"poiesis-{task_id}" for owner in owners):
@@ -198,23 +198,23 @@ class Kube:
         return None
 
     async def create(self, manifest: Mapping[str, Any]) -> Object:
-        """Make an object and return it."""
+        """Create an object and return it."""
         created: Object = json.loads(
             await self.run("create", "-f", "-", "-o", "json", input_text=json.dumps(manifest))
         )
         return created
 
     async def delete(self, kind: str, name: str) -> None:
-        """Delete in the background, as a client that does not wait for dependents."""
+        """Delete an object without waiting for its dependents."""
         await self.run("delete", kind, name, "--cascade=background", "--wait=false")
 
     async def of_component(self, kinds: str, *components: str) -> list[Object]:
-        """Objects of parts of the release."""
+        """Return objects of components of the release."""
         return await self.find(kinds, f"{COMPONENT_LABEL} in ({','.join(components)})")
 
     @asynccontextmanager
     async def without(self, *components: str) -> AsyncIterator[None]:
-        """None of the components' Pods exist meanwhile; afterwards all of them are ready again."""
+        """Scale components to zero in the meantime; afterwards wait until all are ready."""
         before = {
             f"{one['kind'].lower()}/{one['metadata']['name']}": one["spec"]["replicas"]
             for one in await self.of_component("deployments,statefulsets", *components)
@@ -234,7 +234,7 @@ class Kube:
                 await self.run("rollout", "status", name, "--timeout=180s")
 
     async def sql(self, *statements: str, database: str = "poiesis", user: str = "poiesis") -> str:
-        """What the release's own Postgres answers to a role: unaligned rows. Each statement commits."""
+        """Run statements in the release's Postgres; return unaligned rows. Each statement commits."""
         (pod,) = await self.of_component("pods", "postgres")
         psql = (
             "psql",
@@ -249,7 +249,7 @@ class Kube:
 
 
 def container_status(pod: Object, name: str) -> Object | None:
-    """Status of a container, init or not; None before the kubelet has said anything."""
+    """Return the status of a container, init or not; None before the kubelet's first report."""
     status = pod.get("status", {})
     for found in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         if found["name"] == name:
@@ -259,13 +259,13 @@ def container_status(pod: Object, name: str) -> Object | None:
 
 
 def containers(pod: Object) -> dict[str, Object]:
-    """A Pod's containers by name, init containers first."""
+    """Return a Pod's containers by name, init containers first."""
     spec = pod["spec"]
     return {found["name"]: found for found in (*spec.get("initContainers", ()), *spec["containers"])}
 
 
 def exit_record(pod: Object, name: str) -> Object:
-    """What the helper left as the termination message of a container that has ended."""
+    """Return the exit record that the helper wrote as the termination message of an ended container."""
     status = container_status(pod, name)
     assert status is not None, f"no status of {name}"
     record: Object = json.loads(status["state"]["terminated"]["message"])

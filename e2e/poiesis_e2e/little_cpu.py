@@ -1,4 +1,4 @@
-"""Let the executors of clients that ask for whole cores run on a node that has not one to spare."""
+"""Let executors of clients that request whole cores run on a node without a free core."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,7 +10,7 @@ from poiesis_e2e.webhook import PROBE, admission, pod_spec, rule
 
 @asynccontextmanager
 async def little_cpu(kube: Kube, node: Node, marker: str) -> AsyncIterator[None]:
-    """In kube's namespace, for tasks with the word `marker` in a command: no other story's."""
+    """Reduce CPU requests in kube's namespace, only of tasks with `marker` in a command."""
 
     async def review(asked: Object) -> Sequence[Object]:
         path, spec = pod_spec(asked["object"])

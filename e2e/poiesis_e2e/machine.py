@@ -1,7 +1,7 @@
-"""Who else has the machine: stories share it, and what is measured by the clock may have it for itself.
+"""Shared and exclusive use of the machine: stories share it, and timed stories may use it exclusively.
 
-Both know each other by locks on two files of the run (flock: those of a worker that dies are free). Who wants
-the machine alone waits for its turn, and nobody who comes later gets past.
+Both use locks on two files of the run (flock: locks of a dead worker are released). An exclusive user waits
+for its turn, and later users wait for it.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class Machine:
-    """As one process sees it, which runs one story at a time."""
+    """The locks of one process, which runs one story at a time."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -23,7 +23,7 @@ class Machine:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """With others, but with nobody who has it alone."""
+        """Share the machine with other stories; exclude exclusive use."""
         self._take(fcntl.LOCK_SH)
         try:
             yield
@@ -32,7 +32,7 @@ class Machine:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Within `shared`: when the others have ended what they do. Not to be had twice at a time."""
+        """Use the machine exclusively, within `shared`, after the other stories have ended. Not reentrant."""
         fcntl.flock(self._use, fcntl.LOCK_UN)
         await asyncio.to_thread(self._take, fcntl.LOCK_EX)
         try:

@@ -1,4 +1,4 @@
-"""What stories about pressure share: restarts of the api's Pods, and readers that never fail."""
+"""Helpers of stories about load: restarts of the api's Pods, and clients that read meanwhile."""
 
 import asyncio
 import time
@@ -12,14 +12,14 @@ from poiesis_e2e.tes_client import TesClient
 
 @dataclass(kw_only=True)
 class Reads:
-    """Seconds of each read that was answered with 200, and the errors of the others."""
+    """Durations (seconds) of reads with status 200, and the errors of the others."""
 
     seconds: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
 async def restarts(kube: Kube, component: str = "api") -> dict[str, int]:
-    """Restart count of each Pod of a component."""
+    """Return the restart count of each Pod of a component."""
     return {
         pod["metadata"]["name"]: sum(one["restartCount"] for one in pod["status"]["containerStatuses"])
         for pod in await kube.of_component("pods", component)
@@ -28,7 +28,7 @@ async def restarts(kube: Kube, component: str = "api") -> dict[str, int]:
 
 @asynccontextmanager
 async def reading(client: TesClient, *, every: float = 0.3) -> AsyncIterator[Reads]:
-    """Another client that lists one task again and again meanwhile."""
+    """Read one page of tasks repeatedly in the meantime."""
     reads = Reads()
 
     async def read() -> None:

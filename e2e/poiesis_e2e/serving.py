@@ -1,4 +1,4 @@
-"""HTTP servers in the process of the tests, which Pods and the API server reach by this machine's address."""
+"""HTTP servers in the process of the tests; Pods and the API server reach them by this machine's address."""
 
 import asyncio
 import ssl
@@ -7,17 +7,17 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-_GRACE = 60  # seconds that requests may take which still run when the server ends
+_GRACE = 60  # seconds for requests that still run when the server ends
 
 
 @asynccontextmanager
 async def serving(
     application: web.Application, address: str, *, tls: ssl.SSLContext | None = None, grace: float = _GRACE
 ) -> AsyncIterator[web.AppRunner]:
-    """Listens at `address` on a port of its own, which is in the runner's `addresses`.
+    """Listen at `address` on a free port, which is in the runner's `addresses`.
 
-    No connection outlives it: one with TLS would wait for its client's goodbye, be left open when the event
-    loop of the test ends, and be found by another test.
+    No connection outlives the server: a TLS connection would wait for its client's shutdown, stay open when
+    the event loop of the test ends, and cause a warning in another test.
     """
     runner = web.AppRunner(application, shutdown_timeout=grace)
     await runner.setup()
@@ -31,10 +31,10 @@ async def serving(
         for transport in transports:
             if isinstance(transport, asyncio.WriteTransport):
                 transport.abort()
-        await asyncio.sleep(0)  # the event loop closes aborted connections in its next round
+        await asyncio.sleep(0)  # the event loop closes aborted connections in its next iteration
 
 
 def port_of(runner: web.AppRunner) -> int:
-    """Where it listens."""
+    """Return the port of a server."""
     port: int = runner.addresses[0][1]
     return port

@@ -1,4 +1,4 @@
-"""A bucket of the test's own, from the machine that runs the tests."""
+"""Buckets for tests, accessed from the machine that runs the tests."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from botocore.config import Config
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """An S3 service: this machine reaches it by one URL, Pods by another."""
+    """An S3 service, with one URL for this machine and one for Pods."""
 
     url: str
     pod_url: str
@@ -22,7 +22,7 @@ class Endpoint:
     region: str = "us-east-1"
 
     def client(self) -> Any:
-        """A boto3 client. Not through the machine's proxy: the service is next door."""
+        """Return a boto3 client that ignores the machine's proxy: the service is local."""
         client = boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -31,12 +31,12 @@ class Endpoint:
             region_name=self.region,
             config=Config(s3={"addressing_style": "path"}, proxies={}, retries={"max_attempts": 3}),
         )
-        # MinIO waits for half a minute for an empty body that is announced so.
+        # MinIO waits for half a minute for an empty body that is announced this way.
         client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
         return client
 
     def secret_for(self, bucket: str) -> dict[str, str]:
-        """A Secret's keys, for an hour, of somebody who may do all in this bucket and nothing elsewhere."""
+        """Return temporary keys (one hour) with full access to this bucket and to no other."""
         sts = boto3.client(
             "sts",
             endpoint_url=self.url,
@@ -59,22 +59,22 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """One bucket; calls run in a thread."""
+    """A bucket; calls run in a thread."""
 
     name: str
     s3: Any
 
     def url(self, key: str = "") -> str:
-        """As TES documents name an object, or a directory of objects."""
+        """Return the URL of an object, or of a directory of objects."""
         return f"s3://{self.name}/{key}"
 
     async def put(self, key: str, data: bytes) -> str:
-        """Store an object; its URL."""
+        """Store an object and return its URL."""
         await asyncio.to_thread(self.s3.put_object, Bucket=self.name, Key=key, Body=data)
         return self.url(key)
 
     async def get(self, key: str) -> bytes:
-        """An object's bytes."""
+        """Return an object's bytes."""
 
         def read() -> bytes:
             data: bytes = self.s3.get_object(Bucket=self.name, Key=key)["Body"].read()
@@ -83,15 +83,15 @@ class Bucket:
         return await asyncio.to_thread(read)
 
     async def text(self, key: str) -> str:
-        """An object as text."""
+        """Return an object as text."""
         return (await self.get(key)).decode()
 
     async def text_if_any(self, key: str) -> str | None:
-        """An object as text; None if there is none."""
+        """Return an object as text; None if it does not exist."""
         return await self.text(key) if key in await self.keys(key) else None
 
     async def keys(self, prefix: str = "") -> list[str]:
-        """Every key below `prefix`, sorted."""
+        """Return all keys below `prefix`, sorted."""
 
         def read() -> list[str]:
             pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
@@ -100,11 +100,11 @@ class Bucket:
         return await asyncio.to_thread(read)
 
     async def clear(self) -> None:
-        """Delete all it holds."""
+        """Delete all objects."""
         await asyncio.to_thread(self._clear)
 
     def remove(self) -> None:
-        """Delete the bucket and all it holds."""
+        """Delete the bucket and all its objects."""
         self._clear()
         self.s3.delete_bucket(Bucket=self.name)
 
@@ -115,7 +115,7 @@ class Bucket:
 
 
 def make_bucket(endpoint: Endpoint, name: str | None = None) -> Bucket:
-    """A bucket, new or (by `name`) the one that is there already."""
+    """Create a bucket, or (by `name`) reuse an existing one."""
     s3 = endpoint.client()
     chosen = name or f"e2e-{uuid.uuid4().hex[:12]}"
     if chosen not in {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}:

@@ -1,6 +1,6 @@
-"""A small TES 1.1 client for stories, demo and measurements: plain JSON documents with types, and waiting.
+"""A small TES 1.1 client for stories, demo and benchmarks: typed JSON documents, and waiting.
 
-Knows HTTP and the specification's field names, nothing of the services.
+It uses HTTP and the specification's field names, and does not depend on the services.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class Input(TypedDict):
 
 
 class Output(TypedDict):
-    """TES `tesOutput`: `path` may be a pattern, then `path_prefix` is what `url` stands for."""
+    """TES `tesOutput`: `path` may be a pattern; then `url` corresponds to `path_prefix`."""
 
     url: str
     path: str
@@ -122,7 +122,7 @@ class TaskLog(TypedDict):
 
 
 class Task(TypedDict):
-    """TES `tesTask` as it is returned; a view leaves fields out."""
+    """TES `tesTask` as returned; smaller views omit fields."""
 
     id: str
     state: State
@@ -142,8 +142,8 @@ class TaskPage(TypedDict):
     next_page_token: NotRequired[str]
 
 
-class TesRefused(Exception):
-    """The server answered something other than 200."""
+class TesError(Exception):
+    """The server returned a status other than 200."""
 
     def __init__(self, method: str, url: str, status: int, body: str) -> None:
         super().__init__(f"{method} {url}: {status} {body[:2000]}")
@@ -152,7 +152,7 @@ class TesRefused(Exception):
 
 
 class StillWaiting(TimeoutError):
-    """A task did not reach the states that were waited for in time."""
+    """A task did not reach one of the expected states in time."""
 
     def __init__(self, task_id: str, seconds: float, history: "History", task: Task) -> None:
         super().__init__(
@@ -170,13 +170,13 @@ class Seen:
 
 @dataclass(kw_only=True)
 class History:
-    """The states a client saw, each once in a row, with the time of the first sight."""
+    """The states that a client saw, without repetitions, each with its first time."""
 
     task_id: str
     seen: list[Seen] = field(default_factory=list)
 
     def note(self, state: State) -> bool:
-        """Remember `state` if it is news."""
+        """Record `state` if it differs from the last one; return whether it does."""
         if self.seen and self.seen[-1].state == state:
             return False
         self.seen.append(Seen(state=state, at=time.time()))
@@ -184,16 +184,16 @@ class History:
 
     @property
     def state(self) -> State:
-        """The last state seen."""
+        """Return the last state."""
         return self.seen[-1].state
 
     @property
     def states(self) -> list[State]:
-        """All states seen, in order."""
+        """Return all states, in order."""
         return [seen.state for seen in self.seen]
 
     def at(self, state: State) -> float:
-        """When `state` was first seen (Unix time); KeyError if it was not."""
+        """Return when `state` was first seen (Unix time). Raise KeyError if it was not."""
         for seen in self.seen:
             if seen.state == state:
                 return seen.at
@@ -205,7 +205,7 @@ class History:
 
 
 class TesClient:
-    """One TES server. `url` is its root (the specification's path is added); made by `connect`."""
+    """One TES server. `url` is its root (the specification's path is added); create it with `connect`."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
         self.base = url.rstrip("/") + PATH
@@ -213,12 +213,12 @@ class TesClient:
         self._http = http
 
     async def service_info(self) -> dict[str, Any]:
-        """GET /service-info."""
+        """Send GET /service-info."""
         info: dict[str, Any] = await self._call("GET", "/service-info")
         return info
 
     async def create(self, document: Document) -> str:
-        """POST /tasks: the new task's id."""
+        """Send POST /tasks; return the new task's id."""
         body = io.BytesIO(json.dumps(document).encode())  # a stream: contents may make it large
         headers = {"Content-Type": "application/json"}
         answer = await self._call("POST", "/tasks", data=body, headers=headers)
@@ -227,12 +227,12 @@ class TesClient:
         return task_id
 
     async def get(self, task_id: str, view: View = "MINIMAL") -> Task:
-        """GET /tasks/{id}."""
+        """Send GET /tasks/{id}."""
         task: Task = await self._call("GET", f"/tasks/{task_id}", params={"view": view})
         return task
 
     async def list_tasks(self, **filters: str | int | Collection[str]) -> TaskPage:
-        """GET /tasks: one page; `filters` are the specification's query parameters."""
+        """Send GET /tasks; return one page. `filters`: the specification's query parameters."""
         params = [
             (name, item)
             for name, value in filters.items()
@@ -242,15 +242,15 @@ class TesClient:
         return page
 
     async def answers(self) -> bool:
-        """Whether it does, eight times at once: also every replica behind the URL, and its database."""
+        """Return whether eight concurrent requests succeed, so that every replica and its database works."""
         try:
             await asyncio.gather(*(self.list_tasks(page_size=1) for _ in range(8)))
-        except (TesRefused, aiohttp.ClientError):
+        except (TesError, aiohttp.ClientError):
             return False
         return True
 
     async def cancel(self, task_id: str) -> dict[str, Any]:
-        """POST /tasks/{id}:cancel."""
+        """Send POST /tasks/{id}:cancel."""
         answer: dict[str, Any] = await self._call("POST", f"/tasks/{task_id}:cancel")
         return answer
 
@@ -263,9 +263,9 @@ class TesClient:
         on_change: Callable[[Seen], None] | None = None,
         every: float = POLL_SECONDS,
     ) -> History:
-        """Poll until the task is in one of `until`; StillWaiting after `timeout` seconds.
+        """Poll until the task is in one of `until`; raise StillWaiting after `timeout` seconds.
 
-        A task that ends in a terminal state that was not waited for ends the wait too: nothing follows it.
+        An unexpected terminal state ends the wait too, because no state follows it.
         """
         history = History(task_id=task_id)
         deadline = time.monotonic() + timeout
@@ -280,16 +280,16 @@ class TesClient:
             await asyncio.sleep(every)
 
     async def _state(self, task_id: str) -> State | None:
-        """None if the server cannot tell now and says so: who polls asks again."""
+        """Return the state; None if the server is unavailable (503): the caller polls again."""
         try:
             return (await self.get(task_id))["state"]
-        except TesRefused as refused:
+        except TesError as refused:
             if refused.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise
             return None
 
     async def run(self, document: Document, *, timeout: float = 300) -> Task:  # noqa: ASYNC109
-        """Create, wait for the end, and return the FULL task."""
+        """Create a task, wait until it ends, and return it in the FULL view."""
         task_id = await self.create(document)
         await self.wait(task_id, timeout=timeout)
         return await self.get(task_id, "FULL")
@@ -297,7 +297,7 @@ class TesClient:
     async def _call(self, method: str, path: str, **arguments: Any) -> Any:
         async with self._http.request(method, self.base + path, **arguments) as response:
             if response.status != 200:
-                raise TesRefused(method, str(response.url), response.status, await response.text())
+                raise TesError(method, str(response.url), response.status, await response.text())
             return await response.json()
 
 
@@ -310,9 +310,9 @@ async def connect(
     seconds: float = 30,
     keep_alive: bool = True,
 ) -> AsyncIterator[TesClient]:
-    """Yield a client for the server at `url`. `user`: name and password. `seconds`: the limit of a request.
+    """Yield a client for the server at `url`. `user`: name and password. `seconds`: timeout per request.
 
-    Without `keep_alive`, each request opens a connection; an idle one to a killed api would be reset.
+    Without `keep_alive` each request opens a connection: an idle connection to a killed api would be reset.
     """
     credentials = aiohttp.encode_basic_auth(*user) if user else f"Bearer {token}" if token else None
     headers = {"Authorization": credentials} if credentials else {}

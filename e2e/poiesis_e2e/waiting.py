@@ -1,4 +1,4 @@
-"""Wait for something to become true, by looking, with a deadline."""
+"""Poll until a condition is true, with a deadline."""
 
 import asyncio
 import time
@@ -9,18 +9,18 @@ T = TypeVar("T")
 
 
 class NotInTime(TimeoutError):
-    """What was waited for did not come true."""
+    """A condition did not become true in time."""
 
 
 async def eventually(
     look: Callable[[], Awaitable[T | None]], what: str, *, seconds: float = 120, every: float = 0.3
 ) -> T:
-    """The first answer of `look` that is truthy; NotInTime, with the last answer, after `seconds`."""
+    """Return the first truthy result of `look`; raise NotInTime with the last result after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         answer = await look()
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise NotInTime(f"{what}: not within {seconds:.0f} s; the last look said {answer!r}")
+            raise NotInTime(f"{what}: not within {seconds:.0f} s; last result: {answer!r}")
         await asyncio.sleep(every)

@@ -1,6 +1,6 @@
-"""Admission webhooks that tests answer themselves: to change, refuse or delay what is written to Kubernetes.
+"""Admission webhooks of tests: change, reject or delay writes to Kubernetes.
 
-The server runs in the process of the tests; the API server finds it by the address of this machine in
+The server runs in the process of the tests; the API server reaches it by the address of this machine in
 docker's network.
 """
 
@@ -19,25 +19,25 @@ from poiesis_e2e.kube import Kube, Node, Object
 from poiesis_e2e.serving import port_of, serving
 from poiesis_e2e.waiting import eventually
 
-PROBE = "poiesis-e2e-probe"  # the name of what only finds out whether the API server asks yet
-SECONDS = 10  # an answer may take so long; after that what was asked for is refused
+PROBE = "poiesis-e2e-probe"  # name of the object that detects whether the API server calls the webhook
+SECONDS = 10  # timeout of a response; after that the write is rejected
 
 Review = Callable[[Object], Awaitable[Sequence[Object]]]
 """AdmissionReview's `request` to a JSON patch, most often empty. It may raise Refusal."""
 
 
 class Refusal(Exception):
-    """What was asked for is not admitted; the text is what the client is told."""
+    """Reject the write; the client gets this text."""
 
 
 @asynccontextmanager
 async def admission(
     kube: Kube, node: Node, review: Review, *, rules: Sequence[Object], probe: Object, condition: str = "true"
 ) -> AsyncIterator[None]:
-    """A mutating webhook for writes in kube's namespace, from when the API server asks it.
+    """Register a mutating webhook for writes in kube's namespace; enter when the API server calls it.
 
-    `rules` as in a MutatingWebhookConfiguration; `condition`: CEL that must hold; `probe`: an object that is
-    named PROBE and that the rules and the condition are about; it is never stored.
+    `rules` as in a MutatingWebhookConfiguration; `condition`: CEL that must hold; `probe`: an object named
+    PROBE that matches the rules and the condition; it is never stored.
     """
     server = _Server(review)
     name = f"poiesis-e2e-{uuid.uuid4().hex[:8]}.example.org"
@@ -66,16 +66,17 @@ async def admission(
             yield
         finally:
             await kube.run("delete", "mutatingwebhookconfiguration", name, "--ignore-not-found")
-            await eventually(not_asked, "an API server that calls the webhook no more")  # nor is about to
+            # The API server must have no pending call of the webhook either.
+            await eventually(not_asked, "an API server that no longer calls the webhook")
 
 
 def rule(operation: str, group: str, *plurals: str) -> Object:
-    """One of a webhook's rules."""
+    """Return a rule of a webhook."""
     return {"apiGroups": [group], "apiVersions": ["v1"], "operations": [operation], "resources": [*plurals]}
 
 
 def pod_spec(manifest: Object) -> tuple[str, Object]:
-    """Where the Pod's spec is in a Job or a Pod (a JSON pointer), and what it is."""
+    """Return the JSON pointer and the content of the Pod's spec in a Job or a Pod."""
     if manifest["kind"] == "Job":
         return "/spec/template/spec", manifest["spec"]["template"]["spec"]
     return "/spec", manifest["spec"]
@@ -91,7 +92,7 @@ def configuration(
     condition: str,
     seconds: int,
 ) -> Object:
-    """A webhook configuration's manifest. `where`: its clientConfig; `seconds`: for an answer."""
+    """Return a webhook configuration. `where`: its clientConfig; `seconds`: timeout."""
     hook = {
         "name": name,
         "admissionReviewVersions": ["v1"],
@@ -118,7 +119,7 @@ class _Server:
 
     @asynccontextmanager
     async def at(self, address: str) -> AsyncIterator[Mapping[str, str]]:
-        """Where it answers, as a webhook configuration's `clientConfig` has it."""
+        """Serve at `address` and yield the `clientConfig` of a webhook configuration."""
         application = web.Application()
         application.router.add_post("/", self._answer)
         authority = trustme.CA()

@@ -1,4 +1,4 @@
-"""As a workflow author I want a failed step to stop the rest, and to see what there is."""
+"""As a workflow author I want a failed step to stop the rest, and its outputs to be sent."""
 
 import pytest
 
@@ -11,11 +11,11 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.core
-async def test_the_executor_after_a_failure_never_runs_and_what_exists_is_sent(
+async def test_failure_skips_later_executors_and_sends_outputs(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:
     words = ("first", "second", "third")
-    scripts = [f"echo {word} >/out/{word}.txt; echo said {word}; echo complained >&2" for word in words]
+    scripts = [f"echo {word} >/out/{word}.txt; echo wrote {word}; echo complained >&2" for word in words]
     scripts[1] += "; exit 7"
     task = await run_task(
         {
@@ -26,7 +26,7 @@ async def test_the_executor_after_a_failure_never_runs_and_what_exists_is_sent(
 
     assert_ended(task, "EXECUTOR_ERROR")
     assert exit_codes(task) == [0, 7]
-    assert [log.get("stdout") for log in executor_logs(task)] == ["said first\n", "said second\n"]
+    assert [log.get("stdout") for log in executor_logs(task)] == ["wrote first\n", "wrote second\n"]
     assert executor_logs(task)[1].get("stderr") == "complained\n"
     assert await bucket.keys() == ["first.txt", "second.txt"]
     assert await bucket.text("second.txt") == "second\n"
@@ -36,7 +36,7 @@ async def test_the_executor_after_a_failure_never_runs_and_what_exists_is_sent(
     ]
 
 
-async def test_without_outputs_kubernetes_itself_stops_after_the_failure(
+async def test_without_outputs_kubernetes_stops_after_failure(
     run_task: RunTask, images: Images, kube: Kube
 ) -> None:
     task = await run_task(

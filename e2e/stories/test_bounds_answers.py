@@ -1,4 +1,4 @@
-"""As a user I list many tasks with long logs, and the api sends them page by page without ending."""
+"""As a user I list many tasks with long logs, and the api returns every page without crashing."""
 
 import asyncio
 import socket
@@ -28,7 +28,7 @@ _PRINT = "head -c 70000 /dev/zero | tr '\\0' '\\1'"
 
 @dataclass(frozen=True, kw_only=True)
 class Logged:
-    """That many tasks with long logs: the value of their tag `set`, and the id of one of them."""
+    """Many tasks with long logs: the value of their tag `set`, and the id of one of them."""
 
     name: str
     task_id: str
@@ -36,7 +36,7 @@ class Logged:
 
 @pytest.fixture
 async def logged(second_client: TesClient, second_kube: Kube, images: Images) -> AsyncIterator[Logged]:
-    """One has really printed, and Postgres copies its log for the others."""
+    """Run one task, and copy its log to the others in Postgres."""
     name = uuid4().hex
     document: Document = {
         "executors": [sh(images.busybox, f"{_PRINT}; {_PRINT} >&2")],
@@ -66,7 +66,7 @@ async def logged(second_client: TesClient, second_kube: Kube, images: Images) ->
     await second_kube.sql(f"DELETE FROM task WHERE id IN ({tagged})")  # noqa: S608
 
 
-async def test_full_lists_at_once_end_no_api(
+async def test_concurrent_full_lists_crash_no_api(
     second_client: TesClient, second_kube: Kube, logged: Logged
 ) -> None:
     before = await restarts(second_kube)
@@ -92,7 +92,7 @@ async def test_full_lists_at_once_end_no_api(
     assert await restarts(second_kube) == before
 
 
-async def test_clients_that_do_not_read_end_no_api(
+async def test_clients_that_do_not_read_crash_no_api(
     second_client: TesClient, second_kube: Kube, logged: Logged
 ) -> None:
     before = await restarts(second_kube)
@@ -112,10 +112,10 @@ async def test_clients_that_do_not_read_end_no_api(
     assert await restarts(second_kube) == before
 
 
-async def test_a_task_lists_its_outputs_up_to_a_bound(
+async def test_output_list_of_a_task_is_bounded(
     second_client: TesClient, images: Images, bucket: Bucket
 ) -> None:
-    """The executor chooses how many there are and what they are called, and every BASIC view has them."""
+    """Executors choose the number and names of outputs, which every BASIC view contains."""
     task = await second_client.run(
         {
             "executors": [sh(images.busybox, f"mkdir -p {_BELOW}; cd {_BELOW}; seq {_FILES} | xargs touch")],

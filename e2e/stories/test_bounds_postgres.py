@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 
 from poiesis_e2e.documents import assert_ended, sh
-from poiesis_e2e.kube import CommandRefused, Kube
+from poiesis_e2e.kube import CommandError, Kube
 from poiesis_e2e.pressure import reading, restarts
-from poiesis_e2e.tes_client import Document, TesClient, TesRefused
+from poiesis_e2e.tes_client import Document, TesClient, TesError
 from poiesis_e2e.waiting import eventually
 from poiesis_lab.images import Images
 
@@ -32,7 +32,7 @@ _BEYOND_REPORTS = {
 
 @asynccontextmanager
 async def _full_disk(kube: Kube) -> AsyncIterator[None]:
-    """The tables that a create writes lie on a file system without free space."""
+    """Move the tables that a create writes to a full file system."""
     (pod,) = await kube.of_component("pods", "postgres")
 
     async def shell(script: str) -> str:
@@ -52,7 +52,7 @@ async def _full_disk(kube: Kube) -> AsyncIterator[None]:
         await kube.sql("DROP TABLESPACE small")
 
 
-async def test_a_full_disk_refuses_creates_and_answers_reads(
+async def test_full_disk_rejects_creates_and_allows_reads(
     second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
     before = await restarts(second_kube)
@@ -66,7 +66,7 @@ async def test_a_full_disk_refuses_creates_and_answers_reads(
         async def refused() -> bool:
             try:
                 await second_client.create(large)
-            except TesRefused as refusal:
+            except TesError as refusal:
                 return (refusal.status, "no free disk space" in refusal.body) == (503, True)
             return False
 
@@ -87,7 +87,7 @@ async def test_a_full_disk_refuses_creates_and_answers_reads(
     assert_ended(await second_client.run({"executors": [sh(images.busybox, "true")]}), "COMPLETE")
 
 
-async def test_a_client_that_vanishes_with_the_lock_of_the_queue_stops_it_for_a_minute_at_most(
+async def test_vanished_lock_holder_blocks_queue_for_one_minute(
     second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
     (pod,) = await second_kube.of_component("pods", "postgres")
@@ -124,7 +124,7 @@ async def test_chatty_tasks_share_few_connections(
             async def all_run() -> bool:
                 return all([(await second_client.get(one))["state"] == "RUNNING" for one in tasks])
 
-            await eventually(all_run, "twelve tasks that are shown as they are", seconds=180)
+            await eventually(all_run, "twelve running tasks", seconds=180)
     finally:
         await second_kube.sql(f"ALTER ROLE poiesis_recorder CONNECTION LIMIT {limit}")
         await asyncio.gather(*(second_client.cancel(one) for one in tasks))
@@ -134,16 +134,16 @@ async def test_chatty_tasks_share_few_connections(
 
 
 @pytest.mark.parametrize("what", _BEYOND_REPORTS)
-async def test_the_recorders_login_may_only_report(second_kube: Kube, what: str) -> None:
-    """Its DSN is in every TaskPod."""
-    with pytest.raises(CommandRefused, match="permission denied"):
+async def test_recorder_login_may_only_report(second_kube: Kube, what: str) -> None:
+    """Every TaskPod contains the DSN of this login."""
+    with pytest.raises(CommandError, match="permission denied"):
         await second_kube.sql(_BEYOND_REPORTS[what], user="poiesis_recorder")
 
 
-async def test_advisory_locks_of_the_recorders_login_stop_no_task(
+async def test_recorder_login_cannot_block_tasks_with_locks(
     second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
-    """Those that earlier releases took for the queue and for creates."""
+    """Earlier releases used these locks for the queue and for creates."""
     locks = "SELECT pg_advisory_lock(7053477), pg_advisory_lock(7053478, hashtext('anonymous'))"
     held = f"SET statement_timeout = 0; {locks}; SELECT pg_sleep(600)"
     holder = asyncio.create_task(second_kube.sql(held, user="poiesis_recorder"))

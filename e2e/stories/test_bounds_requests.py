@@ -1,4 +1,4 @@
-"""As an operator I see clients that send far too much at once, and the api stays up for all others."""
+"""As an operator I have clients that send too much at once, and the api still serves the others."""
 
 import asyncio
 import gzip
@@ -34,7 +34,7 @@ _BODIES = {
 
 
 @pytest.mark.parametrize("kind", _BODIES)
-async def test_large_requests_at_once_end_no_api(
+async def test_concurrent_large_requests_crash_no_api(
     kind: str, second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
     body = gzip.compress(_BODIES[kind].encode())
@@ -69,7 +69,7 @@ async def test_ten_thousand_inputs_are_accepted(second_client: TesClient, images
     await second_client.cancel(task_id)
 
 
-async def test_unfinished_requests_are_cut_off_and_others_answered(
+async def test_unfinished_requests_time_out_and_others_succeed(
     second_client: TesClient, second_kube: Kube
 ) -> None:
     before = await restarts(second_kube)
@@ -95,7 +95,7 @@ async def test_unfinished_requests_are_cut_off_and_others_answered(
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """By the other side."""
+    """Return whether the peer has closed the connection."""
     try:
         return connection.recv(4096) == b""
     except BlockingIOError:

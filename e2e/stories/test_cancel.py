@@ -1,4 +1,4 @@
-"""As a user I stop a task that I no longer want. What it may be doing then is in the failure table."""
+"""As a user I cancel a task in any phase (the failure table has the phases)."""
 
 import asyncio
 import time
@@ -20,9 +20,7 @@ _MANY = 300
 
 
 @pytest.mark.core
-async def test_a_task_canceled_right_after_its_creation_never_completes(
-    client: TesClient, images: Images
-) -> None:
+async def test_task_canceled_right_after_creation_never_completes(client: TesClient, images: Images) -> None:
     task_id = await client.create({"executors": [sh(images.busybox, "sleep 600")]})
 
     await client.cancel(task_id)
@@ -46,9 +44,9 @@ async def test_canceling_a_finished_task_changes_nothing(client: TesClient, imag
 async def test_300_cancels_are_answered_within_two_seconds(
     client: TesClient, kube: Kube, images: Images, record_property: Callable[[str, object], None]
 ) -> None:
-    """An answer waits for Postgres alone, however long Kubernetes takes to delete 300 Jobs."""
+    """The response depends on Postgres alone, not on how long Kubernetes takes to delete 300 Jobs."""
     name = uuid4().hex
-    document: Document = {  # more than a node has: there are Jobs and Pods, and nothing runs
+    document: Document = {  # more than a node has: Jobs and Pods exist, and none runs
         "executors": [sh(images.busybox, "true")],
         "resources": {"cpu_cores": 200},
         "tags": {"set": name},

@@ -1,6 +1,6 @@
-"""As an operator I lose parts of the system at any moment, and every task ends as its executors do, once.
+"""As an operator I lose parts of the system at any moment, and every task keeps its correct outcome.
 
-A short run; `make chaos` is the long one, which restarts the kubelet, too: here other stories need it.
+This is a short run without restarts of the kubelet, which other stories need; `make chaos` includes them.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 from poiesis_e2e.chaos.judge import violations
 from poiesis_e2e.chaos.plan import Kind, plan
-from poiesis_e2e.chaos.report import report
+from poiesis_e2e.chaos.report import summary
 from poiesis_e2e.chaos.run import carry_out
 from poiesis_e2e.chaos.stage import stage
 from poiesis_e2e.storage import Endpoint
@@ -22,12 +22,12 @@ _SEED = 7
 _KINDS = frozenset(Kind) - {Kind.KUBELET}
 
 
-async def test_tasks_of_every_shape_end_as_they_should_whatever_is_killed(
+async def test_every_task_has_its_expected_outcome_despite_kills(
     *, cluster: Cluster, built: dict[str, str], storage: Endpoint, images: Images, tmp_path: Path
 ) -> None:
     with stage(cluster, built, storage, images, ttl=20) as there:
         record = await carry_out(plan(_SEED, seconds=60, tasks=12, kinds=_KINDS), there, tmp_path)
 
     found = violations(record)
-    assert found == [], f"{report(record, found)}evidence is in {tmp_path}"
+    assert found == [], f"{summary(record, found)}evidence is in {tmp_path}"
     assert {one.fault.kind for one in record.injected if one.victims} == _KINDS

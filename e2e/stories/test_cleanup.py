@@ -1,4 +1,4 @@
-"""As an operator I delete a Job and Kubernetes alone removes everything of the task."""
+"""As an operator I delete a Job, and Kubernetes removes all objects of the task."""
 
 import pytest
 
@@ -19,7 +19,7 @@ _KINDS = ("jobs", "pods", "persistentvolumeclaims", "secrets", "serviceaccounts"
 
 
 @pytest.mark.core
-async def test_everything_of_a_task_goes_with_its_job(
+async def test_deleting_the_job_removes_all_its_objects(
     run_task: RunTask, kube: Kube, images: Images, bucket: Bucket
 ) -> None:
     task_id = await _finished(run_task, images, bucket)
@@ -49,7 +49,7 @@ async def test_everything_of_a_task_goes_with_its_job(
     await eventually(gone, "nothing left of the task", seconds=120)
 
 
-async def test_the_services_could_not_have_removed_them(kube: Kube) -> None:
+async def test_services_may_not_delete_these_objects(kube: Kube) -> None:
     accounts = [
         f"system:serviceaccount:{kube.namespace}:{account['metadata']['name']}"
         for account in await kube.find("serviceaccounts", "app.kubernetes.io/managed-by=Helm")

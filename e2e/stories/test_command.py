@@ -19,12 +19,12 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def poiesis(release: Release, tmp_path: Path) -> Command:
-    """The command, against the release, with nothing of this user's own."""
+    """Return the command for the release, with an empty home directory."""
     return Command(home=tmp_path, environment={"POIESIS_SERVER": release.url})
 
 
 @pytest.mark.core
-async def test_a_run_stages_sends_prints_and_exits_as_its_command_did(
+async def test_run_stages_sends_prints_and_returns_exit_code(
     poiesis: Command, images: Images, bucket: Bucket, tmp_path: Path
 ) -> None:
     await bucket.put("words", b"pear\nfig\n")
@@ -42,9 +42,7 @@ async def test_a_run_stages_sends_prints_and_exits_as_its_command_did(
     assert await bucket.text("results/count.txt") == "2\n"
 
 
-async def test_logs_are_followed_while_the_command_runs_until_it_is_canceled(
-    poiesis: Command, client: TesClient, images: Images
-) -> None:
+async def test_logs_are_followed_until_cancel(poiesis: Command, client: TesClient, images: Images) -> None:
     tag = f"story={uuid.uuid4().hex}"
     code, out, err = await poiesis.run(
         *("run", "--detach", "--tag", tag, images.busybox, "--"), "sh", "-c", "echo begun; sleep 600"

@@ -1,4 +1,4 @@
-"""As an operator I lose controllers in every way, and every end is still told, once."""
+"""As an operator I lose controllers in every way, and every outcome is recorded once."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ _OUTAGE_SECONDS = 60  # longer than a Lease, and than every threshold of the con
 
 
 @pytest.mark.core
-async def test_when_the_leading_controller_dies_another_tells_the_end_once(
+async def test_next_leader_records_outcome_once(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
     before = await _leader(third_kube)
@@ -32,12 +32,12 @@ async def test_when_the_leading_controller_dies_another_tells_the_end_once(
     history = await third_client.wait(doomed)
 
     assert sum(state in TERMINAL for state in history.states) == 1
-    await _assert_told_once(third_client, doomed)
+    await _assert_recorded_once(third_client, doomed)
     task = await third_client.get(doomed, "FULL")
     assert seconds(lease["spec"]["acquireTime"]) <= seconds(only_log(task)["end_time"])
 
 
-async def test_a_leader_that_was_paused_past_its_lease_does_not_tell_an_end_again(
+async def test_leader_paused_past_its_lease_records_nothing_twice(
     third_client: TesClient, third_kube: Kube, node: Node
 ) -> None:
     before = await _leader(third_kube)
@@ -53,15 +53,15 @@ async def test_a_leader_that_was_paused_past_its_lease_does_not_tell_an_end_agai
     after = await _leader(third_kube)
     await third_client.wait(doomed, timeout=120)
 
-    await _assert_told_once(third_client, doomed)
+    await _assert_recorded_once(third_client, doomed)
     assert await _leader(third_kube) == after
     assert (await _status(third_kube, before))["restartCount"] == status["restartCount"]
 
 
-async def test_a_minute_without_controllers_delays_only_the_ends_that_they_record(
+async def test_controller_outage_delays_only_failed_tasks(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
-    """Tasks that go well have neither Role nor controller all the while, and do not notice."""
+    """Tasks that succeed need no controller."""
     document: Document = {"executors": [sh(images.busybox, "echo alone; sleep 40; echo still")]}
     without_image = await third_client.create(_MISSING)
     without_job, without_pod = [
@@ -86,7 +86,7 @@ async def test_a_minute_without_controllers_delays_only_the_ends_that_they_recor
     assert stdout(happy) == "alone\nstill\n"
     assert not TERMINAL.intersection(states)
     for task_id in doomed:
-        await _assert_told_once(third_client, task_id)
+        await _assert_recorded_once(third_client, task_id)
     tasks = [await third_client.get(task_id, "FULL") for task_id in doomed]
     assert reason(tasks[0]) in {"ErrImagePull", "ImagePullBackOff"}
     assert reason(tasks[1]) == "Lost"
@@ -105,7 +105,7 @@ async def _lease(kube: Kube) -> Object:
 
 
 async def _leader(kube: Kube) -> str:
-    """The Pod that holds the Lease."""
+    """Return the Pod that holds the Lease."""
 
     async def look() -> str | None:
         holder = (await _lease(kube))["spec"].get("holderIdentity", "")
@@ -122,7 +122,7 @@ async def _status(kube: Kube, pod: str) -> Object:
     return status
 
 
-async def _assert_told_once(client: TesClient, task_id: str) -> None:
+async def _assert_recorded_once(client: TesClient, task_id: str) -> None:
     task = await client.get(task_id, "FULL")
     assert_ended(task, "SYSTEM_ERROR")
     assert sum("SYSTEM_ERROR" in line for line in only_log(task).get("system_logs", [])) == 1

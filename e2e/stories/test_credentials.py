@@ -12,7 +12,7 @@ from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 
-# everything a process of the executor can read, save the kernel's files and what it writes itself
+# all that the executor can read, except for the kernel's files and its own data
 _LOOK = """
 exec >/out/report 2>/dev/null
 env; echo; cat /proc/1/environ /proc/self/environ; echo; cat /proc/mounts
@@ -24,7 +24,7 @@ echo looked at $(wc -l </tmp/files) files
 
 
 @pytest.mark.core
-async def test_an_executor_sees_no_token_and_no_credential(
+async def test_executor_sees_no_token_and_no_credential(
     client: TesClient, kube: Kube, images: Images, bucket: Bucket, storage: Endpoint
 ) -> None:
     await bucket.put("in", b"an input as a control\n")
@@ -36,7 +36,7 @@ async def test_an_executor_sees_no_token_and_no_credential(
             "inputs": [{"path": "/in/it", "url": bucket.url("in")}],
             "outputs": [
                 {"path": "/out/report", "url": bucket.url("report")},
-                {"path": "/etc/made", "url": bucket.url("made")},  # so that /poiesis/collect is mounted too
+                {"path": "/etc/made", "url": bucket.url("made")},  # mounts /poiesis/collect too
             ],
         }
     )
@@ -59,7 +59,7 @@ async def test_an_executor_sees_no_token_and_no_credential(
 
 
 def _secrets(objects: list[Object]) -> dict[str, bytes]:
-    """What the namespace's Secrets hold, by name, without helm's records and lists of paths."""
+    """Return the values in the namespace's Secrets by name, without helm's records and lists of paths."""
     return {
         f"{one['metadata']['name']}/{key}": base64.b64decode(value)
         for one in objects

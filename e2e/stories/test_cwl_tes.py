@@ -24,7 +24,7 @@ from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 
-_MARKER = "of cwl-tes"  # a word of its commands, and of no other story's
+_MARKER = "of cwl-tes"  # occurs in its commands only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Cwl:
     options: tuple[str, ...]
 
     async def run(self, document: object, job: object) -> Outcome:
-        """A tool with a job."""
+        """Run a tool with a job."""
         for name, content in (("tool.json", document), ("job.json", job)):
             (self.folder / name).write_text(json.dumps(content))
         process = await asyncio.create_subprocess_exec(
@@ -48,13 +48,13 @@ class Cwl:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        # A poll that took too long makes it wait ever longer for the next, up to minutes.
+        # After a slow poll cwl-tes increases its delay, up to minutes.
         return await ended(process, 600)
 
 
 @pytest.fixture
 async def cwl(second: Release, second_kube: Kube, node: Node, tmp_path: Path) -> AsyncIterator[Cwl]:
-    """With an FTP server, which Pods reach by this machine's address in docker's network."""
+    """Start an FTP server, which Pods reach by this machine's address in docker's network."""
     program = await asyncio.to_thread(clients.environment, "cwl-tes-0.3.0") / "cwl-tes"
     address = await node.host_address()
     async with _one_at_a_time(), _ftp_server(address, tmp_path), little_cpu(second_kube, node, _MARKER):
@@ -67,7 +67,7 @@ async def cwl(second: Release, second_kube: Kube, node: Node, tmp_path: Path) ->
 
 @asynccontextmanager
 async def _one_at_a_time() -> AsyncIterator[None]:
-    """Among all workers: cwl-tes knows no other port than FTP's own."""
+    """Exclude other workers: cwl-tes supports only the standard FTP port."""
     lock = AsyncFileLock(Path(tempfile.gettempdir()) / "poiesis-e2e-ftp.lock")
     async with lock:
         yield
@@ -75,7 +75,7 @@ async def _one_at_a_time() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _ftp_server(address: str, folder: Path) -> AsyncIterator[None]:
-    """For anonymous users, who may write, with TLS for those who ask for it: cwl-tes does."""
+    """Run an FTP server with anonymous write access and optional TLS, which cwl-tes uses."""
     stored, pem = folder / "ftp", folder / "ftp.pem"
     stored.mkdir()
     trustme.CA().issue_cert(address).private_key_and_cert_chain_pem.write_to_path(pem)

@@ -1,4 +1,4 @@
-"""As a user I bring data from where it is and get results where I want them."""
+"""As a user I read inputs from their stores and send outputs to the stores that I choose."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.core
-async def test_inputs_come_by_http_from_s3_as_files_and_directories_and_literally(
+async def test_inputs_come_from_http_s3_and_literal_content(
     run_task: RunTask,
     images: Images,
     bucket: Bucket,
@@ -47,9 +47,7 @@ async def test_inputs_come_by_http_from_s3_as_files_and_directories_and_literall
     assert stdout(task).split() == [*sums, "./a.txt", "./below/b.txt", "a", "b"]
 
 
-async def test_literal_contents_of_128_kib_each_and_more_than_a_mebibyte_together(
-    run_task: RunTask, images: Images
-) -> None:
+async def test_literal_contents_above_one_mebibyte_in_total(run_task: RunTask, images: Images) -> None:
     contents = [(f"{number:07d}\n" * (128 * 1024 // 8)) for number in range(10)]
     inputs: list[Input] = [
         {"path": f"/in/{number}", "content": content} for number, content in enumerate(contents)
@@ -102,7 +100,7 @@ async def test_outputs_go_by_pattern_and_by_directory(
     }
 
 
-async def test_files_may_lie_at_the_root_and_in_system_directories(
+async def test_files_may_be_in_root_and_system_directories(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:
     script = "cat /in.txt /etc/given.conf >/out.txt && cat /etc/passwd | head -n 1 && echo var >/var/made"

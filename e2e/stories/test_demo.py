@@ -1,4 +1,4 @@
-"""As a newcomer I run the demo's task, and it gives what the demo promises."""
+"""As a newcomer I run the demo's task and get the documented results."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.core
-async def test_the_demos_task_aligns_the_reads(client: TesClient, bucket: Bucket, demo_image: str) -> None:
+async def test_demo_task_aligns_the_reads(client: TesClient, bucket: Bucket, demo_image: str) -> None:
     files = await asyncio.to_thread(data.example_files)
     server = await asyncio.to_thread(backends.start_file_server, task.served(files))
     await task.upload_reads(files, bucket)

@@ -1,4 +1,4 @@
-"""As somebody who tries Poiesis I install the chart with its own Postgres and the disk of the node."""
+"""As a newcomer I install the chart with the embedded Postgres and disks on the node."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
-async def test_a_task_runs_on_the_embedded_postgres_and_on_the_nodes_disk(
+async def test_task_runs_with_embedded_postgres_and_node_disk(
     second_client: TesClient, second_kube: Kube, images: Images, bucket: Bucket
 ) -> None:
     task = await second_client.run(

@@ -9,7 +9,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
-async def test_percent_encoded_inputs_are_read_and_outputs_keep_literal_keys(
+async def test_inputs_accept_encoded_keys_outputs_keep_literal_ones(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:
     await bucket.put("sub dir/x.txt", b"decoded\n")

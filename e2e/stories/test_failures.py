@@ -1,6 +1,6 @@
-"""As a user whose task failed I am told what happened, truly, soon and where docs/reference/failures.md says.
+"""As a user whose task failed I get the cause, in time and in the fields of docs/reference/failures.md.
 
-Every row of that document is a case of this story; see failures/cases.py.
+Every row of that page is a case of this story; see failures/cases.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _EVERY_SECONDS = 0.2
 Record = Callable[[str, object], None]
 
 
-_CORE = {"out-of-memory-child", "image-missing", "cancel-obedient"}  # rows that `make test` runs, too
+_CORE = {"out-of-memory-child", "image-missing", "cancel-obedient"}  # rows that `make test` also runs
 
 
 def _marks(case: Case) -> list[pytest.MarkDecorator]:
@@ -40,7 +40,7 @@ def _cases(release: str) -> Callable[..., object]:
 
 
 def _together(release: str) -> list[object]:
-    """The release's cases, each with those that are brought about at the same time."""
+    """Return the release's cases, grouped by those that run at the same time."""
     groups: dict[str, list[Case]] = {}
     for case in CASES:
         if case.release == release:
@@ -49,55 +49,55 @@ def _together(release: str) -> list[object]:
 
 
 @_cases("first")
-async def test_a_failure_is_told_as_the_table_says(
+async def test_failure_matches_the_table(
     *,
     case: Case,
     client: TesClient,
     release: Release,
     kube: Kube,
     node: Node,
-    beside: Callable[..., World],
+    world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
 ) -> None:
-    world = beside(client=client, kube=kube, node=node, api_url=release.url)
+    world = world_for(client=client, kube=kube, node=node, api_url=release.url)
     await _prove([case], [world], record_property, machine)
 
 
 @_cases("second")
-async def test_a_failure_is_told_as_the_table_says_where_disks_are_the_nodes(
+async def test_failure_matches_the_table_on_node_disks(
     *,
     case: Case,
     second_client: TesClient,
     second: Release,
     second_kube: Kube,
     node: Node,
-    beside: Callable[..., World],
+    world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
 ) -> None:
-    world = beside(client=second_client, kube=second_kube, node=node, api_url=second.url)
+    world = world_for(client=second_client, kube=second_kube, node=node, api_url=second.url)
     await _prove([case], [world], record_property, machine)
 
 
 @_cases("queued")
-async def test_a_failure_is_told_as_the_table_says_where_kueue_admits(
+async def test_failure_matches_the_table_with_kueue(
     *,
     case: Case,
     queued_client: TesClient,
     queued: Release,
     queued_kube: Kube,
     node: Node,
-    beside: Callable[..., World],
+    world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
 ) -> None:
-    world = beside(client=queued_client, kube=queued_kube, node=node, api_url=queued.url)
+    world = world_for(client=queued_client, kube=queued_kube, node=node, api_url=queued.url)
     await _prove([case], [world], record_property, machine)
 
 
 @pytest.mark.parametrize("cases", _together("nodes"))
-async def test_a_failure_is_told_as_the_table_says_where_nodes_fail(
+async def test_failure_matches_the_table_on_failing_nodes(
     *,
     cases: Sequence[Case],
     nodes_client: TesClient,
@@ -105,11 +105,11 @@ async def test_a_failure_is_told_as_the_table_says_where_nodes_fail(
     nodes_kube: Kube,
     worker: Node,
     storage: Endpoint,
-    beside: Callable[..., World],
+    world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
 ) -> None:
-    world = partial(beside, client=nodes_client, kube=nodes_kube, node=worker, api_url=nodes_release.url)
+    world = partial(world_for, client=nodes_client, kube=nodes_kube, node=worker, api_url=nodes_release.url)
     with ExitStack() as afterwards:
         worlds = []
         for _ in cases:
@@ -120,7 +120,7 @@ async def test_a_failure_is_told_as_the_table_says_where_nodes_fail(
 
 
 async def _prove(cases: Sequence[Case], worlds: Sequence[World], record: Record, machine: Machine) -> None:
-    """Rows that are late while others have the machine too are timed again without them."""
+    """Check the cases; repeat late ones with exclusive use of the machine."""
     ends = await _ends(cases, worlds, record)
     if any(isinstance(end, Late) for end in ends):
         async with machine.alone():
@@ -132,13 +132,13 @@ async def _prove(cases: Sequence[Case], worlds: Sequence[World], record: Record,
 async def _ends(
     cases: Sequence[Case], worlds: Sequence[World], record: Record
 ) -> Sequence[BaseException | None]:
-    """Each row has a verdict of its own, whatever becomes of the others."""
+    """Check each row independently of the others."""
     seen = (_seen(case, world, record) for case, world in zip(cases, worlds, strict=True))
     return await asyncio.gather(*seen, return_exceptions=True)
 
 
 async def _seen(case: Case, world: World, record: Record) -> None:
-    """Every column of the row; how long the client waited for the end goes into the report."""
+    """Check every column of the row; record how long the client waited."""
     outcome = await _ended(case, world)
     assert_ended(outcome.task, case.state)
     waited = outcome.history.at(case.state) - case.after.moment(outcome)
@@ -146,13 +146,13 @@ async def _seen(case: Case, world: World, record: Record) -> None:
     log = last_log(outcome.task, attempts=case.attempts)
     metadata = log.get("metadata", {})
     assert metadata.get("reason") in (case.reasons or (None,))
-    assert case.tells(metadata.get("message")), metadata
+    assert case.matches(metadata.get("message")), metadata
     assert metadata.get("container") == case.container
     assert metadata.get("reported_by") == case.reporter
     assert tuple(executor["exit_code"] for executor in log["logs"]) == case.exit_codes
-    told = [part for part in (case.state, metadata.get("reason"), metadata.get("message")) if part]
-    said = [line.partition(" ")[2] for line in log.get("system_logs", [])]
-    assert said.count(": ".join(told)) == 1, said
+    words = [part for part in (case.state, metadata.get("reason"), metadata.get("message")) if part]
+    lines = [line.partition(" ")[2] for line in log.get("system_logs", [])]
+    assert lines.count(": ".join(words)) == 1, lines
     assert _in_order(outcome.history.states, (*case.states, case.state)), str(outcome.history)
     for sight in case.sees:
         await sight.check(outcome)
@@ -185,6 +185,6 @@ async def _followed(case: Case, world: World) -> Outcome:
 
 
 def _in_order(seen: Sequence[State], possible: Sequence[State]) -> bool:
-    """Whether `seen` is what somebody sees who may miss some of `possible`."""
+    """Return whether `seen` is a subsequence of `possible`."""
     left = iter(possible)
     return all(state in left for state in seen)

@@ -1,4 +1,4 @@
-"""As a site I have data in many kinds of stores, and tasks that use several of them."""
+"""As an operator I offer many kinds of stores, and tasks use several of them."""
 
 import json
 import uuid
@@ -9,14 +9,14 @@ from poiesis_e2e.documents import assert_ended, only_log, sh, stdout, system_log
 from poiesis_e2e.install import SHARED_CLAIM
 from poiesis_e2e.kube import Kube, containers
 from poiesis_e2e.storage import Bucket
-from poiesis_e2e.tes_client import TesClient, TesRefused
+from poiesis_e2e.tes_client import TesClient, TesError
 from poiesis_lab.backends import Remote
 from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 
 
-async def test_one_task_takes_from_several_stores_and_sends_to_them(
+async def test_one_task_uses_several_stores(
     *,
     second_client: TesClient,
     second_kube: Kube,
@@ -78,12 +78,12 @@ async def test_one_task_takes_from_several_stores_and_sends_to_them(
     }
     pod = await second_kube.pod(task["id"])
     assert [name for name in containers(pod) if name.startswith(("tif-", "tof-"))] == [
-        *("tif-0", "tif-1", "tof-0", "tof-1")  # one container a filer, not one a scheme
+        *("tif-0", "tif-1", "tof-0", "tof-1")  # one container per filer, not per scheme
     ]
     assert sftp.password not in json.dumps(pod) + json.dumps(task)
 
 
-async def test_what_a_remote_does_not_have_ends_the_task_and_is_named(
+async def test_missing_remote_object_fails_task_with_its_name(
     second_client: TesClient, images: Images, remotes: dict[str, Remote]
 ) -> None:
     url = f"sftp://{remotes['sftp'].pod_address}/no/such/file"
@@ -95,9 +95,7 @@ async def test_what_a_remote_does_not_have_ends_the_task_and_is_named(
 
 
 @pytest.mark.usefixtures("shared_claim")
-async def test_files_of_a_shared_volume_are_inputs_and_outputs_and_nothing_else_of_the_node_is(
-    second_client: TesClient, images: Images
-) -> None:
+async def test_shared_volume_exposes_only_its_own_files(second_client: TesClient, images: Images) -> None:
     folder = uuid.uuid4().hex
     made = await second_client.run(
         {
@@ -129,7 +127,7 @@ async def test_files_of_a_shared_volume_are_inputs_and_outputs_and_nothing_else_
     assert "the symbolic link /lab/read/link leads to /poiesis/spec/work.json" in system_logs(linked)
 
     for key, url in (("inputs", "/etc/passwd"), ("outputs", "/lab/read/x")):
-        with pytest.raises(TesRefused) as refused:
+        with pytest.raises(TesError) as refused:
             await second_client.create(
                 {"executors": [sh(images.busybox, "true")], key: [{"path": "/data/x", "url": url}]}
             )
@@ -138,7 +136,7 @@ async def test_files_of_a_shared_volume_are_inputs_and_outputs_and_nothing_else_
 
 @pytest.fixture
 async def shared_claim(second_kube: Kube, images: Images) -> None:
-    """The claim of the shared volumes; a link in it leads to the filer's own work list."""
+    """Create the claim of the shared volumes, with a link to the filer's work list."""
     name = f"link-{uuid.uuid4().hex[:8]}"
     claim = {
         "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""As an operator of few users I put their names and passwords into a Secret, and each has their own tasks."""
+"""As an operator of few users I put their passwords into a Secret, and users see only their tasks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -58,7 +58,7 @@ async def root(release: Release) -> AsyncIterator[TesClient]:
 
 
 @pytest.mark.parametrize("user", [None, ("alice", "wrong"), ("eve", "eve-password")])
-async def test_nobody_gets_in_without_the_right_password(
+async def test_request_without_valid_password_is_rejected(
     release: Release, user: tuple[str, str] | None
 ) -> None:
     headers = {"Authorization": aiohttp.encode_basic_auth(*user)} if user else {}
@@ -70,12 +70,12 @@ async def test_nobody_gets_in_without_the_right_password(
         assert (answer.status, challenge) == (401, 'Basic realm="poiesis", charset="UTF-8"')
 
 
-async def test_a_flood_of_wrong_passwords_locks_no_other_user_out(release: Release) -> None:
-    """A user who has never logged in before: a valid password that is remembered needs no check."""
+async def test_flood_of_wrong_passwords_blocks_no_other_user(release: Release) -> None:
+    """The other user logs in for the first time: a cached password would not need a check."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
 
         async def wrong(number: int) -> int:
-            user = "bob" if number % 2 else f"nobody-{number}"
+            user = "bob" if number % 2 else f"unknown-{number}"
             headers = {"Authorization": aiohttp.encode_basic_auth(user, f"wrong-{number}")}
             async with http.get(f"{release.url}{PATH}/tasks", headers=headers) as answer:
                 return answer.status
@@ -87,18 +87,18 @@ async def test_a_flood_of_wrong_passwords_locks_no_other_user_out(release: Relea
 
 
 async def test_service_info_needs_no_password(release: Release) -> None:
-    async with connect(release.url) as nobody:
-        assert (await nobody.service_info())["type"]["artifact"] == "tes"
+    async with connect(release.url) as anonymous:
+        assert (await anonymous.service_info())["type"]["artifact"] == "tes"
 
 
 @pytest.mark.core
-async def test_a_task_is_seen_by_who_created_it_and_by_administrators(
+async def test_task_is_visible_to_owner_and_administrators(
     alice: TesClient, bob: TesClient, root: TesClient, images: Images
 ) -> None:
     await assert_a_task_is_its_owners(owner=alice, other=bob, root=root, image=images.busybox)
 
 
-async def test_a_task_that_waits_for_others_of_its_owner_says_so(
+async def test_task_waiting_for_its_owners_tasks_states_why(
     alice: TesClient, bob: TesClient, images: Images
 ) -> None:
     document: Document = {"executors": [sh(images.busybox, "sleep 3")]}
@@ -110,13 +110,11 @@ async def test_a_task_that_waits_for_others_of_its_owner_says_so(
 
     line = "waiting: the owner already has 2 active tasks (the per-user limit)"
     ended = [await alice.get(task, "FULL") for task in tasks] + [await bob.get(other, "FULL")]
-    said = [[one for one in only_log(task)["system_logs"] if line in one] for task in ended]
-    assert [len(lines) for lines in said] == [0, 0, 1, 0]
+    found = [[one for one in only_log(task)["system_logs"] if line in one] for task in ended]
+    assert [len(lines) for lines in found] == [0, 0, 1, 0]
 
 
-async def test_the_command_takes_a_user_and_a_password(
-    release: Release, images: Images, tmp_path: Path
-) -> None:
+async def test_command_accepts_user_and_password(release: Release, images: Images, tmp_path: Path) -> None:
     password = tmp_path / "password"
     credentials = {"POIESIS_USER": "alice", "POIESIS_PASSWORD_FILE": str(password)}
     poiesis = Command(home=tmp_path, environment={"POIESIS_SERVER": release.url, **credentials})

@@ -16,7 +16,7 @@ from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 
-# Everything of its Pod that an executor can read, except its own data: the report would contain itself.
+# All that an executor can read in its Pod, except for its own data, which would contain the report.
 _LOOK = (
     "env; cat /proc/mounts; "
     "find /poiesis -path /poiesis/collect -prune -o -type f -print -exec cat {} + 2>/dev/null; true"
@@ -39,12 +39,12 @@ def lab_b(storage: Endpoint) -> Iterator[Bucket]:
 
 @pytest.fixture(scope="module")
 def secrets(storage: Endpoint, lab_a: Bucket, lab_b: Bucket) -> dict[str, dict[str, str]]:
-    """Each of the first two opens one bucket; the deployment's own opens none that there is."""
+    """Return Secrets for each bucket, one that is deleted later, and the deployment's without access."""
     return {
         "lab-a-keys": storage.secret_for(lab_a.name),
         "lab-b-keys": storage.secret_for(lab_b.name),
         "lost-keys": storage.secret_for(lab_a.name),
-        "nobodys-keys": storage.secret_for("poiesis-no-such-bucket"),
+        "other-keys": storage.secret_for("poiesis-no-such-bucket"),
     }
 
 
@@ -67,7 +67,7 @@ def release(
     htpasswd = "".join(f"{user}:{hashed.decode()}\n" for user, hashed in hashes.items())
     config: Values = {
         "auth": {"mode": "basic", "basic": {"usersSecret": {"name": "tes-users"}}},
-        "storage": {"s3": {"secretName": "nobodys-keys", "credentials": credentials}},
+        "storage": {"s3": {"secretName": "other-keys", "credentials": credentials}},
     }
     return with_users({"config": config}, {"tes-users": {"htpasswd": htpasswd}, **secrets})
 
@@ -97,7 +97,7 @@ def _copy(images: Images, source: str, target: str) -> Document:
     }
 
 
-async def test_each_reads_and_writes_their_own_bucket(
+async def test_users_read_and_write_their_own_bucket(
     alice: TesClient, bob: TesClient, images: Images, lab_a: Bucket, lab_b: Bucket
 ) -> None:
     for client, bucket in ((alice, lab_a), (bob, lab_b)):
@@ -106,7 +106,7 @@ async def test_each_reads_and_writes_their_own_bucket(
         assert await bucket.text("out") == "data"
 
 
-async def test_another_groups_bucket_is_refused_by_name(
+async def test_bucket_of_another_group_is_rejected(
     alice: TesClient, images: Images, lab_a: Bucket, lab_b: Bucket, storage: Endpoint
 ) -> None:
     source = await lab_b.put("theirs", b"secret")
@@ -118,7 +118,7 @@ async def test_another_groups_bucket_is_refused_by_name(
     assert await lab_a.keys("stolen") == []
 
 
-async def test_a_refusal_says_which_credentials_were_refused(
+async def test_error_names_the_rejected_credentials(
     bob: TesClient, images: Images, lab_b: Bucket, storage: Endpoint
 ) -> None:
     source = await lab_b.put("foreign/it", b"data")
@@ -128,7 +128,7 @@ async def test_a_refusal_says_which_credentials_were_refused(
     assert where in only_log(task)["metadata"]["message"]
 
 
-async def test_filers_alone_see_credentials_and_none_but_those_that_they_need(
+async def test_only_filers_get_credentials_that_they_need(
     alice: TesClient,
     own_kube: Kube,
     images: Images,
@@ -164,12 +164,12 @@ async def test_filers_alone_see_credentials_and_none_but_those_that_they_need(
     assert b"POIESIS_S3_CREDENTIALS" not in looked
 
 
-async def test_a_secret_that_is_gone_ends_the_task_and_is_named(
+async def test_missing_secret_fails_task_with_its_name(
     alice: TesClient, own_kube: Kube, images: Images, lab_a: Bucket
 ) -> None:
     source = await lab_a.put("lost/it", b"data")
     await own_kube.delete("secret", "lost-keys")
     task = await alice.run(_copy(images, source, lab_a.url("out")))
     assert_ended(task, "SYSTEM_ERROR")
-    said = "credentials lost: the Secret lost-keys does not exist or has no AWS_ACCESS_KEY_ID"
-    assert (reason(task), only_log(task)["metadata"]["message"]) == ("Error", said)
+    message = "credentials lost: the Secret lost-keys does not exist or has no AWS_ACCESS_KEY_ID"
+    assert (reason(task), only_log(task)["metadata"]["message"]) == ("Error", message)

@@ -1,4 +1,4 @@
-"""As a user I share the queue with a user whose tasks no node can take, and mine still run."""
+"""As a user I share the queue with a user whose tasks are unschedulable, and mine still run."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -20,7 +20,7 @@ _VALUES: Values = {
     "config": {
         "auth": {"mode": "basic", "basic": {"usersSecret": {"name": "tes-users"}}},
         "queue": {"maxActiveTasks": _PLACES, "stalledSeconds": 10, "pollSeconds": 1},
-        "userLimits": {"active": {"tasks": 0}},  # no limit: by default, no user can take every place
+        "userLimits": {"active": {"tasks": 0}},  # no limit: by default, no user can fill the queue
     },
 }
 
@@ -47,7 +47,7 @@ async def bob(release: Release) -> AsyncIterator[TesClient]:
         yield client
 
 
-async def test_tasks_that_no_node_takes_leave_places_to_other_users(
+async def test_unschedulable_tasks_leave_capacity_to_other_users(
     alice: TesClient, bob: TesClient, kube: Kube, images: Images
 ) -> None:
     too_large: Document = {"executors": [sh(images.busybox, "true")], "resources": {"cpu_cores": 200}}
@@ -61,7 +61,7 @@ async def test_tasks_that_no_node_takes_leave_places_to_other_users(
 
     try:
         await eventually(all_places_taken, f"{_PLACES} Jobs of tasks that no node takes")
-        for _ in range(3):  # each gets the place that the one before has left
+        for _ in range(3):  # each starts after the previous one
             assert_ended(await bob.run({"executors": [sh(images.busybox, "true")]}), "COMPLETE")
         assert len(await jobs() & set(stuck)) == _PLACES
     finally:

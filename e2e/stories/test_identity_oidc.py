@@ -1,7 +1,7 @@
-"""As an operator I let Keycloak's users in (docs/how-to/operators/identity.md), and each has their own tasks.
+"""As an operator I admit Keycloak's users (docs/how-to/operators/identity.md), who see only their tasks.
 
-The realm is docs/examples/science-realm.json, and the chart's values are docs/examples/keycloak-values.yaml
-but for the issuer, which is a gateway before Keycloak.
+The realm is docs/examples/science-realm.json, and the chart's values are docs/examples/keycloak-values.yaml,
+except for the issuer, which is a gateway in front of Keycloak.
 """
 
 import asyncio
@@ -35,19 +35,19 @@ from poiesis_lab.realm import EXAMPLE, Realm, make_realm
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 _VALUES = EXAMPLE.with_name("keycloak-values.yaml")
-_ENOUGH = 12  # requests on connections of their own, so that each of the two replicas gets some
+_ENOUGH = 12  # requests on separate connections, so that both replicas get some
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def issuer(node: Node, keycloak: Keycloak) -> AsyncIterator[Gateway]:
-    """What Pods and people take for Keycloak."""
+    """Return the gateway that Pods and users address as Keycloak."""
     async with gateway(await node.host_address(), keycloak.url) as made:
         yield made
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def realm(issuer: Gateway, keycloak: Keycloak) -> AsyncIterator[Realm]:
-    """The example's realm, under a name of its own."""
+    """Return the example's realm under a unique name."""
     made = await make_realm(issuer.url, keycloak.administrator, keycloak.password)
     yield made
     await made.remove()
@@ -55,7 +55,7 @@ async def realm(issuer: Gateway, keycloak: Keycloak) -> AsyncIterator[Realm]:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def release(with_users: Callable[[Values, Secrets], Release], realm: Realm) -> Release:
-    """The example's values, and nothing that is remembered for long."""
+    """Return a release with the example's values and short cache times."""
     here = {"issuer": realm.issuer, "minRefreshSeconds": 1, "introspection": {"cacheSeconds": 0}}
     values = merged(yaml.safe_load(_VALUES.read_text()), {"config": {"auth": {"oidc": here}}})
     secret = {"tes-introspection": {"client-secret": "server-secret"}}
@@ -67,20 +67,20 @@ async def _as(stack: AsyncExitStack, release: Release, realm: Realm, user: str) 
 
 
 async def _answers(release: Release, token: str, path: str) -> list[tuple[int, str]]:
-    """Of every replica: statuses, and what is said of credentials or of when to come again."""
+    """Return the status, and the WWW-Authenticate or Retry-After header, of responses of all replicas."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as http:
 
         async def ask() -> tuple[int, str]:
             async with http.get(f"{release.url}{path}") as answer:
-                said = (answer.headers.get(name, "") for name in ("WWW-Authenticate", "Retry-After"))
-                return answer.status, "".join(said)
+                hints = (answer.headers.get(name, "") for name in ("WWW-Authenticate", "Retry-After"))
+                return answer.status, "".join(hints)
 
         return sorted(set(await asyncio.gather(*(ask() for _ in range(_ENOUGH)))))
 
 
-async def test_a_token_runs_a_task_that_its_bearer_and_administrators_alone_see(
+async def test_task_is_visible_to_bearer_and_administrators(
     release: Release, realm: Realm, images: Images
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -88,7 +88,7 @@ async def test_a_token_runs_a_task_that_its_bearer_and_administrators_alone_see(
         await assert_a_task_is_its_owners(owner=alice, other=bob, root=root, image=images.busybox)
 
 
-async def test_a_workflow_engine_runs_tasks_with_a_token_of_its_own(
+async def test_workflow_engine_runs_tasks_with_its_own_token(
     release: Release, realm: Realm, images: Images
 ) -> None:
     async with connect(release.url, token=await realm.workflow_token()) as engine:
@@ -100,11 +100,11 @@ async def test_a_workflow_engine_runs_tasks_with_a_token_of_its_own(
 @pytest.mark.parametrize(
     "path", [f"{PATH}/service-info", f"{PATH}/openapi.json", f"{PATH}/ui", "/healthz", "/readyz"]
 )
-async def test_what_is_public_needs_no_token(release: Release, path: str) -> None:
+async def test_public_paths_need_no_token(release: Release, path: str) -> None:
     assert await _answers(release, "", path) == [(200, "")]
 
 
-async def test_everything_else_needs_one_that_counts(release: Release, realm: Realm) -> None:
+async def test_other_paths_need_a_valid_token(release: Release, realm: Realm) -> None:
     tasks = f"{PATH}/tasks"
     assert await _answers(release, "", tasks) == [(401, 'Bearer realm="poiesis"')]
     ((status, challenge),) = await _answers(release, f"{await realm.user_token('alice')}x", tasks)
@@ -112,7 +112,7 @@ async def test_everything_else_needs_one_that_counts(release: Release, realm: Re
     assert await _answers(release, await realm.user_token("alice"), tasks) == [(200, "")]
 
 
-async def test_a_person_logs_in_by_device_and_runs_a_task(
+async def test_user_logs_in_by_device_and_runs_task(
     release: Release, realm: Realm, images: Images, tmp_path: Path
 ) -> None:
     poiesis = Command(home=tmp_path, environment={"POIESIS_SERVER": release.url})
@@ -140,7 +140,7 @@ async def test_a_person_logs_in_by_device_and_runs_a_task(
 
 
 @pytest.mark.parametrize("variable", ["POIESIS_TOKEN", "POIESIS_TOKEN_FILE"])
-async def test_the_command_takes_a_token_by_environment_and_by_file(
+async def test_command_reads_token_from_environment_and_file(
     variable: str, release: Release, realm: Realm, tmp_path: Path
 ) -> None:
     token, file = await realm.user_token("bob"), tmp_path / "token"
@@ -151,7 +151,7 @@ async def test_the_command_takes_a_token_by_environment_and_by_file(
     assert (code, json.loads(out)["tasks"]) == (0, []), err
 
 
-async def test_a_token_of_a_new_key_counts_at_once_and_no_api_is_restarted(
+async def test_rotated_signing_key_works_without_api_restart(
     release: Release, realm: Realm, cluster: Cluster
 ) -> None:
     kube, tasks = kube_of(cluster, release), f"{PATH}/tasks"
@@ -168,7 +168,7 @@ async def test_a_token_of_a_new_key_counts_at_once_and_no_api_is_restarted(
     assert await _apis(kube) == apis
 
 
-async def test_while_the_issuer_is_away_known_keys_serve_and_others_are_a_503(
+async def test_issuer_outage_affects_only_unknown_keys(
     release: Release, realm: Realm, issuer: Gateway
 ) -> None:
     tasks = f"{PATH}/tasks"
@@ -187,15 +187,13 @@ async def test_while_the_issuer_is_away_known_keys_serve_and_others_are_a_503(
         async def again() -> bool:
             return await _answers(release, unknown, tasks) == [(200, "")]
 
-        await eventually(again, "keys from an issuer that is back")
+        await eventually(again, "keys from the restored issuer")
         assert await _answers(release, opaque, tasks) == [(200, "")]
     finally:
         await realm.remove_key(key)
 
 
-async def test_an_opaque_token_counts_until_it_is_revoked(
-    release: Release, realm: Realm, issuer: Gateway
-) -> None:
+async def test_opaque_token_is_valid_until_revoked(release: Release, realm: Realm, issuer: Gateway) -> None:
     tasks, signed = f"{PATH}/tasks", await realm.user_token("alice")
     opaque = issuer.opaque(signed)
     async with connect(release.url, token=opaque) as by_opaque, connect(release.url, token=signed) as alice:
@@ -203,11 +201,11 @@ async def test_an_opaque_token_counts_until_it_is_revoked(
     await realm.revoke(signed)
     ((status, challenge),) = await _answers(release, opaque, tasks)
     assert (status, 'error="invalid_token"' in challenge) == (401, True)
-    assert await _answers(release, signed, tasks) == [(200, "")], "nobody is asked for a signed token"
+    assert await _answers(release, signed, tasks) == [(200, "")], "a signed token was introspected"
 
 
 async def _apis(kube: Kube) -> Mapping[str, int]:
-    """How often each was restarted, by Pod."""
+    """Return the restart counts of the apis, by Pod."""
     return {
         pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"]
         for pod in await kube.of_component("pods", "api")

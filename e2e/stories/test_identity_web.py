@@ -1,4 +1,4 @@
-"""As an operator I give filers a role by their Pod's own token: there is no key that could be lost."""
+"""As an operator I give filers a role by their Pod's token: there are no keys that could leak."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ _LOOK = "env; cat /proc/mounts; find /poiesis -type f -print 2>/dev/null; true"
 
 @pytest.fixture(scope="module")
 def issuer(cluster: Cluster) -> Iterator[str]:
-    """The cluster's API server, which shows everybody by which keys its tokens are known."""
+    """Return the issuer of the cluster's API server, with its signing keys readable without a login."""
     binding = ("clusterrolebinding", _DISCOVERY)
     cluster.kubectl("delete", *binding, "--ignore-not-found")
     role = "--clusterrole=system:service-account-issuer-discovery"
@@ -35,7 +35,7 @@ def issuer(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def store(cluster: Cluster, issuer: str) -> Iterator[Endpoint]:
-    """An S3 with an STS that believes the issuer."""
+    """Return an S3 service whose STS trusts the issuer."""
     config = json.loads(cluster.kubectl("config", "view", "--raw", "-o", "json"))
     ca = base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
     made = backends.start_minio_for_tokens(issuer, ca, _AUDIENCE)
@@ -59,7 +59,7 @@ def release(with_users: Callable[[Values, Secrets], Release], store: Endpoint) -
     return with_users({"config": {"storage": {"s3": s3}}}, {})
 
 
-async def test_filers_reach_the_store_by_their_pods_token_and_executors_never_see_it(
+async def test_filers_use_pod_token_that_executors_cannot_read(
     cluster: Cluster, release: Release, images: Images, own_bucket: Bucket
 ) -> None:
     async with connect(release.url) as client:

@@ -1,4 +1,4 @@
-"""As a user I bring my image as it is: without a shell, without root."""
+"""As a user I run my image unchanged: without a shell, without root."""
 
 import pytest
 
@@ -34,7 +34,7 @@ async def test_an_image_without_a_shell_reads_and_writes(
     assert await bucket.text("word") == "no shell here\n"
 
 
-async def test_an_image_of_an_ordinary_user_writes_where_outputs_and_volumes_are(
+async def test_non_root_image_writes_to_outputs_and_volumes(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:
     script = "id -u; id -g; cat /in/word >/out/word && echo scratch >/scratch/a && echo beside >/in/beside"

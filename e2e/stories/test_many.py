@@ -1,4 +1,4 @@
-"""As a workflow engine I submit many tasks at once, and each ends as it should."""
+"""As a workflow engine I submit many tasks at once, and each completes."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""As a user I keep the owners and modes that my programs set, and results are sent all the same."""
+"""As a user I keep the owners and modes that my programs set, and outputs are still sent."""
 
 import pytest
 
@@ -55,7 +55,7 @@ async def test_executors_of_different_users_share_what_they_leave(run_task: RunT
 
 
 @pytest.mark.parametrize("volumes", [[], ["/scratch"]])
-async def test_a_working_directory_that_only_the_task_names_is_writable(
+async def test_working_directory_missing_from_image_is_writable(
     run_task: RunTask, images: Images, volumes: list[str]
 ) -> None:
     executor = {**sh(images.busybox_nonroot, "pwd; touch here && echo writable"), "workdir": "/scratch/job"}

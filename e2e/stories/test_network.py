@@ -1,4 +1,4 @@
-"""As a user who shares the cluster I know that no other user's task can read or forge what concerns mine."""
+"""As a user of a shared cluster I know that no other user's task can read or forge data of my tasks."""
 
 import asyncio
 import base64
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from poiesis_e2e.documents import RunTask, assert_ended, executor_logs, sh
-from poiesis_e2e.kube import CommandRefused, Kube, Node, run
+from poiesis_e2e.kube import CommandError, Kube, Node, run
 from poiesis_e2e.tes_client import TesClient
 from poiesis_lab.images import Images
 
@@ -36,7 +36,7 @@ while True:
 
 @pytest.mark.core
 async def test_no_executor_can_open_a_raw_socket(run_task: RunTask, images: Images) -> None:
-    """ARP spoofing and taking over the recorder's TCP session both need one."""
+    """ARP spoofing and TCP session hijacking both need a raw socket."""
     attack = "grep CapBnd /proc/self/status; arping -c 1 -w 1 -I eth0 10.244.0.1 2>&1"
     task = await run_task(
         {
@@ -56,7 +56,7 @@ async def test_no_executor_can_open_a_raw_socket(run_task: RunTask, images: Imag
 
 @asynccontextmanager
 async def _captured(node: Node, image: str, server: str) -> AsyncIterator[bytearray]:
-    """What the node's Pods exchange with a Postgres, as a program with NET_RAW on their bridge reads it."""
+    """Capture the traffic of the node's Pods with a Postgres, by a program with NET_RAW on their bridge."""
     name = f"poiesis-e2e-capture-{secrets.token_hex(4)}"
     process = await asyncio.create_subprocess_exec(
         *(node.docker, "run", "--rm", "--name", name, "--network", f"container:{node.container}"),
@@ -81,7 +81,7 @@ async def _captured(node: Node, image: str, server: str) -> AsyncIterator[bytear
 
 
 @pytest.mark.core
-async def test_the_traffic_of_postgres_cannot_be_read_on_the_pod_network(
+async def test_postgres_traffic_is_encrypted_on_the_pod_network(
     third_client: TesClient, third_kube: Kube, images: Images, node: Node
 ) -> None:
     canary = secrets.token_hex(16)
@@ -102,7 +102,7 @@ async def test_postgres_refuses_a_client_without_tls(third_kube: Kube) -> None:
     (service,) = await third_kube.of_component("services", "postgres")
     (pod,) = await third_kube.of_component("pods", "postgres")
     host = service["metadata"]["name"]
-    with pytest.raises(CommandRefused, match="no encryption"):
+    with pytest.raises(CommandError, match="no encryption"):
         await third_kube.run(
             *("exec", pod["metadata"]["name"], "--", "psql", "--no-password"),
             f"host={host} user=poiesis_api dbname=poiesis sslmode=disable",

@@ -1,7 +1,7 @@
-"""As a user of Nextflow I run processes: the requests of its plugin nf-ga4gh 1.4, which cannot be had here.
+"""As a user of Nextflow I run processes with its plugin nf-ga4gh 1.4, whose requests are repeated here.
 
-It polls without a view, reads the exit code in the first log of the first attempt, and everything else from
-the work directory in object storage, also after a failure.
+The plugin polls without a view, reads the exit code from the first log of the first attempt, and reads
+everything else from the work directory in object storage, also after a failure.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ exit $code
 
 
 async def _process(client: TesClient, bucket: Bucket, image: str, script: str, outputs: list[str]) -> Any:
-    """Run one process in the work directory `work/`; the task in FULL."""
+    """Run one process in the work directory `work/`; return the task in the FULL view."""
     for name, content in ((".command.sh", script), (".command.run", _RUN), ("reads.txt", "acgt\n")):
         await bucket.put(f"work/{name}", content.encode())
     ours = [_output(bucket, name) for name in (".command.out", ".command.err", ".command.log", ".exitcode")]
@@ -57,7 +57,7 @@ def _output(bucket: Bucket, name: str) -> dict[str, str]:
     return {"path": f"/work/{name}", "url": bucket.url(f"work/{name}"), "type": "FILE"}
 
 
-async def test_a_process_leaves_its_files_in_the_work_directory(
+async def test_process_leaves_files_in_the_work_directory(
     client: TesClient, bucket: Bucket, snakemake_image: str
 ) -> None:
     script = "echo hello; tr a t <reads.txt >a.txt; mkdir -p results/deep; cp a.txt results/deep/b.txt"
@@ -73,7 +73,7 @@ async def test_a_process_leaves_its_files_in_the_work_directory(
     assert "work/optional.txt" not in await bucket.keys("work/")
 
 
-async def test_of_a_process_that_fails_there_are_the_exit_code_and_what_it_said(
+async def test_failed_process_has_exit_code_and_output(
     client: TesClient, bucket: Bucket, snakemake_image: str
 ) -> None:
     task = await _process(client, bucket, snakemake_image, "echo gone wrong >&2; exit 3", ["*.txt"])

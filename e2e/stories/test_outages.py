@@ -1,4 +1,4 @@
-"""As an operator I replace and lose services while tasks run, and neither tasks nor clients notice."""
+"""As an operator I replace and lose services while tasks run, and tasks and clients are not affected."""
 
 import asyncio
 import time
@@ -20,11 +20,11 @@ from poiesis_lab.images import Images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 
-_POLL_SECONDS = 0.01  # between two
+_POLL_SECONDS = 0.01  # between two polls
 
 
 @pytest.mark.core
-async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
+async def test_running_task_survives_outage_of_all_services(
     second_client: TesClient, second_kube: Kube, images: Images, bucket: Bucket
 ) -> None:
     task_id = await second_client.create(
@@ -47,7 +47,7 @@ async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
         await eventually(sent, "the outputs sent while nothing of the release runs", seconds=120)
         assert await bucket.text("kept") == "kept\n"
 
-    await eventually(second_client.answers, "an answer of the api")
+    await eventually(second_client.answers, "a response of the api")
     await second_client.wait(task_id)
     task = await second_client.get(task_id, "FULL")
 
@@ -57,7 +57,7 @@ async def test_a_running_task_needs_neither_api_nor_controller_nor_database(
 
 
 @pytest.mark.core
-async def test_a_hundred_polls_a_second_see_nothing_of_an_upgrade(
+async def test_upgrade_fails_none_of_100_polls_per_second(
     *,
     cluster: Cluster,
     second: Release,
@@ -86,7 +86,7 @@ async def _apis(kube: Kube) -> set[str]:
 
 
 async def _polls_until(upgrade: asyncio.Task[None], url: str) -> Sequence[int]:
-    """The statuses that polls got, of clients with a connection a request and with one that is kept."""
+    """Return the statuses of polls, with one connection per request and with a kept connection."""
     begun = time.monotonic()
     async with _session(force_close=True) as new_each_time, _session(force_close=False) as kept:
         polls: list[asyncio.Task[int]] = []
@@ -97,7 +97,7 @@ async def _polls_until(upgrade: asyncio.Task[None], url: str) -> Sequence[int]:
 
 
 def _upgrade(cluster: Cluster, release: Release) -> None:
-    """All of the chart, its migrations too; what changes is in the Pods of the api."""
+    """Upgrade the whole chart, including migrations; a changed value replaces the Pods of the api."""
     cluster.helm(
         *("upgrade", release.name, str(CHART), "--namespace", release.namespace, "--reuse-values"),
         *("--set", f"api.podAnnotations.upgraded=at-{time.time_ns()}", "--wait", "--timeout", "4m"),

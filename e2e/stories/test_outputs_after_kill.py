@@ -82,7 +82,7 @@ async def test_outputs_of_a_killed_executor_are_stored(
     assert (await kube.ended_pod(task_id))["status"]["phase"] == "Failed"
 
 
-async def test_canceled_task_sends_nothing_and_ends_as_fast_as_before(
+async def test_canceled_task_sends_nothing_and_ends_quickly(
     client: TesClient, images: Images, bucket: Bucket
 ) -> None:
     task_id = await client.create(_document(images, bucket, _WAIT))

@@ -1,4 +1,4 @@
-"""As a user I name files anywhere, and find the rest of the image as it is."""
+"""As a user I place files anywhere, and the rest of the image stays unchanged."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
-async def test_an_input_beside_the_program_of_the_image(run_task: RunTask, app_image: str) -> None:
+async def test_input_next_to_the_program_of_the_image(run_task: RunTask, app_image: str) -> None:
     task = await run_task(
         {
             "executors": [{"image": app_image, "command": ["/app/run.sh"]}],
@@ -62,7 +62,7 @@ async def test_inputs_are_edited_in_place(run_task: RunTask, images: Images) -> 
     assert [stdout(task, index) for index in range(3)] == ["b\nd\n", "b\nd\n", "new\n"]
 
 
-async def test_a_stdin_that_the_image_has(run_task: RunTask, images: Images) -> None:
+async def test_stdin_may_be_a_file_of_the_image(run_task: RunTask, images: Images) -> None:
     task = await run_task(
         {
             "executors": [{"image": images.busybox, "command": ["head", "-n", "1"], "stdin": "/etc/passwd"}],
@@ -74,7 +74,7 @@ async def test_a_stdin_that_the_image_has(run_task: RunTask, images: Images) -> 
     assert stdout(task).startswith("root:")
 
 
-async def test_a_user_that_cannot_place_a_file_is_told_what_works(run_task: RunTask, images: Images) -> None:
+async def test_image_user_without_write_access_gets_a_hint(run_task: RunTask, images: Images) -> None:
     task = await run_task(
         {
             "executors": [sh(images.busybox_nonroot, "cat /in.txt")],
@@ -87,7 +87,7 @@ async def test_a_user_that_cannot_place_a_file_is_told_what_works(run_task: RunT
     assert "cannot place /in.txt: Permission denied" in str(task["logs"])
 
 
-async def test_the_path_of_the_filers_volume_is_a_path_like_others(
+async def test_path_of_the_filer_volume_is_not_special(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:
     task = await run_task(

@@ -1,4 +1,4 @@
-"""As a user I stage many inputs, and know which one I find where several cover a path."""
+"""As a user I stage many inputs, and overlapping paths have a defined result."""
 
 import pytest
 
@@ -29,7 +29,7 @@ async def test_1200_inputs_in_directories_of_their_own(
 
 
 @pytest.mark.parametrize("order", [1, -1])
-async def test_of_inputs_that_cover_one_path_the_deeper_one_is_found(
+async def test_deeper_of_two_overlapping_inputs_wins(
     run_task: RunTask, images: Images, bucket: Bucket, order: int
 ) -> None:
     for key in ("one/dos/same.txt", "one/top.txt", "two/same.txt"):
@@ -61,7 +61,7 @@ async def test_a_program_that_is_staged_can_be_executed(run_task: RunTask, image
     assert [stdout(task, index) for index in (0, 1)] == ["0\n", "1000\n"]
 
 
-async def test_the_type_of_an_input_is_filled_in_once_it_is_known(
+async def test_missing_input_type_is_filled_in_after_staging(
     client: TesClient, images: Images, bucket: Bucket
 ) -> None:
     url = await bucket.put("in/ref/a", b"x")

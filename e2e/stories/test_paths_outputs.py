@@ -1,4 +1,4 @@
-"""As a user I get what my outputs name, wherever the program has put it."""
+"""As a user I get my outputs from any path."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 
-async def test_the_program_makes_its_output_directory_in_a_volume(
+async def test_program_creates_its_output_directory_in_a_volume(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:
     task = await run_task(
@@ -25,7 +25,7 @@ async def test_the_program_makes_its_output_directory_in_a_volume(
 
 
 @pytest.mark.parametrize("path", ["/results", "/root/r"])
-async def test_a_directory_is_sent_wherever_it_lies(
+async def test_directory_is_sent_from_any_path(
     run_task: RunTask, images: Images, bucket: Bucket, path: str
 ) -> None:
     script = f"mkdir -p {path}/sub && echo a > {path}/a.txt && echo b > {path}/sub/b.txt"
@@ -41,7 +41,7 @@ async def test_a_directory_is_sent_wherever_it_lies(
     assert sorted(one["path"] for one in only_log(task)["outputs"]) == [f"{path}/a.txt", f"{path}/sub/b.txt"]
 
 
-async def test_a_name_with_escaped_brackets(run_task: RunTask, images: Images, bucket: Bucket) -> None:
+async def test_name_with_escaped_brackets_is_sent(run_task: RunTask, images: Images, bucket: Bucket) -> None:
     task = await run_task(
         {
             "executors": [sh(images.busybox, "mkdir -p /out; echo 1 > '/out/sample[1].txt'")],
@@ -77,7 +77,7 @@ async def test_links_out_of_the_volume_are_followed(
     assert "/out/dangling was left out" in system_logs(task)
 
 
-async def test_two_executors_append_to_one_file_below_the_root(
+async def test_two_executors_append_to_one_root_file(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:
     task = await run_task(
@@ -95,7 +95,7 @@ async def test_two_executors_append_to_one_file_below_the_root(
 
 
 @pytest.mark.parametrize("volumes", [["/v"], []])
-async def test_a_stream_below_the_root_is_read_by_the_next_executor(
+async def test_next_executor_reads_a_stream_below_root(
     run_task: RunTask, images: Images, volumes: list[str]
 ) -> None:
     task = await run_task(

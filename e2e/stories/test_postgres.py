@@ -1,4 +1,4 @@
-"""As an operator I have trouble with Postgres in many ways, and tasks end as if there had been none."""
+"""As an operator I have many kinds of Postgres failures, and tasks keep their outcomes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ import pytest
 
 from poiesis_e2e.documents import assert_ended, executor_logs, exit_codes, only_log, seconds, sh, stdout
 from poiesis_e2e.kube import Kube, Node, Object, container_status
-from poiesis_e2e.tes_client import Document, Task, TesClient, TesRefused
+from poiesis_e2e.tes_client import Document, Task, TesClient, TesError
 from poiesis_e2e.waiting import eventually
 from poiesis_lab.images import Images
 
@@ -23,13 +23,13 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 
 
 def _counting(image: str) -> Document:
-    """Prints numbers until it is told to end, and at last the time."""
+    """Return a task that prints numbers until SIGTERM, then the time."""
     script = "trap 'date +%s; exit 0' USR1; i=0; while :; do i=$((i + 1)); echo $i; sleep 0.5; done"
     return {"executors": [sh(image, script)]}
 
 
 @pytest.mark.core
-async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
+async def test_post_during_postgres_outage_creates_nothing(
     second_client: TesClient, second_kube: Kube, images: Images
 ) -> None:
     document: Document = {"executors": [sh(images.busybox, "echo made")]}
@@ -41,7 +41,7 @@ async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
             503,
             '{"error": "the database does not answer; try again"}',
         )
-    await eventually(second_client.answers, "an answer of the api")
+    await eventually(second_client.answers, "a response of the api")
 
     assert await _newest(second_client) == tasks
     assert await _objects(second_kube) <= objects
@@ -51,14 +51,14 @@ async def test_a_post_without_postgres_is_refused_and_leaves_nothing(
     assert (await _newest(second_client))[:2] == [task["id"], *tasks[:1]]
 
 
-async def test_an_end_without_postgres_is_recorded_with_its_true_time(
+async def test_outcome_during_postgres_outage_keeps_its_time(
     second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))
     await second_client.wait(task_id, until={"RUNNING"})
 
     async with second_kube.without("postgres"):
-        outage = asyncio.create_task(asyncio.sleep(40))  # longer than a recorder keeps a connection
+        outage = asyncio.create_task(asyncio.sleep(40))  # longer than a recorder keeps its connection
         await _end_executor(second_kube, node, task_id)
         await outage
     task = await _ended(second_client, task_id)
@@ -66,7 +66,7 @@ async def test_an_end_without_postgres_is_recorded_with_its_true_time(
     _assert_counted(task)
 
 
-async def test_connections_cut_again_and_again_double_nothing(
+async def test_repeatedly_cut_connections_duplicate_nothing(
     second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))
@@ -85,7 +85,7 @@ async def test_connections_cut_again_and_again_double_nothing(
     _assert_counted(task)
 
 
-async def test_a_database_that_cannot_be_written_refuses_posts_and_delays_an_end(
+async def test_read_only_database_rejects_posts_and_delays_outcomes(
     second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))
@@ -112,7 +112,7 @@ async def test_a_database_that_cannot_be_written_refuses_posts_and_delays_an_end
     assert await _objects(second_kube) <= objects
 
 
-async def test_an_end_waits_for_a_free_connection(
+async def test_outcome_waits_for_a_free_connection(
     second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))
@@ -134,7 +134,7 @@ async def test_an_end_waits_for_a_free_connection(
     assert await second_kube.sql(_LIMIT) == limit
 
 
-async def test_an_end_waits_for_a_locked_row(
+async def test_outcome_waits_for_a_locked_row(
     second_client: TesClient, second_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await second_client.create(_counting(images.busybox))
@@ -153,24 +153,24 @@ async def test_an_end_waits_for_a_locked_row(
     _assert_counted(task)
 
 
-# --- what the stories share ----------------------------------------------------------------------------
+# --- shared helpers ------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def _changed(kube: Kube, change: str, back: str) -> AsyncIterator[None]:
-    """From another database, whose sessions the change does not hold for."""
+    """Change a setting from another database, whose sessions it does not affect."""
     try:
         await kube.sql(change, database="postgres")
         yield
     finally:
         await kube.sql(back, database="postgres")
-        # Sessions keep what they began with: a failover ends them, and so does this.
+        # Sessions keep their initial settings; end them, as a failover does.
         await kube.sql(_CUT, database="postgres")
 
 
 @asynccontextmanager
 async def _locked(kube: Kube, task_id: str) -> AsyncIterator[None]:
-    """Somebody else's transaction holds the task's row."""
+    """Lock the task's row in another transaction."""
     held = f"BEGIN; SELECT FROM task WHERE id = '{task_id}' FOR UPDATE; SELECT pg_sleep(600)"
     holder = asyncio.create_task(kube.sql(held))
     session = "FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
@@ -187,7 +187,7 @@ async def _locked(kube: Kube, task_id: str) -> AsyncIterator[None]:
 
 
 async def _refusal(client: TesClient, document: Document) -> tuple[int, str]:
-    with pytest.raises(TesRefused) as refused:
+    with pytest.raises(TesError) as refused:
         await client.create(document)
     return refused.value.status, refused.value.body
 
@@ -197,15 +197,15 @@ async def _newest(client: TesClient) -> list[str]:
 
 
 async def _objects(kube: Kube) -> set[tuple[str, str]]:
-    """What tasks have in Kubernetes."""
+    """Return the Kubernetes objects of all tasks."""
     return {
         (found["kind"], found["metadata"]["name"]) for found in await kube.find(_OBJECTS, "poiesis.io/task")
     }
 
 
 async def _ended(client: TesClient, task_id: str) -> Task:
-    """By an api whose Pods leave the Service while they cannot reach Postgres."""
-    await eventually(client.answers, "an answer of the api")
+    """Wait until a task ends; the api's Pods leave the Service while Postgres is unreachable."""
+    await eventually(client.answers, "a response of the api")
     await client.wait(task_id, timeout=90)
     return await client.get(task_id, "FULL")
 
@@ -221,7 +221,7 @@ async def _end_executor(kube: Kube, node: Node, task_id: str) -> None:
 
 
 async def _refused_connection(kube: Kube, task_id: str) -> None:
-    """Wait for the recorder to have been told that there are too many connections (SQLSTATE 53300)."""
+    """Wait until Postgres rejects the recorder because of too many connections (SQLSTATE 53300)."""
 
     async def look() -> bool:
         pod = (await kube.pod(task_id))["metadata"]["name"]
@@ -231,12 +231,12 @@ async def _refused_connection(kube: Kube, task_id: str) -> None:
 
 
 def _assert_counted(task: Task) -> None:
-    """Every line once, one attempt, one log, and the end when it was, not when it could be told."""
+    """Assert that every line is logged once, in one attempt and one log, with the true end time."""
     assert_ended(task, "COMPLETE")
     assert exit_codes(task) == [0]
     *lines, end = stdout(task).splitlines()
     assert lines == [str(number + 1) for number in range(len(lines))]
-    told = seconds(executor_logs(task)[0]["end_time"])
-    assert int(end) <= told < int(end) + 2
-    said = only_log(task).get("system_logs", [])
-    assert len(said) == len(set(said))
+    end_time = seconds(executor_logs(task)[0]["end_time"])
+    assert int(end) <= end_time < int(end) + 2
+    lines = only_log(task).get("system_logs", [])
+    assert len(lines) == len(set(lines))

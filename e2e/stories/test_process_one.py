@@ -1,4 +1,4 @@
-"""As a user I may do to my container what I want: what ends is the program, not the platform's trust."""
+"""As a user I may signal any process in my container, and the outcome is still correct."""
 
 import pytest
 
@@ -13,7 +13,7 @@ OUT = "mkdir -p /out; echo before > /out/x"
 
 
 @pytest.mark.parametrize("kill", ["kill -TERM 1", "kill -TERM $PPID", "kill -9 1", "kill -HUP 1"])
-async def test_a_program_that_signals_process_1_goes_on(
+async def test_program_that_signals_process_1_continues(
     run_task: RunTask, images: Images, bucket: Bucket, kill: str
 ) -> None:
     task = await run_task(
@@ -35,7 +35,7 @@ async def test_a_program_that_handles_the_signal_gets_it(run_task: RunTask, imag
     assert (exit_codes(task), stdout(task)) == ([3], "got it\n")
 
 
-async def test_pkill_by_words_of_the_command_is_the_programs_own_end_at_most(
+async def test_pkill_by_command_line_ends_only_the_program(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:
     script = f"{OUT}; sleep 77 & sleep 1; pkill -f 'sleep 77'; sleep 1; echo after >> /out/x"
@@ -65,10 +65,8 @@ async def test_container_streams_are_files_of_any_size(
 
 
 @pytest.mark.parametrize("image", ["busybox", "busybox_nonroot"])
-async def test_the_helper_can_be_neither_traced_nor_reached(
-    run_task: RunTask, images: Images, image: str
-) -> None:
-    """Access to /proc/1/mem and /proc/1/fd takes the rights that ptrace takes."""
+async def test_helper_cannot_be_traced_or_reached(run_task: RunTask, images: Images, image: str) -> None:
+    """Access to /proc/1/mem and /proc/1/fd requires the same rights as ptrace."""
     task = await run_task({"executors": [sh(getattr(images, image), OVERWRITE)]})
 
     assert_ended(task, "EXECUTOR_ERROR")

@@ -1,4 +1,4 @@
-"""As a user or an operator I see how far inputs are while they come, and how fast."""
+"""As a user or operator I see the progress and speed of inputs."""
 
 import asyncio
 import re
@@ -14,10 +14,10 @@ from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 
-_HALF = 8 * 2**20  # a filer tells of what it has written, a few MiB at a time
+_HALF = 8 * 2**20  # a filer reports progress every few MiB
 
 
-async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
+async def test_slow_input_shows_in_system_logs_and_metrics(
     client: TesClient, kube: Kube, node: Node, images: Images
 ) -> None:
     seen = asyncio.Event()
@@ -32,10 +32,11 @@ async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
 
         async def line() -> re.Match[str] | None:
             task = await client.get(task_id, "FULL")
-            said = system_logs(task) if task.get("logs") else ""
-            return re.search(r"tif-0 in progress: 0 files, ([1-9]\d*) bytes, \d+\.\d MB/s$", said, re.MULTILINE)
+            lines = system_logs(task) if task.get("logs") else ""
+            pattern = r"tif-0 in progress: 0 files, ([1-9]\d*) bytes, \d+\.\d MB/s$"
+            return re.search(pattern, lines, re.MULTILINE)
 
-        found = await eventually(line, "how far tif-0 is, in system_logs")
+        found = await eventually(line, "progress of tif-0 in system_logs")
         assert int(found[1]) <= _HALF
         metadata = (await client.get(task_id, "BASIC"))["logs"][-1]["metadata"]
         assert int(found[1]) <= int(metadata["staging.bytes_done"]) <= _HALF
@@ -53,11 +54,11 @@ async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
     task = await client.get(task_id, "FULL")
     assert_ended(task, "COMPLETE")
     assert stdout(task) == f"{2 * _HALF}\n"
-    said = system_logs(task)
+    lines = system_logs(task)
     assert re.search(
-        rf"tif-0 staged 1 file, {2 * _HALF} bytes in \d+\.\d s \(\d+\.\d MB/s\)$", said, re.MULTILINE
-    ), said
-    assert "so far" not in said
+        rf"tif-0 staged 1 file, {2 * _HALF} bytes in \d+\.\d s \(\d+\.\d MB/s\)$", lines, re.MULTILINE
+    ), lines
+    assert "so far" not in lines
     metadata = task["logs"][-1]["metadata"]
     assert (metadata["staging.files_done"], metadata["staging.bytes_done"]) == ("1", str(2 * _HALF))
     assert metadata["tif-0.start_time"] < metadata["tif-0.end_time"] < metadata["executor-0.end_time"]
@@ -70,7 +71,7 @@ async def test_system_logs_and_metrics_tell_of_an_input_that_takes_its_time(
 
 
 async def _metric(kube: Kube, name: str) -> float:
-    """The sum of what all controllers give; one without a sample gives nothing."""
+    """Return the sum of a metric over all controllers; ignore those without a sample."""
     total = 0.0
     for pod in await kube.of_component("pods", "tctl"):
         path = f"/api/v1/namespaces/{kube.namespace}/pods/{pod['metadata']['name']}:8080/proxy/metrics"

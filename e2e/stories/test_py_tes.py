@@ -1,4 +1,4 @@
-"""As a user of py-tes, GA4GH's own client, I get my tasks through."""
+"""As a user of py-tes, GA4GH's own client, I run tasks."""
 
 import asyncio
 import uuid
@@ -69,9 +69,7 @@ print("well")
 """
 
 
-async def test_py_tes_0_4_2_which_snakemake_and_toil_use_reads_every_answer(
-    release: Release, images: Images
-) -> None:
+async def test_py_tes_0_4_2_reads_every_response(release: Release, images: Images) -> None:
     python = await asyncio.to_thread(clients.environment, "py-tes-0.4.2") / "python"
     process = await asyncio.create_subprocess_exec(
         *(python, "-c", _OLD, f"{release.url}/ga4gh/tes", images.busybox),

@@ -1,4 +1,4 @@
-"""As an operator I read in the controller's log that nothing amiss was found in the cluster."""
+"""As an operator I see in the controller's log that reconciliation found no difference."""
 
 import json
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 _ROUND_SECONDS = 15  # tctl.reconcileSeconds of the first release
 
 
-async def test_an_ordinary_run_leaves_nothing_to_mend(
+async def test_reconciliation_finds_nothing_after_an_ordinary_run(
     client: TesClient, kube: Kube, images: Images, bucket: Bucket
 ) -> None:
     done = await client.create(
@@ -35,14 +35,15 @@ async def test_an_ordinary_run_leaves_nothing_to_mend(
     before = len(await _logged(kube, "reconciled tasks"))
 
     async def compared() -> bool:
-        return len(await _logged(kube, "reconciled tasks")) >= before + 2  # one of which began after the ends
+        # At least one comparison started after the tasks ended.
+        return len(await _logged(kube, "reconciled tasks")) >= before + 2
 
     await eventually(compared, "two comparisons", seconds=4 * _ROUND_SECONDS)
     for task_id, state in ours.items():
         assert_ended(await client.get(task_id), state)
     rounds = await _logged(kube, "reconciled tasks")
-    assert rounds[-1]["tasks"] >= len(ours)  # their Pods and Jobs are still there
-    # Stories beside this one may disturb their tasks.
+    assert rounds[-1]["tasks"] >= len(ours)  # their Pods and Jobs still exist
+    # Concurrent stories may disturb their own tasks.
     repaired = {
         line["task"] for line in await _logged(kube, "reconciliation repaired a task the watch missed")
     }

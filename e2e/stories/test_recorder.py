@@ -1,4 +1,4 @@
-"""As an operator I may lose the recorder at any moment: nothing is lost, and nothing is told twice."""
+"""As an operator I may lose the recorder at any moment: no event is lost or recorded twice."""
 
 import asyncpg
 import pytest
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.core
-async def test_a_recorder_killed_twice_loses_and_doubles_nothing(
+async def test_recorder_killed_twice_loses_and_duplicates_nothing(
     client: TesClient, kube: Kube, node: Node, images: Images, bucket: Bucket
 ) -> None:
     counting = 'for i in $(seq 1 8); do echo "$0 $i"; sleep 1; done; echo "$0" >/out/$0'
@@ -51,8 +51,8 @@ async def test_a_recorder_killed_twice_loses_and_doubles_nothing(
         ("/out/three", "6"),
         ("/out/two", "4"),
     ]
-    said = only_log(task).get("system_logs", [])
-    assert len(said) == len(set(said))
+    lines = only_log(task).get("system_logs", [])
+    assert len(lines) == len(set(lines))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ async def test_a_recorder_killed_twice_loses_and_doubles_nothing(
     ],
     ids=["it exits with 9", "it runs out of memory"],
 )
-async def test_the_controller_tells_the_end_of_an_executor_whose_recorder_cannot(
+async def test_controller_records_outcome_when_recorder_cannot(
     *,
     client: TesClient,
     database: asyncpg.Connection,

@@ -1,4 +1,4 @@
-"""As a user I learn at the create that a task cannot run, and everything that can run is accepted."""
+"""As a user I get an error at the create if a task cannot run; every other task is accepted."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 from poiesis_e2e.documents import RunTask, assert_ended, only_log, sh, stdout, system_logs
 from poiesis_e2e.kube import TASK_LABEL, Kube
 from poiesis_e2e.storage import Bucket
-from poiesis_e2e.tes_client import Document, Input, TesClient, TesRefused
+from poiesis_e2e.tes_client import Document, Input, TesClient, TesError
 from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
@@ -48,11 +48,11 @@ _EXECUTORS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("case", [*_REFUSED, *_EXECUTORS])
-async def test_what_cannot_run_is_refused(client: TesClient, images: Images, case: str) -> None:
+async def test_task_that_cannot_run_is_rejected(client: TesClient, images: Images, case: str) -> None:
     fields, field, words = (_REFUSED | _EXECUTORS)[case]
     changed, fields = (fields, {}) if case in _EXECUTORS else ({}, fields)
     executor = {"image": images.busybox, "command": ["true"]} | changed
-    with pytest.raises(TesRefused) as refusal:
+    with pytest.raises(TesError) as refusal:
         await client.create(cast("Document", {"executors": [executor], **fields}))
     assert refusal.value.status == 400
     assert field in str(refusal.value)
@@ -60,8 +60,8 @@ async def test_what_cannot_run_is_refused(client: TesClient, images: Images, cas
     assert "hidden-word" not in str(refusal.value)
 
 
-async def test_more_executors_than_kubernetes_can_hold_are_refused(client: TesClient, images: Images) -> None:
-    with pytest.raises(TesRefused) as refusal:
+async def test_too_many_executors_for_kubernetes_are_rejected(client: TesClient, images: Images) -> None:
+    with pytest.raises(TesError) as refusal:
         await client.create(
             {
                 "executors": [sh(images.busybox, "true")] * 315,
@@ -85,11 +85,11 @@ async def test_the_largest_accepted_task_fits_into_etcd(
             {
                 "executors": [executor] * executors,
                 "outputs": [{"path": "/out/x", "url": "s3://bucket/x"}],
-                "resources": {"cpu_cores": 200},  # no node takes it: only its size matters
+                "resources": {"cpu_cores": 200},  # unschedulable: only its size matters
             },
         )
 
-    with pytest.raises(TesRefused) as refusal:
+    with pytest.raises(TesError) as refusal:
         await client.create(document(too_long))
     found = re.search(r"about (\d+) bytes; at most (\d+) are accepted", refusal.value.body)
     assert found, refusal.value.body
@@ -191,7 +191,7 @@ async def test_unusual_paths_tags_and_strings_are_accepted(run_task: RunTask, im
     assert stdout(task) == "hosts\ncolon\n131071 131066\n"
 
 
-async def test_1200_inputs_in_directories_of_their_own_are_staged(
+async def test_1200_inputs_in_separate_directories_are_staged(
     run_task: RunTask, images: Images, bucket: Bucket
 ) -> None:
     await bucket.put("in/x", b"x\n")

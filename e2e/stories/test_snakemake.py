@@ -18,7 +18,7 @@ from poiesis_lab import clients
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("room")]
 
-_SCRIPT = "/tmp/run_snakemake.sh"  # of every task of Snakemake's, and of no other story's
+_SCRIPT = "/tmp/run_snakemake.sh"  # occurs in Snakemake's tasks only
 _SUBMITTED = r"Task submitted: (\S+)"
 _SNAKEFILE = """
 rule all:
@@ -47,7 +47,7 @@ class Snakemake:
     environment: dict[str, str]
 
     async def run(self, snakefile: str) -> tuple[int | None, str]:
-        """Exit code, and what it and its tasks say."""
+        """Return the exit code, and the output of Snakemake and its tasks."""
         (self.folder / "Snakefile").write_text(snakefile)
         process = await asyncio.create_subprocess_exec(
             *(self.program, *self.options),
@@ -56,14 +56,14 @@ class Snakemake:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        code, said, _ = await ended(process, 900)  # it looks at each job for the first time after 40 s
-        tasks = [await self.client.get(task_id, "FULL") for task_id in re.findall(_SUBMITTED, said)]
-        return code, "\n".join([said, *map(str, tasks)])
+        code, output, _ = await ended(process, 900)  # the first poll of each job is after 40 s
+        tasks = [await self.client.get(task_id, "FULL") for task_id in re.findall(_SUBMITTED, output)]
+        return code, "\n".join([output, *map(str, tasks)])
 
 
 @pytest.fixture
 def keys(storage: Endpoint) -> dict[str, str]:
-    """The storage's, in Snakemake's environment; it hands them on to its jobs."""
+    """Return the storage's keys as environment variables, which Snakemake passes to its jobs."""
     return {
         "SNAKEMAKE_STORAGE_S3_ACCESS_KEY": storage.access_key,
         "SNAKEMAKE_STORAGE_S3_SECRET_KEY": storage.secret_key,
@@ -72,7 +72,7 @@ def keys(storage: Endpoint) -> dict[str, str]:
 
 @pytest.fixture
 def files(storage: Endpoint, bucket: Bucket) -> tuple[str, ...]:
-    """Where they are: it and its jobs reach the storage by one URL."""
+    """Return the storage options: Snakemake and its jobs use the same URL."""
     return (
         *("--default-storage-provider", "s3", "--default-storage-prefix", f"s3://{bucket.name}"),
         *("--storage-s3-endpoint-url", storage.pod_url),
@@ -81,7 +81,7 @@ def files(storage: Endpoint, bucket: Bucket) -> tuple[str, ...]:
 
 @pytest.fixture
 async def room(kube: Kube, node: Node) -> AsyncIterator[None]:
-    """A job asks for a whole core."""
+    """Reduce the CPU request of jobs, which is a whole core."""
     async with little_cpu(kube, node, _SCRIPT):
         yield
 
@@ -90,9 +90,9 @@ async def room(kube: Kube, node: Node) -> AsyncIterator[None]:
 async def snakemake(
     client: TesClient, snakemake_image: str, files: tuple[str, ...], keys: dict[str, str], tmp_path: Path
 ) -> Snakemake:
-    """In an empty directory."""
+    """Return Snakemake in an empty directory."""
     binaries = await asyncio.to_thread(clients.environment, "snakemake-9")
-    (tmp_path / "funnel.log").touch()  # which the plugin shows of a failed job
+    (tmp_path / "funnel.log").touch()  # the plugin prints it for a failed job
     return Snakemake(
         program=binaries / "snakemake",
         folder=tmp_path,
@@ -115,18 +115,18 @@ async def snakemake(
 async def test_two_rules_give_their_file(snakemake: Snakemake, bucket: Bucket) -> None:
     await bucket.put("words.txt", b"pear\napple\nfig\n")
 
-    code, said = await snakemake.run(_SNAKEFILE % "true")
+    code, output = await snakemake.run(_SNAKEFILE % "true")
 
-    assert code == 0, said
+    assert code == 0, output
     assert await bucket.text("shouted.txt") == "APPLE\nFIG\nPEAR\n"
 
 
 async def test_a_rule_that_fails_fails_the_workflow(snakemake: Snakemake, bucket: Bucket) -> None:
     await bucket.put("words.txt", b"fig\n")
 
-    code, said = await snakemake.run(_SNAKEFILE % "exit 3")
+    code, output = await snakemake.run(_SNAKEFILE % "exit 3")
 
-    assert code == 1, said
-    assert "Error in rule shout" in said
+    assert code == 1, output
+    assert "Error in rule shout" in output
     assert await bucket.text("sorted.txt") == "fig\n"
     assert "shouted.txt" not in await bucket.keys()

@@ -1,4 +1,4 @@
-"""As a user whose tool reads a file once I do not wait for it to be downloaded first."""
+"""As a user whose tool reads a file once I do not wait for its download."""
 
 import asyncio
 
@@ -46,7 +46,7 @@ async def test_an_executor_reads_before_the_download_has_ended(
     assert list(containers(pod)) == ["trec", "stream-0", "prepare-0", "executor-0", "pause"]
 
 
-async def test_a_source_that_breaks_is_a_system_error_though_the_executor_exits_0(
+async def test_broken_source_fails_task_despite_exit_0(
     third_client: TesClient, node: Node, images: Images
 ) -> None:
     async def cut(request: web.Request, _: web.StreamResponse) -> None:
@@ -71,7 +71,7 @@ async def test_a_source_that_breaks_is_a_system_error_though_the_executor_exits_
     assert f"stream-0: cannot fetch {url}" in system_logs(task)
 
 
-async def test_what_is_not_read_to_its_end_is_no_failure_and_what_others_need_is_staged(
+async def test_unread_stream_is_no_failure(
     third_client: TesClient, third_kube: Kube, images: Images, bucket: Bucket
 ) -> None:
     await bucket.put("reads", b"r" * 4 * HALF)

@@ -1,4 +1,4 @@
-"""As a tool author I get my arguments byte for byte, and my streams where I asked for them."""
+"""As a tool author I get my exact arguments, and my streams in the files that I named."""
 
 import pytest
 
@@ -40,9 +40,7 @@ async def test_arguments_and_variables_arrive_as_they_were_sent(run_task: RunTas
 
 
 @pytest.mark.core
-async def test_streams_come_from_and_go_to_the_files_named(
-    run_task: RunTask, images: Images, bucket: Bucket
-) -> None:
+async def test_streams_use_the_named_files(run_task: RunTask, images: Images, bucket: Bucket) -> None:
     executor = sh(images.busybox, "tr a-z A-Z; echo complaint >&2")
     executor |= {
         "stdin": "/in/text",
@@ -69,7 +67,7 @@ async def test_streams_come_from_and_go_to_the_files_named(
     assert stdout(task, 1) == "LOUDER\n"
 
 
-async def test_of_a_talkative_executor_the_log_keeps_the_end(run_task: RunTask, images: Images) -> None:
+async def test_long_log_keeps_its_end(run_task: RunTask, images: Images) -> None:
     task = await run_task({"executors": [sh(images.busybox, "seq 1 200000; echo the end")]})
 
     assert_ended(task, "COMPLETE")

@@ -1,4 +1,4 @@
-"""As an operator I lose apis at the worst moment, and every task still ends, once, and is made once."""
+"""As an operator I lose apis at the worst moment, and every task is created once and has one outcome."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import pytest
 
 from poiesis_e2e.documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
 from poiesis_e2e.kube import COMPONENT_LABEL, Kube, Node, Object
-from poiesis_e2e.tes_client import Document, Task, TesClient, TesRefused
+from poiesis_e2e.tes_client import Document, Task, TesClient, TesError
 from poiesis_e2e.waiting import eventually
 from poiesis_e2e.webhook import PROBE, Refusal, admission, rule
 from poiesis_lab.images import Images
@@ -31,7 +31,7 @@ _PROBE: Object = {
 
 
 @pytest.mark.core
-async def test_tasks_of_apis_that_die_right_after_the_posts_run_once(
+async def test_tasks_of_killed_apis_run_once(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
     pods = [one["metadata"]["name"] for one in await third_kube.of_component("pods", "api")]
@@ -48,7 +48,7 @@ async def test_tasks_of_apis_that_die_right_after_the_posts_run_once(
 
 
 @pytest.mark.parametrize("kind", _MADE)
-async def test_a_task_whose_apis_die_while_they_make_an_object_runs_once(
+async def test_task_runs_once_when_apis_die_during_creation(
     kind: str, third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
     made: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -69,10 +69,10 @@ async def test_a_task_whose_apis_die_while_they_make_an_object_runs_once(
     await _assert_ran_once(third_client, third_kube, task_id, "made\n")
 
 
-async def test_a_task_that_two_apis_make_at_once_runs_once(
+async def test_task_submitted_by_two_apis_runs_once(
     third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
-    """The first is paused while the API server has its Job, and goes on when the other has taken over."""
+    """The first api is paused after it sent the Job, and continues when the other has taken over."""
     makers: list[str] = []
 
     async def review(asked: Object) -> Sequence[Object]:
@@ -89,17 +89,17 @@ async def test_a_task_that_two_apis_make_at_once_runs_once(
             async def runs() -> bool:
                 return bool(await third_kube.of_task("pods", task_id))
 
-            await eventually(runs, "a Pod made by the other api", seconds=60)
+            await eventually(runs, "a Pod created by the other api", seconds=60)
     finally:
         await _signal(third_kube, node, makers[0], "SIGCONT")
-    await eventually(third_client.answers, "an answer of both apis")
+    await eventually(third_client.answers, "a response of both apis")
     await third_client.wait(task_id, timeout=120)
 
     assert len(set(makers)) == 2
     await _assert_ran_once(third_client, third_kube, task_id, "made\n")
 
 
-async def test_a_cancel_while_the_objects_are_made_leaves_nothing(
+async def test_cancel_during_object_creation_leaves_nothing(
     third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
     canceled: list[str] = []
@@ -119,7 +119,7 @@ async def test_a_cancel_while_the_objects_are_made_leaves_nothing(
     await _assert_canceled_before_anything_ran(third_client, third_kube, task_id)
 
 
-async def test_a_cancel_whose_apis_die_before_they_delete_the_job_is_carried_out(
+async def test_cancel_survives_death_of_its_apis(
     third_client: TesClient, third_kube: Kube, node: Node, images: Images
 ) -> None:
     task_id = await third_client.create({"executors": [sh(images.busybox, "echo ready; sleep 600")]})
@@ -127,19 +127,19 @@ async def test_a_cancel_whose_apis_die_before_they_delete_the_job_is_carried_out
     tried: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def review(asked: Object) -> Sequence[Object]:
-        """Nobody can delete the Job before an api has tried to, and has died of it."""
+        """Block the deletion of the Job until an api has tried it and has been killed."""
         if asked["operation"] == "DELETE" and not tried.done():
             (pod,) = asked["userInfo"]["extra"][_BY_POD]
             if pod in await _api_containers(third_kube):
                 await _kill_apis(third_kube, node)
-                if not tried.done():  # by the other api, meanwhile
+                if not tried.done():  # the other api may try meanwhile
                     tried.set_result(asked["name"])
             raise Refusal("the api has died, or will")
         return ()
 
     rules = [rule("DELETE", "batch", "jobs"), rule("CREATE", "", "secrets")]
     async with admission(third_kube, node, review, rules=rules, probe=_PROBE):
-        with suppress(aiohttp.ClientError, TesRefused):  # it dies before or after its answer
+        with suppress(aiohttp.ClientError, TesError):  # it dies before or after its response
             await third_client.cancel(task_id)
         name = await asyncio.wait_for(tried, 30)
         await _replace_apis(third_kube, third_client)
@@ -152,10 +152,10 @@ async def test_a_cancel_whose_apis_die_before_they_delete_the_job_is_carried_out
     assert system_logs(task).count("cancel requested by anonymous") == 1
 
 
-async def test_a_task_that_waits_for_its_turn_is_canceled_at_once(
+async def test_queued_task_is_canceled_at_once(
     third_client: TesClient, third_kube: Kube, images: Images
 ) -> None:
-    """`config.queue.maxActiveTasks` is 4. Whether Kubernetes has a node for those does not matter here."""
+    """`config.queue.maxActiveTasks` is 4. The active tasks need not be schedulable."""
     document: Document = {"executors": [sh(images.busybox, "sleep 600")]}
 
     async def active() -> bool:
@@ -164,7 +164,7 @@ async def test_a_task_that_waits_for_its_turn_is_canceled_at_once(
 
     busy = [await third_client.create(document) for _ in range(4)]
     try:
-        await eventually(active, "as many Jobs as may be")
+        await eventually(active, "the maximum number of Jobs")
         waiting = await third_client.create({"executors": [sh(images.busybox, "echo never")]})
         assert (await third_client.get(waiting))["state"] == "QUEUED"
         await third_client.cancel(waiting)
@@ -176,8 +176,8 @@ async def test_a_task_that_waits_for_its_turn_is_canceled_at_once(
     await asyncio.gather(*(third_client.wait(task_id, timeout=120) for task_id in busy))
 
 
-async def test_of_a_cancel_and_an_end_that_race_one_wins(third_client: TesClient, images: Images) -> None:
-    """Each task is canceled a bit later than the one before, around the moment in which it ends."""
+async def test_exactly_one_of_cancel_and_outcome_wins(third_client: TesClient, images: Images) -> None:
+    """Each task is canceled slightly later than the previous one, around the moment of its end."""
     document: Document = {"executors": [sh(images.busybox, "echo done")]}
 
     async def race(number: int) -> Task:
@@ -193,25 +193,25 @@ async def test_of_a_cancel_and_an_end_that_race_one_wins(third_client: TesClient
     for task in tasks:
         assert task["state"] in {"COMPLETE", "CANCELED"}
         assert (await third_client.get(task["id"], "FULL")) == task
-        ends = [line for line in only_log(task).get("system_logs", []) if _tells_an_end(line)]
+        ends = [line for line in only_log(task).get("system_logs", []) if _is_outcome(line)]
         assert len(ends) <= 1, ends
         if task["state"] == "COMPLETE":
             assert exit_codes(task) == [0]
 
 
-# --- what the stories share ----------------------------------------------------------------------------
+# --- shared helpers ------------------------------------------------------------------------------------
 
 
 def _with_volume(images: Images) -> Document:
     return {"executors": [sh(images.busybox, "echo made")], "volumes": ["/data"]}
 
 
-def _tells_an_end(line: str) -> bool:
+def _is_outcome(line: str) -> bool:
     return any(f" {state}" in line for state in ("COMPLETE", "CANCELED", "SYSTEM_ERROR", "EXECUTOR_ERROR"))
 
 
 async def _api_containers(kube: Kube) -> dict[str, str]:
-    """Running containers of the apis, by Pod."""
+    """Return the running containers of the apis, by Pod."""
     return await kube.running_containers(f"{COMPONENT_LABEL}=api", "api")
 
 
@@ -221,7 +221,7 @@ async def _kill_apis(kube: Kube, node: Node) -> None:
 
 
 async def _replace_apis(kube: Kube, client: TesClient) -> None:
-    """The kubelet starts a container that dies often later and later: not so in a new Pod."""
+    """Replace the Pods of the apis: the kubelet's back-off applies to restarted containers only."""
     gone = [one["metadata"]["name"] for one in await kube.of_component("pods", "api")]
     for name in gone:
         await kube.delete("pod", name)
@@ -233,7 +233,7 @@ async def _signal(kube: Kube, node: Node, pod: str, signal: str) -> None:
 
 
 async def _answers(kube: Kube, client: TesClient, *, gone: list[str]) -> None:
-    """Wait for new apis: all of them ready, and the Service leading to them."""
+    """Wait until new apis are ready and the Service routes to them."""
 
     async def replaced() -> bool:
         (deployment,) = await kube.of_component("deployments", "api")
@@ -244,7 +244,7 @@ async def _answers(kube: Kube, client: TesClient, *, gone: list[str]) -> None:
         )
 
     await eventually(replaced, "new apis", seconds=90)
-    await eventually(client.answers, "answers of the new apis")
+    await eventually(client.answers, "responses of the new apis")
 
 
 async def _assert_ran_once(client: TesClient, kube: Kube, task_id: str, text: str) -> None:

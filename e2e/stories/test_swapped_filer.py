@@ -1,4 +1,4 @@
-"""As a site I bring a filer of my own for the schemes I have."""
+"""As an operator I use a custom filer for my URL schemes."""
 
 import asyncio
 from collections.abc import Callable
@@ -58,7 +58,7 @@ async def test_a_filer_of_another_make_serves_its_schemes(
     assert list(filers.values()).count(filer_image) == 2
 
 
-async def test_a_swapped_filers_failure_is_told_in_its_own_words(
+async def test_swapped_filer_failure_keeps_its_message(
     second_client: TesClient, images: Images, web_url: str
 ) -> None:
     task = await second_client.run(

@@ -1,4 +1,4 @@
-"""As a user I read in a task's system_logs what happened to it, in order, without kubectl."""
+"""As a user I read the events of a task in its system_logs, in order, without kubectl."""
 
 import hashlib
 import json
@@ -20,8 +20,8 @@ from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 
-_PORT = 5081  # of the node; to its kubelet a registry on localhost may speak plain HTTP
-# What a registry answers to those who pull; the file server behind it knows no media types.
+_PORT = 5081  # on the node; the kubelet accepts plain HTTP from a registry on localhost
+# The media types of a registry, which the file server lacks.
 _ANSWER = """
 read -r method path version
 while read -r line && [ "${line%?}" ]; do :; done
@@ -38,7 +38,7 @@ printf 'Content-Length: %s\\r\\n\\r\\n' "$(wc -c <"$file")"
 """
 
 
-async def test_the_lines_tell_the_story_in_order(client: TesClient, images: Images, bucket: Bucket) -> None:
+async def test_system_logs_list_events_in_order(client: TesClient, images: Images, bucket: Bucket) -> None:
     await bucket.put("in", b"12345")
     task_id = await client.create(
         {
@@ -47,9 +47,9 @@ async def test_the_lines_tell_the_story_in_order(client: TesClient, images: Imag
             "outputs": [{"path": "/data/out", "url": bucket.url("out")}],
         }
     )
-    said = await _story(client, task_id)
+    lines = await _story(client, task_id)
     _assert_in_order(
-        said,
+        lines,
         r"Scheduled: Successfully assigned \S+ to \S+",
         r"Pod \S+ started on node \S+",
         r"tif-0 staged 1 file, 5 bytes",
@@ -60,20 +60,20 @@ async def test_the_lines_tell_the_story_in_order(client: TesClient, images: Imag
         r"tof-0 sent 1 file, 3 bytes",
         r"COMPLETE",
     )
-    assert not [line for line in said if "Pull" in line], said  # every image was there
-    assert len(said) == len(set(said))
+    assert not [line for line in lines if "Pull" in line], lines  # every image was present
+    assert len(lines) == len(set(lines))
 
 
-async def test_an_image_that_was_pulled_is_told_with_its_size_and_the_time_it_took(
+async def test_pulled_image_is_logged_with_size_and_duration(
     client: TesClient, images: Images, registry: str
 ) -> None:
     task_id = await client.create(
         {"executors": [sh(images.busybox, "echo first"), sh(registry, "echo second")]}
     )
-    said = await _story(client, task_id)
+    lines = await _story(client, task_id)
     image = re.escape(f'"{registry}"')
     _assert_in_order(
-        said,
+        lines,
         r"Scheduled: .*",
         r"executor 0 exited with code 0",
         f"executor-1: Pulling: Pulling image {image}",
@@ -84,30 +84,30 @@ async def test_an_image_that_was_pulled_is_told_with_its_size_and_the_time_it_to
     )
 
 
-async def test_a_task_that_no_node_can_run_says_so_while_it_waits(client: TesClient, images: Images) -> None:
+async def test_unschedulable_task_states_why_while_queued(client: TesClient, images: Images) -> None:
     task_id = await client.create(
         {"executors": [sh(images.busybox, "true")], "resources": {"cpu_cores": 250}}
     )
 
-    async def told() -> bool:
+    async def explained() -> bool:
         task = await client.get(task_id, "FULL")
         assert task["state"] == "QUEUED"
         return any("FailedScheduling: 0/" in line for line in _lines(task))
 
-    await eventually(told, "why it waits", seconds=20)
+    await eventually(explained, "why it waits", seconds=20)
     await client.cancel(task_id)
     await client.wait(task_id)
 
 
 async def _story(client: TesClient, task_id: str) -> list[str]:
-    """Without the times. Events come by another way than the end, so perhaps after it."""
+    """Return the system logs without times; wait for events, which may arrive after the outcome."""
     await client.wait(task_id)
 
     async def whole() -> Task | None:
         task = await client.get(task_id, "FULL")
         return task if any(": Successfully assigned " in line for line in _lines(task)) else None
 
-    task = await eventually(whole, "what the scheduler has said", seconds=20)
+    task = await eventually(whole, "the message of the scheduler", seconds=20)
     assert_ended(task, "COMPLETE")
     times = [seconds(line.partition(" ")[0]) for line in _lines(task)]
     assert times == sorted(times)
@@ -118,17 +118,17 @@ def _lines(task: Task) -> Sequence[str]:
     return only_log(task).get("system_logs", []) if task.get("logs") else []
 
 
-def _assert_in_order(said: Sequence[str], *patterns: str) -> None:
-    rest = iter(said)
+def _assert_in_order(lines: Sequence[str], *patterns: str) -> None:
+    rest = iter(lines)
     for pattern in patterns:
-        assert any(re.fullmatch(pattern, line) for line in rest), (pattern, said)
+        assert any(re.fullmatch(pattern, line) for line in rest), (pattern, lines)
 
 
 @pytest.fixture
 async def registry(
     kube: Kube, node: Node, images: Images, serve: Callable[[str, bytes], str], tmp_path: Path
 ) -> AsyncIterator[str]:
-    """An image that the node does not have, and a registry on the node that has it."""
+    """Start a registry on the node with an image that the node does not have."""
     (where,) = {
         serve(name, content).rpartition("/")[0]
         for name, content in _in_a_registry(images.busybox, tmp_path / "image.tar").items()
@@ -151,7 +151,7 @@ async def registry(
 
 
 def _in_a_registry(image: str, archive: Path) -> Mapping[str, bytes]:
-    """Its OCI manifest, and its configuration and layers by the SHA-256 of each."""
+    """Return an image's OCI manifest, configuration and layers, by path in a registry."""
     docker.docker("save", "--output", archive, image)
     with tarfile.open(archive) as tar:
 

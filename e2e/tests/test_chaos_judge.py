@@ -1,4 +1,4 @@
-"""A run in which all went well has no violation, and each way to go wrong is one, by its own rule."""
+"""A correct run has no violation, and each failure breaks its own rule."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -11,7 +11,7 @@ from poiesis_e2e.chaos.judge import violations
 from poiesis_e2e.chaos.ledger import Entry
 from poiesis_e2e.chaos.plan import Fault, Kind, Plan, Submission
 from poiesis_e2e.chaos.record import Injected, Observed, Record
-from poiesis_e2e.chaos.report import report
+from poiesis_e2e.chaos.report import summary
 from poiesis_e2e.chaos.shapes import Shape, Step, output_key
 from poiesis_e2e.tes_client import Seen, State, Task
 
@@ -69,7 +69,7 @@ def _task(shape: Shape, state: State) -> Task:
 
 
 def _observed(shape: Shape) -> Observed:
-    """All is well."""
+    """Return a task that breaks no rule."""
     end = shape.natural_end
     return Observed(
         submission=_submission(shape),
@@ -84,7 +84,7 @@ def _observed(shape: Shape) -> Observed:
 
 
 def _canceled() -> Observed:
-    """While its first executor ran, of whose lines one had been told."""
+    """Return a task that was canceled while its first executor ran, after one reported line."""
     task = _task(CANCELED, "CANCELED")
     task["logs"][0]["logs"] = [{"exit_code": 143, "stdout": "line 1\n", "stderr": ""}]
     return replace(
@@ -115,11 +115,11 @@ def _rules(record: Record) -> set[str]:
 
 
 @pytest.mark.parametrize("shape", [TWO, FAILING, IGNORED], ids=lambda shape: shape.name)
-def test_what_ends_as_its_executors_do_is_no_violation(shape: Shape) -> None:
+def test_correct_run_has_no_violation(shape: Shape) -> None:
     assert violations(_record(_observed(shape))) == []
 
 
-def test_a_cancel_may_come_in_time_or_too_late() -> None:
+def test_cancel_may_be_in_time_or_late() -> None:
     assert violations(_record(_canceled())) == []
     late = replace(_observed(CANCELED), cancel_at=102.5)
     assert violations(_record(late)) == []
@@ -138,8 +138,8 @@ def _with(**fields: object) -> Change:
     return lambda one: replace(one, **fields)  # type: ignore[arg-type]
 
 
-def _told(change: Callable[[Any], object]) -> Change:
-    """The task's log in both views."""
+def _with_log(change: Callable[[Any], object]) -> Change:
+    """Return a change of the task's log in both views."""
 
     def apply(one: Observed) -> Observed:
         task: Any = deepcopy(one.last)
@@ -156,7 +156,7 @@ def _ended_as(state: State) -> Change:
 
 
 def _stdout(text: str) -> Change:
-    return _told(lambda log: log["logs"][0].update(stdout=text))
+    return _with_log(lambda log: log["logs"][0].update(stdout=text))
 
 
 def _entry(executor: int, word: str, start: str, at: float = 100.5) -> Entry:
@@ -164,10 +164,10 @@ def _entry(executor: int, word: str, start: str, at: float = 100.5) -> Entry:
 
 
 BAD: list[tuple[str, str, Change]] = [
-    ("it did not end", "every task ends", _with(last=_task(TWO, "RUNNING"), first=None)),
+    ("it did not end", "every task reaches a terminal state", _with(last=_task(TWO, "RUNNING"), first=None)),
     ("a system error", "a task ends as its executors do", _ended_as("SYSTEM_ERROR")),
-    ("canceled by nobody", "a task ends as its executors do", _ended_as("CANCELED")),
-    ("a failure told", "a task ends as its executors do", _ended_as("EXECUTOR_ERROR")),
+    ("canceled without a request", "a task ends as its executors do", _ended_as("CANCELED")),
+    ("a false failure", "a task ends as its executors do", _ended_as("EXECUTOR_ERROR")),
     (
         "a step back",
         "states go forward",
@@ -180,7 +180,7 @@ BAD: list[tuple[str, str, Change]] = [
         _with(states=_states("RUNNING", "COMPLETE", "RUNNING", "COMPLETE")),
     ),
     ("another end", "states go forward", _with(states=_states("RUNNING", "SYSTEM_ERROR", "COMPLETE"))),
-    ("another end later", "an end is never changed", _with(first=_task(TWO, "SYSTEM_ERROR"))),
+    ("another end later", "a terminal state never changes", _with(first=_task(TWO, "SYSTEM_ERROR"))),
     (
         "a second start",
         "no executor runs twice",
@@ -199,32 +199,36 @@ BAD: list[tuple[str, str, Change]] = [
     ("a lost line", "logs are complete and not doubled", _stdout("line 1\nline 3\n")),
     ("lost from the end", "logs are complete and not doubled", _stdout("line 1\nline 2\n")),
     ("a doubled line", "logs are complete and not doubled", _stdout("line 1\nline 2\nline 2\nline 3\n")),
-    ("nothing told", "logs are complete and not doubled", _told(lambda log: log["logs"][1].pop("stderr"))),
+    (
+        "an empty log",
+        "logs are complete and not doubled",
+        _with_log(lambda log: log["logs"][1].pop("stderr")),
+    ),
     (
         "another code",
         "exit codes are the executors' own",
-        _told(lambda log: log["logs"][0].update(exit_code=137)),
+        _with_log(lambda log: log["logs"][0].update(exit_code=137)),
     ),
-    ("a missing log", "exit codes are the executors' own", _told(lambda log: log["logs"].pop())),
+    ("a missing log", "exit codes are the executors' own", _with_log(lambda log: log["logs"].pop())),
     (
         "an output listed twice",
         "outputs are listed once",
-        _told(lambda log: log["outputs"].append(log["outputs"][0])),
+        _with_log(lambda log: log["outputs"].append(log["outputs"][0])),
     ),
-    ("no output listed", "outputs are listed once", _told(lambda log: log["outputs"].clear())),
+    ("no output listed", "outputs are listed once", _with_log(lambda log: log["outputs"].clear())),
     ("no output", "outputs are stored whole, once", _with(stored=None)),
     ("an output twice in one", "outputs are stored whole, once", _with(stored="stored\nstored\n")),
     (
         "the same line again",
-        "nothing is told twice",
-        _told(lambda log: log["system_logs"].insert(0, log["system_logs"][0])),
+        "system logs have no duplicate line",
+        _with_log(lambda log: log["system_logs"].insert(0, log["system_logs"][0])),
     ),
     (
-        "the end told twice",
-        "the end is told once",
-        _told(lambda log: log["system_logs"].append("2026-01-01T00:00:09Z COMPLETE")),
+        "the outcome logged twice",
+        "the outcome is logged once",
+        _with_log(lambda log: log["system_logs"].append("2026-01-01T00:00:09Z COMPLETE")),
     ),
-    ("the end not told", "the end is told once", _told(lambda log: log["system_logs"].pop())),
+    ("the outcome not logged", "the outcome is logged once", _with_log(lambda log: log["system_logs"].pop())),
     (
         "two attempts",
         "there is one attempt",
@@ -243,7 +247,7 @@ BAD: list[tuple[str, str, Change]] = [
 
 
 @pytest.mark.parametrize(("rule", "change"), [bad[1:] for bad in BAD], ids=[bad[0] for bad in BAD])
-def test_what_must_not_be_seen_of_a_task_is_a_violation(rule: str, change: Change) -> None:
+def test_wrong_task_is_a_violation(rule: str, change: Change) -> None:
     assert _rules(_record(change(_observed(TWO)))) == {rule}
 
 
@@ -254,12 +258,12 @@ def test_nothing_may_start_after_a_failure() -> None:
 
 
 @pytest.mark.parametrize("state", ["COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR"])
-def test_a_task_whose_work_was_not_done_when_it_was_canceled_is_canceled(state: State) -> None:
+def test_task_canceled_before_its_end_must_be_canceled(state: State) -> None:
     bad = replace(_canceled(), first=_task(CANCELED, state), last=_task(CANCELED, state))
     assert _rules(_record(bad)) == {"a task ends as its executors do"}
 
 
-def test_a_task_that_had_been_seen_to_end_is_not_canceled() -> None:
+def test_finished_task_must_not_become_canceled() -> None:
     bad = replace(
         _observed(CANCELED),
         cancel_at=104.0,
@@ -276,17 +280,17 @@ def test_a_task_that_had_been_seen_to_end_is_not_canceled() -> None:
         ("logs are complete and not doubled", {"exit_code": 143, "stdout": "line 2\n"}),
     ],
 )
-def test_what_a_canceled_executor_did_is_told_truly(rule: str, log: dict[str, object]) -> None:
+def test_log_of_canceled_executor_must_be_true(rule: str, log: dict[str, object]) -> None:
     task: Any = _canceled().last
     task["logs"][0]["logs"] = [log]
     assert _rules(_record(replace(_canceled(), first=task, last=task))) == {rule}
 
 
-# --- the one thing that a restarted kubelet breaks --------------------------------------------------------
+# --- lost starts after a kubelet restart ------------------------------------------------------------------
 
 
 def _lost_start(container: str, *, restart: float, words: str = "context canceled") -> Observed:
-    """Of a task with two executors, the first of which has ended."""
+    """Return a task with two executors, the first of which has ended, and a lost start."""
     task: Any = _task(TWO, "SYSTEM_ERROR")
     message = f"{container} could not be started: failed to create shim task: {words}: unknown"
     log = task["logs"][0]
@@ -303,13 +307,13 @@ def _lost_start(container: str, *, restart: float, words: str = "context cancele
     )
 
 
-def test_a_restarted_kubelet_may_cost_the_container_that_it_was_starting() -> None:
+def test_kubelet_restart_may_lose_the_starting_container() -> None:
     one = _lost_start("executor-1", restart=101.0)
     assert violations(_record(one)) == []
-    assert "while it started a container: 1\n" in report(_record(one), [])
+    assert "while it started a container: 1\n" in summary(_record(one), [])
 
 
-def test_outputs_of_a_failed_task_go_with_a_lost_start_of_their_filer() -> None:
+def test_lost_filer_start_loses_outputs_of_failed_task() -> None:
     failing = replace(FAILING, output="as far as it got")
     task: Any = _task(failing, "EXECUTOR_ERROR")
     cut = "tof-0 could not be started: failed to create shim task: context canceled: unknown"
@@ -339,14 +343,20 @@ def test_outputs_of_a_failed_task_go_with_a_lost_start_of_their_filer() -> None:
             replace(_lost_start("executor-1", restart=101.0), entries=_entries(TWO)),
         ),
     ],
-    ids=["long before", "afterwards", "for another reason", "it had run", "what ran is not told"],
+    ids=[
+        "long before",
+        "afterwards",
+        "for another reason",
+        "it had run",
+        "log of a finished executor is missing",
+    ],
 )
-def test_nothing_else_is_excused_by_it(rule: str, one: Observed) -> None:
+def test_kubelet_restart_excuses_no_other_failure(rule: str, one: Observed) -> None:
     assert rule in _rules(_record(one))
 
 
 def _lost_pause(*, reporter: str = "controller", restart: float = 101.0, code: int = 128) -> Observed:
-    """All was done; the recorder was down and had told half of the first executor's log."""
+    """Return a finished task whose recorder was down and had reported half of the first executor's log."""
     task: Any = _task(TWO, "COMPLETE")
     log = task["logs"][0]
     log["metadata"] = {"reported_by": reporter}
@@ -359,10 +369,10 @@ def _lost_pause(*, reporter: str = "controller", restart: float = 101.0, code: i
     return replace(_observed(TWO), first=task, last=task, restarts=(restart,))
 
 
-def test_with_a_lost_start_goes_what_a_recorder_that_was_down_had_not_told() -> None:
+def test_lost_start_loses_logs_of_a_dead_recorder() -> None:
     one = _lost_pause()
     assert violations(_record(one)) == []
-    assert "while its recorder was down: 1\n" in report(_record(one), [])
+    assert "while its recorder was down: 1\n" in summary(_record(one), [])
 
 
 @pytest.mark.parametrize(
@@ -370,11 +380,11 @@ def test_with_a_lost_start_goes_what_a_recorder_that_was_down_had_not_told() -> 
     [_lost_pause(reporter="recorder"), _lost_pause(restart=20.0), _lost_pause(code=1)],
     ids=["the recorder was there", "no restart", "pause ran"],
 )
-def test_without_one_nothing_goes(one: Observed) -> None:
+def test_logs_must_be_complete_without_lost_start(one: Observed) -> None:
     assert _rules(_record(one)) == {"logs are complete and not doubled", "outputs are listed once"}
 
 
-def test_even_then_the_rest_is_as_ever() -> None:
+def test_other_rules_hold_after_a_lost_start() -> None:
     one = _lost_pause()
     wrong: Any = deepcopy(one.last)
     wrong["logs"][0]["logs"][0].update(exit_code=1, stdout="line 2\n")
@@ -389,7 +399,7 @@ def test_even_then_the_rest_is_as_ever() -> None:
 # --- the run ---------------------------------------------------------------------------------------------
 
 
-def test_a_post_without_an_answer_may_have_made_a_task_or_not() -> None:
+def test_unanswered_post_may_have_created_a_task() -> None:
     one = _observed(TWO)
     task: Any = deepcopy(one.last)
     task["logs"][0]["outputs"][0]["url"] = f"s3://bucket/{output_key('run-0-1')}"
@@ -405,7 +415,7 @@ def test_a_post_without_an_answer_may_have_made_a_task_or_not() -> None:
     ("rule", "change"),
     [
         ("an accepted task stays", lambda record: replace(record, observed=())),
-        ("a client that tries again gets through", lambda record: replace(record, answered={})),
+        ("a client that retries succeeds", lambda record: replace(record, answered={})),
         (
             "a POST makes one task",
             lambda record: replace(
@@ -417,22 +427,22 @@ def test_a_post_without_an_answer_may_have_made_a_task_or_not() -> None:
             lambda record: replace(record, strays=(_entry(0, "started", "s"),)),
         ),
         (
-            "the api says 503 while it cannot answer",
+            "the api returns 503 while it is unavailable",
             lambda record: replace(record, wrong_answers=("GET: 500",)),
         ),
     ],
 )
-def test_what_must_not_be_seen_of_a_run_is_a_violation(rule: str, change: Callable[[Record], Record]) -> None:
+def test_wrong_run_is_a_violation(rule: str, change: Callable[[Record], Record]) -> None:
     assert _rules(change(_record(_observed(TWO)))) == {rule}
 
 
-def test_the_report_counts_faults_ends_times_and_violations() -> None:
+def test_report_counts_faults_outcomes_times_and_violations() -> None:
     record = _record(replace(_observed(TWO), left=("pod/p",)))
-    text = report(record, violations(record))
+    text = summary(record, violations(record))
 
     assert "seed 1, 60 s\n" in text
-    assert "1 tasks submitted, 1 made, 0 by a POST without an answer" in text
+    assert "1 tasks submitted, 1 created, 0 by a POST without a response" in text
     assert "trec killed: 1 times, 1 hit" in text
     assert "two: COMPLETE 1; median 2.0 s, longest 2.0 s" in text
-    assert "clients tried again: POST: 503 2" in text
+    assert "client retries: POST: 503 2" in text
     assert "violations: 1\n  nothing is left in Kubernetes: task id-0: run-0-0 (two): pod/p\n" in text

@@ -1,4 +1,4 @@
-"""A plan is made from its seed alone, has something of each kind, and does not overdo it."""
+"""A plan depends on its seed alone, covers every kind, and respects its rates."""
 
 from collections import Counter, defaultdict
 from itertools import pairwise
@@ -11,14 +11,14 @@ from poiesis_e2e.chaos.shapes import MAKERS
 SHAPES = {make.__name__.strip("_").replace("_", " ") for make in MAKERS}
 
 
-def test_the_same_seed_gives_the_same_plan_and_another_gives_another() -> None:
+def test_plan_depends_on_the_seed_alone() -> None:
     assert plan(1, seconds=600, tasks=60) == plan(1, seconds=600, tasks=60)
     assert plan(1, seconds=600, tasks=60) != plan(2, seconds=600, tasks=60)
 
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize(("seconds", "tasks"), [(60, 12), (600, 60)])
-def test_every_shape_and_every_fault_is_there(seed: int, seconds: float, tasks: int) -> None:
+def test_plan_has_every_shape_and_fault(seed: int, seconds: float, tasks: int) -> None:
     made = plan(seed, seconds=seconds, tasks=tasks)
 
     shapes = Counter(one.shape.name for one in made.submissions)
@@ -30,7 +30,7 @@ def test_every_shape_and_every_fault_is_there(seed: int, seconds: float, tasks: 
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_faults_of_a_kind_keep_their_distance_and_all_lie_within_the_time(seed: int) -> None:
+def test_faults_keep_their_distance_within_the_run(seed: int) -> None:
     made = plan(seed, seconds=600, tasks=60)
 
     times = defaultdict(list)
@@ -44,14 +44,14 @@ def test_faults_of_a_kind_keep_their_distance_and_all_lie_within_the_time(seed: 
         assert all(0 <= one.at < 600 for one in events)
 
 
-def test_faults_come_about_as_often_as_their_rhythm_says() -> None:
+def test_faults_occur_at_their_average_rate() -> None:
     counts = Counter(fault.kind for seed in range(50) for fault in plan(seed, seconds=600, tasks=1).faults)
 
     for kind, rhythm in RHYTHMS.items():
         assert counts[kind] / 50 == pytest.approx(600 / rhythm.mean, rel=0.15)
 
 
-def test_a_kind_can_be_left_out_and_the_others_stay_as_they_are() -> None:
+def test_omitting_a_kind_leaves_the_others_unchanged() -> None:
     whole = plan(1, seconds=600, tasks=60)
     part = plan(1, seconds=600, tasks=60, kinds=set(Kind) - {Kind.KUBELET})
 
@@ -59,7 +59,7 @@ def test_a_kind_can_be_left_out_and_the_others_stay_as_they_are() -> None:
     assert part.faults == tuple(fault for fault in whole.faults if fault.kind is not Kind.KUBELET)
 
 
-def test_both_sites_get_tasks_and_only_canceled_shapes_are_canceled() -> None:
+def test_both_sites_get_tasks_with_matching_cancels() -> None:
     made = plan(1, seconds=600, tasks=60)
 
     assert {one.site for one in made.submissions} == set(SITES)
@@ -77,11 +77,11 @@ def test_both_sites_get_tasks_and_only_canceled_shapes_are_canceled() -> None:
         (0.5, 1.0, ["c", "d", "a", "b"]),
     ],
 )
-def test_a_share_of_those_that_are_there_is_hit(pick: float, share: float, hit: list[str]) -> None:
+def test_fault_hits_a_share_of_the_candidates(pick: float, share: float, hit: list[str]) -> None:
     fault = Fault(kind=Kind.RECORDER, at=0, site="claims", pick=pick, share=share)
     assert fault.victims(["a", "b", "c", "d"]) == hit
 
 
-def test_nobody_is_hit_where_nobody_is() -> None:
+def test_fault_without_candidates_hits_none() -> None:
     fault = Fault(kind=Kind.RECORDER, at=0, site="claims", pick=0.5, share=1.0)
     assert fault.victims([]) == []

@@ -1,4 +1,4 @@
-"""What is submitted prints and tells what the judge expects of it: its scripts run in a shell here."""
+"""Submitted scripts print and report what the judge expects: they run in a local shell here."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ async def ledger() -> AsyncIterator[tuple[Ledger, str]]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    """A PATH with a wget that knows what the busybox one knows, and a sleep that is short."""
+    """Return a PATH with a wget limited to busybox's options, and a short sleep."""
     tools = {
         "wget": '#!/bin/sh\nexec python3 -c "import sys, urllib.request as u;'
         'u.build_opener(u.ProxyHandler({})).open(sys.argv[1]).read()" "$4"\n',
@@ -49,7 +49,7 @@ async def _run(arguments: list[str], path: str) -> tuple[int | None, str, str]:
 
 
 @pytest.mark.parametrize("step", [Step(lines=1, seconds=0), Step(lines=7, seconds=3, exit_code=9)])
-async def test_a_step_prints_tells_and_exits_as_it_says(
+async def test_step_prints_reports_and_exits_as_declared(
     step: Step, ledger: tuple[Ledger, str], path: str, tmp_path: Path
 ) -> None:
     book, url = ledger
@@ -64,9 +64,7 @@ async def test_a_step_prints_tells_and_exits_as_it_says(
     assert len(slept) == step.seconds
 
 
-async def test_a_second_start_is_another_entry_and_a_request_that_is_sent_again_is_not(
-    ledger: tuple[Ledger, str], path: str
-) -> None:
+async def test_second_start_adds_an_entry_unlike_retry(ledger: tuple[Ledger, str], path: str) -> None:
     book, url = ledger
     shape = Shape(name="one", steps=(Step(lines=1, seconds=0),))
     (executor,) = document(shape, name="run-1-0", image="busybox", ledger=url, bucket="s3://b/")["executors"]
@@ -82,7 +80,7 @@ async def test_a_second_start_is_another_entry_and_a_request_that_is_sent_again_
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
-def test_a_shape_does_not_contradict_itself(make: Callable[[Random], Shape]) -> None:
+def test_shapes_are_consistent(make: Callable[[Random], Shape]) -> None:
     for seed in range(50):
         shape = make(Random(seed))  # noqa: S311
         document(shape, name="n", image="busybox", ledger="http://l", bucket="s3://b/")
@@ -92,7 +90,7 @@ def test_a_shape_does_not_contradict_itself(make: Callable[[Random], Shape]) -> 
         assert all(len(step.printed("stdout")) < 65536 for step in shape.steps), "executors.logBytes"
 
 
-def test_what_a_document_names_is_where_the_runner_looks() -> None:
+def test_document_names_the_keys_that_the_runner_reads() -> None:
     shape = next(made for make in MAKERS if (made := make(Random(1))).name == "data")  # noqa: S311
     posted = document(shape, name="run-1-0", image="busybox", ledger="http://l", bucket="s3://b/")
 

@@ -1,4 +1,4 @@
-"""The mutations fit the tree and the failure table, and their verdicts are drawn with care."""
+"""The mutations match the tree and the failure table, and verdicts are correct."""
 
 import ast
 import builtins
@@ -64,7 +64,7 @@ def test_edit_uses_names_that_exist_there(edit: Edit) -> None:
 
 @pytest.mark.parametrize("edit", C_EDITS.values(), ids=C_EDITS)
 def test_edit_in_c_uses_words_of_its_file(edit: Edit) -> None:
-    """Only make mutants compiles it; this finds what was renamed before that."""
+    """Find renamed symbols early: only `make mutants` compiles the code."""
     words = [
         set(re.findall(r"[A-Za-z_]\w*", re.sub(r'".*?"', "", text)))
         for text in (edit.code, (mutants.ROOT / edit.file).read_text(encoding="utf-8"))
@@ -78,19 +78,19 @@ def test_row_that_hangs_fails_soon() -> None:
     assert scope["case"] == replace(CASES[0], wait_seconds=CASES[0].bound + 150)
 
 
-def test_every_mutation_has_a_name_of_its_own_and_rows_of_the_table() -> None:
+def test_mutations_have_unique_names_and_known_rows() -> None:
     assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS)
     named = {row for mutation in MUTATIONS for row in (*mutation.rows, *mutation.spoils)}
     assert named - ROWS == set()
     assert EXEMPT.keys() - ROWS == set()
 
 
-def test_every_row_of_the_table_is_killed_by_a_mutation_or_excused_for_a_reason() -> None:
+def test_every_row_has_a_mutation_or_an_excuse() -> None:
     assert uncovered(ROWS, MUTATIONS, EXEMPT) == (set(), set())
 
 
 @pytest.mark.parametrize("group", grouped(MUTATIONS), ids=lambda group: group[0].name)
-def test_a_group_leaves_a_row_alone_that_shows_that_nothing_else_is_broken(group: list[Mutation]) -> None:
+def test_every_group_leaves_a_control_row(group: list[Mutation]) -> None:
     assert mutants.control(group) in ROWS - {row for one in group for row in (*one.rows, *one.spoils)}
 
 
@@ -153,7 +153,7 @@ void g(void)
         ("f.sql", "", ""),
     ],
 )
-def test_edit_goes_to_start_of_function_or_after_assignment(where: str, text: str, before: str) -> None:
+def test_edit_starts_function_or_follows_assignment(where: str, text: str, before: str) -> None:
     after = edited(text, [Edit(where=where, code="return 2")])
     start, _, rest = after.partition("return 2\n")
     assert start.rstrip(" ") + rest == text
@@ -176,7 +176,7 @@ def test_edit_needs_exactly_one_definition(where: str, text: str) -> None:
         edited(text, [Edit(where=where, code="return 2")])
 
 
-def test_mutations_share_a_tree_unless_one_touches_the_rows_or_the_symbol_of_the_other() -> None:
+def test_mutations_with_common_rows_or_symbols_are_separated() -> None:
     apart = [mutation("a", "1"), mutation("b", "2", spoils=("3",)), mutation("c", "4", spoils=("3",))]
     assert len(grouped(apart)) == 1
     assert len(grouped([mutation("a", "1"), mutation("b", "1")])) == 2
@@ -184,7 +184,7 @@ def test_mutations_share_a_tree_unless_one_touches_the_rows_or_the_symbol_of_the
     assert len(grouped([mutation("a", "1", where="f.py:f"), mutation("b", "2", where="f.py:f")])) == 2
 
 
-def test_a_row_that_was_not_run_is_broken_and_lateness_counts_only_where_it_is_meant() -> None:
+def test_lateness_kills_only_rows_of_late_mutations() -> None:
     found = {"1": Verdict.LATE, "2": Verdict.KILLED}
     assert judged(mutation("a", "1", "2", "3"), found) == {
         "1": Verdict.LATE,
@@ -206,7 +206,7 @@ def of_one_row(error: Exception, *, in_test: bool = True) -> Verdict:
 
 
 def run_as(file: str, source: str) -> Exception:
-    """What a module of this name raises."""
+    """Return the exception of a module with this file name."""
     scope: dict[str, object] = {"NotInTime": NotInTime}
     with pytest.raises(Exception) as caught:  # noqa: PT011
         exec(compile(source, f"/somewhere/{file}", "exec"), scope)  # noqa: S102
@@ -225,20 +225,20 @@ def test_only_what_a_row_asserts_kills() -> None:
     assert of_one_row(raised(mixed)) is Verdict.BROKEN
 
 
-def test_lateness_is_told_from_what_is_wrong() -> None:
+def test_late_and_failed_rows_have_different_verdicts() -> None:
     own = raised(AssertionError("x"))
     assert of_one_row(raised(Late("x"))) is Verdict.LATE
     assert of_one_row(raised(ExceptionGroup("rows", [raised(Late("x")), own]))) is Verdict.KILLED
 
 
-def test_a_failure_to_bring_the_case_about_kills_nothing_but_one_to_be_told_does() -> None:
+def test_only_failures_of_observation_kill_a_row() -> None:
     assert of_one_row(run_as("disturbances.py", "raise AssertionError('no Pod')")) is Verdict.BROKEN
-    untold = "def told():\n  def wait():\n    raise NotInTime('x')\n  wait()\ntold()"
-    assert of_one_row(run_as("disturbances.py", untold)) is Verdict.KILLED
-    assert of_one_row(run_as("disturbances.py", untold.replace("told", "runs"))) is Verdict.BROKEN
+    source = "def in_system_logs():\n  def wait():\n    raise NotInTime('x')\n  wait()\nin_system_logs()"
+    assert of_one_row(run_as("disturbances.py", source)) is Verdict.KILLED
+    assert of_one_row(run_as("disturbances.py", source.replace("in_system_logs", "runs"))) is Verdict.BROKEN
 
 
-def test_rows_of_one_test_have_verdicts_of_their_own() -> None:
+def test_rows_of_one_test_have_separate_verdicts() -> None:
     one, two, *_ = CASES
 
     def prove(case: Case, error: Exception) -> Exception:
@@ -254,19 +254,19 @@ def test_rows_of_one_test_have_verdicts_of_their_own() -> None:
     assert {row: what for row, (what, _) in found.items()} == {"one": Verdict.BROKEN, "two": Verdict.BROKEN}
 
 
-def test_the_report_tells_killed_survived_and_broken_apart() -> None:
+def test_results_distinguish_killed_survived_and_broken() -> None:
     report = """<testsuites><testsuite>
       <testcase name="test[one]"><properties><property name="seconds" value="1"/>
-        <property name="one" value="killed it said so"/></properties><failure/></testcase>
+        <property name="one" value="killed as expected"/></properties><failure/></testcase>
       <testcase name="test[two]"/>
-      <testcase name="test[three+four]"><properties><property name="three" value="killed said"/>
+      <testcase name="test[three+four]"><properties><property name="three" value="killed why"/>
         <property name="three" value="broken teardown"/></properties><failure/><error/></testcase>
       <testcase name="test[five]"><failure/></testcase>
     </testsuite></testsuites>"""
     assert mutants.results(report) == {
-        "one": (Verdict.KILLED, "it said so"),
+        "one": (Verdict.KILLED, "as expected"),
         "two": (Verdict.SURVIVED, ""),
-        "three": (Verdict.KILLED, "said"),
+        "three": (Verdict.KILLED, "why"),
         "four": (Verdict.SURVIVED, ""),
         "five": (Verdict.BROKEN, ""),
     }

@@ -1,4 +1,4 @@
-"""The document says what the list says, and the list is one that a story can be made of."""
+"""The page matches the list of cases, and every case is consistent."""
 
 from collections import Counter
 
@@ -9,17 +9,17 @@ from poiesis_e2e.failures.cases import CASES, SECTIONS
 from poiesis_e2e.failures.page import PAGE, page
 
 
-def test_the_document_is_what_the_list_says() -> None:
+def test_page_matches_the_list_of_cases() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m poiesis_e2e.failures.page"
 
 
-def test_every_case_has_an_id_of_its_own_and_a_section_of_the_document() -> None:
+def test_cases_have_unique_ids_and_known_sections() -> None:
     assert [name for name, count in Counter(case.id for case in CASES).items() if count > 1] == []
     assert {case.section for case in CASES} == set(SECTIONS)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_a_case_does_not_contradict_itself(case: Case) -> None:
+def test_cases_are_consistent(case: Case) -> None:
     ends_well = case.state == "COMPLETE"
     assert ends_well == (not case.reasons) == (case.message is None)
     assert (case.after.name == "ASKED") <= (case.meanwhile is not None)
@@ -28,13 +28,13 @@ def test_a_case_does_not_contradict_itself(case: Case) -> None:
     assert (case.state == "CANCELED") == ("CANCELING" in case.states)
 
 
-def test_a_placeholder_of_a_message_stands_for_any_text_but_not_for_none() -> None:
+def test_placeholder_matches_any_nonempty_text() -> None:
     (case,) = (case for case in CASES if case.id == "input-404")
-    assert case.tells("cannot fetch http://x/y: not found (HTTP 404)")
-    assert not case.tells("cannot fetch : not found (HTTP 404)")
-    assert not case.tells("cannot fetch http://x/y: not found (HTTP 404) and more")
-    assert not case.tells(None)
+    assert case.matches("cannot fetch http://x/y: not found (HTTP 404)")
+    assert not case.matches("cannot fetch : not found (HTTP 404)")
+    assert not case.matches("cannot fetch http://x/y: not found (HTTP 404) and more")
+    assert not case.matches(None)
 
 
-def test_nothing_but_a_placeholder_has_a_meaning_of_its_own() -> None:
+def test_text_outside_placeholders_is_literal() -> None:
     assert pattern("a.b (<what it is>) c") == r"a\.b\ \(.+\)\ c"

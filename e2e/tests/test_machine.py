@@ -1,4 +1,4 @@
-"""Stories share the machine, and one that goes by the clock has it alone."""
+"""Stories share the machine, and timed stories have it alone."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from poiesis_e2e.machine import Machine
 
 @contextmanager
 def another_story(folder: Path, ends: threading.Event) -> Iterator[threading.Event]:
-    """Of another worker; the event tells when it has begun."""
+    """Run a story of another worker; the event is set when it has started."""
     began = threading.Event()
 
     def run() -> None:
@@ -28,7 +28,7 @@ def another_story(folder: Path, ends: threading.Event) -> Iterator[threading.Eve
         thread.join()
 
 
-async def test_who_wants_the_machine_alone_waits_for_the_others_and_they_for_it(tmp_path: Path) -> None:
+async def test_exclusive_and_shared_use_exclude_each_other(tmp_path: Path) -> None:
     mine, first_ends, second_ends = Machine(tmp_path), threading.Event(), threading.Event()
     with mine.shared(), another_story(tmp_path, first_ends) as first:
         assert first.wait(10)
@@ -37,7 +37,7 @@ async def test_who_wants_the_machine_alone_waits_for_the_others_and_they_for_it(
         done, _ = await asyncio.wait({entering}, timeout=0.1)
         assert not done
         with another_story(tmp_path, second_ends) as second:
-            assert not second.wait(0.1)  # it came later, and does not get past
+            assert not second.wait(0.1)  # it came later and must wait
             first_ends.set()
             await asyncio.wait_for(entering, 10)
             assert not second.is_set()

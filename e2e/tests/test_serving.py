@@ -1,4 +1,4 @@
-"""Servers of the stories leave nothing open for the next story to find."""
+"""Servers of the stories leave no connection open."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ async def _answer(_: web.Request) -> web.Response:
 
 
 def _keep_open(authority: trustme.CA, port: int) -> ssl.SSLSocket:
-    """A client's connection that has had an answer, and says nothing more: not even goodbye."""
+    """Open a connection, read one response, and leave it open without a TLS shutdown."""
     context = ssl.create_default_context()
     authority.configure_trust(context)
     connection = context.wrap_socket(socket.create_connection((_HERE, port)), server_hostname=_HERE)
@@ -28,7 +28,7 @@ def _keep_open(authority: trustme.CA, port: int) -> ssl.SSLSocket:
     return connection
 
 
-def test_no_connection_outlives_a_server_although_its_client_keeps_it_open() -> None:
+def test_no_connection_outlives_its_server() -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(_HERE).configure_cert(context)

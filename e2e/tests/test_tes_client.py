@@ -1,4 +1,4 @@
-"""The client of the stories waits as a user's client does."""
+"""The stories' client waits like a user's client."""
 
 from collections.abc import AsyncIterator
 
@@ -6,11 +6,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from poiesis_e2e.tes_client import PATH, TesClient, TesRefused, connect
+from poiesis_e2e.tes_client import PATH, TesClient, TesError, connect
 
 
 class Answers:
-    """A server that gives these answers, one after the other."""
+    """A server that returns these responses, one after the other."""
 
     def __init__(self, *answers: tuple[int, str]) -> None:
         self._answers = list(answers)
@@ -29,11 +29,11 @@ async def client(answers: Answers) -> AsyncIterator[TesClient]:
 
 
 @pytest.mark.parametrize("answers", [Answers((200, "QUEUED"), (503, ""), (200, "COMPLETE"))])
-async def test_who_waits_asks_again_when_the_server_cannot_tell(client: TesClient) -> None:
+async def test_wait_retries_when_the_server_is_unavailable(client: TesClient) -> None:
     assert (await client.wait("a", every=0)).states == ["QUEUED", "COMPLETE"]
 
 
 @pytest.mark.parametrize("answers", [Answers((500, ""))])
-async def test_who_waits_does_not_pass_over_another_error(client: TesClient) -> None:
-    with pytest.raises(TesRefused, match="500"):
+async def test_wait_raises_any_other_error(client: TesClient) -> None:
+    with pytest.raises(TesError, match="500"):
         await client.wait("a", every=0)

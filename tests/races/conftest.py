@@ -1,4 +1,4 @@
-"""The modules beside the test: their names are no other member's."""
+"""Make the modules next to the test importable; their names are unique in the workspace."""
 
 import sys
 from pathlib import Path

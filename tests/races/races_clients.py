@@ -1,4 +1,4 @@
-"""The services' own views of the cluster, a gate before each request, and what runs inside a Pod."""
+"""The services' clients of the cluster, with a gate before each request, and the contents of a Pod."""
 
 import asyncio
 import base64
@@ -28,12 +28,12 @@ from poiesis_trec.regular import Signature
 from poiesis_trec.rundir import RunDirectories
 from poiesis_trec.tasks_db import TasksDb
 
-_KINDS = {"pods": "Pod", "jobs": "Job", "events": "Event"}  # nothing ever tells an Event
+_KINDS = {"pods": "Pod", "jobs": "Job", "events": "Event"}  # no Event ever arrives
 _HTTP_NOT_FOUND = 404
 
 
 class ApiKubernetes(Kubernetes):
-    """What an api replica sees."""
+    """The Kubernetes client of an api replica."""
 
     def __init__(self, process: Process, cluster: Cluster) -> None:
         self._process, self._cluster = process, cluster
@@ -71,15 +71,15 @@ class ApiKubernetes(Kubernetes):
 
 
 class ControllerKube(Kube):
-    """What a controller sees: its informers' watches run behind by as much as the test likes."""
+    """The Kubernetes client of a controller: the test decides how far its watches lag behind."""
 
     def __init__(self, process: Process, cluster: Cluster) -> None:
         self._process, self._cluster = process, cluster
         self.namespace = "tasks"
         self._news = asyncio.Event()
 
-    def tell(self) -> None:
-        """Something has changed."""
+    def notify(self) -> None:
+        """Wake the watches after a change."""
         self._news.set()
 
     async def list_page(self, collection: str, params: Mapping[str, str]) -> Object:  # noqa: ARG002
@@ -168,7 +168,7 @@ class ControllerKube(Kube):
 
 
 class PodFiles:
-    """The run directories of a Pod, as RunDirectories reads them."""
+    """The run directories of a Pod, like RunDirectories."""
 
     def __init__(self, pod: KubeletPod) -> None:
         self._pod = pod
@@ -178,10 +178,10 @@ class PodFiles:
         return {name: self._pod.files.get(name, NO_FILES) for name in self._pod.plan}
 
     def refresh(self, *, everything: bool) -> None:
-        """They are always fresh."""
+        """Do nothing: the files are always current."""
 
     def outputs_told(self, name: str, told: Sequence[SentOutput]) -> None:
-        """There are none."""
+        """Do nothing: there are no outputs."""
 
     def __getitem__(self, name: str) -> "ContainerFiles":
         return ContainerFiles(self._pod, name)
@@ -206,7 +206,7 @@ class ContainerFiles:
 
 
 class PodStatus:
-    """The Pod as the API server knows it, once the recorder may look."""
+    """The Pod in the API server, once the recorder may read it."""
 
     def __init__(self, pod: KubeletPod, cluster: Cluster) -> None:
         self._pod, self._cluster = pod, cluster
@@ -226,7 +226,7 @@ class PodStatus:
 
 
 class PodRecorder:
-    """The recorder of one Pod, from its start to its death."""
+    """The recorder of one Pod, from its start to its end."""
 
     def __init__(
         self,
@@ -255,13 +255,13 @@ class PodRecorder:
         self.process.spawn(self._run(), "recorder")
 
     def look(self) -> None:
-        """Something may have happened in the Pod."""
-        if self.pod.told_trec:
+        """Let the recorder check for changes in the Pod."""
+        if self.pod.trec_signaled:
             self._stop.set()
         self._changed.set()
 
     async def _run(self) -> None:
-        """As `recorder.run`, over our own files, watch and connection."""
+        """Run like `recorder.run`, with simulated files, watch and connection."""
         config = self.config
         db = TasksDb(config.dsn_file, config.task_id, config.token)
         db._connection = GatedConnection(self.process, self._connection)

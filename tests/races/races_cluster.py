@@ -1,7 +1,7 @@
 """A cluster in memory: an API server, the Job controller, the garbage collector and a kubelet.
 
-Each does one step at a time, when it is told. The kubelet's Pod is what is true: what the API server says of
-it is as old as the last time the kubelet told it.
+Each part takes one step at a time, on request. The kubelet's Pod is the truth: the API server has the status
+of the kubelet's last update.
 """
 
 import copy
@@ -30,7 +30,7 @@ _EPOCH_NS = 1_767_225_600 * _SECOND_NS
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What a task's containers are going to do by themselves: exit codes of executors and of the filer.
+    """The behaviour of a task's containers without disturbances: exit codes of executors and of the filer.
 
     `canceled_in`: its client cancels the task when this executor has started.
     """
@@ -43,7 +43,7 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """`code`: what the kubelet sees. `record`: what the helper left, if it lived to do so."""
+    """`code`: exit code for the kubelet. `record`: of the helper, unless it was killed."""
 
     code: int
     record: ExitRecord | None = None
@@ -51,7 +51,7 @@ class End:
 
 @dataclass(eq=False, kw_only=True)
 class KubeletPod:
-    """What really runs."""
+    """A Pod on the node."""
 
     uid: str
     name: str
@@ -62,8 +62,8 @@ class KubeletPod:
     on_node: bool = False
     trec_started: bool = False
     trec_alive: bool = False
-    told_trec: bool = False  # SIGTERM
-    ending: str | None = None  # why the kubelet ends it
+    trec_signaled: bool = False  # SIGTERM
+    ending: str | None = None  # reason for which the kubelet ends it
     running: str | None = None
     ends: dict[str, End] = field(default_factory=dict)
     files: dict[str, Files] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class KubeletPod:
 
     @property
     def next(self) -> str | None:
-        """The container whose turn it is; None while one runs, after the last, or after a failure."""
+        """Return the next container; None while one runs, after the last, or after a failure."""
         if self.running or not self.trec_started or self.ending or self.over or self._aborted:
             return None
         return next((name for name in (*self.plan, PAUSE_CONTAINER) if name not in self.ends), None)
@@ -84,22 +84,22 @@ class KubeletPod:
 
     @property
     def work_is_over(self) -> bool:
-        """Nothing but the recorder is left."""
+        """Return whether only the recorder is left."""
         idle = self.running is None
         return idle and (bool(self.ending) or self._aborted or PAUSE_CONTAINER in self.ends)
 
     @property
     def runs_work(self) -> bool:
-        """Something runs that the client or a filer has written."""
+        """Return whether an executor or a filer runs."""
         return self.running is not None and self.running != PAUSE_CONTAINER
 
     @property
     def continues(self) -> bool:
-        """An executor that fails does not fail the Pod: outputs are sent all the same."""
+        """Return whether the Pod continues after a failed executor, to send outputs."""
         return self.plan.upload_on_error and bool(self.plan.outputs)
 
     def own_codes(self) -> dict[int, int]:
-        """Exit codes of executors that really ran and ended, as clients must see them."""
+        """Return the exit codes of executors that ran and ended, as clients must see them."""
         codes = {}
         for index, name in enumerate(self.plan.executors):
             end = self.ends.get(name)
@@ -111,7 +111,7 @@ class KubeletPod:
 
 
 class Cluster:
-    """`truth_of`: what a task's containers do. `pause_code`: how `pause` ends now, if it does."""
+    """`truth_of`: behaviour of a task's containers. `pause_code`: of `pause`, None while it runs."""
 
     def __init__(
         self, truth_of: Callable[[UUID], Truth], pause_code: Callable[[KubeletPod], int | None]
@@ -147,20 +147,20 @@ class Cluster:
         item = copy.deepcopy(item)
         item["metadata"]["resourceVersion"] = self.version
         self.objects[key] = item
-        self._tell(kind, event, item)
+        self._notify(kind, event, item)
         return item
 
     def remove(self, kind: str, name: str) -> None:
         item = self.objects.pop((kind, name))
         self._version += 1
         metadata = {**item["metadata"], "resourceVersion": self.version}
-        self._tell(kind, "DELETED", {**item, "metadata": metadata})
+        self._notify(kind, "DELETED", {**item, "metadata": metadata})
 
-    def _tell(self, kind: str, event: str, item: Object) -> None:
+    def _notify(self, kind: str, event: str, item: Object) -> None:
         self.history.append((self._version, kind, event, copy.deepcopy(item)))
         self.changed()
 
-    # What its parts may do now
+    # The possible next steps
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
         return [*self._job_steps(), *self._garbage(), *self._kubelet_steps()]
@@ -210,7 +210,7 @@ class Cluster:
             )
 
     def delete_pod(self, name: str) -> None:
-        """With grace, if a kubelet has it."""
+        """Delete a Pod, with a grace period if it is on a node."""
         pod = self.objects["Pod", name]
         if not pod["spec"].get("nodeName"):
             self.remove("Pod", name)
@@ -273,11 +273,11 @@ class Cluster:
         if pod.running == PAUSE_CONTAINER and (code := self._pause_code(pod)) is not None:
             yield f"pause ends with {code}", lambda pod, code=code: self._end_pause(pod, code)
         if pod.running is not None and pod.ending:
-            yield f"{pod.running} is told to end", self._told_to_end
+            yield f"{pod.running} gets SIGTERM", self._terminated
             yield f"{pod.running} is killed", self._killed
-        if (pod.ending or pod.work_is_over) and not pod.told_trec and pod.trec_alive:
-            yield "tells trec to end", lambda pod: setattr(pod, "told_trec", True)
-        if pod.work_is_over and (pod.told_trec or not pod.trec_alive):
+        if (pod.ending or pod.work_is_over) and not pod.trec_signaled and pod.trec_alive:
+            yield "sends SIGTERM to trec", lambda pod: setattr(pod, "trec_signaled", True)
+        if pod.work_is_over and (pod.trec_signaled or not pod.trec_alive):
             yield "is over", self._over
 
     def _start_trec(self, pod: KubeletPod) -> None:
@@ -297,7 +297,7 @@ class Cluster:
         pod.running = name
 
     def _ends(self, pod: KubeletPod) -> None:
-        """By itself."""
+        """End the running container normally."""
         assert pod.running is not None
         code = 0
         if pod.running in pod.plan.executors:
@@ -307,14 +307,14 @@ class Cluster:
         failed = code != 0 and pod.running in pod.plan.executors and pod.continues
         self._end(pod, code, seen=0 if failed else code, failed=failed)
 
-    def _told_to_end(self, pod: KubeletPod) -> None:
+    def _terminated(self, pod: KubeletPod) -> None:
         if pod.running == PAUSE_CONTAINER:
             self._end_pause(pod, 143)
         else:
             self._end(pod, 143, seen=143, term=True)
 
     def _killed(self, pod: KubeletPod) -> None:
-        """The helper with it: it leaves nothing."""
+        """Kill the running container and its helper, without an exit record."""
         assert pod.running is not None
         if pod.running == PAUSE_CONTAINER:
             self._end_pause(pod, 137)
@@ -407,7 +407,7 @@ class Cluster:
 
 
 def stdout_of(index: int) -> str:
-    """What executor `index` writes, whoever its task is."""
+    """Return the output of executor `index`, the same for all tasks."""
     return f"out of {executor_name(index)}\n"
 
 

@@ -1,7 +1,7 @@
 """A real Postgres behind the gates, with a clock that the test moves.
 
-Transactions are carried out whole, one after the other: what locks and isolation are for is Postgres' own,
-and not searched here.
+Transactions are executed as a whole, one after the other: locks and isolation are the responsibility of
+Postgres and not part of the search.
 """
 
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 from races_scheduler import Process
 
-# The services' own statements say now(): found first in the search path, it is this one.
+# The services' statements call now(); this function is first in the search path.
 CLOCK = """
 CREATE SCHEMA races;
 CREATE TABLE races.clock (at timestamptz NOT NULL);
@@ -23,14 +23,14 @@ PASS = "UPDATE races.clock SET at = at + make_interval(secs => $1)"
 
 
 async def connect(dsn: str) -> asyncpg.Connection:
-    """The one connection of all processes."""
+    """Open the connection that all processes share."""
     connection = await asyncpg.connect(dsn, server_settings={"search_path": "public, pg_catalog"})
     await connection.execute("SET jit = off")
     return connection
 
 
 class GatedPool:
-    """What a process has for a pool: the shared connection, a gate before each statement or transaction."""
+    """The pool of a process: the shared connection, with a gate before each statement or transaction."""
 
     def __init__(self, process: Process, connection: asyncpg.Connection) -> None:
         self._process, self._connection = process, connection
@@ -45,7 +45,7 @@ class GatedPool:
         return await self._request("execute", sql, values)
 
     async def expire_connections(self) -> None:
-        """The shared one is as good as a new one."""
+        """Do nothing: the shared connection stays valid."""
 
     @asynccontextmanager
     async def acquire(self, *, timeout: float | None = None) -> AsyncIterator[asyncpg.Connection]:  # noqa: ASYNC109, ARG002
@@ -68,7 +68,7 @@ class GatedPool:
 
 
 class GatedConnection:
-    """What a recorder has for a connection. Its one transaction is its one statement."""
+    """The connection of a recorder, whose only transaction is a single statement."""
 
     def __init__(self, process: Process, connection: asyncpg.Connection) -> None:
         self._process, self._connection = process, connection
@@ -77,10 +77,10 @@ class GatedConnection:
         return False
 
     async def close(self, *, timeout: float) -> None:  # noqa: ASYNC109
-        """It is everybody's."""
+        """Do nothing: the connection is shared."""
 
     def terminate(self) -> None:
-        """It is everybody's."""
+        """Do nothing: the connection is shared."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:

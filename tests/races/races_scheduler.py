@@ -1,7 +1,7 @@
-"""One process runs at a time, from one request to Postgres or Kubernetes to the next; the test says which.
+"""Run one process at a time, from one request to Postgres or Kubernetes to the next, as the test chooses.
 
-Real code runs on a real event loop whose clock only the test moves. Every request waits at a gate. Opened, it
-is carried out alone; it may also fail, be carried out without its answer, or be its process's last.
+Real code runs on a real event loop whose clock only the test moves. Every request waits at a gate. When the
+gate opens, the request is executed alone; it may also fail, lose its response, or kill its process.
 """
 
 import asyncio
@@ -16,21 +16,21 @@ _PROCESS: ContextVar["Process | None"] = ContextVar("process", default=None)
 
 
 class Crash(BaseException):
-    """The process is dead. Nothing in it may catch this."""
+    """The process is dead; its code must not catch this."""
 
 
 class Fate(Enum):
-    """What becomes of one request."""
+    """The outcome of one request."""
 
     DONE = "done"
-    FAILS = "fails"  # it is not carried out
-    LOST = "lost"  # it is carried out, and its answer never arrives
+    FAILS = "fails"  # not executed
+    LOST = "lost"  # executed, but its response is lost
     CRASH_BEFORE = "crash before"
     CRASH_AFTER = "crash after"
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its time stands still until somebody moves `now`."""
+    """An event loop whose time changes only with `now`."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -42,7 +42,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     @property
     def is_quiet(self) -> bool:
-        """Nothing can go on without an event from outside, or a timer."""
+        """Return whether only an outside event or a timer can make progress."""
         return not self._ready  # type: ignore[attr-defined]
 
 
@@ -65,7 +65,7 @@ class Gate:
 
 @dataclass(eq=False, kw_only=True)
 class Process:
-    """Whatever dies as one: an api replica, a controller, a recorder."""
+    """A unit of failure: an api replica, a controller, a recorder."""
 
     name: str
     scheduler: "Scheduler"
@@ -73,7 +73,7 @@ class Process:
     tasks: "list[asyncio.Task[Any]]" = field(default_factory=list)
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> "asyncio.Task[Any]":
-        """Run it as a part of this process; so is everything that it starts."""
+        """Run a coroutine, and all tasks that it starts, as part of this process."""
         context = copy_context()
         context.run(_PROCESS.set, self)
         task = context.run(self.scheduler.loop.create_task, work)
@@ -81,14 +81,14 @@ class Process:
         return task
 
     def kill(self) -> None:
-        """At once: what it holds in memory is lost, no request is sent any more."""
+        """Kill the process: its memory is lost, and it sends no more requests."""
         self.dead = True
         for task in self.tasks:
             task.cancel()
 
 
 class Scheduler:
-    """The gates."""
+    """The gates of all processes."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self.loop = loop
@@ -104,7 +104,7 @@ class Scheduler:
         carry_out: Callable[[], Awaitable[_Result]],
         lost: Callable[[str], Exception],
     ) -> _Result:
-        """Wait for the gate, then let fate have its way with the request."""
+        """Wait for the gate, then execute the request according to its fate."""
         fate = await self.gate(process, what, lost)
         self.begin()
         try:
@@ -148,7 +148,7 @@ class Scheduler:
             self._idle.set()
 
     async def open(self, gate: Gate, fate: Fate) -> None:
-        """Let this request through, and everything follow that follows from it."""
+        """Open a gate, and wait until all consequences have happened."""
         mark = "" if fate is Fate.DONE else f" [{fate.value}]"
         self.trace.append(f"{gate.process.name}: {gate.what}{mark}")
         self.waiting.remove(gate)
@@ -156,7 +156,7 @@ class Scheduler:
         await self.settle()
 
     async def settle(self) -> None:
-        """Until every process waits: at a gate, for an event, or for a time."""
+        """Wait until every process waits for a gate, an event, or a time."""
         for _ in range(3):
             await asyncio.sleep(0)
         while self._busy or not self.loop.is_quiet:
@@ -165,7 +165,7 @@ class Scheduler:
             await asyncio.sleep(0)
 
     async def bury(self, process: Process) -> None:
-        """Wait until nothing of a dead process is left."""
+        """Wait until all tasks of a dead process have ended."""
         for _ in range(50):
             left = [task for task in process.tasks if not task.done()]
             if not left:

@@ -1,4 +1,4 @@
-"""Everything of one search: Postgres, the cluster, the services' processes, and what must always be true."""
+"""The state of one search: Postgres, the cluster, the services' processes, and the invariants."""
 
 import asyncio
 import logging
@@ -30,8 +30,8 @@ from poiesis_tctl.tasks_db import TasksDb
 OWNER = Caller(name="alice")
 _PAUSE_SECONDS = 600.0
 _HORIZON_SECONDS = 7200.0
-_A_WHILE = 61.0  # longer than a claim
-_CLUSTER = 0.3  # how often the cluster comes before a request that waits
+_AFTER_LEASE = 61.0  # longer than a lease
+_CLUSTER = 0.3  # probability that a cluster step precedes a waiting request
 
 _ROWS = """
 SELECT t.id, t.name, t.state::text,
@@ -48,8 +48,8 @@ SELECT t.id, t.name, t.state::text,
 Later = Fate | Literal["cancel", "time"]
 
 
-class Mistakes(logging.Handler):
-    """What the services call an error is one of theirs: whatever befalls them here is no reason for one."""
+class ErrorLog(logging.Handler):
+    """Collect log records of level ERROR: no fault in this test justifies one."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -60,7 +60,7 @@ class Mistakes(logging.Handler):
 
 
 class Api:
-    """One replica."""
+    """An api replica."""
 
     def __init__(
         self, process: Process, cluster: Cluster, connection: asyncpg.Connection, config: Document
@@ -71,11 +71,11 @@ class Api:
         process.spawn(self.submitter.run(asyncio.Event()), "submitter")
 
     def create(self, request: TesTaskRequest) -> None:
-        """POST /tasks."""
+        """Send POST /tasks."""
         self.process.spawn(self._create(request), "create")
 
     def cancel(self, task_id: UUID) -> None:
-        """POST /tasks/{id}:cancel."""
+        """Send POST /tasks/{id}:cancel."""
         self.process.spawn(self._cancel(task_id), "cancel")
 
     async def _create(self, request: TesTaskRequest) -> None:
@@ -95,7 +95,7 @@ class Api:
 
 
 class Leader:
-    """A controller that leads, or still believes so."""
+    """A controller that leads, or still assumes so."""
 
     def __init__(self, process: Process, cluster: Cluster, connection: asyncpg.Connection) -> None:
         self.process = process
@@ -114,42 +114,42 @@ class World:
         connection: asyncpg.Connection,
         config: Document,
         folder: Path,
-        mistakes: Mistakes,
+        error_log: ErrorLog,
     ) -> None:
         self._loop, self._connection, self._config = loop, connection, config
-        self._folder, self._mistakes = folder, mistakes
+        self._folder, self._error_log = folder, error_log
         self.scheduler = Scheduler(loop)
         self.cluster = Cluster(self._truth_of, self._pause_code)
         self.cluster.changed = self._cluster_changed
         self.apis: list[Api] = []
         self.leaders: list[Leader] = []
         self.recorders: dict[str, PodRecorder] = {}
-        self.truths: list[Truth] = []  # by number, which is in the task's name
+        self.truths: list[Truth] = []  # by the number in the task's name
         self.tasks: dict[UUID, Truth] = {}
-        self.touched: set[UUID] = set()  # by somebody who is no part of Poiesis
+        self.touched: set[UUID] = set()  # by another user
         self._endings: dict[UUID, str] = {}
-        self._never: set[UUID] = set()  # canceled before they were submitted: nothing of them may run
+        self._never: set[UUID] = set()  # canceled before their submission: they must never run
         self._canceled: set[UUID] = set()  # while an executor ran
         self._pauses: dict[str, float] = {}
         self._count = self._opened = 0
         self._reported = 0
         self._later: dict[int, Later] = {}
-        self._reports: dict[int, Fate] = {}  # what befalls the n-th report of a recorder
+        self._reports: dict[int, Fate] = {}  # fate of the n-th report of a recorder
         self._random: Random | None = None
-        self._mistakes.found.clear()
+        self._error_log.found.clear()
 
     async def begin(self) -> None:
-        """With empty tables."""
+        """Start with empty tables."""
         await self._connection.execute("DELETE FROM task")
         for _ in range(2):
             self.apis.append(self._new_api())
         self.leaders.append(self._new_leader())
         await self.scheduler.settle()
 
-    # What may happen
+    # Actions
 
     def plan(self, later: dict[int, Later], reports: dict[int, Fate], seed: int) -> None:
-        """What befalls the n-th request from now, and in which order all ends (0: as they come)."""
+        """Set the fates of later requests and reports, and the seed of the final order (0: as they come)."""
         self._reports = dict(reports)
         self._later, self._random = dict(later), Random(seed) if seed else None  # noqa: S311
 
@@ -171,13 +171,13 @@ class World:
             self.apis[api % len(self.apis)].cancel(task_id)
 
     async def proceed(self, pick: int, fate: Fate = Fate.DONE) -> None:
-        """One request, and what it came to."""
+        """Execute one request."""
         waiting = self.scheduler.waiting
         if waiting:
             await self._open(waiting[pick % len(waiting)], fate)
 
     async def proceed_with(self, pick: int, requests: int) -> None:
-        """The next requests of one process, while the others stand still."""
+        """Execute the next requests of one process, while the others wait."""
         waiting = self.scheduler.waiting
         if not waiting:
             return
@@ -189,7 +189,7 @@ class World:
             await self._open(gate, Fate.DONE)
 
     async def cluster_step(self, pick: int) -> bool:
-        """False if there is none to do."""
+        """Take a step of the cluster; return False if none is possible."""
         steps = self.cluster.steps()
         if not steps:
             return False
@@ -202,35 +202,35 @@ class World:
             ):
                 self._canceled.add(task_id)
                 self.cancel(number, number)
-        await self._go_on()
+        await self._advance()
         return True
 
-    async def stranger_deletes(self, kind: str, pick: int) -> None:
-        """By hand, or by a node that is drained."""
+    async def external_delete(self, kind: str, pick: int) -> None:
+        """Delete an object manually, or by draining a node."""
         items = self.cluster.of_kind(kind)
         if not items:
             return
         name = items[pick % len(items)]["metadata"]["name"]
         self.touched.add(next(task for task in self.tasks if object_name(task) in name))
-        self.note(f"a stranger deletes {kind} {name}")
+        self.note(f"another user deletes {kind} {name}")
         if kind == "Pod":
             self.cluster.delete_pod(name)
         else:
             self.cluster.remove(kind, name)
-        await self._go_on()
+        await self._advance()
 
     async def second_leader(self) -> None:
-        """The old one has not noticed."""
+        """Start a second leader, unnoticed by the first."""
         if len(self.leaders) == 1:
             self.note("a second leader")
             self.leaders.append(self._new_leader())
-            await self._go_on()
+            await self._advance()
 
     async def pass_time(self, seconds: float) -> None:
         self.note(f"{seconds:g} s pass")
         await self._connection.execute(PASS, seconds)
         self._loop.now += seconds
-        await self._go_on()
+        await self._advance()
 
     async def settle(self) -> None:
         await self.scheduler.settle()
@@ -238,10 +238,10 @@ class World:
     def note(self, what: str) -> None:
         self.scheduler.trace.append(what)
 
-    # The end
+    # Completion
 
     async def run_to_quiescence(self) -> None:
-        """No more faults: everything gets its turn until nothing is left to do."""
+        """Run without faults until no work is left."""
         passed, pause = 0.0, 5.0
         while True:
             moved = await self._drain()
@@ -272,7 +272,7 @@ class World:
                 return moved
             else:
                 moved = True
-        raise AssertionError("it never comes to rest")
+        raise AssertionError("the system never becomes idle")
 
     def _pick(self, among: int) -> int:
         return self._random.randrange(among) if self._random and among else 0
@@ -292,7 +292,7 @@ class World:
             if not (job.get("status") or {}).get("conditions")
         ]
 
-    # What must always be true
+    # Invariants
 
     async def check(self) -> None:
         rows = await self._connection.fetch(_ROWS)
@@ -300,7 +300,7 @@ class World:
             self.tasks.setdefault(row["id"], self.truths[int(row["name"])])
             self._check_state(row)
             self._check_logs(row)
-        assert not self._mistakes.found, self._mistakes.found
+        assert not self._error_log.found, self._error_log.found
         twice = {key: count for key, count in self.cluster.starts.items() if count > 1}
         assert not twice, f"started more than once: {twice}"
 
@@ -342,7 +342,7 @@ class World:
         for (kind, name), item in self.cluster.objects.items():
             if kind in {"ServiceAccount", "Secret", "PersistentVolumeClaim", "Pod"}:
                 owners = {owner["uid"] for owner in item["metadata"].get("ownerReferences") or ()}
-                assert owners & jobs, f"{kind} {name} is nobody's"
+                assert owners & jobs, f"{kind} {name} has no owner"
         running = [pod.name for pod in self.cluster.pods if not pod.over and not pod.gone]
         assert not running, f"still running: {running}"
 
@@ -363,7 +363,7 @@ class World:
     def _pods(self, task_id: UUID) -> list[KubeletPod]:
         return [pod for pod in self.cluster.pods if pod.task_id == task_id]
 
-    # How the parts hang together
+    # Connections between the parts
 
     async def _open(self, gate: Gate, fate: Fate) -> None:
         self._opened += 1
@@ -372,15 +372,15 @@ class World:
             fate = self._reports.pop(self._reported, fate)
         later = self._later.pop(self._opened, fate)
         await self.scheduler.open(gate, later if isinstance(later, Fate) else fate)
-        await self._go_on()
+        await self._advance()
         if later == "cancel":
             self.cancel(self._opened, self._opened)
             await self.settle()
         elif later == "time":
-            await self.pass_time(_A_WHILE)
+            await self.pass_time(_AFTER_LEASE)
 
-    async def _go_on(self) -> None:
-        """The dead are replaced, recorders live as their Pods do, and everything is looked at."""
+    async def _advance(self) -> None:
+        """Replace dead processes, start and stop recorders with their Pods, and check the invariants."""
         await self.scheduler.settle()
         for number, api in enumerate(self.apis):
             if api.process.dead:
@@ -428,7 +428,7 @@ class World:
 
     def _cluster_changed(self) -> None:
         for leader in self.leaders:
-            leader.kube.tell()
+            leader.kube.notify()
 
     def _truth_of(self, task_id: UUID) -> Truth:
         return self.tasks[task_id]

@@ -1,8 +1,8 @@
-"""Races by search, not by luck: real services, a real Postgres and a model of Kubernetes, in every order.
+"""Search for races: real services, a real Postgres and a model of Kubernetes, in many orders.
 
-A search chooses which request goes on next, which fails, and who dies before or after it. On failure
-hypothesis prints the shortest steps it could find; what they came to is a note of the error.
-`POIESIS_RACES_EXAMPLES=5000` searches for longer, and from another place every time.
+A search chooses the next request, the requests that fail, and the processes that die before or after them. On
+failure hypothesis prints the shortest steps that it found; a note of the error has the resulting events.
+`POIESIS_RACES_EXAMPLES=5000` searches longer, with a different seed every time.
 """
 
 import logging
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from races_cluster import Truth
 from races_scheduler import Fate, VirtualLoop
-from races_world import Later, Mistakes, World
+from races_world import ErrorLog, Later, World
 
 from poiesis_api.config import Document
 from poiesis_trec import recorder
@@ -50,15 +50,15 @@ LATER: st.SearchStrategy[Later] = st.sampled_from([*FATES, "cancel", "time"])
 
 
 class Laboratory:
-    """What all searches share."""
+    """Resources that all searches share."""
 
     def __init__(self, loop: VirtualLoop, connection: asyncpg.Connection, folder: Path) -> None:
         self.loop, self.connection, self.folder = loop, connection, folder
         self.config = Document.load(ROOT / "services" / "api" / "config.example.json")
-        self.mistakes = Mistakes()
+        self.error_log = ErrorLog()
 
     def world(self) -> World:
-        return World(self.loop, self.connection, self.config, self.folder, self.mistakes)
+        return World(self.loop, self.connection, self.config, self.folder, self.error_log)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> None:
         self.loop.run_until_complete(work)
@@ -66,25 +66,26 @@ class Laboratory:
 
 @pytest.fixture
 def laboratory(postgres_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laboratory]:
-    monkeypatch.setattr(recorder, "_ROUND_SECONDS", 0.0)  # it spares a core; here it would wait for ever
+    # The pause saves CPU in production; here it would last forever.
+    monkeypatch.setattr(recorder, "_ROUND_SECONDS", 0.0)
     loop = VirtualLoop()
     connection = loop.run_until_complete(races_postgres.connect(postgres_dsn))
     loop.run_until_complete(connection.execute(races_postgres.CLOCK))
     laboratory = Laboratory(loop, connection, tmp_path)
     for name in LOGGERS:
         logger = logging.getLogger(name)
-        logger.addHandler(laboratory.mistakes)
+        logger.addHandler(laboratory.error_log)
         monkeypatch.setattr(logger, "propagate", False)
         monkeypatch.setattr(logger, "level", logging.ERROR)
     yield laboratory
     for name in LOGGERS:
-        logging.getLogger(name).removeHandler(laboratory.mistakes)
+        logging.getLogger(name).removeHandler(laboratory.error_log)
     loop.run_until_complete(connection.close())
     loop.close()
 
 
 class Races(RuleBasedStateMachine):
-    """Every rule is one thing that may happen next."""
+    """Each rule is a possible next event."""
 
     laboratory: Laboratory
 
@@ -99,7 +100,7 @@ class Races(RuleBasedStateMachine):
             self.laboratory.run(work)
         except AssertionError as error:
             self.broken = True
-            error.add_note("\n".join(["what happened:", *self.world.scheduler.trace]))
+            error.add_note("\n".join(["events:", *self.world.scheduler.trace]))
             raise
 
     @initialize(
@@ -132,7 +133,7 @@ class Races(RuleBasedStateMachine):
         self.do(self.world.proceed_with(pick, requests))
 
     @rule(requests=st.integers(2, 30))
-    def everybody(self, requests: int) -> None:
+    def all_processes(self, requests: int) -> None:
         for _ in range(requests):
             self.do(self.world.proceed(0))
 
@@ -150,8 +151,8 @@ class Races(RuleBasedStateMachine):
         self.do(self.world.pass_time(seconds))
 
     @rule(kind=st.sampled_from(["Job", "Pod"]), pick=PICK)
-    def stranger(self, kind: str, pick: int) -> None:
-        self.do(self.world.stranger_deletes(kind, pick))
+    def external_delete(self, kind: str, pick: int) -> None:
+        self.do(self.world.external_delete(kind, pick))
 
     @rule()
     def second_leader(self) -> None:
@@ -165,7 +166,7 @@ class Races(RuleBasedStateMachine):
             self.laboratory.run(self.world.stop())
 
 
-def test_every_task_ends_once_and_truly_whatever_dies_and_whoever_comes_first(laboratory: Laboratory) -> None:
+def test_every_task_has_one_correct_outcome(laboratory: Laboratory) -> None:
     Races.laboratory = laboratory
     run_state_machine_as_test(
         Races,

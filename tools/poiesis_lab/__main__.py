@@ -1,4 +1,4 @@
-"""`python -m poiesis_lab`: bring the cluster up, take it down, say what runs, build every image."""
+"""`python -m poiesis_lab`: start or remove the cluster, show its status, build every image."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from poiesis_lab.errors import LabError
-from poiesis_lab.shell import say
+from poiesis_lab.shell import report
 
 _DESCRIPTION = """\
 A Kubernetes cluster for Poiesis's end-to-end tests, made by kind on this machine. Where an image registry
@@ -14,11 +14,11 @@ answers, images are pulled; where none does, the same images are built from Debi
 """
 _EPILOG = """\
 environment:
-  POIESIS_CACHE      where everything made is kept (default ~/.cache/poiesis)
-  POIESIS_REGISTRY   yes | no: whether images can be pulled, instead of trying
-  POIESIS_BOOTSTRAP  never: install no package and start no docker daemon, say what to do instead
+  POIESIS_CACHE      folder of everything that the lab builds or downloads (default ~/.cache/poiesis)
+  POIESIS_REGISTRY   yes | no: whether images can be pulled (default: test it)
+  POIESIS_BOOTSTRAP  never: install no package, start no docker daemon, and print instructions instead
   POIESIS_KUBERNETES the cluster's Kubernetes: 1.29, 1.34 (default) or 1.37; one of each can run at a time
-  POIESIS_LAB        the name that clusters and containers start with, instead of choosing one
+  POIESIS_LAB        the prefix of the names of clusters and containers (default: chosen per checkout)
 """
 
 
@@ -32,19 +32,19 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="up | down | status | images")
     up = commands.add_parser(
         "up",
-        help="a cluster that is proven to work: the running one, else a new one",
-        description="Bring the cluster up and prove that it runs a Pod. Prints the path of its kubeconfig.",
+        help="use the running cluster or create one, and check that it works",
+        description="Start the cluster and check that it runs a Pod. Prints the path of its kubeconfig.",
     )
     up.add_argument(
         "--kubeconfig",
         type=Path,
         metavar="PATH",
-        help="use the cluster that this file names instead of making one; its images are yours to push",
+        help="use the cluster of this kubeconfig instead of creating one; push the images yourself",
     )
     commands.add_parser(
-        "down", help="remove what the lab made; what it built and downloaded stays in the cache"
+        "down", help="remove clusters and containers of the lab; builds and downloads stay in the cache"
     )
-    commands.add_parser("status", help="say what runs")
+    commands.add_parser("status", help="show what is running")
     images = commands.add_parser(
         "images",
         help="build every image: bases, services, migrations, demo",
@@ -64,23 +64,24 @@ def main() -> int:
     try:
         _run(arguments)
     except LabError as error:
-        say(f"lab: {error}")
+        report(f"lab: {error}")
         return 1
     except KeyboardInterrupt:
-        say("\nlab: interrupted; the next run goes on from what is finished")
+        report("\nlab: interrupted; the next run reuses all finished steps")
         return 130
-    say(f"lab: {arguments.command} took {time.monotonic() - started:.1f} s")
+    report(f"lab: {arguments.command} took {time.monotonic() - started:.1f} s")
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    # Imported late: --help does not need them.
     from poiesis_lab import (
         cluster,
         images,
         prune,
         services,
         teardown,
-    )  # late: --help needs none of what they import
+    )
 
     match arguments.command:
         case "up":

@@ -1,7 +1,7 @@
-"""What tests need beside the cluster: object storage, a database, a file server, an issuer, as containers.
+"""Servers that tests need in addition to the cluster: object storage, a database, file servers, an issuer.
 
-They join docker's network of the cluster, so Pods reach them by address. A container that runs already, made
-from the same image for the same network, is used again; `python -m poiesis_lab down` removes it.
+These containers join docker's network of the cluster, so Pods reach them by address. A running container of
+the same image and network is reused; `python -m poiesis_lab down` removes it.
 """
 
 import base64
@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 
-os.environ.setdefault(
-    "TESTCONTAINERS_RYUK_DISABLED", "true"
-)  # its image may not be had; `down` does its work
+# The image of Ryuk may be unavailable; `down` does the same.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
@@ -30,12 +29,12 @@ from poiesis_lab.shell import CommandFailed, step, succeeds, wait_until
 _READY_S = 60
 _REMOTE_PORT = 8080
 _REMOTE_USER, _REMOTE_PASSWORD = "lab", "lab-remote-password"
-_KEYCLOAK_READY_S = 180  # it is a large program, and the machine may be busy
+_KEYCLOAK_READY_S = 180  # a large program, perhaps on a busy machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """A running container, and its address as the host and as Pods see it."""
+    """A running container, with its addresses for the host and for Pods."""
 
     container: str  # docker's name for it
     host: str
@@ -78,7 +77,7 @@ class Postgres(Backend):
 
 @dataclass(frozen=True, kw_only=True)
 class Keycloak(HttpServer):
-    """An OpenID Provider, and who administers it. Each of its addresses is an issuer of its own."""
+    """An OpenID Provider with its administrator. Each of its addresses is a separate issuer."""
 
     administrator: str
     password: str = field(repr=False)
@@ -86,22 +85,22 @@ class Keycloak(HttpServer):
 
 @dataclass(frozen=True, kw_only=True)
 class Remote(Backend):
-    """A server of files below /data in its container; URLs begin there."""
+    """A file server; URL paths are relative to /data in its container."""
 
     user: str
     password: str = field(repr=False)
 
     @property
     def pod_address(self) -> str:
-        """Host and port."""
+        """Return host and port for Pods."""
         return f"{self.pod_host}:{self.pod_port}"
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        """Files by path."""
+        """Store files by path."""
         _put(self.container, files, below="/data")
 
     def get(self, path: str) -> bytes | None:
-        """A file's content; None if there is none."""
+        """Return a file's content; None if it does not exist."""
         try:
             archive = docker.output("cp", f"{self.container}:/data/{path}", "-")
         except CommandFailed as error:
@@ -116,7 +115,7 @@ class Remote(Backend):
 def start_minio(
     name: str = "poiesis-minio", also: Callable[[DockerContainer], DockerContainer] = lambda made: made
 ) -> S3:
-    """MinIO, ready; its buckets are whatever earlier tests left. `also`: what else a new container gets."""
+    """Start MinIO; buckets of earlier tests remain. `also`: further settings of a new container."""
     access_key, secret_key = "lab-access-key", "lab-secret-key"
 
     def make(image: str) -> DockerContainer:
@@ -135,9 +134,9 @@ def start_minio(
 
 
 def start_minio_for_tokens(issuer: str, ca: str, audience: str, name: str = "poiesis-minio-tokens") -> S3:
-    """A MinIO of its own whose STS gives who has a token of `issuer` for `audience` keys to all buckets.
+    """Start a separate MinIO; its STS returns keys to all buckets for tokens of `issuer` for `audience`.
 
-    `ca` (PEM) has signed the issuer's certificate. The role is `minio_role(audience)`.
+    `ca` (PEM) signed the issuer's certificate. The role is `minio_role(audience)`.
     """
     settings = {
         "CONFIG_URL": f"{issuer}/.well-known/openid-configuration",
@@ -151,18 +150,18 @@ def start_minio_for_tokens(issuer: str, ca: str, audience: str, name: str = "poi
         return container.with_copy_into_container(ca.encode(), "/root/.minio/certs/CAs/issuer.crt")
 
     with _lock():
-        remove(name)  # an earlier one may trust another cluster
+        remove(name)  # an earlier container may trust another cluster
         return start_minio(name, with_issuer)
 
 
 def minio_role(audience: str) -> str:
-    """The ARN that MinIO makes up for those who come with tokens for `audience`."""
+    """Return the ARN that MinIO generates for tokens for `audience`."""
     digest = hashlib.sha1(audience.encode(), usedforsecurity=False).digest()
     return f"arn:minio:iam:::role/{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
 
 def start_postgres(name: str = "poiesis-postgres") -> Postgres:
-    """Postgres with one database and its superuser, ready; what earlier tests left is still there."""
+    """Start Postgres with one database and its superuser; data of earlier tests remains."""
     user, password, database = "poiesis", "lab-password", "poiesis"
 
     def make(image: str) -> DockerContainer:
@@ -179,7 +178,7 @@ def start_postgres(name: str = "poiesis-postgres") -> Postgres:
 
 
 def start_keycloak(name: str = "poiesis-keycloak") -> Keycloak:
-    """Keycloak, ready; its realms are whatever earlier tests left."""
+    """Start Keycloak; realms of earlier tests remain."""
     with _lock():
         found = _start(name, keycloak.image(), keycloak.PORT, DockerContainer)
         server = Keycloak(**vars(found), administrator=keycloak.ADMINISTRATOR, password=keycloak.PASSWORD)
@@ -190,7 +189,7 @@ def start_keycloak(name: str = "poiesis-keycloak") -> Keycloak:
 
 
 def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -> HttpServer:
-    """An HTTP server of static files; `files` (path -> content) are added to those it has."""
+    """Start an HTTP server of static files; add `files` (path -> content)."""
 
     def make(image: str) -> DockerContainer:
         return DockerContainer(image).with_command("httpd -f -p 80 -h /var/www")
@@ -204,10 +203,10 @@ def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -
 
 
 def start_webdav(image: str, *, to_everyone: bool = False) -> Remote:
-    """`rclone serve webdav` of the directory /data, by our own rclone image `image`."""
+    """Start `rclone serve webdav` of the directory /data, with our rclone image `image`."""
 
     def make(image: str) -> DockerContainer:
-        # The cache is for what `put` adds; with 0 rclone is busy for ever once a directory was looked at.
+        # Short, for files of `put`; with 0 rclone loops forever after a directory listing.
         serve = f"serve webdav /data --addr :{_REMOTE_PORT} --dir-cache-time 100ms"
         if not to_everyone:
             serve += f" --user {_REMOTE_USER} --pass {_REMOTE_PASSWORD}"
@@ -218,7 +217,7 @@ def start_webdav(image: str, *, to_everyone: bool = False) -> Remote:
 
 
 def start_sftp() -> Remote:
-    """AsyncSSH: rclone's own server loses files that are renamed while it lists their directory."""
+    """Start an SFTP server (AsyncSSH: rclone's server loses files that are renamed during a listing)."""
 
     def make(image: str) -> DockerContainer:
         return DockerContainer(image).with_command([str(_REMOTE_PORT), _REMOTE_USER, _REMOTE_PASSWORD])
@@ -227,7 +226,7 @@ def start_sftp() -> Remote:
 
 
 def obscured(password: str, image: str) -> str:
-    """As rclone.conf holds it, by the rclone of `image`."""
+    """Return a password in rclone.conf's obscured form, computed by the rclone of `image`."""
     return docker.docker("run", "--rm", "--network=none", "--entrypoint=rclone", image, "obscure", password)
 
 
@@ -239,7 +238,7 @@ def _start_remote(name: str, image: str, make: Callable[[str], DockerContainer],
 
 
 def start_seaweedfs() -> S3:
-    """SeaweedFS: an S3 that is neither Amazon's nor MinIO."""
+    """Start SeaweedFS, an S3 implementation other than Amazon's and MinIO."""
     access_key, secret_key = "weed-access-key", "weed-secret-key"
     identity = {
         "name": "lab",
@@ -264,13 +263,13 @@ def start_seaweedfs() -> S3:
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    """One process of this checkout at a time, while a container starts."""
+    """Allow one process of this checkout at a time to start a container."""
     with cache.lock(f"backends{ownership.current().suffix}"):
         yield
 
 
 def remove(name: str) -> None:
-    """Remove a container of this module, by the name that it was started with, if there is one."""
+    """Remove a container of this module, by the name of its start function, if it exists."""
     name = ownership.current().named(name)
     if docker.container_facts(name) is not None:
         docker.remove(name)
@@ -283,7 +282,7 @@ def _start(
     make: Callable[[str], DockerContainer],
     **settings: str,
 ) -> Backend:
-    """`name` becomes that of this checkout. `settings`: for docker's create."""
+    """Start or reuse a container; `name` gets this checkout's prefix. `settings`: for docker's create."""
     name = ownership.take().named(name)
     network = cluster.NETWORK if docker.has_network(cluster.NETWORK) else "bridge"
     mark = f"{image} on {network}"
@@ -336,7 +335,7 @@ def _put(name: str, files: Mapping[str, bytes], below: str = "/var/www") -> None
 
 
 def _greets(host: str, port: int) -> bool:
-    """Whether a server answers: by what it says at once (SSH), or to half a request (HTTP)."""
+    """Return whether a server responds: with a greeting (SSH), or to an incomplete request (HTTP)."""
     try:
         with socket.create_connection((host, port), timeout=2) as connection:
             connection.sendall(b"OPTIONS / HTTP/1.0\r\n\r\n")
@@ -346,7 +345,7 @@ def _greets(host: str, port: int) -> bool:
 
 
 def _get(url: str) -> int | None:
-    """The status of a GET; None if nothing answers."""
+    """Return the status of a GET; None without a response."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310
             return int(response.status)

@@ -1,8 +1,7 @@
-"""Programs: kind, kubectl and helm for this machine, and what goes into images where none can be pulled.
+"""Provide kind, kubectl and helm for this machine, and the programs of images that cannot be pulled.
 
-A tool that is on the PATH in a version that suits is used; everything else is compiled from its Go module,
-whose checksums the Go toolchain verifies. Compiled programs stay in the cache under the hash of how they
-were made.
+A tool on the PATH with a suitable version is used; everything else is compiled from its Go module, whose
+checksums the Go toolchain verifies. Compiled programs stay in the cache under the hash of their build.
 """
 
 import json
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from poiesis_lab import cache, host, versions
 from poiesis_lab.errors import LabError
-from poiesis_lab.shell import run, say, step, succeeds
+from poiesis_lab.shell import report, run, step, succeeds
 from poiesis_lab.versions import Version
 
 _GO = cache.HERE / "go"
@@ -24,12 +23,12 @@ _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/vers
 
 @dataclass(frozen=True, kw_only=True)
 class GoProgram:
-    """A main package. `module` is the directory of a go.mod that pins it; without one, `package@version` is
+    """A main package. `module`: directory of a go.mod that pins it; without one, `package@version` is
     installed.
 
-    `go install` refuses a module whose go.mod replaces others, hence the modules of our own. Programs of one
-    module that have the same flags are compiled together: what they share is compiled once, and one is linked
-    while others are compiled. `alone` excludes one from that.
+    `go install` rejects a module whose go.mod replaces others, hence our own modules. Programs of one module
+    with the same flags are compiled together: shared packages are compiled once, and linking overlaps with
+    compiling. `alone` excludes a program from that.
     """
 
     name: str
@@ -42,13 +41,13 @@ class GoProgram:
 
     @property
     def file(self) -> str:
-        """The name that the Go toolchain gives it: the package's last part that is not a version."""
+        """Return the name that the Go toolchain chooses: the package's last part that is not a version."""
         parts = [part for part in self.package.split("/") if not re.fullmatch(r"v\d+", part)]
         return parts[-1]
 
     @property
     def flags(self) -> list[str]:
-        """Without debugging data, which nothing here reads and which takes time to write."""
+        """Return build flags without debugging data, which takes time to write and is not used."""
         return [
             "-trimpath",
             f"-tags={','.join(self.tags)}",
@@ -64,7 +63,7 @@ class GoProgram:
 
 
 def _kubernetes_ldflags(release: str) -> str:
-    """What a release build of Kubernetes stamps into its programs: kubeadm and kind read it."""
+    """Return the version stamp of a release build of Kubernetes, which kubeadm and kind read."""
     version = Version.parse(release)
     stamp = {
         "gitVersion": f"v{release}",
@@ -90,7 +89,7 @@ def _kubernetes(name: str) -> GoProgram:
 
 
 def _next_to_kubernetes(name: str, package: str, version: str) -> GoProgram:
-    """A program that shares most packages with the default Kubernetes, whichever runs."""
+    """Return a program that shares most packages with the default Kubernetes, for any release."""
     return GoProgram(
         name=name,
         package=package,
@@ -123,7 +122,7 @@ PROGRAMS: Mapping[str, GoProgram] = {
             package="github.com/rancher/local-path-provisioner",
             version=f"v{versions.LOCAL_PATH_PROVISIONER}",
             module=_GO / "kubernetes",
-            alone=True,  # it spells the path of a package of the others with a capital, which Go refuses
+            alone=True,  # it capitalizes the path of a package of the others, which Go rejects
         ),
         GoProgram(
             name="kueue",
@@ -146,25 +145,25 @@ def go() -> str:
     found = host.find("go") or ("/usr/local/go/bin/go" if Path("/usr/local/go/bin/go").exists() else None)
     if found is None:
         raise LabError(
-            "Go is needed to build what cannot be downloaded here, and is not on the PATH.\n"
+            "Go is required to build programs that cannot be downloaded, and is not on the PATH.\n"
             "Install Go 1.24 or later (https://go.dev/dl), or put kind, kubectl and helm on the PATH."
         )
     return found
 
 
 def compiled(name: str) -> Path:
-    """The program `name`, compiled now if it is not in the cache; static, so it needs no base image."""
+    """Return the static program `name`; compile it if it is not in the cache."""
     return compile_all([name])[name]
 
 
 def compile_all(names: Iterable[str]) -> dict[str, Path]:
-    """Programs by name, compiled now if they are not in the cache: those of one module together."""
+    """Return programs by name; compile missing ones, those of one module together."""
     programs = [PROGRAMS[name] for name in names]
     for group in groups(program for program in programs if not _target(program).exists()):
         with cache.lock():
             _compile([program for program in group if not _target(program).exists()])
     for program in programs:
-        _target(program).touch()  # `prune` removes what was not used for long
+        _target(program).touch()  # `prune` removes programs that were not used for long
     return {program.name: _target(program) for program in programs}
 
 
@@ -173,7 +172,7 @@ def _target(program: GoProgram) -> Path:
 
 
 def groups(programs: Iterable[GoProgram]) -> list[list[GoProgram]]:
-    """Return the programs that one `go build` makes together."""
+    """Group the programs that one `go build` can compile together."""
     found: dict[object, list[GoProgram]] = {}
     for program in programs:
         together = program.module is not None and not program.alone
@@ -198,19 +197,19 @@ def _compile(programs: Sequence[GoProgram]) -> None:
 
 
 def module_directory(module: str, version: str) -> Path:
-    """Where the Go toolchain keeps the unpacked source of a module, downloaded now if need be."""
+    """Return the directory of a module's unpacked source; download it if it is missing."""
     answer = json.loads(run([go(), "mod", "download", "-json", f"{module}@{version}"], cwd=cache.directory()))
     return Path(answer["Dir"])
 
 
 def _on_path(name: str, command: list[str], suits: Callable[[Version], bool]) -> Path | None:
-    """A program of that name on the PATH, if it runs and says a version that suits."""
+    """Return a program on the PATH if it runs and has a suitable version."""
     path = host.find(name)
     if path is None or not succeeds([path, *command]):
         return None
     found = re.search(r"v\d+\.\d+(\.\d+)?", run([path, *command]))
     if found is None or not suits(Version.parse(found[0])):
-        say(f"lab: {path} is {found[0] if found else 'of an unknown version'}, which does not suit")
+        report(f"lab: ignoring {path}: unsuitable version ({found[0] if found else 'unknown'})")
         return None
     return Path(path)
 
@@ -232,19 +231,19 @@ def helm() -> Path:
 
 @once
 def actionlint() -> Path:
-    """The linter of GitHub's workflows: the one on the PATH, else ours."""
+    """Return the linter of GitHub workflows: the one on the PATH, else ours."""
     found = host.find("actionlint")
     return Path(found) if found else compiled("actionlint")
 
 
 def _tool(name: str, command: list[str], suits: Callable[[Version], bool]) -> Path:
-    """Ours if already made (the exact version), else one on the PATH, else ours, made now."""
+    """Return our build if it exists (the exact version), else one on the PATH, else a new build."""
     found = None if _target(PROGRAMS[name]).exists() else _on_path(name, command, suits)
     return found or compiled(name)
 
 
 def link_tools() -> Path:
-    """`kind`, `kubectl` and `helm` under their own names in one directory, for people and scripts."""
+    """Link `kind`, `kubectl` and `helm` in one directory, for users and scripts."""
     folder = cache.directory() / versions.own_name("tools", versions.RELEASE)
     folder.mkdir(exist_ok=True)
     for name, path in (("kind", kind()), ("kubectl", kubectl()), ("helm", helm())):

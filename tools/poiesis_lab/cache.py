@@ -1,7 +1,7 @@
-"""Where the lab keeps what it made, under which names, and who may change it at one time.
+"""The lab's cache: its directory, the names of its entries, and its locks.
 
-A name holds the hash of everything the thing was made from, so a present name is a finished, current thing:
-each is written aside and renamed when complete.
+A name contains the hash of all sources of the entry, so an existing entry is complete and current: each is
+written to a temporary path and renamed when complete.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ _held = threading.local()
 
 
 def directory() -> Path:
-    """The cache: POIESIS_CACHE, else ~/.cache/poiesis. Made on first use."""
+    """Return the cache directory: POIESIS_CACHE, else ~/.cache/poiesis. Created on first use."""
     configured = os.environ.get("POIESIS_CACHE")
     path = Path(configured) if configured else Path.home() / ".cache" / "poiesis"
     path.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def directory() -> Path:
 
 
 def files_under(root: Path) -> list[Path]:
-    """Every file below `root` (or `root` itself), sorted, without caches and version control."""
+    """Return every file below `root` (or `root` itself), sorted, without caches and version control."""
     if root.is_file():
         return [root]
     found: list[Path] = []
@@ -49,7 +49,7 @@ def files_under(root: Path) -> list[Path]:
 def hash_of(
     values: Mapping[str, object] | Sequence[object], files: Sequence[Path] = (), root: Path = HERE
 ) -> str:
-    """Twelve hex digits that change with `values` (JSON) and the names, modes and contents of `files`."""
+    """Return twelve hex digits that depend on `values` (JSON) and on names, modes and contents of `files`."""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for path in sorted(files):
         name = path.relative_to(root) if path.is_relative_to(root) else path.name
@@ -61,13 +61,13 @@ def hash_of(
 
 @once
 def lab_key() -> str:
-    """Return a hash of this very lab, for what is remembered of an earlier run of it."""
+    """Return a hash of the lab's own files; it validates records of earlier runs."""
     return hash_of([platform.machine()], files_under(HERE))
 
 
 @contextmanager
 def aside(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to; it becomes `target` only if the block ends well."""
+    """Yield a temporary path next to `target`; rename it to `target` if the block succeeds."""
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -79,7 +79,7 @@ def aside(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    """A scratch directory inside the cache (so on the same, large, file system)."""
+    """Yield a scratch directory in the cache (on the same, large file system)."""
     parent = directory() / "tmp"
     parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent) as name:
@@ -105,13 +105,13 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def remove_lock(name: str) -> None:
-    """Remove the file of a lock that this thread holds; a process that waits for it makes a new file."""
+    """Remove the file of a lock that this thread holds; a waiting process creates a new file."""
     (directory() / f"{name}.lock").unlink(missing_ok=True)
 
 
 @contextmanager
 def lock(name: str = "lab") -> Iterator[None]:
-    """One process at a time; the same thread may enter again."""
+    """Hold a lock between processes; the same thread may enter again."""
     depths = _depths()
     if depths.get(name, 0):
         depths[name] += 1
@@ -135,7 +135,7 @@ def held() -> frozenset[str]:
 
 @contextmanager
 def holding(names: frozenset[str]) -> Iterator[None]:
-    """Let this thread act as the one that holds the locks `names` and waits for it."""
+    """Let this thread use the locks `names` of a thread that waits for it."""
     depths = _depths()
     for name in names:
         depths[name] = depths.get(name, 0) + 1
@@ -152,7 +152,7 @@ def _depths() -> dict[str, int]:
 
 
 def read_state(name: str) -> dict[str, object]:
-    """What an earlier run wrote down under `name`; empty if nothing."""
+    """Return the record of an earlier run under `name`; empty if none exists."""
     path = directory() / "state" / f"{name}.json"
     if not path.exists():
         return {}

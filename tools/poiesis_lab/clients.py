@@ -1,8 +1,8 @@
-"""TES clients that people run, each in an environment of its own: what they need is old, and disagrees.
+"""TES clients in separate environments: their dependencies are old and conflict.
 
 `e2e/clients/<name>.lock` pins everything. Where a client needs packages that only old tools can build,
-`<name>.build.lock` pins those tools: they are installed first, and nothing else takes part in a build.
-An environment is made once and kept in the cache under its hash.
+`<name>.build.lock` pins those tools: they are installed first, and builds use nothing else.
+An environment is created once and kept in the cache under its hash.
 """
 
 import sys
@@ -15,7 +15,7 @@ LOCKS = cache.HERE.parents[1] / "e2e/clients"
 
 
 def environment(name: str) -> Path:
-    """The `bin` of a client's environment."""
+    """Return the `bin` directory of a client's environment."""
     locks = _locks(name)
     folder = cache.directory() / "clients" / f"{name}-{cache.hash_of([sys.version, *_OPTIONS], locks)}"
     done = folder / "done"
@@ -30,7 +30,7 @@ _OPTIONS = ("--quiet", "--no-deps", "--require-hashes")
 
 
 def _locks(name: str) -> list[Path]:
-    """In the order of their installation."""
+    """Return the lock files in the order of their installation."""
     build, lock = LOCKS / f"{name}.build.lock", LOCKS / f"{name}.lock"
     return [build, lock] if build.exists() else [lock]
 

@@ -1,9 +1,9 @@
-"""Kubernetes clusters: kind's, made here, or one that exists already and is named by its kubeconfig.
+"""Kubernetes clusters: kind clusters of the lab, or an existing one, given by its kubeconfig.
 
-`up` is `docker pull` (`registry.py`), `kind create cluster` and a Pod that proves it (`probe.py`).
+`up` consists of `docker pull` (`registry.py`), `kind create cluster` and a test Pod (`probe.py`).
 
-The lab has two of its own: ONE_NODE, which `up` brings up by itself, and TWO_NODES, made for the stories in
-which a node fails. Their names are those of this checkout (`ownership.py`).
+The lab has two clusters: ONE_NODE, the default of `up`, and TWO_NODES, for stories about node failures. Their
+names belong to this checkout (`ownership.py`).
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pytest_kind import KindCluster
 from poiesis_lab import binaries, cache, docker, images, ownership, probe, prune, registry, teardown
 from poiesis_lab.errors import LabError
 from poiesis_lab.offline.prepare import prepare
-from poiesis_lab.shell import run, say, step
+from poiesis_lab.shell import report, run, step
 from poiesis_lab.specs import ONE_NODE, SPECS, TWO_NODES, ClusterSpec
 
 __all__ = ["NETWORK", "ONE_NODE", "TWO_NODES", "Cluster", "ClusterSpec", "clear", "current", "up"]
@@ -27,7 +27,7 @@ LABEL = ownership.LABEL
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What tests need of a cluster. `spec` and `kind` are None for one that the lab did not make."""
+    """A cluster for tests. `spec` and `kind` are None for an external cluster."""
 
     kubeconfig: Path
     kubectl_path: Path
@@ -40,21 +40,21 @@ class Cluster:
         return self.spec is None
 
     def kubectl(self, *arguments: str, input_text: str | None = None, timeout: float = 120) -> str:
-        """What kubectl printed, or CommandFailed."""
+        """Return the output of kubectl, or raise CommandFailed."""
         command = [str(self.kubectl_path), "--kubeconfig", str(self.kubeconfig), *arguments]
         return run(command, input_text=input_text, timeout=timeout)
 
     def helm(self, *arguments: str, timeout: float = 300) -> str:
-        """What helm printed, or CommandFailed."""
+        """Return the output of helm, or raise CommandFailed."""
         return run([self.helm_path, "--kubeconfig", self.kubeconfig, *arguments], timeout=timeout)
 
     def load(self, references: Iterable[str]) -> None:
-        """Copy images from docker into the nodes, those they do not all have yet."""
+        """Copy images from docker into the nodes, unless all nodes have them."""
         wanted = list(dict.fromkeys(references))
         if self.spec is None:
             raise LabError(
-                "images cannot be copied into a cluster that the lab did not make: push them to a registry"
-                f" that it pulls from, and name them there. These are meant: {', '.join(wanted)}"
+                "cannot copy images into an external cluster: push them to a registry that it pulls from,"
+                f" and use their names there. Images: {', '.join(wanted)}"
             )
         present = set.intersection(*(_images_in_node(node) for node in self.spec.nodes))
         missing = [reference for reference in wanted if in_containerd(reference) not in present]
@@ -63,7 +63,7 @@ class Cluster:
                 run([binaries.kind(), "load", "docker-image", "--name", self.spec.name, *missing])
 
     def proves_itself(self, *, new: bool = False) -> bool:
-        """Whether its API answers and it runs a Pod."""
+        """Return whether the API responds and the cluster runs a Pod."""
         image = registry.BASES["busybox"] if self.external else images.images().busybox
         return probe.works(self.kubectl, image, new=new)
 
@@ -73,15 +73,17 @@ class Cluster:
         return self.kubectl("get", kinds, "--all-namespaces", "-o", "json")
 
     def address(self) -> str:
-        """The control plane's in docker's network: NodePorts answer there, to host and containers."""
+        """Return the control plane's address in docker's network, which serves NodePorts."""
         if self.spec is None:
-            raise LabError("address() is of the lab's own clusters; use `kubectl port-forward` with this one")
+            raise LabError(
+                "address() is available for the lab's own clusters only; use `kubectl port-forward`"
+            )
         form = f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}'
         return docker.docker("container", "inspect", "--format", form, self.spec.control_plane)
 
 
 def in_containerd(reference: str) -> str:
-    """The name containerd gives a docker image: with registry and repository spelled out."""
+    """Return containerd's name of a docker image, with registry and repository."""
     first, slash, _ = reference.partition("/")
     if not slash:
         return f"docker.io/library/{reference}"
@@ -93,7 +95,7 @@ def _images_in_node(node: str) -> set[str]:
 
 
 def up(kubeconfig: Path | None = None, spec: ClusterSpec = ONE_NODE) -> Cluster:
-    """A cluster that is proven to work: the running one, else a new one; or the one that `kubeconfig` names.
+    """Return a cluster that works: the running one, a new one, or that of `kubeconfig`.
 
     Safe to call from several processes at once: the others wait for the first.
     """
@@ -108,7 +110,7 @@ def up(kubeconfig: Path | None = None, spec: ClusterSpec = ONE_NODE) -> Cluster:
         in_pods = _in_pods(spec)
     cluster = _running(spec)
     if cluster is None and spec.owned.borrowed:
-        ownership.leave()  # it does not work, and only its owner may replace it
+        ownership.leave()  # it is broken, and only its owner may replace it
     if cluster is None:
         ownership.take_own()
         with cache.lock(spec.lock):
@@ -143,7 +145,7 @@ def _adopt(kubeconfig: Path) -> Cluster:
     if ownership.take().borrowed:
         ownership.leave()
     cache.write_state(ONE_NODE.state, {"external": str(cluster.kubeconfig)})
-    say(
+    report(
         f"lab: using the cluster of {cluster.kubeconfig}; no image is copied to it:\n"
         "     push the service images (`python -m poiesis_lab images`) to a registry that it pulls from"
     )
@@ -152,13 +154,13 @@ def _adopt(kubeconfig: Path) -> Cluster:
 
 def _external(kubeconfig: Path) -> Cluster:
     if not kubeconfig.is_file():
-        raise LabError(f"there is no kubeconfig at {kubeconfig}")
+        raise LabError(f"no such kubeconfig: {kubeconfig}")
     return Cluster(kubeconfig=kubeconfig, kubectl_path=binaries.kubectl(), helm_path=binaries.helm())
 
 
 def _own(spec: ClusterSpec) -> Cluster:
     kubectl = binaries.kubectl()
-    with contextlib.chdir(cache.directory()):  # KindCluster makes a directory where it stands
+    with contextlib.chdir(cache.directory()):  # KindCluster creates a directory in the working directory
         kind = KindCluster(
             spec.name, kubeconfig=spec.kubeconfig, kind_path=binaries.kind(), kubectl_path=kubectl
         )
@@ -172,26 +174,26 @@ def _recipe(spec: ClusterSpec, image: str) -> dict[str, object]:
 
 
 def _addons(spec: ClusterSpec) -> list[str]:
-    """Manifests beyond kind's own: the node image built here has the network of one node only."""
+    """Return manifests in addition to kind's: our node image supports the network of one node only."""
     if not spec.workers or docker.registry_answers():
         return []
     return [(cache.RECIPES / "pod-network.yaml").read_text().replace("@IMAGE@", images.images().busybox)]
 
 
 def _in_pods(spec: ClusterSpec) -> list[str]:
-    """What its Pods run; to copy more takes time on every node."""
+    """Return the images that its Pods run; copying more would take time on every node."""
     return [images.images().busybox] if spec.workers else images.images().in_pods()
 
 
 def _reusable(spec: ClusterSpec) -> Cluster | None:
-    """The running cluster if it is what would be made now and works; else it is removed, unless borrowed."""
+    """Return the running cluster if it is current and works; otherwise remove it, unless it is borrowed."""
     if not exists(spec):
         return None
     wanted, state = _recipe(spec, images.node()), cache.read_state(spec.state)
     if {name: state.get(name) for name in wanted} != wanted or not spec.kubeconfig.exists():
-        say(f"lab: the running cluster {spec.name} was made otherwise than it would be now")
+        report(f"lab: the running cluster {spec.name} is outdated")
     elif not _runs(spec):
-        say(f"lab: a node of the cluster {spec.name} is stopped")
+        report(f"lab: a node of the cluster {spec.name} is stopped")
     else:
         cluster = _own(spec)
         if cluster.proves_itself():
@@ -204,12 +206,12 @@ def _reusable(spec: ClusterSpec) -> Cluster | None:
 
 
 def exists(spec: ClusterSpec = ONE_NODE) -> bool:
-    """Whether docker has a node of it, running or not."""
+    """Return whether docker has a node of the cluster, running or not."""
     return any(docker.container_facts(name) is not None for name in spec.nodes)
 
 
 def is_own_running() -> bool:
-    """Whether the last `up` made a cluster here whose node runs."""
+    """Return whether the node of the last `up`'s own cluster runs."""
     return "image" in cache.read_state(ONE_NODE.state) and _runs(ONE_NODE)
 
 
@@ -218,7 +220,7 @@ def _runs(spec: ClusterSpec) -> bool:
 
 
 def _is_running(facts: dict[str, object] | None) -> bool:
-    """Return whether it runs; a paused container does not."""
+    """Return whether a container runs; a paused one does not."""
     state = (facts or {}).get("State")
     return isinstance(state, dict) and state.get("Running") is True and state.get("Paused") is not True
 
@@ -239,32 +241,32 @@ def _create(spec: ClusterSpec) -> Cluster:
         cluster.kubectl("apply", "-f", "-", input_text=manifest)
     cache.write_state(spec.state, {**_recipe(spec, image), "lab": cache.lab_key()})
     cluster.load(in_pods)
-    with step("prove it: run a Pod with a volume"):
+    with step("check the cluster: run a Pod with a volume"):
         if spec.workers:
             cluster.kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=60s")
             cluster.kubectl("rollout", "status", "daemonset", "--namespace=kube-system", "--timeout=60s")
         if not cluster.proves_itself(new=True):
             hint = f"docker exec -it {spec.control_plane} bash"
-            raise LabError(f"the new cluster {spec.name} does not work; look at it with `{hint}`")
+            raise LabError(f"the new cluster {spec.name} does not work; inspect it with `{hint}`")
     return cluster
 
 
 def _delete_cluster(spec: ClusterSpec) -> None:
-    """Also half-dead node containers that kind no longer counts as a cluster."""
+    """Delete the cluster, including node containers that kind no longer recognizes."""
     there = [one.name for one in ownership.containers() if one.cluster == spec.name or one.name in spec.nodes]
     if not there:
         return
     if ownership.used_by_others(spec.owned.name):
         raise LabError(
-            f"the cluster {spec.name} has to be replaced, and a process of another checkout uses it;"
-            f" wait for that, or name another cluster: {ownership.PIN}=<name>"
+            f"the cluster {spec.name} must be replaced, but a process of another checkout uses it;"
+            f" wait until it ends, or use another cluster: {ownership.PIN}=<name>"
         )
     with step(f"delete the cluster {spec.name}"):
         docker.remove(*there)
 
 
 def remove(spec: ClusterSpec) -> None:
-    """This cluster alone; what stands beside the clusters stays."""
+    """Remove this cluster alone; other containers stay."""
     with cache.lock(spec.lock):
         _delete_cluster(spec)
         cache.forget_state(spec.state)
@@ -287,7 +289,7 @@ def clear() -> None:
 
 
 def status() -> str:
-    """What runs, for people."""
+    """Describe the running parts as text."""
     owned = ownership.current()
     whose = f"borrowed from {ownership.owner(owned.name)}" if owned.borrowed else str(ownership.CHECKOUT)
     lines = [f"cache       {cache.directory()}", f"name        {owned.name}, {whose}"]

@@ -1,4 +1,4 @@
-"""A docker daemon: the one that runs, or one that the lab starts and leaves running."""
+"""The docker daemon: the running one, or one that the lab starts and leaves running."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from poiesis_lab import cache, docker, host
 from poiesis_lab.cache import RECIPES
 from poiesis_lab.errors import LabError
-from poiesis_lab.shell import run, say, step, wait_until
+from poiesis_lab.shell import report, run, step, wait_until
 
 PID_FILE = Path("/var/run/docker.pid")
 SOCKET = Path("/var/run/docker.sock")
@@ -22,7 +22,7 @@ _LOG_BYTES = 10_000_000
 
 
 def ensure() -> None:
-    """Return when a docker daemon answers and can run what the lab needs; else LabError saying what to do."""
+    """Return when a docker daemon responds and meets the lab's needs; else raise LabError with advice."""
     if not docker.answers():
         _start()
     _check_runtime()
@@ -35,7 +35,7 @@ def _start() -> None:
         )
     if SOCKET.exists() and not os.access(SOCKET, os.W_OK):
         raise LabError(
-            f"docker runs, and this user may not use it ({SOCKET} is not writable).\n"
+            f"this user may not use the running docker daemon ({SOCKET} is not writable).\n"
             "Add the user to the group docker (`sudo usermod -aG docker $USER`, then log in again),"
             " or set DOCKER_HOST to a daemon of your own."
         )
@@ -77,11 +77,11 @@ def _spawn() -> None:
         return docker.answers(2)
 
     wait_until(up, "an answer from dockerd", seconds=_START_S, hint=lambda: f"its log is {log}\n{_tail(log)}")
-    process.returncode = 0  # it outlives this process; otherwise Popen warns of a child left running
+    process.returncode = 0  # it outlives this process; otherwise Popen warns about a running child
 
 
 def _runtime() -> Path:
-    """The wrapper, at a path that outlives a moved or removed checkout."""
+    """Return the runtime wrapper, at a path that survives a moved or removed checkout."""
     source = RECIPES / "runc_within_bounds.py"
     target = cache.directory() / "bin" / f"runc-within-bounds-{cache.hash_of([], [source])}"
     if not target.exists():
@@ -92,7 +92,7 @@ def _runtime() -> Path:
 
 
 def _check_runtime() -> None:
-    """A daemon that someone else started here would fail later, in runc, with a riddle."""
+    """Reject a daemon that would fail later, in runc, with an obscure error."""
     if not host.lacks(host.CAP_SYS_RESOURCE) or os.environ.get("DOCKER_HOST"):
         return
     runtime = docker.docker("info", "--format", "{{.DefaultRuntime}}", timeout=30)
@@ -104,7 +104,7 @@ def _check_runtime() -> None:
 
 
 def _live_pid(pid_file: Path, program: str) -> int | None:
-    """The process that `pid_file` names, if it is alive and still `program`: numbers are used again."""
+    """Return the process of `pid_file` if it is alive and still `program`: process ids are reused."""
     try:
         pid = int(pid_file.read_text())
         name = Path(f"/proc/{pid}/comm").read_text().strip()
@@ -119,7 +119,7 @@ def stop_own() -> None:
     if pid is None or not is_own():
         return
     if docker.docker("ps", "--all", "--quiet"):
-        say("lab: the docker daemon stays: it has other containers")
+        report("lab: keeping the docker daemon: it has other containers")
         return
     with step("stop dockerd"):
         os.kill(pid, signal.SIGTERM)
@@ -138,15 +138,15 @@ def is_own() -> bool:
 
 
 def started_by_lab(command_line: bytes) -> bool:
-    """Decide by the arguments; earlier labs set no label but the runtime."""
+    """Return whether the arguments are the lab's; earlier labs set only the runtime, no label."""
     arguments = command_line.decode(errors="replace").split("\0")
     return OWN in arguments or any(one.startswith(f"{RUNTIME}=") for one in arguments)
 
 
 def _remove_stale_files() -> None:
-    """What a dockerd that was killed leaves, and a new one trips over."""
+    """Remove files of a killed dockerd that would make a new one fail."""
     if PID_FILE.exists():
-        say(f"lab: {PID_FILE} is left from a dead dockerd")
+        report(f"lab: removing {PID_FILE} of a dead dockerd")
         PID_FILE.unlink()
     SOCKET.unlink(missing_ok=True)
     if _live_pid(CONTAINERD_PID_FILE, "containerd") is None:

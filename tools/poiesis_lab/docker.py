@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from poiesis_lab import cache, host
 from poiesis_lab.errors import LabError
-from poiesis_lab.shell import CommandFailed, run, say, step, succeeds
+from poiesis_lab.shell import CommandFailed, report, run, step, succeeds
 from poiesis_lab.versions import BUSYBOX_IMAGE, Version
 
 _REGISTRY_ANSWER_KEPT_S = 24 * 3600
@@ -21,7 +21,7 @@ _BUILDKIT_IS_A_PLUGIN_SINCE = 23
 
 @once
 def binary() -> str:
-    """A docker client that has BuildKit: by the plugin buildx, or so old that it is built in."""
+    """Return a docker client with BuildKit: by the buildx plugin, or built in."""
     candidates = dict.fromkeys(
         path for path in (host.find("docker"), "/usr/bin/docker") if path and Path(path).exists()
     )
@@ -46,7 +46,7 @@ def succeeds_with(*arguments: str | Path, timeout: float = 60) -> bool:
 
 
 def output(*arguments: str | Path) -> bytes:
-    """What a docker command writes, as it is."""
+    """Return the raw output of a docker command."""
     command = [binary(), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
@@ -55,12 +55,12 @@ def output(*arguments: str | Path) -> bytes:
 
 
 def feed(*arguments: str | Path, stream: BinaryIO) -> None:
-    """A docker command that reads `stream` from its standard input."""
+    """Run a docker command that reads `stream` from its standard input."""
     run([binary(), *arguments], stdin=stream)
 
 
 def answers(seconds: float = 10) -> bool:
-    """Whether a docker daemon answers this user, by any client."""
+    """Return whether a docker daemon responds to this user, with any client."""
     client = host.find("docker")
     return client is not None and succeeds([client, "version"], timeout=seconds)
 
@@ -70,14 +70,14 @@ def has_image(reference: str) -> bool:
 
 
 def pull(reference: str) -> None:
-    """From its registry, unless docker has it."""
+    """Pull an image, unless docker has it."""
     if not has_image(reference):
         with step(f"pull {reference.partition('@')[0]}"):
             docker("pull", "--quiet", reference)
 
 
 def has_images(references: Iterable[str]) -> bool:
-    """Whether docker has every one of them, asked at once."""
+    """Return whether docker has all images."""
     return succeeds([binary(), "image", "inspect", "--format", "{{.Id}}", *references])
 
 
@@ -89,7 +89,7 @@ def build(
     arguments: Mapping[str, str] | None = None,
     platform: str | None = None,
 ) -> None:
-    """`docker build` with BuildKit. Steps that download may use the machine's CA bundle, the secret `ca`."""
+    """Run `docker build` with BuildKit. Downloads may use the machine's CA bundle, the secret `ca`."""
     command: list[str | Path] = [binary(), "build", "--progress=plain", "-t", tag]
     if dockerfile is not None:
         command += ["-f", dockerfile]
@@ -103,7 +103,7 @@ def build(
 
 
 def import_tar(tar: Path, tag: str, changes: Sequence[str]) -> None:
-    """Make an image of one layer from a root file system; `changes` are Dockerfile lines."""
+    """Create an image of one layer from a root file system; `changes` are Dockerfile lines."""
     options = [part for change in changes for part in ("--change", change)]
     docker("import", *options, tar, tag)
 
@@ -128,13 +128,11 @@ def has_network(name: str) -> bool:
 
 @once
 def registry_answers() -> bool:
-    """Whether images can be pulled: tried once a day, unless POIESIS_REGISTRY=yes|no says so."""
+    """Return whether images can be pulled; test it once a day, unless POIESIS_REGISTRY is yes or no."""
     configured = os.environ.get("POIESIS_REGISTRY")
     if configured is not None:
         if configured not in ("yes", "no"):
-            raise LabError(
-                f"POIESIS_REGISTRY is {configured!r}: say yes or no, or leave it unset to have it tried"
-            )
+            raise LabError(f"POIESIS_REGISTRY must be yes, no or unset (to test it), got {configured!r}")
         return configured == "yes"
     known = cache.read_state("registry")
     asked_at = known.get("asked_at")
@@ -143,7 +141,7 @@ def registry_answers() -> bool:
     refusal = _why_not_pulled()
     cache.write_state("registry", {"asked_at": time.time(), "answers": refusal is None})
     where = "pulled from a registry" if refusal is None else f"built from packages: {refusal}"
-    say(f"lab: images are {where} (POIESIS_REGISTRY=yes|no overrides; tried again in a day)")
+    report(f"lab: images are {where} (tested once a day; POIESIS_REGISTRY=yes|no overrides)")
     return refusal is None
 
 

@@ -1,5 +1,5 @@
-"""What the lab raises: one type, whose text says what is wrong and what to do next."""
+"""The lab's exception: its text contains the problem and what to do."""
 
 
 class LabError(Exception):
-    """Printed without a traceback by the command line."""
+    """An error that the command line prints without a traceback."""

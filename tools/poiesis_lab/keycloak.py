@@ -1,7 +1,6 @@
-"""Keycloak, an OpenID Provider, in an image that is configured already: it starts in seconds.
+"""Keycloak, an OpenID Provider, in a preconfigured image that starts in seconds.
 
-Where an image registry answers, Keycloak's own image is what it is made from, else its distribution and a JRE
-of Debian.
+The base is Keycloak's own image where a registry responds, else its distribution and a JRE of Debian.
 """
 
 from poiesis_lab import images
@@ -12,10 +11,10 @@ ADMINISTRATOR, PASSWORD = "admin", "lab-password"
 
 
 def image() -> str:
-    """Keycloak with an administrator and no realm but its own; made now if docker does not have it.
+    """Return Keycloak with an administrator and the master realm only; build it if it is missing.
 
-    Its database is in the image, so that it need not be made at every start. It speaks plain HTTP and calls
-    itself as it is called, so that each of its addresses is an issuer.
+    The image contains the database, so a start does not create it. It uses plain HTTP and derives its own URL
+    from the request, so each of its addresses is an issuer.
     """
     return images.from_dockerfile(
         "keycloak",

@@ -1,8 +1,8 @@
 """Kueue in the lab's cluster: its own manifests, and an image that is pulled or built.
 
-Its webhooks fail closed, so they are told of the namespaces alone that carry the label MANAGED: whatever runs
-beside it does not notice. Several runs may want it at once: each writes itself down on Kueue's namespace, and
-the last that leaves takes it away.
+Its webhooks fail closed, so they apply only to namespaces with the label MANAGED and do not affect other
+users of the cluster. Several runs may use it at once: each is recorded on Kueue's namespace, and the last one
+removes it.
 """
 
 import copy
@@ -22,21 +22,21 @@ Manifest = dict[str, Any]
 NAMESPACE = "kueue-system"
 MANAGED = "poiesis.lab/kueue"
 API = "kueue.x-k8s.io/v1beta1"
-PREEMPTS = "poiesis-e2e-high"  # a WorkloadPriorityClass above those that name none
+PREEMPTS = "poiesis-e2e-high"  # a WorkloadPriorityClass above the default
 
-_USER = "user.poiesis.lab/"  # and the name of a run: a label of Kueue's namespace
-_ANSWERS_S = 300  # it makes its certificate itself, and a kubelet takes up to two minutes to hand that on
+_USER = "user.poiesis.lab/"  # followed by the name of a run: a label of Kueue's namespace
+_ANSWERS_S = 300  # it creates its certificate itself, and a kubelet takes up to two minutes to mount it
 _RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
 
 
 def image() -> str:
-    """The manager's image; pulled or built now if docker does not have it."""
+    """Return the manager's image; pull or build it if it is missing."""
     found: str = images.source().kueue()
     return found
 
 
 def install(cluster: Cluster, user: str) -> None:
-    """Return when Kueue answers. `user`: who needs it, until `uninstall` with the same name."""
+    """Return when Kueue responds. `user`: the run that needs it, until `uninstall` with the same name."""
     with cache.lock(f"kueue{ownership.current().suffix}"):
         name = versions.KUEUE_IMAGE if cluster.external else image()
         if not cluster.external:
@@ -69,7 +69,7 @@ def _takes(cluster: Cluster, command: list[str], text: str) -> bool:
 
 
 def uninstall(cluster: Cluster, user: str) -> None:
-    """What `user` needed is gone; and Kueue, if nobody else does. It must still run: it holds finalizers."""
+    """Remove the objects of `user`, and with the last user Kueue, which must still run (finalizers)."""
     with cache.lock(f"kueue{ownership.current().suffix}"):
         found = cluster.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "json")
         if not found.strip():
@@ -94,9 +94,9 @@ def uninstall(cluster: Cluster, user: str) -> None:
 
 
 def adapted(manifests: Iterable[Manifest], image_name: str) -> list[Manifest]:
-    """Kueue's manifests for a cluster that is shared: webhooks for labelled namespaces, no aggregated API.
+    """Adapt Kueue's manifests to a shared cluster: webhooks for labelled namespaces, no aggregated API.
 
-    An aggregated API that is away keeps every namespace of the cluster from being deleted.
+    An unavailable aggregated API prevents the deletion of every namespace of the cluster.
     """
     result = [copy.deepcopy(one) for one in manifests if one["kind"] != "APIService"]
     for one in result:
@@ -110,7 +110,7 @@ def adapted(manifests: Iterable[Manifest], image_name: str) -> list[Manifest]:
 
 
 def add_queue(cluster: Cluster, user: str, namespace: str, quota: Mapping[str, str]) -> None:
-    """LocalQueue `queue` of a namespace, whose quota (resource -> quantity) higher priorities may take."""
+    """Create the LocalQueue `queue` with a quota (resource -> quantity) and preemption by priority."""
     flavor = {
         "name": user,
         "resources": [{"name": name, "nominalQuota": quantity} for name, quantity in quota.items()],

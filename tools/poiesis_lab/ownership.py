@@ -3,8 +3,8 @@
 The first checkout has the name `poiesis`, any other `poiesis-<hash of its path>`. Clusters, containers,
 locks, kubeconfigs and state files follow it. docs/development/lab.md states the rules, `choose` decides.
 
-A live process marks the name that it uses with a shared lock on a file, which the kernel releases however the
-process ends. POIESIS_LAB pins a name; processes that this one starts inherit it.
+A live process marks its name with a shared lock on a file, which the kernel releases when the process ends.
+POIESIS_LAB pins a name; child processes inherit it.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from poiesis_lab import cache, docker, versions
 from poiesis_lab.errors import LabError
-from poiesis_lab.shell import say
+from poiesis_lab.shell import report
 
 DEFAULT = "poiesis"
 PIN = "POIESIS_LAB"
@@ -31,7 +31,7 @@ _LOCK = "owners"
 
 @dataclass(frozen=True, kw_only=True)
 class Owned:
-    """A name and the right to it: a borrowed cluster is used as it is, never replaced or removed."""
+    """A name and whether this checkout owns it: a borrowed cluster is never changed or removed."""
 
     name: str
     borrowed: bool = False
@@ -44,20 +44,20 @@ class Owned:
 
     @property
     def suffix(self) -> str:
-        """Return what distinguishes files about it: nothing for the default name."""
+        """Return the suffix of its files: empty for the default name."""
         return self.name.removeprefix(DEFAULT) if self.name.startswith(DEFAULT) else f"-{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What is known about a name: the input of `choose`."""
+    """The facts about a name: the input of `choose`."""
 
     owner: str | None = None  # the recorded path of a checkout
     owner_exists: bool = False
     in_use: bool = False  # by a live process of another checkout
     present: bool = False  # docker has containers of this name
     known: bool = False  # this cache has a record of its cluster
-    same: bool = False  # its cluster runs and was made from the very files that this checkout has
+    same: bool = False  # its cluster runs and was created from files equal to those of this checkout
 
 
 def choose(here: str, own_name: str, default: Found, own: Found) -> Owned:
@@ -77,7 +77,9 @@ def choose(here: str, own_name: str, default: Found, own: Found) -> Owned:
 def _is_free(found: Found) -> bool:
     if found.in_use:
         return False
-    if found.owner is None:  # `known`: made before owners were recorded; else by another cache, or by hand
+    if (
+        found.owner is None
+    ):  # `known`: created before owners were recorded; otherwise by another cache, or manually
         return found.known or not found.present
     return not found.owner_exists or not found.present
 
@@ -122,12 +124,12 @@ def containers() -> list[Container]:
 
 # --- this process --------------------------------------------------------------------------------------
 
-_now: list[Owned] = []  # what this process uses
+_now: list[Owned] = []  # the name that this process uses
 _marked: list[int] = []  # the open file that shows it to others
 
 
 def current() -> Owned:
-    """Return the name of this process, chosen at the first call; `take` is what others notice."""
+    """Return the name of this process, chosen at the first call; only `take` makes it visible to others."""
     if not _now:
         with cache.lock(_LOCK):
             _now.append(_choice())
@@ -135,7 +137,7 @@ def current() -> Owned:
 
 
 def take() -> Owned:
-    """Return the name of this process, which is in use from now on; record this checkout as its owner."""
+    """Return the name of this process and mark it as used; record this checkout as its owner."""
     if not _marked:
         with cache.lock(_LOCK):
             _use(current())
@@ -159,7 +161,7 @@ def take_own() -> Owned:
 def leave() -> Owned:
     """Stop using a borrowed name, and return this checkout's own."""
     mine = take_own()
-    say(f"lab: the cluster of {owner(DEFAULT)} is left alone; using the name {mine.name}")
+    report(f"lab: not using the cluster of {owner(DEFAULT)}; using the name {mine.name}")
     _now.clear()
     while _marked:
         os.close(_marked.pop())
@@ -186,14 +188,14 @@ def _chosen() -> Owned:
     there = containers() if docker.answers() else None
     owned = choose(str(CHECKOUT), own_name, _found(DEFAULT, there), _found(own_name, there))
     if owned.borrowed:
-        say(f"lab: using the cluster {owned.name} of {owner(DEFAULT)}, which no process of it uses now")
+        report(f"lab: using the cluster {owned.name} of {owner(DEFAULT)}, which is idle")
     elif owned.name != DEFAULT and owner(own_name) is None:
-        say(f"lab: {owner(DEFAULT) or 'something else'} owns the names {DEFAULT}-…; using {own_name}-…")
+        report(f"lab: {owner(DEFAULT) or 'something else'} owns the names {DEFAULT}-…; using {own_name}-…")
     return owned
 
 
 def _found(name: str, there: Sequence[Container] | None) -> Found:
-    """`there`: None if no docker daemon answers, so that it is not known what is left."""
+    """Return the facts about a name; `there`: None if no docker daemon responds."""
     recorded = owner(name)
     nodes = [one for one in there or () if one.cluster == _cluster_name(name)]
     state = cache.read_state(_state_name(name))
@@ -283,7 +285,7 @@ def abandoned() -> list[str]:
 
 
 def forget(name: str) -> None:
-    """Remove the record of an owner; a process of it that lives keeps its mark."""
+    """Remove the record of an owner; its live processes keep their marks."""
     with cache.lock(_LOCK):
         (_marks(name) / "checkout").unlink(missing_ok=True)
         for path in _marks(name).glob("*.use"):

@@ -1,15 +1,15 @@
-"""Prove that a cluster works: its API answers, and a Pod runs to its end."""
+"""Check that a cluster works: its API responds, and a Pod completes."""
 
 import json
 import time
 from typing import Any, Protocol
 
 from poiesis_lab.errors import LabError
-from poiesis_lab.shell import say, wait_until
+from poiesis_lab.shell import report, wait_until
 
 _API_ANSWERS_S = 20
 _PROBE_POD_S = 40
-_FIRST_PROBE_POD_S = 90  # in a new cluster, which still starts
+_FIRST_PROBE_POD_S = 90  # in a new cluster that is still starting
 
 
 class Kubectl(Protocol):
@@ -19,12 +19,12 @@ class Kubectl(Protocol):
 
 
 def works(kubectl: Kubectl, image: str, *, new: bool = False) -> bool:
-    """Return whether the API answers, and a Pod succeeds that uses cluster DNS and, if `new`, a volume."""
+    """Return whether the API responds and a Pod with cluster DNS and, if `new`, a volume succeeds."""
     try:
         wait_until(lambda: _api_answers(kubectl), "an answer from the API server", seconds=_API_ANSWERS_S)
         _run_probe(kubectl, image, volume=new, seconds=_FIRST_PROBE_POD_S if new else _PROBE_POD_S)
     except LabError as error:
-        say(f"lab: the cluster does not work: {error}")
+        report(f"lab: the cluster does not work: {error}")
         return False
     return True
 
@@ -38,7 +38,7 @@ def _api_answers(kubectl: Kubectl) -> bool:
 
 
 def _run_probe(kubectl: Kubectl, image: str, *, volume: bool, seconds: float) -> None:
-    """Needs the `default` ServiceAccount, scheduling, the image, the network and CoreDNS; or storage."""
+    """Run the Pod: it needs a ServiceAccount, scheduling, the image, the network and CoreDNS, or storage."""
     name = f"lab-probe-{time.time_ns():x}"
 
     def phase() -> str:
@@ -59,7 +59,7 @@ def _run_probe(kubectl: Kubectl, image: str, *, volume: bool, seconds: float) ->
 
 
 def probe_objects(name: str, image: str, *, volume: bool) -> dict[str, Any]:
-    """A Pod that ends well when cluster DNS knows the API server; with a default volume, or none."""
+    """Return a Pod that succeeds if cluster DNS resolves the API server, with or without a default volume."""
     script = "until nslookup kubernetes.default.svc.cluster.local.; do sleep 0.2; done; touch /data/file"
     metadata = {"name": name, "labels": {"lab-probe": name}}
     claim = {

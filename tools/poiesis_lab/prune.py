@@ -1,7 +1,7 @@
-"""Remove what no checkout needs any more: old images in docker and on the nodes, old programs, old logs.
+"""Remove old images in docker and on the nodes, old programs and old logs.
 
-A tag is the hash of what its image was made from, so every change makes a new one. Kept are the images that a
-checkout used last, those of any container, and the newest few of each name.
+A tag is the hash of its image's sources, so every change creates a new image. The last images of each
+checkout, those of any container, and the newest few of each name are kept.
 """
 
 import shutil
@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path
 
 from poiesis_lab import cache, daemon, docker, ownership
-from poiesis_lab.shell import say
+from poiesis_lab.shell import report
 
 OURS = ("poiesis/", "poiesis-lab/")
-NEWEST = 4  # images of one name: node images of three Kubernetes, and one that is being worked on
+NEWEST = 4  # images per name: node images of three Kubernetes releases, and one in development
 LOGS = 20  # outputs of failed commands
 _DAYS = 24 * 3600.0
 _LOG_S = 7 * _DAYS
@@ -26,7 +26,7 @@ _BUILD_CACHE = "8GB"
 
 @dataclass(frozen=True, kw_only=True)
 class Tagged:
-    """An image of docker."""
+    """An image in docker."""
 
     reference: str
     created: float
@@ -37,7 +37,7 @@ class Tagged:
 
 
 def surplus(images: Iterable[Tagged], used: Collection[str], newest: int = NEWEST) -> list[str]:
-    """Return the references that can go: neither in `used` nor among the `newest` of their name."""
+    """Return the references to remove: neither in `used` nor among the `newest` of their name."""
     by_name: dict[str, list[Tagged]] = {}
     for image in images:
         by_name.setdefault(image.name, []).append(image)
@@ -52,8 +52,8 @@ def surplus(images: Iterable[Tagged], used: Collection[str], newest: int = NEWES
 def surplus_on_node(present: Iterable[str], kept: Collection[str], mentioned: str) -> list[str]:
     """Return containerd's names of our images that docker does not keep either.
 
-    `mentioned`: the cluster's objects as text. What they name is kept: a release starts TaskPods with images
-    that no Pod runs now.
+    `mentioned`: the cluster's objects as text. Images in it are kept: a release starts TaskPods with images
+    that no Pod may run now.
     """
     found = ((name, name.removeprefix("docker.io/")) for name in present)
     return [
@@ -67,7 +67,7 @@ def surplus_on_node(present: Iterable[str], kept: Collection[str], mentioned: st
 
 
 def note(references: Mapping[str, str]) -> None:
-    """Record the images that this checkout uses now, by what they are for."""
+    """Record the current images of this checkout, by purpose."""
     name = f"used-{cache.hash_of([str(ownership.CHECKOUT)])}"
     known = cache.read_state(name).get("references")
     before = known if isinstance(known, dict) else {}
@@ -76,7 +76,7 @@ def note(references: Mapping[str, str]) -> None:
 
 
 def noted() -> set[str]:
-    """Return the images that checkouts have recorded; records of checkouts that are gone are removed."""
+    """Return the recorded images of all checkouts; delete records of removed checkouts."""
     found: set[str] = set()
     for path in (cache.directory() / "state").glob("used-*.json"):
         record = cache.read_state(path.stem)
@@ -88,11 +88,11 @@ def noted() -> set[str]:
     return found
 
 
-# --- what is done --------------------------------------------------------------------------------------
+# --- actions -------------------------------------------------------------------------------------------
 
 
 def everything() -> None:
-    """Remove old images of docker, programs, logs, and what interrupted runs have left in the cache."""
+    """Remove old images of docker, programs, logs, and leftovers of interrupted runs in the cache."""
     with cache.lock():
         _remove_images()
         now = time.time()
@@ -110,11 +110,11 @@ def _remove_images() -> None:
     gone = surplus(tagged(), noted() | _of_containers())
     removed = [reference for reference in gone if _goes(reference)]
     if removed:
-        say(f"lab: removed {len(removed)} old images")
+        report(f"lab: removed {len(removed)} old images")
 
 
 def _goes(reference: str) -> bool:
-    """A container that was started meanwhile keeps its image."""
+    """Remove an image; return False if a new container uses it."""
     return docker.succeeds_with("image", "rm", reference)
 
 
@@ -139,7 +139,7 @@ def _of_containers() -> set[str]:
 
 
 def nodes(names: Iterable[str], objects: Callable[[], str]) -> None:
-    """Remove from kind nodes what docker does not have any more; `objects` is called if there is anything."""
+    """Remove images from kind nodes that docker no longer has; `objects` is called only if there are any."""
     kept = {image.reference for image in tagged()}
     for node in names:
         ctr = ("exec", node, "ctr", "--namespace", "k8s.io")
@@ -148,7 +148,7 @@ def nodes(names: Iterable[str], objects: Callable[[], str]) -> None:
             gone = surplus_on_node(present, kept, objects() + docker.docker(*ctr, "containers", "ls"))
             if gone:
                 docker.docker(*ctr, "images", "rm", *gone)
-                say(f"lab: removed {len(gone)} old images from {node}")
+                report(f"lab: removed {len(gone)} old images from {node}")
 
 
 def _old_logs(now: float) -> list[Path]:
@@ -159,7 +159,7 @@ def _old_logs(now: float) -> list[Path]:
 
 
 def _unused_programs(now: float) -> list[Path]:
-    """Return old ones: `binaries.py` renews the time of each that is used; the daemon's runtime stays."""
+    """Return programs that were not used for long (`binaries.py` updates their times), not the runtime."""
     return older(
         (
             path

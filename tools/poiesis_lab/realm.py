@@ -1,4 +1,4 @@
-"""A realm of one's own in the lab's Keycloak, and what its users and its administrator do there."""
+"""A separate realm in the lab's Keycloak, with actions of its users and its administrator."""
 
 import json
 import secrets
@@ -11,7 +11,7 @@ import aiohttp
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs/examples/science-realm.json"
 _ALGORITHM = "RS256"  # of a new realm
-_KEYS = {  # provider and settings of a new signing key, by the algorithm
+_KEYS = {  # provider and settings of a new signing key, by algorithm
     "ES256": ("ecdsa-generated", {"ecdsaEllipticCurveKey": ["P-256"]}),
     "PS256": ("rsa-generated", {"algorithm": ["PS256"]}),
     "RS512": ("rsa-generated", {"algorithm": ["RS512"]}),
@@ -20,7 +20,7 @@ _KEYS = {  # provider and settings of a new signing key, by the algorithm
 
 @dataclass(frozen=True, kw_only=True)
 class Realm:
-    """`keycloak`: its URL, as whoever asks calls it; a realm has an issuer for each."""
+    """`keycloak`: the URL that its clients use; a realm has one issuer per URL."""
 
     keycloak: str
     name: str
@@ -33,28 +33,28 @@ class Realm:
 
     @property
     def openid(self) -> str:
-        """Where its endpoints are."""
+        """Return the base URL of its endpoints."""
         return f"{self.issuer}/protocol/openid-connect"
 
     async def user_token(self, user: str, *, scope: str | None = "tes") -> str:
-        """An access token of a user of the example, by password."""
+        """Return an access token of a user of the example, by password."""
         form = {"grant_type": "password", "client_id": "tes-cli"}
         form |= {"username": user, "password": f"{user}-password"}
         return await self._token(form | ({"scope": scope} if scope else {}))
 
     async def workflow_token(self) -> str:
-        """An access token of the example's workflow engine, by its own secret."""
+        """Return an access token of the example's workflow engine, by its client secret."""
         form = {"grant_type": "client_credentials", "client_id": "tes-workflows"}
         return await self._token(form | {"client_secret": "workflows-secret"})
 
     async def revoke(self, token: str) -> None:
-        """A user's access token."""
+        """Revoke a user's access token."""
         form = {"client_id": "tes-cli", "token": token}
         async with aiohttp.ClientSession(raise_for_status=True) as http:
             await http.post(f"{self.openid}/revoke", data=form)
 
     async def rotate_keys(self, algorithm: str) -> str:
-        """Sign with a new key from now on; the former go on to count. Returns what `remove_key` takes."""
+        """Sign with a new key; earlier keys stay valid. Return the id for `remove_key`."""
         provider, settings = _KEYS[algorithm]
         key = {
             "name": f"rotated-{algorithm}",
@@ -67,20 +67,20 @@ class Realm:
         return made["Location"].rpartition("/")[2]
 
     async def remove_key(self, key: str) -> None:
-        """Back to the first key."""
+        """Remove a key, so that the first key signs again."""
         await self._administer("PUT", f"/{self.name}", {"defaultSignatureAlgorithm": _ALGORITHM})
         await self._administer("DELETE", f"/{self.name}/components/{key}")
 
     async def make(self, document: Mapping[str, Any]) -> None:
-        """As Keycloak's console does it with a file; the name in there does not count."""
+        """Import a realm like Keycloak's console; the name in the document is ignored."""
         await self._administer("POST", "", {**document, "realm": self.name})
 
     async def remove(self) -> None:
-        """With all its users."""
+        """Remove the realm with all its users."""
         await self._administer("DELETE", f"/{self.name}")
 
     async def _administer(self, method: str, path: str, body: object = None) -> Mapping[str, str]:
-        """Headers of the answer of Keycloak's own API; `path` below the realms."""
+        """Call Keycloak's admin API and return the response headers; `path` below the realms."""
         form = {"grant_type": "password", "client_id": "admin-cli"}
         form |= {"username": self.administrator, "password": self.password}
         token = await _token(f"{self.keycloak}/realms/master/protocol/openid-connect", form)
@@ -97,7 +97,7 @@ class Realm:
 
 
 async def make_realm(keycloak: str, administrator: str, password: str) -> Realm:
-    """The example of docs/how-to/operators/identity.md under a name of its own."""
+    """Create the realm of docs/how-to/operators/identity.md under a unique name."""
     name = f"science-{secrets.token_hex(4)}"
     realm = Realm(keycloak=keycloak, name=name, administrator=administrator, password=password)
     await realm.make(json.loads(EXAMPLE.read_text()))

@@ -1,6 +1,6 @@
-"""What the lab pulls where an image registry answers: all that `kind create cluster` and the tests need.
+"""Pull the images of `kind create cluster` and the tests, where an image registry responds.
 
-`offline.images` builds the same where none answers, by functions of the same names.
+`offline.images` builds the same images elsewhere, with functions of the same names.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ BASES: Mapping[str, str] = {
 
 
 def bases() -> dict[str, str]:
-    """Return the images that services and Pods start from, by what they are for."""
+    """Return the base images of services and Pods, by purpose."""
     for image in dict.fromkeys(BASES.values()):
         docker.pull(image)
     return dict(BASES)
@@ -34,7 +34,7 @@ def minio() -> str:
 
 
 def keycloak() -> str:
-    """Return Keycloak as it is distributed."""
+    """Return Keycloak's own image."""
     return _pulled(versions.KEYCLOAK_IMAGE)
 
 

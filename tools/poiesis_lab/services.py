@@ -1,4 +1,4 @@
-"""The images of this repository: built when their files changed, and copied into the cluster."""
+"""Build the images of this repository when their files change, and copy them into the cluster."""
 
 import json
 import re
@@ -20,17 +20,18 @@ _QEMU = {"arm64": "qemu-aarch64", "amd64": "qemu-x86_64"}
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where an image's Dockerfile and its build context are, relative to the repository's root."""
+    """Paths of an image's Dockerfile and build context, relative to the repository's root."""
 
     dockerfile: str
     context: str = "."
 
 
 def _sources() -> Iterator[tuple[str, Source]]:
-    """Every Dockerfile by the name of its folder, which is the build context if it has a .dockerignore."""
+    """Yield every Dockerfile by the name of its folder, the build context if it has a .dockerignore."""
     folders = [path.parent for path in ROOT.glob("services/*/Dockerfile")]
     folders += [ROOT / "migrations", ROOT / "e2e/poiesis_e2e/demo"]
-    helper_first = sorted(folders, key=lambda path: (path.name != "helper", path))  # others copy from it
+    # The helper is first: other images copy from it.
+    helper_first = sorted(folders, key=lambda path: (path.name != "helper", path))
     for folder in helper_first:
         relative = str(folder.relative_to(ROOT))
         own = (folder / ".dockerignore").exists()
@@ -49,14 +50,13 @@ def build_and_load(names: Sequence[str] | None = None) -> dict[str, str]:
 
 
 def build(names: Sequence[str] | None = None, *, platform: str | None = None) -> dict[str, str]:
-    """Image references by name, for `names` or for all; built now where docker has no image of these very
-    files.
+    """Return image references by name, for `names` or for all; build those whose files have changed.
 
-    `platform` (linux/arm64) is docker's; LabError where docker cannot build for it.
+    `platform`: of docker, such as linux/arm64; raise LabError if docker cannot build for it.
     """
     wanted = list(SOURCES) if names is None else list(names)
     if unknown := [name for name in wanted if name not in SOURCES]:
-        raise LabError(f"no image {', '.join(unknown)}: there are {', '.join(SOURCES)}")
+        raise LabError(f"no such image: {', '.join(unknown)} (available: {', '.join(SOURCES)})")
     with cache.lock():
         bases = images.images()
         arguments = {
@@ -103,7 +103,7 @@ def _build(name: str, arguments: Mapping[str, str], platform: str | None) -> str
 
 
 def _check_foreign(name: str, text: str, platform: str) -> None:
-    """Docker would speak of exec formats and, with bases built here, mislabel the image."""
+    """Raise LabError before docker fails with an exec format error or mislabels the image."""
     if last_base(text) == "scratch":
         return
     if not docker.registry_answers():
@@ -122,7 +122,7 @@ def _check_foreign(name: str, text: str, platform: str) -> None:
 
 
 def _in_context(context: Path) -> list[Path]:
-    """The files that docker sees: all but what .dockerignore leaves out."""
+    """Return the files of the build context, without those that .dockerignore excludes."""
     ignore = context / ".dockerignore"
     lines = [line.strip() for line in ignore.read_text().splitlines()] if ignore.exists() else []
     patterns = [line for line in lines if line and not line.startswith("#")]
@@ -131,7 +131,7 @@ def _in_context(context: Path) -> list[Path]:
 
 
 def is_copied(path: Path, patterns: Collection[str]) -> bool:
-    """Whether a COPY of one of `patterns` takes `path`: by its own name or by a directory it is in."""
+    """Return whether a COPY of one of `patterns` includes `path`, directly or by a parent directory."""
     return any(_matches(candidate, patterns) for candidate in (path, *path.parents))
 
 
@@ -141,13 +141,13 @@ def _matches(path: Path, patterns: Collection[str]) -> bool:
 
 @once
 def _glob(pattern: str) -> re.Pattern[str]:
-    """Go's path.Match, which COPY uses: `*` and `?` stop at a slash."""
+    """Translate a pattern of COPY (Go's path.Match): `*` and `?` do not match a slash."""
     clean = pattern.removeprefix("./").strip("/") or "."
     return re.compile(re.escape(clean).replace(r"\*", "[^/]*").replace(r"\?", "[^/]"))
 
 
 def instructions(dockerfile: str) -> list[tuple[str, str]]:
-    """(INSTRUCTION, rest) of every instruction, continuation lines joined and comments gone."""
+    """Return (INSTRUCTION, rest) of every instruction, with continuation lines joined, without comments."""
     lines = [line for line in dockerfile.splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\[ \t]*\n", " ", "\n".join(lines))
     found = []
@@ -163,7 +163,7 @@ def declared_arguments(dockerfile: str) -> set[str]:
 
 
 def last_base(dockerfile: str) -> str:
-    """What the resulting image starts from, as it is written."""
+    """Return the base of the last stage, as written."""
     bases = [rest.split() for word, rest in instructions(dockerfile) if word == "FROM"]
     if not bases:
         raise LabError("a Dockerfile without FROM")
@@ -171,7 +171,7 @@ def last_base(dockerfile: str) -> str:
 
 
 def copied(dockerfile: str) -> list[str]:
-    """The paths and patterns of the build context that COPY, ADD and bind mounts name."""
+    """Return the paths and patterns of the build context in COPY, ADD and bind mounts."""
     found: list[str] = []
     for word, rest in instructions(dockerfile):
         if word in ("COPY", "ADD"):
@@ -192,9 +192,7 @@ def _copy_sources(rest: str) -> list[str]:
     words: list[str] = json.loads(rest) if rest.startswith("[") else shlex.split(rest)
     sources = [word for word in words[:-1] if not word.startswith("<<") and "://" not in word]
     if variable := [word for word in sources if "$" in word]:
-        raise LabError(
-            f"COPY {' '.join(variable)}: the lab cannot tell which files a variable names; write them out"
-        )
+        raise LabError(f"COPY {' '.join(variable)}: variables are not supported here; write the paths out")
     return sources
 
 

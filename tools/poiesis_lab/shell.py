@@ -1,4 +1,4 @@
-"""Run programs, wait for things, and say what is going on: one line per step, with its time."""
+"""Run programs, wait for conditions, and report progress: one line per step, with its duration."""
 
 import os
 import subprocess
@@ -16,12 +16,12 @@ from poiesis_lab.errors import LabError
 _TAIL_LINES = 25
 
 
-_unfinished: list[object] = []  # the step whose line is printed without its end, if there is one
+_unfinished: list[object] = []  # the step whose line has no outcome yet, if any
 _terminal = threading.Lock()  # steps of several threads take turns
 
 
-def say(text: str) -> None:
-    """Progress goes to stderr; stdout is for answers."""
+def report(text: str) -> None:
+    """Print a line of progress to stderr; stdout is for results."""
     with _terminal:
         _end_line()
         print(text, file=sys.stderr, flush=True)
@@ -35,7 +35,7 @@ def _end_line() -> None:
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Print `name`, and how long the block took, on one line if nothing else is said meanwhile."""
+    """Print `name` and the duration of the block, on one line unless other lines come between."""
     started, this = time.monotonic(), object()
     with _terminal:
         _end_line()
@@ -84,7 +84,7 @@ def run(
     stdin: BinaryIO | None = None,
     timeout: float | None = None,
 ) -> str:
-    """What `command` printed (to stdout), or CommandFailed. `env` adds to the environment."""
+    """Return the stdout of `command`, or raise CommandFailed. `env`: additional environment variables."""
     argv = [str(part) for part in command]
     try:
         done = subprocess.run(
@@ -111,7 +111,7 @@ def run(
 
 
 def succeeds(command: Sequence[str | Path], timeout: float = 20) -> bool:
-    """Whether `command` exits 0 in time; its output is not wanted."""
+    """Return whether `command` exits with 0 in time; discard its output."""
     try:
         done = subprocess.run(
             [str(part) for part in command],
@@ -134,7 +134,7 @@ def wait_until(
     hint: Callable[[], str] = str,
     every: float = 0.2,
 ) -> None:
-    """Poll `condition` until it is true; LabError naming `what` (and `hint()`) when the deadline passes."""
+    """Poll `condition` until it is true; raise LabError with `what` and `hint()` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

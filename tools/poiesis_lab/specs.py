@@ -19,8 +19,8 @@ kubeadmConfigPatches:
     volumeStatsAggPeriod: 15s
 """
 
-# A node that says nothing for 12 s is lost, and 10 s later its Pods are deleted. With one control plane there
-# is nobody to elect: its parts wait for an API server that is away instead of ending and backing off.
+# A node that is silent for 12 s is unreachable, and 10 s later its Pods are deleted. A single control plane
+# needs no leader election: its parts wait for an unavailable API server instead of exiting and backing off.
 _TWO_NODES = """\
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
@@ -57,53 +57,53 @@ kubeadmConfigPatches:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
-    """A cluster that the lab makes: what its name ends with, and kind's configuration of it."""
+    """A cluster of the lab: the suffix of its name, and its kind configuration."""
 
     config: str
     release: versions.KubernetesRelease = versions.RELEASE
     suffix: str = ""
-    workers: int = 0  # as many as the configuration has
-    shareable: bool = False  # with a checkout whose files are the same
+    workers: int = 0  # number of workers in the configuration
+    shareable: bool = False  # by checkouts with equal files
 
     @property
     def owned(self) -> ownership.Owned:
-        """The name of this checkout, or the one that it borrows."""
+        """Return the name of this checkout, or the borrowed one."""
         return ownership.current() if self.shareable else ownership.own()
 
     @property
     def name(self) -> str:
-        """kind's name for it."""
+        """Return kind's name of the cluster."""
         return versions.own_name(f"{self.owned.name}{self.suffix}", self.release)
 
     @property
     def control_plane(self) -> str:
-        """The container that is the first node."""
+        """Return the container of the first node."""
         return f"{self.name}-control-plane"
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The containers that are its nodes, as kind names them."""
+        """Return the containers of its nodes, as kind names them."""
         numbers = ("" if number == 1 else str(number) for number in range(1, self.workers + 1))
         return self.control_plane, *(f"{self.name}-worker{number}" for number in numbers)
 
     @property
     def state(self) -> str:
-        """The name under which the cache records how it was made."""
+        """Return the name of its record in the cache."""
         return f"cluster{self._files}"
 
     @property
     def lock(self) -> str:
-        """Held while it is made. Other clusters can be made, and images built, at the same time."""
+        """Return the lock for its creation. Other clusters and images can be built at the same time."""
         return f"cluster{self._files}"
 
     @property
     def kubeconfig(self) -> Path:
-        """Where its kubeconfig is written."""
+        """Return the path of its kubeconfig."""
         return cache.directory() / f"kubeconfig{self._files}"
 
     @property
     def kind_file(self) -> Path:
-        """Where its configuration is written for kind."""
+        """Return the path of its kind configuration."""
         return cache.directory() / f"kind{self._files}.yaml"
 
     @property
@@ -112,7 +112,7 @@ class ClusterSpec:
 
 
 def _specs(release: versions.KubernetesRelease) -> tuple[ClusterSpec, ClusterSpec]:
-    """One node, two nodes: of one Kubernetes, beside those of another."""
+    """Return the specs of the one-node and two-node clusters of a Kubernetes release."""
     more = _of_release(release)
     return (
         ClusterSpec(config=_ONE_NODE + more, release=release, shareable=True),
@@ -121,7 +121,7 @@ def _specs(release: versions.KubernetesRelease) -> tuple[ClusterSpec, ClusterSpe
 
 
 def _of_release(release: versions.KubernetesRelease) -> str:
-    """What this Kubernetes needs beside: first the rest of the KubeletConfiguration."""
+    """Return the release-specific kind configuration, starting with the rest of the KubeletConfiguration."""
     kubelet = "".join(f"    {name}: {json.dumps(value)}\n" for name, value in release.kubelet.items())
     if release.policies == "v1":
         return kubelet

@@ -1,6 +1,6 @@
-"""Remove what the lab made for this checkout: clusters, containers, state, and at last network and daemon.
+"""Remove this checkout's clusters, containers and state, and finally network and daemon.
 
-What was built or downloaded stays in the cache.
+Builds and downloads stay in the cache.
 """
 
 import os
@@ -11,23 +11,23 @@ from pathlib import Path
 
 from poiesis_lab import cache, daemon, docker, ownership, versions
 from poiesis_lab.ownership import Owned
-from poiesis_lab.shell import run, say, step
+from poiesis_lab.shell import report, run, step
 
 _NETWORK = "kind"
-_KINDS = ("", "-nodes")  # of clusters, as their names end
+_KINDS = ("", "-nodes")  # suffixes of cluster names
 
 
 def down() -> None:
     """Remove everything of this checkout, and of checkouts that do not exist any more.
 
-    A borrowed cluster stays. The network and a docker daemon that the lab started go with the last container.
+    A borrowed cluster stays. The network and the lab's docker daemon are removed with the last container.
     """
     mine = {name for name in ownership.names_of() if not ownership.used_by_others(name)}
     owned = ownership.current()
     if owned.borrowed:
-        say(f"lab: the cluster {owned.name} belongs to {ownership.owner(owned.name)} and stays")
+        report(f"lab: keeping the cluster {owned.name}: it belongs to {ownership.owner(owned.name)}")
     elif ownership.used_by_others(owned.name):
-        say(f"lab: a process of another checkout uses {owned.name}, which stays; try again when it has ended")
+        report(f"lab: keeping {owned.name}: a process of another checkout uses it; retry later")
     else:
         mine.add(owned.name)
     for name in sorted(mine | set(ownership.abandoned())):
@@ -35,16 +35,16 @@ def down() -> None:
     if docker.answers():
         _remove_network()
     else:
-        say("lab: no docker daemon answers, so nothing of the lab runs")
+        report("lab: no docker daemon responds, so nothing of the lab runs")
     if not any(ownership.owned_names()):
         daemon.stop_own()
         _forget_all()
 
 
 def remove_abandoned() -> None:
-    """Remove what checkouts have left that do not exist any more."""
+    """Remove leftovers of checkouts that no longer exist."""
     for name in ownership.abandoned():
-        say(f"lab: {ownership.owner(name)} does not exist any more; removing its {name}")
+        report(f"lab: {ownership.owner(name)} no longer exists; removing its {name}")
         _remove(name)
 
 
@@ -71,24 +71,24 @@ def _remove(name: str) -> None:
 
 
 def suffixes(owned: Owned) -> Iterator[str]:
-    """Yield what the files about the clusters of a name end with: one node and two, of every Kubernetes."""
+    """Yield the suffixes of the files of a name's clusters: one node and two, of every Kubernetes release."""
     for release in versions.RELEASES.values():
         for kind in _KINDS:
             yield versions.own_name(f"{owned.suffix}{kind}", release)
 
 
 def _remove_network() -> None:
-    """Remove kind's network unless a container needs it, running or stopped; kind makes a new one."""
+    """Remove kind's network unless a container, running or stopped, uses it; kind creates a new one."""
     if not docker.has_network(_NETWORK):
         return
     if docker.docker("ps", "--all", "--quiet", "--filter", f"network={_NETWORK}"):
-        say(f"lab: docker network {_NETWORK} stays: other containers use it")
+        report(f"lab: keeping the docker network {_NETWORK}: other containers use it")
     else:
         docker.docker("network", "rm", _NETWORK)
 
 
 def _forget_all() -> None:
-    """Remove what only a running lab needs."""
+    """Remove the records of a running lab."""
     for name in ("state", "tmp", "log", "owners", ".pytest-kind", *_tools()):
         _unmount_below(cache.directory() / name)
         shutil.rmtree(cache.directory() / name, ignore_errors=True)
@@ -99,7 +99,7 @@ def _tools() -> list[str]:
 
 
 def _unmount_below(folder: Path) -> None:
-    """Unmount what a killed build of a root file system has left."""
+    """Unmount leftovers of a killed build of a root file system."""
     if os.geteuid() != 0:
         return
     for point in mounts_below(Path("/proc/self/mountinfo").read_text(), folder):

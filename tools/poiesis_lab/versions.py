@@ -1,4 +1,4 @@
-"""Every version the lab pins. Change one here and the images that depend on it are made anew.
+"""Every version the lab pins. A change rebuilds the images that depend on it.
 
 POIESIS_KUBERNETES chooses the Kubernetes of the lab's cluster: a minor release of `RELEASES`.
 """
@@ -14,12 +14,12 @@ from poiesis_lab.errors import LabError
 
 @dataclass(frozen=True, kw_only=True)
 class KubernetesRelease:
-    """One Kubernetes, and what boots it.
+    """One Kubernetes release, and how to start it.
 
-    `image`: the node where an image registry answers; kind publishes some patch releases only. Elsewhere
+    `image`: the node image where a registry responds; kind publishes only some patch releases. Elsewhere
     `version` is compiled from the Go module `module` (a directory below go/) with the build `tags`; kubeadm
-    says which images of which tags it needs then. `kubelet`: KubeletConfiguration that only this one needs.
-    `policies`: the version of ValidatingAdmissionPolicy; a beta is switched on.
+    lists the images that it needs. `kubelet`: KubeletConfiguration for this release only. `policies`: the
+    API version of ValidatingAdmissionPolicy; a beta version is enabled.
     """
 
     version: str
@@ -62,8 +62,8 @@ RELEASES: Mapping[str, KubernetesRelease] = {
             module="kubernetes-1.37",
             kubelet={
                 "failCgroupV1": False,  # true by default since 1.35
-                # Else an image that was copied into the node is pulled, once a registry has given the same
-                # one under another name.
+                # Otherwise a copied image is pulled again after a registry returned the same image under
+                # another name.
                 "imagePullCredentialsVerificationPolicy": "NeverVerify",
             },
         ),
@@ -73,15 +73,15 @@ DEFAULT_KUBERNETES = "1.34"
 
 
 def chosen(environment: Mapping[str, str]) -> KubernetesRelease:
-    """By POIESIS_KUBERNETES, a minor release; LabError for one that the lab does not know."""
+    """Return the release of POIESIS_KUBERNETES (a minor release); raise LabError for an unknown one."""
     minor = environment.get("POIESIS_KUBERNETES") or DEFAULT_KUBERNETES
     if minor not in RELEASES:
-        raise LabError(f"POIESIS_KUBERNETES is {minor!r}; the lab knows {', '.join(RELEASES)}")
+        raise LabError(f"POIESIS_KUBERNETES must be one of {', '.join(RELEASES)}, got {minor!r}")
     return RELEASES[minor]
 
 
 def own_name(name: str, release: KubernetesRelease) -> str:
-    """`name`, and for another than the default Kubernetes a name beside it, so that both can be there."""
+    """Return `name` for the default Kubernetes, and a distinct name for another release."""
     return name if release.minor == DEFAULT_KUBERNETES else f"{name}-{release.minor.replace('.', '-')}"
 
 
@@ -93,7 +93,7 @@ ETCD = "3.6.5"  # this and the next two, and HELM, also in go/kubernetes/go.mod;
 COREDNS = "1.12.4"
 LOCAL_PATH_PROVISIONER = "0.0.30"
 KUEUE = "0.14.8"  # also in go/kueue/go.mod
-HELM = "3.19.5"  # of the same Kubernetes libraries as the cluster, which are compiled once
+HELM = "3.19.5"  # uses the cluster's Kubernetes libraries, which are compiled once
 MINIO = (
     "v0.0.0-20260212201848-7aac2a2c5b7c"  # a Go pseudo-version: MinIO's releases are not semantic versions
 )
@@ -107,7 +107,7 @@ POSTGRES = "17"
 DEBIAN = "trixie"
 NODE_DEBIAN = "bookworm"  # systemd there still boots on cgroup v1
 
-# Where an image registry answers.
+# Images where a registry responds.
 PYTHON_IMAGE = f"python:{PYTHON}-slim"
 DEBIAN_IMAGE = f"debian:{DEBIAN}-slim"
 POSTGRES_IMAGE = f"postgres:{POSTGRES}"
@@ -116,8 +116,7 @@ BUSYBOX_IMAGE = "busybox:1.37"
 KEYCLOAK_IMAGE = f"quay.io/keycloak/keycloak:{KEYCLOAK}"
 KUEUE_IMAGE = f"registry.k8s.io/kueue/kueue:v{KUEUE}"
 
-# Tools found on the PATH are used if they are as new as this (kubectl: within one minor release of the
-# cluster).
+# Minimum versions of tools on the PATH (kubectl: within one minor release of the cluster).
 HELM_MINIMUM = "3.14.0"
 ACTIONLINT = "1.7.12"
 
@@ -129,7 +128,7 @@ class Version(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The first `X.Y` or `X.Y.Z` in `text`, perhaps a tool's whole answer; ValueError without one."""
+        """Parse the first `X.Y` or `X.Y.Z` in `text`, such as a tool's output; else raise ValueError."""
         found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
         if found is None:
             raise ValueError(f"no version number in {text!r}")
@@ -137,7 +136,7 @@ class Version(NamedTuple):
 
 
 def kubectl_suits(found: Version) -> bool:
-    """Kubernetes supports a kubectl one minor release either side of the API server."""
+    """Return whether Kubernetes supports this kubectl: within one minor release of the API server."""
     wanted = Version.parse(KUBERNETES)
     return found.major == wanted.major and abs(found.minor - wanted.minor) <= 1
 
@@ -147,5 +146,5 @@ def helm_suits(found: Version) -> bool:
 
 
 def kind_suits(found: Version) -> bool:
-    """Exactly ours: a node image is made for one release of kind."""
+    """Return whether this is our release of kind, which the node image requires."""
     return found == Version.parse(KIND)

@@ -31,7 +31,7 @@ Command = Sequence[str | Path]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Of one check. `output`: what it printed."""
+    """The outcome of one check, with its output."""
 
     name: str
     ok: bool
@@ -76,7 +76,7 @@ def _of_the_repository() -> dict[str, Command]:
 
 
 def _compiled_checks() -> Mapping[str, Command]:
-    """Those whose program is compiled where it is not on the PATH."""
+    """Return the checks whose programs are compiled if they are not on the PATH."""
     from poiesis_lab import binaries
 
     helm = binaries.helm()
@@ -88,7 +88,7 @@ def _compiled_checks() -> Mapping[str, Command]:
 
 
 def _tracked(*patterns: str) -> list[str]:
-    """Files of the repository, also new ones that git does not ignore."""
+    """Return files of the repository, including new ones that git does not ignore."""
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
     found = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     return [path for path in found if path and (ROOT / path).exists()]
@@ -116,7 +116,7 @@ def import_contracts() -> dict[str, Any]:
 
 
 def _write_importlinter(config: Mapping[str, Any], target: Path) -> None:
-    """As the INI file that import-linter reads."""
+    """Write the configuration as the INI file that import-linter reads."""
     head = {key: value for key, value in config.items() if key != "contracts"}
     lines = ["[importlinter]", *_ini(head)]
     for number, contract in enumerate(config["contracts"]):
@@ -178,7 +178,7 @@ def run_static(only: Member | None = None) -> bool:
 
 
 def _member(text: str) -> Member | Path:
-    """A member of the workspace, or another folder that has tests."""
+    """Return a member of the workspace, or another folder with tests."""
     folder = (ROOT / text).resolve()
     found = next((one for one in members() if one.directory == folder), None)
     if found is None and not (folder / "tests").is_dir():

@@ -1,4 +1,4 @@
-"""A pytest plugin: how far a run is, how long it will take, and how long each test took.
+"""A pytest plugin that reports progress, an estimate, and the duration of each test.
 
 The runner (`poiesis_tools.testing`) loads it with `-p` and names a file by POIESIS_TEST_RECORD. The file
 holds the record of the last run: wall time, seconds per test, and failed tests. The plugin replaces it.
@@ -16,12 +16,12 @@ from typing import Self
 import pytest
 
 RECORD = "POIESIS_TEST_RECORD"
-_EVERY_S = 20  # between two lines
+_EVERY_S = 20  # interval of the lines
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Of one run. `tests`: seconds per node id, with set-up and tear-down. `wall`: seconds of all of them."""
+    """The record of one run. `tests`: seconds per node id, with set-up and tear-down. `wall`: wall time."""
 
     wall: float = 0
     tests: Mapping[str, float] = field(default_factory=dict)
@@ -29,11 +29,11 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return an empty record where none has been written."""
+        """Read the record; return an empty one if the file does not exist."""
         return cls(**json.loads(path.read_text())) if path.exists() else cls()
 
     def write(self, path: Path) -> None:
-        """Replace the file."""
+        """Replace the record's file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
         new.write_text(json.dumps(asdict(self), indent=0))
@@ -50,12 +50,12 @@ class Record:
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds: 1:05."""
+    """Format minutes and seconds: 1:05."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 class Progress:
-    """Of the process that started the run; its workers report to it."""
+    """The progress of a run, in the process that started it; workers report to it."""
 
     def __init__(self, path: Path, last: Record) -> None:
         self._path, self._last = path, last
@@ -105,12 +105,12 @@ class Progress:
         return f", about {duration(max(0, estimate - finished))} left"
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """No dots: the lines above replace them."""
+        """Suppress pytest's dots: the lines above replace them."""
         return ("passed", "", "PASSED") if report.passed and report.when == "call" else None
 
     def pytest_sessionfinish(self) -> None:
         wall = time.monotonic() - self._start
-        # Of a run of a few tests, only these are replaced in the record.
+        # A run of a few tests replaces only their records.
         complete = len(self._tests) >= len(self._last.tests) / 2
         tests = self._tests if complete else {**self._last.tests, **self._tests}
         record = Record(wall=wall if complete else self._last.wall, tests=tests, failed=list(self._failed))
@@ -118,7 +118,7 @@ class Progress:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Only in the process that started the run."""
+    """Register the plugin in the process that started the run."""
     path = os.environ.get(RECORD)
     if path and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(Path(path), Record.read(Path(path))), "poiesis-progress")

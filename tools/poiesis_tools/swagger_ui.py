@@ -1,6 +1,6 @@
 """Renew the copy of Swagger UI that the api serves: `swagger_ui.py [version]`, by default the locked one.
 
-What npm sends must have the digest that the lock has of that version. Only what the page loads is kept.
+The package must match the digest in the lock. Only files that the page loads are kept.
 """
 
 import base64
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def download(version: str) -> bytes:
-    """The package as npm keeps it; nothing of it runs."""
+    """Download the package from npm; no code of it runs."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["npm", "pack", "--silent", "--pack-destination", folder, f"{PACKAGE}@{version}"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -52,7 +52,7 @@ def download(version: str) -> bytes:
 
 
 def members(tarball: bytes, names: Sequence[str]) -> dict[str, bytes]:
-    """KeyError if one is not there."""
+    """Return members of a tarball; raise KeyError for a missing one."""
     with tarfile.open(fileobj=io.BytesIO(tarball), mode="r:gz") as archive:
         files = {name: archive.extractfile(f"package/{name}") for name in names}
         return {name: file.read() for name, file in files.items() if file is not None}

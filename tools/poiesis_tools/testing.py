@@ -3,11 +3,11 @@
     python -m poiesis_tools.testing [--only=FOLDER] [TIER or LEVEL ...] [-- pytest arguments]
 
 Integration tests get a Postgres, a MinIO and a Keycloak of the lab, browser tests also Chromium, stories a
-kind cluster. A test fails when what it needs cannot be started; none is skipped for it. Stories that promise
-something within seconds run last, with nothing beside them.
+kind cluster. A test fails when what it needs cannot be started; none is skipped for it. Timed stories run
+last and alone.
 
-A story that fails runs once more, alone. If it then passes it is listed as unstable, with both outputs kept;
-`test` passes nevertheless, `test-all` does not.
+A story that fails is repeated alone. If it then passes it is listed as unstable, and both outputs are kept;
+`test` then passes, `test-all` fails.
 """
 
 import os
@@ -20,14 +20,14 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from poiesis_lab.errors import LabError
-from poiesis_lab.shell import say
+from poiesis_lab.shell import report
 from poiesis_tools.progress import RECORD, Record, slowest
 from poiesis_tools.workspace import ROOT
 
-LAST_WORDS = "last words"  # the property of a failed story: the end of the logs of its apis and controllers
+RELEASE_LOGS = "release logs"  # property of a failed story: the end of the logs of its apis and controllers
 _LINE = 300  # characters of a failed test's message, in the summary
-_END = 1500  # of its traceback
-_WORDS = 4000  # and of its release's logs
+_END = 1500  # characters of its traceback
+_RELEASE_LOGS_END = 4000  # characters of its release's logs
 _FOLDERS = (
     *("packages", "services", "migrations", "cli", "deployment", "tools"),
     *("e2e/tests", "e2e/poiesis_e2e", "tests"),
@@ -81,9 +81,9 @@ def _cluster() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One kind of test: what it needs first, which tests, and how many at once.
+    """One kind of test: its preparation, its tests, and its number of workers.
 
-    `again`: whether a test that fails runs once more.
+    `again`: whether a failed test is repeated.
     """
 
     prepare: Callable[[], Mapping[str, str]]
@@ -111,7 +111,7 @@ TIERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Of one level. `failures`, `unstable`: a text per test."""
+    """The result of one level. `failures`, `unstable`: a text per test."""
 
     passed: int = 0
     failed: int = 0
@@ -123,7 +123,7 @@ class Result:
 
     @property
     def empty(self) -> bool:
-        """No test ran."""
+        """Return whether no test ran."""
         return not (self.passed or self.failed or self.skipped)
 
 
@@ -132,7 +132,7 @@ def _cannot_start(reason: str) -> Result:
 
 
 def folder_of(level: str) -> Path:
-    """Return where the last report, output and durations of a level are; each checkout has its own."""
+    """Return the folder of the last report, output and durations of a level; each checkout has its own."""
     return ROOT / "build" / "tests" / level
 
 
@@ -170,7 +170,7 @@ def _pytest(name: str, arguments: Sequence[str], environment: Mapping[str, str],
     return replace(result_of(report), ok=code == 0)
 
 
-_AGAIN = 5  # tests at most: more failures are a defect, not chance
+_AGAIN = 5  # maximum number of repeated tests: more failures indicate a defect
 
 
 def _run_failed_again(name: str, first: Result, environment: Mapping[str, str]) -> Result:
@@ -180,7 +180,7 @@ def _run_failed_again(name: str, first: Result, environment: Mapping[str, str]) 
         return first
     unstable = []
     for number, test in enumerate(failed):
-        say(f"  once more, alone: {test}")
+        report(f"  repeating alone: {test}")
         if not _pytest(name, [test], environment, f"again-{number}.log").ok:
             return first
         unstable.append(f"{test} (both outputs: {folder_of(name)})")
@@ -200,7 +200,7 @@ def result_of(report: Path) -> Result:
         failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         skipped += int(suite.get("skipped", 0))
     failures = tuple(
-        f"{test.get('name')}: {_line(problem.get('message', ''))}{_end(problem)}{_last_words(test)}"
+        f"{test.get('name')}: {_line(problem.get('message', ''))}{_end(problem)}{_release_logs(test)}"
         for test in root.iter("testcase")
         for problem in (*test.iter("failure"), *test.iter("error"))
     )
@@ -209,13 +209,13 @@ def result_of(report: Path) -> Result:
     )
 
 
-def _last_words(test: ET.Element) -> str:
-    found = [one.get("value", "") for one in test.iter("property") if one.get("name") == LAST_WORDS]
-    return "".join(f"\n{words[-_WORDS:]}" for words in found)
+def _release_logs(test: ET.Element) -> str:
+    found = [one.get("value", "") for one in test.iter("property") if one.get("name") == RELEASE_LOGS]
+    return "".join(f"\n{words[-_RELEASE_LOGS_END:]}" for words in found)
 
 
 def _end(problem: ET.Element) -> str:
-    """Of the traceback: it names what an ExceptionGroup is a group of."""
+    """Return the end of the traceback, which lists the members of an ExceptionGroup."""
     text = (problem.text or "").rstrip()
     return f"\n{text[-_END:]}" if text else ""
 
@@ -225,14 +225,14 @@ def _line(message: str) -> str:
 
 
 def run_levels(names: Sequence[str], *, extra: Sequence[str], only: str | None) -> dict[str, Result]:
-    """Run levels one after the other; a failure does not keep the others from running."""
+    """Run levels one after the other, also after a failure."""
     results: dict[str, Result] = {}
     for number, name in enumerate(names, start=1):
-        say(f"── {name} tests ({number} of {len(names)})")
+        report(f"── {name} tests ({number} of {len(names)})")
         try:
             results[name] = run_level(name, extra=extra, only=only)
         except LabError as error:
-            say(f"{name}: cannot start: {error}")
+            report(f"{name}: cannot start: {error}")
             results[name] = _cannot_start(f"cannot start: {error}")
     return results
 
@@ -258,7 +258,7 @@ def summary(results: Mapping[str, Result], durations: Mapping[str, float]) -> It
 
 
 def _parsed(arguments: Sequence[str]) -> tuple[list[str], str | None, list[str], bool]:
-    """Levels, the folder, pytest's arguments, and whether an unstable test is a failure."""
+    """Return levels, the folder, pytest's arguments, and whether an unstable test is a failure."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     own, extra = list(arguments[:end]), list(arguments[end + 1 :])
     only = next((one.removeprefix("--only=") for one in own if one.startswith("--only=")), None)
@@ -275,7 +275,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         levels, only, extra, strict = _parsed(arguments)
     except LabError as error:
-        say(str(error))
+        report(str(error))
         return 2
     results = run_levels(levels, extra=extra, only=only)
     durations: dict[str, float] = {}

@@ -31,10 +31,11 @@ WIDTH = 120
 
 Schema = dict[str, Any]
 
+# These values must be set and must not be sections.
 _READ_BY_TEMPLATES = (
     ("auth", "mode"),
     ("database", "maxConnections"),
-)  # so they must not be unset, nor sections
+)
 _MARKS = frozenset({"flow", "setByChart"})
 _HEAD = """\
 # Every value of the chart. Helm rejects unknown keys. Tasks run in the release's namespace, so install one

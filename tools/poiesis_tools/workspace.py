@@ -24,7 +24,7 @@ class Member:
 
     @property
     def package_directories(self) -> list[Path]:
-        """Where its import packages lie."""
+        """Return the directories of its import packages."""
         return [self.directory / package for package in self.packages]
 
 

@@ -22,7 +22,7 @@ def test_link_to_a_missing_heading_is_reported(page):
     assert docs.broken_links(page) == [f"{page}:3: no such heading: #the-end"]
 
 
-def test_links_in_code_and_to_other_hosts_are_ignored(page):
+def test_links_in_code_and_external_links_are_ignored(page):
     page.write_text("`[it](gone.md)` [there](https://example.org/x)\n```\n[it](gone.md)\n```\n")
     assert docs.broken_links(page) == []
 
@@ -32,12 +32,12 @@ def test_anchors_are_those_of_github():
     assert docs.anchors(text) == {"s3-and-http", "run-and-wait", "two", "two-1"}
 
 
-def test_long_paragraphs_are_reported_and_long_rows_are_not(page):
+def test_long_paragraphs_are_reported_but_not_table_rows(page):
     page.write_text(f"{'word ' * 100}\n\n| {'cell ' * 100} |\n")
     assert docs.long_lines(page) == [f"{page}:1: 500 characters in one paragraph, at most 400"]
 
 
-def test_link_out_of_the_documentation_leads_to_the_repository():
+def test_link_out_of_docs_points_to_repository():
     page = docs.DOCS / "adr/README.md"
     text = "[guide](../../CONTRIBUTING.md#style) [next](0001-one-pod-a-task.md) [tools](../../tools)"
     assert docs.with_repository_links(text, page) == (
@@ -46,7 +46,7 @@ def test_link_out_of_the_documentation_leads_to_the_repository():
     )
 
 
-def test_link_to_a_file_that_the_repository_lacks_fails():
+def test_link_to_a_missing_file_fails():
     with pytest.raises(ValueError, match=r"no such file: \.\./\.\./GONE\.md"):
         docs.with_repository_links("[x](../../GONE.md)", docs.DOCS / "adr/README.md")
 
@@ -98,7 +98,7 @@ def test_schemas_become_tables_of_their_fields():
 
 
 def test_pages_load_nothing_from_other_hosts():
-    """Of the configuration; `make docs` reads the built pages."""
+    """Check the configuration; `make docs` checks the built pages."""
     assert docs.external_resources('<script src="/a.js"></script><a href="https://example.org">x</a>') == []
     assert docs.external_resources('<link rel="stylesheet" href="https://cdn.example.org/a.css">') == [
         "https://cdn.example.org/a.css"

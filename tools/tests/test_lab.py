@@ -1,4 +1,4 @@
-"""What the lab decides without a machine: versions, hashes, plans, names."""
+"""The lab's pure decisions: versions, hashes, plans, names."""
 
 import fcntl
 import hashlib
@@ -52,7 +52,7 @@ COPY --from=build /app /app
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a process that has not chosen a name yet; docker has no container."""
+    """Use an empty cache in a process without a name; docker has no container."""
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
     monkeypatch.delenv(ownership.PIN, raising=False)
     for name in ("_now", "_marked"):
@@ -71,23 +71,23 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("1.34", Version(1, 34, 0)),
     ],
 )
-def test_a_version_is_read_from_what_a_tool_prints(text: str, version: Version) -> None:
+def test_version_is_parsed_from_tool_output(text: str, version: Version) -> None:
     assert Version.parse(text) == version
 
 
-def test_text_without_a_version_is_refused() -> None:
+def test_text_without_a_version_is_rejected() -> None:
     with pytest.raises(ValueError, match="no version number in 'unknown'"):
         Version.parse("unknown")
 
 
-def test_kubectl_may_be_one_minor_release_away_from_the_cluster() -> None:
+def test_kubectl_may_differ_by_one_minor_release() -> None:
     major, minor, _ = Version.parse(versions.KUBERNETES)
     found = [Version(major, minor + away, 9) for away in (-2, -1, 0, 1, 2)]
     assert [versions.kubectl_suits(one) for one in found] == [False, True, True, True, False]
     assert not versions.kubectl_suits(Version(major + 1, minor, 0))
 
 
-def test_helm_may_be_newer_but_not_of_another_major_release() -> None:
+def test_helm_may_be_newer_within_the_major_release() -> None:
     assert [versions.helm_suits(Version.parse(text)) for text in ("3.13.9", "3.14.0", "3.99.0", "4.0.0")] == [
         False,
         True,
@@ -96,16 +96,17 @@ def test_helm_may_be_newer_but_not_of_another_major_release() -> None:
     ]
 
 
-def test_kind_must_be_the_release_that_the_node_image_is_made_for() -> None:
+def test_kind_must_match_the_node_image() -> None:
     assert [versions.kind_suits(Version.parse(text)) for text in (versions.KIND, "0.30.0")] == [True, False]
 
 
 @pytest.mark.parametrize("release", versions.RELEASES.values(), ids=versions.RELEASES)
-def test_the_go_modules_pin_the_versions_of_the_version_file(release: KubernetesRelease) -> None:
+def test_go_modules_match_the_version_file(release: KubernetesRelease) -> None:
     kubernetes = (cache.HERE / "go" / release.module / "go.mod").read_text()
     assert f"k8s.io/kubernetes v{release.version}\n" in kubernetes
     staging = set(re.findall(r"=> \S+ v0\.(\S+)", kubernetes))
-    other_patch = {"29.15"} if release.minor == "1.29" else set()  # all that the module proxy has of some
+    # The only patch release in the module proxy.
+    other_patch = {"29.15"} if release.minor == "1.29" else set()
     assert staging == {release.version.removeprefix("1."), *other_patch}
     assert f"sigs.k8s.io/kueue v{versions.KUEUE}\n" in (cache.HERE / "go/kueue/go.mod").read_text()
 
@@ -113,16 +114,16 @@ def test_the_go_modules_pin_the_versions_of_the_version_file(release: Kubernetes
 def test_the_environment_chooses_the_kubernetes_of_the_cluster() -> None:
     assert versions.chosen({}) == versions.chosen({"POIESIS_KUBERNETES": ""}) == versions.RELEASES["1.34"]
     assert versions.chosen({"POIESIS_KUBERNETES": "1.29"}).version == "1.29.6"
-    with pytest.raises(LabError, match=r"POIESIS_KUBERNETES is '1\.30'; the lab knows 1\.29, 1\.34, 1\.37"):
+    with pytest.raises(LabError, match=r"POIESIS_KUBERNETES must be one of 1\.29, 1\.34, 1\.37, got '1\.30'"):
         versions.chosen({"POIESIS_KUBERNETES": "1.30"})
 
 
-def test_clusters_of_two_kubernetes_can_be_there_at_once() -> None:
+def test_clusters_of_two_kubernetes_releases_can_coexist() -> None:
     names = [versions.own_name("poiesis", release) for release in versions.RELEASES.values()]
     assert names == ["poiesis-1-29", "poiesis", "poiesis-1-37"]
 
 
-def test_a_hash_changes_with_values_names_contents_and_modes(tmp_path: Path) -> None:
+def test_hash_depends_on_values_names_contents_and_modes(tmp_path: Path) -> None:
     file = tmp_path / "recipe"
     file.write_text("one")
     first = cache.hash_of(["a"], [file], tmp_path)
@@ -137,7 +138,7 @@ def test_a_hash_changes_with_values_names_contents_and_modes(tmp_path: Path) -> 
     assert len({first, *changed}) == 5
 
 
-def test_two_equal_files_change_places_and_the_hash_changes(tmp_path: Path) -> None:
+def test_hash_changes_when_two_equal_files_swap(tmp_path: Path) -> None:
     for name, text in (("a", "1"), ("b", "2")):
         (tmp_path / name).write_text(text)
     first = cache.hash_of([], cache.files_under(tmp_path), tmp_path)
@@ -153,7 +154,7 @@ def test_caches_are_not_part_of_a_recipe(tmp_path: Path) -> None:
     assert cache.files_under(tmp_path) == [tmp_path / "code.py"]
 
 
-def test_what_was_interrupted_is_not_there(tmp_path: Path) -> None:
+def test_interrupted_step_leaves_no_result(tmp_path: Path) -> None:
     def interrupted() -> None:
         with cache.aside(tmp_path / "image.tar") as path:
             path.write_text("half")
@@ -201,7 +202,7 @@ def test_lock_is_never_held_on_a_removed_file(own_cache: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("mask", "missing"), [("000001ffffffffff", False), ("000001fffeffffff", True), ("00000000a80425fb", True)]
 )
-def test_a_missing_capability_is_seen_in_the_bounding_set(mask: str, missing: bool) -> None:
+def test_missing_capability_is_found_in_the_bounding_set(mask: str, missing: bool) -> None:
     assert host.lacks(host.CAP_SYS_RESOURCE, STATUS.format(mask)) is missing
 
 
@@ -217,7 +218,7 @@ def test_daemon_that_the_lab_started_is_recognized(arguments: Sequence[str], own
     assert daemon.started_by_lab("\0".join(arguments).encode() + b"\0") is own
 
 
-def test_user_who_may_not_use_docker_learns_what_to_do(
+def test_user_without_docker_access_gets_instructions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
@@ -259,14 +260,14 @@ def test_only_packages_of_missing_programs_are_installed() -> None:
     assert host.apt_plan(programs, lambda _: True) == []
 
 
-def test_nothing_is_installed_where_it_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_installed_if_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POIESIS_BOOTSTRAP", "never")
     monkeypatch.setattr(host, "find", lambda _: None)
     with pytest.raises(LabError, match=r"POIESIS_BOOTSTRAP=never(.|\n)*apt-get install .* mmdebstrap"):
         host.need_programs("mmdebstrap")
 
 
-def test_a_browser_that_is_there_is_used_and_else_debians_is_installed(
+def test_installed_browser_is_preferred_to_debians(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = {"google-chrome": "/opt/google-chrome"}
@@ -277,9 +278,7 @@ def test_a_browser_that_is_there_is_used_and_else_debians_is_installed(
     assert host.browser() == "/usr/bin/chromium"
 
 
-def test_an_artifact_of_maven_is_kept_if_it_is_the_pinned_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_pinned_maven_artifact_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def mvn(command: Sequence[str], *, cwd: Path, timeout: float) -> None:
@@ -289,7 +288,7 @@ def test_an_artifact_of_maven_is_kept_if_it_is_the_pinned_file(
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
     monkeypatch.setattr(maven, "run", mvn)
     monkeypatch.setattr(host, "find", lambda name: f"/usr/bin/{name}")
-    with pytest.raises(LabError, match=r"org\.example:tool:1\.0:zip: sha256 is \w+, not the one"):
+    with pytest.raises(LabError, match=r"org\.example:tool:1\.0:zip: sha256 \w+ does not match"):
         maven.artifact("org.example", "tool", "1.0", "zip", "0" * 64)
     assert list((tmp_path / "maven").iterdir()) == []
 
@@ -300,13 +299,13 @@ def test_an_artifact_of_maven_is_kept_if_it_is_the_pinned_file(
     assert asked == ["-Dartifact=org.example:tool:1.0:zip"] * 2, "the third time it is there"
 
 
-def test_a_compiled_program_is_named_by_how_it_was_made() -> None:
+def test_name_of_compiled_program_depends_on_its_build() -> None:
     program = binaries.PROGRAMS["kind"]
     other = binaries.GoProgram(name=program.name, package=program.package, version="v0.30.0")
     assert program.key() == binaries.PROGRAMS["kind"].key() != other.key()
 
 
-def test_control_plane_images_are_found_by_component_in_any_registry() -> None:
+def test_control_plane_images_are_mapped_by_component() -> None:
     listing = (
         "example.org/kube-apiserver:v1.34.4\n"
         "example.org:5000/coredns/coredns:v1.12.1\n"
@@ -328,11 +327,11 @@ def test_control_plane_images_are_found_by_component_in_any_registry() -> None:
         ("example.org:5000/a/b:c", "example.org:5000/a/b:c"),
     ],
 )
-def test_containerd_spells_image_names_out(reference: str, name: str) -> None:
+def test_containerd_names_include_registry_and_repository(reference: str, name: str) -> None:
     assert cluster.in_containerd(reference) == name
 
 
-def test_clusters_of_one_and_two_nodes_share_no_file(own_cache: Path) -> None:
+def test_one_and_two_node_clusters_share_no_file(own_cache: Path) -> None:
     one, two = cluster.ONE_NODE, cluster.TWO_NODES
     assert one.nodes == ("poiesis-control-plane",)
     assert two.nodes == ("poiesis-nodes-control-plane", "poiesis-nodes-worker")
@@ -357,13 +356,13 @@ def test_another_checkout_shares_no_name_and_no_file(
     assert set(teardown.suffixes(one.owned)) >= {"-0a1b2c3d", "-0a1b2c3d-nodes", "-0a1b2c3d-nodes-1-29"}
 
 
-def test_workers_are_numbered_from_the_second_on_as_kind_does(own_cache: Path) -> None:
+def test_second_and_later_workers_are_numbered(own_cache: Path) -> None:
     three = cluster.ClusterSpec(suffix="-c", config="", workers=3)
     expected = ("control-plane", "worker", "worker2", "worker3")
     assert three.nodes == tuple(f"poiesis-c-{name}" for name in expected)
 
 
-def test_the_files_of_an_image_are_those_its_dockerfile_copies() -> None:
+def test_image_files_are_those_its_dockerfile_copies() -> None:
     assert services.copied(DOCKERFILE) == [
         "services/tif/requirements.lock",
         "services/tif/poiesis_tif",
@@ -377,13 +376,13 @@ def test_only_declared_build_arguments_are_given() -> None:
     assert services.declared_arguments(DOCKERFILE) == {"PYTHON_BASE", "HELPER_IMAGE"}
 
 
-def test_the_base_of_an_image_is_that_of_its_last_stage() -> None:
+def test_image_base_is_that_of_its_last_stage() -> None:
     assert services.last_base(DOCKERFILE) == "scratch"
     assert services.last_base("FROM --platform=linux/arm64 a AS b\n") == "a"
 
 
-def test_a_copy_that_names_a_variable_is_refused() -> None:
-    with pytest.raises(LabError, match="write them out"):
+def test_copy_with_a_variable_is_rejected() -> None:
+    with pytest.raises(LabError, match="write the paths out"):
         services.copied("COPY ${SERVICE}/src /src\n")
 
 
@@ -397,11 +396,11 @@ def test_a_copy_that_names_a_variable_is_refused() -> None:
         ("services/tof/requirements.lock", False),
     ],
 )
-def test_a_file_belongs_to_an_image_if_a_copy_takes_it_or_its_directory(path: str, taken: bool) -> None:
+def test_image_contains_files_and_directories_of_copy(path: str, taken: bool) -> None:
     assert services.is_copied(Path(path), services.copied(DOCKERFILE)) is taken
 
 
-def test_the_probe_asks_for_a_volume_only_when_told() -> None:
+def test_probe_has_a_volume_only_if_asked() -> None:
     kinds = [
         [item["kind"] for item in probe.probe_objects("probe", "busybox", volume=volume)["items"]]
         for volume in (True, False)
@@ -409,14 +408,12 @@ def test_the_probe_asks_for_a_volume_only_when_told() -> None:
     assert kinds == [["PersistentVolumeClaim", "Pod"], ["Pod"]]
 
 
-def test_a_wait_that_ends_in_vain_says_what_was_awaited_and_the_hint() -> None:
+def test_timeout_names_condition_and_hint() -> None:
     with pytest.raises(LabError, match=r"the Pod: not within 0 s\nthe reason"):
         shell.wait_until(lambda: False, "the Pod", seconds=0, hint=lambda: "the reason", every=0)
 
 
-def test_a_failed_command_shows_the_end_of_its_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_command_shows_its_last_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
     with pytest.raises(shell.CommandFailed, match=r"ended with 3(.|\n)*to stderr") as caught:
         shell.run(["sh", "-c", "echo to stderr >&2; exit 3"])
@@ -428,7 +425,7 @@ def test_a_missing_program_is_named() -> None:
         shell.run(["no-such-program"])
 
 
-def test_kueue_sees_only_the_namespaces_that_are_labelled_for_it() -> None:
+def test_kueue_webhooks_apply_to_labelled_namespaces_only() -> None:
     hook = {"name": "mjob.kb.io", "namespaceSelector": {"matchExpressions": []}}
     container = {"name": "manager", "image": "controller", "imagePullPolicy": "Always", "resources": {"a": 1}}
     deployment = {"kind": "Deployment", "spec": {"template": {"spec": {"containers": [container]}}}}

@@ -1,4 +1,4 @@
-"""Which checkout may use which cluster, and what `down` leaves to others."""
+"""Checkouts use their own or an idle equal cluster, and `down` keeps those of others."""
 
 import os
 import subprocess
@@ -80,7 +80,7 @@ def test_containers_belong_to_one_checkout() -> None:
     assert ownership.of_name(there, OWN) == there[3:5]
 
 
-def test_name_of_a_checkout_depends_on_path_and_cache() -> None:
+def test_checkout_name_depends_on_path_and_cache() -> None:
     names = {
         ownership.name_of(Path(path), Path(kept)) for path in (HERE, OTHER) for kept in ("/cache", "/cold")
     }
@@ -93,7 +93,7 @@ Machine = Callable[..., Owned]
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Let a new process of a checkout choose; `there` is what docker has."""
+    """Return a machine on which new processes of checkouts choose names; `there`: containers in docker."""
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(docker, "answers", lambda: True)
 
@@ -122,7 +122,7 @@ def _close() -> None:
 NODE = Container(name="poiesis-control-plane", cluster="poiesis")
 
 
-def test_second_checkout_with_other_recipes_gets_its_own_names(machine: Machine) -> None:
+def test_checkout_with_other_recipes_gets_own_names(machine: Machine) -> None:
     assert machine("first").name == "poiesis"
     cache.write_state("cluster", {"image": "node:1", "lab": "other files"})
     second = machine("second", NODE)
@@ -132,7 +132,7 @@ def test_second_checkout_with_other_recipes_gets_its_own_names(machine: Machine)
     assert machine("second", NODE) == second
 
 
-def test_second_checkout_borrows_an_idle_cluster_made_from_its_own_files(machine: Machine) -> None:
+def test_second_checkout_borrows_idle_cluster_from_equal_files(machine: Machine) -> None:
     machine("first")
     cache.write_state("cluster", {"lab": cache.lab_key()})
     assert machine("second", NODE) == Owned(name="poiesis", borrowed=True)
@@ -196,7 +196,7 @@ def test_processes_that_a_process_starts_use_its_name(machine: Machine) -> None:
         machine("first", pin="Mine/")
 
 
-def test_names_of_removed_checkouts_are_cleared_away(
+def test_names_of_removed_checkouts_are_released(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine("first")
@@ -222,7 +222,7 @@ MOUNTS = """\
 """
 
 
-def test_mounts_left_in_the_cache_are_found_innermost_first() -> None:
+def test_leftover_mounts_are_listed_innermost_first() -> None:
     assert teardown.mounts_below(MOUNTS, Path("/cache/tmp")) == [
         "/cache/tmp/a b/proc/sys",
         "/cache/tmp/a b/proc",

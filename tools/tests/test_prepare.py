@@ -1,4 +1,4 @@
-"""What is built for which run, what is compiled together, and what goes side by side."""
+"""A run builds only what it needs, compiles programs of one module together, and builds concurrently."""
 
 import inspect
 import threading
@@ -59,7 +59,7 @@ def test_missing_programs_are_compiled_once(tmp_path: Path, monkeypatch: pytest.
     assert [len(command) - command.index("-o") - 2 for command in commands] == [2, 1]
 
 
-def test_versions_that_are_compiled_with_kubernetes_are_those_of_the_version_file() -> None:
+def test_kubernetes_modules_match_the_version_file() -> None:
     pinned = (cache.HERE / "go/kubernetes/go.mod").read_text()
     for module, version in (
         ("helm.sh/helm/v3", versions.HELM),
@@ -77,7 +77,7 @@ def test_foreign_program_differs_in_its_machine_alone() -> None:
     assert changed[18:20] == b"\x32\x00"
 
 
-def test_images_that_only_stories_run_are_left_out_of_pods_until_they_are_there() -> None:
+def test_missing_story_images_are_not_loaded() -> None:
     bases = {name: name for name in ("python_base", "python_build_base", "debian_base")}
     made = images.Images(**bases, postgres="p", busybox="b", busybox_nonroot="n")
     assert made.in_pods() == ["p", "b", "n"]
@@ -93,7 +93,7 @@ def test_pulled_and_built_images_have_the_same_functions() -> None:
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is built or compiled, by name; nothing is there yet."""
+    """Return the names of built and compiled parts, starting from an empty cache."""
     done: list[str] = []
     monkeypatch.setattr(binaries, "compile_all", done.extend)
     for module, name in ((images, "images"), (services, "build"), (node, "root_file_systems")):
@@ -133,7 +133,7 @@ def test_nothing_is_prepared_where_a_registry_answers(
     assert built == []
 
 
-def test_lanes_run_side_by_side_and_hold_the_locks_of_their_caller(
+def test_lanes_run_concurrently_with_their_callers_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))

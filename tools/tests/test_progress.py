@@ -1,4 +1,4 @@
-"""How long a run will take, by what the last one took."""
+"""Progress estimates durations from the last run, and records them."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ LAST = Record(wall=10, tests={"a": 1, "b": 4, "c": 15})
         (Record(), ["a"], None),
     ],
 )
-def test_an_estimate_is_the_share_of_the_chosen_tests(last, chosen, seconds) -> None:
+def test_estimate_is_proportional_to_chosen_tests(last, chosen, seconds) -> None:
     assert last.estimate(chosen) == seconds
 
 
@@ -34,7 +34,7 @@ def test_the_slowest_come_first() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (65.4, "1:05"), (3600, "60:00")])
-def test_a_duration_is_minutes_and_seconds(seconds: float, text: str) -> None:
+def test_duration_is_minutes_and_seconds(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 

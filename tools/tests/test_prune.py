@@ -1,4 +1,4 @@
-"""Which old images, programs and logs go."""
+"""Old images, programs and logs are removed."""
 
 import os
 from collections.abc import Callable
@@ -14,13 +14,13 @@ def tags(name: str, *created: int) -> list[Tagged]:
     return [Tagged(reference=f"poiesis/{name}:{at}", created=at) for at in created]
 
 
-def test_newest_images_of_each_name_and_those_in_use_stay() -> None:
+def test_newest_and_used_images_are_kept() -> None:
     images = [*tags("api", 3, 1, 5, 2, 4), *tags("tif", 1)]
     assert prune.surplus(images, {"poiesis/api:2"}, newest=2) == ["poiesis/api:3", "poiesis/api:1"]
     assert prune.surplus(images, set(), newest=5) == []
 
 
-def test_node_keeps_what_docker_has_and_what_the_cluster_mentions() -> None:
+def test_node_keeps_images_of_docker_and_cluster() -> None:
     present = [
         "docker.io/poiesis/api:1",
         "docker.io/poiesis/api:2",
@@ -53,7 +53,7 @@ def test_images_of_removed_checkouts_are_not_noted(tmp_path: Path, monkeypatch: 
 
 @pytest.fixture
 def aged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], Path]:
-    """Make a file or a folder in the cache that is so many days old; docker has no image."""
+    """Return a function that creates an old file or folder (age in days) in the cache, without images."""
     monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
     monkeypatch.setattr(docker, "docker", lambda *_, **__: "")
     monkeypatch.setattr(daemon, "is_own", lambda: False)

@@ -1,4 +1,4 @@
-"""`make test` lists what failed, runs failed stories once more, and never passes without a test."""
+"""`make test` lists failures, repeats failed stories, and never passes without a test."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ REPORT = """<testsuites><testsuite tests="4" failures="1" errors="1" skipped="1"
   <testcase name="test_b"><failure message="AssertionError: assert 1 == 2&#10;  more">at line 7
 </failure></testcase>
   <testcase name="test_c">
-    <properties><property name="last words" value="one leads"/></properties>
+    <properties><property name="release logs" value="one leads"/></properties>
     <error message="no cluster"></error>
   </testcase>
   <testcase name="test_d"><skipped/></testcase>
 </testsuite></testsuites>"""
 
 
-def test_a_report_is_counted_and_each_failure_is_told(tmp_path: Path) -> None:
+def test_junit_report_yields_counts_and_failures(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(REPORT)
     found = testing.result_of(report)
@@ -30,7 +30,7 @@ def test_a_report_is_counted_and_each_failure_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_a_pytest_that_left_no_report_has_failed(tmp_path: Path) -> None:
+def test_missing_pytest_report_is_a_failure(tmp_path: Path) -> None:
     found = testing.result_of(tmp_path / "none.xml")
     assert (found.passed, found.failed, found.ok) == (0, 1, False)
 
@@ -59,7 +59,7 @@ def story(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     return run
 
 
-def test_a_story_that_passes_at_the_second_try_is_unstable(story) -> None:
+def test_story_that_passes_on_retry_is_unstable(story) -> None:
     result, calls = story(BAD, GOOD, failed=["s.py::b"])
     assert (result.ok, result.failed, result.passed) == (True, 0, 3)
     assert [one.partition(" ")[0] for one in result.unstable] == ["s.py::b"]
@@ -71,13 +71,13 @@ def test_a_story_that_fails_twice_has_failed(story) -> None:
     assert (result.ok, result.failures, result.unstable) == (False, ("b: x",), ())
 
 
-def test_many_failures_are_not_tried_again(story) -> None:
+def test_many_failures_are_not_retried(story) -> None:
     result, calls = story(testing.Result(failed=6), failed=list("abcdef"))
     assert not result.ok
     assert len(calls) == 1
 
 
-def test_a_level_without_a_test_has_failed_unless_a_part_was_asked_for(story) -> None:
+def test_empty_level_fails_unless_folder_was_chosen(story) -> None:
     assert not story(testing.Result())[0].ok
     assert story(testing.Result(), extra=["-k", "none"])[0].ok
 

@@ -1,4 +1,4 @@
-"""The workspace is what every tool believes it is, and licensed as it says."""
+"""The members of the workspace are consistent with their files and licences."""
 
 import tomllib
 
@@ -16,7 +16,7 @@ def _named(name: str) -> Member:
     return next(one for one in members() if one.name == name)
 
 
-def test_every_folder_with_a_python_package_is_a_member() -> None:
+def test_every_python_package_belongs_to_a_member() -> None:
     found = {path.parent for path in ROOT.glob("*/*/pyproject.toml")} | {
         path.parent for path in ROOT.glob("*/pyproject.toml")
     }
@@ -36,7 +36,7 @@ def test_a_service_may_import_no_other_service() -> None:
 
 
 @pytest.mark.parametrize("member", members(), ids=lambda one: one.name)
-def test_every_member_names_the_licence_and_has_a_readme(member: Member) -> None:
+def test_every_member_has_licence_and_readme(member: Member) -> None:
     project = tomllib.loads((member.directory / "pyproject.toml").read_text())["project"]
     assert project["license"] == "Apache-2.0"
     assert len((member.directory / "README.md").read_text().splitlines()) >= 10
@@ -48,7 +48,7 @@ def test_every_image_names_the_licence(name: str) -> None:
     assert 'org.opencontainers.image.licenses="Apache-2.0"' in dockerfile
 
 
-def test_the_chart_has_the_version_and_the_licence_of_the_project() -> None:
+def test_chart_version_and_licence_match_the_project() -> None:
     version = (ROOT / "VERSION").read_text().strip()
     assert (CHART["version"], CHART["appVersion"]) == (version, version)
     assert CHART["annotations"]["artifacthub.io/license"] == "Apache-2.0"

@@ -1,1 +1,1 @@
-"""The chaos test of docs/explanation/chaos.md: tasks while parts of Poiesis and of the node are killed."""
+"""Run tasks while parts of Poiesis and of the node are killed (docs/explanation/chaos.md)."""

@@ -7,31 +7,31 @@ import time
 from pathlib import Path
 
 from poiesis_lab.errors import LabError
-from poiesis_lab.shell import say
+from poiesis_lab.shell import report
 
 _TTL_SECONDS = 60
 
 
 def main() -> int:
-    """Exit 0 if nothing was violated, 1 if something was or the run could not be had."""
+    """Exit 0 if no rule was violated, 1 if one was or the run could not start."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="default: the time of day")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--tasks", type=int, default=60)
-    parser.add_argument("--out", type=Path, default=None, help="folder for the report and for evidence")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the report and the evidence")
     chosen = parser.parse_args()
     seed = int(time.time()) if chosen.seed is None else chosen.seed
     try:
         return _run(seed, chosen.seconds, chosen.tasks, chosen.out)
     except LabError as error:
-        say(f"chaos: {error}")
+        report(f"chaos: {error}")
         return 1
 
 
 def _run(seed: int, seconds: float, tasks: int, out: Path | None) -> int:
-    from poiesis_e2e.chaos.judge import violations  # late: --help needs none of what they import
+    from poiesis_e2e.chaos.judge import violations  # imported late: --help does not need them
     from poiesis_e2e.chaos.plan import plan
-    from poiesis_e2e.chaos.report import report
+    from poiesis_e2e.chaos.report import summary
     from poiesis_e2e.chaos.run import carry_out
     from poiesis_e2e.chaos.stage import stage
     from poiesis_e2e.install import endpoint_of
@@ -46,10 +46,10 @@ def _run(seed: int, seconds: float, tasks: int, out: Path | None) -> int:
     with stage(running, built, endpoint, images.images(), ttl=_TTL_SECONDS) as there:
         record = asyncio.run(carry_out(plan(seed, seconds=seconds, tasks=tasks), there, folder))
     found = violations(record)
-    text = report(record, found)
+    text = summary(record, found)
     (folder / "report.txt").write_text(text)
     print(text, end="")
-    say(f"chaos: this and evidence of violations: {folder}")
+    report(f"chaos: report and evidence of violations: {folder}")
     return 1 if found else 0
 
 

@@ -1,4 +1,4 @@
-"""A TES client that tries again, as real ones do, and counts how often and why."""
+"""A TES client that retries, as real clients do, and counts its retries by cause."""
 
 import asyncio
 import time
@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import aiohttp
 
-from poiesis_e2e.tes_client import Document, State, Task, TaskPage, TesClient, TesRefused, View
+from poiesis_e2e.tes_client import Document, State, Task, TaskPage, TesClient, TesError, View
 
-_PASSES = (aiohttp.ClientError, TimeoutError, TesRefused)
+_PASSES = (aiohttp.ClientError, TimeoutError, TesError)
 _AGAIN_SECONDS = 0.5
 _PATIENCE_SECONDS = 180.0
 _PAGE = 256
@@ -20,8 +20,8 @@ _UNAVAILABLE = 503
 T = TypeVar("T")
 
 
-class Patient:
-    """`retries`: how often, by why. `wrong_answers`: the refusals that are no reason to try again."""
+class RetryingClient:
+    """`retries`: count by cause. `wrong_answers`: error responses that a client cannot retry."""
 
     def __init__(self, client: TesClient, retries: Counter[str], wrong_answers: list[str]) -> None:
         self._client = client
@@ -29,20 +29,20 @@ class Patient:
         self._wrong_answers = wrong_answers
 
     async def create(self, document: Callable[[], Document]) -> str:
-        """The id that one of the attempts was answered with. `document` is made anew for each of them:
-        one that had no answer may have made a task all the same."""
+        """Create a task and return its id. `document` is called for each attempt: an attempt without a
+        response may have created a task too."""
         return await self._call("POST", lambda: self._client.create(document()))
 
     async def cancel(self, task_id: str) -> None:
-        """Until it is answered."""
+        """Cancel a task; retry until the server responds."""
         await self._call("cancel", lambda: self._client.cancel(task_id))
 
     async def get(self, task_id: str, view: View = "FULL") -> Task:
-        """Until it is answered."""
+        """Return a task; retry until the server responds."""
         return await self._call("GET", lambda: self._client.get(task_id, view))
 
     async def states(self, prefix: str) -> dict[str, State]:
-        """Of all tasks whose name begins so, by id."""
+        """Return the state of each task whose name starts with `prefix`, by id."""
         return {task["id"]: task["state"] async for task in self._list(prefix)}
 
     async def _list(self, prefix: str) -> AsyncIterator[Task]:
@@ -70,7 +70,7 @@ class Patient:
             await asyncio.sleep(_AGAIN_SECONDS)
 
     def _note(self, what: str, error: Exception) -> None:
-        if isinstance(error, TesRefused):
+        if isinstance(error, TesError):
             self._retries[f"{what}: {error.status}"] += 1
             if error.status != _UNAVAILABLE:
                 self._wrong_answers.append(str(error))

@@ -1,4 +1,4 @@
-"""What leads to the cause of a violation: the task's document, and what Kubernetes has of it then."""
+"""Keep evidence of a violation: the task's document, and its Kubernetes objects and logs at that time."""
 
 import json
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from poiesis_e2e.chaos.judge import Violation
 from poiesis_e2e.chaos.stage import Site
-from poiesis_e2e.kube import TASK_LABEL, CommandRefused
+from poiesis_e2e.kube import TASK_LABEL, CommandError
 from poiesis_e2e.tes_client import Task
 
 
 async def keep(folder: Path, site: Site, task: Task, found: Sequence[Violation], left: Sequence[str]) -> None:
-    """Into a folder of the task's own; what an earlier look has found stays. `left`: `<kind>/<name>`."""
+    """Write evidence to the task's folder; earlier files stay. `left`: remaining objects, `<kind>/<name>`."""
     own = folder / task["id"]
     own.mkdir(parents=True, exist_ok=True)
     number = len(list(own.glob("violations*.txt")))
@@ -22,23 +22,23 @@ async def keep(folder: Path, site: Site, task: Task, found: Sequence[Violation],
     (own / f"describe-{number}.txt").write_text(
         "\n".join(
             [
-                await _said(site, "describe", "jobs,pods", selector),
-                *[await _said(site, "describe", one) for one in left],
+                await _output(site, "describe", "jobs,pods", selector),
+                *[await _output(site, "describe", one) for one in left],
             ]
         )
     )
-    (own / f"pods-{number}.json").write_text(await _said(site, "get", "jobs,pods", selector, "-o", "json"))
+    (own / f"pods-{number}.json").write_text(await _output(site, "get", "jobs,pods", selector, "-o", "json"))
     for name, chosen in (
         ("trec", (selector, "--container=trec")),
         ("tctl", ("--selector=app.kubernetes.io/component=tctl",)),
         ("api", ("--selector=app.kubernetes.io/component=api",)),
     ):
-        text = await _said(site, "logs", *chosen, "--tail=2000", "--prefix", "--ignore-errors")
+        text = await _output(site, "logs", *chosen, "--tail=2000", "--prefix", "--ignore-errors")
         (own / f"{name}-{number}.log").write_text(text)
 
 
-async def _said(site: Site, *arguments: str) -> str:
+async def _output(site: Site, *arguments: str) -> str:
     try:
         return await site.kube.run(*arguments)
-    except CommandRefused as error:
+    except CommandError as error:
         return str(error)

@@ -1,4 +1,4 @@
-"""How each kind of fault is done to the cluster."""
+"""Inject each kind of fault into the cluster."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +10,7 @@ import asyncpg
 from poiesis_e2e.chaos.plan import Fault, Kind
 from poiesis_e2e.chaos.record import Injected
 from poiesis_e2e.chaos.stage import Site, Stage
-from poiesis_e2e.kube import COMPONENT_LABEL, TASK_LABEL, CommandRefused
+from poiesis_e2e.kube import COMPONENT_LABEL, TASK_LABEL, CommandError
 
 _CONNECTIONS = """
 SELECT pid, usename || ' of ' || datname FROM pg_stat_activity
@@ -21,14 +21,14 @@ _CUT = "SELECT pg_terminate_backend($1)"
 
 @dataclass(frozen=True, kw_only=True)
 class _Container:
-    """One that runs; `id` as Pod statuses have it."""
+    """A running container; `id` as in Pod statuses."""
 
     name: str
     id: str
 
 
 async def inject(fault: Fault, stage: Stage) -> Injected:
-    """Do it. Who has gone by himself meanwhile is no victim."""
+    """Inject the fault. A target that has ended in the meantime is not a victim."""
     at = time.time()
     return Injected(fault=fault, at=at, victims=tuple(await _HOW[fault.kind](fault, stage)))
 
@@ -47,7 +47,7 @@ async def _kill(component: str, fault: Fault, stage: Stage) -> list[str]:
 
 
 async def _delete(component: str, fault: Fault, stage: Stage) -> list[str]:
-    """Without any grace, as if its node had gone."""
+    """Delete without a grace period, as if the node had failed."""
     kube = stage.sites[fault.site].kube
     pods = await kube.of_component("pods", component)
     names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
@@ -81,7 +81,7 @@ async def _killed(containers: list[_Container], stage: Stage) -> list[str]:
     for container in containers:
         try:
             await stage.node.signal_container(container.id, "SIGKILL")
-        except CommandRefused as error:
+        except CommandError as error:
             if "not found" not in error.output and "already finished" not in error.output:
                 raise
         else:

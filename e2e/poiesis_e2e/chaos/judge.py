@@ -1,11 +1,11 @@
-"""What must hold of every task, whatever was killed: observations in, violations out. Pure.
+"""The rules that hold for every task despite all kills. Pure: observations in, violations out.
 
-Recorder, api, controller and connections may die at any moment, and a task still ends as its executors do.
-So it does when the kubelet is restarted, but for one case: a container that is being started at that very
-moment. The runtime gives its start up with the kubelet's request (`StartError`, "context canceled"), and
-Kubernetes fails a Pod with restartPolicy Never for that. The container never ran; nothing may run after it.
-If that is `pause`, or `tof` after a failure, the end is the executors' own. A recorder that is down when a
-Pod ends so is not started again: what it had not told by then is lost.
+Recorder, api, controller and connections may die at any moment, and the outcome of a task still follows from
+its executors. The same holds for a restart of the kubelet, with one exception: a container that is being
+started at that moment. The runtime aborts its start together with the kubelet's request (`StartError`,
+"context canceled"), and Kubernetes fails a Pod with restartPolicy Never. The container never ran, and nothing
+may run after it. If it is `pause`, or `tof` after a failure, the outcome is that of the executors. A recorder
+that is down when a Pod ends in this way is not restarted: events that it had not reported are lost.
 """
 
 import re
@@ -26,14 +26,15 @@ _ORDER: Mapping[State, int] = {
     **dict.fromkeys(TERMINAL, 4),
 }
 _CUT_OFF = re.compile("([a-z]+-[0-9]+) could not be started: .*context canceled")
-_PAUSE_LOST = "pause exited with code 128"  # the controller's words; 128: the runtime could not start it
-_RESTART_SECONDS = 60.0  # within which the kubelet finds out, and the Pod has been ended
+# Message of the controller; 128: the runtime could not start the container.
+_PAUSE_LOST = "pause exited with code 128"
+_RESTART_SECONDS = 60.0  # until the kubelet has detected the failure and ended the Pod
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
-    """Something that must not be. `task_id`: None if it is not about one task."""
+    """A broken rule. `task_id`: None if it does not concern a single task."""
 
     rule: str
     words: str
@@ -41,17 +42,17 @@ class Violation:
 
 
 def violations(record: Record) -> list[Violation]:
-    """All of a run."""
+    """Return all violations of a run."""
     return [*_run(record), *(found for one in record.observed for found in task_violations(one))]
 
 
 def task_violations(one: Observed) -> list[Violation]:
-    """All about one task."""
+    """Return all violations that concern one task."""
     found = [*_states(one), *_executions(one), *_after_the_end(one), *_left(one)]
     found += document_violations(one, one.last)
     if one.first is not None and _kept(one.first) != _kept(one.last):
         words = f"then {_kept(one.first)}, later {_kept(one.last)}"
-        found.append(_violation(one, "an end is never changed", words))
+        found.append(_violation(one, "a terminal state never changes", words))
     content = one.submission.shape.output
     cut = one.last["state"] == "CANCELED" or lost_start(one, one.last) is not None
     if one.stored != content and not (cut and one.stored is None):
@@ -61,26 +62,26 @@ def task_violations(one: Observed) -> list[Violation]:
 
 
 def document_violations(one: Observed, task: Task) -> list[Violation]:
-    """What the FULL view of a task that has ended tells wrongly."""
+    """Return the violations in the FULL view of a finished task."""
     state = task["state"]
     if state not in TERMINAL:
-        return [_violation(one, "every task ends", f"{state}; seen: {_seen(one)}")]
+        return [_violation(one, "every task reaches a terminal state", f"{state}; seen: {_seen(one)}")]
     excused = state == "SYSTEM_ERROR" and lost_start(one, task) is not None
     if not excused and state not in (possible := _possible_ends(one)):
         why = [log.get("metadata") for log in task["logs"]]
         words = f"{state}, not {' or '.join(sorted(possible))}: {why}"
         return [_violation(one, "a task ends as its executors do", words)]
-    return [*_told(one, task), *_logs(one, task), *_outputs(one, task)]
+    return [*_system_logs(one, task), *_logs(one, task), *_outputs(one, task)]
 
 
 def lost_start(one: Observed, task: Task) -> str | None:
-    """The container whose start the kubelet's restart cut off, if that is what ended the task's Pod."""
+    """Return the container whose start a kubelet restart aborted, if that ended the task's Pod."""
     found = _CUT_OFF.search(_metadata(task).get("message", ""))
     return found[1] if found is not None and _restarted_before(one) else None
 
 
 def lost_recorder(one: Observed, task: Task) -> bool:
-    """Whether a lost start (also that of `pause`) ended the Pod while its recorder was down."""
+    """Return whether a lost start (also of `pause`) ended the Pod while its recorder was down."""
     if _metadata(task).get("reported_by") != "controller" or not _restarted_before(one):
         return False
     lines = task["logs"][-1].get("system_logs", [])
@@ -91,7 +92,7 @@ def lost_recorder(one: Observed, task: Task) -> bool:
 
 
 def _possible_ends(one: Observed) -> set[State]:
-    """CANCELED if that was asked for in time; its natural end if all of its work had been done by then."""
+    """Return CANCELED if it was requested in time, and the natural outcome if all work was done by then."""
     shape = one.submission.shape
     ended_at = _ended_at(one)
     if one.cancel_at is None or (ended_at is not None and ended_at < one.cancel_at):
@@ -106,7 +107,7 @@ def _metadata(task: Task) -> dict[str, str]:
 
 
 def _restarted_before(one: Observed) -> bool:
-    """Whether the kubelet was restarted shortly before the end."""
+    """Return whether the kubelet was restarted shortly before the task ended."""
     ended_at = _ended_at(one)
     return ended_at is not None and any(0 < ended_at - at < _RESTART_SECONDS for at in one.restarts)
 
@@ -117,13 +118,13 @@ def _ended_at(one: Observed) -> float | None:
 
 def _states(one: Observed) -> Iterator[Violation]:
     for before, after in pairwise(seen.state for seen in one.states):
-        # An end is never left, not even for another.
+        # A terminal state never changes, not even to another terminal state.
         if before in TERMINAL or _ORDER[after] < _ORDER[before]:
             yield _violation(one, "states go forward", f"{before} → {after}; seen: {_seen(one)}")
 
 
 def _executions(one: Observed) -> Iterator[Violation]:
-    """By the ledger: each executor starts once at most, after the one before it, and none after a failure."""
+    """Check the ledger: each executor starts at most once, after the previous one, none after a failure."""
     steps = one.submission.shape.running
     starts = Counter(entry.executor for entry in one.entries if entry.word == "started")
     for executor, count in starts.items():
@@ -134,7 +135,7 @@ def _executions(one: Observed) -> Iterator[Violation]:
     heard = [(entry.executor, entry.word) for entry in one.entries]
     expected = [(number, word) for number in range(len(steps)) for word in ("started", "ended")]
     if set(heard) <= set(expected) and heard != expected[: len(heard)] and max(starts.values()) == 1:
-        yield _violation(one, "executors run one after the other", f"the ledger heard {heard}")
+        yield _violation(one, "executors run one after the other", f"the ledger has {heard}")
 
 
 def _after_the_end(one: Observed) -> Iterator[Violation]:
@@ -150,16 +151,16 @@ def _left(one: Observed) -> Iterator[Violation]:
         yield _violation(one, "nothing is left in Kubernetes", ", ".join(one.left))
 
 
-def _told(one: Observed, task: Task) -> Iterator[Violation]:
+def _system_logs(one: Observed, task: Task) -> Iterator[Violation]:
     if len(task["logs"]) != 1:
         yield _violation(one, "there is one attempt", f"{len(task['logs'])} task logs")
         return
     lines = task["logs"][0].get("system_logs", [])
     if twice := [line for line, count in Counter(lines).items() if count > 1]:
-        yield _violation(one, "nothing is told twice", f"{twice}")
-    said = [line for line in lines if line.partition(" ")[2].partition(":")[0] == task["state"]]
-    if len(said) != 1:
-        yield _violation(one, "the end is told once", f"{len(said)} times in {lines}")
+        yield _violation(one, "system logs have no duplicate line", f"{twice}")
+    outcomes = [line for line in lines if line.partition(" ")[2].partition(":")[0] == task["state"]]
+    if len(outcomes) != 1:
+        yield _violation(one, "the outcome is logged once", f"{len(outcomes)} times in {lines}")
 
 
 def _logs(one: Observed, task: Task) -> Iterator[Violation]:
@@ -178,23 +179,23 @@ def _logs(one: Observed, task: Task) -> Iterator[Violation]:
         yield _violation(one, "exit codes are the executors' own", f"{codes}, not {expected}")
     for number, (log, step) in enumerate(zip(logs, steps, strict=False)):
         for stream in _STREAMS:
-            told, text = log.get(stream, ""), step.printed(stream)
-            if told != text and not (cut and text.startswith(told)):
-                words = f"{stream} of executor {number}: {_difference(told, text)}"
+            logged, text = log.get(stream, ""), step.printed(stream)
+            if logged != text and not (cut and text.startswith(logged)):
+                words = f"{stream} of executor {number}: {_difference(logged, text)}"
                 yield _violation(one, "logs are complete and not doubled", words)
 
 
 def _cut_logs(one: Observed, logs: list[ExecutorLog], steps: tuple[Step, ...]) -> Iterator[Violation]:
-    """Of a task that was canceled: what was printed until then."""
+    """Check the logs of a canceled task: each is a prefix of the expected output."""
     done = {entry.executor for entry in one.entries if entry.word == "ended"}
     for number, (log, step) in enumerate(zip(logs, steps, strict=False)):
         if log["exit_code"] == 0 and number not in done:
             words = f"0 of executor {number}, which did not end by itself"
             yield _violation(one, "exit codes are the executors' own", words)
         for stream in _STREAMS:
-            told, text = log.get(stream, ""), step.printed(stream)
-            if not text.startswith(told):
-                words = f"{stream} of executor {number}: {_difference(told, text)}"
+            logged, text = log.get(stream, ""), step.printed(stream)
+            if not text.startswith(logged):
+                words = f"{stream} of executor {number}: {_difference(logged, text)}"
                 yield _violation(one, "logs are complete and not doubled", words)
 
 
@@ -212,7 +213,7 @@ def _outputs(one: Observed, task: Task) -> Iterator[Violation]:
 
 
 def _kept(task: Task) -> dict[str, object]:
-    """What does not change any more when a task has ended. The system may still add what it has to say."""
+    """Return the fields that never change after a task has ended. System logs may still be added."""
     return {
         "state": task["state"],
         "logs": [
@@ -238,12 +239,12 @@ def _run(record: Record) -> Iterator[Violation]:
     for submission in record.plan.submissions:
         if not any(record.posted[name] == submission for name in record.answered):
             words = f"task {submission.number} was never accepted"
-            yield Violation(rule="a client that tries again gets through", words=words)
+            yield Violation(rule="a client that retries succeeds", words=words)
     for entry in record.strays:
         words = f"executor {entry.executor} of {entry.task_name} {entry.word}"
         yield Violation(rule="only known tasks run", words=words)
     for words in record.wrong_answers:
-        yield Violation(rule="the api says 503 while it cannot answer", words=words)
+        yield Violation(rule="the api returns 503 while it is unavailable", words=words)
 
 
 def _violation(one: Observed, rule: str, words: str) -> Violation:
@@ -260,14 +261,14 @@ def _size(content: str | None) -> str:
     return "nothing" if content is None else f"{len(content)} bytes"
 
 
-def _difference(told: str, expected: str) -> str:
-    """Where two texts part."""
-    told_lines, lines = told.splitlines(), expected.splitlines()
+def _difference(logged: str, expected: str) -> str:
+    """Describe where two texts diverge."""
+    logged_lines, lines = logged.splitlines(), expected.splitlines()
     same = next(
-        (at for at, (one, other) in enumerate(zip(told_lines, lines, strict=False)) if one != other),
-        min(len(told_lines), len(lines)),
+        (at for at, (one, other) in enumerate(zip(logged_lines, lines, strict=False)) if one != other),
+        min(len(logged_lines), len(lines)),
     )
     return (
-        f"{len(told_lines)} lines for {len(lines)}; from line {same + 1} on"
-        f" {told_lines[same : same + 2]} for {lines[same : same + 2]}"
+        f"{len(logged_lines)} lines for {len(lines)}; from line {same + 1} on"
+        f" {logged_lines[same : same + 2]} for {lines[same : same + 2]}"
     )

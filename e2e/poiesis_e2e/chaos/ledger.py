@@ -1,4 +1,4 @@
-"""Where executors say that they have started and ended: it alone knows whether one ran twice.
+"""Record starts and ends that executors report: the only evidence that an executor ran twice.
 
 An HTTP server in the process of the test; Pods reach it by this machine's address in docker's network.
 """
@@ -18,7 +18,7 @@ Word = Literal["started", "ended"]
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What one start of an executor said, and when (Unix time) it was heard first."""
+    """A report of one start of an executor, and when (Unix time) it was first received."""
 
     task_name: str
     executor: int
@@ -28,14 +28,14 @@ class Entry:
 
 
 class Ledger:
-    """`GET /<task's name>/<executor>/<started or ended>/<start>`: the same request again adds nothing."""
+    """`GET /<task's name>/<executor>/<started or ended>/<start>`; a repeated request adds nothing."""
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, int, Word, str], Entry] = {}
 
     @asynccontextmanager
     async def at(self, address: str) -> AsyncIterator[str]:
-        """The URL where it answers meanwhile, without a slash at the end."""
+        """Serve at `address` and yield the URL, without a trailing slash."""
         application = web.Application()
         application.router.add_get(r"/{name}/{executor:\d+}/{word:started|ended}/{start}", self._enter)
         async with serving(application, address) as runner:
@@ -59,5 +59,5 @@ class Ledger:
 
 
 def of_task(entries: Iterable[Entry], name: str) -> tuple[Entry, ...]:
-    """In order of time."""
+    """Return the entries of one task, ordered by time."""
     return tuple(sorted((one for one in entries if one.task_name == name), key=lambda one: one.at))

@@ -1,4 +1,4 @@
-"""What is submitted and what is killed, and when: made from a seed alone. Pure."""
+"""Plan which tasks are submitted and which parts are killed, and when, from a seed alone. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from typing import TypeVar
 from poiesis_e2e.chaos.shapes import MAKERS, Shape, SiteName
 
 SITES: tuple[SiteName, ...] = ("claims", "disks")
-_SUBMITTING = 0.8  # of the time: what is submitted last has faults before it, too
-_CANCEL_SECONDS = 14.0  # after the creation at the latest: in every phase of a task
+_SUBMITTING = 0.8  # share of the run: faults precede even the last submission
+_CANCEL_SECONDS = 14.0  # upper bound after the creation, so that cancels reach every phase of a task
 
 T = TypeVar("T")
 
 
 class Kind(StrEnum):
-    """What can be done to the system, by what it hits."""
+    """Kinds of faults, by their target."""
 
     RECORDER = "trec killed"
     API_KILLED = "api killed"
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Rhythm:
-    """Seconds between two faults of a kind: at least, and on average."""
+    """Minimum and average seconds between two faults of a kind."""
 
     least: float
     mean: float
@@ -48,9 +48,9 @@ RHYTHMS: Mapping[Kind, Rhythm] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing that is done, `at` seconds after the start.
+    """One fault, `at` seconds after the start.
 
-    `share` of those that can be hit are, at least one; `pick` (0 to 1) says which is the first of them.
+    It hits `share` of the candidates, at least one; `pick` (0 to 1) selects the first of them.
     """
 
     kind: Kind
@@ -60,7 +60,7 @@ class Fault:
     share: float
 
     def victims(self, candidates: Collection[T]) -> list[T]:
-        """Those that are hit."""
+        """Return the candidates that are hit."""
         ordered = list(candidates)
         count = max(1, round(self.share * len(ordered)))
         first = int(self.pick * len(ordered))
@@ -69,7 +69,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """One task, `at` seconds after the start; `cancel_after` its creation."""
+    """A task, submitted `at` seconds after the start and canceled `cancel_after` seconds later."""
 
     number: int
     at: float
@@ -80,7 +80,7 @@ class Submission:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All of a run, in order of time."""
+    """All events of a run, ordered by time."""
 
     seed: int
     seconds: float
@@ -89,7 +89,7 @@ class Plan:
 
 
 def plan(seed: int, *, seconds: float, tasks: int, kinds: Collection[Kind] = tuple(Kind)) -> Plan:
-    """The same for the same arguments. Another kind or task changes nothing about the others of its sort."""
+    """Return the plan for these arguments. More kinds or tasks do not change the other faults or tasks."""
     faults = [fault for kind in Kind if kind in kinds for fault in _faults(kind, seed, seconds)]
     return Plan(
         seed=seed,
@@ -110,7 +110,7 @@ def _submissions(rng: Random, seconds: float, tasks: int) -> Iterator[Submission
 
 
 def _faults(kind: Kind, seed: int, seconds: float) -> Iterator[Fault]:
-    """The first comes in the first half of any run, so that none is without."""
+    """Yield faults; the first is in the first half, so that every run has one."""
     rng, rhythm = Random(f"{seed} {kind}"), RHYTHMS[kind]  # noqa: S311
     at = rng.uniform(0, min(rhythm.mean, seconds / 2))
     while at < seconds:

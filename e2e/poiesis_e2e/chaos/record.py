@@ -1,4 +1,4 @@
-"""What was done and seen in a run: all that is judged and reported."""
+"""The actions and observations of a run: the input of the judge and of the report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from poiesis_e2e.tes_client import Seen, Task
 
 @dataclass(frozen=True, kw_only=True)
 class Injected:
-    """A fault, when (Unix time) it was done, and whom it hit; nobody if there was nobody at that moment."""
+    """A fault, its time (Unix time) and its victims; empty if there was no candidate at that moment."""
 
     fault: Fault
     at: float
@@ -21,11 +21,11 @@ class Injected:
 class Observed:
     """One task, as its client and Kubernetes showed it.
 
-    `name` is that of the one POST that made it. `states`: those that polls saw, each once in a row. `first`
-    and `last`: the FULL view when an end had just been seen, and after everything; `first` is None if no end
-    was seen. `cancel_at`: when (Unix time) its client asked for its cancel first. `stored`: its output in the
-    bucket. `left`: kind and name of its objects that Kubernetes still has. `restarts`: when (Unix time) the
-    kubelet was restarted in this run.
+    `name`: of the POST that created it. `states`: the states that polls returned, without repetitions.
+    `first` and `last`: the FULL view directly after a terminal state, and at the end of the run; `first` is
+    None without a terminal state. `cancel_at`: time (Unix time) of the first cancel request. `stored`: its
+    output in the bucket. `left`: kind and name of its objects that still exist in Kubernetes. `restarts`:
+    times (Unix time) of the kubelet's restarts in this run.
     """
 
     submission: Submission
@@ -45,9 +45,9 @@ class Observed:
 class Record:
     """One run.
 
-    `posted`: the submission of each POST by its name, also of those without an answer; `answered`: the ids
-    that were given. `strays`: what the ledger heard of names that no task has. `retries`: how often clients
-    tried again, by why. `wrong_answers`: what a client cannot be expected to try again.
+    `posted`: the submission of each POST by task name, also of those without a response; `answered`: the
+    returned ids by task name. `strays`: ledger entries of names that no task has. `retries`: retries of
+    clients by cause. `wrong_answers`: error responses that a client cannot be expected to retry.
     """
 
     plan: Plan

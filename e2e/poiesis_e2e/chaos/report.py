@@ -1,4 +1,4 @@
-"""A run in words. Pure."""
+"""Summarize a run as text. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,16 +10,16 @@ from poiesis_e2e.chaos.record import Observed, Record
 from poiesis_e2e.documents import seconds
 
 
-def report(record: Record, found: Sequence[Violation]) -> str:
-    """Faults, tasks, times, and what is wrong."""
+def summary(record: Record, found: Sequence[Violation]) -> str:
+    """Return a summary of faults, tasks, times and violations."""
     plan, made = record.plan, len(record.observed)
     unanswered = made - len(record.answered)
     lines = [
         f"seed {plan.seed}, {plan.seconds:.0f} s",
-        f"{len(plan.submissions)} tasks submitted, {made} made, {unanswered} by a POST without an answer",
+        f"{len(plan.submissions)} tasks submitted, {made} created, {unanswered} by a POST without a response",
         *_faults(record),
         *_tasks(record),
-        f"clients tried again: {_counted(record.retries)}",
+        f"client retries: {_counted(record.retries)}",
         f"violations: {len(found)}",
         *(f"  {one.rule}: task {one.task_id}: {one.words}" for one in found),
     ]
@@ -33,7 +33,7 @@ def _faults(record: Record) -> Iterator[str]:
         victims = sum(len(one.victims) for one in done)
         missed = sum(not one.victims for one in done)
         yield f"  {kind}: {len(done) - missed} times, {victims} hit" + (
-            f"; {missed} times nobody was there" if missed else ""
+            f"; {missed} times without a candidate" if missed else ""
         )
 
 
@@ -43,7 +43,7 @@ def _tasks(record: Record) -> Iterator[str]:
     if lost := [found for one in record.observed if (found := lost_start(one, one.last)) is not None]:
         yield f"  ended because the kubelet was restarted while it started a container: {len(lost)}"
     if count := sum(lost_recorder(one, one.last) for one in record.observed):
-        yield f"  whose Pod ended so while its recorder was down: {count}"
+        yield f"  of these, while its recorder was down: {count}"
     for shape in shapes:
         of_shape = [one for one in record.observed if one.submission.shape.name == shape]
         took = sorted(filter(None, map(_took, of_shape)))
@@ -53,7 +53,7 @@ def _tasks(record: Record) -> Iterator[str]:
 
 
 def _took(one: Observed) -> float | None:
-    """Seconds from its creation to its end."""
+    """Return the seconds from creation to end."""
     ends = [log["end_time"] for log in one.last["logs"] if "end_time" in log]
     created = one.last.get("creation_time")
     return seconds(ends[-1]) - seconds(created) if ends and created else None

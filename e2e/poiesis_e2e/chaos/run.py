@@ -1,4 +1,4 @@
-"""Carry a plan out: submit, kill, watch, and wait until nothing is left."""
+"""Execute a plan: submit, kill, observe, and wait until no object is left."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from poiesis_e2e.chaos import evidence, faults, judge
-from poiesis_e2e.chaos.client import Patient
+from poiesis_e2e.chaos.client import RetryingClient
 from poiesis_e2e.chaos.ledger import Ledger, of_task
 from poiesis_e2e.chaos.plan import Kind, Plan, Submission
 from poiesis_e2e.chaos.record import Injected, Observed, Record
@@ -16,7 +16,7 @@ from poiesis_e2e.chaos.shapes import document, input_key, output_key
 from poiesis_e2e.chaos.stage import Site, Stage
 from poiesis_e2e.tes_client import TERMINAL, Document, History, Task, connect
 from poiesis_e2e.waiting import NotInTime, eventually
-from poiesis_lab.shell import say
+from poiesis_lab.shell import report
 
 KINDS = (
     "jobs",
@@ -30,18 +30,18 @@ KINDS = (
 )
 _POLL_SECONDS = 0.3
 _REQUEST_SECONDS = 10.0
-_SETTLE_SECONDS = 300.0  # for the last tasks to end, once nothing is killed any more
-_LATE_SECONDS = 15.0  # a request whose client has given up may still make its task
+_SETTLE_SECONDS = 300.0  # for the last tasks to end, after the last fault
+_LATE_SECONDS = 15.0  # a request that timed out may still create its task
 _CLEANED_SECONDS = 120.0  # after the TTL
 
 
 async def carry_out(plan: Plan, stage: Stage, folder: Path) -> Record:
-    """What was done and seen. Evidence of what is wrong with a task goes into `folder`."""
+    """Execute the plan and return its record. Evidence of violations goes to `folder`."""
     return await _Run(plan, stage, folder).whole()
 
 
 class _Run:
-    """One run's memory."""
+    """The state of one run."""
 
     def __init__(self, plan: Plan, stage: Stage, folder: Path) -> None:
         self._plan, self._stage, self._folder = plan, stage, folder
@@ -66,7 +66,7 @@ class _Run:
             ledger = Ledger()
             url = await stack.enter_async_context(ledger.at(await stage.node.host_address()))
             clients = {
-                site.name: Patient(
+                site.name: RetryingClient(
                     await stack.enter_async_context(connect(site.url, seconds=_REQUEST_SECONDS)),
                     self._retries,
                     self._wrong_answers,
@@ -82,7 +82,7 @@ class _Run:
                     for submission in plan.submissions:
                         acting.create_task(self._submit(submission, clients[submission.site], url))
                 self._acting = False
-            say(f"chaos: {len(self._histories)} tasks have ended or had their time; now what is left of them")
+            report(f"chaos: {len(self._histories)} tasks ended or timed out; waiting for the cleanup")
             left = await self._left()
             observed = [
                 await self._observed(task_id, clients[site.name], ledger, left[task_id])
@@ -104,9 +104,9 @@ class _Run:
                 await evidence.keep(self._folder, self._sites[one.task_id], one.last, found, one.left)
         return record
 
-    # --- what is done ----------------------------------------------------------------------------------
+    # --- actions ---------------------------------------------------------------------------------------
 
-    async def _submit(self, submission: Submission, client: Patient, ledger: str) -> None:
+    async def _submit(self, submission: Submission, client: RetryingClient, ledger: str) -> None:
         await self._until(submission.at)
 
         def attempt() -> Document:
@@ -131,20 +131,20 @@ class _Run:
             await client.cancel(task_id)
 
     async def _kill(self) -> None:
-        """One after the other; one that takes long delays the next a little."""
+        """Inject the faults one after the other; a slow one delays the next."""
         for fault in self._plan.faults:
             await self._until(fault.at)
             self._injected.append(done := await faults.inject(fault, self._stage))
             since = time.monotonic() - self._start
-            say(f"chaos: {since:6.1f} s {fault.kind}: {', '.join(done.victims) or 'nobody was there'}")
+            report(f"chaos: {since:6.1f} s {fault.kind}: {', '.join(done.victims) or 'no candidate'}")
 
     async def _until(self, at: float) -> None:
         await asyncio.sleep(self._start + at - time.monotonic())
 
-    # --- what is seen ----------------------------------------------------------------------------------
+    # --- observations ----------------------------------------------------------------------------------
 
-    async def _follow(self, site: Site, client: Patient, ledger: Ledger) -> None:
-        """Poll all tasks of the run at a site until they have ended and no more can come, or time is out."""
+    async def _follow(self, site: Site, client: RetryingClient, ledger: Ledger) -> None:
+        """Poll the run's tasks at a site until all have ended and none can follow, or until the timeout."""
         quiet_at: float | None = None
         while True:
             states = await client.states(f"{self._stage.run}-")
@@ -164,14 +164,16 @@ class _Run:
                     return
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _look(self, task_id: str, client: Patient, ledger: Ledger) -> None:
-        """At once if its end is wrong: Kubernetes forgets soon."""
+    async def _look(self, task_id: str, client: RetryingClient, ledger: Ledger) -> None:
+        """Keep evidence of a wrong outcome immediately: Kubernetes keeps it only briefly."""
         one = await self._observed(task_id, client, ledger, ())
         if found := judge.document_violations(one, self._first[task_id]):
-            say(f"chaos: {found[0].rule}: {found[0].words}")
+            report(f"chaos: {found[0].rule}: {found[0].words}")
             await evidence.keep(self._folder, self._sites[task_id], self._first[task_id], found, ())
 
-    async def _observed(self, task_id: str, client: Patient, ledger: Ledger, left: Iterable[str]) -> Observed:
+    async def _observed(
+        self, task_id: str, client: RetryingClient, ledger: Ledger, left: Iterable[str]
+    ) -> Observed:
         last = await client.get(task_id)
         name = last.get("name", "")
         stored = await self._stage.bucket.text_if_any(output_key(name))
@@ -190,7 +192,7 @@ class _Run:
         )
 
     async def _left(self) -> dict[str, list[str]]:
-        """`<kind>/<name>` of what Kubernetes still has of each task, when nothing is left or time is out."""
+        """Return `<kind>/<name>` of each task's remaining objects, when none is left or after the timeout."""
         found: dict[str, list[str]] = {}
 
         async def none() -> bool:
@@ -203,11 +205,11 @@ class _Run:
         try:
             await eventually(none, "nothing left", seconds=self._stage.ttl + _CLEANED_SECONDS, every=2)
         except NotInTime:
-            say(f"chaos: left: {[one for left in found.values() for one in left]}")
+            report(f"chaos: left: {[one for left in found.values() for one in left]}")
         return found
 
     async def _collect(self, site: Site, found: dict[str, list[str]]) -> None:
-        """By name, whatever their labels; volumes by the claim that they were made for."""
+        """Add objects by name, regardless of labels; volumes by the name of their claim."""
         for one in await site.kube.find(",".join(KINDS)):
             name = one["metadata"]["name"]
             for task_id, left in found.items():

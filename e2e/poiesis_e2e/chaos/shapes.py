@@ -1,7 +1,7 @@
-"""The shapes of tasks: what is submitted, and what a client must see of it in the end. Pure.
+"""The shapes of tasks: the submitted documents, and the results that a client must see. Pure.
 
-Every executor first tells the ledger that it has started, prints numbered lines over some seconds, tells
-the ledger that it has ended, and exits. What it must have printed is known from the same values.
+Every executor first reports its start to the ledger, prints numbered lines over some seconds, reports its end
+and exits. Its expected output follows from the same values.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from typing import Literal
 from poiesis_e2e.tes_client import Document, Executor, State
 
 Stream = Literal["stdout", "stderr"]
-SiteName = Literal["claims", "disks"]  # by its volumes: volume.type pvc, or emptyDir
+SiteName = Literal["claims", "disks"]  # by volume type: pvc or emptyDir
 
-# Of a start: a uuid of its own, so that a request that is sent again counts once and a second start twice.
+# Each start has its own uuid, so a retried request counts once and a second start counts twice.
 _SCRIPT = """\
 ledger=$0 lines=$1 seconds=$2 code=$3
 start=$(cat /proc/sys/kernel/random/uuid)
-tell() { until wget -q -O /dev/null "$ledger/$1/$start" 2>/dev/null; do sleep 0.3; done; }
-tell started
+notify() { until wget -q -O /dev/null "$ledger/$1/$start" 2>/dev/null; do sleep 0.3; done; }
+notify started
 <work>
 each=$(((lines + seconds) / (seconds + 1)))
 i=0
@@ -28,14 +28,14 @@ while [ $i -lt $lines ]; do
   [ $((i % each)) -ne 0 ] || [ $i -eq $lines ] || sleep 1
 done
 echo "$lines lines" >&2
-tell ended
+notify ended
 exit $code
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One executor. `work`: shell that is run first; `first_words`: what that prints."""
+    """One executor. `work`: shell code that runs first; `first_words`: its output."""
 
     lines: int
     seconds: int
@@ -46,11 +46,11 @@ class Step:
 
     @property
     def failed(self) -> bool:
-        """Whether no later executor may start."""
+        """Return whether no later executor may start."""
         return self.exit_code != 0 and not self.ignore_error
 
     def printed(self, stream: Stream) -> str:
-        """All that it prints there."""
+        """Return its complete output on this stream."""
         if stream == "stderr":
             return f"{self.lines} lines\n"
         return self.first_words + "".join(f"line {number}\n" for number in range(1, self.lines + 1))
@@ -58,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """One kind of task. `output`: the object that it stores; `gigabytes`: of its disk, if it asks for one."""
+    """One kind of task. `output`: content of the stored object; `gigabytes`: its `disk_gb`, if any."""
 
     name: str
     steps: tuple[Step, ...]
@@ -69,13 +69,13 @@ class Shape:
 
     @property
     def running(self) -> tuple[Step, ...]:
-        """The steps that start if nobody cancels: up to the first that fails."""
+        """Return the steps that start without a cancel: up to the first that fails."""
         count = next((index for index, step in enumerate(self.steps, 1) if step.failed), len(self.steps))
         return self.steps[:count]
 
     @property
     def natural_end(self) -> State:
-        """How it ends if nobody cancels, whatever is killed meanwhile."""
+        """Return the outcome without a cancel, regardless of kills."""
         return "EXECUTOR_ERROR" if any(step.failed for step in self.steps) else "COMPLETE"
 
 
@@ -89,7 +89,7 @@ def _several(rng: Random) -> Shape:
 
 
 def _data(rng: Random) -> Shape:
-    """Appends: an executor that ran twice would show."""
+    """Append to a file, so that an executor that ran twice is visible."""
     content = f"{rng.getrandbits(64):016x}\n" * 1000
     steps = (
         Step(lines=10, seconds=rng.randint(1, 5), work="cat /in/data >>/out/data"),
@@ -133,7 +133,7 @@ def _ignored(rng: Random) -> Shape:
 
 
 def _canceled(rng: Random) -> Shape:
-    """Long, or about as long as the time after which it is canceled, so that some of them race."""
+    """Run long, or about as long as the delay of the cancel, so that some of them race."""
     steps = tuple(Step(lines=50, seconds=rng.choice((2, 4, 45))) for _ in range(rng.randint(1, 2)))
     return Shape(name="canceled", steps=steps, canceled=True)
 
@@ -165,7 +165,7 @@ MAKERS = (
 
 
 def document(shape: Shape, *, name: str, image: str, ledger: str, bucket: str) -> Document:
-    """What is posted. `name`: of this one POST; `ledger`: its URL; `bucket`: a URL that keys are added to."""
+    """Return the body of a POST. `name`: of this POST; `ledger`: URL; `bucket`: URL prefix of keys."""
     made: Document = {
         "name": name,
         "executors": [
@@ -183,12 +183,12 @@ def document(shape: Shape, *, name: str, image: str, ledger: str, bucket: str) -
 
 
 def input_key(content: str) -> str:
-    """Where in the bucket an input lies."""
+    """Return the key of an input in the bucket."""
     return f"in/{content[:16]}"
 
 
 def output_key(name: str) -> str:
-    """Where in the bucket the task of this name stores its output."""
+    """Return the key of a task's output in the bucket."""
     return f"out/{name}"
 
 

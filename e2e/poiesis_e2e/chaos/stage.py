@@ -1,6 +1,6 @@
-"""What a run of the chaos test has for itself: two releases of the chart, their Postgres, and a bucket.
+"""The parts that a run of the chaos test does not share: two releases of the chart, their Postgres, a bucket.
 
-Nothing of it is shared, because the run kills it: only the cluster and MinIO are.
+The run kills them. Only the cluster and MinIO are shared.
 """
 
 import json
@@ -31,13 +31,13 @@ from poiesis_lab import cluster as lab_cluster
 from poiesis_lab.cluster import Cluster
 from poiesis_lab.images import Images
 
-_PREFIX = "poiesis-chaos"  # then the process that made it
+_PREFIX = "poiesis-chaos"  # followed by the process id of the run
 _VOLUMES: Mapping[SiteName, str] = {"claims": "pvc", "disks": "emptyDir"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """One release. `url`: where its TES answers."""
+    """One release. `url`: of its TES API."""
 
     name: SiteName
     url: str
@@ -46,7 +46,7 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """`run`: a word for names. `dsn`: Postgres, for its owner. `ttl`: the sites' ttlSecondsAfterFinished."""
+    """`run`: prefix of names. `dsn`: Postgres, as its owner. `ttl`: the sites' ttlSecondsAfterFinished."""
 
     run: str
     sites: Mapping[SiteName, Site]
@@ -61,7 +61,7 @@ class Stage:
 def stage(
     cluster: Cluster, built: Mapping[str, str], storage: Endpoint, images: Images, *, ttl: int
 ) -> Iterator[Stage]:
-    """Set up, and taken down afterwards, whatever happened; also what a killed run has left."""
+    """Set up the stage and remove it afterwards, also leftovers of killed runs."""
     assert not cluster.external, "the chaos test has to reach into the node: run it on the lab's own cluster"
     for process in _dead(cluster):
         _take_down(cluster, process)
@@ -102,7 +102,8 @@ def _values(site: SiteName, ttl: int) -> Values:
 
 
 def _create_database(postgres: backends.Postgres, name: str) -> str:
-    """Its DSN for Pods, as its owner. Both sites share one server: their connections are cut together."""
+    """Create a database and return its owner's DSN for Pods. Both sites share one server: their connections
+    are cut together."""
     docker.docker(
         *("exec", "-e", f"PGPASSWORD={postgres.password}", postgres.container, "createdb"),
         *("--host=127.0.0.1", f"--username={postgres.user}", name),
@@ -111,7 +112,7 @@ def _create_database(postgres: backends.Postgres, name: str) -> str:
 
 
 def _dead(cluster: Cluster) -> set[str]:
-    """Processes that are gone and whose namespaces are not."""
+    """Return the processes that have ended but whose namespaces still exist."""
     listed = json.loads(cluster.kubectl("get", "namespaces", "-o", "json"))["items"]
     names = [str(one["metadata"]["name"]) for one in listed]
     ours = {name.split("-")[2] for name in names if name.startswith(f"{_PREFIX}-")}

@@ -20,7 +20,7 @@ class ExampleFiles:
 
 
 def example_files() -> ExampleFiles:
-    """From the cache, else downloaded by apt inside an image, so any machine with docker will do."""
+    """Return the files from the cache, or download them with apt in an image: only docker is required."""
     folder = cache.directory() / "demo" / cache.hash_of([], [_DOCKERFILE])
     with cache.lock():
         if not all((folder / name).exists() for name in _NAMES):

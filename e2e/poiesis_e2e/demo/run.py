@@ -1,4 +1,4 @@
-"""The demo from beginning to end."""
+"""Run the whole demo."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ from poiesis_e2e.demo import data, show, task
 from poiesis_e2e.demo.data import ExampleFiles
 from poiesis_e2e.install import STORAGE_SECRET, Release, chart_values, endpoint_of, install, storage_secret
 from poiesis_e2e.storage import Bucket, Endpoint, make_bucket
-from poiesis_e2e.tes_client import TERMINAL, StillWaiting, Task, TesRefused, connect
+from poiesis_e2e.tes_client import TERMINAL, StillWaiting, Task, TesError, connect
 from poiesis_lab import backends, cluster, images, services
 from poiesis_lab.cluster import Cluster
 from poiesis_lab.offline.prepare import prepare
@@ -21,12 +21,12 @@ _TASK_SECONDS = 600
 
 
 class DemoFailed(Exception):
-    """What was promised did not come; says what came instead."""
+    """The demo did not give the expected results; the text names the difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What the task needs, up and running."""
+    """The running parts that the task needs."""
 
     cluster: Cluster
     release: Release
@@ -39,21 +39,21 @@ class Stage:
 
 
 async def run() -> None:
-    """Set everything up, run the task, show its results. DemoFailed if they are not what they should be."""
+    """Set everything up, run the task and show its results. Raise DemoFailed if they are not as expected."""
     started = time.monotonic()
     stage = set_up()
     try:
         finished = await align(stage)
         results = await task.verify(finished, stage.bucket)
-    except (StillWaiting, TesRefused, task.WrongResult) as error:
+    except (StillWaiting, TesError, task.WrongResult) as error:
         raise DemoFailed(str(error)) from error
     _show_results(finished, results)
     _show_way_on(stage, finished["id"])
-    show.say(f"\nAll as it should be, after {time.monotonic() - started:.0f} s.")
+    show.line(f"\nDone: all results are as expected, after {time.monotonic() - started:.0f} s.")
 
 
 def set_up() -> Stage:
-    """Cluster, images, object storage, file server, data, chart."""
+    """Start the cluster, object storage and file server, build images, install the chart."""
     show.heading("Everything a task needs")
     with show.step("a Kubernetes cluster (minutes the first time, seconds later)"):
         prepare(services=True, minio=True)
@@ -98,7 +98,7 @@ def set_up() -> Stage:
 
 
 async def align(stage: Stage) -> Task:
-    """Create the task and follow it to its end."""
+    """Create the task and follow it until it ends."""
     await stage.bucket.clear()
     await task.upload_reads(stage.files, stage.bucket)
     document = task.document(stage.tools_image, stage.web_url, stage.bucket)
@@ -109,7 +109,7 @@ async def align(stage: Stage) -> Task:
     async with connect(stage.release.url) as client:
         created = time.time()
         task_id = await client.create(document)
-        show.say(f"\n  POST {client.base}/tasks  →  {task_id}")
+        show.line(f"\n  POST {client.base}/tasks  →  {task_id}")
         await client.wait(
             task_id,
             until=TERMINAL,
@@ -121,19 +121,19 @@ async def align(stage: Stage) -> Task:
 
 def _show_results(finished: Task, results: task.Results) -> None:
     log = finished["logs"][0]
-    show.heading("Its steps, as the task's log tells them")
+    show.heading("Events in the task's log")
     for line in log.get("system_logs", ()):
         show.quoted(line)
     for executor, ended in zip(finished["executors"], log["logs"], strict=True):
         seconds = _unix(ended["end_time"]) - _unix(ended["start_time"])
-        show.say(f"    {executor['command'][0]:14} {seconds:6.2f} s  exit code {ended['exit_code']}")
-    show.heading("samtools flagstat says")
+        show.line(f"    {executor['command'][0]:14} {seconds:6.2f} s  exit code {ended['exit_code']}")
+    show.heading("Output of samtools flagstat")
     show.quoted(results.flagstat)
-    show.heading("bowtie2 says")
+    show.heading("Output of bowtie2")
     show.quoted(results.logs["align.log"].splitlines()[-1])
-    show.heading("What was sent to object storage")
+    show.heading("Objects sent to object storage")
     for sent in log["outputs"]:
-        show.say(f"    {sent['url']:48} {int(sent['size_bytes']):>9} bytes")
+        show.line(f"    {sent['url']:48} {int(sent['size_bytes']):>9} bytes")
 
 
 def _unix(rfc3339: str) -> float:
@@ -147,9 +147,9 @@ def _show_way_on(stage: Stage, task_id: str) -> None:
     keys = f"AWS_ACCESS_KEY_ID={stage.endpoint.access_key} AWS_SECRET_ACCESS_KEY={stage.endpoint.secret_key}"
     show.heading("Try next")
     for what, command in (
-        ("the task, in full", f"curl '{tes}/tasks/{task_id}?view=FULL'"),
+        ("the full task", f"curl '{tes}/tasks/{task_id}?view=FULL'"),
         (
-            "one of yours",
+            "your own task",
             f"curl {tes}/tasks -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(own))}",
         ),
         (
@@ -161,6 +161,6 @@ def _show_way_on(stage: Stage, task_id: str) -> None:
             f"{kubectl} --namespace {NAME} get jobs,pods,pvc,secrets -l poiesis.io/task={task_id}",
         ),
         ("with a client", f"point Nextflow, Snakemake, cwl-tes or py-tes at {stage.release.url}/ga4gh/tes"),
-        ("take it down", "make down"),
+        ("remove everything", "make down"),
     ):
-        show.say(f"  {what}:\n    {command}")
+        show.line(f"  {what}:\n    {command}")

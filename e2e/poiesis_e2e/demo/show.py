@@ -1,4 +1,4 @@
-"""What the demo prints: steps with their time, plain where the output is no terminal."""
+"""Print the demo's progress; without colours if the output is not a terminal."""
 
 import sys
 import time
@@ -13,36 +13,36 @@ def _styled(text: str, style: str) -> str:
     return f"{style}{text}{_END}" if sys.stdout.isatty() else text
 
 
-def say(text: str = "") -> None:
-    """A line."""
+def line(text: str = "") -> None:
+    """Print a line."""
     print(text, flush=True)
 
 
 def heading(text: str) -> None:
-    """A part begins."""
-    say(f"\n{_styled(text, _BOLD)}")
+    """Print the heading of a part."""
+    line(f"\n{_styled(text, _BOLD)}")
 
 
 def quoted(text: str) -> None:
-    """Somebody else's words."""
-    for line in text.rstrip().splitlines():
-        say(f"    {line}")
+    """Print the output of another program, indented."""
+    for part in text.rstrip().splitlines():
+        line(f"    {part}")
 
 
 def failure(text: str, what_to_do: str) -> None:
-    """It did not work."""
-    say(f"\n{_styled('The demo did not work.', _RED)} {text}\n\n{what_to_do}")
+    """Print a failure and advice."""
+    line(f"\n{_styled('The demo failed.', _RED)} {text}\n\n{what_to_do}")
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Announce `name`; when it is done, say how long it took."""
-    say(f"{_styled('▸', _BOLD)} {name}")
+    """Print `name`, and its duration when the block is done."""
+    line(f"{_styled('▸', _BOLD)} {name}")
     started = time.monotonic()
     yield
-    say(f"  {_styled(f'done in {time.monotonic() - started:.1f} s', _DIM)}")
+    line(f"  {_styled(f'done in {time.monotonic() - started:.1f} s', _DIM)}")
 
 
 def state(name: str, seconds: float) -> None:
-    """A state of the task, `seconds` after its creation."""
-    say(f"  {seconds:6.1f} s  {_styled(name, _COLOURS.get(name, _BOLD))}")
+    """Print a state of the task, `seconds` after its creation."""
+    line(f"  {seconds:6.1f} s  {_styled(name, _COLOURS.get(name, _BOLD))}")

@@ -1,4 +1,4 @@
-"""The demo's task, and the check that it gave what it promises."""
+"""The demo's task, and the check of its results."""
 
 import re
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ LOGS = ("align.log", "index.log", "sort.log")
 
 
 class WrongResult(Exception):
-    """The task has ended and its results are not what they should be."""
+    """The results of the finished task are not as expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """What came out. `flagstat` is samtools' text."""
+    """The results. `flagstat`: output of samtools."""
 
     flagstat: str
     mapped_percent: float
@@ -29,18 +29,19 @@ class Results:
 
 
 def served(files: ExampleFiles) -> dict[str, bytes]:
-    """What the HTTP server has to serve."""
+    """Return the files that the HTTP server serves, by path."""
     return {REFERENCE_PATH: files.reference}
 
 
 async def upload_reads(files: ExampleFiles, bucket: Bucket) -> None:
-    """Put the reads where the task looks for them."""
+    """Store the reads under the keys of the task's inputs."""
     await bucket.put("reads/reads_1.fq.gz", files.reads_1)
     await bucket.put("reads/reads_2.fq.gz", files.reads_2)
 
 
 def document(image: str, web: str, bucket: Bucket) -> Document:
-    """Index the reference, align the reads, sort and count the alignments. `web`: URL of the HTTP server."""
+    """Return the task: index the reference, align the reads, sort and count the alignments. `web`: URL of the
+    HTTP server."""
 
     def run(*command: str) -> Executor:
         return {"image": image, "command": list(command)}
@@ -85,7 +86,7 @@ def document(image: str, web: str, bucket: Bucket) -> Document:
 
 
 async def verify(task: Task, bucket: Bucket) -> Results:
-    """Fetch the results and look at them; WrongResult says what is not as promised."""
+    """Fetch and check the results; raise WrongResult for a difference."""
     if task["state"] != "COMPLETE":
         raise WrongResult(f"the task ended as {task['state']}: {_why(task)}")
     found = await bucket.keys("results/")
@@ -102,16 +103,16 @@ async def verify(task: Task, bucket: Bucket) -> Results:
         raise WrongResult(f"{percent} % of {reads} reads are mapped, not > {MAPPED_AT_LEAST} % of {READS}")
     logs = {name: await bucket.text(f"results/logs/{name}") for name in LOGS}
     if "overall alignment rate" not in logs["align.log"]:
-        raise WrongResult(f"results/logs/align.log is not what bowtie2 says: {logs['align.log'][:300]!r}")
+        raise WrongResult(f"results/logs/align.log is not the output of bowtie2: {logs['align.log'][:300]!r}")
     return Results(flagstat=flagstat, mapped_percent=percent, logs=logs)
 
 
 def mapped(flagstat: str) -> tuple[int, float]:
-    """Number of reads, and how many percent of them are mapped, by the text of `samtools flagstat`."""
+    """Return the number of reads and the percentage mapped, from the output of `samtools flagstat`."""
     reads = re.search(r"^(\d+) \+ \d+ primary$", flagstat, re.MULTILINE)
     percent = re.search(r"primary mapped \(([\d.]+)%", flagstat)
     if reads is None or percent is None:
-        raise WrongResult(f"flagstat says something else than expected:\n{flagstat}")
+        raise WrongResult(f"unexpected output of samtools flagstat:\n{flagstat}")
     return int(reads[1]), float(percent[1])
 
 
@@ -123,4 +124,4 @@ def _why(task: Task) -> str:
         for index, log in enumerate(attempt["logs"])
         if log["exit_code"]
     ]
-    return "\n".join(lines) or "no reason was given"
+    return "\n".join(lines) or "no reason in the task's logs"

@@ -1,1 +1,1 @@
-"""Every way in which a task ends otherwise than well: one list, for the document and for the stories."""
+"""Every way in which a task can fail: one list, for the page and for the stories."""

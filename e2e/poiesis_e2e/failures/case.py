@@ -1,6 +1,6 @@
-"""What a row of the failure table is: how to bring it about, and what a client must then see.
+"""A row of the failure table: how to cause the failure, and what a client must then see.
 
-Whatever a case says is both printed in the document and asserted by the story, from the same value.
+Each value of a case is both printed on the page and asserted by the story.
 """
 
 import re
@@ -21,7 +21,7 @@ _PLACEHOLDER = re.compile(r"<[a-z ]+>")
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What a case may use: one release, what stands beside it, and a bucket of its own."""
+    """The resources of a case: a release, the services next to it, and its own bucket."""
 
     client: TesClient
     kube: Kube
@@ -34,13 +34,13 @@ class World:
 
     @property
     def marker(self) -> str:
-        """A word in the command lines of this case's executors, and of nobody else's."""
+        """Return a word that only the command lines of this case's executors contain."""
         return f"marked-{self.bucket.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A task that has ended, as its client saw it. `asked_at`: when it had been disturbed (Unix time)."""
+    """A finished task, as its client saw it. `asked_at`: when the disturbance was complete (Unix time)."""
 
     world: World
     task: Task
@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """Something else that the client sees: in words, and how to find out."""
+    """Another visible effect: its description and its check."""
 
     words: str
     check: Callable[[Outcome], Awaitable[None]]
@@ -58,7 +58,7 @@ class Sight:
 
 @dataclass(frozen=True, kw_only=True)
 class Disturbance:
-    """What happens to the task meanwhile: in words, and how it is done. It returns when it has been done."""
+    """An event while the task runs: its description, and `act`, which returns when it has happened."""
 
     words: str
     act: Callable[[World, str], Awaitable[None]]
@@ -66,9 +66,9 @@ class Disturbance:
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What holds before the task is created, and until it has ended: in words, and how it is brought about.
+    """A condition from before the creation of the task until its end: its description, and how to cause it.
 
-    `begin` returns when it holds; `end` may be called again.
+    `begin` returns when the condition holds; `end` may be called again.
     """
 
     words: str
@@ -77,14 +77,14 @@ class Surroundings:
 
 
 class Late(AssertionError):
-    """Everything was as the row says, but for the time that it took."""
+    """Everything but the duration matched the row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Within:
-    """Seconds until the end, of which the chart's values rule a part: `documented` holds for their defaults.
+    """Seconds until the end; they depend on values of the chart. `documented`: for the defaults.
 
-    `tested` holds in the stories' releases, which lose patience sooner so that no story waits for a default.
+    `tested`: for the stories' releases, whose timeouts are shorter so that no story waits for a default.
     """
 
     documented: float
@@ -92,7 +92,7 @@ class Within:
 
 
 class After(Enum):
-    """The moment from which the client counts."""
+    """The moment at which the client starts counting."""
 
     EXECUTOR = "after the last executor had ended"
     POD = "after the first state that is not QUEUED"
@@ -100,7 +100,7 @@ class After(Enum):
     ASKED = "after that"
 
     def moment(self, outcome: Outcome) -> float:
-        """Unix time. The client and the node have one clock: a kind node is a container."""
+        """Return it as Unix time. Client and node share a clock: a kind node is a container."""
         if self is After.EXECUTOR:
             return max(seconds(log["end_time"]) for log in executor_logs(outcome.task))
         if self is After.POD:
@@ -113,14 +113,13 @@ class After(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One row. Its place in the document is its section.
+    """One row. `section`: its place on the page.
 
-    `document`: what is submitted; it may put objects into the world's bucket before. `message`: the end's
-    words, where `<…>` stands for what differs each time. `reasons`: one of them; none for a task that
-    completes. `exit_codes`: those of the executors' logs, in order. `states`: all that a client can see; a
-    slow one misses some, but sees none besides. `attempts`: task logs, of which the last one is told of here.
-    `alone`: what it does concerns all of the second release. `together`: cases of one name are brought about
-    at the same time.
+    `document`: builds the submitted task, and may first store objects in the world's bucket. `message`: the
+    expected message; `<…>` matches any text. `reasons`: the accepted reasons; empty for a task that
+    completes. `exit_codes`: of the executors' logs, in order. `states`: the only states that a client can
+    see; a slow client misses some. `attempts`: number of task logs; the row describes the last one. `alone`:
+    the case affects the whole second release. `together`: cases with the same value run at the same time.
     """
 
     id: str
@@ -143,26 +142,26 @@ class Case:
     release: Literal["first", "second", "queued", "nodes"] = "first"
     alone: bool = False
     together: str = ""
-    wait_seconds: float = field(default=300)  # for the end, from the creation on
+    wait_seconds: float = field(default=300)  # from the creation until the end
 
     @property
     def documented(self) -> float:
-        """Seconds that the document promises."""
+        """Return the seconds that the page states."""
         return self.within.documented if isinstance(self.within, Within) else self.within
 
     @property
     def bound(self) -> float:
-        """Seconds that the story grants."""
+        """Return the seconds that the story allows."""
         return self.within.tested if isinstance(self.within, Within) else self.within
 
-    def tells(self, message: str | None) -> bool:
-        """Whether these are the end's words."""
+    def matches(self, message: str | None) -> bool:
+        """Return whether a message matches the row's."""
         if self.message is None or message is None:
             return self.message is message
         return re.fullmatch(pattern(self.message), message, re.DOTALL) is not None
 
 
 def pattern(template: str) -> str:
-    """A regular expression for a text in which `<…>` stands for what differs."""
+    """Return a regular expression for a text in which `<…>` matches any text."""
     literals = (re.escape(part) for part in _PLACEHOLDER.split(template))
     return ".+".join(literals)

@@ -1,4 +1,4 @@
-"""What befalls a task from outside: its own cancel, or a stranger."""
+"""Disturbances of a task from outside: cancels, kills, and actions of other users."""
 
 import asyncio
 import json
@@ -8,14 +8,14 @@ from functools import partial
 
 from poiesis_e2e.failures.case import Disturbance, Surroundings, World
 from poiesis_e2e.failures.surroundings import job_in_queue
-from poiesis_e2e.kube import CommandRefused, Object, container_status
+from poiesis_e2e.kube import CommandError, Object, container_status
 from poiesis_e2e.waiting import eventually
 
 Wait = Callable[[World, str], Awaitable[object]]
 
 
 def canceled(words: str, when: Wait) -> Disturbance:
-    """The client cancels, as soon as `when` has returned; and again, which changes nothing."""
+    """Cancel as soon as `when` has returned, twice: the second cancel changes nothing."""
 
     async def act(world: World, task_id: str) -> None:
         await when(world, task_id)
@@ -26,7 +26,7 @@ def canceled(words: str, when: Wait) -> Disturbance:
 
 
 def deleted(kind: str) -> Disturbance:
-    """Somebody deletes the Pod, or the Job, while an executor runs."""
+    """Delete the Pod, or the Job, while an executor runs."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -37,7 +37,7 @@ def deleted(kind: str) -> Disturbance:
 
 
 def deadline(after_seconds: int) -> Disturbance:
-    """As `config.pod.activeDeadlineSeconds` would have it, for this Pod alone."""
+    """Set `activeDeadlineSeconds`, as `config.pod.activeDeadlineSeconds` would, for this Pod alone."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -49,7 +49,7 @@ def deadline(after_seconds: int) -> Disturbance:
 
 
 def recorder_killed(words: str, when: Wait) -> Disturbance:
-    """SIGKILL, as out of memory would do it."""
+    """Kill the recorder with SIGKILL, as the OOM killer would."""
 
     async def act(world: World, task_id: str) -> None:
         recorder = await world.kube.running_container(task_id, "trec")
@@ -60,8 +60,8 @@ def recorder_killed(words: str, when: Wait) -> Disturbance:
 
 
 def recorder_killed_again_and_again() -> Disturbance:
-    """Before it can tell anything, until the executor's container has ended."""
-    # Recorders alone are looked through: among all processes of a busy node it would come too late.
+    """Kill the recorder before each report, until the executor's container has ended."""
+    # Search recorders only: a search among all processes of a busy node would be too slow.
     its = "grep -qs POIESIS_TASK_ID=$0 /proc/$p/environ"
     look = f"for p in $(pgrep -f poiesis_trec); do {its} && kill -KILL $p; done"
     script = f"until [ -e $1 ]; do {look}; sleep 0.05; done 2>/dev/null; rm $1"
@@ -81,7 +81,7 @@ def recorder_killed_again_and_again() -> Disturbance:
 
 
 def recorder_lost() -> Disturbance:
-    """It dies while an executor runs, and its image is then one that cannot be had: it never comes back."""
+    """Kill the recorder while an executor runs, and replace its image by one that cannot be pulled."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -89,14 +89,14 @@ def recorder_lost() -> Disturbance:
         name = (await world.kube.pod(task_id))["metadata"]["name"]
         other = [{"name": "trec", "image": "registry.invalid/no/such:recorder"}]
         await world.kube.run("patch", "pod", name, "--patch", json.dumps({"spec": {"initContainers": other}}))
-        with suppress(CommandRefused):  # the kubelet may have ended it for that
+        with suppress(CommandError):  # the kubelet may have ended it because of the patch
             await world.node.signal_container(recorder, "SIGKILL")
 
     return Disturbance(words="`trec` is killed, and its image cannot be pulled any more", act=act)
 
 
 def recorder_killed_twice() -> Disturbance:
-    """While an executor runs: after the second time the kubelet waits before it starts it again."""
+    """Kill the recorder twice while an executor runs: the kubelet delays the second restart."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -112,11 +112,12 @@ def recorder_killed_twice() -> Disturbance:
     return Disturbance(words="`trec` is killed (SIGKILL) twice while an executor runs", act=act)
 
 
-def recorder_bereft(
+def recorder_without_access(
     kinds: str, words: str, *, until: Callable[[World, str], Awaitable[None]] | None = None
 ) -> Disturbance:
-    """It loses a right or its identity while an executor runs, and has to begin anew without; `until` waits,
-    given its container, for when that is so."""
+    """Remove a permission or the identity of the recorder while an executor runs, then restart it.
+
+    `until` takes its container and returns when the removal is effective."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -131,7 +132,7 @@ def recorder_bereft(
 
 
 async def token_refused(world: World, recorder: str) -> None:
-    """The API server believes a token that it has believed for some seconds more."""
+    """Wait until the API server rejects the token: it caches successful reviews for some seconds."""
     root = f"/proc/{await world.node.pid_of(recorder)}/root"
     token = await world.node.run("cat", f"{root}/poiesis/recorder/kubernetes/token")
     review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
@@ -139,13 +140,13 @@ async def token_refused(world: World, recorder: str) -> None:
     async def refused() -> bool:
         return not (await world.kube.create(review))["status"].get("authenticated")
 
-    await eventually(refused, "a token that the API server refuses", every=1)
+    await eventually(refused, "a token that the API server rejects", every=1)
 
 
-def recorder_killed_at_the_end(words: str, *, heard: bool) -> Disturbance:
-    """It dies while Postgres has its last report, which a lock holds back; `heard`: which Postgres executes.
+def recorder_killed_at_the_end(words: str, *, executed: bool) -> Disturbance:
+    """Kill the recorder while a lock delays its last report; `executed`: Postgres executes the report.
 
-    Its next report is the last: the executor, which waits for SIGUSR1, has printed no more than is told.
+    The next report is the last one: the executor, which waits for SIGUSR1, has no unreported output.
     """
 
     async def act(world: World, task_id: str) -> None:
@@ -160,7 +161,7 @@ def recorder_killed_at_the_end(words: str, *, heard: bool) -> Disturbance:
                 lambda: world.kube.sql(f"SELECT pid {blocked}"), "a report that waits", seconds=20
             )
             await world.node.signal_container(recorder, "SIGKILL")
-            if not heard:
+            if not executed:
                 await world.kube.sql(f"SELECT pg_terminate_backend(pid) {blocked}")
 
     return Disturbance(words=f"`trec` is killed (SIGKILL) {words}", act=act)
@@ -168,7 +169,7 @@ def recorder_killed_at_the_end(words: str, *, heard: bool) -> Disturbance:
 
 @asynccontextmanager
 async def _row_locked(world: World, task_id: str) -> AsyncIterator[str]:
-    """Nobody can write the task's row meanwhile; FROM clause of the sessions that wait for it.
+    """Lock the task's row; yield a FROM clause for the sessions that wait for it.
 
     The release has its own Postgres.
     """
@@ -180,12 +181,12 @@ async def _row_locked(world: World, task_id: str) -> AsyncIterator[str]:
         yield f"FROM pg_stat_activity WHERE pg_blocking_pids(pid) && ARRAY(SELECT pid {holders})"
     finally:
         await world.kube.sql(f"SELECT pg_terminate_backend(pid) {holders}")
-        with suppress(CommandRefused):  # so does psql hear of it
+        with suppress(CommandError):  # the terminated psql reports the error too
             await holding
 
 
 def process_killed(container: str) -> Disturbance:
-    """What the helper has started in a container dies (SIGKILL), once it runs."""
+    """Kill the process that the helper started in a container (SIGKILL), once it runs."""
 
     async def act(world: World, task_id: str) -> None:
         found = await world.kube.running_container(task_id, container)
@@ -195,7 +196,7 @@ def process_killed(container: str) -> Disturbance:
 
 
 def container_killed(container: str) -> Disturbance:
-    """Its first process dies (SIGKILL), as the kernel does it with `memory.oom.group`, once it is ready."""
+    """Kill a container's first process (SIGKILL), as the kernel does with `memory.oom.group`."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -206,7 +207,7 @@ def container_killed(container: str) -> Disturbance:
 
 
 def evicted() -> Disturbance:
-    """By the eviction API, as `kubectl drain` does it."""
+    """Evict the Pod by the eviction API, as `kubectl drain` does."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -220,7 +221,7 @@ def evicted() -> Disturbance:
 
 
 def canceled_by_many() -> Disturbance:
-    """Ten clients at the same moment, while an executor runs."""
+    """Send ten cancels at the same moment while an executor runs."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -229,30 +230,30 @@ def canceled_by_many() -> Disturbance:
     return Disturbance(words="canceled ten times at the same time while it runs", act=act)
 
 
-def passes(surroundings: Surroundings, word: str) -> Disturbance:
-    """What stood in the way is taken away when the task has said `word` of it."""
+def removed_after(surroundings: Surroundings, word: str) -> Disturbance:
+    """Remove the surroundings when the system logs contain `word`."""
 
     async def act(world: World, task_id: str) -> None:
-        await told(word)(world, task_id)
+        await in_system_logs(word)(world, task_id)
         await surroundings.end(world)
 
     return Disturbance(words="until that is changed", act=act)
 
 
 def preempted() -> Disturbance:
-    """A Job of a higher WorkloadPriorityClass takes the queue for two seconds."""
+    """Preempt the task by a Job of a higher WorkloadPriorityClass, which takes the queue for two seconds."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
         job = job_in_queue(world, "sleep 2", priority_class="poiesis-e2e-high")
         await world.kube.create({**job, "spec": {**job["spec"], "ttlSecondsAfterFinished": 0}})
-        await told("Preempted")(world, task_id)
+        await in_system_logs("Preempted")(world, task_id)
 
     return Disturbance(words="a Job of a higher priority takes the queue while an executor runs", act=act)
 
 
 def queue_stopped() -> Disturbance:
-    """And opened again when the task has said so."""
+    """Drain the ClusterQueue, and open it again when the system logs report it."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -261,7 +262,7 @@ def queue_stopped() -> Disturbance:
         where = ("patch", "clusterqueue", queue["spec"]["clusterQueue"], "--type=merge", "--patch")
         await world.kube.run(*where, '{"spec":{"stopPolicy":"HoldAndDrain"}}')
         try:
-            await told("ClusterQueueStopped")(world, task_id)
+            await in_system_logs("ClusterQueueStopped")(world, task_id)
         finally:
             await world.kube.run(*where, '{"spec":{"stopPolicy":"None"}}')
 
@@ -269,7 +270,7 @@ def queue_stopped() -> Disturbance:
 
 
 def deactivated(words: str, when: Wait) -> Disturbance:
-    """An administrator sets `spec.active` of its Workload to false."""
+    """Set `spec.active` of the task's Workload to false, as an administrator would."""
 
     async def act(world: World, task_id: str) -> None:
         await when(world, task_id)
@@ -283,8 +284,8 @@ def deactivated(words: str, when: Wait) -> Disturbance:
     return Disturbance(words=f"the Workload is deactivated {words}", act=act)
 
 
-def told(word: str) -> Wait:
-    """The task's system logs have this in them."""
+def in_system_logs(word: str) -> Wait:
+    """Wait until the task's system logs contain `word`."""
 
     async def wait(world: World, task_id: str) -> None:
         async def look() -> bool:
@@ -297,7 +298,7 @@ def told(word: str) -> Wait:
 
 
 def live(text: str) -> Wait:
-    """All that the first executor has printed so far is told: this."""
+    """Wait until the reported stdout of the first executor is `text`."""
 
     async def wait(world: World, task_id: str) -> None:
         async def look() -> bool:
@@ -312,7 +313,7 @@ def live(text: str) -> Wait:
 
 
 def ended(container: str, *, at_once: bool = False) -> Callable[[World, str], Awaitable[bool]]:
-    """The kubelet has said that this container ended; `at_once`: whether it has."""
+    """Wait until the Pod's status shows that a container ended; `at_once`: check without waiting."""
 
     async def wait(world: World, task_id: str) -> bool:
         async def look() -> bool:
@@ -325,7 +326,7 @@ def ended(container: str, *, at_once: bool = False) -> Callable[[World, str], Aw
 
 
 async def no_node_found(world: World, task_id: str) -> None:
-    """The scheduler has said that it cannot place the Pod."""
+    """Wait until the scheduler reports that no node fits the Pod."""
 
     async def look() -> bool:
         pod = await world.kube.pod(task_id)
@@ -335,12 +336,12 @@ async def no_node_found(world: World, task_id: str) -> None:
 
 
 async def pull_failed(world: World, task_id: str) -> None:
-    """The kubelet has tried to pull the first executor's image, and tries again."""
+    """Wait until the kubelet retries the pull of the first executor's image."""
     await world.kube.pull_failed(task_id)
 
 
 def runs(container: str) -> Wait:
-    """This container of the Pod runs."""
+    """Wait until a container of the Pod runs."""
 
     async def wait(world: World, task_id: str) -> None:
         await world.kube.running_container(task_id, container, seconds=120)
@@ -349,7 +350,7 @@ def runs(container: str) -> Wait:
 
 
 def tries_again(container: str) -> Wait:
-    """What it runs has failed and may pass: the helper has said that it will start it again."""
+    """Wait until the helper has logged that it will restart a failed program."""
 
     async def wait(world: World, task_id: str) -> None:
         await runs(container)(world, task_id)
@@ -364,14 +365,15 @@ def tries_again(container: str) -> Wait:
 
 
 async def executor_runs(world: World, task_id: str) -> None:
-    """The first executor has had the time to say that it is ready."""
-    await runs("executor-0")(world, task_id)  # until the kubelet says so, it shows no logs either
+    """Wait until the first executor has printed that it is ready."""
+    # The kubelet returns no logs before it reports the container as running.
+    await runs("executor-0")(world, task_id)
     name = (await world.kube.pod(task_id))["metadata"]["name"]
 
     async def look() -> bool:
         return "ready" in await world.kube.run("logs", name, "--container=executor-0")
 
-    await eventually(look, f"the first words of task {task_id}")
+    await eventually(look, f"the first output of task {task_id}")
 
 
 def _unschedulable(condition: Object) -> bool:

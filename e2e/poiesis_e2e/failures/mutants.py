@@ -2,8 +2,8 @@
 
 For each mutation (`mutations.py`) the tree is copied, the handling of a failure is removed from the copy, and
 the rows that depend on it run there: on the lab's cluster, in releases of their own. Each of them must fail,
-by an assertion of its own. Mutations that do not touch each other's rows share a copy. One more row, which
-none of them touches, must pass there.
+by one of its own assertions. Mutations that do not affect each other's rows share a copy. One more row, which
+none of them affects, must pass there.
 Exit 0: every row failed as it must. `--dry-run` needs no cluster: it prints each mutation as a diff.
 """
 
@@ -29,7 +29,7 @@ from poiesis_tools.workspace import members
 
 ROOT = Path(__file__).resolve().parents[3]
 STORY = "e2e/stories/test_failures.py"
-SOONER = Edit(  # a row that hangs must fail soon
+SOONER = Edit(  # a hanging row must fail soon
     where=f"{STORY}:_followed",
     code='case = type(case)(**{**vars(case), "wait_seconds": case.bound + 150})',
 )

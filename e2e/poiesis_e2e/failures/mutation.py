@@ -1,7 +1,7 @@
 """What a mutation is, and how its edits are made. Pure.
 
 An edit names a symbol of the product and the code that runs first there, so that rewording or reformatting
-the product does not break it. Code that no symbol names gets one, by moving it into a function of its own.
+the product does not break it. Code without a symbol must be moved into its own function.
 """
 
 import ast
@@ -28,12 +28,12 @@ class Edit:
 
     @property
     def file(self) -> str:
-        """Path relative to the repository's root."""
+        """Return the path relative to the repository's root."""
         return self.where.partition(":")[0]
 
     @property
     def symbol(self) -> str:
-        """Dotted name inside the file; empty for a new file."""
+        """Return the dotted name inside the file; empty for a new file."""
         return self.where.partition(":")[2]
 
 
@@ -55,7 +55,7 @@ class Mutation:
 
 
 class Verdict(StrEnum):
-    """The result of a row under a mutation. `BROKEN`: it failed, but by no assertion of its own."""
+    """The result of a row under a mutation. `BROKEN`: it failed, but not by one of its own assertions."""
 
     KILLED = "killed"
     LATE = "late"
@@ -152,7 +152,7 @@ def grouped(mutations: Sequence[Mutation]) -> list[list[Mutation]]:
 
 
 def are_apart(one: Mutation, other: Mutation) -> bool:
-    """Whether the rows of each prove the same while the other is in the tree, and they edit other symbols."""
+    """Return whether two mutations edit different symbols and do not affect each other's rows."""
     touched, others = {*one.rows, *one.spoils}, {*other.rows, *other.spoils}
     if touched & {*other.rows} or others & {*one.rows}:
         return False

@@ -1,4 +1,4 @@
-"""What befalls the nodes of the second cluster: its worker, where the tasks are, and its control plane."""
+"""Disturbances of the second cluster's nodes: its worker, which runs the tasks, and its control plane."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from poiesis_e2e.failures.case import Disturbance, Surroundings, World
 from poiesis_e2e.failures.disturbances import Wait, executor_runs
-from poiesis_e2e.kube import CommandRefused, Kube, Node, Object
+from poiesis_e2e.kube import CommandError, Kube, Node, Object
 from poiesis_e2e.waiting import eventually
 from poiesis_lab.cluster import TWO_NODES
 
@@ -15,7 +15,7 @@ _AWAY = "/etc/kubernetes/kube-apiserver.yaml"
 
 
 def kubelet_restarted() -> Disturbance:
-    """It finds the executor's container running, and must not begin anything anew."""
+    """Restart the kubelet: it finds the executor's container running and must not start it again."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -32,7 +32,7 @@ def kubelet_restarted() -> Disturbance:
 
 
 def kubelet_away() -> Disturbance:
-    """It sees neither the executor's end nor that the next one is to begin."""
+    """Stop the kubelet while an executor ends, so that it cannot start the next one."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -56,7 +56,7 @@ async def _container(world: World, task_id: str) -> str:
 
 
 def api_server_down(seconds: float) -> Disturbance:
-    """Its static Pod is taken away, and given back."""
+    """Remove the static Pod of the API server, and restore it after `seconds`."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -71,7 +71,7 @@ def api_server_down(seconds: float) -> Disturbance:
             await asyncio.sleep(seconds)
         finally:
             await control_plane.run("mv", _AWAY, _MANIFESTS)
-        await eventually(lambda: _answers(world.kube), "an answer from the API server", seconds=120)
+        await eventually(lambda: _answers(world.kube), "a response of the API server", seconds=120)
 
     return Disturbance(words=f"the API server is down for {seconds:.0f} s while an executor runs", act=act)
 
@@ -79,13 +79,13 @@ def api_server_down(seconds: float) -> Disturbance:
 async def _answers(kube: Kube) -> bool:
     try:
         await kube.run("--request-timeout=2s", "get", "--raw", "/readyz")
-    except CommandRefused:
+    except CommandError:
         return False
     return True
 
 
 def gone() -> Disturbance:
-    """It is silent from now on: to the rest of the cluster that is all there is to see."""
+    """Pause the node: the cluster cannot distinguish this from a lost machine."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -97,7 +97,7 @@ def gone() -> Disturbance:
 
 
 def gone_for_good() -> Disturbance:
-    """As a cloud does it that has taken the machine away."""
+    """Pause the node and delete its Node object, as a cloud does that has removed the machine."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -108,14 +108,14 @@ def gone_for_good() -> Disturbance:
 
 
 class Reboot:
-    """Its power goes and comes. It befalls several tasks at once, when the moment of each has come."""
+    """A power cycle of the node. It hits several tasks at once, when each has reached its moment."""
 
     def __init__(self) -> None:
         self._parties = 0
         self._barrier: asyncio.Barrier | None = None
 
     def at(self, words: str, when: Wait) -> Disturbance:
-        """The moment of one of them."""
+        """Return the disturbance of one task, at the moment when `when` returns."""
         self._parties += 1
 
         async def act(world: World, task_id: str) -> None:
@@ -134,7 +134,7 @@ class Reboot:
 
 
 def pulls(image: str) -> Wait:
-    """The kubelet has begun to pull it, and has not said that it could not."""
+    """Wait until the kubelet pulls an image and has not reported a failure."""
 
     async def wait(world: World, task_id: str) -> None:
         name = (await world.kube.pod(task_id))["metadata"]["name"]
@@ -152,7 +152,7 @@ _URGENT = "poiesis-e2e-urgent"
 
 
 def urgent_work() -> Surroundings:
-    """There is a PriorityClass above that of tasks."""
+    """Create a PriorityClass above that of tasks."""
 
     async def begin(world: World) -> None:
         meta = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": _URGENT}}
@@ -166,7 +166,7 @@ def urgent_work() -> Surroundings:
 
 
 def preempted() -> Disturbance:
-    """`urgent_work` needs what the task has."""
+    """Preempt the task's Pod by a Pod of the class of `urgent_work`."""
 
     async def act(world: World, task_id: str) -> None:
         await executor_runs(world, task_id)
@@ -176,7 +176,7 @@ def preempted() -> Disturbance:
 
 
 def _cpu(pod: Object) -> str:
-    """What its first executor asks for."""
+    """Return the CPU request of the first executor."""
     (executor,) = (one for one in pod["spec"]["initContainers"] if one["name"] == "executor-0")
     asked: str = executor["resources"]["requests"]["cpu"]
     return asked
@@ -198,14 +198,14 @@ def _urgent(world: World, cpu: str) -> Object:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": world.marker}, "spec": spec}
 
 
-async def well_again(kube: Kube, node: Node) -> None:
-    """Whatever has befallen it, the node works, and so does all of the cluster."""
+async def repair(kube: Kube, node: Node) -> None:
+    """Repair the node, and wait until it and the cluster work."""
     condition = await node.condition()
     if condition["Paused"]:
         await node.itself("unpause")
     if not condition["Running"]:
         await node.itself("start")
-    if await kube.get("node", node.container) is None:  # a kubelet makes its Node when it starts
+    if await kube.get("node", node.container) is None:  # a kubelet creates its Node when it starts
         await node.run("systemctl", "restart", "kubelet")
 
     async def ready() -> bool:

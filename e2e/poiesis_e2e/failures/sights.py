@@ -1,10 +1,10 @@
-"""What a client sees of a task beside its end."""
+"""Visible effects of a task in addition to its outcome."""
 
 from typing import Literal
 
 from poiesis_e2e.documents import executor_logs, only_log, seconds, system_logs
 from poiesis_e2e.failures.case import Outcome, Sight
-from poiesis_e2e.failures.node_disturbances import well_again
+from poiesis_e2e.failures.node_disturbances import repair
 from poiesis_e2e.install import RETRY_ATTEMPTS
 from poiesis_e2e.kube import container_status
 from poiesis_e2e.tes_client import Task
@@ -15,7 +15,7 @@ _LEFT_OUT = "[poiesis: earlier output left out]\n"
 
 
 def printed(text: str, *, index: int = 0, stream: str = "stdout") -> Sight:
-    """An executor's stream is exactly this."""
+    """Expect this exact stdout or stderr of an executor."""
 
     async def check(outcome: Outcome) -> None:
         assert executor_logs(outcome.task)[index].get(stream) == text
@@ -23,8 +23,8 @@ def printed(text: str, *, index: int = 0, stream: str = "stdout") -> Sight:
     return Sight(words=f"`{stream}` of executor {index}: {_code(text)}", check=check)
 
 
-def complained(text: str, *, index: int = 0) -> Sight:
-    """An executor's stderr has this in it."""
+def stderr_contains(text: str, *, index: int = 0) -> Sight:
+    """Expect that an executor's stderr contains this text."""
 
     async def check(outcome: Outcome) -> None:
         assert text in executor_logs(outcome.task)[index].get("stderr", "")
@@ -32,8 +32,8 @@ def complained(text: str, *, index: int = 0) -> Sight:
     return Sight(words=f"`stderr` of executor {index} contains {_code(text)}", check=check)
 
 
-def kept_the_end(text: str) -> Sight:
-    """Of a flood the last bytes are kept."""
+def kept_tail(text: str) -> Sight:
+    """Expect that only the last bytes of a large stdout are kept."""
 
     async def check(outcome: Outcome) -> None:
         stdout = executor_logs(outcome.task)[0].get("stdout", "")
@@ -47,7 +47,7 @@ def kept_the_end(text: str) -> Sight:
 
 
 def logged(text: str) -> Sight:
-    """The system logs say this, too."""
+    """Expect that the system logs contain this text."""
 
     async def check(outcome: Outcome) -> None:
         assert text in system_logs(outcome.task), system_logs(outcome.task)
@@ -56,13 +56,13 @@ def logged(text: str) -> Sight:
 
 
 def explained(text: str) -> Sight:
-    """One line of the system logs says this, beside the end's. It may come when the task has ended."""
+    """Expect this text in exactly one line of the system logs, which may be late, except for the outcome."""
 
     async def check(outcome: Outcome) -> None:
         async def look() -> bool:
             task = await outcome.world.client.get(outcome.task["id"], "FULL")
-            said = [line.partition(" ")[2] for line in only_log(task).get("system_logs", [])]
-            lines = [line for line in said if text in line and not line.startswith(outcome.task["state"])]
+            texts = [line.partition(" ")[2] for line in only_log(task).get("system_logs", [])]
+            lines = [line for line in texts if text in line and not line.startswith(outcome.task["state"])]
             assert len(lines) <= 1, lines
             return len(lines) == 1
 
@@ -72,7 +72,7 @@ def explained(text: str) -> Sight:
 
 
 def restarted(container: str) -> Sight:
-    """Kubernetes has started this container again."""
+    """Expect that Kubernetes restarted a container."""
 
     async def check(outcome: Outcome) -> None:
         async def look() -> bool:
@@ -85,7 +85,7 @@ def restarted(container: str) -> Sight:
 
 
 def never_started(container: str) -> Sight:
-    """Kubernetes did not go on to this container; known when the Pod has ended."""
+    """Expect that Kubernetes never started a container; checked when the Pod has ended."""
 
     async def check(outcome: Outcome) -> None:
         pod = await outcome.world.kube.ended_pod(outcome.task["id"])
@@ -96,28 +96,28 @@ def never_started(container: str) -> Sight:
 
 
 def tried_again(container: str) -> Sight:
-    """The helper has started the filer again, as often as `config.filerRetryAttempts` allows."""
+    """Expect that the helper restarted the filer `config.filerRetryAttempts` times."""
 
     async def check(outcome: Outcome) -> None:
         name = (await outcome.world.kube.pod(outcome.task["id"]))["metadata"]["name"]
-        said = await outcome.world.kube.run("logs", name, f"--container={container}")
-        assert f"(retry {RETRY_ATTEMPTS} of {RETRY_ATTEMPTS})" in said, said[-1000:]
+        output = await outcome.world.kube.run("logs", name, f"--container={container}")
+        assert f"(retry {RETRY_ATTEMPTS} of {RETRY_ATTEMPTS})" in output, output[-1000:]
 
     return Sight(words=f"`{container}` was restarted 5 times (`config.filerRetryAttempts`)", check=check)
 
 
-def told_once() -> Sight:
-    """Nothing is said twice."""
+def no_line_twice() -> Sight:
+    """Expect that no line of the system logs is repeated."""
 
     async def check(outcome: Outcome) -> None:
-        said = only_log(outcome.task).get("system_logs", [])
-        assert len(said) == len(set(said)), said
+        lines = only_log(outcome.task).get("system_logs", [])
+        assert len(lines) == len(set(lines)), lines
 
     return Sight(words="each line once", check=check)
 
 
 def stored(key: str, content: str) -> Sight:
-    """An output was sent, and the task's log says so."""
+    """Expect that an output was sent and is listed in the task's log."""
 
     async def check(outcome: Outcome) -> None:
         assert await outcome.world.bucket.text_if_any(key) == content
@@ -128,7 +128,7 @@ def stored(key: str, content: str) -> Sight:
 
 
 def in_the_bucket(key: str, content: str) -> Sight:
-    """An output was sent; nobody was there to say so."""
+    """Expect that an output was sent, although no recorder could report it."""
 
     async def check(outcome: Outcome) -> None:
         assert await outcome.world.bucket.text_if_any(key) == content
@@ -137,7 +137,7 @@ def in_the_bucket(key: str, content: str) -> Sight:
 
 
 def nothing_stored() -> Sight:
-    """No output was sent."""
+    """Expect that no output was sent."""
 
     async def check(outcome: Outcome) -> None:
         assert await outcome.world.bucket.keys() == []
@@ -147,7 +147,7 @@ def nothing_stored() -> Sight:
 
 
 def pod_ended(phase: Literal["Succeeded", "Failed"]) -> Sight:
-    """Kubernetes says the same."""
+    """Expect this phase of the Pod."""
 
     async def check(outcome: Outcome) -> None:
         pod = await outcome.world.kube.ended_pod(outcome.task["id"])
@@ -157,7 +157,7 @@ def pod_ended(phase: Literal["Succeeded", "Failed"]) -> Sight:
 
 
 def no_process() -> Sight:
-    """Nothing of the executors runs on."""
+    """Expect that no process of the executors is left."""
 
     async def check(outcome: Outcome) -> None:
         assert await outcome.world.node.processes_with(outcome.world.marker) == []
@@ -166,16 +166,16 @@ def no_process() -> Sight:
 
 
 def nothing_runs_when_its_node_is_back() -> Sight:
-    """What was cut off is ended, and its word comes too late."""
+    """Expect that the executors end when their node is back, and that the outcome does not change."""
 
     async def check(outcome: Outcome) -> None:
         world = outcome.world
-        await well_again(world.kube, world.node)
+        await repair(world.kube, world.node)
 
         async def ended() -> bool:
             return not await world.node.processes_with(world.marker)
 
-        await eventually(ended, "the end of what had been cut off")
+        await eventually(ended, "the end of the disconnected executors")
         task = await world.client.get(outcome.task["id"], "FULL")
         assert _end(task) == _end(outcome.task)
 
@@ -191,7 +191,7 @@ def _end(task: Task) -> tuple[str, ...]:
 
 
 def ended_meanwhile() -> Sight:
-    """The executors did not wait for what had been taken away."""
+    """Expect that all executors ended during the disturbance."""
 
     async def check(outcome: Outcome) -> None:
         assert outcome.asked_at is not None
@@ -201,7 +201,7 @@ def ended_meanwhile() -> Sight:
 
 
 def no_object() -> Sight:
-    """Nothing of the task is left in Kubernetes."""
+    """Expect that no Kubernetes object of the task is left."""
 
     async def check(outcome: Outcome) -> None:
         kube, task_id = outcome.world.kube, outcome.task["id"]
@@ -215,7 +215,7 @@ def no_object() -> Sight:
 
 
 def no_workload() -> Sight:
-    """Nor of its Job in Kueue."""
+    """Expect that no Workload of the task is left."""
 
     async def check(outcome: Outcome) -> None:
         kube, task_id = outcome.world.kube, outcome.task["id"]
@@ -229,7 +229,7 @@ def no_workload() -> Sight:
 
 
 def first_attempt(text: str, *, exit_code: int) -> Sight:
-    """The log before the last one, which ended so."""
+    """Expect this exit code and this text in the log of the first attempt."""
 
     async def check(outcome: Outcome) -> None:
         first = outcome.task["logs"][0]
@@ -242,5 +242,5 @@ def first_attempt(text: str, *, exit_code: int) -> Sight:
 
 
 def _code(text: str) -> str:
-    """A line of a table has no line breaks."""
+    """Format lines as code, separated by commas: a table cell has no line breaks."""
     return ", ".join(f"`{line}`" for line in text.strip().splitlines())

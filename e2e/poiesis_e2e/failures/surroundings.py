@@ -1,4 +1,4 @@
-"""What a cluster's administrator or a stranger has put in a task's way before it is created."""
+"""Obstacles that a cluster's administrator or another user sets up before a task is created."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -6,14 +6,14 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from poiesis_e2e.failures.case import Surroundings, World
-from poiesis_e2e.kube import CommandRefused, Object
+from poiesis_e2e.kube import CommandError, Object
 from poiesis_e2e.waiting import eventually
 from poiesis_e2e.webhook import PROBE, admission, configuration, pod_spec, rule
 from poiesis_lab import versions
 
 QUOTA = "poiesis-e2e-quota"
 _MARKED = ".?initContainers.orValue([]).exists(c, c.?command.orValue([]).exists(word, word == '<marker>'))"
-REFUSED_BYTES = 123456789  # of a claim: no other task asks for so much
+REFUSED_BYTES = 123456789  # of a claim: no other task requests this size
 MARKED_JOB = f"object.spec.template.spec{_MARKED}"
 MARKED_POD = f"object.spec{_MARKED}"
 
@@ -21,7 +21,7 @@ Manifests = Callable[[World], Sequence[Object]]
 
 
 def quota(**hard: str) -> Surroundings:
-    """A ResourceQuota of the release's namespace; `pods="0"`; `_` stands for what a name cannot have."""
+    """Create a ResourceQuota, such as `pods="0"`; `_` replaces characters that a name cannot have."""
     limits = {name.replace("__", "/").replace("_", "."): value for name, value in hard.items()}
 
     def manifests(_: World) -> Sequence[Object]:
@@ -36,7 +36,7 @@ def quota(**hard: str) -> Surroundings:
 
 
 def limit_range(memory: str) -> Surroundings:
-    """A LimitRange of the release's namespace: no container may have more memory."""
+    """Create a LimitRange: the maximum memory per container."""
 
     def manifests(_: World) -> Sequence[Object]:
         limits = [{"type": "Container", "max": {"memory": memory}}]
@@ -49,9 +49,9 @@ def limit_range(memory: str) -> Surroundings:
 
 
 def policy(kind: str, expression: str) -> Surroundings:
-    """A ValidatingAdmissionPolicy on objects of the plural `kind` (with its group, if any).
+    """Create a ValidatingAdmissionPolicy on objects of the plural `kind` (with its group, if any).
 
-    `expression`: CEL that is true for what is admitted; `<marker>` in it is the case's own.
+    `expression`: CEL that is true for admitted objects; `<marker>` is replaced by the case's marker.
     """
     group, _, plural = kind.rpartition("/")
 
@@ -77,7 +77,7 @@ def policy(kind: str, expression: str) -> Surroundings:
 
 
 def webhook_down() -> Surroundings:
-    """A validating webhook whose server does not answer, for the case's own Job alone."""
+    """Register a validating webhook whose server does not respond, for the case's own Job alone."""
 
     def manifests(world: World) -> Sequence[Object]:
         silent = configuration(
@@ -98,7 +98,7 @@ def webhook_down() -> Surroundings:
 
 
 def webhook_of_old(kind: str) -> Surroundings:
-    """A mutating webhook that does not know native sidecars."""
+    """Register a mutating webhook that does not support native sidecars."""
 
     def strip(path: str, spec: Object) -> Sequence[Object]:
         return [
@@ -111,7 +111,7 @@ def webhook_of_old(kind: str) -> Surroundings:
 
 
 def container_with(words: str, name: str, field: str, value: object) -> Surroundings:
-    """An init container of the Job has something else in a field (a JSON pointer below the container)."""
+    """Replace a field (a JSON pointer below the container) of an init container of the Job."""
 
     def change(path: str, spec: Object) -> Sequence[Object]:
         names = [container["name"] for container in spec["initContainers"]]
@@ -122,9 +122,9 @@ def container_with(words: str, name: str, field: str, value: object) -> Surround
 
 
 def changed(words: str, kind: str, change: Callable[[str, Object], Sequence[Object]]) -> Surroundings:
-    """The case's own Job, or its Pod, is stored otherwise than it was written.
+    """Change the case's own Job, or its Pod, by a mutating webhook.
 
-    `change`: where the Pod's spec is (a JSON pointer) and what it is, to a JSON patch.
+    `change`: from the Pod spec's JSON pointer and content to a JSON patch.
     """
     group, plural, marked = ("batch", "jobs", MARKED_JOB) if kind == "Job" else ("", "pods", MARKED_POD)
     held: dict[str, AsyncExitStack] = {}
@@ -151,9 +151,9 @@ def changed(words: str, kind: str, change: Callable[[str, Object], Sequence[Obje
 
 
 def server(words: str, script: str, *, port: int = 80, on_node: bool = False) -> Surroundings:
-    """Something that answers every connection to its port with what a shell script prints.
+    """Run a server that sends the output of a shell script on every connection.
 
-    `on_node`: the port is that of the node the tasks run on, where its kubelet finds it as localhost.
+    `on_node`: use a port of the tasks' node, which its kubelet reaches as localhost.
     """
 
     def manifests(world: World) -> Sequence[Object]:
@@ -172,12 +172,12 @@ def server(words: str, script: str, *, port: int = 80, on_node: bool = False) ->
 
 
 def server_name(world: World) -> str:
-    """The Pod of `server`."""
+    """Return the name of the Pod of `server`."""
     return f"server-{world.marker}"
 
 
 def without_secret(name: str) -> Surroundings:
-    """Somebody has deleted a Secret of the release."""
+    """Delete a Secret of the release."""
     kept: dict[str, str] = {}
 
     async def begin(world: World) -> None:
@@ -195,7 +195,7 @@ def without_secret(name: str) -> Surroundings:
 
 
 def tiny_volumes(size: int) -> Surroundings:
-    """A volume of so many bytes, for a claim of exactly that size: no other task's would fit."""
+    """Create a volume of `size` bytes, for a claim of exactly that size: no other task's claim fits."""
 
     def manifests(world: World) -> Sequence[Object]:
         spec = {
@@ -231,7 +231,7 @@ def _folder(world: World) -> str:
 
 
 def no_volumes() -> Surroundings:
-    """The default StorageClass is another meanwhile, of which nothing makes volumes."""
+    """Set a default StorageClass without a provisioner."""
     name, mark = "poiesis-e2e-by-hand", "storageclass.kubernetes.io/is-default-class"
 
     def manifests(_: World) -> Sequence[Object]:
@@ -259,7 +259,7 @@ def no_volumes() -> Surroundings:
 
 
 def pod_security(level: str) -> Surroundings:
-    """The namespace enforces a Pod Security level that executors do not pass."""
+    """Enforce a Pod Security level that executors do not meet."""
     label = "pod-security.kubernetes.io/enforce"
 
     async def set_label(world: World, change: str) -> None:
@@ -273,7 +273,7 @@ def pod_security(level: str) -> Surroundings:
 
 
 def full_queue() -> Surroundings:
-    """Somebody else's Job has all that the queue has to give."""
+    """Fill the queue's quota with another user's Job."""
 
     def manifests(world: World) -> Sequence[Object]:
         return [job_in_queue(world, "while :; do sleep 0.1; done")]
@@ -286,7 +286,7 @@ def full_queue() -> Surroundings:
 
 
 def job_in_queue(world: World, script: str, **labels: str) -> Object:
-    """Another Job that takes the whole queue; `labels` are Kueue's."""
+    """Return a Job that takes the whole queue; `labels`: of Kueue."""
     container = {
         "name": "c",
         "image": world.images.busybox,
@@ -325,7 +325,7 @@ def _object(api: str, kind: str, name: str, **rest: Any) -> Object:
 
 
 def _probe(plural: str, world: World) -> Object:
-    """What the API server shall refuse or change once it knows the rule."""
+    """Return an object that the API server rejects or changes once the rule is active."""
     container = {"name": "c", "image": "none", "command": [world.marker]}
     pod = {"restartPolicy": "Never", "initContainers": [container], "containers": [container | {"name": "d"}]}
     if plural == "persistentvolumeclaims":
@@ -339,6 +339,6 @@ def _probe(plural: str, world: World) -> Object:
 async def _is_refused(world: World, manifest: Mapping[str, Any], words: str) -> bool:
     try:
         await world.kube.run("create", "--dry-run=server", "-f", "-", input_text=json.dumps(manifest))
-    except CommandRefused as error:
+    except CommandError as error:
         return words in error.output
     return False

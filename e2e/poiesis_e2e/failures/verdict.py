@@ -10,14 +10,14 @@ import pytest
 
 from poiesis_e2e.failures.case import Case, Late
 from poiesis_e2e.failures.mutation import Verdict
-from poiesis_e2e.tes_client import StillWaiting, TesRefused
+from poiesis_e2e.tes_client import StillWaiting, TesError
 from poiesis_e2e.waiting import NotInTime
 
-_OF_A_ROW = (AssertionError, StillWaiting, NotInTime, TesRefused)
+_OF_A_ROW = (AssertionError, StillWaiting, NotInTime, TesError)
 _BROUGHT_ABOUT = frozenset(
     {"disturbances.py", "node_disturbances.py", "surroundings.py", "webhook.py", "builders.py"}
 )
-_SEEN = ("told.", "live.")  # disturbances.py: functions that wait for what the client sees
+_SEEN = ("in_system_logs.", "live.")  # functions in disturbances.py that wait for an effect the client sees
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -92,15 +92,15 @@ def _is_the_rows_own(error: BaseException) -> bool:
 
     False if the failure could not be caused in the first place.
     """
-    if isinstance(error, StillWaiting | TesRefused):
+    if isinstance(error, StillWaiting | TesError):
         return True
     where = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     doing = [code.co_qualname for code in where if code.co_filename.rpartition("/")[2] in _BROUGHT_ABOUT]
-    untold = bool(doing) and doing[-1].startswith(_SEEN) and isinstance(error, NotInTime)
-    return untold or (not doing and isinstance(error, _OF_A_ROW))
+    not_seen = bool(doing) and doing[-1].startswith(_SEEN) and isinstance(error, NotInTime)
+    return not_seen or (not doing and isinstance(error, _OF_A_ROW))
 
 
 def _words(error: BaseException) -> str:
     line = traceback.extract_tb(error.__traceback__)[-1].line or ""
-    said = str(error).strip().splitlines() or [""]
-    return f"{line}: {type(error).__name__}: {said[0]}"
+    message = str(error).strip().splitlines() or [""]
+    return f"{line}: {type(error).__name__}: {message[0]}"

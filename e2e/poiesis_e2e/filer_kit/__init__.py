@@ -1,1 +1,1 @@
-"""The conformance kit of the filer contract, version 1: docs/reference/filers.md says how to use it."""
+"""The conformance kit of the filer contract, version 1: see docs/reference/filers.md."""

@@ -1,6 +1,6 @@
-"""`pytest e2e/poiesis_e2e/filer_kit`: the filers that Poiesis ships; `--filer-image=…`: one of another make.
+"""`pytest e2e/poiesis_e2e/filer_kit`: test the filers that Poiesis ships, or `--filer-image=…`.
 
-Every test that the filer's abilities allow runs in docker alone. docs/reference/filers.md has the options.
+The tests that a filer's abilities allow run in docker alone. docs/reference/filers.md has the options.
 """
 
 import uuid
@@ -20,7 +20,7 @@ _ABILITIES = {"inputs", "outputs", "directories", "network", "http", "types"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For a filer of another make."""
+    """Add the options of a custom filer."""
     group = parser.getgroup("filer kit")
     group.addoption("--filer-image", metavar="IMAGE", help="the filer under test")
     group.addoption("--filer-command", metavar="ARGV", default="/filer", help="as in the chart's `filers`")
@@ -38,12 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Markers are strict."""
+    """Register the markers: undeclared markers are errors."""
     config.addinivalue_line("markers", "needs(*abilities): of a filer to be tested for this")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test with each filer that it is for."""
+    """Run each test with each filer that it applies to."""
     if "filer" not in metafunc.fixturenames:
         return
     needed = {word for mark in metafunc.definition.iter_markers("needs") for word in mark.args}
@@ -61,7 +61,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the helper, as the recorder leaves it."""
+    """Return a directory with the helper, as the recorder installs it."""
     daemon.ensure()
     folder = tmp_path_factory.mktemp("bin") / "bin"
     install_helper(shipped.built("helper"), folder)
@@ -70,7 +70,7 @@ def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Ready:
-    """A filer, and where its data is."""
+    """A filer and its store."""
 
     pod: Pod
     store: Store
@@ -78,7 +78,7 @@ class Ready:
 
 @pytest.fixture(scope="session")
 def ready() -> Iterator[dict[str, Ready]]:
-    """Filers of earlier tests, by name; their containers go at the end."""
+    """Keep filers between tests, by name; remove their containers at the end."""
     filers: dict[str, Ready] = {}
     yield filers
     for filer in filers.values():
@@ -92,7 +92,7 @@ def filer(
     helper: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Ready:
-    """The filer under test, and its store."""
+    """Return the filer under test with its store."""
     name: str = request.param
     if name not in ready:
         make = (
@@ -120,19 +120,19 @@ def _given(config: pytest.Config) -> Callable[[Path], shipped.Made]:
 
 @pytest.fixture
 def store(filer: Ready) -> Store:
-    """Where its data is."""
+    """Return the filer's store."""
     return filer.store
 
 
 @pytest.fixture
 def name() -> str:
-    """A directory of the store for this test alone."""
+    """Return the name of a directory of the store for this test alone."""
     return f"kit-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
 def pod(filer: Ready) -> Pod:
-    """The volumes of a TaskPod, with one mounted directory, /data."""
+    """Return the volumes of a TaskPod with one mounted directory, /data."""
     filer.pod.empty()
     filer.pod.directory(filer.pod.root / "data")
     return filer.pod
@@ -140,7 +140,7 @@ def pod(filer: Ready) -> Pod:
 
 @pytest.fixture
 def staging(pod: Pod) -> Callable[..., None]:
-    """Write a work list of inputs: (path, url or None for the content, further fields)…"""
+    """Return a function that writes a work list of inputs: (path, url or None for content, fields)…"""
 
     def write(*items: dict[str, Any], **contents: str) -> None:
         pod.work(
@@ -158,7 +158,7 @@ def staging(pod: Pod) -> Callable[..., None]:
 
 @pytest.fixture
 def sending(pod: Pod) -> Callable[..., None]:
-    """Write a work list of outputs."""
+    """Return a function that writes a work list of outputs."""
 
     def write(*items: dict[str, Any]) -> None:
         outputs = [{"local": f"/task/root{item['path']}", "wildcard": False, **item} for item in items]

@@ -1,8 +1,8 @@
-"""A filer in a container of docker's, started as a TaskPod starts it.
+"""Run a filer in a docker container as in a TaskPod.
 
-Making a container takes docker longer than most filers work. So one is kept for each filer, with volumes that
-are emptied for each task, and the helper starts the filer in it. A test that needs a container of its own
-(another network, a full volume, a signal) gets one, where the helper is process 1 as in a TaskPod.
+Creating a container takes longer than most transfers. Therefore one container per filer is kept: its volumes
+are emptied for each task, and the helper starts the filer in it. A test that needs its own container (another
+network, a full volume, a signal) gets one in which the helper is process 1, as in a TaskPod.
 """
 
 import json
@@ -23,12 +23,12 @@ from poiesis_lab.shell import CommandFailed, wait_until
 
 USER = "65532:65532"
 GRACE_SECONDS = 30
-_SECONDS = 300  # a filer that is not done by then hangs
+_SECONDS = 300  # after this time a filer is considered hanging
 _PROGRESS = Draft202012Validator(
     json.loads((Path(__file__).parents[3] / "docs/reference/filers/progress.schema.json").read_text())
 )
 _LINE_BYTES = 16 * 1024
-_DISK_BYTES = 10**10  # what the chart gives who asks for nothing
+_DISK_BYTES = 10**10  # the chart's default
 _DOCKER_FAILED = 125
 _DOCKER_ERRORS = ("Error response from daemon", "OCI runtime exec failed")
 _HELPER = "/poiesis/bin/helper"
@@ -37,7 +37,7 @@ _WAIT = ("wait", "--ack", "/poiesis/ack/over", "--timeout", "7200")  # or until 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The filer under test. `secret`: files in /poiesis/secret. `secrets`: what it may never tell.
+    """The filer under test. `secret`: files in /poiesis/secret. `secrets`: values that it must never log.
 
     `shared`: its shared volumes, path below /poiesis/shared -> directory of this machine.
     """
@@ -53,27 +53,27 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a run ended: its exit code, and what it told, of this start and of those before in the same Pod."""
+    """The result of a run: its exit code, and the events of this and earlier starts in the same Pod."""
 
     exit_code: int
     events: tuple[dict[str, Any], ...]
     log: str
 
-    def told(self, event: str) -> list[dict[str, Any]]:
-        """Events of one kind."""
+    def of_kind(self, event: str) -> list[dict[str, Any]]:
+        """Return the events of one kind."""
         return [one for one in self.events if one["event"] == event]
 
     @property
     def messages(self) -> str:
-        """Warnings and errors."""
+        """Return the messages of warnings and errors."""
         return "\n".join(one["message"] for one in self.events if one["event"] in {"warning", "error"})
 
 
-# A unit test holds these two against what the api gives Kubernetes.
+# A unit test compares these two functions with the Pods that the api creates.
 
 
 def pod_options(volumes: Mapping[str, str], env: Mapping[str, str]) -> list[str]:
-    """docker's options before the image. `volumes`: path in the container -> source."""
+    """Return docker's options before the image. `volumes`: path in the container -> source."""
     options = ["--user", USER, "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     for name, value in env.items():
         options += ["--env", f"{name}={value}"]
@@ -83,14 +83,14 @@ def pod_options(volumes: Mapping[str, str], env: Mapping[str, str]) -> list[str]
 
 
 def run_arguments(command: Sequence[str]) -> list[str]:
-    """The helper's, to run a filer."""
+    """Return the helper's arguments that run a filer."""
     helper = ["run", "--run", "/poiesis/run", "--log-bytes", "65536"]
     helper += ["--grace", str(GRACE_SECONDS), "--ack", "/poiesis/ack/done", "--ack-timeout", "60"]
     return [*helper, "--rerun", "--", *command]
 
 
 class Pod:
-    """The volumes of a TaskPod, in which a filer may be started several times."""
+    """The volumes of a TaskPod; a filer may be started several times with them."""
 
     def __init__(self, subject: Subject, helper: Path, folder: Path) -> None:
         self.subject = subject
@@ -100,34 +100,33 @@ class Pod:
         self._kept: str | None = None
         for name in ("run", "ack", "task", "task/root", "spec", "secret"):
             self.directory(folder / name)
-        (folder / "ack/done").write_text(
-            "1"
-        )  # the recorder's word, for which the helper waits after a failure
+        # The recorder's acknowledgement, for which the helper waits after a failure.
+        (folder / "ack/done").write_text("1")
         for name, text in subject.secret.items():
             (folder / "secret" / name).write_text(text)
             (folder / "secret" / name).chmod(0o644)
 
     @staticmethod
     def directory(path: Path) -> None:
-        """For any uid, as the recorder makes them."""
+        """Create a directory for any uid, as the recorder does."""
         path.mkdir()
         path.chmod(0o777)
 
     def work(self, work: Mapping[str, Any], contents: Mapping[str, str] | None = None) -> None:
-        """The work list, and the literal contents beside it."""
+        """Write the work list and the literal contents next to it."""
         for name, text in {"work.json": json.dumps(work, ensure_ascii=False), **(contents or {})}.items():
             (self._folder / "spec" / name).write_text(text)
             (self._folder / "spec" / name).chmod(0o644)
 
     def empty(self) -> None:
-        """For the next task, as if its volumes were new."""
+        """Empty the volumes for the next task."""
         old = self._folder / "old"
         for name in ("run", "task", "spec"):
             (old / name).mkdir(parents=True)
             for entry in (self._folder / name).iterdir():
                 entry.rename(old / name / entry.name)
         shutil.rmtree(old, ignore_errors=True)
-        if old.exists():  # somebody else's files
+        if old.exists():  # files of another uid
             old.rename(self._folder / f"old-{uuid.uuid4().hex}")
         self.directory(self.root)
 
@@ -145,7 +144,7 @@ class Pod:
         return self._ended(self._kept, "exec", self._kept, _HELPER, *run_arguments(self.subject.command))
 
     def run_alone(self, *, network: str | None = None, options: Sequence[str] = ()) -> Ended:
-        """In a container of its own."""
+        """Run the filer in its own container."""
         name = _new_name()
         command = run_arguments(self.subject.command)
         return self._ended(name, "run", "--rm", *self.arguments(name, command, network, options))
@@ -164,11 +163,11 @@ class Pod:
         ended = Ended(exit_code=done.returncode, events=tuple(self._events()), log=log)
         everything = log + json.dumps(ended.events, ensure_ascii=False)
         for secret in self.subject.secrets:
-            assert secret not in everything, "the filer told a credential"
+            assert secret not in everything, "the filer leaked a credential"
         return ended
 
     def interrupted(self, signal: str) -> None:
-        """Start it, and signal it as soon as its process runs."""
+        """Start the filer, and signal it as soon as its process runs."""
         started, name = self._folder / "run/started", _new_name()
         docker.docker("run", "--detach", *self.arguments(name, run_arguments(self.subject.command)))
         try:
@@ -181,7 +180,7 @@ class Pod:
     def arguments(
         self, name: str, command: Sequence[str], network: str | None = None, options: Sequence[str] = ()
     ) -> list[str]:
-        """Of `docker run`; `command`: the helper's arguments."""
+        """Return the arguments of `docker run`; `command`: the helper's arguments."""
         where = ["--name", name, "--network", network or self.subject.network]
         restricted = pod_options(self._volumes(), self._env())
         return [*where, *restricted, *options, self.subject.image, *command]
@@ -222,7 +221,7 @@ class Pod:
 
 
 def _kill(name: str, signal: str) -> None:
-    """A filer that was faster has ended by itself."""
+    """Signal a container; ignore one that has already ended."""
     try:
         docker.docker("kill", "--signal", signal, name)
     except CommandFailed as error:
@@ -235,7 +234,7 @@ def _new_name() -> str:
 
 
 def install_helper(image: str, folder: Path) -> None:
-    """As the recorder does it; `image` is the helper's."""
+    """Install the helper as the recorder does; `image`: of the helper."""
     no_paths = folder.with_name(f"{folder.name}-paths")
     for one in (folder, no_paths):
         one.mkdir()
@@ -249,5 +248,5 @@ def install_helper(image: str, folder: Path) -> None:
 
 
 def argv(text: str) -> tuple[str, ...]:
-    """As a shell splits it."""
+    """Split a command line as a shell does."""
     return tuple(shlex.split(text))

@@ -1,4 +1,4 @@
-"""The filers that Poiesis ships, and the one in shell, each with a store of the lab."""
+"""The filers that Poiesis ships and the shell filer, each with a store of the lab."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ Made = tuple[Subject, Store]
 
 @dataclass(frozen=True)
 class Filer:
-    """`make` is given a directory of its own. `abilities`: which of the kit's tests are for it."""
+    """`make` takes an empty directory. `abilities`: the kit's tests that apply to it."""
 
     make: Callable[[Path], Made]
     abilities: frozenset[str]
 
 
 def network() -> str:
-    """That of the lab's stores."""
+    """Return the docker network of the lab's stores."""
     return cluster.NETWORK if docker.has_network(cluster.NETWORK) else "bridge"
 
 
@@ -37,12 +37,12 @@ def _all_built() -> Mapping[str, str]:
 
 
 def built(name: str) -> str:
-    """The image of a service of ours."""
+    """Return the image of one of our services."""
     return _all_built()[name]
 
 
 def shell_image() -> str:
-    """e2e/filers: curl and jq."""
+    """Return the image of e2e/filers: curl and jq."""
     text = (
         (_SHELL_DIRECTORY / "Dockerfile")
         .read_text()

@@ -1,6 +1,6 @@
-"""Where the kit puts what a filer shall stage, and looks for what it has sent.
+"""Stores for the objects that a filer stages or sends.
 
-A name is a relative path; `url` is how a TES document names it for the filer under test.
+A name is a relative path; `url` returns its URL in a TES document for the filer under test.
 """
 
 import subprocess
@@ -19,16 +19,16 @@ _ABSENT = 3
 
 
 class Store(Protocol):
-    """Bytes by name."""
+    """Objects by name."""
 
     def url(self, name: str) -> str:
-        """Of the object, or of the directory of that name."""
+        """Return the URL of the object or directory of that name."""
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        """Store them, by name, with the directories above them."""
+        """Store files by name; create their parent directories."""
 
     def get(self, name: str) -> bytes | None:
-        """What is stored; None if nothing is."""
+        """Return an object's content; None if it does not exist."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class S3Bucket:
 
 @dataclass(frozen=True)
 class Server:
-    """One of the lab's servers of files; `scheme` is how the filer calls its protocol."""
+    """One of the lab's file servers; `scheme`: the URL scheme that the filer uses."""
 
     scheme: str
     remote: Remote
@@ -76,7 +76,7 @@ class Server:
 
 @dataclass(frozen=True)
 class SharedDirectory:
-    """A directory of this machine that the filer has as a shared volume below `prefix`."""
+    """A directory of this machine that the filer mounts as a shared volume below `prefix`."""
 
     directory: Path
     prefix: str
@@ -99,9 +99,9 @@ class SharedDirectory:
 
 @dataclass(frozen=True)
 class Program:
-    """A program of one's own: `url NAME` prints the URL, `put NAME` reads and `get NAME` writes the bytes.
+    """A custom program: `url NAME` prints the URL, `put NAME` reads stdin, `get NAME` writes to stdout.
 
-    `get` exits with 3 if there is nothing.
+    `get` exits with 3 if the object does not exist.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""What a filer that stages inputs does."""
+"""Filers stage inputs according to the contract."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ BIG = 24 * 1024 * 1024
 Write = Callable[..., None]
 
 
-def test_a_file_is_staged_byte_by_byte_for_executors_of_any_uid(
+def test_staged_files_are_complete_and_world_readable(
     pod: Pod, store: Store, staging: Write, name: str
 ) -> None:
     data = os.urandom(100_000)
@@ -27,12 +27,10 @@ def test_a_file_is_staged_byte_by_byte_for_executors_of_any_uid(
     assert staged.parent.stat().st_mode & 0o777 == staged.parent.parent.stat().st_mode & 0o777 == 0o777
 
 
-def test_the_last_progress_is_the_sum_of_files_and_bytes(
-    pod: Pod, store: Store, staging: Write, name: str
-) -> None:
+def test_last_progress_event_holds_the_totals(pod: Pod, store: Store, staging: Write, name: str) -> None:
     store.put({f"{name}/{number}": b"x" * number for number in range(3)})
     staging(*({"path": f"/data/{n}", "url": store.url(f"{name}/{n}"), "type": "FILE"} for n in range(3)))
-    last = pod.run().told("progress")[-1]
+    last = pod.run().of_kind("progress")[-1]
     assert (last["files"], last["bytes"]) == (3, 3)
 
 
@@ -70,9 +68,7 @@ def test_literal_content_is_staged(pod: Pod, staging: Write) -> None:
     assert (pod.root / "data/run.sh").stat().st_mode & 0o666 == 0o666
 
 
-def test_what_an_earlier_start_has_left_is_replaced(
-    pod: Pod, store: Store, staging: Write, name: str
-) -> None:
+def test_files_of_an_earlier_start_are_replaced(pod: Pod, store: Store, staging: Write, name: str) -> None:
     store.put({f"{name}/a": b"one"})
     staging({"path": "/data/a", "url": store.url(f"{name}/a"), "type": "FILE"})
     assert pod.run().exit_code == 0
@@ -83,7 +79,7 @@ def test_what_an_earlier_start_has_left_is_replaced(
 
 
 @pytest.mark.parametrize("signal", ["KILL", "TERM"])
-def test_a_filer_that_is_stopped_leaves_no_part_under_the_name_and_the_next_start_finishes(
+def test_stopped_filer_leaves_no_partial_file(
     pod: Pod, store: Store, staging: Write, name: str, signal: str
 ) -> None:
     data = os.urandom(BIG)
@@ -96,18 +92,18 @@ def test_a_filer_that_is_stopped_leaves_no_part_under_the_name_and_the_next_star
     assert staged.read_bytes() == data
 
 
-def test_what_does_not_exist_ends_it_for_good_and_is_named(
+def test_missing_object_is_a_permanent_error_with_name(
     pod: Pod, store: Store, staging: Write, name: str
 ) -> None:
     staging({"path": "/data/none", "url": store.url(f"{name}/none"), "type": "FILE"})
     ended = pod.run()
     assert ended.exit_code == 65
-    assert f"{name}/none" in ended.told("error")[-1]["message"]
+    assert f"{name}/none" in ended.of_kind("error")[-1]["message"]
     assert not (pod.root / "data/none").exists()
 
 
 @pytest.mark.needs("http")
-def test_a_signature_is_not_told(pod: Pod, store: Store, staging: Write, name: str) -> None:
+def test_signature_is_not_reported(pod: Pod, store: Store, staging: Write, name: str) -> None:
     staging({"path": "/data/none", "url": store.url(f"{name}/none") + "?signature=s3cr3t", "type": "FILE"})
     ended = pod.run()
     assert ended.exit_code == 65
@@ -115,28 +111,24 @@ def test_a_signature_is_not_told(pod: Pod, store: Store, staging: Write, name: s
 
 
 @pytest.mark.needs("network")
-def test_a_store_that_does_not_answer_may_answer_later(
-    pod: Pod, store: Store, staging: Write, name: str
-) -> None:
+def test_unreachable_store_is_a_retryable_error(pod: Pod, store: Store, staging: Write, name: str) -> None:
     staging({"path": "/data/a", "url": store.url(f"{name}/a"), "type": "FILE"})
     ended = pod.run_alone(network="none")
     assert ended.exit_code == 75
-    assert ended.told("error")
+    assert ended.of_kind("error")
     assert not (pod.root / "data/a").exists()
 
 
-def test_a_full_volume_ends_it_for_good(pod: Pod, store: Store, staging: Write, name: str) -> None:
+def test_full_volume_is_a_permanent_error(pod: Pod, store: Store, staging: Write, name: str) -> None:
     store.put({f"{name}/big": bytes(4 * 1024 * 1024)})
     staging({"path": "/data/big", "url": store.url(f"{name}/big"), "type": "FILE"})
     ended = pod.run_alone(options=["--tmpfs", "/task/root/data:rw,size=1m,mode=0777"])
     assert ended.exit_code == 65
-    assert "space" in ended.told("error")[-1]["message"]
+    assert "space" in ended.of_kind("error")[-1]["message"]
 
 
 @pytest.mark.needs("types")
-def test_what_an_input_without_a_type_is_is_reported(
-    pod: Pod, store: Store, staging: Write, name: str
-) -> None:
+def test_type_of_untyped_input_is_reported(pod: Pod, store: Store, staging: Write, name: str) -> None:
     store.put({f"{name}/a": b"x"})
     staging(
         {"path": "/data/declared", "url": store.url(f"{name}/a"), "type": "FILE"},
@@ -144,12 +136,12 @@ def test_what_an_input_without_a_type_is_is_reported(
         {"path": "/data/text", "content_file": "content-0"},
         content_0="x",
     )
-    told = {one["path"]: one["type"] for one in pod.run().told("input")}
-    assert told == {"/data/found": "FILE", "/data/text": "FILE"}
+    types = {one["path"]: one["type"] for one in pod.run().of_kind("input")}
+    assert types == {"/data/found": "FILE", "/data/text": "FILE"}
 
 
 @pytest.mark.needs("directories")
-def test_a_directory_is_staged_with_all_below_it_declared_or_not(
+def test_directory_is_staged_recursively_with_or_without_type(
     pod: Pod, store: Store, staging: Write, name: str
 ) -> None:
     files = {f"ref/{n}/f {n}#é": f"{n}".encode() for n in range(12)} | {"ref/top": b"t", "ref/a/b/c/d": b"d"}
@@ -167,18 +159,16 @@ def test_a_directory_is_staged_with_all_below_it_declared_or_not(
         } == files
         modes = {path.stat().st_mode & 0o777 for path in staged.rglob("*") if path.is_dir()}
         assert modes == {0o777}
-    assert ended.told("progress")[-1]["files"] == 2 * len(files)
-    assert {one["path"]: one["type"] for one in ended.told("input")} in (
+    assert ended.of_kind("progress")[-1]["files"] == 2 * len(files)
+    assert {one["path"]: one["type"] for one in ended.of_kind("input")} in (
         {"/data/found": "DIRECTORY"},
         {},  # reporting types is optional
     )
 
 
 @pytest.mark.needs("directories")
-def test_a_directory_that_does_not_exist_ends_it_for_good(
-    pod: Pod, store: Store, staging: Write, name: str
-) -> None:
+def test_missing_directory_is_a_permanent_error(pod: Pod, store: Store, staging: Write, name: str) -> None:
     staging({"path": "/data/none", "url": store.url(f"{name}/none"), "type": "DIRECTORY"})
     ended = pod.run()
     assert ended.exit_code == 65
-    assert f"{name}/none" in ended.told("error")[-1]["message"]
+    assert f"{name}/none" in ended.of_kind("error")[-1]["message"]

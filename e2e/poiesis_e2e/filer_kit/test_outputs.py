@@ -1,4 +1,4 @@
-"""What a filer that sends outputs does."""
+"""Filers send outputs according to the contract."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,21 +21,23 @@ OUTSIDE = (
 
 
 def produce(path: Path, text: str = "x") -> None:
-    """As an executor that is root leaves a file."""
+    """Create a file as an executor that runs as root does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o644)
 
 
-def test_a_file_is_sent_and_told(pod: Pod, store: Store, sending: Write, name: str) -> None:
+def test_sent_file_is_reported(pod: Pod, store: Store, sending: Write, name: str) -> None:
     produce(pod.root / "data/out", "out\n" * 5000)
     url = store.url(f"{name}/deep/er/out")
     sending({"path": "/data/out", "url": url, "type": "FILE"})
     ended = pod.run()
     assert (ended.exit_code, ended.messages) == (0, "")
     assert store.get(f"{name}/deep/er/out") == b"out\n" * 5000
-    assert ended.told("output") == [{"event": "output", "url": url, "path": "/data/out", "size_bytes": 20000}]
-    last = ended.told("progress")[-1]
+    assert ended.of_kind("output") == [
+        {"event": "output", "url": url, "path": "/data/out", "size_bytes": 20000}
+    ]
+    last = ended.of_kind("progress")[-1]
     assert (last["files"], last["bytes"]) == (1, 20000)
 
 
@@ -54,12 +56,10 @@ def test_any_name_is_sent(pod: Pod, store: Store, sending: Write, name: str) -> 
     ended = pod.run()
     assert (ended.exit_code, ended.messages) == (0, "")
     assert {odd: store.get(f"{name}/{odd}") for odd in ODD_NAMES} == {odd: odd.encode() for odd in ODD_NAMES}
-    assert {one["path"]: one["url"] for one in ended.told("output")} == urls
+    assert {one["path"]: one["url"] for one in ended.of_kind("output")} == urls
 
 
-def test_what_is_there_is_replaced_also_by_something_of_the_same_size(
-    pod: Pod, store: Store, sending: Write, name: str
-) -> None:
+def test_existing_object_of_equal_size_is_replaced(pod: Pod, store: Store, sending: Write, name: str) -> None:
     produce(pod.root / "data/out", "one")
     sending({"path": "/data/out", "url": store.url(f"{name}/out")})
     assert pod.run().exit_code == 0
@@ -68,7 +68,7 @@ def test_what_is_there_is_replaced_also_by_something_of_the_same_size(
     assert store.get(f"{name}/out") == b"two"
 
 
-def test_what_was_not_produced_is_a_warning(pod: Pod, store: Store, sending: Write, name: str) -> None:
+def test_missing_output_causes_a_warning(pod: Pod, store: Store, sending: Write, name: str) -> None:
     produce(pod.root / "data/out")
     sending(
         {"path": "/data/none", "url": store.url(f"{name}/none"), "type": "FILE"},
@@ -76,12 +76,12 @@ def test_what_was_not_produced_is_a_warning(pod: Pod, store: Store, sending: Wri
     )
     ended = pod.run()
     assert ended.exit_code == 0
-    assert "/data/none" in ended.told("warning")[0]["message"]
+    assert "/data/none" in ended.of_kind("warning")[0]["message"]
     assert store.get(f"{name}/none") is None
     assert store.get(f"{name}/out") == b"x"
 
 
-def test_a_directory_is_sent_with_all_below_it_whatever_it_was_declared(
+def test_directory_is_sent_recursively_for_any_declared_type(
     pod: Pod, store: Store, sending: Write, name: str
 ) -> None:
     files = {"a": "a", "b/c d#": "c", "b/.hidden": "h", "b/d/e": ""}
@@ -100,12 +100,12 @@ def test_a_directory_is_sent_with_all_below_it_whatever_it_was_declared(
         assert {path: store.get(f"{name}/{below}/{path}") for path in files} == {
             path: text.encode() for path, text in files.items()
         }
-    assert sorted((one["path"], one["size_bytes"]) for one in ended.told("output")) == sorted(
+    assert sorted((one["path"], one["size_bytes"]) for one in ended.of_kind("output")) == sorted(
         (f"/data/dir/{path}", len(text)) for path, text in files.items() for _ in declared
     )
 
 
-def test_a_pattern_sends_what_it_matches_by_its_path_without_the_prefix(
+def test_pattern_sends_matches_without_the_path_prefix(
     pod: Pod, store: Store, sending: Write, name: str
 ) -> None:
     for path in ("a.bam", "b b.bam", ".c.bam", "d.txt", "sub/e.bam", "f.bam.d/g"):
@@ -123,7 +123,7 @@ def test_a_pattern_sends_what_it_matches_by_its_path_without_the_prefix(
     )
     ended = pod.run()
     assert ended.exit_code == 0
-    assert {one["path"] for one in ended.told("output")} == {
+    assert {one["path"] for one in ended.of_kind("output")} == {
         *("/data/out/a.bam", "/data/out/b b.bam", "/data/out/d.txt", "/data/out/f.bam.d/g")
     }
     assert store.get(f"{name}/all/out/a.bam") == b"a.bam"
@@ -134,21 +134,17 @@ def test_a_pattern_sends_what_it_matches_by_its_path_without_the_prefix(
     assert "/data/*.none" in ended.messages
 
 
-def test_a_link_within_the_volume_is_sent_as_what_it_leads_to(
-    pod: Pod, store: Store, sending: Write, name: str
-) -> None:
+def test_link_within_the_volume_sends_its_target(pod: Pod, store: Store, sending: Write, name: str) -> None:
     produce(pod.root / "data/real", "real")
     (pod.root / "data/link").symlink_to("real")
     sending({"path": "/data/link", "url": store.url(f"{name}/link")})
     ended = pod.run()
     assert ended.exit_code == 0
     assert store.get(f"{name}/link") == b"real"
-    assert [one["path"] for one in ended.told("output")] == ["/data/link"]
+    assert [one["path"] for one in ended.of_kind("output")] == ["/data/link"]
 
 
-def test_a_link_that_leads_out_of_the_volume_is_not_sent_and_is_a_warning(
-    pod: Pod, store: Store, sending: Write, name: str
-) -> None:
+def test_link_out_of_the_volume_causes_a_warning(pod: Pod, store: Store, sending: Write, name: str) -> None:
     produce(pod.root / "data/dir/real")
     links = {f"link-{number}": target for number, target in enumerate(OUTSIDE)}
     for link, target in links.items():
@@ -164,7 +160,7 @@ def test_a_link_that_leads_out_of_the_volume_is_not_sent_and_is_a_warning(
     )
     ended = pod.run()
     assert ended.exit_code == 0
-    assert [one["path"] for one in ended.told("output")] == ["/data/dir/real"]
+    assert [one["path"] for one in ended.of_kind("output")] == ["/data/dir/real"]
     for link in links:
         for stored in (f"dir/{link}", link, f"w/dir/{link}"):
             assert store.get(f"{name}/{stored}") is None
@@ -172,12 +168,10 @@ def test_a_link_that_leads_out_of_the_volume_is_not_sent_and_is_a_warning(
 
 
 @pytest.mark.needs("network")
-def test_a_store_that_does_not_answer_may_answer_later(
-    pod: Pod, store: Store, sending: Write, name: str
-) -> None:
+def test_unreachable_store_is_a_retryable_error(pod: Pod, store: Store, sending: Write, name: str) -> None:
     produce(pod.root / "data/out")
     sending({"path": "/data/out", "url": store.url(f"{name}/out")})
     ended = pod.run_alone(network="none")
     assert ended.exit_code == 75
-    assert ended.told("error")
-    assert not ended.told("output")
+    assert ended.of_kind("error")
+    assert not ended.of_kind("output")

@@ -141,7 +141,7 @@ def test_a_mismatched_prefix_is_a_warning(found):
         ("/out/hol*", "/out", "output /out/hollow is a directory without files; nothing was sent"),
     ],
 )
-def test_what_was_not_produced_is_a_warning(found, path: str, prefix: str, message: str):
+def test_missing_output_causes_a_warning(found, path: str, prefix: str, message: str):
     assert messages(found(path, prefix=prefix)) == [message]
 
 

@@ -6,7 +6,7 @@ import socket
 from uuid import UUID
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, get_port_socket
 
 from poiesis_api import documents, sending, tasks_db
 from poiesis_api.app import make_app
@@ -58,9 +58,16 @@ def serve(pool, kubernetes, config, make_services):
     def make(**limits):
         changed = config.model_copy(update={"limits": config.limits.model_copy(update=limits)})
         services = make_services(changed, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
-        return TestClient(TestServer(make_app(services))), services
+        return TestClient(TestServer(make_app(services), socket_factory=small_send_buffer)), services
 
     return make
+
+
+def small_send_buffer(host, port, family):
+    """Return a listening socket whose connections buffer little: by default, Linux buffers up to 4 MiB."""
+    made = get_port_socket(host, port, family)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+    return made
 
 
 async def pages(client, **params):

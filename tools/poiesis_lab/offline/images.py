@@ -59,7 +59,7 @@ _BUSYBOX_ROOTFS = RootFs(
 
 
 def bases() -> dict[str, str]:
-    """Return the images that services and Pods start from, by what they are for."""
+    """Return the base images of services and Pods, by purpose."""
     return {
         "python_base": rootfs.ensure(PYTHON_BASE),
         "python_build_base": rootfs.ensure(PYTHON_BUILD_BASE),
@@ -71,13 +71,13 @@ def bases() -> dict[str, str]:
 
 def node() -> str:
     """Return the image of kind's nodes."""
-    from poiesis_lab.offline import node as built  # late: it needs this module's busybox
+    from poiesis_lab.offline import node as built  # imported late: it needs this module's busybox
 
     return built.image()
 
 
 def keycloak() -> str:
-    """Return Keycloak as it is distributed, on a JRE of Debian."""
+    """Return Keycloak's distribution on a JRE of Debian."""
     archive = maven.artifact(
         "org.keycloak", "keycloak-quarkus-dist", versions.KEYCLOAK, "zip", versions.KEYCLOAK_SHA256
     )

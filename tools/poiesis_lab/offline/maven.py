@@ -1,4 +1,4 @@
-"""Files of Maven repositories, by Maven itself: its settings know the mirrors and proxies of this machine."""
+"""Download files with Maven, whose settings have the mirrors and proxies of this machine."""
 
 import hashlib
 from pathlib import Path
@@ -12,7 +12,7 @@ _DOWNLOAD_S = 900
 
 
 def artifact(group: str, name: str, version: str, kind: str, sha256: str) -> Path:
-    """An artifact's file, downloaded now if it is not in the cache. LabError if it is not that very file."""
+    """Return an artifact's file; download it if it is missing. Raise LabError for another checksum."""
     file = f"{name}-{version}.{kind}"
     target = cache.directory() / "maven" / f"{sha256[:12]}-{file}"
     if target.exists():
@@ -22,19 +22,19 @@ def artifact(group: str, name: str, version: str, kind: str, sha256: str) -> Pat
         coordinates = f"{group}:{name}:{version}:{kind}"
         options = [f"-Dartifact={coordinates}", f"-DoutputDirectory={work}"]
         run(
-            # In a repository that goes again: the file would lie there a second time.
+            # A temporary repository: a permanent one would keep a second copy.
             ["mvn", "--batch-mode", f"-Dmaven.repo.local={work / 'repository'}", _COPY, *options],
             cwd=work,
             timeout=_DOWNLOAD_S,
         )
         found = digest(work / file)
         if found != sha256:
-            raise LabError(f"{coordinates}: sha256 is {found}, not the one that versions.py pins")
+            raise LabError(f"{coordinates}: sha256 {found} does not match versions.py")
         (work / file).rename(path)
     return target
 
 
 def digest(file: Path) -> str:
-    """Its sha256 in hex digits."""
+    """Return a file's sha256 in hex digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

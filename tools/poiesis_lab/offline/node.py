@@ -34,7 +34,7 @@ KUBE_PROXY_ROOTFS = RootFs(
 
 
 def image() -> str:
-    """The node image's reference; made now if docker does not have it."""
+    """Return the node image; build it if it is missing."""
     name = versions.own_name("_node", versions.RELEASE)
     made = hashed.remembered(name, lambda: {"node": _built()})["node"]
     prune.note({name: made})
@@ -47,24 +47,24 @@ def is_remembered() -> bool:
 
 
 def root_file_systems() -> None:
-    """Make what a node image starts from."""
+    """Build the root file systems of the node image."""
     for recipe in (NODE_ROOTFS, KUBE_PROXY_ROOTFS):
         rootfs.ensure(recipe)
 
 
 def pause_program() -> Path:
-    """Return what holds a Pod's namespaces, compiled now if need be."""
+    """Return the pause program, which holds a Pod's namespaces; compile it if it is missing."""
     return hashed.static_program(RECIPES / "pause.c")
 
 
 def by_component(listing: str) -> Mapping[str, str]:
-    """`kubeadm config images list` as component -> reference: the name without registry, path and tag."""
+    """Parse `kubeadm config images list` to component -> reference; a component is the bare image name."""
     references = listing.split()
     return {reference.rsplit("/", 1)[-1].rpartition(":")[0]: reference for reference in references}
 
 
 def _control_plane() -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """The images that kubeadm will ask for, by component: under the names it asks for, and under our own."""
+    """Return the images of kubeadm by component: under kubeadm's names, and under ours."""
     kubeadm = binaries.compiled("kubeadm")
     wanted = by_component(
         run([kubeadm, "config", "images", "list", "--kubernetes-version", f"v{versions.KUBERNETES}"])
@@ -86,9 +86,7 @@ def _control_plane() -> tuple[Mapping[str, str], Mapping[str, str]]:
         {"pause": pause_program()},
     )
     if unknown := wanted.keys() - made.keys():
-        raise LabError(
-            f"kubeadm {versions.KUBERNETES} wants images the lab cannot make: {', '.join(sorted(unknown))}"
-        )
+        raise LabError(f"kubeadm {versions.KUBERNETES} requires unknown images: {', '.join(sorted(unknown))}")
     for component, reference in wanted.items():
         docker.docker("tag", made[component], reference)
     return wanted, made
@@ -104,7 +102,7 @@ def _of_one_program(name: str) -> str:
 
 
 def _built() -> str:
-    """All the parts are cached one by one, so an interrupted build goes on where it was."""
+    """Build the node image. Each part is cached, so an interrupted build continues."""
     base = rootfs.ensure(NODE_ROOTFS)
     control_plane, made = _control_plane()
     provisioner = _of_one_program("local-path-provisioner")

@@ -1,4 +1,4 @@
-"""Do independent things side by side."""
+"""Run independent functions concurrently."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait

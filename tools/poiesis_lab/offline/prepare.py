@@ -1,7 +1,7 @@
-"""Build side by side what a run needs, where no image registry answers and little of it is there yet.
+"""Build the images of a run concurrently, where no image registry responds and few of them exist.
 
-The code that uses a thing makes it when it is missing, so nothing depends on this module but the time of a
-first run. Compilers want the processors, and packages of Debian and PyPI the network.
+Each image is also built on demand, so only the duration of the first run depends on this module. Compilers
+need the processors; packages of Debian and PyPI need the network.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _OF_A_CLUSTER = (*binaries.KUBERNETES_PROGRAMS, "helm", "etcd", "coredns", "loca
 
 
 def prepare(*, services: bool = False, minio: bool = False) -> None:
-    """Build the cluster's parts, and if asked for the images of our services, and MinIO."""
+    """Build the cluster's images, and on request the images of our services and MinIO."""
     with cache.lock():
         daemon.ensure()
         if not docker.registry_answers() and not (images.are_remembered() and node.is_remembered()):
@@ -22,7 +22,7 @@ def prepare(*, services: bool = False, minio: bool = False) -> None:
 
 
 def lanes(*, services: bool, minio: bool) -> list[Callable[[], None]]:
-    """Return what goes side by side; each lane does one thing after the other."""
+    """Return the concurrent lanes; each lane runs its steps in order."""
 
     def kubernetes() -> None:
         binaries.compile_all(_OF_A_CLUSTER)
@@ -30,7 +30,7 @@ def lanes(*, services: bool, minio: bool) -> list[Callable[[], None]]:
     def packages() -> None:
         images.images()
         if services:
-            from poiesis_lab import services as ours  # late: it imports the cluster, which imports this
+            from poiesis_lab import services as ours  # imported late: the cluster imports this module
 
             ours.build()
         node.root_file_systems()

@@ -13,9 +13,9 @@ from poiesis_lab.shell import run, step
 
 @dataclass(frozen=True, kw_only=True)
 class RootFs:
-    """What to install, and what to do to it. Hooks are files in recipes/.
+    """Packages of a root file system and their processing. Hooks are files in recipes/.
 
-    Variant `extract` only unpacks `packages` and what they depend on, and then runs `trim` on the tree;
+    Variant `extract` only unpacks `packages` with their dependencies, and then runs `trim` on the tree;
     `minbase` installs them into a small Debian. `changes` are Dockerfile lines for the image.
     """
 
@@ -41,7 +41,7 @@ class RootFs:
 
 
 def ensure(recipe: RootFs) -> str:
-    """The reference of the image made by `recipe`, made now if docker does not have it."""
+    """Return the image of `recipe`; build it if it is missing."""
     image = recipe.image()
     if docker.has_image(image):
         return image

@@ -1,4 +1,4 @@
-"""The failure table: one case for each way in which a task ends otherwise than well, a module a section.
+"""The failure table: one case for each failure of a task, one module per section.
 
 docs/reference/failures.md is generated from this list; stories/test_failures.py causes each on a cluster.
 """

@@ -1,4 +1,4 @@
-"""What cases are made of: documents to submit, the states and the times that go with them."""
+"""Parts of cases: documents to submit, and their states and times."""
 
 from collections.abc import Awaitable, Callable
 
@@ -19,13 +19,13 @@ ASKED = "cancel requested by anonymous"
 
 
 def patience(threshold: str, slack: float) -> Within:
-    """Until a threshold of the controller, and what others take besides."""
+    """Return a threshold of the controller plus `slack` for all other parts."""
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["tctl"]["thresholds"]
     return Within(documented=defaults[threshold] + slack, tested=IMPATIENT[threshold] + slack)
 
 
 AT_ONCE = 5  # seconds: the recorder reads a file and writes a row
-SOON = 10  # the kubelet, a watch and the controller besides
+SOON = 10  # plus the kubelet, a watch and the controller
 START = 20  # a filer starts and tries once, or a container that cannot start is given up
 PULL = patience("imagePullSeconds", 30)  # counted from when the first try has failed
 CONFIGURATION = patience("configErrorSeconds", 30)
@@ -49,11 +49,11 @@ start=$(sed -n 's/^\([0-9a-f]*\)-[0-9a-f]* r-xp .*/\1/p' /proc/1/maps 2>/dev/nul
 for fd in 0 1 2 3 4 5 6; do (: >/proc/1/fd/$fd) 2>/dev/null && echo open $fd; done
 sleep 1; echo end; exit 3
 """  # access to /proc/1/mem and /proc/1/fd needs the right to trace the helper
-UNTIL_TOLD = f"{READY}; trap 'echo done; exit 0' USR1; {WAIT}"  # by the node, with a signal
+UNTIL_SIGNALED = f"{READY}; trap 'echo done; exit 0' USR1; {WAIT}"  # until the node sends a signal
 
 
 def scripts(*texts: str, **fields: object) -> Builder:
-    """Shell scripts, one an executor; `fields` of the document beside them."""
+    """Build a task with one shell script per executor; `fields`: further fields of the document."""
 
     async def build(world: World) -> Document:
         document: Document = {"executors": [sh(world.images.busybox, text, world.marker) for text in texts]}
@@ -63,7 +63,7 @@ def scripts(*texts: str, **fields: object) -> Builder:
 
 
 def argv(*words: str, bare: bool = False, **fields: object) -> Builder:
-    """One executor without a shell; `bare`: in an image that has none."""
+    """Build a task with one executor without a shell; `bare`: in an image that has no shell."""
 
     async def build(world: World) -> Document:
         where = world.images.noshell if bare else world.images.busybox
@@ -74,7 +74,7 @@ def argv(*words: str, bare: bool = False, **fields: object) -> Builder:
 
 
 def redirected(**fields: str) -> Builder:
-    """One executor that reads its stdin and says a word; `fields` of the executor beside that."""
+    """Build a task whose executor reads stdin and prints a word; `fields`: further executor fields."""
 
     async def build(world: World) -> Document:
         executor = sh(world.images.busybox, "cat; echo heard")
@@ -84,7 +84,7 @@ def redirected(**fields: str) -> Builder:
 
 
 def image(name: str, *before: str) -> Builder:
-    """An executor of this image, after those that run the scripts `before`. `{port}`: where TES answers."""
+    """Build a task with an executor of an image, after the scripts `before`. `{port}`: of the TES API."""
 
     async def build(world: World) -> Document:
         port = world.api_url.rpartition(":")[2]
@@ -95,7 +95,7 @@ def image(name: str, *before: str) -> Builder:
 
 
 def fetched(url: Callable[[World], str]) -> Builder:
-    """An input, and an executor that never runs."""
+    """Build a task with one input and an executor that never runs."""
 
     async def build(world: World) -> Document:
         return {
@@ -107,7 +107,7 @@ def fetched(url: Callable[[World], str]) -> Builder:
 
 
 def sent(*texts: str, bucket: str | None = None, **fields: object) -> Builder:
-    """An output `/out/it`, of one of the executors; to the world's bucket unless another is named."""
+    """Build a task with an output `/out/it`, sent to the world's bucket or to `bucket`."""
 
     async def build(world: World) -> Document:
         url = world.bucket.url("it") if bucket is None else f"s3://{bucket}/it"
@@ -145,7 +145,7 @@ async def foreign_image(world: World) -> Document:
 
 
 async def private_object(world: World) -> Document:
-    await world.bucket.put("private", b"not for everybody")
+    await world.bucket.put("private", b"not public")
     return await fetched(lambda _: f"{world.storage.pod_url}/{world.bucket.name}/private")(world)
 
 
@@ -158,7 +158,7 @@ def refused(world: World) -> str:
 
 
 def fetched_and_shown(script: str = "cat /in/it") -> Builder:
-    """An input from the surroundings' `server`, and an executor that shows it."""
+    """Build a task with an input from the surroundings' `server`, and an executor that prints it."""
 
     async def build(world: World) -> Document:
         pod = await world.kube.get("pod", server_name(world))
@@ -173,7 +173,7 @@ def fetched_and_shown(script: str = "cat /in/it") -> Builder:
 
 
 def large_input(size: int, disk_gb: float) -> Builder:
-    """An object of so many bytes, for a volume that has less."""
+    """Build a task with an input of `size` bytes, for a smaller volume."""
 
     async def build(world: World) -> Document:
         return {

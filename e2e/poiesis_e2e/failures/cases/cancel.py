@@ -24,20 +24,20 @@ from poiesis_e2e.failures.disturbances import (
     canceled_by_many,
     ended,
     executor_runs,
+    in_system_logs,
     no_node_found,
     pull_failed,
     runs,
-    told,
     tries_again,
 )
 from poiesis_e2e.failures.sights import (
     explained,
     logged,
+    no_line_twice,
     no_object,
     no_process,
     nothing_stored,
     printed,
-    told_once,
 )
 from poiesis_e2e.failures.surroundings import quota
 
@@ -168,7 +168,7 @@ CASES: Sequence[Case] = (
         within=SOON,
         after=After.ASKED,
         states=(*RAN, *CANCELED),
-        sees=(logged(ASKED), told_once()),
+        sees=(logged(ASKED), no_line_twice()),
     ),
     Case(
         id="cancel-refused",
@@ -176,7 +176,7 @@ CASES: Sequence[Case] = (
         title="Kubernetes rejects the Job temporarily",
         around=quota(count__jobs_batch="0"),
         document=scripts("echo never"),
-        meanwhile=canceled("while the Job is retried", told("exceeded quota")),
+        meanwhile=canceled("while the Job is retried", in_system_logs("exceeded quota")),
         state="CANCELED",
         reasons=("Canceled",),
         message="canceled on request",

@@ -19,7 +19,7 @@ from poiesis_e2e.failures.cases.builders import (
     without_tls,
 )
 from poiesis_e2e.failures.disturbances import process_killed
-from poiesis_e2e.failures.sights import complained, nothing_stored, printed, tried_again
+from poiesis_e2e.failures.sights import nothing_stored, printed, stderr_contains, tried_again
 from poiesis_e2e.failures.surroundings import server, tiny_volumes, without_secret
 from poiesis_e2e.install import RCLONE_SECRET
 
@@ -257,6 +257,6 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(complained("No space left on device"),),
+        sees=(stderr_contains("No space left on device"),),
     ),
 )

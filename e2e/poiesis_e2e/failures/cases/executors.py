@@ -1,4 +1,4 @@
-"""What an executor does."""
+"""Behaviour of executors."""
 
 from collections.abc import Sequence
 
@@ -25,13 +25,13 @@ from poiesis_e2e.failures.cases.builders import (
 )
 from poiesis_e2e.failures.disturbances import container_killed
 from poiesis_e2e.failures.sights import (
-    complained,
-    kept_the_end,
+    kept_tail,
     logged,
     never_started,
     no_process,
     pod_ended,
     printed,
+    stderr_contains,
     stored,
 )
 from poiesis_e2e.failures.surroundings import container_with
@@ -130,7 +130,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(complained("/no/such/program"),),
+        sees=(stderr_contains("/no/such/program"),),
     ),
     Case(
         id="not-executable",
@@ -146,7 +146,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(complained("/etc/passwd"),),
+        sees=(stderr_contains("/etc/passwd"),),
     ),
     Case(
         id="stdin-missing",
@@ -162,7 +162,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(complained("cannot open stdin /no/such/file"),),
+        sees=(stderr_contains("cannot open stdin /no/such/file"),),
     ),
     Case(
         id="stdout-unwritable",
@@ -178,7 +178,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(complained("cannot write /etc/passwd/out: Not a directory"), printed("heard\n")),
+        sees=(stderr_contains("cannot write /etc/passwd/out: Not a directory"), printed("heard\n")),
     ),
     *(
         Case(
@@ -294,8 +294,8 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(kept_the_end("last words\n"),),
-        wait_seconds=300,  # half a minute on a machine that has nothing else to do
+        sees=(kept_tail("last words\n"),),
+        wait_seconds=300,  # half a minute on an idle machine
     ),
     Case(
         id="garbage",

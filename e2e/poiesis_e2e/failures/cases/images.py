@@ -13,7 +13,7 @@ from poiesis_e2e.failures.cases.builders import (
     foreign_image,
     image,
 )
-from poiesis_e2e.failures.sights import complained, explained, logged, printed
+from poiesis_e2e.failures.sights import explained, logged, printed, stderr_contains
 from poiesis_e2e.failures.surroundings import server, without_secret
 from poiesis_e2e.install import STORAGE_SECRET
 
@@ -107,7 +107,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(complained("/tool: Exec format error"),),
+        sees=(stderr_contains("/tool: Exec format error"),),
     ),
     Case(
         id="configuration",

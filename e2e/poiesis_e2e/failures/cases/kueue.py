@@ -8,10 +8,10 @@ from poiesis_e2e.failures.disturbances import (
     canceled,
     deactivated,
     executor_runs,
-    passes,
+    in_system_logs,
     preempted,
     queue_stopped,
-    told,
+    removed_after,
 )
 from poiesis_e2e.failures.sights import first_attempt, logged, no_object, no_workload, printed
 from poiesis_e2e.failures.surroundings import full_queue
@@ -20,10 +20,10 @@ SECTION = "Kueue"
 
 _FULL = full_queue()
 _NO_QUOTA = "couldn't assign flavors to pod set main: insufficient unused quota for cpu"
-_waits = told("insufficient unused quota")
-# A volume that is not a fresh one makes it fail.
+_waits = in_system_logs("insufficient unused quota")
+# Fails on a volume that is not empty.
 _ONCE = f"[ -e /data/here ] && exit 9; touch /data/here; {READY}; sleep 12"
-_AGAIN = 60  # seconds: the queue is free again, and the task begins anew
+_AGAIN = 60  # seconds: the queue becomes free, and the task starts again
 
 CASES: Sequence[Case] = (
     Case(
@@ -32,7 +32,7 @@ CASES: Sequence[Case] = (
         title="The task waits in the queue",
         around=_FULL,
         document=scripts("echo at last"),
-        meanwhile=passes(_FULL, "insufficient unused quota"),
+        meanwhile=removed_after(_FULL, "insufficient unused quota"),
         state="COMPLETE",
         exit_codes=(0,),
         reporter="recorder",

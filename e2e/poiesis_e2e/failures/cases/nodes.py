@@ -1,4 +1,4 @@
-"""What nodes do."""
+"""Failures of nodes."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -10,7 +10,7 @@ from poiesis_e2e.failures.cases.builders import (
     RAN,
     READY,
     SOON,
-    UNTIL_TOLD,
+    UNTIL_SIGNALED,
     WAIT,
     Builder,
     image,
@@ -44,13 +44,13 @@ from poiesis_e2e.tes_client import Document, State
 SECTION = "Nodes"
 
 _SLOW = ("localhost:5081/slow:1", "localhost:5082/slow:1")  # the node's own ports
-_BACK = 30  # seconds in which a kubelet that was started looks after its Pods
-_RECOVERED = 90  # an API server that is back, the kubelets' caches, then the outputs
+_BACK = 30  # seconds until a restarted kubelet has synchronized its Pods
+_RECOVERED = 90  # seconds: the API server is back, then the kubelets' caches, then the outputs
 _STALLED = 60  # tctl.thresholds.stalledSeconds is 15 there, counted from when the node is back
 _SILENT = (
-    70  # 12 s until Kubernetes says so, 10 s until it deletes the Pod, its grace of 10 s, nodeLostSeconds 10
+    70  # 12 s until it is unreachable, 10 s until the Pod is deleted, 10 s grace period, nodeLostSeconds 10
 )
-_COLLECTED = 120  # Kubernetes looks for Pods without a node every 20 s, and waits for another 40 s
+_COLLECTED = 120  # Kubernetes searches for Pods without a node every 20 s, and waits for another 40 s
 _UNSCHEDULABLE = 40  # tctl.thresholds.unschedulableSeconds is 20 there
 
 _REBOOT = Reboot()
@@ -62,7 +62,7 @@ def _slow_registry(name: str) -> Surroundings:
 
 
 async def _half_of_the_node(world: World) -> Document:
-    """An executor that leaves no room for another of its kind."""
+    """Build a task whose executor takes more than half of the node."""
     node = await world.kube.get("node", world.node.container)
     assert node is not None
     cores = node["status"]["allocatable"]["cpu"]
@@ -91,7 +91,7 @@ CASES: Sequence[Case] = (
         id="kubelet-restarted",
         section=SECTION,
         title="The task continues",
-        document=scripts(UNTIL_TOLD),
+        document=scripts(UNTIL_SIGNALED),
         meanwhile=kubelet_restarted(),
         state="COMPLETE",
         exit_codes=(0,),
@@ -106,7 +106,7 @@ CASES: Sequence[Case] = (
         id="kubelet-away",
         section=SECTION,
         title="The next executor waits, and no executor runs twice",
-        document=scripts(UNTIL_TOLD, "echo next"),
+        document=scripts(UNTIL_SIGNALED, "echo next"),
         meanwhile=kubelet_away(),
         state="COMPLETE",
         exit_codes=(0, 0),
@@ -262,7 +262,7 @@ CASES: Sequence[Case] = (
         release="nodes",
         together="unschedulable",
     ),
-    # Last of all: the cluster takes a minute to get over it.
+    # Last: the cluster takes a minute to recover.
     Case(
         id="api-server-down",
         section=SECTION,

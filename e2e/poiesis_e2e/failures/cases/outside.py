@@ -1,4 +1,4 @@
-"""What others do to it."""
+"""Actions of other users."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What becomes of a task whose recorder is lost."""
+"""Tasks that lose their recorder."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from poiesis_e2e.failures.cases.builders import (
     RAN,
     READY,
     SOON,
-    UNTIL_TOLD,
+    UNTIL_SIGNALED,
     WAIT,
     scripts,
     sent,
@@ -18,23 +18,23 @@ from poiesis_e2e.failures.cases.builders import (
 from poiesis_e2e.failures.disturbances import (
     ended,
     live,
-    recorder_bereft,
     recorder_killed,
     recorder_killed_again_and_again,
     recorder_killed_at_the_end,
     recorder_killed_twice,
     recorder_lost,
+    recorder_without_access,
     runs,
     token_refused,
 )
 from poiesis_e2e.failures.sights import (
     explained,
     in_the_bucket,
+    no_line_twice,
     pod_ended,
     printed,
     restarted,
     stored,
-    told_once,
 )
 from poiesis_e2e.failures.surroundings import container_with
 from poiesis_e2e.tes_client import State
@@ -42,11 +42,11 @@ from poiesis_e2e.tes_client import State
 SECTION = "The recorder"
 
 _FIRST_BACK_OFF = 10  # seconds, of the kubelet
-_FAILED_ACK = 60  # that a failed container waits for a recorder that is down
+_FAILED_ACK = 60  # seconds that a failed container waits for a recorder that is down
 
 _ONE = f"{READY}; sleep 6; echo one"
 _TWO = "echo two; sleep 3; echo three"
-_BOTH = (printed("ready\none\n"), printed("two\nthree\n", index=1), restarted("trec"), told_once())
+_BOTH = (printed("ready\none\n"), printed("two\nthree\n", index=1), restarted("trec"), no_line_twice())
 
 _LOST: Sequence[tuple[str, State, int]] = (("", "COMPLETE", 0), ("-failed", "EXECUTOR_ERROR", 3))
 
@@ -84,22 +84,22 @@ CASES: Sequence[Case] = (
         within=SOON,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(stored("it", "it\n"), told_once()),
+        sees=(stored("it", "it\n"), no_line_twice()),
     ),
     *(
         Case(
             id=f"recorder-killed-{name}",
             section=SECTION,
             title="The recorder is killed and restarts",
-            document=scripts(UNTIL_TOLD),
-            meanwhile=recorder_killed_at_the_end(words, heard=heard),
+            document=scripts(UNTIL_SIGNALED),
+            meanwhile=recorder_killed_at_the_end(words, executed=heard),
             state="COMPLETE",
             exit_codes=(0,),
             reporter="recorder",
             within=SOON,
             after=After.ASKED,
             states=RAN,
-            sees=(printed("ready\ndone\n"), restarted("trec"), told_once(), pod_ended("Succeeded")),
+            sees=(printed("ready\ndone\n"), restarted("trec"), no_line_twice(), pod_ended("Succeeded")),
             release="second",
         )
         for name, words, heard in (
@@ -158,7 +158,7 @@ CASES: Sequence[Case] = (
         within=SOON + _FIRST_BACK_OFF,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(printed("ready\nheard\n"), restarted("trec"), told_once()),
+        sees=(printed("ready\nheard\n"), restarted("trec"), no_line_twice()),
     ),
     Case(
         id="recorder-killed-for-good",
@@ -175,7 +175,7 @@ CASES: Sequence[Case] = (
         within=SOON + _FAILED_ACK,
         after=After.EXECUTOR,
         states=RAN,
-        sees=(told_once(),),
+        sees=(no_line_twice(),),
     ),
     *(
         Case(
@@ -194,7 +194,7 @@ CASES: Sequence[Case] = (
             within=PULL,
             after=After.EXECUTOR,
             states=RAN,
-            sees=(in_the_bucket("it", "it\n"), told_once()),
+            sees=(in_the_bucket("it", "it\n"), no_line_twice()),
         )
         for suffix, state, code in _LOST
     ),
@@ -203,7 +203,7 @@ CASES: Sequence[Case] = (
         section=SECTION,
         title="The recorder may not read its Pod any more",
         document=scripts(_ONE, _TWO),
-        meanwhile=recorder_bereft("roles,rolebindings", "the Role and its binding are deleted"),
+        meanwhile=recorder_without_access("roles,rolebindings", "the Role and its binding are deleted"),
         state="COMPLETE",
         exit_codes=(0, 0),
         reporter="recorder",
@@ -217,7 +217,7 @@ CASES: Sequence[Case] = (
         section=SECTION,
         title="The recorder's token for the API server is not valid any more",
         document=scripts(f"{READY}; sleep 25; echo one", _TWO),
-        meanwhile=recorder_bereft(
+        meanwhile=recorder_without_access(
             "serviceaccounts", "the task's ServiceAccount is deleted", until=token_refused
         ),
         state="COMPLETE",
@@ -233,7 +233,7 @@ CASES: Sequence[Case] = (
         section=SECTION,
         title="The recorder is killed while an executor is stopping",
         document=scripts(f"trap 'sleep 2; exit 5' TERM; {READY}; {WAIT}"),
-        meanwhile=recorder_bereft("jobs", "the Job is deleted"),
+        meanwhile=recorder_without_access("jobs", "the Job is deleted"),
         state="SYSTEM_ERROR",
         reasons=("JobDeleted",),
         message="the Job was deleted",

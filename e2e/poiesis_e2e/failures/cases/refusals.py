@@ -1,10 +1,10 @@
-"""What Kubernetes does not take."""
+"""Objects that Kubernetes rejects."""
 
 from collections.abc import Sequence
 
 from poiesis_e2e.failures.case import After, Case, Reporter
 from poiesis_e2e.failures.cases.builders import AT_ONCE, RAN, RETRIES, START, scripts
-from poiesis_e2e.failures.disturbances import passes
+from poiesis_e2e.failures.disturbances import removed_after
 from poiesis_e2e.failures.sights import logged, no_object, printed
 from poiesis_e2e.failures.surroundings import (
     MARKED_JOB,
@@ -142,7 +142,7 @@ CASES: Sequence[Case] = (
             title=title,
             around=around,
             document=scripts("echo at last"),
-            meanwhile=passes(around, word),
+            meanwhile=removed_after(around, word),
             state="COMPLETE",
             exit_codes=(0,),
             reporter="recorder",
