@@ -458,7 +458,7 @@ def test_last_output_comes_before_the_outcome(server, poiesis):
     assert lines[-1].endswith("COMPLETE")
 
 
-def test_list_in_a_pipe_has_one_line_per_task(server, poiesis):
+def test_piped_list_has_one_line_per_task(server, poiesis):
     times = {"start_time": "2026-01-02T03:04:05Z", "end_time": "2026-01-02T03:05:10.5Z"}
     failed = task("EXECUTOR_ERROR", name="a long name " * 20, logs=[attempt(0, 3, **times)])
     server.reply("GET /tasks", {"tasks": [failed, task(task_id="t2", logs=[attempt(0)])]})

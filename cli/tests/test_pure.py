@@ -605,7 +605,7 @@ def test_unexpected_metadata_shows_no_progress(metadata):
 
 
 def test_messages_are_never_parsed():
-    lines = ["tif-0 so far: 1 file, 5 bytes, 0.1 MB/s", "tif-0 staged 3 files, 2455495 bytes", "waits"]
+    lines = ["tif-0 in progress: 1 file, 5 bytes, 0.1 MB/s", "tif-0 staged 3 files, 2455495 bytes", "waits"]
     for state in ("QUEUED", "INITIALIZING", "COMPLETE"):
         assert activity(read_task(task(state, logs=[attempt(system_logs=lines)]))) == ""
 

@@ -33,7 +33,8 @@ async def test_slow_input_shows_in_system_logs_and_metrics(
         async def line() -> re.Match[str] | None:
             task = await client.get(task_id, "FULL")
             lines = system_logs(task) if task.get("logs") else ""
-            return re.search(r"tif-0 so far: 0 files, ([1-9]\d*) bytes, \d+\.\d MB/s$", lines, re.MULTILINE)
+            pattern = r"tif-0 in progress: 0 files, ([1-9]\d*) bytes, \d+\.\d MB/s$"
+            return re.search(pattern, lines, re.MULTILINE)
 
         found = await eventually(line, "progress of tif-0 in system_logs")
         assert int(found[1]) <= _HALF

@@ -35,16 +35,25 @@ EXECUTORS = 1_000
 ITEMS = 10_000  # of any other list or map except argv
 
 
+class InvalidValue(ValueError):
+    """A field is invalid. `reason` may be logged; `value` is the client's and may be secret."""
+
+    def __init__(self, reason: str, value: str | None = None) -> None:
+        super().__init__(reason if value is None else f"{reason}, got {value!r}")
+        self.reason = reason
+        self.value = value
+
+
 def _absolute(path: str, what: str) -> str:
     if not path.startswith("/"):
-        raise ValueError(f"{what} must be an absolute path in the container, got {path!r}")
+        raise InvalidValue(f"{what} must be an absolute path in the container", path)
     if "\0" in path:
-        raise ValueError(f"{what} must not contain NUL")
+        raise InvalidValue(f"{what} must not contain NUL")
     segments = path.strip("/").split("/")
     if any(segment in {".", ".."} for segment in segments):
-        raise ValueError(f"{what} must not contain '.' or '..' segments, got {path!r}")
+        raise InvalidValue(f"{what} must not contain '.' or '..' segments", path)
     if "//" in path:
-        raise ValueError(f"{what} must not contain empty segments, got {path!r}")
+        raise InvalidValue(f"{what} must not contain empty segments", path)
     return path
 
 
@@ -54,7 +63,7 @@ def _container_path(path: str, info: ValidationInfo) -> str:
 
 def _text(value: str) -> str:
     if "\0" in value:
-        raise ValueError("must not contain NUL")
+        raise InvalidValue("must not contain NUL")
     return value
 
 
@@ -63,7 +72,7 @@ def _set_entries(given: object) -> object:
     if not isinstance(given, dict):
         return given
     if len(given) > ITEMS:
-        raise ValueError(f"must have at most {ITEMS} entries, got {len(given)}")
+        raise InvalidValue(f"must have at most {ITEMS} entries, got {len(given)}")
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -118,7 +127,7 @@ class TesExecutor(TesModel):
     @classmethod
     def _program_is_named(cls, command: list[str]) -> list[str]:
         if command[0] == "":
-            raise ValueError("command[0] names the program and must not be empty")
+            raise InvalidValue("command[0] names the program and must not be empty")
         return command
 
     @field_validator("env")
@@ -126,7 +135,7 @@ class TesExecutor(TesModel):
     def _names_are_env_names(cls, env: dict[str, str] | None) -> dict[str, str] | None:
         for name in env or ():
             if "=" in name:
-                raise ValueError(f"a variable name must not contain '=', got {name!r}")
+                raise InvalidValue("a variable name must not contain '='", name)
         return env
 
 
@@ -163,21 +172,21 @@ class TesInput(TesModel):
     @classmethod
     def _bounded(cls, content: str | None) -> str | None:
         if content is not None and len(content.encode()) > CONTENT_BYTES:
-            raise ValueError(f"content is longer than {CONTENT_BYTES} bytes; use url for larger inputs")
+            raise InvalidValue(f"content is longer than {CONTENT_BYTES} bytes; use url for larger inputs")
         if content is not None and "\0" in content:
-            raise ValueError("content must not contain NUL; use url for binary inputs")
+            raise InvalidValue("content must not contain NUL; use url for binary inputs")
         return content
 
     @model_validator(mode="after")
     def _has_a_source(self) -> "TesInput":
         if self.content is None and not self.url:
-            raise ValueError("an input must have url or content")
+            raise InvalidValue("an input must have url or content")
         if self.content and self.type == "DIRECTORY":
-            raise ValueError("type must not be DIRECTORY if content is set")
+            raise InvalidValue("type must not be DIRECTORY if content is set")
         if self.path == "/":
-            raise ValueError("path must not be '/'")
+            raise InvalidValue("path must not be '/'")
         if self.path.endswith("/") and (self.content or self.type == "FILE"):
-            raise ValueError(f"path must not end in '/' for a file, got {self.path!r}")
+            raise InvalidValue("path must not end in '/' for a file", self.path)
         return self
 
     @property
@@ -224,11 +233,11 @@ class TesOutput(TesModel):
     @model_validator(mode="after")
     def _names_something(self) -> "TesOutput":
         if self.path == "/":
-            raise ValueError("path must not be '/'")
+            raise InvalidValue("path must not be '/'")
         _absolute(unescaped(self.path), "path")
         prefix = self.path_prefix
         if prefix and self.wildcard and not unescaped(self.path).startswith((prefix, unescaped(prefix))):
-            raise ValueError(f"path must start with path_prefix {self.path_prefix!r}, got {self.path!r}")
+            raise InvalidValue(f"path must start with path_prefix {prefix!r}", self.path)
         return self
 
     @property

@@ -16,7 +16,12 @@ _USER = re.compile(r"//.*@", re.DOTALL)
 
 
 class NotAnS3Url(ValueError):
-    """The URL names no S3 bucket or key; the message has the expected form and no credentials."""
+    """The URL names no S3 bucket or key. `url`: without credentials; `reason`: without the URL."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"{redacted(url)} {reason}")
+        self.url = redacted(url)
+        self.reason = reason
 
 
 def scheme(url: str) -> str:
@@ -28,19 +33,20 @@ def scheme(url: str) -> str:
 def split_s3(url: str) -> tuple[str, str]:
     """Return bucket and key of `s3://bucket/key`; the key of a bucket is empty. Raise NotAnS3Url."""
     if scheme(url) != "s3" or url[3:5] != "//":
-        raise NotAnS3Url(f"{redacted(url)} is not an S3 URL (s3://bucket/key)")
+        raise NotAnS3Url(url, "is not an S3 URL (s3://bucket/key)")
     bucket, _, key = url[5:].partition("/")
     if "@" in bucket or ":" in bucket:
         raise NotAnS3Url(
-            f"{redacted(url)} contains a user, host or port; "
-            "write s3://bucket/key (endpoint and credentials are the operator's)"
+            url,
+            "contains a user, host or port; "
+            "write s3://bucket/key (endpoint and credentials are the operator's)",
         )
     if not _BUCKET.fullmatch(bucket):
-        raise NotAnS3Url(f"{redacted(url)} does not name an S3 bucket (s3://bucket/key)")
+        raise NotAnS3Url(url, "does not name an S3 bucket (s3://bucket/key)")
     if _SURROGATE.search(key):
-        raise NotAnS3Url(f"{redacted(url)}: an S3 key must be UTF-8")
+        raise NotAnS3Url(url, "is not an S3 URL: an S3 key must be UTF-8")
     if len(unquote_to_bytes(key)) > KEY_BYTES:  # a percent-encoded key may be longer
-        raise NotAnS3Url(f"{redacted(url)}: an S3 key has at most {KEY_BYTES} bytes")
+        raise NotAnS3Url(url, f"is not an S3 URL: an S3 key has at most {KEY_BYTES} bytes")
     return bucket, key
 
 

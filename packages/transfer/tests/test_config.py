@@ -93,7 +93,7 @@ DEPLOYMENT = S3Config(
     checksums=False,
     etags_are_md5=False,
 )
-NOBODYS = replace(DEPLOYMENT, name="lab", access_key_id=None, secret_access_key=None, session_token=None)
+ANONYMOUS = replace(DEPLOYMENT, name="lab", access_key_id=None, secret_access_key=None, session_token=None)
 
 
 def entry(**fields: Any) -> S3Credentials:
@@ -111,17 +111,17 @@ def keys(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (entry(), NOBODYS),
-        (entry(anonymous=True), replace(NOBODYS, anonymous=True)),
-        (entry(requester_pays=False), replace(NOBODYS, requester_pays=False)),
+        (entry(), ANONYMOUS),
+        (entry(anonymous=True), replace(ANONYMOUS, anonymous=True)),
+        (entry(requester_pays=False), replace(ANONYMOUS, requester_pays=False)),
         (
             entry(region="eu-2", addressing_style="virtual", ca_file="/lab/ca.crt"),
-            replace(NOBODYS, region="eu-2", addressing_style="virtual", ca_bundle="/lab/ca.crt"),
+            replace(ANONYMOUS, region="eu-2", addressing_style="virtual", ca_bundle="/lab/ca.crt"),
         ),
         (  # nothing that describes the deployment's endpoint holds at another
             entry(endpoint="http://other"),
             replace(
-                NOBODYS,
+                ANONYMOUS,
                 endpoint_url="http://other",
                 region="us-east-1",
                 addressing_style="auto",
@@ -137,7 +137,7 @@ def test_an_entry_overrides_the_deployments_settings(given: S3Credentials, expec
 def test_an_entrys_keys_come_from_its_secret(keys: Path):
     given = entry(secret="lab-keys", directory=str(keys))
     config = DEPLOYMENT.for_entry(given)
-    assert config == replace(NOBODYS, access_key_id="own-id", secret_access_key="own-secret")
+    assert config == replace(ANONYMOUS, access_key_id="own-id", secret_access_key="own-secret")
     (keys / "AWS_SESSION_TOKEN").write_text("own-token")
     config = DEPLOYMENT.for_entry(given)
     assert config.session_token == "own-token"

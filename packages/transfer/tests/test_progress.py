@@ -30,7 +30,7 @@ def test_every_event_is_what_the_recorder_reads(tmp_path: Path, caplog: pytest.L
     assert [(one.levelname, one.message) for one in caplog.records] == [("WARNING", "odd"), ("ERROR", "bad")]
 
 
-def test_only_types_that_the_task_does_not_state_are_reported(tmp_path: Path):
+def test_only_types_missing_in_task_are_reported(tmp_path: Path):
     with Progress(tmp_path) as progress:
         progress.found(InputItem(path="/declared", local="/x", type="FILE", url="s3://b/a"), "FILE")
         progress.found(InputItem(path="/found", local="/y", url="s3://b/a"), "DIRECTORY")

@@ -94,9 +94,7 @@ def _log(request: web.Request, error: TesError) -> None:
         logger.info("rejected credentials", extra={"why": error.why})
     if request.match_info.http_exception is None and request.match_info.handler is handlers.create_task:
         fields = log_fields(
-            status=HTTP_STATUS[type(error)],
-            error=str(error),
-            field=error.field,
+            error,
             user=request[CALLER].name if CALLER in request else None,
             user_agent=request.headers.get(hdrs.USER_AGENT),
         )

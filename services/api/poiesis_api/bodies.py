@@ -19,6 +19,7 @@ from poiesis_api.errors import (
     BodyTooLarge,
     BodyTooSlow,
     InvalidTask,
+    Loggable,
     MalformedBody,
     ServerBusy,
     UnsupportedEncoding,
@@ -109,13 +110,15 @@ async def _read(request: web.Request, limits: Limits, grow: Callable[[int], None
                     raise _too_large(limits.body_bytes)
                 grow(len(sent))
     except TimeoutError as error:
-        raise BodyTooSlow(f"the body did not arrive within {limits.body_seconds:g} seconds") from error
+        raise BodyTooSlow(
+            "the body did not arrive within {limit:g} seconds", limit=limits.body_seconds
+        ) from error
     except (
         ClientPayloadError,
         web.RequestPayloadError,
         ConnectionError,
     ) as error:  # the last: the client disconnected
-        raise MalformedBody(f"cannot read the body: {error}") from error
+        raise MalformedBody("cannot read the body: {error}", error=str(error)) from error
     return bytes(sent)
 
 
@@ -130,8 +133,10 @@ def decoded(sent: bytes, encoding: str, limit: int) -> bytes:
             wrapped = sent[:1] and sent[0] & 0xF == _DEFLATE_METHOD
             return _inflated(sent, zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS, "deflate", limit)
     raise UnsupportedEncoding(
-        f"unsupported Content-Encoding {shown(encoding)} (supported: {', '.join(ENCODINGS)}, or none)",
+        "unsupported Content-Encoding {encoding} (supported: {supported}, or none)",
         headers={"Accept-Encoding": ", ".join(ENCODINGS)},
+        encoding=shown(encoding),
+        supported=Loggable(", ".join(ENCODINGS)),
     )
 
 
@@ -161,7 +166,9 @@ def _check_utf8(text: bytes) -> None:
         except UnicodeDecodeError as error:
             offset = start - len(pending) + error.start
             raise MalformedBody(
-                f"the body is not JSON in UTF-8: byte {text[offset]:#04x} at offset {offset}"
+                "the body is not JSON in UTF-8: byte {byte:#04x} at offset {offset}",
+                byte=text[offset],
+                offset=offset,
             ) from error
 
 
@@ -177,9 +184,13 @@ def _check_tokens(text: bytes) -> None:
         if first in _SEPARATORS:
             values += 1
         elif first != _STRING:
-            raise MalformedBody(f"the body is not JSON: {match[0].decode()} at {_place(text, match.start())}")
+            raise MalformedBody(
+                "the body is not JSON: {word} at {place}",
+                word=Loggable(match[0].decode()),
+                place=Loggable(_place(text, match.start())),
+            )
         if values > JSON_VALUES or tokens > 3 * JSON_VALUES:  # between two values are two strings at most
-            raise InvalidTask(f"the body has too many JSON values (the maximum is {JSON_VALUES})")
+            raise InvalidTask("the body has too many JSON values (the maximum is {limit})", limit=JSON_VALUES)
 
 
 def _place(text: bytes, offset: int) -> str:
@@ -195,16 +206,18 @@ def _inflated(sent: bytes, wbits: int, name: str, limit: int) -> bytes:
         body = stream.decompress(sent, limit + 1)
     except zlib.error as error:
         raise MalformedBody(
-            f"the body is not valid {name}, although Content-Encoding names it: {error}"
+            "the body is not valid {name}, although Content-Encoding names it: {error}",
+            name=Loggable(name),
+            error=str(error),
         ) from error
     if len(body) > limit:
         raise _too_large(limit)
     if not stream.eof:
-        raise MalformedBody(f"the body is truncated: its {name} stream does not end")
+        raise MalformedBody("the body is truncated: its {name} stream does not end", name=Loggable(name))
     if stream.unused_data:
-        raise MalformedBody(f"the body has data after the end of its {name} stream")
+        raise MalformedBody("the body has data after the end of its {name} stream", name=Loggable(name))
     return body
 
 
 def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is longer than {limit} bytes (the maximum)")
+    return BodyTooLarge("the body is longer than {limit} bytes (the maximum)", limit=limit)

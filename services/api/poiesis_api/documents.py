@@ -57,7 +57,7 @@ _OUTPUTS = """(
 _VOLUMES = "(SELECT json_agg(path ORDER BY index) FROM volume WHERE task_id = t.id)"
 _TAGS = "(SELECT json_object_agg(key, value) FROM task_tag WHERE task_id = t.id)"
 
-_QUEUE_LINE = "waits for its turn in the queue"
+_QUEUE_LINE = "waiting in the queue of the api"
 # The task is due, and no replica has leased it for longer than leasing takes.
 _WAITS = """t.submitted_at IS NULL AND t.ended_at IS NULL AND t.cancel_requested_at IS NULL
     AND t.next_submit_at < now() - interval '5 seconds'
@@ -72,8 +72,9 @@ def _system_logs(where: str, notes: str = "") -> str:
             SELECT id, attempt, at, message FROM system_log WHERE task_id = t.id
              UNION ALL
             SELECT NULL, attempt, told_at,
-                   concat(container, ' so far: ', files, CASE files WHEN 1 THEN ' file, ' ELSE ' files, ' END,
-                          bytes, CASE bytes WHEN 1 THEN ' byte, ' ELSE ' bytes, ' END,
+                   concat(container, ' in progress: ', files,
+                          CASE files WHEN 1 THEN ' file, ' ELSE ' files, ' END, bytes,
+                          CASE bytes WHEN 1 THEN ' byte, ' ELSE ' bytes, ' END,
                           round(bytes_per_second / 1e6, 1), ' MB/s')
               FROM filer_log WHERE task_id = t.id AND end_time IS NULL
              UNION ALL
@@ -90,18 +91,19 @@ _WAIT_KEYS = (
 )
 
 # The last line of system_logs if it reports a wait.
-_WAITING_REASON = f"""CASE WHEN t.ended_at IS NULL AND t.cancel_requested_at IS NULL THEN (
-    SELECT left(message, {REASON_CHARACTERS}) FROM (
-        SELECT id, at, key, message FROM system_log WHERE task_id = t.id
-         UNION ALL
-        SELECT NULL, t.next_submit_at, 'queue', '{_QUEUE_LINE}' WHERE {_WAITS}
-         ORDER BY at DESC, id DESC NULLS LAST LIMIT 1
-    ) last WHERE key ~ '{_WAIT_KEYS}'
-) END"""
+_WAITING_REASON = f"""CASE WHEN t.ended_at IS NULL AND t.cancel_requested_at IS NULL THEN
+    CASE WHEN {_WAITS} AND NOT EXISTS (
+        SELECT FROM system_log WHERE task_id = t.id AND at >= t.next_submit_at
+    ) THEN '{_QUEUE_LINE}' ELSE (
+        SELECT left(message, {REASON_CHARACTERS}) FROM (
+            SELECT key, message FROM system_log WHERE task_id = t.id ORDER BY at DESC, id DESC LIMIT 1
+        ) last WHERE key ~ '{_WAIT_KEYS}'
+    ) END
+END"""
 
 # About the task, not the attempt: in the metadata of the last log, also of a task without a Pod.
-_OF_THE_TASK = f"""'waiting_reason', {_WAITING_REASON}, 'reason', t.reason, 'message', t.message,
-    'container', t.container, 'reported_by', t.reported_by"""
+_OF_THE_TASK = f"""['waiting_reason', {_WAITING_REASON}], ['reason', t.reason], ['message', t.message],
+    ['container', t.container], ['reported_by', t.reported_by::text]"""
 
 
 def _inputs(*, full: bool) -> str:
@@ -137,47 +139,51 @@ def _executor_logs(*, full: bool) -> str:
     ), '[]')"""
 
 
+# Metadata is an array of pairs of texts: concatenating them costs less than merging JSON objects.
+
 # The output of running executors, in metadata: entries of `logs` must have an exit code (TES).
-_LIVE = f"""coalesce((
-    SELECT jsonb_object_agg(format('executor-%s.%s', executor_index, stream), {_shown("said")})
-      FROM executor_log, LATERAL (VALUES ('stdout', stdout), ('stderr', stderr)) AS streams (stream, said)
-     WHERE task_id = t.id AND attempt = l.attempt AND exit_code IS NULL AND said <> ''
-), '{{}}')"""
+_LIVE = f"""(
+    SELECT array_agg(ARRAY[format('executor-%s.%s', executor_index, stream), {_shown("content")}])
+      FROM executor_log, LATERAL (VALUES ('stdout', stdout), ('stderr', stderr)) AS streams (stream, content)
+     WHERE task_id = t.id AND attempt = l.attempt AND exit_code IS NULL AND content <> ''
+)"""
 
 
-# `<container>.start_time` and `.end_time` of filers and executors.
-_CONTAINER_TIMES = f"""coalesce((
-    SELECT jsonb_object_agg(container || '.' || key, value)
-      FROM (
-        SELECT container, start_time, end_time FROM filer_log WHERE task_id = t.id AND attempt = l.attempt
-         UNION ALL
-        SELECT 'executor-' || executor_index, start_time, end_time
-          FROM executor_log WHERE task_id = t.id AND attempt = l.attempt
-      ) c, LATERAL (VALUES ('start_time', {_time("start_time")}), ('end_time', {_time("end_time")}))
-           AS times (key, value)
-     WHERE value IS NOT NULL
-), '{{}}')"""
+def _times(container: str) -> str:
+    """Return SQL of the pairs `<container>.start_time` and `<container>.end_time` of all rows."""
+    return f"""array_agg(ARRAY[{container} || '.start_time', {_time("start_time")}])
+           || array_agg(ARRAY[{container} || '.end_time', {_time("end_time")}])"""
 
-# The progress of all filers of a direction; the rate is that of the running ones, and absent if none runs.
-_TRANSFERS = """coalesce((
-    SELECT jsonb_object_agg(direction || '.' || key, value)
-      FROM (
-        SELECT CASE WHEN container ~ '^(tif|stream)-' THEN 'staging' ELSE 'sending' END AS direction,
-               sum(files)::text AS files, sum(bytes)::text AS bytes,
-               (sum(bytes_per_second) FILTER (WHERE end_time IS NULL AND t.ended_at IS NULL))::text AS rate
-          FROM filer_log WHERE task_id = t.id AND attempt = l.attempt GROUP BY 1
-      ) d, LATERAL (VALUES ('files_done', files), ('bytes_done', bytes), ('bytes_per_second', rate))
-           AS counts (key, value)
-     WHERE value IS NOT NULL
-), '{}')"""
+
+_EXECUTOR_TIMES = f"""(
+    SELECT {_times("'executor-' || executor_index")}
+      FROM executor_log WHERE task_id = t.id AND attempt = l.attempt
+)"""
+
+
+def _progress(direction: str, condition: str) -> str:
+    """Return SQL of the pairs with the progress of the filers of a direction; the rate is of running ones."""
+    return f"""
+        ['{direction}.files_done', (sum(files) FILTER (WHERE {condition}))::text],
+        ['{direction}.bytes_done', (sum(bytes) FILTER (WHERE {condition}))::text],
+        ['{direction}.bytes_per_second', (sum(bytes_per_second) FILTER (
+            WHERE {condition} AND end_time IS NULL AND t.ended_at IS NULL
+        ))::text]"""
+
+
+_STAGES = "(container ^@ 'tif-' OR container ^@ 'stream-')"
+_PROGRESS = f"{_progress('staging', _STAGES)}, {_progress('sending', f'NOT {_STAGES}')}"
+_FILERS = f"""(
+    SELECT {_times("container")} || ARRAY[{_PROGRESS}]
+      FROM filer_log WHERE task_id = t.id AND attempt = l.attempt
+)"""
 
 
 def _metadata(*, full: bool) -> str:
-    pod = "'pod', l.pod_name, 'node', l.node"
-    metadata = f"""CASE WHEN l.attempt = max(l.attempt) OVER ()
-                    THEN jsonb_build_object({pod}, {_OF_THE_TASK}) ELSE jsonb_build_object({pod}) END
-                    || {_CONTAINER_TIMES} || {_TRANSFERS}"""
-    return f"{metadata} || {_LIVE}" if full else metadata
+    pod = "ARRAY[['pod', l.pod_name], ['node', l.node]]"
+    metadata = f"""{pod} || CASE WHEN l.attempt = max(l.attempt) OVER () THEN ARRAY[{_OF_THE_TASK}] END
+                    || {_EXECUTOR_TIMES} || {_FILERS}"""
+    return f"json_object({metadata} || {_LIVE})" if full else f"json_object({metadata})"
 
 
 _SENT = f"""coalesce((
@@ -233,7 +239,7 @@ def _without_a_pod(*, full: bool) -> str:
     return f"""CASE WHEN t.ended_at IS NOT NULL OR EXISTS (SELECT FROM system_log WHERE task_id = t.id)
                    OR {_WAITS}
 THEN json_build_array(json_build_object(
-    'logs', '[]'::json, 'outputs', '[]'::json, 'metadata', json_build_object({_OF_THE_TASK}),
+    'logs', '[]'::json, 'outputs', '[]'::json, 'metadata', json_object(ARRAY[{_OF_THE_TASK}]),
     'end_time', {_time("t.ended_at")}{system_logs}
 )) END"""
 

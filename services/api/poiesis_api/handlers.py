@@ -164,7 +164,7 @@ async def cancel_task(request: web.Request) -> web.Response:
     if outcome is Cancel.UNKNOWN:
         raise TaskNotFound(name)
     if outcome is Cancel.NOT_THEIRS:
-        raise NotAllowed(f"task {task_id} is shared with you, but only its creator can cancel it")
+        raise NotAllowed("task {id} is shared with you, but only its creator can cancel it", id=str(task_id))
     if outcome is Cancel.CANCELING:
         services.submitter.cancel_soon(task_id)
     return web.json_response({})
@@ -239,8 +239,9 @@ def _idempotency(request: web.Request, task: TesTaskRequest) -> Idempotency | No
     if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
         got = shown(keys[0]) if len(keys) == 1 else f"{len(keys)} values"
         raise InvalidHeader(
-            f"{IDEMPOTENCY_KEY} must be a single value of 1 to 255 printable ASCII characters, got {got}",
+            "{field} must be a single value of 1 to 255 printable ASCII characters, got {got}",
             IDEMPOTENCY_KEY,
+            got=got,
         )
     digest = hashlib.sha256(task.model_dump_json(exclude_none=True).encode()).digest()
     return Idempotency(key=keys[0], digest=digest)

@@ -6,7 +6,7 @@ from cachetools import LRUCache
 from kubernetes.utils.quantity import parse_quantity
 
 from poiesis_api.config import RateLimit, TaskPodConfig, UserLimits
-from poiesis_api.errors import InvalidTask, LimitReached
+from poiesis_api.errors import InvalidTask, LimitReached, Loggable
 from poiesis_api.mounts import needs_volume
 from poiesis_api.parameters import FIELD, with_parameters
 from poiesis_models.tes import TesResources, TesTaskRequest
@@ -93,18 +93,33 @@ def check_limits(usage: Usage, wanted: Resources, limits: UserLimits) -> None:
     for name, most in _count_limits(limits):
         count = getattr(usage, name)
         if most is not None and count >= most:
-            raise LimitReached(f"limit reached: {count} of {most} {name} tasks", RETRY_SECONDS)
+            raise LimitReached(
+                "limit reached: {count} of {limit} {name} tasks",
+                RETRY_SECONDS,
+                limit=most,
+                count=count,
+                name=Loggable(name),
+            )
     for name, limit in _sum_limits(limits):
         used, more = getattr(usage, name), getattr(wanted, name)
         if limit is None or used + more <= limit:
             continue
         if more > limit:
             field = FIELD if name == "gpus" else f"resources.{name}"
-            raise InvalidTask(f"{field} must be at most {limit:g} (the per-user limit), got {more:g}", field)
-        message = (
-            f"limit reached: your unfinished tasks use {used:g} of {limit:g} {name}; this task needs {more:g}"
+            raise InvalidTask(
+                "{field} must be at most {limit:g} (the per-user limit), got {more:g}",
+                field,
+                limit=limit,
+                more=more,
+            )
+        raise LimitReached(
+            "limit reached: your unfinished tasks use {used:g} of {limit:g} {name}; this task needs {more:g}",
+            RETRY_SECONDS,
+            limit=limit,
+            used=used,
+            name=Loggable(name),
+            more=more,
         )
-        raise LimitReached(message, RETRY_SECONDS)
 
 
 def _count_limits(limits: UserLimits) -> tuple[tuple[str, int | None], ...]:
@@ -153,8 +168,10 @@ class RequestRates:
         full_at = max(now, self._full_at.get(user, now)) + 1 / self._per_second
         wait = full_at - now - self._burst / self._per_second
         if wait > 0:
-            message = (
-                f"rate limit reached: {self._per_second:g} requests per second, {self._burst} in a burst"
+            raise LimitReached(
+                "rate limit reached: {limit:g} requests per second, {burst} in a burst",
+                wait,
+                limit=self._per_second,
+                burst=self._burst,
             )
-            raise LimitReached(message, wait)
         self._full_at[user] = full_at

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from uuid import UUID
 
 from poiesis_api.config import Document
-from poiesis_api.errors import InvalidTask, shown
+from poiesis_api.errors import InvalidTask, Loggable, Text, shown, text
 from poiesis_api.taskpod import Manifest, Task, task_objects
 from poiesis_models.tes import TesExecutor, TesTaskRequest
 
@@ -32,19 +32,22 @@ _MERGE_KEYS = {
     "volumeMounts": "mountPath",
 }
 _ID = UUID(int=0)
-_SHORTER = "use fewer or shorter executors, arguments, variables and paths"
+_SHORTER = Loggable("use fewer or shorter executors, arguments, variables and paths")
 
 
 def check_strings(task: TesTaskRequest) -> None:
     """Raise InvalidTask for an argument or variable that is too long for exec(2)."""
     for index, executor in enumerate(task.executors):
-        for field, name, text in _strings_of(index, executor):
-            size = _bytes(text)
+        for field, name, string in _strings_of(index, executor):
+            size = _bytes(string)
             if size > STRING_BYTES:
                 raise InvalidTask(
-                    f"{field}{name} is {size - 1} bytes long; the kernel's maximum is {STRING_BYTES - 1}"
+                    "{field}{name} is {size} bytes long; the kernel's maximum is {limit}"
                     " (send the text as an input with content or url, and pass its path)",
                     field,
+                    limit=STRING_BYTES - 1,
+                    name=name,
+                    size=size - 1,
                 )
 
 
@@ -72,9 +75,12 @@ def _job(task: TesTaskRequest, credentials: Collection[str], config: Document) -
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
         raise InvalidTask(
-            f"executors: the task is too large for Kubernetes: its Pod has about {size} bytes; the maximum is"
-            f" {limit} (limits.taskObjectBytes); {_SHORTER}",
+            "{field}: the task is too large for Kubernetes: its Pod has about {size} bytes; the maximum is"
+            " {limit} (limits.taskObjectBytes); {advice}",
             "executors",
+            limit=limit,
+            size=size,
+            advice=_SHORTER,
         )
 
 
@@ -84,12 +90,12 @@ def stored_bytes(job: Manifest) -> int:
     return _json_bytes(job) + _managed_bytes(job) + status
 
 
-def _strings_of(index: int, executor: TesExecutor) -> Iterator[tuple[str, str, str]]:
+def _strings_of(index: int, executor: TesExecutor) -> Iterator[tuple[str, Text, str]]:
     """Yield field, addition to the field in messages, and the string as the kernel gets it."""
     for number, argument in enumerate(executor.command):
-        yield f"executors[{index}].command[{number}]", "", argument
+        yield f"executors[{index}].command[{number}]", text(""), argument
     for name, value in (executor.env or {}).items():
-        yield f"executors[{index}].env", f"[{shown(name)}]", f"{name}={value}"
+        yield f"executors[{index}].env", text("[{name}]", name=shown(name)), f"{name}={value}"
 
 
 def _containers(job: Manifest) -> list[Manifest]:
@@ -105,29 +111,33 @@ def _check_container(container: Manifest) -> None:
     longest, total = max(map(_bytes, [*argv, *env]), default=0), _bytes_of(argv) + _bytes_of(env)
     if longest > STRING_BYTES or total > STRINGS_BYTES:
         found, limit = (
-            (f"an argument or variable of {longest}", STRING_BYTES)
+            (text("an argument or variable of {size}", size=longest), STRING_BYTES)
             if longest > STRING_BYTES
-            else (f"arguments and variables of {total}", STRINGS_BYTES)
+            else (text("arguments and variables of {size}", size=total), STRINGS_BYTES)
         )
         raise InvalidTask(
-            f"executors: container {container['name']} of this task would get {found} bytes; the kernel's"
-            f" maximum is {limit}; {_SHORTER}",
+            "{field}: container {container} of this task would get {found} bytes; the kernel's"
+            " maximum is {limit}; {advice}",
             "executors",
+            limit=limit,
+            container=Loggable(container["name"]),
+            found=found,
+            advice=_SHORTER,
         )
 
 
-def _bytes(text: str) -> int:
+def _bytes(string: str) -> int:
     """Return the size of a string with its final NUL."""
-    return len(text.encode()) + 1
+    return len(string.encode()) + 1
 
 
 def _bytes_of(strings: Iterable[str]) -> int:
     return sum(_bytes(one) + _POINTER_BYTES for one in strings)
 
 
-def _unescaped(text: str) -> str:
+def _unescaped(string: str) -> str:
     """Undo `escape_dollars` of `taskpod.manifest`."""
-    return text.replace("$$", "$")
+    return string.replace("$$", "$")
 
 
 def _json_bytes(value: object) -> int:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from poiesis_api.errors import ForeignOrigin, shown
+from poiesis_api.errors import ForeignOrigin, Loggable, shown
 
 SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})  # RFC 9110, 9.2.1
 FETCH_SITE = "Sec-Fetch-Site"
@@ -41,9 +41,10 @@ def refuse_foreign(
         return
     field, value = (hdrs.ORIGIN, origin) if origin is not None else (FETCH_SITE, fetch_site)
     raise ForeignOrigin(
-        f"{field}: pages of another site ({shown(value)}) may not create or cancel tasks, "
+        "{field}: pages of another site ({site}) may not create or cancel tasks, "
         "unless the operator allows it (api.allowedOrigins)",
         field,
+        site=Loggable(shown(value)),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from poiesis_api.config import BackendParameters, TaskPodConfig
-from poiesis_api.errors import InvalidTask, shown
+from poiesis_api.errors import InvalidTask, Loggable, Text, joined, shown, text
 from poiesis_models.tes import TesResources
 
 FIELD = "resources.backend_parameters"
@@ -32,9 +32,9 @@ def accepted_parameters(
     _check_unique(given)
     problems = {key: problem for key, value in given.items() if (problem := _problem(key, value, allowed))}
     if problems and resources.backend_parameters_strict:
-        raise InvalidTask(f"{FIELD}: {'; '.join(problems.values())}", FIELD)
+        raise InvalidTask("{field}: {problems}", FIELD, problems=joined(problems.values()))
     accepted = {key: value for key, value in given.items() if key not in problems}
-    return accepted, [f"{problem}; it has been ignored" for problem in problems.values()]
+    return accepted, [f"{problem.message}; it has been ignored" for problem in problems.values()]
 
 
 def check_combination(config: TaskPodConfig, parameters: Mapping[str, str]) -> None:
@@ -42,12 +42,12 @@ def check_combination(config: TaskPodConfig, parameters: Mapping[str, str]) -> N
     effective = with_parameters(config, parameters)
     if effective.queue.kueue_queue_name is not None and effective.volume.type == "pvc":
         raise InvalidTask(
-            f"{FIELD}: a task in a queue needs volume_type ephemeral or emptyDir: Kueue may stop and restart"
+            "{field}: a task in a queue needs volume_type ephemeral or emptyDir: Kueue may stop and restart"
             " it, and a volume of type pvc would keep the files of the first attempt",
             FIELD,
         )
     if effective.queue.kueue_queue_name is None and effective.queue.kueue_priority_class is not None:
-        raise InvalidTask(f"{FIELD}: queue_priority requires queue", FIELD)
+        raise InvalidTask("{field}: queue_priority requires queue", FIELD)
 
 
 def with_parameters(config: TaskPodConfig, parameters: Mapping[str, str]) -> TaskPodConfig:
@@ -84,21 +84,27 @@ def _check_unique(given: Mapping[str, str]) -> None:
     for key in given:
         other = seen.setdefault(key.lower(), key)
         if other != key:
-            raise InvalidTask(f"{FIELD}: {shown(other)} and {shown(key)} differ only in case", FIELD)
+            raise InvalidTask(
+                "{field}: {other} and {one} differ only in case", FIELD, other=shown(other), one=shown(key)
+            )
 
 
-def _problem(key: str, value: str, allowed: BackendParameters) -> str | None:
+def _problem(key: str, value: str, allowed: BackendParameters) -> Text | None:
     """Return why a parameter is not accepted, or None."""
     known = dict(allowed)
     values = known.get(key.lower())
     if not values:
-        return f"{shown(key)} is not supported (supported: {', '.join(supported_keys(allowed)) or 'none'})"
+        supported = Loggable(", ".join(supported_keys(allowed)) or "none")
+        return text("{key} is not supported (supported: {supported})", key=shown(key), supported=supported)
+    name, got = Loggable(shown(key)), shown(value)
     if isinstance(values, int):
         fits = _is_number(value, values)
-        return None if fits else f"{shown(key)} must be between 1 and {values}, got {shown(value)}"
+        range_ = text("{name} must be between 1 and {most}, got {got}", name=name, most=values, got=got)
+        return None if fits else range_
     if all(part in values for part in _parts(key.lower(), value)):
         return None
-    return f"{shown(key)} must be one of {', '.join(values)}, got {shown(value)}"
+    choices = Loggable(", ".join(values))
+    return text("{name} must be one of {choices}, got {got}", name=name, choices=choices, got=got)
 
 
 def _is_number(text: str, most: int) -> bool:

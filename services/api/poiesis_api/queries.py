@@ -13,7 +13,7 @@ from typing import TypeVar
 from multidict import MultiMapping
 
 from poiesis_api.documents import View
-from poiesis_api.errors import InvalidQuery, shown
+from poiesis_api.errors import InvalidQuery, Loggable, shown
 from poiesis_models.states import TesState
 
 PAGE_SIZE = 256
@@ -89,8 +89,10 @@ def _tags(query: MultiMapping[str]) -> tuple[tuple[str, str], ...]:
     values: Sequence[str] = query.getall("tag_value", [])
     if len(values) > len(keys):
         raise InvalidQuery(
-            f"tag_value must not be given more often than tag_key, got {len(values)} for {len(keys)}",
+            "tag_value must not be given more often than tag_key, got {values} for {keys}",
             "tag_value",
+            values=len(values),
+            keys=len(keys),
         )
     return tuple(
         (_clean("tag_key", key), _clean("tag_value", value))
@@ -102,12 +104,15 @@ def _page_size(query: MultiMapping[str]) -> int:
     text = query.get("page_size")
     if text is None:
         return PAGE_SIZE
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_SIZE_MAX))):
-        raise InvalidQuery(f"page_size must be between 1 and {PAGE_SIZE_MAX}, got {shown(text)}", "page_size")
-    size = int(text)
-    if not 1 <= size <= PAGE_SIZE_MAX:
-        raise InvalidQuery(f"page_size must be between 1 and {PAGE_SIZE_MAX}, got {size}", "page_size")
-    return size
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_SIZE_MAX))
+    if not is_number or not 1 <= int(text) <= PAGE_SIZE_MAX:
+        raise InvalidQuery(
+            "{field} must be between 1 and {limit}, got {text}",
+            "page_size",
+            limit=PAGE_SIZE_MAX,
+            text=str(int(text)) if is_number else shown(text),
+        )
+    return int(text)
 
 
 def _choice(kind: type[_Choice], query: MultiMapping[str], name: str) -> _Choice | None:
@@ -117,8 +122,10 @@ def _choice(kind: type[_Choice], query: MultiMapping[str], name: str) -> _Choice
     try:
         return kind(text)
     except ValueError as error:
-        known = ", ".join(kind)
-        raise InvalidQuery(f"{name} must be one of {known}, got {shown(text)}", name) from error
+        known = Loggable(", ".join(kind))
+        raise InvalidQuery(
+            "{field} must be one of {known}, got {text}", name, known=known, text=shown(text)
+        ) from error
 
 
 def _text(query: MultiMapping[str], name: str) -> str:
@@ -128,5 +135,5 @@ def _text(query: MultiMapping[str], name: str) -> str:
 def _clean(name: str, text: str) -> str:
     """Return the text if Postgres can store it. Raise InvalidQuery."""
     if "\0" in text or (not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text)):
-        raise InvalidQuery(f"{name} must not contain NUL or unpaired surrogates", name)
+        raise InvalidQuery("{field} must not contain NUL or unpaired surrogates", name)
     return text

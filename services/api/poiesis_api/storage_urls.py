@@ -9,7 +9,7 @@ from itertools import pairwise
 from urllib.parse import urlsplit
 
 from poiesis_api.config import Filer, FilerSide, TaskPodConfig
-from poiesis_api.errors import InvalidTask, shown
+from poiesis_api.errors import InvalidTask, Loggable, shown
 from poiesis_models import shared, urls
 from poiesis_models.paths import names_all
 from poiesis_models.tes import TesFileType, TesInput, TesOutput, TesTaskRequest
@@ -36,7 +36,7 @@ def check_urls(task: TesTaskRequest, config: TaskPodConfig) -> None:
             _check_input(f"inputs[{index}].url", source, config)
         elif config.literal_filer is None:
             field = f"inputs[{index}].content"
-            raise InvalidTask(f"{field}: no filer is configured for inputs", field)
+            raise InvalidTask("{field}: no filer is configured for inputs", field)
     streams = frozenset(_streams(task))
     for index, output in enumerate(task.outputs or ()):
         is_file = output.type == "FILE" or output.place in streams
@@ -64,12 +64,13 @@ def _check_input(field: str, source: TesInput, config: TaskPodConfig) -> None:
     _check_shared(field, url, filer, writing=False)
     if program == _TIF and url_scheme(url) in _HTTP and source.certain_type == "DIRECTORY":
         raise InvalidTask(
-            f"{field}: {url_shown(url)} is fetched by HTTP, which cannot list a directory; "
+            "{field}: {url} is fetched by HTTP, which cannot list a directory; "
             "name its files one by one, or use another scheme",
             field,
+            url=url_shown(url),
         )
     if program in {_RCLONE, _FILE} and source.type == "FILE" and url.endswith("/"):
-        raise InvalidTask(f"{field}: {url_shown(url)} names a directory, but type is FILE", field)
+        raise InvalidTask("{field}: {url} names a directory, but type is FILE", field, url=url_shown(url))
 
 
 def _check_output(field: str, output: TesOutput, config: TaskPodConfig, *, is_file: bool) -> None:
@@ -81,9 +82,10 @@ def _check_output(field: str, output: TesOutput, config: TaskPodConfig, *, is_fi
         return
     if url.endswith("/") or urls.names_s3_directory(url) or _is_shared_root(url, filer):
         raise InvalidTask(
-            f"{field}: {url_shown(url)} names a directory, but the output is a file; "
+            "{field}: {url} names a directory, but the output is a file; "
             "add the name of the file, or set type to DIRECTORY",
             field,
+            url=url_shown(url),
         )
 
 
@@ -91,12 +93,21 @@ def _filer_for(field: str, url: str, filers: dict[str, Filer]) -> Filer:
     scheme = url_scheme(url)
     if scheme in filers:
         return filers[scheme]
-    supported = f"(supported: {', '.join(sorted(filers)) or 'none'})"
+    supported = Loggable(", ".join(sorted(filers)) or "none")
     if scheme:
         raise InvalidTask(
-            f"{field}: unsupported URL scheme {scheme!r} in {_redacted(url)} {supported}", field
+            "{field}: unsupported URL scheme {scheme} in {url} (supported: {supported})",
+            field,
+            scheme=repr(scheme),
+            url=_redacted(url),
+            supported=supported,
         )
-    raise InvalidTask(f"{field}: {_redacted(url)} has no URL scheme {supported}", field)
+    raise InvalidTask(
+        "{field}: {url} has no URL scheme (supported: {supported})",
+        field,
+        url=_redacted(url),
+        supported=supported,
+    )
 
 
 def _program_of(source: TesInput, config: TaskPodConfig) -> str:
@@ -117,7 +128,9 @@ def _check_form(field: str, url: str, program: str) -> None:
             try:
                 urls.split_s3(url)
             except urls.NotAnS3Url as error:
-                raise InvalidTask(f"{field}: {error}", field) from error
+                raise InvalidTask(
+                    "{field}: {url} {problem}", field, url=error.url, problem=Loggable(error.reason)
+                ) from error
         case "http" | "https":
             _check_http(field, url)
         case _ if program == _RCLONE:
@@ -130,19 +143,22 @@ def _check_http(field: str, url: str) -> None:
         host, _ = parts.hostname or "", parts.port
         host = host if host.isascii() else host.encode("idna").decode()
     except ValueError as error:
-        form = "https://host[:port]/path"  # the error may quote the user and password
-        raise InvalidTask(f"{field}: {_redacted(url)} is not an HTTP URL ({form})", field) from error
+        raise InvalidTask(  # without `error`, which may quote the user and password
+            "{field}: {url} is not an HTTP URL (https://host[:port]/path)", field, url=_redacted(url)
+        ) from error
     if not all(0 < len(label) <= _LABEL_CHARACTERS for label in host.removesuffix(".").split(".")):
-        raise InvalidTask(f"{field}: {_redacted(url)} does not contain a valid host name", field)
+        raise InvalidTask("{field}: {url} does not contain a valid host name", field, url=_redacted(url))
 
 
 def _check_rclone(field: str, url: str) -> None:
     """Check the form; paths on hosts and in buckets have the same rules."""
     _, separator, rest = url.partition("://")
     if not separator:
-        raise InvalidTask(f"{field}: {_redacted(url)} must have the form scheme://…", field)
+        raise InvalidTask("{field}: {url} must have the form scheme://…", field, url=_redacted(url))
     if rest.rstrip("/") and not names_all(rest.rstrip("/")):
-        raise InvalidTask(f"{field}: a segment of the path of {url_shown(url)} is empty, '.' or '..'", field)
+        raise InvalidTask(
+            "{field}: a segment of the path of {url} is empty, '.' or '..'", field, url=url_shown(url)
+        )
 
 
 def _check_shared(field: str, url: str, filer: Filer, *, writing: bool) -> None:
@@ -152,13 +168,17 @@ def _check_shared(field: str, url: str, filer: Filer, *, writing: bool) -> None:
     try:
         volume = shared.volume_of(shared.file_path(url), filer.shared)
     except shared.NotAFileUrl as error:
-        raise InvalidTask(f"{field}: {_redacted(url)} is not a file: {error}", field) from error
+        raise InvalidTask(
+            "{field}: {url} is not a file: {reason}", field, url=_redacted(url), reason=Loggable(error)
+        ) from error
     usable = [one.prefix for one in filer.shared if one.writable or not writing]
     if volume is None or volume.prefix not in usable:
-        kind = "writable shared volume" if writing else "shared volume"
         raise InvalidTask(
-            f"{field}: {_redacted(url)} is outside every {kind} ({', '.join(usable) or 'none configured'})",
+            "{field}: {url} is outside every {kind} ({usable})",
             field,
+            url=_redacted(url),
+            kind=Loggable("writable shared volume" if writing else "shared volume"),
+            usable=Loggable(", ".join(usable) or "none configured"),
         )
 
 

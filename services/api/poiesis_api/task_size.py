@@ -22,13 +22,17 @@ def check_task_size(task: TesTaskRequest) -> None:
         size += len(text) if text.isascii() else len(text.encode())
     if strings > STRINGS:
         raise InvalidTask(
-            f"the task has {strings} strings (fields, arguments, keys and values); "
-            f"the maximum is {STRINGS}: split the task, or put the strings into a file"
+            "the task has {strings} strings (fields, arguments, keys and values); "
+            "the maximum is {limit}: split the task, or put the strings into a file",
+            limit=STRINGS,
+            strings=strings,
         )
     if size > TEXT_BYTES:
         raise InvalidTask(
-            f"the strings of the task have {size} bytes; the maximum is {TEXT_BYTES}: "
-            "use url instead of content for large inputs"
+            "the strings of the task have {size} bytes; the maximum is {limit}: "
+            "use url instead of content for large inputs",
+            limit=TEXT_BYTES,
+            size=size,
         )
 
 

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from poiesis_api import limits
 from poiesis_api.config import UserLimits
 from poiesis_api.documents import DOCUMENT, View, in_pieces
-from poiesis_api.errors import IdempotencyKeyReused, shown
+from poiesis_api.errors import IdempotencyKeyReused, Loggable, shown
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import NO_RESOURCES, Resources, Usage
 from poiesis_api.postgres import Connection, Pool, driver_errors, fetch, transaction
@@ -207,8 +207,10 @@ async def _there_already(pool: Pool, task_id: UUID, new: NewTask) -> UUID:
     ((found, digest_found),) = await fetch(pool, _THERE_ALREADY, task_id, new.owner, key)
     if digest_found != digest:
         raise IdempotencyKeyReused(
-            f"Idempotency-Key {shown(key)} was already used for a different task ({found}); use a new key",
+            "{field} {key_shown} was already used for a different task ({found}); use a new key",
             "Idempotency-Key",
+            key_shown=shown(key),
+            found=Loggable(found),
         )
     return UUID(str(found))
 

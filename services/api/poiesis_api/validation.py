@@ -12,14 +12,14 @@ from pydantic_core import ErrorDetails
 
 from poiesis_api import image_names, limits, parameters
 from poiesis_api.config import Document, Sharing, TaskPodConfig
-from poiesis_api.errors import InvalidTask, MalformedBody, shown
+from poiesis_api.errors import InvalidTask, Loggable, MalformedBody, Part, Text, joined, shown, text
 from poiesis_api.identity.caller import Caller
 from poiesis_api.mounts import RESERVED, is_system_directory, is_unmountable
 from poiesis_api.object_limits import check_strings
 from poiesis_api.storage_urls import certain_type, check_urls, url_shown
 from poiesis_api.task_paths import TaskPaths, ancestors, is_inside
 from poiesis_models import globs
-from poiesis_models.tes import TesTaskRequest
+from poiesis_models.tes import InvalidValue, TesTaskRequest
 
 # Must fit an index row of Postgres; in practice no file system has longer paths.
 PATH_BYTES = 1024
@@ -39,7 +39,19 @@ _DEVICES: Mapping[str, frozenset[str]] = {"stdin": _SOURCES, "stdout": _SINKS, "
 _STREAMS = tuple(_DEVICES)
 
 _ENV_NAME = re.compile(r"[ -<>-~]+")
-_PREFIX_OF_PYDANTIC = re.compile(r"^(Value error|Assertion failed), ")
+# Errors of pydantic whose messages consist of the model's constants and of sizes.
+_MESSAGES_WITHOUT_INPUT = frozenset(
+    {"missing", "literal_error", "finite_number", "string_type", "string_too_short", "string_too_long"}
+    | {"string_unicode", "int_type", "int_parsing", "int_parsing_size", "int_from_float", "float_type"}
+    | {"float_parsing", "bool_type", "bool_parsing", "list_type", "dict_type", "model_type", "too_long"}
+    | {"too_short", "greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+)
+_LIMITS = ("max_length", "min_length", "le", "lt", "ge", "gt")  # in the context of these errors
+_MAPS = frozenset({"env", "tags", "backend_parameters"})  # fields with keys of the client
+_NEVER_SECRET = frozenset(
+    {"image", "workdir", "stdin", "stdout", "stderr", "path", "type", "volumes"}
+    | {"cpu_cores", "ram_gb", "disk_gb", "preemptible"}
+)
 
 
 def parse_task(body: bytes) -> TesTaskRequest:
@@ -47,13 +59,16 @@ def parse_task(body: bytes) -> TesTaskRequest:
     try:
         return TesTaskRequest.model_validate_json(body)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False)
-    if problems[0]["type"] == "json_invalid":
-        raise MalformedBody(f"the body is not JSON: {problems[0]['msg']}")
+        problems = error.errors(include_url=False)
+    if problems[0]["type"] == "json_invalid":  # the messages of the parser name a place, and no values
+        raise MalformedBody("the body is not JSON: {problem}", problem=Loggable(problems[0]["msg"]))
     sentences = [_sentence(problem) for problem in problems[:SHOWN_PROBLEMS]]
     if len(problems) > SHOWN_PROBLEMS:
-        sentences.append(f"and {len(problems) - SHOWN_PROBLEMS} more")
-    raise InvalidTask("; ".join(sentences), field_path(problems[0]["loc"]) or None)
+        sentences.append(text("and {count} more", count=len(problems) - SHOWN_PROBLEMS))
+    field, key = _location(problems[0]["loc"])
+    raise InvalidTask(
+        "{problems}", field or None, key=key, limit=_limit(problems[0]), problems=joined(sentences)
+    )
 
 
 def field_path(location: tuple[int | str, ...]) -> str:
@@ -87,24 +102,50 @@ def validate(task: TesTaskRequest, config: Document) -> tuple[TesTaskRequest, li
     return task, [*_inferred_prefixes(task), *_doubtful_paths(task), *ignored]
 
 
-def _sentence(problem: ErrorDetails) -> str:
-    field = field_path(problem["loc"]) or "the body"
-    message = _PREFIX_OF_PYDANTIC.sub("", problem["msg"])
-    value = problem["input"]
-    complete = problem["type"] == "missing" or (repr(value) in message and problem["type"] == "value_error")
-    if complete or not isinstance(value, str | int | float):
-        return _with_field(field, message)
-    return _with_field(
-        field, f"{message}, got {url_shown(value) if isinstance(value, str) else shown(value)}"
-    )
+def _location(parts: tuple[int | str, ...]) -> tuple[str, str | None]:
+    """Return the field of a pydantic location, and the client's key if the field is a map."""
+    for index, part in enumerate(parts):
+        if part in _MAPS and index + 1 < len(parts):
+            return field_path(parts[: index + 1]), field_path(parts[index + 1 :]) or None
+    return field_path(parts), None
 
 
-def _with_field(field: str, message: str) -> str:
-    """Put the field before a message, or in the place of its name at the beginning of the message."""
-    name, _, predicate = message.partition(" ")
-    if name == field.rpartition(".")[2].partition("[")[0]:
-        return f"{field} {predicate}"
-    return f"{field}: {message}"
+def _limit(problem: ErrorDetails) -> float | None:
+    context = problem.get("ctx", {})
+    return next((context[name] for name in _LIMITS if name in context), None)
+
+
+def _sentence(problem: ErrorDetails) -> Text:
+    field, key = _location(problem["loc"])
+    value, error = problem["input"], problem.get("ctx", {}).get("error")
+    if isinstance(error, InvalidValue):
+        reason: str = Loggable(error.reason)
+        value = value if error.value is None else error.value
+    else:
+        known = problem["type"] in _MESSAGES_WITHOUT_INPUT
+        reason = Loggable(problem["msg"]) if known else problem["msg"]
+    sentence = _with_field(field, key, reason)
+    if problem["type"] == "missing" or not isinstance(value, str | int | float):
+        return sentence
+    got = url_shown(value) if isinstance(value, str) else shown(value)
+    may_be_logged = key is None and _name(field) in _NEVER_SECRET
+    return text("{sentence}, got {got}", sentence=sentence, got=Loggable(got) if may_be_logged else got)
+
+
+def _with_field(field: str, key: str | None, reason: str) -> Text:
+    """Put the field before a reason, or in the place of its name at the beginning of the reason."""
+    path: Part = Loggable(field or "the body")
+    if key is not None:
+        path = text("{field}.{key}", field=path, key=key)
+    first, _, rest = reason.partition(" ")
+    if first == _name(field):
+        return text("{path} {rest}", path=path, rest=Loggable(rest) if isinstance(reason, Loggable) else rest)
+    return text("{path}: {reason}", path=path, reason=reason)
+
+
+def _name(field: str) -> str:
+    """Return the last name of a path: `executors[0].image` -> `image`, `volumes[0]` -> `volumes`."""
+    return field.rpartition(".")[2].partition("[")[0]
 
 
 def _check_sizes(task: TesTaskRequest, paths: TaskPaths) -> None:
@@ -119,33 +160,47 @@ def _check_sizes(task: TesTaskRequest, paths: TaskPaths) -> None:
         _at_most(f"outputs[{index}].url", output.url, OUTPUT_URL_BYTES)
     for key, value in (task.tags or {}).items():
         _at_most("tags", key, TAG_KEY_BYTES)
-        _at_most(f"tags.{key}", value, TAG_VALUE_BYTES)
+        _at_most("tags", value, TAG_VALUE_BYTES, key)
 
 
-def _at_most(field: str, value: str, limit: int) -> None:
+def _at_most(field: str, value: str, limit: int, key: str | None = None) -> None:
     size = len(value.encode())
     if size > limit:
-        raise InvalidTask(f"{field}: {url_shown(value)} is {size} bytes long; the maximum is {limit}", field)
+        raise InvalidTask(
+            "{field}: {value} is {size} bytes long; the maximum is {limit}",
+            field,
+            key=key,
+            limit=limit,
+            value=url_shown(value),
+            size=size,
+        )
 
 
 def _check_executors(task: TesTaskRequest, config: Document) -> None:
     most = config.limits.executors
     if len(task.executors) > most:
         raise InvalidTask(
-            f"executors: the task has {len(task.executors)}; the maximum is {most} (limits.executors)",
+            "{field}: the task has {count}; the maximum is {limit} (limits.executors)",
             "executors",
+            limit=most,
+            count=len(task.executors),
         )
     check_strings(task)
     for index, executor in enumerate(task.executors):
         field = f"executors[{index}].image"
         problem = image_names.problem(executor.image)
         if problem is not None:
-            raise InvalidTask(f"{field}: {shown(executor.image)} is not an image reference: {problem}", field)
+            raise InvalidTask(
+                "{field}: {image} is not an image reference: {problem}",
+                field,
+                image=Loggable(shown(executor.image)),
+                problem=Loggable(problem),
+            )
         for name in executor.env or ():
             field = f"executors[{index}].env"
             _at_most(field, name, ENV_NAME_BYTES)
             if not _ENV_NAME.fullmatch(name):
-                raise InvalidTask(f"{field}: {shown(name)} is not a valid variable name", field)
+                raise InvalidTask("{field}: {name} is not a valid variable name", field, name=shown(name))
 
 
 def _check_patterns(task: TesTaskRequest) -> None:
@@ -153,7 +208,10 @@ def _check_patterns(task: TesTaskRequest) -> None:
         field, problem = f"outputs[{index}].path", globs.problem(output.path)
         if problem is not None:
             raise InvalidTask(
-                f"{field}: {shown(output.path)} is not a valid path or pattern: {problem}", field
+                "{field}: {path} is not a valid path or pattern: {problem}",
+                field,
+                path=Loggable(shown(output.path)),
+                problem=Loggable(problem),
             )
 
 
@@ -162,7 +220,10 @@ def _check_reserved(paths: TaskPaths) -> None:
         for directory in RESERVED:
             if is_inside(path, directory):
                 raise InvalidTask(
-                    f"{field}: {path!r} is in {directory}, which is reserved for Poiesis", field
+                    "{field}: {path} is in {directory}, which is reserved for Poiesis",
+                    field,
+                    path=Loggable(shown(path)),
+                    directory=Loggable(directory),
                 )
 
 
@@ -173,10 +234,12 @@ def _check_kernel_trees(paths: TaskPaths) -> None:
         tree = next((one for one in _KERNEL_TREES if is_inside(path, one)), None)
         if tree is None or is_inside(path, _SHARED_MEMORY) or path in devices:
             continue
-        accepted = ", ".join(sorted({*devices, _SHARED_MEMORY}))
         raise InvalidTask(
-            f"{field}: {shown(path)} is in the kernel file system {tree} (accepted there: {accepted})",
+            "{field}: {path} is in the kernel file system {tree} (accepted there: {accepted})",
             field,
+            path=Loggable(shown(path)),
+            tree=Loggable(tree),
+            accepted=Loggable(", ".join(sorted({*devices, _SHARED_MEMORY}))),
         )
 
 
@@ -185,17 +248,19 @@ def _check_directories(paths: TaskPaths) -> None:
     for field, path in named.items():
         if is_unmountable(path):
             raise InvalidTask(
-                f"{field}: {shown(path)} is a system directory of the image and cannot be replaced; "
+                "{field}: {path} is a system directory of the image and cannot be replaced; "
                 "use another directory, for example /data",
                 field,
+                path=Loggable(shown(path)),
             )
     served = frozenset(named.values())
     for field, path in paths.patterns:
         if is_system_directory(path) and served.isdisjoint((path, *ancestors(path))):
             raise InvalidTask(
-                f"{field}: files that match a pattern in the system directory {path!r} cannot be collected; "
+                "{field}: files that match a pattern in the system directory {path} cannot be collected; "
                 "write them to another directory, or name the directory in volumes",
                 field,
+                path=Loggable(shown(path)),
             )
 
 
@@ -206,8 +271,10 @@ def _check_files(task: TesTaskRequest, paths: TaskPaths, config: TaskPodConfig) 
     for source, (field, path) in zip(task.inputs or (), paths.inputs, strict=True):
         if path in sources:
             raise InvalidTask(
-                f"{field}: {shown(path)} is also the path of {sources[path]}; input paths must differ",
+                "{field}: {path} is also the path of {other}; input paths must differ",
                 field,
+                path=Loggable(shown(path)),
+                other=Loggable(sources[path]),
             )
         sources[path] = field
         if certain_type(source, config) == "FILE":
@@ -224,8 +291,10 @@ def _refuse_below_file(
     for path in chain:
         if path in files:
             raise InvalidTask(
-                f"{field}: {shown(path)} must be a directory, but {files[path]} is a file with this path",
+                "{field}: {path} must be a directory, but {other} is a file with this path",
                 field,
+                path=Loggable(shown(path)),
+                other=Loggable(files[path]),
             )
 
 
@@ -244,10 +313,13 @@ def _check_streams(task: TesTaskRequest, paths: TaskPaths) -> None:
 
 def _check_stream(field: str, path: str, directories: Mapping[str, str]) -> None:
     if path.endswith("/"):
-        raise InvalidTask(f"{field} must name a file, got {shown(path)}", field)
+        raise InvalidTask("{field} must name a file, got {path}", field, path=Loggable(shown(path)))
     if path in directories:
         raise InvalidTask(
-            f"{field}: {shown(path)} must be a file, but {directories[path]} makes it a directory", field
+            "{field}: {path} must be a file, but {other} makes it a directory",
+            field,
+            path=Loggable(shown(path)),
+            other=Loggable(directories[path]),
         )
 
 
@@ -265,9 +337,12 @@ def _check_resources(task: TesTaskRequest, config: TaskPodConfig) -> None:
 
 def _refuse_more(field: str, asked: float, most: float, name: str) -> None:
     if asked > most:
-        setting = f"executors.maxResources.{to_camel(name)}"
         raise InvalidTask(
-            f"{field} must be at most {most:g} on this server ({setting}), got {asked:g}", field
+            "{field} must be at most {limit:g} on this server ({setting}), got {asked:g}",
+            field,
+            limit=most,
+            setting=Loggable(f"executors.maxResources.{to_camel(name)}"),
+            asked=asked,
         )
 
 
@@ -314,9 +389,11 @@ def sharing_group(task: TesTaskRequest, caller: Caller, sharing: Sharing) -> str
         return None
     field = f"tags.{sharing.tag}"
     if group not in caller.groups:
-        raise InvalidTask(f"{field}: you are not a member of group {shown(group)}", field)
+        raise InvalidTask("{field}: you are not a member of group {group}", field, group=shown(group))
     if sharing.groups and group not in sharing.groups:
         raise InvalidTask(
-            f"{field}: tasks cannot be shared with group {shown(group)} (auth.sharing.groups)", field
+            "{field}: tasks cannot be shared with group {group} (auth.sharing.groups)",
+            field,
+            group=shown(group),
         )
     return group

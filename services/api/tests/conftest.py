@@ -47,7 +47,7 @@ def conformance(config: Document) -> Any:
 
 
 @pytest.fixture(scope="session")
-def services_for_everybody() -> Callable[..., Services]:
+def make_services() -> Callable[..., Services]:
     """Makes Services of one user without limits: `pool`, `submitter`, `config`."""
 
     def make(config: Document, **parts: Any) -> Services:
@@ -74,10 +74,10 @@ async def kubernetes() -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def client(
-    pool: Any, kubernetes: Any, config: Document, conformance: Any, services_for_everybody: Any
+    pool: Any, kubernetes: Any, config: Document, conformance: Any, make_services: Any
 ) -> AsyncIterator[TestClient[Any, Any]]:
-    """Of everybody; whatever it is answered is what our OpenAPI document promises."""
-    services = services_for_everybody(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
+    """A client of an api without users; every response must conform to our OpenAPI document."""
+    services = make_services(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
     async with TestClient(TestServer(make_app(services)), middlewares=[conformance]) as client:
         yield client
 
@@ -92,7 +92,7 @@ async def issuer() -> AsyncIterator[Any]:
 
 @pytest.fixture(scope="session")
 def make_keyring() -> Callable[[], Any]:
-    """Makes OpenID Providers that are reached by nobody: their keys and their tokens alone."""
+    """Make keys and tokens of OpenID Providers that are not reachable."""
 
     def make() -> Any:
         fake = fake_issuer.FakeIssuer()

@@ -1,4 +1,4 @@
-"""An OpenID Provider that rotates keys, lies, hangs and goes away when it is told to, and counts requests."""
+"""An OpenID Provider that rotates keys, lies, hangs and stops on request, and counts requests."""
 
 import asyncio
 import base64

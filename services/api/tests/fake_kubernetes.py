@@ -1,4 +1,4 @@
-"""A small Kubernetes API server: stores objects, says 409, collects garbage, and fails as it is told."""
+"""A small Kubernetes API server: stores objects, returns 409, collects garbage, and fails on request."""
 
 import asyncio
 import json

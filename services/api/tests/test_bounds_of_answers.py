@@ -52,14 +52,12 @@ async def big_tasks(pool, count):
 
 
 @pytest.fixture
-def serve(pool, kubernetes, config, services_for_everybody):
+def serve(pool, kubernetes, config, make_services):
     """Makes a client of a server with these limits, without the check of its answers, which reads them."""
 
     def make(**limits):
         changed = config.model_copy(update={"limits": config.limits.model_copy(update=limits)})
-        services = services_for_everybody(
-            changed, pool=pool, submitter=Submitter(pool, kubernetes.client, config)
-        )
+        services = make_services(changed, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
         return TestClient(TestServer(make_app(services), socket_factory=small_send_buffer)), services
 
     return make
@@ -110,7 +108,7 @@ async def test_page_of_many_parts_equals_single_tasks(pool, serve, monkeypatch, 
         await create(pool, {**TASK, "name": f"{number}", "inputs": inputs})
     await pool.execute(
         "UPDATE task SET claimed_until = now() + interval '1 hour'"
-    )  # or they wait, and so say
+    )  # or they wait, which their documents show
     client, _ = serve()
     async with client:
         listed = json.loads(await (await client.get(f"{BASE}/tasks?view={view}")).read())

@@ -76,9 +76,9 @@ async def visit(executable: str, app: web.Application) -> AsyncIterator[Visit]:
 
 
 @pytest.fixture
-def app(pool, kubernetes, config, services_for_everybody):
+def app(pool, kubernetes, config, make_services):
     submitter = Submitter(pool, kubernetes.client, config)
-    return make_app(services_for_everybody(config, pool=pool, submitter=submitter))
+    return make_app(make_services(config, pool=pool, submitter=submitter))
 
 
 async def test_the_page_shows_every_operation(executable, app):
@@ -134,14 +134,12 @@ async def test_a_page_of_another_site_creates_no_task(executable, app, pool):
         assert await pool.fetchval("SELECT count(*) FROM task") == 0
 
 
-async def test_allowed_page_creates_task_and_reads_id(
-    executable, pool, kubernetes, config, services_for_everybody
-):
+async def test_allowed_page_creates_task_and_reads_id(executable, pool, kubernetes, config, make_services):
     async with page_of_another_site(executable) as (page, origin):
         http = config.http.model_copy(update={"allowed_origins": [origin]})
-        told = config.model_copy(update={"http": http})
-        submitter = Submitter(pool, kubernetes.client, told)
-        app = make_app(services_for_everybody(told, pool=pool, submitter=submitter))
+        changed = config.model_copy(update={"http": http})
+        submitter = Submitter(pool, kubernetes.client, changed)
+        app = make_app(make_services(changed, pool=pool, submitter=submitter))
         async with TestServer(app) as server:
             assert await page.evaluate(_POST, [str(server.make_url(f"{BASE}/tasks")), *JSON]) == "id"
         assert await pool.fetchval("SELECT count(*) FROM task") == 1

@@ -44,7 +44,7 @@ def test_missing_variable_is_named(env, name):
         Config.from_env({key: value for key, value in env.items() if key != name})
 
 
-def test_dsn_of_another_database_is_rejected_without_showing_it(env):
+def test_rejected_dsn_of_other_database_is_hidden(env):
     with pytest.raises(ConfigError) as raised:
         Config.from_env(env | {"POIESIS_DSN": "mysql://user:secret@host/db"})
     assert "secret" not in str(raised.value)

@@ -57,7 +57,7 @@ def test_service_info_has_only_configured_fields(config):
     needed = {"id", "name", "type", "organization", "version", "storage", "tesResources_backend_parameters"}
     by_default = service_info_document(changed(config, serviceInfo={}).service_info, [])
     assert set(by_default) == needed | {"description", "documentationUrl"}
-    said = {
+    fields = {
         "description": "d",
         "contactUrl": "https://example.org/c",
         "documentationUrl": "https://example.org/d",
@@ -65,8 +65,8 @@ def test_service_info_has_only_configured_fields(config):
         "updatedAt": "2026-01-02T00:00:00Z",
         "environment": "test",
     }
-    document = service_info_document(changed(config, serviceInfo=said).service_info, [])
-    assert {key: value for key, value in document.items() if key not in needed} == said
+    document = service_info_document(changed(config, serviceInfo=fields).service_info, [])
+    assert {key: value for key, value in document.items() if key not in needed} == fields
 
 
 def test_service_info_lists_supported_backend_parameters(config):

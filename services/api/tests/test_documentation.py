@@ -18,9 +18,9 @@ DIRECTORY = Path(poiesis_api.__file__).parent / "swagger_ui"
 
 
 @pytest.fixture
-async def client(config, services_for_everybody):
-    """Of an app whose database nobody asks."""
-    app = make_app(services_for_everybody(config, pool=None, submitter=None))
+async def client(config, make_services):
+    """Of an app without a database."""
+    app = make_app(make_services(config, pool=None, submitter=None))
     async with TestClient(TestServer(app), auto_decompress=False) as client:
         yield client
 

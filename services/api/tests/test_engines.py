@@ -247,7 +247,7 @@ PULSAR = {  # pydantic-tes sends every field that is not set as null
     ],
 }
 JSON_TYPE = {"Content-Type": "application/json"}
-NOBODY = {**JSON_TYPE, "Authorization": "Basic Tm9uZTpOb25l"}  # py-tes 0.4 without a user: None:None
+ANONYMOUS_BASIC = {**JSON_TYPE, "Authorization": "Basic Tm9uZTpOb25l"}  # py-tes 0.4 without a user: None:None
 
 
 async def create(client: Any, task: dict[str, Any], headers: dict[str, str] = JSON_TYPE) -> str:
@@ -375,9 +375,9 @@ class OldMinimal(Strict):
 
 
 async def test_toil_works_with_py_tes_0_4(client: Any, pool: Any) -> None:
-    task_id = await create(client, TOIL, NOBODY)
+    task_id = await create(client, TOIL, ANONYMOUS_BASIC)
     for view in ("MINIMAL", "BASIC", "FULL"):
-        response = await client.get(f"{BASE}/tasks/{task_id}", params={"view": view}, headers=NOBODY)
+        response = await client.get(f"{BASE}/tasks/{task_id}", params={"view": view}, headers=ANONYMOUS_BASIC)
         assert OldMinimal.model_validate_json(await response.text()).state == "QUEUED"
     task = (await full(client, task_id)).model_dump(exclude_none=True)
     assert {key: task.get(key, []) for key in TOIL} == TOIL
@@ -388,7 +388,7 @@ async def test_toil_works_with_py_tes_0_4(client: Any, pool: Any) -> None:
     (log,) = (await full(client, task_id)).logs or []
     assert [(one.exit_code, one.stderr) for one in log.logs] == [(1, "Traceback")]
     assert (log.start_time or "") < (log.end_time or "")  # Toil computes the job's run time from these
-    cancel = await client.post(f"{BASE}/tasks/{task_id}:cancel", headers=NOBODY)
+    cancel = await client.post(f"{BASE}/tasks/{task_id}:cancel", headers=ANONYMOUS_BASIC)
     assert cancel.status in {200, 409}  # of a task that has ended, which Toil ignores
 
 

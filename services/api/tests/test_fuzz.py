@@ -1,4 +1,4 @@
-"""Requests that nobody thought of, made from our own OpenAPI document and from what TES allows in a task.
+"""Generated requests, made from our own OpenAPI document and from what TES allows in a task.
 
 Deterministic, and as many as `make test` has time for; `make fuzz EXAMPLES=2000` makes new ones each time.
 """
@@ -76,8 +76,8 @@ def served(dsn: str, config: Any, services_for: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def url(postgres_dsn: str, config: Any, services_for_everybody: Any) -> Iterator[str]:
-    with served(postgres_dsn, config, services_for_everybody) as url:
+def url(postgres_dsn: str, config: Any, make_services: Any) -> Iterator[str]:
+    with served(postgres_dsn, config, make_services) as url:
         yield url
 
 
@@ -196,14 +196,14 @@ ADDED = {"id", "state", "creation_time"}
 
 
 @pytest.fixture
-async def client(pool, config, conformance, services_for_everybody):
-    services = services_for_everybody(config, pool=pool, submitter=Submitter(pool, None, config))
+async def client(pool, config, conformance, make_services):
+    services = make_services(config, pool=pool, submitter=Submitter(pool, None, config))
     async with TestClient(TestServer(make_app(services)), middlewares=[conformance]) as client:
         yield client
 
 
 async def stored(client, body: dict[str, Any]) -> dict[str, Any]:
-    """What the FULL view says of a task that was accepted, without what the server adds."""
+    """Return the FULL view of an accepted task without the fields that the server adds."""
     response = await client.post(f"{BASE}/tasks", json=body)
     answer = await response.json()
     assert response.status == 200, (answer, body)

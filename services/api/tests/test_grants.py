@@ -18,7 +18,7 @@ def entry(name, *urls, **fields):
 
 
 ENTRIES = [
-    entry("everybodys", "s3://lab"),
+    entry("public", "s3://lab"),
     entry("alices", "s3://lab/a/", users=["alice", "carol"]),
     entry("lab-bs", "s3://lab/b/", "s3://lab-b", groups=["lab-b", "lab-c"]),
     entry("of-both", "s3://lab/both", users=["alice"], groups=["lab-b"]),
@@ -38,16 +38,16 @@ def task(inputs=(), outputs=()):
 @pytest.mark.parametrize(
     ("url", "names"),
     [  # of alice, bob, root and of anybody where there are no users
-        ("s3://lab/x", (["everybodys"], ["everybodys"], ["everybodys"], ["everybodys"])),
-        ("s3://lab/a/x", (["alices"], ["everybodys"], ["everybodys"], ["everybodys"])),
-        ("s3://lab/b/x", (["everybodys"], ["lab-bs"], ["everybodys"], ["everybodys"])),
-        ("s3://lab/both", (["of-both"], ["of-both"], ["everybodys"], ["everybodys"])),
+        ("s3://lab/x", (["public"], ["public"], ["public"], ["public"])),
+        ("s3://lab/a/x", (["alices"], ["public"], ["public"], ["public"])),
+        ("s3://lab/b/x", (["public"], ["lab-bs"], ["public"], ["public"])),
+        ("s3://lab/both", (["of-both"], ["of-both"], ["public"], ["public"])),
         ("s3://lab-b/x", ([], ["lab-bs"], [], [])),
         ("s3://elsewhere/x", ([], [], [], [])),
         ("https://lab/a/x?X-Amz-Signature=y", ([], [], [], [])),
     ],
 )
-def test_an_owner_gets_what_is_everybodys_or_theirs(url, names):
+def test_owner_gets_public_and_own_entries(url, names):
     read = task(inputs=[{"url": url, "type": "FILE"}])
     assert (
         tuple(granted_credentials(read, caller, ENTRIES) for caller in (ALICE, BOB, ROOT, ANONYMOUS)) == names
@@ -59,15 +59,15 @@ def test_an_owner_gets_what_is_everybodys_or_theirs(url, names):
     [
         ([], [], []),
         ([{"content": "x", "url": "s3://lab/a"}], [], []),
-        ([{"url": "s3://lab/x", "type": "FILE"}], [], ["everybodys"]),
-        ([{"url": "s3://lab"}], [], ["everybodys", "alices", "of-both"]),
-        ([{"url": "s3://lab", "type": "FILE"}], [], ["everybodys", "alices", "of-both"]),
-        ([{"url": "s3://lab/", "type": "DIRECTORY"}], [], ["everybodys", "alices", "of-both"]),
+        ([{"url": "s3://lab/x", "type": "FILE"}], [], ["public"]),
+        ([{"url": "s3://lab"}], [], ["public", "alices", "of-both"]),
+        ([{"url": "s3://lab", "type": "FILE"}], [], ["public", "alices", "of-both"]),
+        ([{"url": "s3://lab/", "type": "DIRECTORY"}], [], ["public", "alices", "of-both"]),
         ([{"url": "s3://lab/a/x", "type": "FILE"}], [{"url": "s3://lab/both/y"}], ["alices", "of-both"]),
-        ([], [{"url": "s3://lab", "type": "FILE"}], ["everybodys", "alices", "of-both"]),
+        ([], [{"url": "s3://lab", "type": "FILE"}], ["public", "alices", "of-both"]),
         ([{"url": "s3://lab/a/x"}] * 2, [{"url": "s3://lab/a/x"}], ["alices"]),
-        ([{"url": "s3://lab/%61/x", "type": "FILE"}], [], ["everybodys", "alices"]),
-        ([], [{"url": "s3://lab-b/x"}, {"url": "s3://lab/a%2Fx"}], ["everybodys", "alices"]),
+        ([{"url": "s3://lab/%61/x", "type": "FILE"}], [], ["public", "alices"]),
+        ([], [{"url": "s3://lab-b/x"}, {"url": "s3://lab/a%2Fx"}], ["public", "alices"]),
     ],
 )
 def test_task_gets_only_credentials_its_urls_need(inputs, outputs, names):

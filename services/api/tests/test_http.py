@@ -74,8 +74,8 @@ WHOLE = {
 
 
 @pytest.fixture
-async def services(pool, kubernetes, config, services_for_everybody):
-    return services_for_everybody(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
+async def services(pool, kubernetes, config, make_services):
+    return make_services(config, pool=pool, submitter=Submitter(pool, kubernetes.client, config))
 
 
 @pytest.fixture
@@ -178,8 +178,8 @@ async def test_overdue_task_reports_that_it_waits(client, pool):
     due = "UPDATE task SET next_submit_at = now() - interval '6 seconds'"
     await pool.execute(due)
     (log,) = (await read(client, task_id))["logs"]
-    assert [line.split(" ", 1)[1] for line in log["system_logs"]] == ["waits for its turn in the queue"]
-    assert log["metadata"] == {"waiting_reason": "waits for its turn in the queue"}
+    assert [line.split(" ", 1)[1] for line in log["system_logs"]] == ["waiting in the queue of the api"]
+    assert log["metadata"] == {"waiting_reason": "waiting in the queue of the api"}
     assert (await read(client, task_id, "BASIC"))["logs"][0]["metadata"] == log["metadata"]
 
     for why_not in (
@@ -208,11 +208,11 @@ async def test_system_logs_show_progress_of_running_filer(client, pool):
         "bytes_per_second": 209_876_543,
     }
     await report(pool, task_id, system_logs=[started], filers=[filer])
-    assert await lines() == ["tif-0 started", "tif-0 so far: 12 files, 3400000000 bytes, 209.9 MB/s"]
+    assert await lines() == ["tif-0 started", "tif-0 in progress: 12 files, 3400000000 bytes, 209.9 MB/s"]
     assert "system_logs" not in (await read(client, task_id, "BASIC"))["logs"][0]
 
     await report(pool, task_id, filers=[{**filer, "files": 1, "bytes": 1, "bytes_per_second": 0}])
-    assert await lines() == ["tif-0 started", "tif-0 so far: 1 file, 1 byte, 0.0 MB/s"]
+    assert await lines() == ["tif-0 started", "tif-0 in progress: 1 file, 1 byte, 0.0 MB/s"]
 
     ended = {"key": "tif-0/ended", "at_ns": at_ns + 1, "message": "tif-0 staged 13 files"}
     await report(pool, task_id, system_logs=[ended], filers=[{**filer, "end_ns": at_ns + 1}])
@@ -297,7 +297,7 @@ async def test_each_attempt_has_its_own_progress(client, pool):
     "over",
     [("controller", "event/Scheduled-0"), ("controller", "event/Pulled-0"), ("recorder", "tif-0/started")],
 )
-async def test_waiting_reason_is_the_last_line_about_a_wait(client, pool, source, key, over):
+async def test_waiting_reason_is_the_last_waiting_line(client, pool, source, key, over):
     task_id = await create(client, SMALL)
 
     async def log(source, key, message):
@@ -350,8 +350,8 @@ async def test_logs_of_running_and_ended_task(client, pool):
         "executor-0.end_time": "1970-01-01T00:00:02.000000Z",
         "executor-1.start_time": "1970-01-01T00:00:02.000000Z",
     }
-    said = [{"key": "k", "at_ns": second, "message": "scheduled"}]
-    await report(pool, task_id, state="RUNNING", executors=[first, started], system_logs=said)
+    lines = [{"key": "k", "at_ns": second, "message": "scheduled"}]
+    await report(pool, task_id, state="RUNNING", executors=[first, started], system_logs=lines)
     (log,) = (await read(client, task_id))["logs"]
     assert log.pop("start_time").endswith("Z")
     entry = {
@@ -427,13 +427,13 @@ async def test_lines_of_next_attempt_are_in_last_log(client, pool):
         task_id,
     )
 
-    async def said() -> list[list[str]]:
+    async def notes() -> list[list[str]]:
         logs = (await read(client, task_id))["logs"]
         return [[line.split(" ", 1)[1] for line in log.get("system_logs", ())] for log in logs]
 
-    assert await said() == [[], ["no node"]]
+    assert await notes() == [[], ["no node"]]
     await report(pool, task_id, pod_uid="w")
-    assert await said() == [[], [], ["no node"]]
+    assert await notes() == [[], [], ["no node"]]
 
 
 async def test_task_waiting_for_pod_reports_reason(client, pool):
@@ -616,8 +616,8 @@ async def test_a_queued_task_is_canceled_at_once(client, colon):
             "message": "canceled on request",
             "reported_by": "api",
         }
-        said = [line.split(" ", 1)[1] for line in task["logs"][0]["system_logs"]]
-        assert said == ["cancel requested by anonymous", "CANCELED: Canceled: canceled on request"]
+        lines = [line.split(" ", 1)[1] for line in task["logs"][0]["system_logs"]]
+        assert lines == ["cancel requested by anonymous", "CANCELED: Canceled: canceled on request"]
 
 
 async def test_cancel_of_submitted_task_deletes_its_job(client, services, kubernetes):
@@ -847,10 +847,10 @@ async def test_full_disk_and_stalled_queue_are_noted(client, services, monkeypat
     assert ready["notes"] == [Outage.FULL.value, "the queue has not been read for 60 s"]
 
 
-async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config, services_for_everybody):
+async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config, make_services):
     async with open_pool("postgresql://nobody@127.0.0.1:1/none", Database(timeout_seconds=1)) as pool:
         submitter = Submitter(pool, kubernetes.client, config)
-        app = make_app(services_for_everybody(config, pool=pool, submitter=submitter))
+        app = make_app(make_services(config, pool=pool, submitter=submitter))
         async with TestClient(TestServer(app)) as client:
             assert (await client.get("/healthz")).status == 200
             for response in (
@@ -863,14 +863,14 @@ async def test_without_postgres_it_is_alive_but_not_ready(kubernetes, config, se
                 await refused(response, 503)
 
 
-async def test_without_a_schema_it_is_not_ready(postgres_dsn, kubernetes, config, services_for_everybody):
+async def test_without_a_schema_it_is_not_ready(postgres_dsn, kubernetes, config, make_services):
     name = f"empty_{uuid4().hex}"
     admin = await asyncpg.connect(postgres_dsn)
     await admin.execute(f"CREATE DATABASE {name}")
     try:
         async with open_pool(postgres_dsn.rsplit("/", 1)[0] + f"/{name}", Database()) as pool:
             submitter = Submitter(pool, kubernetes.client, config)
-            app = make_app(services_for_everybody(config, pool=pool, submitter=submitter))
+            app = make_app(make_services(config, pool=pool, submitter=submitter))
             async with TestClient(TestServer(app)) as client:
                 await refused(await client.get("/readyz"), 503)
                 await refused(await client.get(f"{BASE}/tasks"), 503)

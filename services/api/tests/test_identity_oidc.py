@@ -167,7 +167,7 @@ async def test_keys_are_fetched_anew_in_the_background(issuer, opened, clock):
     async with opened(refresh_seconds=600) as authenticator:
         await ask(authenticator, issuer.token())
         clock.now += 601
-        issuer.answers.clear()  # nobody waits for it
+        issuer.answers.clear()  # no request waits for it
         token = issuer.token(exp=clock.now + 60)
         assert await ask(authenticator, token) == ALICE
         issuer.answers.set()
@@ -219,7 +219,7 @@ async def test_an_issuer_that_hangs_is_503(issuer, opened):
             await ask(authenticator, issuer.token())
 
 
-async def test_a_port_where_nobody_listens_is_503(issuer, opened):
+async def test_issuer_that_does_not_listen_is_503(issuer, opened):
     async with opened(issuer="http://127.0.0.1:1") as authenticator:
         with pytest.raises(IdentityUnavailable):
             await ask(authenticator, issuer.token())
@@ -288,7 +288,7 @@ async def test_what_looks_like_no_jwt_is_asked_for(issuer, opened, introspection
 
 async def test_no_token_is_logged_or_shown(issuer, opened, introspection, caplog):
     caplog.set_level(logging.DEBUG)
-    said: list[str] = []
+    texts: list[str] = []
     tokens = [
         issuer.token(),
         issuer.token(aud="other"),
@@ -299,13 +299,13 @@ async def test_no_token_is_logged_or_shown(issuer, opened, introspection, caplog
         await ask(authenticator, tokens[0])
         for token in tokens[1:]:
             error = await refused(authenticator, token)
-            said.append(f"{error} {error.why} {error.headers}")
+            texts.append(f"{error} {error.why} {error.headers}")
         issuer.status = 500
         with pytest.raises(IdentityUnavailable):
             await ask(authenticator, "another-s3cr3t")
-    said += [f"{record.getMessage()} {record.__dict__}" for record in caplog.records]
+    texts += [f"{record.getMessage()} {record.__dict__}" for record in caplog.records]
     for secret in (*tokens, "s3cr3t", issuer.client[1], *(token.rpartition(".")[2] for token in tokens)):
-        assert secret not in " ".join(said)
+        assert secret not in " ".join(texts)
 
 
 # Opaque tokens

@@ -234,14 +234,14 @@ def test_clocks_may_differ_by_the_leeway(keyring, claims, counts):
 
 
 def test_client_error_gives_reason_only_for_expiry(keyring):
-    def told(token):
+    def message(token):
         with pytest.raises(TokenRejected) as raised:
             judge(token, keyring)
         return raised.value.message
 
-    assert told(keyring.token(exp=keyring.now - 60)) == "the access token has expired"
+    assert message(keyring.token(exp=keyring.now - 60)) == "the access token has expired"
     for claims in ({"aud": "other"}, {"iss": "https://evil.example"}, {"nbf": keyring.now + 600}):
-        assert told(keyring.token(**claims)) == "the access token is not valid"
+        assert message(keyring.token(**claims)) == "the access token is not valid"
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_any_text_is_refused_by_a_sentence(text):
 @given(st.floats(0, 1, exclude_max=True), st.sampled_from("ABCDwxyz019-_."))
 def test_no_character_of_a_token_can_be_changed(signed_once, where, character):
     keyring, token = signed_once
-    place = int(where * (len(token) - 1))  # but the last: four of its bits say nothing
+    place = int(where * (len(token) - 1))  # except the last: four of its bits are unused
     assume(token[place] != character)
     refusal(token[:place] + character + token[place + 1 :], keyring)
 

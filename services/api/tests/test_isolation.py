@@ -35,7 +35,7 @@ pytestmark = pytest.mark.integration
 TASK = {"executors": [{"image": "busybox", "command": ["true"]}]}
 SHARED = {**TASK, "name": "shared", "tags": {"group": "genomics", "project": "x"}}
 TASKS = f"{BASE}/tasks"
-# alice and bob work together, mallory alone; groups by name, as their tokens say.
+# alice and bob work together, mallory alone; groups by name, as in their tokens.
 GROUPS = {
     "alice": ["genomics"],
     "bob": ["genomics", "other"],
@@ -226,7 +226,7 @@ async def test_filters_hold_for_shared_tasks_as_for_own(as_user, params):
         assert await seen(as_user, user, **no_match) == []
 
 
-async def test_a_page_token_opens_nobody_elses_list(as_user):
+async def test_page_token_is_invalid_for_other_users(as_user):
     ids = [await create(as_user, "alice") for _ in range(3)]
     await create(as_user, "mallory")
     _, body = await as_user("alice", "GET", TASKS, params={"page_size": 1})

@@ -267,7 +267,7 @@ async def test_owner_at_limit_gets_no_lease(pool, kubernetes, config):
 HELD_BACK = "waiting: the owner already has 2 active tasks (the per-user limit)"
 
 
-async def said(pool, task):
+async def lines_of(pool, task):
     """A task's system_logs, as its owner reads them."""
     document = json.loads(await tasks_db.read_task(pool, Caller(name="alice"), task, View.FULL))
     return [line.partition(" ")[2] for log in document.get("logs", ()) for line in log["system_logs"]]
@@ -283,7 +283,7 @@ async def test_task_waiting_for_owner_limit_notes_it_once(pool, kubernetes, conf
         await submitter._submit_due()
         while submitter._at_work:
             await asyncio.wait(submitter._at_work)
-    assert [await said(pool, task) for task in tasks] == [[], [], [HELD_BACK], [HELD_BACK]]
+    assert [await lines_of(pool, task) for task in tasks] == [[], [], [HELD_BACK], [HELD_BACK]]
     await pool.execute(
         "UPDATE task SET created_at = t, next_submit_at = t FROM (SELECT now() - interval '6 seconds' AS t) x"
         " WHERE submitted_at IS NULL"
@@ -293,13 +293,13 @@ async def test_task_waiting_for_owner_limit_notes_it_once(pool, kubernetes, conf
     assert document["logs"][0]["metadata"] == {"waiting_reason": HELD_BACK}
     for task in tasks[:3]:
         await tasks_db.finish_task(pool, task, TaskOutcome(state=TesState.COMPLETE), cancel_seen=True)
-    assert await said(pool, await create(pool, "alice", limits)) == []
+    assert await lines_of(pool, await create(pool, "alice", limits)) == []
 
 
 @pytest.mark.integration
 async def test_concurrent_creates_note_waiting_tasks(pool):
     tasks = await asyncio.gather(*(create(pool, "alice", {"active": {"tasks": 2}}) for _ in range(10)))
-    lines = [await said(pool, task) for task in tasks]
+    lines = [await lines_of(pool, task) for task in tasks]
     assert (lines.count([]), lines.count([HELD_BACK])) == (2, 8)
 
 
@@ -310,7 +310,7 @@ async def test_repeated_create_adds_no_note(pool):
     await create(pool, "alice")
     await create(pool, "alice")
     tasks = {await tasks_db.create_task(pool, new, limits) for _ in range(3)}
-    assert [await said(pool, task) for task in tasks] == [[HELD_BACK]]
+    assert [await lines_of(pool, task) for task in tasks] == [[HELD_BACK]]
 
 
 @pytest.mark.integration

@@ -183,17 +183,17 @@ SERVICE_INFO_1_0 = {
 
 STATES = "|".join(TesState)
 PATH = r"pattern=^/$|^(/[^/\u0000]+)+/?$"
-TIME = "TES says RFC 3339 in the description; the format says it to machines"
+TIME = "TES requires RFC 3339 in the description; the format states it for machines"
 ABSOLUTE = "TES wants an absolute path; the pattern also refuses empty segments, which mean nothing"
 FINITE = "no Pod has room for more, and to check them would take the server's time from others"
 NOT_EMPTY = "an empty one can never run"
 POSITIVE = "TES bounds nothing; nothing, or less, of a resource cannot be had, and Postgres holds 32 bits"
 
-# fact -> (what our document says, why)
+# fact -> (what our document has, why)
 DEVIATIONS: Mapping[str, tuple[str, str]] = {
     "GET /service-info": (
         "GetServiceInfo ",
-        "public: it says how to come in, so it cannot ask for credentials first",
+        "public: it describes the authentication, so it cannot require credentials",
     ),
     "GET /tasks/{id} 200": (
         "tesTask|tesTaskMinimal",
@@ -202,7 +202,7 @@ DEVIATIONS: Mapping[str, tuple[str, str]] = {
     "tesListTasksResponse.tasks": ("[tesTask|tesTaskMinimal] !", "the same"),
     "GET /tasks ?page_size": (
         "integer/int32 =256 maximum=2047 minimum=1",
-        "what TES says in words: less than 2048, 256 by default; a page without tasks leads nowhere",
+        "what TES states in words: less than 2048, 256 by default; a page without tasks leads nowhere",
     ),
     "tesState": (
         f"enum({STATES})",
@@ -248,7 +248,7 @@ DEVIATIONS: Mapping[str, tuple[str, str]] = {
     "tesExecutorLog.start_time": ("string/date-time", TIME),
     "tesExecutorLog.end_time": ("string/date-time", TIME),
 }
-ELSEWHERE = {  # fact of the specification -> where we say the same
+ELSEWHERE = {  # fact of the specification -> where our document has the same
     "tesServiceInfo.organization.name": "tesServiceOrganization.name",
     "tesServiceInfo.organization.url": "tesServiceOrganization.url",
 }
@@ -272,7 +272,7 @@ def lines(text: str) -> dict[str, str]:
 
 
 def facts(specification: Mapping[str, Any]) -> dict[str, str]:
-    """What an OpenAPI document says, as far as it binds."""
+    """Return the binding facts of an OpenAPI document."""
     return dict(
         [
             *_operations(specification),
@@ -469,8 +469,8 @@ def test_only_the_security_that_is_on_is_documented(schemes, security, named):
     assert made["components"].get("securitySchemes", {}).keys() == (named or set())
 
 
-def test_routes_match_documented_operations(config, services_for_everybody):
-    app = make_app(services_for_everybody(config, pool=None, submitter=None))
+def test_routes_match_documented_operations(config, make_services):
+    app = make_app(make_services(config, pool=None, submitter=None))
     routed = {
         (route.method, route.resource.canonical.removeprefix(openapi.BASE))
         for route in app.router.routes()
@@ -500,8 +500,8 @@ def test_the_examples_of_a_create_are_accepted():
         TesTaskRequest.model_validate(example["value"])
 
 
-async def test_service_info_is_what_the_document_says(config, conformance, services_for_everybody):
-    app = make_app(services_for_everybody(config, pool=None, submitter=None))
+async def test_service_info_matches_the_document(config, conformance, make_services):
+    app = make_app(make_services(config, pool=None, submitter=None))
     async with TestClient(TestServer(app), middlewares=[conformance]) as client:
         assert (await client.get(f"{openapi.BASE}/service-info")).status == 200
 

@@ -45,7 +45,7 @@ REFUSED = [
     ("two of them", f"{PORTAL}, {EVIL}", None, OURS, "Origin"),
     ("no URL", "https://[", None, OURS, "Origin"),
     ("no port", f"https://{OURS}:x", None, OURS, "Origin"),
-    ("a word that browsers do not say", f"https://{OURS}", "own", OURS, "Origin"),
+    ("a value that browsers do not send", f"https://{OURS}", "own", OURS, "Origin"),
 ]
 
 
@@ -66,22 +66,22 @@ def test_pages_of_others_are_refused(origin, fetch_site, host, field):
 
 
 @pytest.fixture
-def serve(pool, kubernetes, config, conformance, services_for_everybody):
+def serve(pool, kubernetes, config, conformance, make_services):
     """A client of a server that allows these origins."""
 
     def make(*allowed):
-        told = config.model_copy(
+        changed = config.model_copy(
             update={"http": config.http.model_copy(update={"allowed_origins": list(allowed)})}
         )
-        submitter = Submitter(pool, kubernetes.client, told)
-        app = make_app(services_for_everybody(told, pool=pool, submitter=submitter))
+        submitter = Submitter(pool, kubernetes.client, changed)
+        app = make_app(make_services(changed, pool=pool, submitter=submitter))
         return TestClient(TestServer(app), middlewares=[conformance])
 
     return make
 
 
 def cors(response):
-    """What a browser is told, by the last words of the headers' names."""
+    """Return the CORS headers of a response, by the last words of their names."""
     prefix = "access-control-"
     return {
         name.lower().removeprefix(prefix): value
@@ -162,7 +162,7 @@ async def test_preflight_lists_allowed_methods_and_headers(serve, path, methods)
 
 
 @pytest.mark.integration
-async def test_whoever_else_asks_first_is_told_nothing(serve):
+async def test_other_preflights_return_no_allowed_methods(serve):
     foreign = {"Origin": EVIL, "Access-Control-Request-Method": "POST"}
     async with serve(PORTAL) as client:
         for path, headers, status in (

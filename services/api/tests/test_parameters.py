@@ -1,4 +1,4 @@
-"""Backend parameters: what is allowed, what is said about the rest, and what they change of a TaskPod."""
+"""Backend parameters: which are allowed, the warnings about others, and what they change in a TaskPod."""
 
 from uuid import UUID
 

@@ -61,7 +61,7 @@ def test_sidecar_is_the_output_filer_that_waits(config):
     ]
 
 
-def test_pod_has_as_much_more_grace_as_sending_may_take(config):
+def test_grace_period_includes_time_for_sending(config):
     assert pod(config, outputs=[OUTPUT])["spec"]["terminationGracePeriodSeconds"] == 30 + 60 + 10
     changed = after_kill(config, 300)
     assert pod(changed, outputs=[OUTPUT])["spec"]["terminationGracePeriodSeconds"] == 30 + 300 + 10
@@ -92,7 +92,7 @@ def test_other_tasks_pay_nothing(config, fields, changes):
     assert template["spec"]["terminationGracePeriodSeconds"] == 30
 
 
-def test_each_output_filer_has_a_sidecar_of_its_own_image(config):
+def test_each_output_filer_has_its_own_sidecar(config):
     document = config.model_dump(by_alias=True)
     mine = {"schemes": ["drs"], "image": "registry.example/drs:1", "command": ["/drs", "$x"]}
     document["filers"].append({"name": "drs", "outputs": mine, "secretName": "drs-keys"})

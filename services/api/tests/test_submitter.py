@@ -392,13 +392,13 @@ async def test_no_signed_url_of_a_task_is_logged(pool, kubernetes, config, caplo
     broken = await row(pool, task_id)
     assert (broken["reason"], "inputs[0].path (value_error)" in broken["message"]) == ("InvalidTask", True)
     assert "submission failed" in caplog.text
-    told = "".join(
+    text = "".join(
         [str(violation.value), broken["message"], *(str(vars(record)) for record in caplog.records)]
     )
-    assert "Signature" not in told
+    assert "Signature" not in text
 
 
-async def test_with_kueue_nobody_else_unsuspends(pool, kubernetes, config):
+async def test_only_kueue_unsuspends_its_jobs(pool, kubernetes, config):
     queue = config.queue.model_copy(update={"kueue_queue_name": "batch"})
     submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"queue": queue}))
     task_id = await create(pool)

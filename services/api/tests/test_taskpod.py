@@ -767,12 +767,14 @@ def test_only_object_storage_filers_have_web_identity(config):
         "AWS_WEB_IDENTITY_TOKEN_FILE": "/poiesis/web-identity/token",
         "AWS_ENDPOINT_URL_STS": "https://sts.example.org",
     }
-    told = {
+    environments = {
         name: {one["name"]: one.get("value") for one in container(objects, name).get("env", ())}
         for name in names(objects)
     }
-    assert {name for name, variables in told.items() if env.items() <= variables.items()} == with_mount
-    assert {name for name, variables in told.items() if env.keys() & variables.keys()} == with_mount
+    assert {
+        name for name, variables in environments.items() if env.items() <= variables.items()
+    } == with_mount
+    assert {name for name, variables in environments.items() if env.keys() & variables.keys()} == with_mount
 
 
 def told_of(objects, name):

@@ -81,7 +81,7 @@ def test_a_file_is_copied_for_any_uid(lab: Lab, url: str):
         ("/nfs/in/folder", "DIRECTORY", []),
     ],
 )
-def test_the_type_of_an_input_without_one_is_reported(lab: Lab, url: str, kind: str, reported: list[str]):
+def test_missing_type_of_an_input_is_reported(lab: Lab, url: str, kind: str, reported: list[str]):
     (lab.shared / "nfs/in/file").write_text("x")
     (lab.shared / "nfs/in/folder").mkdir()
     lab.stage(url, kind=kind)

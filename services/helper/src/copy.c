@@ -151,7 +151,7 @@ static int failed(const char *path)
 {
     int error = errno;
     if (error != ECANCELED)
-        say("cannot copy %s: %s", path, strerror(error));
+        print_message("cannot copy %s: %s", path, strerror(error));
     errno = error;
     return -1;
 }

@@ -70,7 +70,7 @@ static void put_error(const char *run, const char *path, const char *reason)
 {
     char message[4096], line[8192], *out = line;
     snprintf(message, sizeof message, "cannot copy what the image has in %s into the task's volume: %s", path, reason);
-    say("%s", message);
+    print_message("%s", message);
     int fd = run ? open(run, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0644) : -1;
     if (fd < 0)
         return;
@@ -133,7 +133,7 @@ int fill_main(int argc, char **argv)
     int root = open(to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int record_dir = open(record_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root < 0 || record_dir < 0 || paths_read(list, &paths) != 0) {
-        say("cannot open %s: %s", root < 0 ? to : record_dir < 0 ? record_directory : list, strerror(errno));
+        print_message("cannot open %s: %s", root < 0 ? to : record_dir < 0 ? record_directory : list, strerror(errno));
         return EXIT_IO;
     }
     take_back_all(root, record_dir);
@@ -141,7 +141,7 @@ int fill_main(int argc, char **argv)
     FILE *record = fd >= 0 ? fdopen(fd, "w") : NULL;
     int status = record ? fill_all(&paths, root, record, progress) : -1;
     if (!record || fclose(record) != 0 || renameat(record_dir, ".filled.part", record_dir, RECORD) != 0) {
-        say("cannot write %s/%s: %s", record_directory, RECORD, strerror(errno));
+        print_message("cannot write %s/%s: %s", record_directory, RECORD, strerror(errno));
         status = -1;
     }
     return status == 0 ? 0 : EXIT_IO;

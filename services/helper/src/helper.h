@@ -177,9 +177,9 @@ void stream_move(struct stream *stream);
 void stream_drop_own(struct stream *stream);
 void stream_drop_file(struct stream *stream);
 
-/* say.c: one message line, on stderr and everywhere the stderr of the process goes */
-void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-void say_also_in(struct stream *stderr_stream);
+/* message.c: one message line, on stderr and everywhere the stderr of the process goes */
+void print_message(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void print_messages_also_to(struct stream *stderr_stream);
 
 /* oom.c */
 long oom_kills(const char *cgroup_root);

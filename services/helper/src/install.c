@@ -54,7 +54,7 @@ static bool each(const struct list *list, int (*make)(const char *), const char 
     bool all = true;
     for (size_t i = 0; i < list->count; i++) {
         if (make(list->items[i]) != 0) {
-            say("cannot create the %s %s: %s", what, list->items[i], strerror(errno));
+            print_message("cannot create the %s %s: %s", what, list->items[i], strerror(errno));
             all = false;
         }
     }
@@ -86,7 +86,7 @@ int install_main(int argc, char **argv)
     size_t size;
     char *text = join_parts(parts, &size);
     if (bin < 0 || !text) {
-        say("cannot open %s: %s", bin < 0 ? target : parts, strerror(errno));
+        print_message("cannot open %s: %s", bin < 0 ? target : parts, strerror(errno));
         return 1;
     }
     char *program;
@@ -94,12 +94,12 @@ int install_main(int argc, char **argv)
     int list = again ? -1 : put_file(bin, "paths", text, size);
     struct copying copying = {.replace = true, .follow_first = true, .added_mode = 0755};
     if (!again && (list < 0 || copy_at(&copying, AT_FDCWD, SELF, bin, "helper", target) != 0)) {
-        say("cannot install %s: %s", target, strerror(errno));
+        print_message("cannot install %s: %s", target, strerror(errno));
         return 1;
     }
     struct paths paths = {0};
     if (paths_parse(text, size, &paths) != 0) {
-        say("cannot install %s: %s", target, strerror(errno));
+        print_message("cannot install %s: %s", target, strerror(errno));
         return 1;
     }
     bool made = each(&paths.make, make_directory, "directory");

@@ -100,7 +100,7 @@ static bool copy_in(const char *path, mode_t added_mode)
     int status = dir < 0 ? -1 : copy_at(&copying, AT_FDCWD, path, dir, name, path);
     int error = errno;
     if (dir < 0)
-        say("cannot copy %s into the task's volume: %s", path, strerror(error));
+        print_message("cannot copy %s into the task's volume: %s", path, strerror(error));
     else
         close(dir);
     if (status != 0)

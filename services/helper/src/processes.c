@@ -158,7 +158,7 @@ void end_descendants(int64_t milliseconds)
         if (waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD)
             return;
         if (monotonic_ms() >= deadline) {
-            say("some processes cannot be killed");
+            print_message("some processes cannot be killed");
             return;
         }
         sigtimedwait(&child, NULL, &(struct timespec){.tv_nsec = 20 * 1000 * 1000});

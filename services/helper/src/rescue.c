@@ -64,7 +64,7 @@ static bool was_killed(int dir)
     char text[RESULT_SIZE];
     size_t size;
     if (!is_unlocked(dir))
-        return false; /* it runs, and is being told to end as this one is */
+        return false; /* it runs, and is stopped with this one */
     if (!exists(dir, "exit.json"))
         return !exists(dir, "failed"); /* else it ended, and its record could not be written */
     return result_read(dir, &result, text, &size) == 0 && result.oom;
@@ -150,6 +150,6 @@ int rescue_main(int argc, char **argv)
         return 0;
     signals_restore();
     execv(command[0], command);
-    say("cannot execute %s: %s", command[0], strerror(errno));
+    print_message("cannot execute %s: %s", command[0], strerror(errno));
     return EXIT_NOT_EXECUTABLE;
 }

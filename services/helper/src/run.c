@@ -137,7 +137,7 @@ static bool put(const char *name, const void *data, size_t size)
 {
     int fd = put_file(run_dir, name, data, size);
     if (fd < 0)
-        say("cannot write %s/%s: %s", options.run, name, strerror(errno));
+        print_message("cannot write %s/%s: %s", options.run, name, strerror(errno));
     else
         close(fd);
     return fd >= 0;
@@ -184,7 +184,7 @@ static bool ran_before(int *code)
     size_t size;
     if (exists(run_dir, "exit.json")) {
         if (result_read(run_dir, &result, text, &size) != 0) {
-            say("%s/exit.json is malformed; not running", options.run);
+            print_message("%s/exit.json is malformed; not running", options.run);
             *code = EXIT_REFUSED;
             return true;
         }
@@ -195,8 +195,8 @@ static bool ran_before(int *code)
         return true;
     }
     if (exists(run_dir, "started")) {
-        say("%s/started exists without exit.json: an earlier run has no recorded outcome; not running again",
-            options.run);
+        print_message("%s/started exists without exit.json: an earlier run has no recorded outcome; not running again",
+                      options.run);
         *code = EXIT_REFUSED;
         return true;
     }
@@ -294,7 +294,7 @@ static void drain(void)
             wait_and_move(left);
             continue;
         }
-        /* Nobody reads our own streams, or something unkillable holds the pipes: the files get the rest. */
+        /* Nothing reads our own streams, or something unkillable holds the pipes: the files get the rest. */
         for (int i = 0; i < 2; i++) {
             struct stream *stream = i ? &err : &out;
             stream_drop_own(stream);
@@ -334,11 +334,11 @@ static int open_pipe(struct stream *stream)
 static int exec_failed(const char *program)
 {
     if (errno == ENOENT && strchr(program, '/') && access(program, F_OK) == 0)
-        say("%s: interpreter not found", program);
+        print_message("%s: interpreter not found", program);
     else if (errno == ENOENT || errno == ENOTDIR)
-        say("%s: not found", program);
+        print_message("%s: not found", program);
     else
-        say("%s: %s", program, strerror(errno));
+        print_message("%s: %s", program, strerror(errno));
     return errno == ENOENT || errno == ENOTDIR ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
 }
 
@@ -348,7 +348,7 @@ static pid_t start(char **argv, int *code)
     int streams[3] = {open_stdin(), -1, -1};
     pid_t process = -1;
     if (streams[0] < 0) {
-        say("cannot open stdin %s: %s", options.in, strerror(errno));
+        print_message("cannot open stdin %s: %s", options.in, strerror(errno));
         *code = EXIT_NO_INPUT;
         return -1;
     }
@@ -360,7 +360,7 @@ static pid_t start(char **argv, int *code)
     if (process < 0 && step == SPAWN_EXEC) {
         *code = exec_failed(argv[0]);
     } else if (process < 0) {
-        say("cannot start a process: %s", strerror(errno));
+        print_message("cannot start a process: %s", strerror(errno));
         *code = EXIT_NO_PROCESS;
     }
     for (int i = 0; i < 3; i++)
@@ -437,8 +437,8 @@ static void run_with_retries(char **argv, long kills_before, struct result *resu
         if (!may_pass(result) || retry >= options.retry_attempts || !may_start_again())
             return;
         int64_t pause = back_off_ms(retry);
-        say("exit code %d: restarting in %.1f s (retry %ld of %ld)", result->exit_code, (double)pause / 1000, retry + 1,
-            options.retry_attempts);
+        print_message("exit code %d: restarting in %.1f s (retry %ld of %ld)", result->exit_code, (double)pause / 1000,
+                      retry + 1, options.retry_attempts);
         int64_t until = monotonic_ms() + pause;
         for (int64_t left; (left = until - monotonic_ms()) > 0 && may_start_again();)
             if (wait_and_move(left))
@@ -485,12 +485,13 @@ static bool prepare(void)
     if (!options.paths)
         return true;
     if (paths_read(options.paths, &paths) != 0 || place_open(&paths, options.volume) != 0) {
-        say("cannot open %s or %s: %s", options.paths, options.volume, strerror(errno));
+        print_message("cannot open %s or %s: %s", options.paths, options.volume, strerror(errno));
         return false;
     }
     const char *unplaced = place_all();
     if (unplaced)
-        say("cannot place %s: %s (uid %u of the image); a file in a directory of its own, such as /data, works for "
+        print_message(
+            "cannot place %s: %s (uid %u of the image); a file in a directory of its own, such as /data, works for "
             "every user",
             unplaced, strerror(errno), (unsigned)geteuid());
     return !unplaced;
@@ -512,11 +513,11 @@ int run_main(int argc, char **argv)
 
     run_dir = open(options.run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (run_dir < 0) {
-        say("cannot open %s: %s", options.run, strerror(errno));
+        print_message("cannot open %s: %s", options.run, strerror(errno));
         return EXIT_REFUSED;
     }
     if (failed_before()) {
-        say("not running: an earlier executor failed");
+        print_message("not running: an earlier executor failed");
         put("skipped", "", 0);
         return 0;
     }
@@ -527,16 +528,16 @@ int run_main(int argc, char **argv)
     remove_leftovers();
 
     long kills_before = oom_kills(options.cgroup_root);
-    say_also_in(NULL);
+    print_messages_also_to(NULL);
     stream_open(&err, STDERR_FILENO, NULL, run_dir, "stderr", (size_t)options.log_bytes);
-    say_also_in(&err); /* from here on, messages also reach the log */
+    print_messages_also_to(&err); /* from here on, messages also reach the log */
     out_file.fd = err_file.fd = -1;
     bool prepared = prepare();
     open_outputs();
     struct result result = {.start_ns = realtime_ns()};
     if (!put_started(result.start_ns)) {
         /* Without it, a second start could not be detected. */
-        say("not running");
+        print_message("not running");
         return EXIT_REFUSED;
     }
     if (options.time_limit)

@@ -22,7 +22,7 @@ int signals_open(void)
     const int numbers[] = {
         SIGCHLD, SIGTERM, SIGINT,   SIGHUP, SIGQUIT, SIGUSR1,
         SIGALRM, SIGUSR2, SIGWINCH, SIGPWR, 37, /* STOPSIGNALs of some images; 37 is what runtimes take SIGRTMIN+3 for
-                                                   (musl would say 38) */
+                                                   (musl reports 38) */
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         sigaddset(&taken, numbers[i]);

@@ -15,7 +15,7 @@ static void tes_file_failed(struct tes_file *file)
         close(file->fd);
     file->fd = -1;
     file->failed = true;
-    say("cannot write %s: %s", file->path, strerror(error));
+    print_message("cannot write %s: %s", file->path, strerror(error));
 }
 
 static bool same(const struct stat *one, const struct stat *other)

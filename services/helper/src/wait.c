@@ -82,6 +82,6 @@ int wait_main(int argc, char **argv)
 
     int first = await_ack(ack, timeout * 1000, signals);
     if (first == ACK_NOT_IN_TIME)
-        say("no acknowledgement in %s within %ld s", ack, timeout);
+        print_message("no acknowledgement in %s within %ld s", ack, timeout);
     return first == '0' ? 0 : 1;
 }

@@ -1,4 +1,4 @@
-"""A container that failed stays until the recorder has told: its Pod would end with it."""
+"""A container that failed stays until the recorder has reported it: its Pod would end with it."""
 
 import signal
 import time

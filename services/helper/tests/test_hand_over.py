@@ -38,7 +38,7 @@ def test_an_out_of_memory_kill_exits_137(container, counter, options, end):
     assert container.exit["exit_code"] == 137
     assert container.exit["oom"] is True
     assert not container.has("failed")
-    assert container.sh("echo again", options=options).code == 137  # a second start says the same
+    assert container.sh("echo again", options=options).code == 137  # a second start returns the same
 
 
 @pytest.mark.parametrize("end", ["exit 0", "exit 137", "kill -9 $$"])
@@ -49,7 +49,7 @@ def test_kills_of_an_earlier_time_are_not_ours(container, counter, end):
 
 
 def test_a_late_kill_counter_is_awaited(container, counter):
-    # The main process dies of SIGKILL; somebody else raises the counter a little later.
+    # The main process dies of SIGKILL; another process raises the counter a little later.
     process = container.start("sh", "-c", "echo ready; sleep 0.2; kill -9 $$")
     assert process.stdout.readline() == b"ready\n"
     subprocess.run(["sh", "-c", f"sleep 0.21; {counter(4)}"], check=True)
@@ -201,7 +201,7 @@ def test_link_targets_of_outputs_are_copied(container, task, tmp_path, kind):
     assert not task.at(real / "hop").is_symlink()
 
 
-def test_a_link_may_have_the_name_of_a_pattern(container, task, tmp_path):
+def test_link_may_be_named_like_a_pattern(container, task, tmp_path):
     out, real = tmp_path / "out", tmp_path / "real"
     script = f"mkdir {out}; echo data > {real}; ln -s {real} '{out}/sample[1].txt'"
     assert container.sh(script, options=task.options(f"s{out}", f"w{out}/sample[1].txt")).code == 0

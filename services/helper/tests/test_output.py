@@ -165,7 +165,7 @@ def test_a_stuck_reader_does_not_delay_the_exit(container, tmp_path, eventually)
     time.sleep(0.1)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    process.wait(10)  # nobody has read its stdout
+    process.wait(10)  # while its stdout is unread
     assert container.exit["term"] is True
 
 

@@ -99,7 +99,7 @@ def test_killed_helper_makes_it_become_its_command(rescue, killed, tmp_path):
     assert (tmp_path / "sent").read_text() == "yes\n"
 
 
-def test_out_of_memory_record_makes_it_become_its_command(rescue, new_container, tmp_path):
+def test_out_of_memory_record_starts_the_command(rescue, new_container, tmp_path):
     executor = new_container("executor-0")
     (executor.dir / "started").write_text('{"start_ns":1}\n')
     (executor.dir / "exit.json").write_bytes(OOM)
@@ -147,7 +147,7 @@ def test_second_start_after_its_work_only_waits(rescue, killed, own, tmp_path):
     assert not (tmp_path / "sent").exists()
 
 
-def test_executor_whose_record_could_not_be_written_was_not_killed(rescue, new_container, tmp_path):
+def test_unwritable_record_does_not_count_as_kill(rescue, new_container, tmp_path):
     executor = new_container("executor-0")
     (executor.dir / "started").write_text('{"start_ns":1}\n')
     (executor.dir / "failed").touch()
@@ -156,7 +156,7 @@ def test_executor_whose_record_could_not_be_written_was_not_killed(rescue, new_c
     assert not (tmp_path / "sent").exists()
 
 
-def test_what_an_executor_plants_does_not_hold_it_up(rescue, killed, tmp_path):
+def test_planted_files_do_not_delay_it(rescue, killed, tmp_path):
     directory = killed("executor-0").dir
     os.mkfifo(directory / "exit.json")
 
@@ -185,7 +185,7 @@ def test_idle_sidecar_needs_less_than_a_mebibyte(rescue):
     assert int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) < 1024
 
 
-def test_time_limit_stops_the_process_as_a_stop_signal_does(container):
+def test_time_limit_acts_like_a_stop_signal(container):
     begin = time.monotonic()
     ended = container.sh("trap 'exit 4' TERM; while :; do sleep 0.05; done", options=["--time-limit", "1"])
 
@@ -219,6 +219,6 @@ def test_time_limit_ends_the_pause_before_another_try(container):
     assert time.monotonic() - begin < 5
 
 
-def test_end_before_the_time_limit_is_none_of_its_business(container):
+def test_exit_before_time_limit_is_not_changed(container):
     assert container.sh("exit 0", options=["--time-limit", "60"]).code == 0
     assert container.exit["term"] is False

@@ -1,4 +1,4 @@
-"""helper wait: ends as the acknowledgement says."""
+"""helper wait: exits as the acknowledgement requires."""
 
 import os
 import re

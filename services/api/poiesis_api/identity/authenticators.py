@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from cachetools import LRUCache, TTLCache
 
 from poiesis_api.config import Administrators, Auth, ConfigError, IdentityFiles, Oidc
-from poiesis_api.errors import InsufficientScope, LimitReached, NotAuthenticated
+from poiesis_api.errors import InsufficientScope, LimitReached, Loggable, NotAuthenticated
 from poiesis_api.identity import claims as bearer
 from poiesis_api.identity import credentials, tokens
 from poiesis_api.identity.caller import ANONYMOUS, Caller, is_administrator
@@ -85,8 +85,11 @@ class BasicAuthenticator:
             try:
                 valid = await flights.run(key, lambda: self._check(key, given.password, hashed))
             except TooManyFlights as error:
-                message = "too many concurrent logins with unverified passwords for this user; try again"
-                raise LimitReached(message, _RETRY_SECONDS) from error
+                raise LimitReached(
+                    "too many concurrent logins with unverified passwords for this user; try again",
+                    _RETRY_SECONDS,
+                    limit=_OF_ONE_USER,
+                ) from error
         if not valid or given.user not in self._users:
             why = f"invalid user name or password: {given.user[:100]!r}"
             raise NotAuthenticated("invalid user name or password", credentials.BASIC_CHALLENGE, why)
@@ -180,8 +183,9 @@ class OidcAuthenticator:
         missing = bearer.missing_scopes(claims, self._claim_rules)
         if missing:
             raise InsufficientScope(
-                f"the access token lacks the scope {' '.join(missing)}",
+                "the access token lacks the scope {missing}",
                 credentials.scope_challenge(self._claim_rules.scopes),
+                missing=Loggable(" ".join(missing)),
             )
         return caller
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from poiesis_api.errors import NotAuthenticated
+from poiesis_api.errors import Loggable, NotAuthenticated
 
 TOKEN_BYTES = 16 * 1024
 HEADER_BYTES = 2 * TOKEN_BYTES  # the HTTP server rejects longer headers
@@ -50,7 +50,7 @@ def password(headers: Sequence[str]) -> Password:
 def invalid_token(message: str, why: str | None = None) -> NotAuthenticated:
     """Return the error for an invalid token. `message`: for the client; `why`: for the log."""
     challenge = f'{BEARER_CHALLENGE}, error="invalid_token", error_description="{message}"'
-    return NotAuthenticated(message, challenge, why)
+    return NotAuthenticated("{message}", challenge, why, message=Loggable(message))
 
 
 def scope_challenge(scopes: Sequence[str]) -> str:
@@ -67,5 +67,7 @@ def _credentials(headers: Sequence[str], scheme: str, challenge: str) -> str:
     given, _, credentials = headers[0].strip().partition(" ")
     credentials = credentials.strip()
     if given.lower() != scheme or not credentials:
-        raise NotAuthenticated(f"authentication scheme {scheme.capitalize()} required", challenge)
+        raise NotAuthenticated(
+            "authentication scheme {scheme} required", challenge, scheme=Loggable(scheme.capitalize())
+        )
     return credentials

@@ -13,7 +13,7 @@ import aiohttp
 from joserfc.jwk import Key
 
 from poiesis_api.config import ConfigError, Oidc
-from poiesis_api.errors import IdentityUnavailable
+from poiesis_api.errors import IdentityUnavailable, Loggable, shown
 from poiesis_api.identity import tokens
 from poiesis_api.identity.refreshing_cache import RefreshingCache, Times
 
@@ -61,14 +61,18 @@ class Issuer:
         """Return the introspection response for a token (RFC 7662, 2.2)."""
         endpoint = (await self._metadata.get()).introspection_endpoint
         if endpoint is None:
-            raise IdentityUnavailable(f"{self._url} has no introspection_endpoint in its discovery document")
+            raise IdentityUnavailable(
+                "{url} has no introspection_endpoint in its discovery document", url=Loggable(self._url)
+            )
         # RFC 6749, 2.3.1: both are form-encoded before they become a user name and a password.
         credentials = aiohttp.encode_basic_auth(quote_plus(client_id), quote_plus(client_secret))
         form = {"token": token, "token_type_hint": "access_token"}
         headers = {"Authorization": credentials, "Accept": "application/json"}
         answer = await self._json("POST", endpoint, data=form, headers=headers)
         if not isinstance(answer, dict) or not isinstance(answer.get("active"), bool):
-            raise IdentityUnavailable(f"{endpoint} returned no introspection response (RFC 7662)")
+            raise IdentityUnavailable(
+                "{url} returned no introspection response (RFC 7662)", url=Loggable(endpoint)
+            )
         return answer
 
     async def _discover(self) -> Metadata:
@@ -79,7 +83,7 @@ class Issuer:
         url = (await self._metadata.get()).jwks_uri
         keys = tokens.usable_keys(await self._json("GET", url))
         if keys is None:
-            raise IdentityUnavailable(f"{url} did not return a JWK Set")
+            raise IdentityUnavailable("{url} did not return a JWK Set", url=Loggable(url))
         return keys
 
     async def _json(self, method: str, url: str, **request: Any) -> object:
@@ -87,27 +91,37 @@ class Issuer:
         try:
             async with self._session.request(method, url, allow_redirects=False, **request) as response:
                 if response.status != _OK:
-                    raise IdentityUnavailable(f"{url} returned status {response.status}")
+                    raise IdentityUnavailable(
+                        "{url} returned status {status}", url=Loggable(url), status=response.status
+                    )
                 body = bytearray()
                 async for chunk in response.content.iter_chunked(65536):
                     body += chunk
                     if len(body) > _RESPONSE_BYTES:
-                        raise IdentityUnavailable(f"{url} returned more than {_RESPONSE_BYTES} bytes")
+                        raise IdentityUnavailable(
+                            "{url} returned more than {limit} bytes", url=Loggable(url), limit=_RESPONSE_BYTES
+                        )
                 return json.loads(body)
         except _UNREACHABLE as error:
             raise IdentityUnavailable("the issuer of access tokens is not reachable; try again") from error
         except (ValueError, RecursionError) as error:
-            raise IdentityUnavailable(f"{url} did not return JSON") from error
+            raise IdentityUnavailable("{url} did not return JSON", url=Loggable(url)) from error
 
 
 def metadata(document: object, issuer: str) -> Metadata:
     """Parse a discovery document. Raise IdentityUnavailable for another issuer (4.3) or a missing URL."""
     if not isinstance(document, dict) or document.get("issuer") != issuer:
         found = document.get("issuer") if isinstance(document, dict) else None
-        raise IdentityUnavailable(f"the discovery document of {issuer} names the issuer {str(found)[:200]!r}")
+        raise IdentityUnavailable(
+            "the discovery document of {issuer} names the issuer {found}",
+            issuer=Loggable(issuer),
+            found=shown(str(found)),
+        )
     keys = _endpoint(document, "jwks_uri", issuer)
     if keys is None:
-        raise IdentityUnavailable(f"the discovery document of {issuer} has no jwks_uri")
+        raise IdentityUnavailable(
+            "the discovery document of {issuer} has no jwks_uri", issuer=Loggable(issuer)
+        )
     return Metadata(
         jwks_uri=keys, introspection_endpoint=_endpoint(document, "introspection_endpoint", issuer)
     )
@@ -121,7 +135,10 @@ def _endpoint(document: Mapping[str, Any], name: str, issuer: str) -> str | None
     schemes = {"https"} if urlsplit(issuer).scheme == "https" else {"http", "https"}
     if not isinstance(url, str) or urlsplit(url).scheme not in schemes:
         raise IdentityUnavailable(
-            f"the discovery document of {issuer} has an invalid {name}: {str(url)[:200]!r}"
+            "the discovery document of {issuer} has an invalid {name}: {url}",
+            issuer=Loggable(issuer),
+            name=Loggable(name),
+            url=shown(str(url)),
         )
     return url
 

@@ -80,7 +80,7 @@ class RefreshingCache(Generic[Value]):
 
     async def _renewed(self) -> Value:
         if self._failure is not None and self._is_soon():
-            raise IdentityUnavailable(str(self._failure)) from self._failure.__cause__
+            raise IdentityUnavailable("{failure}", failure=self._failure.text) from self._failure.__cause__
         return await self._flights.run(self._name, self._renew)
 
     async def _renew(self) -> Value:

@@ -7,12 +7,12 @@
 
 static struct stream *also;
 
-void say_also_in(struct stream *stderr_stream)
+void print_messages_also_to(struct stream *stderr_stream)
 {
     also = stderr_stream;
 }
 
-void say(const char *format, ...)
+void print_message(const char *format, ...)
 {
     char line[1024] = "poiesis: ";
     size_t size = strlen(line);
@@ -25,7 +25,7 @@ void say(const char *format, ...)
     size = strlen(line); /* shorter than wanted if the text was cut */
     line[size++] = '\n';
 
-    /* Nobody may be reading: a message is not worth hanging for. */
+    /* Nothing may be reading: a message is not worth hanging for. */
     struct pollfd writable = {.fd = STDERR_FILENO, .events = POLLOUT};
     if (poll(&writable, 1, 1000) == 1)
         (void)!write(STDERR_FILENO, line, size);
