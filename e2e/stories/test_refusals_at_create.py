@@ -91,7 +91,7 @@ async def test_the_largest_accepted_task_fits_into_etcd(
 
     with pytest.raises(TesError) as refusal:
         await client.create(document(too_long))
-    found = re.search(r"about (\d+) bytes; at most (\d+) are accepted", refusal.value.body)
+    found = re.search(r"about (\d+) bytes; the maximum is (\d+)", refusal.value.body)
     assert found, refusal.value.body
     size, limit = map(int, found.groups())
 

@@ -88,7 +88,7 @@ class Ended:
     """The outcome of a filer."""
 
     code: int
-    progress: runfiles.Progress
+    progress: runfiles.FilerProgress
     log: str
     max_rss_mib: float
 

@@ -20,7 +20,7 @@ def test_every_event_is_what_the_recorder_reads(tmp_path: Path, caplog: pytest.L
         progress.sent(url="s3://b/é\n", path="/o/\udcff", size_bytes=10)
         progress.warning("odd")
         progress.error("bad")
-    assert parse_progress((tmp_path / runfiles.PROGRESS).read_bytes()) == runfiles.Progress(
+    assert parse_progress((tmp_path / runfiles.PROGRESS).read_bytes()) == runfiles.FilerProgress(
         files=1,
         bytes=10,
         outputs=(SentOutput(url="s3://b/é\n", path="/o/\ufffd", size_bytes=10),),
