@@ -16,7 +16,7 @@ from poiesis_e2e.tes_client import Document, History, State, Task, TesClient
 from poiesis_lab.images import Images
 
 Reporter = Literal["recorder", "controller", "api"]
-_PLACEHOLDER = re.compile(r"<[a-z ]+>")
+_PLACEHOLDER = re.compile(r"<[^<>]+>")
 
 
 @dataclass(frozen=True, kw_only=True)
