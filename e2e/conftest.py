@@ -688,6 +688,20 @@ async def client(request: pytest.FixtureRequest, release: Release) -> AsyncItera
 
 
 @pytest.fixture
+async def alice(release: Release) -> AsyncIterator[TesClient]:
+    """TES of the module's release, as the user alice of `users_secret`."""
+    async with connect(release.url, user=("alice", "alice-password")) as made:
+        yield made
+
+
+@pytest.fixture
+async def bob(release: Release) -> AsyncIterator[TesClient]:
+    """TES of the module's release, as the user bob of `users_secret`."""
+    async with connect(release.url, user=("bob", "bob-password")) as made:
+        yield made
+
+
+@pytest.fixture
 async def second_client(request: pytest.FixtureRequest, second: Release) -> AsyncIterator[TesClient]:
     """Return a TES client of the second release."""
     async with _client(request, second) as made:

@@ -45,7 +45,7 @@ class Executor:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorLog:
-    """A `tesExecutorLog`. `exit_code` is None if the server does not return it."""
+    """A `tesExecutorLog`. `exit_code` is None if the server returned none."""
 
     exit_code: int | None = None
     stdout: str = ""
@@ -90,7 +90,7 @@ class Task:
 
     @property
     def last_attempt(self) -> Attempt:
-        """The last attempt, an empty one if there is none yet."""
+        """The last attempt; an empty `Attempt` before the first one."""
         return self.attempts[-1] if self.attempts else Attempt()
 
     @property

@@ -40,18 +40,6 @@ def _as(release: Release, user: str) -> AbstractAsyncContextManager[TesClient]:
 
 
 @pytest.fixture
-async def alice(release: Release) -> AsyncIterator[TesClient]:
-    async with _as(release, "alice") as client:
-        yield client
-
-
-@pytest.fixture
-async def bob(release: Release) -> AsyncIterator[TesClient]:
-    async with _as(release, "bob") as client:
-        yield client
-
-
-@pytest.fixture
 async def root(release: Release) -> AsyncIterator[TesClient]:
     async with _as(release, "root") as client:
         yield client

@@ -1,16 +1,16 @@
 """As an operator of several groups I give each task the S3 credentials of its owner and no others."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import bcrypt
 import pytest
 
 from poiesis_e2e.documents import assert_ended, only_log, reason, sh
 from poiesis_e2e.install import Release, Secrets, Values, kube_of
 from poiesis_e2e.kube import Kube, containers
+from poiesis_e2e.ownership import users_secret
 from poiesis_e2e.storage import Bucket, Endpoint, make_bucket
-from poiesis_e2e.tes_client import Document, TesClient, connect
+from poiesis_e2e.tes_client import Document, TesClient
 from poiesis_lab.cluster import Cluster
 from poiesis_lab.images import Images
 
@@ -61,32 +61,16 @@ def release(
         {"name": "foreign", "urls": [lab_b.url("foreign/")], "secretName": "lab-a-keys"},
         {"name": "lost", "urls": [lab_a.url("lost")], "secretName": "lost-keys"},
     ]
-    hashes = {
-        user: bcrypt.hashpw(f"{user}-password".encode(), bcrypt.gensalt(10)) for user in ("alice", "bob")
-    }
-    htpasswd = "".join(f"{user}:{hashed.decode()}\n" for user, hashed in hashes.items())
     config: Values = {
         "auth": {"mode": "basic", "basic": {"usersSecret": {"name": "tes-users"}}},
         "storage": {"s3": {"secretName": "other-keys", "credentials": credentials}},
     }
-    return with_users({"config": config}, {"tes-users": {"htpasswd": htpasswd}, **secrets})
+    return with_users({"config": config}, {"tes-users": users_secret("alice", "bob"), **secrets})
 
 
 @pytest.fixture
 def own_kube(cluster: Cluster, release: Release) -> Kube:
     return kube_of(cluster, release)
-
-
-@pytest.fixture
-async def alice(release: Release) -> AsyncIterator[TesClient]:
-    async with connect(release.url, user=("alice", "alice-password")) as client:
-        yield client
-
-
-@pytest.fixture
-async def bob(release: Release) -> AsyncIterator[TesClient]:
-    async with connect(release.url, user=("bob", "bob-password")) as client:
-        yield client
 
 
 def _copy(images: Images, source: str, target: str) -> Document:

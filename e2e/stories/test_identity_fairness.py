@@ -1,6 +1,6 @@
 """As a user I share the queue with a user whose tasks are unschedulable, and mine still run."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -8,7 +8,7 @@ from poiesis_e2e.documents import assert_ended, sh
 from poiesis_e2e.install import Release, Secrets, Values, kube_of
 from poiesis_e2e.kube import TASK_LABEL, Kube
 from poiesis_e2e.ownership import users_secret
-from poiesis_e2e.tes_client import Document, TesClient, connect
+from poiesis_e2e.tes_client import Document, TesClient
 from poiesis_e2e.waiting import eventually
 from poiesis_lab.cluster import Cluster
 from poiesis_lab.images import Images
@@ -33,18 +33,6 @@ def release(with_users: Callable[[Values, Secrets], Release]) -> Release:
 @pytest.fixture
 def kube(cluster: Cluster, release: Release) -> Kube:
     return kube_of(cluster, release)
-
-
-@pytest.fixture
-async def alice(release: Release) -> AsyncIterator[TesClient]:
-    async with connect(release.url, user=("alice", "alice-password")) as client:
-        yield client
-
-
-@pytest.fixture
-async def bob(release: Release) -> AsyncIterator[TesClient]:
-    async with connect(release.url, user=("bob", "bob-password")) as client:
-        yield client
 
 
 async def test_unschedulable_tasks_leave_capacity_to_other_users(

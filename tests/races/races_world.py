@@ -189,7 +189,7 @@ class World:
             await self._open(gate, Fate.DONE)
 
     async def cluster_step(self, pick: int) -> bool:
-        """Take a step of the cluster; return False if none is possible."""
+        """Take a step of the cluster; return False if it has no step left."""
         steps = self.cluster.steps()
         if not steps:
             return False

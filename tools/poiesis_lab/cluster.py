@@ -27,7 +27,7 @@ LABEL = ownership.LABEL
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A cluster for tests. `spec` and `kind` are None for an external cluster."""
+    """A cluster for tests. An external cluster has no `spec` and no `kind`."""
 
     kubeconfig: Path
     kubectl_path: Path

@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
+from poiesis_e2e.install import merged
 from poiesis_tools import values
 
 DOCS = values.ROOT / "docs"
@@ -23,17 +24,6 @@ def examples():
                 yield pytest.param(given, id=f"{page.stem}-{'-'.join(given)}")
     for file in sorted(DOCS.glob("examples/*.yaml")):
         yield pytest.param(yaml.safe_load(file.read_text()), id=file.stem)
-
-
-def merged(base, over):
-    """`over` laid over `base`, as helm does it."""
-    both = {
-        key: merged(base[key], value)
-        if isinstance(base.get(key), dict) and isinstance(value, dict)
-        else value
-        for key, value in over.items()
-    }
-    return {**base, **both}
 
 
 @pytest.mark.parametrize("given", list(examples()))

@@ -12,6 +12,8 @@ POD_SUFFIX = "-[a-z0-9]{5}"  # appended by the Job controller
 
 TREC_CONTAINER = "trec"
 PAUSE_CONTAINER = "pause"
+# Names of the other containers: a prefix and an index.
+TIF, STREAM, EXECUTOR, TOF, RESCUE = "tif-", "stream-", "executor-", "tof-", "rescue-"
 
 
 def object_name(task_id: UUID) -> str:
@@ -29,19 +31,19 @@ def task_labels(task_id: UUID) -> dict[str, str]:
     return {TASK_LABEL: str(task_id), MANAGED_BY_LABEL: "poiesis"}
 
 
-def task_selector(task_id: UUID) -> str:
+def task_selector(task_id: UUID | str) -> str:
     """Return the label selector of all objects of one task."""
     return f"{TASK_LABEL}={task_id}"
 
 
 def stream_name(index: int) -> str:
     """Return the container name of the `index`th filer that streams inputs to the executor."""
-    return f"stream-{index}"
+    return f"{STREAM}{index}"
 
 
 def executor_name(index: int) -> str:
     """Return the container name of executor `index` (0-based)."""
-    return f"executor-{index}"
+    return f"{EXECUTOR}{index}"
 
 
 def prepare_name(index: int) -> str:
@@ -51,14 +53,14 @@ def prepare_name(index: int) -> str:
 
 def tif_name(index: int) -> str:
     """Return the container name of the `index`th filer that stages inputs."""
-    return f"tif-{index}"
+    return f"{TIF}{index}"
 
 
 def tof_name(index: int) -> str:
     """Return the container name of the `index`th filer that sends outputs."""
-    return f"tof-{index}"
+    return f"{TOF}{index}"
 
 
 def rescue_name(index: int) -> str:
-    """Container name of the sidecar that does the work of `tof-<index>` after an executor was killed."""
-    return f"rescue-{index}"
+    """Return the name of the sidecar that does the work of `tof-<index>` after an executor was killed."""
+    return f"{RESCUE}{index}"

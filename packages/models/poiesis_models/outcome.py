@@ -17,7 +17,7 @@ NEVER_STARTED = frozenset({"StartError", "ContainerCannotRun"})  # reasons of co
 LOST = "ContainerStatusUnknown"  # of the kubelet, which has no trace of the container
 _HELPER_REFUSED = 70  # without a record: the helper could not start the process, or would not start it twice
 _LOST_BY_RUNTIME = ("Unknown", 255)  # containerd, after its own restart
-_KILLED = frozenset({OOM_EXIT, SIGTERM_EXIT})
+KILLED_EXITS = frozenset({OOM_EXIT, SIGTERM_EXIT})  # codes of a process that the kubelet ended
 _MAX_EXIT = 255
 
 
@@ -90,7 +90,17 @@ def outcome_of(
     if did_not_run(status, ran=ran):
         return _outcome(status, by_platform=terminating, failure=_not_started(status))
     code = _within_bounds(status.exit_code)
-    return _outcome(status, exit_code=code, by_platform=terminating and code in _KILLED)
+    return _outcome(status, exit_code=code, by_platform=terminating and code in KILLED_EXITS)
+
+
+def failure_of(name: str, *, oom: bool, message: str) -> Failure:
+    """Return the failure of container `name`: it ran out of memory, else `message`."""
+    return out_of_memory(name) if oom else Failure(reason="Error", message=message, container=name)
+
+
+def out_of_memory(name: str) -> Failure:
+    """Return the failure of container `name` if the kernel killed one of its processes for memory."""
+    return Failure(reason=OOM, message=f"{name} ran out of memory", container=name)
 
 
 def is_lost(status: ContainerEnd) -> bool:

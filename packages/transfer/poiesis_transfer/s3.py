@@ -194,7 +194,7 @@ class S3Store:
                 raise self._failure(what, url, answer)
 
     def head(self, what: str, url: S3Url) -> Mapping[str, str]:
-        """Return the headers of an object; empty if there is none."""
+        """Return the headers of an object; an empty mapping if the status is not 200."""
         headers = {"x-amz-checksum-mode": "ENABLED"}
         with self._request("HEAD", url, what, headers=headers) as answer:
             return _lower(answer) if answer.status == _OK else {}
@@ -433,7 +433,7 @@ class _Upload:
             raise Retryable(f"{self._what}: checksum mismatch: stored data does not match the data sent")
 
     def _is_there(self, whole: str | None) -> bool:
-        """Return whether the stored object is what was sent, by its checksum or its multipart ETag."""
+        """Return whether the stored object matches the upload, by its checksum or its multipart ETag."""
         headers = self._store.head(self._what, self._target)
         stored = headers.get(f"x-amz-checksum-{CHECKSUM}")
         if whole and stored:
@@ -490,7 +490,7 @@ def answer_error(what: str, status: int, code: str, headers: web.Headers) -> Tra
 
 
 def _check_stored(what: str, part: Slice, headers: Mapping[str, str], *, etags_are_md5: bool) -> None:
-    """Raise Retryable if the checksum or the ETag in the response differs from what was sent."""
+    """Raise Retryable if the checksum or ETag in the response does not match the uploaded data."""
     stored = headers.get(f"x-amz-checksum-{CHECKSUM}")
     if stored is not None:
         matches = stored == checksums.in_base64(part.crc.digest())

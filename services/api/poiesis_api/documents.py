@@ -7,6 +7,8 @@ system_logs notes what was left out.
 
 from enum import StrEnum
 
+from poiesis_models import labels
+
 TEXT_BYTES = 2 * 1024 * 1024  # of stdout and stderr of all executors and attempts
 OUTPUTS = 10_000  # per attempt
 OUTPUT_BYTES = 4 * 1024 * 1024  # of their paths and URLs
@@ -143,7 +145,7 @@ def _executor_logs(*, full: bool) -> str:
 
 # The output of running executors, in metadata: entries of `logs` must have an exit code (TES).
 _LIVE = f"""(
-    SELECT array_agg(ARRAY[format('executor-%s.%s', executor_index, stream), {_shown("content")}])
+    SELECT array_agg(ARRAY[format('{labels.EXECUTOR}%s.%s', executor_index, stream), {_shown("content")}])
       FROM executor_log, LATERAL (VALUES ('stdout', stdout), ('stderr', stderr)) AS streams (stream, content)
      WHERE task_id = t.id AND attempt = l.attempt AND exit_code IS NULL AND content <> ''
 )"""
@@ -156,7 +158,7 @@ def _times(container: str) -> str:
 
 
 _EXECUTOR_TIMES = f"""(
-    SELECT {_times("'executor-' || executor_index")}
+    SELECT {_times(f"'{labels.EXECUTOR}' || executor_index")}
       FROM executor_log WHERE task_id = t.id AND attempt = l.attempt
 )"""
 
@@ -171,7 +173,7 @@ def _progress(direction: str, condition: str) -> str:
         ))::text]"""
 
 
-_STAGES = "(container ^@ 'tif-' OR container ^@ 'stream-')"
+_STAGES = f"(container ^@ '{labels.TIF}' OR container ^@ '{labels.STREAM}')"
 _PROGRESS = f"{_progress('staging', _STAGES)}, {_progress('sending', f'NOT {_STAGES}')}"
 _FILERS = f"""(
     SELECT {_times("container")} || ARRAY[{_PROGRESS}]

@@ -17,6 +17,7 @@ from poiesis_api.taskpod.manifest import escape_dollars
 from poiesis_api.taskpod.objects import pod_template
 from poiesis_api.taskpod.secrets import pack_secrets, secret_entries, secret_of_key
 from poiesis_api.taskpod.volumes import gb_to_bytes
+from poiesis_e2e.install import merged
 from poiesis_models.plan import PodPlan
 from poiesis_models.tes import TesTaskRequest
 from poiesis_models.worklist import InputItem, WorkList
@@ -60,17 +61,6 @@ def task(*, credentials=(), **fields):
 def change(config, **sections):
     """The configuration with some keys of some sections set."""
     return Document.model_validate(merged(config.model_dump(by_alias=True), sections))
-
-
-def merged(base, over):
-    """`over` laid over `base`: dicts are merged, anything else is replaced."""
-    both = {
-        key: merged(base[key], value)
-        if isinstance(base.get(key), dict) and isinstance(value, dict)
-        else value
-        for key, value in over.items()
-    }
-    return {**base, **both}
 
 
 def container(objects, name):

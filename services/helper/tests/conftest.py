@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -145,6 +146,27 @@ def eventually() -> Callable[[Callable[[], object]], None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture
+def start_helper(
+    helper: Path, eventually: Callable[[Callable[[], object]], None]
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start the helper with these words and wait until it takes signals."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*words: str | Path) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([helper, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        started.append(process)
+        status = Path(f"/proc/{process.pid}/status")
+        eventually(lambda: re.search(r"SigBlk:\s0*[1-9a-f]", status.read_text()))
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
 @pytest.fixture

@@ -22,27 +22,17 @@ def own(new_container):
 
 
 @pytest.fixture
-def rescue(helper, own, tmp_path, eventually):
+def rescue(start_helper, own, tmp_path):
     """Start one that writes `sent` when it becomes its command."""
-    started = []
 
     def start(*more):
-        command = [
-            *(helper, "rescue", "--run", own.dir, "--runs", own.runs),
+        return start_helper(
+            *("rescue", "--run", own.dir, "--runs", own.runs),
             *("--killed", "executor-", "--unless", "tof-", "--ask", tmp_path / "ask"),
             *(*more, "--", "/bin/sh", "-c", f"echo yes >{tmp_path}/sent; exit 3"),
-        ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        started.append(process)
-        status = Path(f"/proc/{process.pid}/status")
-        eventually(lambda: re.search(r"SigBlk:\s0*[1-9a-f]", status.read_text()))  # it takes signals now
-        return process
+        )
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    return start
 
 
 @pytest.fixture

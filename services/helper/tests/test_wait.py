@@ -1,32 +1,16 @@
 """helper wait: exits as the acknowledgement requires."""
 
 import os
-import re
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture
-def waiting(helper, tmp_path, eventually):
-    started = []
-
-    def start(*words):
-        command = [helper, "wait", "--ack", tmp_path / "ack", *words]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        started.append(process)
-        status = Path(f"/proc/{process.pid}/status")
-        eventually(lambda: re.search(r"SigBlk:\s0*[1-9a-f]", status.read_text()))  # it takes signals now
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+def waiting(start_helper, tmp_path):
+    return lambda *words: start_helper("wait", "--ack", tmp_path / "ack", *words)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def place_of(url: str, remotes: Sequence[Remote]) -> Place:
 
 
 def remote_of(url: str, remotes: Sequence[Remote]) -> Remote:
-    """Return the remote that serves a URL. Raise Permanent if there is none."""
+    """Return the remote that serves a URL. Raise Permanent if no remote does."""
     bucket = _after_slashes(url).partition("/")[0]
     candidates = [remote for remote in remotes if remote.scheme == scheme(url)]
     for remote in candidates:

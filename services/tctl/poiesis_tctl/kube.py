@@ -20,7 +20,7 @@ from poiesis_kube import client
 from poiesis_kube.client import Object
 from poiesis_kube.errors import Refused, Unreachable
 from poiesis_kube.namespace import Namespace
-from poiesis_models.labels import TASK_LABEL
+from poiesis_models.labels import task_selector
 
 _KUEUE = "kueue.x-k8s.io"
 
@@ -40,11 +40,11 @@ class Kube(Namespace):
 
     async def pods_of(self, task_id: str) -> list[Object]:
         """Return the Pods of a task from the API server, not from a cache."""
-        return await self.list_all("Pod", _of_task(task_id))
+        return await self.list_all("Pod", {"labelSelector": task_selector(task_id)})
 
     async def jobs_of(self, task_id: str) -> list[Object]:
         """Return the Jobs of a task from the API server, not from a cache."""
-        return await self.list_all("Job", _of_task(task_id))
+        return await self.list_all("Job", {"labelSelector": task_selector(task_id)})
 
     async def create_if_missing(self, manifest: Object) -> None:
         """Create an object. One with the same name is kept."""
@@ -120,10 +120,6 @@ async def connect(kubeconfig: str | None, namespace: str) -> AsyncIterator[Kube]
     """Open a client for as long as the block lasts. Raise Unreachable if there are no credentials."""
     async with client.connect(kubeconfig) as api:
         yield Kube(api, namespace)
-
-
-def _of_task(task_id: str) -> dict[str, str]:
-    return {"labelSelector": f"{TASK_LABEL}={task_id}"}
 
 
 def _lease(document: Object) -> Object:

@@ -4,8 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from poiesis_models.labels import PAUSE_CONTAINER, PLAN_ANNOTATION, TREC_CONTAINER, prepare_name
-from poiesis_models.outcome import OOM, ContainerOutcome, did_not_run, is_lost, outcome_of
+from poiesis_models import labels
+from poiesis_models.labels import PAUSE_CONTAINER, PLAN_ANNOTATION, TREC_CONTAINER
+from poiesis_models.outcome import (
+    KILLED_EXITS,
+    OOM,
+    ContainerOutcome,
+    did_not_run,
+    failure_of,
+    is_lost,
+    outcome_of,
+)
 from poiesis_models.plan import MalformedPlan, PodPlan
 from poiesis_models.podstatus import ContainerEnd, container_ends, container_statuses, running_containers
 from poiesis_models.report import ExecutorReport
@@ -18,7 +27,6 @@ Outcomes = Mapping[str, ContainerOutcome]
 ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 _NODE_LOST = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})  # reasons of DisruptionTarget
 _DISRUPTIONS = frozenset({"Preempting", "Terminated", "NodeShutdown", "Shutdown"})  # of the Pod's status
-_KILLED = frozenset({137, 143})
 CRASHES = 3  # after so many crashes a recorder is not expected to recover; one or two are ignored
 
 
@@ -59,15 +67,15 @@ def plan_of(pod: Object) -> PodPlan:
         return PodPlan.from_json(text)
     except MalformedPlan:
         names = [str(item["name"]) for item in (pod.get("spec") or {}).get("initContainers") or ()]
-        executors = tuple(name for name in names if name.startswith("executor-"))
+        executors = tuple(name for name in names if name.startswith(labels.EXECUTOR))
         return PodPlan(
-            inputs=tuple(name for name in names if name.startswith("tif-")),
+            inputs=tuple(name for name in names if name.startswith(labels.TIF)),
             executors=executors,
             ignore_error=(False,) * len(executors),
-            prepared=tuple(index for index in range(len(executors)) if prepare_name(index) in names),
-            outputs=tuple(name for name in names if name.startswith("tof-")),
-            streams=tuple(name for name in names if name.startswith("stream-")),
-            rescues=tuple(name for name in names if name.startswith("rescue-")),
+            prepared=tuple(index for index in range(len(executors)) if labels.prepare_name(index) in names),
+            outputs=tuple(name for name in names if name.startswith(labels.TOF)),
+            streams=tuple(name for name in names if name.startswith(labels.STREAM)),
+            rescues=tuple(name for name in names if name.startswith(labels.RESCUE)),
         )
 
 
@@ -235,9 +243,7 @@ def _failure(pod: Object, plan: PodPlan, ends: Statuses, outcomes: Outcomes) -> 
 def _filer_failure(name: str, outcome: ContainerOutcome) -> Failure | None:
     if not outcome.exit_code or outcome.by_platform:
         return None
-    if outcome.oom:
-        return Failure(reason=OOM, message=f"{name} ran out of memory", container=name)
-    return Failure(reason="Error", message=f"{name} exited with code {outcome.exit_code}", container=name)
+    return failure_of(name, oom=outcome.oom, message=f"{name} exited with code {outcome.exit_code}")
 
 
 def _cut_short(plan: PodPlan, ends: Statuses, outcomes: Outcomes) -> Failure | None:
@@ -246,12 +252,10 @@ def _cut_short(plan: PodPlan, ends: Statuses, outcomes: Outcomes) -> Failure | N
         if name not in ends or is_lost(ends[name]):
             continue
         outcome, code = outcomes[name], _stream_code(ends[name], outcomes[name])
-        if code == 0 or (outcome.by_platform and code in _KILLED):
+        if code == 0 or (outcome.by_platform and code in KILLED_EXITS):
             continue
-        if outcome.oom:
-            return Failure(reason=OOM, message=f"{name} ran out of memory", container=name)
         message = f"{name} exited with code {code}: an input may have been cut short"
-        return Failure(reason="Error", message=message, container=name)
+        return failure_of(name, oom=outcome.oom, message=message)
     return None
 
 

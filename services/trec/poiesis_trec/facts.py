@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from poiesis_models.outcome import OOM, ContainerOutcome, outcome_of
+from poiesis_models.outcome import ContainerOutcome, failure_of, out_of_memory, outcome_of
 from poiesis_models.plan import PodPlan
 from poiesis_models.podstatus import (
     ContainerEnd,
@@ -308,10 +308,8 @@ def _failure(one: PlannedContainer) -> Failure | None:
         return None
     if end.failure is not None or one.executor is not None or end.succeeded:
         return end.failure
-    if end.oom:
-        return Failure(reason=OOM, message=f"{one.name} ran out of memory", container=one.name)
     message = one.files.error or f"{one.name} exited with code {end.exit_code}"
-    return Failure(reason="Error", message=message, container=one.name)
+    return failure_of(one.name, oom=end.oom, message=message)
 
 
 def _cut_short(name: str, files: RunFiles, observation: Observation) -> Failure | None:
@@ -319,7 +317,7 @@ def _cut_short(name: str, files: RunFiles, observation: Observation) -> Failure 
     if files.error is not None:
         message = files.error
     elif end is not None and end.oom:
-        return Failure(reason=OOM, message=f"{name} ran out of memory", container=name)
+        return out_of_memory(name)
     elif end is not None and not end.term:
         message = f"{name} exited with code {end.exit_code} while it streamed inputs"
     elif files.helper_gone and not observation.shutting_down:

@@ -75,7 +75,7 @@ class Outbox:
     def next_report(
         self, snapshot: Snapshot, now: float, read_log: ReadLog, *, force: bool = False
     ) -> PendingReport | None:
-        """Return the report that is due, None if there is none. `force`: report anyway, for the response."""
+        """Return the report that is due, or None. `force`: return one in any case, to get a response."""
         texts = self._texts(snapshot, now, read_log)
         known = {one.name: row for one in snapshot.containers if (row := _row(one)) is not None}
         changed = {name: row for name, row in known.items() if row != self._executors.get(name)}

@@ -23,7 +23,7 @@ class Signature(NamedTuple):
 
 
 def signature(path: Path) -> Signature | None:
-    """Return the signature of a regular file; None if there is none."""
+    """Return the signature of a regular file; None if the path is not one."""
     try:
         found = os.lstat(path)
     except OSError as error:

@@ -52,7 +52,7 @@ class RefreshingCache(Generic[Value]):
         self._flights.start(self._name, self._renew)
 
     async def get(self) -> Value:
-        """Return the value. Raise IdentityUnavailable if there is none that is fresh enough."""
+        """Return the value. Raise IdentityUnavailable if no value is fresh enough."""
         age = self._clock() - self._fetched_at
         if self._value is None or age >= self._times.stale:
             return await self._renewed()

@@ -28,7 +28,7 @@ from poiesis_api.taskpod.volumes import (
 )
 from poiesis_models import labels, paths
 from poiesis_models.runfiles import PROGRESS
-from poiesis_models.tes import TesExecutor
+from poiesis_models.tes import TesExecutor, TesResources
 from poiesis_models.worklist import EXIT_RETRYABLE
 
 ACK_TIMEOUT_SECONDS = 600
@@ -46,8 +46,8 @@ def init_containers(layout: Layout, config: TaskPodConfig) -> list[Manifest]:
     return [
         recorder_container(layout, config),
         *(
-            rescue_container(name, tof, config)
-            for name, tof in zip(layout.plan.rescues, outputs, strict=False)
+            rescue_container(name, tof, _retried(run.side.command, config), config)
+            for name, tof, run in zip(layout.plan.rescues, outputs, layout.outputs, strict=False)
         ),
         *(filer_container(run, run.side.command, layout, config) for run in layout.inputs),
         *(stream_container(run, layout, config) for run in layout.streams),
@@ -106,13 +106,7 @@ def filer_container(run: FilerRun, command: Sequence[str], layout: Layout, confi
         "name": run.name,
         "image": run.side.image,
         "imagePullPolicy": config.images.pull_policy,
-        "command": [
-            *_helper_run(config),
-            "--rerun",
-            *_retries(config.filer_retry_attempts),
-            "--",
-            *map(escape_dollars, command),
-        ],
+        "command": [*_helper_run(config), *_retried(command, config)],
         "env": [env_var(name, value) for name, value in _filer_env(run, layout, config).items()],
         "resources": resources(config.resources.filer),
         "securityContext": {
@@ -239,10 +233,10 @@ def executor_resources(layout: Layout, config: TaskPodConfig) -> Manifest:
     any container, so `ephemeral-storage` includes them.
     """
     request, default = layout.task.request, config.executors.default_resources
-    asked = request.resources
+    requested = request.resources or TesResources()
     quantities = {
-        "cpu": default.cpu if asked is None or asked.cpu_cores is None else str(asked.cpu_cores),
-        "memory": default.memory if asked is None or asked.ram_gb is None else str(gb_to_bytes(asked.ram_gb)),
+        "cpu": default.cpu if requested.cpu_cores is None else str(requested.cpu_cores),
+        "memory": default.memory if requested.ram_gb is None else str(gb_to_bytes(requested.ram_gb)),
         **config.executors.extended_resources,
     }
     if config.executors.root_disk_gb:
@@ -285,6 +279,11 @@ def _helper_run(config: TaskPodConfig) -> list[str]:
         *_options("--ack", [paths.ACK_FILE]),
         *_options("--ack-timeout", [str(FAILED_ACK_SECONDS)]),
     ]
+
+
+def _retried(command: Sequence[str], config: TaskPodConfig) -> list[str]:
+    """Return the end of a helper's command line that runs a filer's `command` and repeats it."""
+    return ["--rerun", *_retries(config.filer_retry_attempts), "--", *map(escape_dollars, command)]
 
 
 def _retries(attempts: int) -> list[str]:

@@ -82,25 +82,18 @@ def input_runs(task: Task, config: TaskPodConfig, *, streamed: frozenset[int]) -
         if item.content_file is not None:
             contents[item.content_file] = source.literal or ""
         served.append((_input_filer(source, config), item))
-    runs: list[FilerRun] = []
-    for filer, side, items in _group_in_staging_order(served):
-        granted = granted_credentials(task, filer, config)
-        for part in _split_work_list(items):
-            number = len(runs)
-            runs.append(
-                FilerRun(
-                    name=labels.tif_name(number),
-                    filer=filer,
-                    side=side,
-                    key=f"inputs-{number}.json",
-                    work_list=WorkList(task=str(task.id), inputs=tuple(part)),
-                    credentials=needed_by(part, (), granted),
-                    contents={
-                        item.content_file: contents[item.content_file] for item in part if item.content_file
-                    },
-                )
-            )
-    return tuple(runs)
+    return tuple(
+        FilerRun(
+            name=labels.tif_name(number),
+            filer=filer,
+            side=side,
+            key=f"inputs-{number}.json",
+            work_list=WorkList(task=str(task.id), inputs=tuple(items)),
+            credentials=needed_by(items, (), granted_credentials(task, filer, config)),
+            contents={item.content_file: contents[item.content_file] for item in items if item.content_file},
+        )
+        for number, (filer, side, items) in enumerate(_split(_group_in_staging_order(served)))
+    )
 
 
 def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
@@ -108,22 +101,17 @@ def output_runs(task: Task, config: TaskPodConfig) -> tuple[FilerRun, ...]:
     groups = _group_by_filer(
         (_output_filer(output, config), _output_item(output)) for output in task.request.outputs or ()
     )
-    runs: list[FilerRun] = []
-    for filer, side, items in groups:
-        granted = granted_credentials(task, filer, config)
-        for part in _split_work_list(items):
-            number = len(runs)
-            runs.append(
-                FilerRun(
-                    name=labels.tof_name(number),
-                    filer=filer,
-                    side=side,
-                    key=f"outputs-{number}.json",
-                    work_list=WorkList(task=str(task.id), outputs=tuple(part)),
-                    credentials=needed_by((), part, granted),
-                )
-            )
-    return tuple(runs)
+    return tuple(
+        FilerRun(
+            name=labels.tof_name(number),
+            filer=filer,
+            side=side,
+            key=f"outputs-{number}.json",
+            work_list=WorkList(task=str(task.id), outputs=tuple(items)),
+            credentials=needed_by((), items, granted_credentials(task, filer, config)),
+        )
+        for number, (filer, side, items) in enumerate(_split(groups))
+    )
 
 
 def granted_credentials(task: Task, filer: Filer, config: TaskPodConfig) -> list[StorageCredentials]:
@@ -201,8 +189,17 @@ def _file_type(value: str | None) -> FileType | None:
     return "FILE" if value == "FILE" else "DIRECTORY" if value == "DIRECTORY" else None
 
 
+def _split(
+    groups: Iterable[tuple[Filer, FilerSide, list[_Item]]],
+) -> Iterator[tuple[Filer, FilerSide, list[_Item]]]:
+    """Yield the items of each filer in parts of at most WORK_LIST_BYTES, one part per container."""
+    for filer, side, items in groups:
+        for part in _split_work_list(items):
+            yield filer, side, part
+
+
 def _split_work_list(items: Sequence[_Item]) -> Iterator[list[_Item]]:
-    """Yield the items in parts of at most WORK_LIST_BYTES, one part per container."""
+    """Yield the items in parts of at most WORK_LIST_BYTES."""
     part: list[_Item] = []
     size = 0
     for item in items:

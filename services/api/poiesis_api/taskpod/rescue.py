@@ -4,6 +4,8 @@ Kubernetes starts no further container in a Pod whose init container failed, so 
 native sidecar is still alive: it becomes the filer within the Pod's grace period (ADR 0025).
 """
 
+from collections.abc import Sequence
+
 from poiesis_api.config import TaskPodConfig
 from poiesis_api.taskpod.manifest import Manifest, resources, volume_mount
 from poiesis_models import labels, paths
@@ -28,20 +30,22 @@ def pod_grace_seconds(plan: PodPlan, config: TaskPodConfig) -> int:
     return config.termination_grace_period_seconds + more
 
 
-def rescue_container(name: str, tof: Manifest, config: TaskPodConfig) -> Manifest:
-    """Return the sidecar that stands in for a container of `tof`: the same image, Secrets and volumes."""
-    command = tof["command"]
+def rescue_container(name: str, tof: Manifest, filer: Sequence[str], config: TaskPodConfig) -> Manifest:
+    """Return the sidecar that replaces a container of `tof`: the same image, Secrets and volumes.
+
+    `filer`: the end of the helper's command line that runs the filer.
+    """
     run_dir = ["--run", paths.RUN]
     wait = [
         *(paths.HELPER, "rescue", *run_dir, "--runs", paths.RUNS),
-        *("--killed", labels.executor_name(0)[:-1], "--unless", labels.tof_name(0)[:-1]),
+        *("--killed", labels.EXECUTOR, "--unless", labels.TOF),
         *("--ask", paths.RESCUE_FILE),
     ]
     run = [
         *(paths.HELPER, "run", *run_dir, "--log-bytes", str(config.executors.log_bytes)),
         *("--grace", str(STOP_SECONDS)),
         *("--time-limit", str(config.executors.outputs_after_kill_seconds)),
-        *command[command.index("--rerun") :],
+        *filer,
     ]
     mounts = [
         {**mount, "subPath": name} if mount["name"] == "run" else mount for mount in tof["volumeMounts"]
