@@ -14,6 +14,7 @@ from functools import lru_cache
 
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPABLE = frozenset("*?[]!^-\\")  # characters that have a meaning in patterns
+_WILDCARDS = frozenset("*?[")
 _NAMED_CHARACTERS = 16  # more than the longest `[:class:]`
 _CLASSES = {
     "alpha": "a-zA-Z",
@@ -45,6 +46,8 @@ class Reading(Enum):
 
 def reading(path: str) -> Reading:
     """Return the interpretation of `path`."""
+    if _WILDCARDS.isdisjoint(path):  # almost every path, and each is read many times per task
+        return Reading.LITERAL
     kinds = {token.kind for segment in path.split("/") for token in _tokens(segment)}
     if kinds & {"*", "?"}:
         return Reading.PATTERN
