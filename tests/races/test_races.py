@@ -21,7 +21,7 @@ from races_cluster import Truth
 from races_scheduler import Fate, VirtualLoop
 from races_world import ErrorLog, Later, World
 
-from poiesis_api.config import Document
+from poiesis_api.config import Document, RecorderFiles
 from poiesis_trec import recorder
 
 pytestmark = pytest.mark.integration
@@ -54,7 +54,10 @@ class Laboratory:
 
     def __init__(self, loop: VirtualLoop, connection: asyncpg.Connection, folder: Path) -> None:
         self.loop, self.connection, self.folder = loop, connection, folder
-        self.config = Document.load(ROOT / "services" / "api" / "config.example.json")
+        (folder / "recorder-dsn").write_text("postgresql://")
+        files = RecorderFiles(dsn_file=str(folder / "recorder-dsn"))
+        example = Document.load(ROOT / "services" / "api" / "config.example.json")
+        self.config = example.model_copy(update={"recorder_postgres": files})
         self.error_log = ErrorLog()
 
     def world(self) -> World:

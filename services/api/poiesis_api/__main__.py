@@ -25,6 +25,7 @@ from poiesis_api.limits import RequestRates, active_per_owner
 from poiesis_api.logs import configure_logging
 from poiesis_api.outages import WriteHealth
 from poiesis_api.postgres import open_pool
+from poiesis_api.recorder_files import recorder_postgres
 from poiesis_api.submitter import Submitter
 from poiesis_models.run_all import run_all
 
@@ -35,14 +36,15 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     """Serve until `stop`; then report unready, wait until no more requests arrive, and close."""
     document = config.document
     user_limits = document.effective_user_limits
+    recorder_postgres(document.recorder_postgres)  # an unusable file is an error of the configuration
     async with AsyncExitStack() as stack:  # opened in order, closed in reverse
         pool = await stack.enter_async_context(open_pool(config.dsn, document.database))
-        kubernetes = await stack.enter_async_context(kube.connect(config.namespace))
+        cluster = await stack.enter_async_context(kube.connect(config.namespace))
         authenticator = await stack.enter_async_context(open_authenticator(document.auth))
         write_health = WriteHealth(time.monotonic)
         submitter = Submitter(
             pool,
-            kubernetes,
+            cluster,
             document,
             max_active_per_owner=active_per_owner(user_limits),
             write_health=write_health,

@@ -22,6 +22,7 @@ from poiesis_api.identity.authenticators import Authenticator
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import RequestRates
 from poiesis_api.object_limits import check_objects
+from poiesis_api.namespaces import namespace_for
 from poiesis_api.outages import Outage, WriteHealth
 from poiesis_api.pages import large_task, task_page
 from poiesis_api.parameters import supported_keys
@@ -105,6 +106,7 @@ async def create_task(request: web.Request) -> web.Response:
         shared_with=sharing_group(task, caller, config.auth.sharing),
         reserved=limits.reserved_resources(task, config),
         credentials=credentials,
+        namespace=namespace_for(caller, config.tasks),
         idempotency=_idempotency(request, sent),
     )
     task_id = await tasks_db.create_task(services.pool, new, config.effective_user_limits)

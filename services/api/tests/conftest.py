@@ -10,7 +10,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from poiesis_api.app import make_app
-from poiesis_api.config import Database, Document, UserLimits
+from poiesis_api.config import Database, Document, RecorderFiles, UserLimits
 from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import NoAuthenticator
 from poiesis_api.limits import RequestRates
@@ -36,8 +36,11 @@ fake_issuer = _load("fake_issuer")
 
 
 @pytest.fixture(scope="session")
-def config() -> Document:
-    return Document.load(HERE.parent / "config.example.json")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Document:
+    example = Document.load(HERE.parent / "config.example.json")
+    dsn = tmp_path_factory.mktemp("recorder") / "recorder-dsn"
+    dsn.write_text("postgresql://poiesis_recorder:secret@db/poiesis\n")
+    return example.model_copy(update={"recorder_postgres": RecorderFiles(dsn_file=str(dsn))})
 
 
 @pytest.fixture(scope="session")

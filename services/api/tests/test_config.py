@@ -6,7 +6,7 @@ from poiesis_api.config import Config, ConfigError, Document, UserLimits
 
 ENV = {"POIESIS_DSN": "postgresql://user:secret@host/db", "POD_NAMESPACE": "tasks"}
 FILER = {"name": "a", "inputs": {"schemes": ["s3"], "image": "tif", "command": ["tif"]}}
-SMALLEST = {"images": {"trec": "trec", "helper": "helper", "rclone": "r:1"}, "recorderSecret": "postgres"}
+SMALLEST = {"images": {"trec": "trec", "helper": "helper", "rclone": "r:1"}}
 OIDC = {"issuer": "https://sso.example.org", "audiences": ["tes"]}
 
 

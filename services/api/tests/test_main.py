@@ -47,6 +47,9 @@ async def test_it_serves_until_sigterm(postgres_dsn, kubernetes, tmp_path):
         port = free.getsockname()[1]
     document = json.loads((HERE / "config.example.json").read_text())
     document["http"] = {"host": "127.0.0.1", "port": port, "drainSeconds": 0.5}
+    dsn = tmp_path / "recorder-dsn"
+    dsn.write_text("postgresql://db")
+    document["recorderPostgres"] = {"dsnFile": str(dsn)}
     config = tmp_path / "config.json"
     config.write_text(json.dumps(document))
     kubeconfig = tmp_path / "kubeconfig"

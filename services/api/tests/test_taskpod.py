@@ -3,14 +3,15 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poiesis_api.config import Document
-from poiesis_api.taskpod import NoFiler, Task, owned_by, task_objects
+from poiesis_api.config import Document, RecorderFiles
+from poiesis_api.taskpod import NoFiler, RecorderPostgres, Task, owned_by, task_objects
 from poiesis_api.taskpod.containers import executor_command, executor_container
 from poiesis_api.taskpod.layout import layout_of
 from poiesis_api.taskpod.manifest import escape_dollars
@@ -24,6 +25,8 @@ from poiesis_models.worklist import InputItem, WorkList
 
 ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
 NAME = f"poiesis-{ID}"
+NONCE = "0123456789abcdef"
+SECRET = f"{NAME}-{NONCE}"
 LABELS = {
     "poiesis.io/task": str(ID),
     "app.kubernetes.io/managed-by": "poiesis",
@@ -55,7 +58,7 @@ COLLECT = {"name": "task", "mountPath": "/poiesis/collect", "subPath": "root"}
 
 def task(*, credentials=(), **fields):
     request = TesTaskRequest.model_validate({"executors": [EXECUTOR], **fields})
-    return Task(id=ID, request=request, recorder_token="token", credentials=frozenset(credentials))
+    return Task(id=ID, request=request, nonce=NONCE, recorder_token="token", credentials=frozenset(credentials))
 
 
 def change(config, **sections):
@@ -166,14 +169,14 @@ def test_smallest_task_has_job_service_account_and_secret(config):
     recorder_sources = [
         {
             "secret": {
-                "name": NAME,
+                "name": SECRET,
                 "items": [
                     {"key": "token", "path": "token"},
+                    {"key": "recorder-dsn", "path": "dsn"},
                     {"key": "paths-0000", "path": "paths/paths-0000"},
                 ],
             }
         },
-        {"secret": {"name": "poiesis-postgres", "items": [{"key": "recorder-dsn", "path": "dsn"}]}},
         {"serviceAccountToken": {"path": "kubernetes/token", "expirationSeconds": 3600}},
         {"configMap": ca},
         {"downwardAPI": {"items": [namespace]}},
@@ -181,7 +184,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
     assert objects.job == {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": NAME, "labels": LABELS},
+        "metadata": {"name": NAME, "labels": {**LABELS, "poiesis.io/nonce": NONCE}},
         "spec": {
             "suspend": True,
             "completions": 1,
@@ -224,11 +227,12 @@ def test_smallest_task_has_job_service_account_and_secret(config):
         {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": NAME, "labels": LABELS},
+            "metadata": {"name": SECRET, "labels": LABELS},
             "type": "Opaque",
             "immutable": True,
             "data": {
                 "token": base64.b64encode(b"token").decode(),
+                "recorder-dsn": "",
                 "paths-0000": base64.b64encode(b"m/poiesis/runs/executor-0\0").decode(),
             },
         },
@@ -288,7 +292,7 @@ def test_inputs_and_outputs_add_filers_and_a_volume(config):
     assert volume(objects, "spec-tif-0")["projected"]["sources"] == [
         {
             "secret": {
-                "name": NAME,
+                "name": SECRET,
                 "items": [
                     {"key": "inputs-0.json", "path": "work.json"},
                     {"key": "content-1", "path": "content-1"},
@@ -314,7 +318,10 @@ def test_inputs_and_outputs_add_filers_and_a_volume(config):
         "w/out/*.txt",
     ]
     secret = objects.owned[1]
-    assert sorted(secret["data"]) == ["content-1", "inputs-0.json", "outputs-0.json", "paths-0000", "token"]
+    assert sorted(secret["data"]) == [
+        *("content-1", "inputs-0.json", "outputs-0.json", "paths-0000"),
+        *("recorder-dsn", "token"),
+    ]
     assert secret_text(secret, "content-1") == "x"
     assert json.loads(secret_text(secret, "inputs-0.json")) == {
         "version": 1,
@@ -565,17 +572,20 @@ def test_executors_never_have_net_raw(config, configured, capabilities):
 
 
 def test_the_recorder_trusts_the_certificate_authority_of_postgres(config):
-    document = config.model_dump(by_alias=True)
-    document["postgresCaSecret"] = {"name": "postgres-tls", "key": "ca.pem"}
-    changed = Document.model_validate(document)
-    objects = task_objects(task(), changed)
+    changed = config.model_copy(update={"recorder_postgres": RecorderFiles(ca_file="/etc/ca.crt")})
+    postgres = RecorderPostgres(dsn="postgresql://db", ca="PEM")
+    objects = task_objects(replace(task(), postgres=postgres), changed)
     recorder = container(objects, "trec")
     assert {"name": "PGSSLROOTCERT", "value": "/poiesis/recorder/postgres-ca.crt"} in recorder["env"]
     (volume,) = (
         one for one in objects.job["spec"]["template"]["spec"]["volumes"] if one["name"] == "recorder"
     )
-    item = {"key": "ca.pem", "path": "postgres-ca.crt"}
-    assert {"secret": {"name": "postgres-tls", "items": [item]}} in volume["projected"]["sources"]
+    (secret,) = (one["secret"] for one in volume["projected"]["sources"] if "secret" in one)
+    assert secret["name"] == SECRET
+    assert {"key": "postgres-ca", "path": "postgres-ca.crt"} in secret["items"]
+    (stored,) = (one for one in objects.owned if one["kind"] == "Secret")
+    assert secret_text(stored, "postgres-ca") == "PEM"
+    assert secret_text(stored, "recorder-dsn") == "postgresql://db"
 
 
 def test_every_container_has_requests_and_limits(config):
@@ -776,7 +786,11 @@ def test_kueue_knows_the_job_by_its_label(config):
     objects = task_objects(
         task(), change(config, queue={"kueueQueueName": "batch"}, volume={"type": "ephemeral"})
     )
-    assert objects.job["metadata"]["labels"] == {**LABELS, "kueue.x-k8s.io/queue-name": "batch"}
+    assert objects.job["metadata"]["labels"] == {
+        **LABELS,
+        "poiesis.io/nonce": NONCE,
+        "kueue.x-k8s.io/queue-name": "batch",
+    }
 
 
 def test_items_are_grouped_by_filer(config):
@@ -884,7 +898,7 @@ def test_contents_are_spread_over_secrets(config):
     inputs = [{"path": f"/d/{number}", "content": "x" * 131072} for number in range(12)]
     objects = task_objects(task(inputs=inputs), config)
     secrets = {one["metadata"]["name"]: one for one in objects.owned if one["kind"] == "Secret"}
-    assert list(secrets) == [NAME, f"{NAME}-content-0", f"{NAME}-content-1"]
+    assert list(secrets) == [SECRET, f"{SECRET}-content-0", f"{SECRET}-content-1"]
     for secret in secrets.values():
         assert sum(len(base64.b64decode(value)) for value in secret["data"].values()) <= 700 * 1024
     items = {
@@ -907,10 +921,10 @@ def test_very_long_work_list_is_split_over_containers(config):
 
 
 def test_secrets_are_filled_in_order():
-    packed = pack_secrets(ID, {"token": b"t", "a": bytes(600 * 1024), "b": bytes(200 * 1024), "c": b"c"})
+    packed = pack_secrets(task(), {"token": b"t", "a": bytes(600 * 1024), "b": bytes(200 * 1024), "c": b"c"})
     assert {name: list(entries) for name, entries in packed.items()} == {
-        NAME: ["token", "a"],
-        f"{NAME}-content-0": ["b", "c"],
+        SECRET: ["token", "a"],
+        f"{SECRET}-content-0": ["b", "c"],
     }
 
 
@@ -935,7 +949,7 @@ def test_manifests_are_json(config):
     for manifest in (objects.job, *objects.owned):
         assert json.loads(json.dumps(manifest)) == manifest
     layout = layout_of(task(), config)
-    secrets = secret_of_key(pack_secrets(ID, secret_entries(layout)))
+    secrets = secret_of_key(pack_secrets(layout.task, secret_entries(layout)))
     assert pod_template(layout, config, secrets)["spec"]["restartPolicy"] == "Never"
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class ConfigError(Exception):
@@ -16,6 +16,13 @@ def _postgres_url(dsn: SecretStr) -> SecretStr:
     if not dsn.get_secret_value().startswith(("postgres://", "postgresql://")):
         raise ValueError("must start with postgresql://")
     return dsn
+
+
+def _names(value: object) -> object:
+    """Return the distinct names of a list that is separated by commas."""
+    if not isinstance(value, str):
+        return value
+    return tuple(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
 
 
 def _upper(value: object) -> object:
@@ -122,7 +129,13 @@ class Config(_Settings):
     dsn: PostgresUrl = Field(alias="POIESIS_DSN", description="Postgres as the role poiesis_api; secret")
     pod_name: str = Field(alias="POD_NAME", description="from the downward API; the identity in the Lease")
     namespace: str = Field(
-        alias="POD_NAMESPACE", description="from the downward API; the only namespace that is watched"
+        alias="POD_NAMESPACE",
+        description="from the downward API; has the Lease, and the tasks that are stored without a namespace",
+    )
+    tasks_namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        (),
+        alias="POIESIS_TASKS_NAMESPACES",
+        description="namespaces of the tasks, separated by commas; default: POD_NAMESPACE",
     )
     kubeconfig: str | None = Field(
         None, alias="KUBECONFIG", description="one kubeconfig file; default: the Pod's own ServiceAccount"
@@ -154,6 +167,11 @@ class Config(_Settings):
         "INFO", alias="POIESIS_LOG_LEVEL", description="DEBUG, INFO, WARNING or ERROR"
     )
 
+    @property
+    def watched_namespaces(self) -> tuple[str, ...]:
+        """Return the namespaces of the tasks."""
+        return self.tasks_namespaces or (self.namespace,)
+
     @classmethod
     def from_env(cls) -> Self:
         """Read the environment. Raise ConfigError naming each invalid variable, its value and the limit."""
@@ -184,6 +202,8 @@ def _shown(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(value) or "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -58,6 +58,37 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{/* The namespace of the tasks of users without an entry in tasks.namespaces. */}}
+{{- define "poiesis.tasksNamespace" -}}
+{{- default (printf "%s-tasks" .Release.Namespace) .Values.tasks.namespace -}}
+{{- end -}}
+
+{{/* All namespaces of tasks, each once: {names: […]}. */}}
+{{- define "poiesis.tasksNamespaces" -}}
+{{- $names := list (include "poiesis.tasksNamespace" .) -}}
+{{- range .Values.tasks.namespaces -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- dict "names" (uniq $names) | toJson -}}
+{{- end -}}
+
+{{/* The strictest Pod Security level that TaskPods pass. */}}
+{{- define "poiesis.podSecurity" -}}
+{{- $executors := .Values.config.executors -}}
+{{- $level := ternary "restricted" "baseline" (eq (dig "profile" "" $executors) "restricted") -}}
+{{- range .Values.config.storage.sharedVolumes -}}
+{{- if hasKey .volume "hostPath" -}}
+{{- $level = "privileged" -}}
+{{- else if and (eq $level "restricted") (not (or (hasKey .volume "persistentVolumeClaim") (hasKey .volume "csi"))) -}}
+{{- $level = "baseline" -}}
+{{- end -}}
+{{- end -}}
+{{- if dig "capabilities" "add" "" $executors.securityContext -}}
+{{- $level = "privileged" -}}
+{{- end -}}
+{{- default $level .Values.tasks.podSecurity -}}
+{{- end -}}
+
 {{/* The Secret with migrations-dsn and api-dsn. */}}
 {{- define "poiesis.postgresSecret" -}}
 {{- if .Values.postgresql.embedded -}}
@@ -67,7 +98,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret with recorder-dsn, which TaskPods mount. */}}
+{{/* The Secret with recorder-dsn, which the api copies to the tasks' Secrets. */}}
 {{- define "poiesis.recorderSecret" -}}
 {{- if .Values.postgresql.embedded -}}
 {{ include "poiesis.fullname" . }}-recorder
@@ -131,10 +162,11 @@ null
 {{/*
 Fail if a Secret that the values name is missing or incomplete. `helm template` cannot check it: without a cluster,
 `lookup` does not find the namespace's default ServiceAccount either.
-(dict "root" $ "secret" name "keys" (list …) "value" "postgresql.existingSecret")
+(dict "root" $ "secret" name "keys" (list …) "value" "postgresql.existingSecret"), and "namespace" if it is not the
+release's.
 */}}
 {{- define "poiesis.checkSecret" -}}
-{{- $namespace := .root.Release.Namespace -}}
+{{- $namespace := default .root.Release.Namespace .namespace -}}
 {{- if lookup "v1" "ServiceAccount" $namespace "default" -}}
 {{- $secret := lookup "v1" "Secret" $namespace .secret -}}
 {{- if not $secret -}}
@@ -143,9 +175,33 @@ Fail if a Secret that the values name is missing or incomplete. `helm template` 
 {{- $data := default dict $secret.data -}}
 {{- range .keys -}}
 {{- if not (hasKey $data .) -}}
-{{- fail (printf "%s: Secret %s must have the key %s" $.value $.secret .) -}}
+{{- fail (printf "%s: Secret %s in namespace %s must have the key %s" $.value $.secret $namespace .) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The same for a Secret that TaskPods mount: in every namespace of tasks. */}}
+{{- define "poiesis.checkTasksSecret" -}}
+{{- $given := . -}}
+{{- range (include "poiesis.tasksNamespaces" .root | fromJson).names -}}
+{{- include "poiesis.checkSecret" (merge (dict "namespace" .) $given) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The same for a Secret that only some groups need: in at least one namespace of tasks, if all of them exist. */}}
+{{- define "poiesis.checkGroupsSecret" -}}
+{{- $given := . -}}
+{{- $found := false -}}
+{{- range $namespace := (include "poiesis.tasksNamespaces" .root | fromJson).names -}}
+{{- $exists := lookup "v1" "ServiceAccount" $namespace "default" -}}
+{{- if or (not $exists) (lookup "v1" "Secret" $namespace $given.secret) -}}
+{{- $found = true -}}
+{{- if $exists }}{{ include "poiesis.checkSecret" (merge (dict "namespace" $namespace) $given) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- if not $found -}}
+{{- include "poiesis.checkTasksSecret" . -}}
 {{- end -}}
 {{- end -}}
 
@@ -188,10 +244,10 @@ The Secrets of `config.auth` that the mode needs: {name: {secret, key, file, val
 {{- end -}}
 {{- $added := dict
     "images" $images
-    "recorderSecret" (include "poiesis.recorderSecret" .)
+    "tasks" (dict "namespace" (include "poiesis.tasksNamespace" .) "namespaces" .Values.tasks.namespaces)
     "serviceInfo" (dict "version" .Chart.AppVersion) -}}
-{{- with include "poiesis.postgresCa" . | fromJson -}}
-{{- $_ := set $added "postgresCaSecret" . -}}
+{{- if ne (include "poiesis.postgresCa" .) "null" -}}
+{{- $_ := set $added "recorderPostgres" (dict "caFile" "/etc/poiesis-postgres/ca.crt") -}}
 {{- end -}}
 {{- with include "poiesis.storageSecret" . -}}
 {{- $_ := set $added "storage" (dict "s3" (dict "secretName" .)) -}}

@@ -85,7 +85,7 @@ def recorder_container(layout: Layout, config: TaskPodConfig) -> Manifest:
             env_var("POIESIS_INSTALL", json.dumps(INSTALL_COMMAND)),
             env_var("POIESIS_LOG_BYTES", str(config.executors.log_bytes)),
             env_var("POIESIS_GRACE_SECONDS", str(config.termination_grace_period_seconds)),
-            *([env_var("PGSSLROOTCERT", paths.POSTGRES_CA)] if config.postgres_ca_secret else []),
+            *([env_var("PGSSLROOTCERT", paths.POSTGRES_CA)] if config.recorder_postgres.ca_file else []),
         ],
         "lifecycle": {"postStart": {"exec": {"command": INSTALL_COMMAND}}},
         "resources": resources(config.resources.trec),

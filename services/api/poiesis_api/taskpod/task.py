@@ -7,13 +7,27 @@ from poiesis_models.tes import TesTaskRequest
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecorderPostgres:
+    """The recorder's DSN, and the PEM certificates of a private authority that signed Postgres' certificate."""
+
+    dsn: str = field(repr=False)
+    ca: str | None = None
+
+
+NO_POSTGRES = RecorderPostgres(dsn="")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """A stored task that is about to become a Pod.
 
-    `credentials`: names of the S3 credentials that the task may use.
+    `nonce`: random, new for each Job (`poiesis_models.labels.NONCE_LABEL`). `credentials`: names of the S3
+    credentials that the task may use. `postgres`: what the recorder connects with.
     """
 
     id: UUID
     request: TesTaskRequest
+    nonce: str
     recorder_token: str = field(repr=False)
     credentials: frozenset[str] = frozenset()
+    postgres: RecorderPostgres = NO_POSTGRES
