@@ -1090,8 +1090,8 @@ class Auth(Section):
     )
     allow_anonymous: bool = Field(
         default=False,
-        description="Required to publish the service with mode none by an Ingress, a NodePort or a LoadBalancer: "
-        "anyone who reaches it can run any image in your cluster and read all tasks",
+        description="Required to publish the service with mode none by an Ingress, a NodePort or a "
+        "LoadBalancer: anyone who reaches it can run any image in your cluster and read all tasks",
     )
     administrators: Administrators = Administrators()
     sharing: Sharing = Sharing()
@@ -1212,9 +1212,9 @@ class Http(Section):
     )
     hosts: list[HostName] = Field(
         default=[],
-        description="Host names by which clients reach the api, in addition to IP addresses, localhost, the names "
-        "of the Service and the host of the Ingress: tes.example.org. Requests to any other name are "
-        "rejected with 421. '*' accepts all names",
+        description="Host names by which clients reach the api, in addition to IP addresses, localhost, the "
+        "names of the Service and the host of the Ingress: tes.example.org. Requests to any other "
+        "name are rejected with 421. '*' accepts all names",
     )
     allowed_origins: list[Origin] = Field(
         default=[],

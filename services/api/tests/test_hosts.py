@@ -17,8 +17,8 @@ OURS = {"tes.example.org", "poiesis-api.tes.svc"}
 @pytest.mark.parametrize(
     "host",
     [
-        *("tes.example.org", "tes.example.org:8443", "TES.Example.ORG", "tes.example.org.", "tes.example.org.:80"),
-        *("poiesis-api.tes.svc", "localhost", "localhost:8080", "LOCALHOST"),
+        *("tes.example.org", "tes.example.org:8443", "TES.Example.ORG", "tes.example.org."),
+        *("tes.example.org.:80", "poiesis-api.tes.svc", "localhost", "localhost:8080", "LOCALHOST"),
         *("127.0.0.1", "127.0.0.1:8080", "172.18.0.2:31234", "[::1]", "[::1]:8080", "[2001:DB8::1]:80"),
     ],
 )
@@ -42,7 +42,7 @@ def test_other_names_are_rejected(host):
     assert rejection.value.field == "Host"
 
 
-@pytest.mark.parametrize("host", ["tes.example.org:80", "https://tes.example.org", "*.example.org", "[::1]", ""])
+@pytest.mark.parametrize("host", ["tes.example.org:80", "https://tes", "*.example.org", "[::1]", ""])
 def test_configured_hosts_are_names_without_port(host):
     with pytest.raises(ValueError, match=r"http\.hosts\.0"):
         Document.model_validate({"http": {"hosts": [host]}})
@@ -62,7 +62,8 @@ def serve(pool, kubernetes, config, make_services):
 
 @pytest.mark.integration
 async def test_rebound_page_neither_reads_nor_creates(serve, pool):
-    evil = {"Host": "evil.example:8080", "Origin": "http://evil.example:8080", "Sec-Fetch-Site": "same-origin"}
+    host = "evil.example:8080"
+    evil = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
     async with serve("tes.example.org") as client:
         for method, path in (
             ("POST", f"{BASE}/tasks"),
