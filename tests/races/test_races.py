@@ -21,7 +21,7 @@ from races_cluster import Truth
 from races_scheduler import Fate, VirtualLoop
 from races_world import ErrorLog, Later, World
 
-from poiesis_api.config import Document, RecorderFiles
+from poiesis_api.config import Document, Recorder, RecorderFiles
 from poiesis_trec import recorder
 
 pytestmark = pytest.mark.integration
@@ -57,7 +57,9 @@ class Laboratory:
         (folder / "recorder-dsn").write_text("postgresql://")
         files = RecorderFiles(dsn_file=str(folder / "recorder-dsn"))
         example = Document.load(ROOT / "services" / "api" / "config.example.json")
-        self.config = example.model_copy(update={"recorder_postgres": files})
+        # The model of the Pod runs recorders that write to Postgres.
+        update = {"recorder": Recorder(transport="postgres"), "recorder_postgres": files}
+        self.config = example.model_copy(update=update)
         self.error_log = ErrorLog()
 
     def world(self) -> World:

@@ -2,14 +2,20 @@
 
 from pathlib import Path
 
-from poiesis_api.config import ConfigError, RecorderFiles
-from poiesis_api.taskpod import RecorderPostgres
+from poiesis_api.config import ConfigError, TaskPodConfig
+from poiesis_api.taskpod.task import NO_POSTGRES, RecorderPostgres
 
 MOST_BYTES = 64 * 1024  # every task's Secret has a copy
 
 
-def recorder_postgres(files: RecorderFiles) -> RecorderPostgres:
-    """Return the DSN and the certificate authority. Raise ConfigError for a missing, empty or too large file."""
+def recorder_postgres(config: TaskPodConfig) -> RecorderPostgres:
+    """Return the DSN and the certificate authority; empty with `recorder.transport` gateway.
+
+    Raise ConfigError for a file that is missing, empty or too large.
+    """
+    if config.recorder.transport != "postgres":
+        return NO_POSTGRES
+    files = config.recorder_postgres
     dsn = _read("recorderPostgres.dsnFile", files.dsn_file).strip()
     ca = None if files.ca_file is None else _read("recorderPostgres.caFile", files.ca_file)
     return RecorderPostgres(dsn=dsn, ca=ca)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from poiesis_api import queue_db
 from poiesis_api.config import ConfigError, TaskPodConfig
 from poiesis_api.errors import StorageUnavailable
+from poiesis_api.gateway_ca import gateway_ca
 from poiesis_api.kube import Cluster, Kubernetes, Manifest
 from poiesis_api.limits import UNLIMITED
 from poiesis_api.outages import WriteHealth
@@ -248,7 +249,8 @@ class Submitter:
                 nonce=nonce,
                 recorder_token=lease.recorder_token,
                 credentials=frozenset(lease.s3_credentials),
-                postgres=recorder_postgres(self._config.recorder_postgres),
+                gateway_ca=gateway_ca(self._config),
+                postgres=recorder_postgres(self._config),
             )
             return task_objects(task, self._config)
         except NoFiler as error:

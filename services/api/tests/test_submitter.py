@@ -8,9 +8,10 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import trustme
 
 from poiesis_api import queue_db, tasks_db
-from poiesis_api.config import S3, Database, Document, RecorderFiles, Storage, TasksNamespaces, UserLimits
+from poiesis_api.config import S3, Database, Document, Recorder, RecorderFiles, Storage, TasksNamespaces, UserLimits
 from poiesis_api.identity.caller import ANONYMOUS
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
@@ -110,6 +111,35 @@ async def test_secret_has_token_whose_hash_is_stored(pool, kubernetes, submitter
         '{"pod_uid": "u", "pod_name": "p", "node": "n", "state": "RUNNING"}',
     )
     assert answer["state"] == "RUNNING"
+
+
+async def test_secret_has_current_gateway_authority(pool, kubernetes, config, tmp_path):
+    authority = tmp_path / "ca.crt"
+    gateway = config.gateway.model_copy(update={"ca_file": str(authority)})
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"gateway": gateway}))
+    for _ in range(2):
+        trustme.CA().cert_pem.write_to_path(authority)
+        task_id = await create(pool)
+        await submit(submitter)
+        secrets = {one["metadata"]["labels"]["poiesis.io/task"]: one for one in kubernetes.of_kind("Secret")}
+        copied = base64.b64decode(secrets[str(task_id)]["data"]["gateway-ca"])
+        assert copied == authority.read_bytes()
+
+
+async def test_task_waits_for_an_unreadable_gateway_authority(pool, kubernetes, config, tmp_path, caplog):
+    authority = tmp_path / "ca.crt"
+    gateway = config.gateway.model_copy(update={"ca_file": str(authority)})
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"gateway": gateway}))
+    task_id = await create(pool)
+    await submit(submitter)
+    assert kubernetes.calls == []
+    (record,) = (one for one in caplog.records if one.message == "work failed, retrying later")
+    assert f"gateway.caFile: cannot use {authority}" in record.error
+
+    trustme.CA().cert_pem.write_to_path(authority)
+    await expire_claims(pool)
+    await submit(submitter)
+    await assert_submitted(pool, kubernetes, task_id)
 
 
 @pytest.mark.parametrize("call", [*CREATES, "PATCH Job"])
@@ -449,9 +479,16 @@ async def test_tried_task_of_earlier_release_stays_in_its_namespace(pool, kubern
     assert set(kubernetes.namespaces) == {kubernetes.client.home}
 
 
+def with_postgres(config, dsn_file):
+    files = RecorderFiles(dsn_file=str(dsn_file))
+    return config.model_copy(
+        update={"recorder": Recorder(transport="postgres"), "recorder_postgres": files}
+    )
+
+
 async def test_recorder_gets_the_current_dsn(pool, kubernetes, config, tmp_path):
     file = tmp_path / "recorder-dsn"
-    changed = config.model_copy(update={"recorder_postgres": RecorderFiles(dsn_file=str(file))})
+    changed = with_postgres(config, file)
     submitter = Submitter(pool, kubernetes.client, changed)
     for password in ("first", "second"):
         file.write_text(f"postgresql://poiesis_recorder:{password}@db/poiesis")
@@ -465,7 +502,7 @@ async def test_recorder_gets_the_current_dsn(pool, kubernetes, config, tmp_path)
 
 async def test_task_waits_while_the_recorders_dsn_cannot_be_read(pool, kubernetes, config, tmp_path, caplog):
     file = tmp_path / "recorder-dsn"
-    changed = config.model_copy(update={"recorder_postgres": RecorderFiles(dsn_file=str(file))})
+    changed = with_postgres(config, file)
     submitter = Submitter(pool, kubernetes.client, changed)
     task_id = await create(pool)
     await submit(submitter)

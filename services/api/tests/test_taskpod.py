@@ -58,7 +58,15 @@ COLLECT = {"name": "task", "mountPath": "/poiesis/collect", "subPath": "root"}
 
 def task(*, credentials=(), **fields):
     request = TesTaskRequest.model_validate({"executors": [EXECUTOR], **fields})
-    return Task(id=ID, request=request, nonce=NONCE, recorder_token="token", credentials=frozenset(credentials))
+    return Task(
+        id=ID,
+        request=request,
+        nonce=NONCE,
+        recorder_token="token",
+        credentials=frozenset(credentials),
+        gateway_ca="authority",
+        postgres=RecorderPostgres(dsn="postgresql://db", ca="PEM"),
+    )
 
 
 def change(config, **sections):
@@ -126,6 +134,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
             {"name": "POIESIS_INSTALL", "value": json.dumps(INSTALL)},
             {"name": "POIESIS_LOG_BYTES", "value": "65536"},
             {"name": "POIESIS_GRACE_SECONDS", "value": "30"},
+            {"name": "POIESIS_GATEWAY_URL", "value": "https://poiesis-gateway.tes.svc:8443"},
         ],
         "lifecycle": {"postStart": {"exec": {"command": INSTALL}}},
         "resources": {
@@ -172,7 +181,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
                 "name": SECRET,
                 "items": [
                     {"key": "token", "path": "token"},
-                    {"key": "recorder-dsn", "path": "dsn"},
+                    {"key": "gateway-ca", "path": "gateway-ca.crt"},
                     {"key": "paths-0000", "path": "paths/paths-0000"},
                 ],
             }
@@ -232,7 +241,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
             "immutable": True,
             "data": {
                 "token": base64.b64encode(b"token").decode(),
-                "recorder-dsn": "",
+                "gateway-ca": base64.b64encode(b"authority").decode(),
                 "paths-0000": base64.b64encode(b"m/poiesis/runs/executor-0\0").decode(),
             },
         },
@@ -319,8 +328,7 @@ def test_inputs_and_outputs_add_filers_and_a_volume(config):
     ]
     secret = objects.owned[1]
     assert sorted(secret["data"]) == [
-        *("content-1", "inputs-0.json", "outputs-0.json", "paths-0000"),
-        *("recorder-dsn", "token"),
+        *("content-1", "gateway-ca", "inputs-0.json", "outputs-0.json", "paths-0000", "token")
     ]
     assert secret_text(secret, "content-1") == "x"
     assert json.loads(secret_text(secret, "inputs-0.json")) == {
@@ -571,21 +579,50 @@ def test_executors_never_have_net_raw(config, configured, capabilities):
     assert executor["securityContext"]["capabilities"] == capabilities
 
 
-def test_the_recorder_trusts_the_certificate_authority_of_postgres(config):
-    changed = config.model_copy(update={"recorder_postgres": RecorderFiles(ca_file="/etc/ca.crt")})
-    postgres = RecorderPostgres(dsn="postgresql://db", ca="PEM")
-    objects = task_objects(replace(task(), postgres=postgres), changed)
-    recorder = container(objects, "trec")
-    assert {"name": "PGSSLROOTCERT", "value": "/poiesis/recorder/postgres-ca.crt"} in recorder["env"]
-    (volume,) = (
-        one for one in objects.job["spec"]["template"]["spec"]["volumes"] if one["name"] == "recorder"
+def recorder_files(objects):
+    """Secret and key of each file below /poiesis/recorder."""
+    return {
+        item["path"]: (source["secret"]["name"], item["key"])
+        for source in volume(objects, "recorder")["projected"]["sources"]
+        if "secret" in source
+        for item in source["secret"]["items"]
+    }
+
+
+def test_gateway_recorder_has_no_access_to_postgres(config):
+    objects = task_objects(task(), change(config, recorderPostgres={"caFile": "/etc/ca.crt"}))
+    assert recorder_files(objects) == {
+        "token": (SECRET, "token"),
+        "gateway-ca.crt": (SECRET, "gateway-ca"),
+        "paths/paths-0000": (SECRET, "paths-0000"),
+    }
+    assert "PGSSLROOTCERT" not in {one["name"] for one in container(objects, "trec")["env"]}
+
+
+def test_postgres_recorder_has_dsn_and_authority(config):
+    files = {"caFile": "/etc/ca.crt"}
+    objects = task_objects(
+        task(), change(config, recorder={"transport": "postgres"}, recorderPostgres=files)
     )
-    (secret,) = (one["secret"] for one in volume["projected"]["sources"] if "secret" in one)
-    assert secret["name"] == SECRET
-    assert {"key": "postgres-ca", "path": "postgres-ca.crt"} in secret["items"]
+    assert recorder_files(objects) == {
+        "token": (SECRET, "token"),
+        "paths/paths-0000": (SECRET, "paths-0000"),
+        "dsn": (SECRET, "recorder-dsn"),
+        "postgres-ca.crt": (SECRET, "postgres-ca"),
+    }
     (stored,) = (one for one in objects.owned if one["kind"] == "Secret")
     assert secret_text(stored, "postgres-ca") == "PEM"
     assert secret_text(stored, "recorder-dsn") == "postgresql://db"
+    env = {one["name"]: one.get("value") for one in container(objects, "trec")["env"]}
+    assert env["PGSSLROOTCERT"] == "/poiesis/recorder/postgres-ca.crt"
+    assert "POIESIS_GATEWAY_URL" not in env
+
+
+def test_public_certificate_of_postgres_needs_no_authority(config):
+    public = replace(task(), postgres=RecorderPostgres(dsn="postgresql://db"))
+    objects = task_objects(public, change(config, recorder={"transport": "postgres"}))
+    assert "postgres-ca.crt" not in recorder_files(objects)
+    assert "PGSSLROOTCERT" not in {one["name"] for one in container(objects, "trec")["env"]}
 
 
 def test_every_container_has_requests_and_limits(config):
@@ -949,7 +986,7 @@ def test_manifests_are_json(config):
     for manifest in (objects.job, *objects.owned):
         assert json.loads(json.dumps(manifest)) == manifest
     layout = layout_of(task(), config)
-    secrets = secret_of_key(pack_secrets(layout.task, secret_entries(layout)))
+    secrets = secret_of_key(pack_secrets(layout.task, secret_entries(layout, "gateway")))
     assert pod_template(layout, config, secrets)["spec"]["restartPolicy"] == "Never"
 
 

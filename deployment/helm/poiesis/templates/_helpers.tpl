@@ -98,7 +98,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret with recorder-dsn, which the api copies to the tasks' Secrets. */}}
+{{/* The Secret with recorder-dsn: for the gateway, or with config.recorder.transport postgres for the api. */}}
 {{- define "poiesis.recorderSecret" -}}
 {{- if .Values.postgresql.embedded -}}
 {{ include "poiesis.fullname" . }}-recorder
@@ -110,6 +110,21 @@ capabilities: {drop: [ALL]}
 {{/* The Secret with the embedded Postgres' certificate. */}}
 {{- define "poiesis.postgresTlsSecret" -}}
 {{- default (printf "%s-tls" (include "poiesis.postgresSecret" .)) .Values.postgresql.tlsSecret -}}
+{{- end -}}
+
+{{/* The name of the gateway's objects. */}}
+{{- define "poiesis.gateway" -}}
+{{ include "poiesis.fullname" . }}-gateway
+{{- end -}}
+
+{{/* The Secret with the gateway's certificate. */}}
+{{- define "poiesis.gatewayTlsSecret" -}}
+{{- default (printf "%s-tls" (include "poiesis.gateway" .)) .Values.gateway.tlsSecret -}}
+{{- end -}}
+
+{{/* The most connections of all gateways to Postgres: with one more replica, as during a rollout. */}}
+{{- define "poiesis.gatewayConnections" -}}
+{{- mul (add1 .Values.gateway.replicas) .Values.gateway.databaseConnections -}}
 {{- end -}}
 
 {{/* The certificate authority of Postgres as {name, key}; null: a public one. */}}
@@ -246,7 +261,10 @@ The Secrets of `config.auth` that the mode needs: {name: {secret, key, file, val
     "images" $images
     "tasks" (dict "namespace" (include "poiesis.tasksNamespace" .) "namespaces" .Values.tasks.namespaces)
     "serviceInfo" (dict "version" .Chart.AppVersion) -}}
-{{- if ne (include "poiesis.postgresCa" .) "null" -}}
+{{- if eq .Values.config.recorder.transport "gateway" -}}
+{{- $url := printf "https://%s.%s.svc:8443" (include "poiesis.gateway" .) .Release.Namespace -}}
+{{- $_ := set $added "gateway" (dict "url" $url "caFile" "/etc/poiesis-gateway/ca.crt") -}}
+{{- else if ne (include "poiesis.postgresCa" .) "null" -}}
 {{- $_ := set $added "recorderPostgres" (dict "caFile" "/etc/poiesis-postgres/ca.crt") -}}
 {{- end -}}
 {{- with include "poiesis.storageSecret" . -}}

@@ -22,7 +22,8 @@ class Task:
     """A stored task that is about to become a Pod.
 
     `nonce`: random, new for each Job (`poiesis_models.labels.NONCE_LABEL`). `credentials`: names of the S3
-    credentials that the task may use. `postgres`: what the recorder connects with.
+    credentials that the task may use. `gateway_ca`: PEM certificates that the recorder verifies the gateway with;
+    not used with `recorder.transport` postgres. `postgres`: not used with gateway.
     """
 
     id: UUID
@@ -30,4 +31,5 @@ class Task:
     nonce: str
     recorder_token: str = field(repr=False)
     credentials: frozenset[str] = frozenset()
+    gateway_ca: str = field(default="", repr=False)
     postgres: RecorderPostgres = NO_POSTGRES

@@ -10,6 +10,7 @@ from poiesis_api.taskpod.layout import Layout
 from poiesis_api.taskpod.manifest import Manifest, object_labels, object_metadata, volume_mount
 from poiesis_api.taskpod.secrets import (
     DSN_KEY,
+    GATEWAY_CA_KEY,
     POSTGRES_CA_KEY,
     path_parts,
     sources_of_keys,
@@ -112,12 +113,12 @@ def _claim_spec(layout: Layout, config: TaskPodConfig) -> Manifest:
 
 def _recorder_sources(layout: Layout, secrets: Mapping[str, str]) -> list[Manifest]:
     directory = basename(paths.RECORDER_PATHS)
-    parts = {key: f"{directory}/{key}" for key in path_parts(layout)}
     places = {
         "token": basename(paths.RECORDER_TOKEN),
+        GATEWAY_CA_KEY: basename(paths.GATEWAY_CA),
         DSN_KEY: basename(paths.RECORDER_DSN),
         POSTGRES_CA_KEY: basename(paths.POSTGRES_CA),
-        **parts,
+        **{key: f"{directory}/{key}" for key in path_parts(layout)},
     }
     return [
         *sources_of_keys({key: place for key, place in places.items() if key in secrets}, secrets),
