@@ -268,7 +268,9 @@ GROUPS = (
 )
 def test_api_and_controller_have_rights_in_the_tasks_namespaces(values, namespaces):
     manifests = render(*EVERYTHING, *values)
-    services = {(name, service, service) for name in namespaces for service in ("poiesis-api", "poiesis-tctl")}
+    services = {
+        (name, service, service) for name in namespaces for service in ("poiesis-api", "poiesis-tctl")
+    }
     assert rights(manifests) == services | {LEASE}
     pod = dict(pods(manifests))["Deployment/poiesis-tctl"]
     assert environment(pod)["POIESIS_TASKS_NAMESPACES"] == ",".join(namespaces)
@@ -923,7 +925,9 @@ def test_the_controllers_defaults_are_the_charts(monkeypatch):
     pod = dict(pods(render()))["Deployment/poiesis-tctl"]
     set_by_chart = {name: value for name, value in environment(pod).items() if isinstance(value, str)}
     needed = {
-        **{"POIESIS_DSN": "postgresql://x", "POD_NAME": "a", "POD_NAMESPACE": "b"},
+        "POIESIS_DSN": "postgresql://x",
+        "POD_NAME": "a",
+        "POD_NAMESPACE": "b",
         "POIESIS_TASKS_NAMESPACES": set_by_chart["POIESIS_TASKS_NAMESPACES"],
     }
     for name, value in needed.items():

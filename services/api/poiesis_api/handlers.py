@@ -21,8 +21,8 @@ from poiesis_api.grants import granted_credentials
 from poiesis_api.identity.authenticators import Authenticator
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import RequestRates
-from poiesis_api.object_limits import check_objects
 from poiesis_api.namespaces import namespace_for
+from poiesis_api.object_limits import check_objects
 from poiesis_api.outages import WriteHealth
 from poiesis_api.pages import large_task, task_page
 from poiesis_api.parameters import supported_keys

@@ -11,7 +11,7 @@ import trustme
 from aiohttp.test_utils import TestClient, TestServer
 
 from poiesis_api.app import make_app
-from poiesis_api.config import Database, Document, RecorderFiles, UserLimits
+from poiesis_api.config import Database, Document, UserLimits
 from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import NoAuthenticator
 from poiesis_api.limits import RequestRates

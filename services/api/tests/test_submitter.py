@@ -11,7 +11,16 @@ import pytest
 import trustme
 
 from poiesis_api import queue_db, tasks_db
-from poiesis_api.config import S3, Database, Document, Recorder, RecorderFiles, Storage, TasksNamespaces, UserLimits
+from poiesis_api.config import (
+    S3,
+    Database,
+    Document,
+    Recorder,
+    RecorderFiles,
+    Storage,
+    TasksNamespaces,
+    UserLimits,
+)
 from poiesis_api.identity.caller import ANONYMOUS
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
@@ -481,9 +490,7 @@ async def test_tried_task_of_earlier_release_stays_in_its_namespace(pool, kubern
 
 def with_postgres(config, dsn_file):
     files = RecorderFiles(dsn_file=str(dsn_file))
-    return config.model_copy(
-        update={"recorder": Recorder(transport="postgres"), "recorder_postgres": files}
-    )
+    return config.model_copy(update={"recorder": Recorder(transport="postgres"), "recorder_postgres": files})
 
 
 async def test_recorder_gets_the_current_dsn(pool, kubernetes, config, tmp_path):
@@ -494,9 +501,7 @@ async def test_recorder_gets_the_current_dsn(pool, kubernetes, config, tmp_path)
         file.write_text(f"postgresql://poiesis_recorder:{password}@db/poiesis")
         task_id = await create(pool)
         await submit(submitter)
-        (secret,) = (
-            one for one in kubernetes.of_kind("Secret") if str(task_id) in one["metadata"]["name"]
-        )
+        (secret,) = (one for one in kubernetes.of_kind("Secret") if str(task_id) in one["metadata"]["name"])
         assert password in base64.b64decode(secret["data"]["recorder-dsn"]).decode()
 
 

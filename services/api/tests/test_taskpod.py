@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poiesis_api.config import Document, RecorderFiles
+from poiesis_api.config import Document
 from poiesis_api.taskpod import NoFiler, RecorderPostgres, Task, owned_by, task_objects
 from poiesis_api.taskpod.containers import executor_command, executor_container
 from poiesis_api.taskpod.layout import layout_of
@@ -601,9 +601,7 @@ def test_gateway_recorder_has_no_access_to_postgres(config):
 
 def test_postgres_recorder_has_dsn_and_authority(config):
     files = {"caFile": "/etc/ca.crt"}
-    objects = task_objects(
-        task(), change(config, recorder={"transport": "postgres"}, recorderPostgres=files)
-    )
+    objects = task_objects(task(), change(config, recorder={"transport": "postgres"}, recorderPostgres=files))
     assert recorder_files(objects) == {
         "token": (SECRET, "token"),
         "paths/paths-0000": (SECRET, "paths-0000"),

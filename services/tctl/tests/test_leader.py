@@ -40,8 +40,14 @@ class World:
 
     def config(self, **values: Any) -> Config:
         known: dict[str, Any] = {
-            **{"dsn": self.dsn, "pod_name": "tctl-0", "namespace": "tes", "limits": LIMITS, "lease": LEASE},
-            **{"workers": 4, "tasks_namespaces": ("lab-a", "lab-b"), "reconcile_seconds": 0.2},
+            "dsn": self.dsn,
+            "pod_name": "tctl-0",
+            "namespace": "tes",
+            "limits": LIMITS,
+            "lease": LEASE,
+            "workers": 4,
+            "tasks_namespaces": ("lab-a", "lab-b"),
+            "reconcile_seconds": 0.2,
         }
         return Config(**{**known, **values})
 

@@ -9,13 +9,13 @@ from tctl_builders import TASK
 
 from poiesis_models.states import TesState
 from poiesis_tctl.transfers import (
-    Place,
     FILERS,
     Figures,
     FilerFigures,
     FilerRow,
     MetricsSnapshot,
     Moved,
+    Place,
     Run,
     Transfers,
 )
