@@ -622,6 +622,32 @@ class PodSettings(Section):
     )
 
 
+Transport = Literal["gateway", "postgres"]
+
+
+class Recorder(Section):
+    """How recorders report what happens in their TaskPods."""
+
+    transport: Transport = Field(
+        default="gateway",
+        description="gateway: over HTTPS to the release's gateway, so TaskPods have neither a DSN nor a "
+        "connection to Postgres. postgres: directly to Postgres, without a service in between. A change "
+        "applies to tasks that are submitted afterwards. docs/how-to/operators/gateway.md compares them",
+    )
+
+
+class Gateway(Section):
+    """The release's gateway, as TaskPods and the api reach it."""
+
+    url: Annotated[str, Field(pattern=r"^https://[^/]+$")] = Field(
+        description="URL that recorders report to, without a path"
+    )
+    ca_file: NonEmpty = Field(
+        description="File with the PEM certificates of the authorities that recorders trust. It is read at "
+        "each submission"
+    )
+
+
 class Queue(Section):
     """How tasks become Jobs."""
 
@@ -711,14 +737,26 @@ class TaskPodConfig(Section):
     """What the objects of a task are made from, in addition to the task."""
 
     images: Images = Field(description="Images in TaskPods", json_schema_extra=SET_BY_CHART)
-    recorder_secret: NonEmpty = Field(
-        description="Secret whose key `recorder-dsn` trec connects with",
+    recorder: Recorder = Recorder()
+    gateway: Gateway | None = Field(
+        default=None,
+        description="Gateway that trec reports to; required with `recorder.transport` gateway",
         json_schema_extra=SET_BY_CHART,
-        examples=["poiesis-postgres"],
+        examples=[
+            {"url": "https://poiesis-gateway.tes.svc:8443", "caFile": "/etc/poiesis-gateway/ca.crt"},
+        ],
+    )
+    recorder_secret: NonEmpty | None = Field(
+        default=None,
+        description="Secret whose key `recorder-dsn` trec connects with; required with `recorder.transport` "
+        "postgres",
+        json_schema_extra=SET_BY_CHART,
+        examples=["poiesis-recorder"],
     )
     postgres_ca_secret: CaSecret | None = Field(
         default=None,
-        description="Certificate authority that trec trusts for Postgres (PGSSLROOTCERT)",
+        description="Certificate authority that trec trusts for Postgres (PGSSLROOTCERT), with "
+        "`recorder.transport` postgres",
         json_schema_extra=SET_BY_CHART,
     )
     storage: Storage = Storage()
@@ -755,6 +793,14 @@ class TaskPodConfig(Section):
     )
     queue: Queue = Queue()
     backend_parameters: BackendParameters = BackendParameters()
+
+    @model_validator(mode="after")
+    def _transport_has_its_fields(self) -> Self:
+        if self.recorder.transport == "gateway" and self.gateway is None:
+            raise ValueError("gateway is required with recorder.transport gateway")
+        if self.recorder.transport == "postgres" and self.recorder_secret is None:
+            raise ValueError("recorderSecret is required with recorder.transport postgres")
+        return self
 
     @cached_property
     def filers(self) -> list[Filer]:
@@ -1088,6 +1134,11 @@ class Auth(Section):
         description="none: all clients share one account (development). basic: user names and passwords. "
         "oidc: access tokens",
     )
+    allow_anonymous: bool = Field(
+        default=False,
+        description="Required to publish the service with mode none by an Ingress, a NodePort or a "
+        "LoadBalancer: anyone who reaches it can run any image in your cluster and read all tasks",
+    )
     administrators: Administrators = Administrators()
     sharing: Sharing = Sharing()
     basic: Basic | None = Field(
@@ -1173,6 +1224,10 @@ class UserLimits(Section):
 Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[a-z0-9.\-_:\[\]]+$")]
 
 
+# Without port: a Host header has any port through which the server is reached.
+HostName = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?)$")]
+
+
 class Http(Section):
     """The HTTP server."""
 
@@ -1200,6 +1255,12 @@ class Http(Section):
         default=2000,
         description="Connections of clients to one replica. When they are in use, idle ones are closed and "
         "further ones refused",
+    )
+    hosts: list[HostName] = Field(
+        default=[],
+        description="Host names by which clients reach the api, in addition to IP addresses, localhost, the "
+        "names of the Service and the host of the Ingress: tes.example.org. Requests to any other "
+        "name are rejected with 421. '*' accepts all names",
     )
     allowed_origins: list[Origin] = Field(
         default=[],
