@@ -144,8 +144,8 @@ def endpoint_of(store: S3) -> Endpoint:
 
 
 def _network_policy(cluster: Cluster) -> Values:
-    """Return values with which tasks reach the lab's servers in docker's network, and on the nodes only the API
-    server."""
+    """Return values with which tasks reach the lab's servers in docker's network, and of the nodes only the
+    API server."""
     if cluster.spec is None:
         return {}
     nodes = [f"{docker.address_in(NETWORK, node)}/32" for node in cluster.spec.nodes]

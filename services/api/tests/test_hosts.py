@@ -18,7 +18,8 @@ OURS = {"tes.example.org", "poiesis-api.tes.svc", "*.lab.example"}
     "host",
     [
         *("tes.example.org", "tes.example.org:8443", "TES.Example.ORG", "tes.example.org."),
-        *("tes.example.org.:80", "a.lab.example", "b.Lab.example:80", "poiesis-api.tes.svc", "localhost", "localhost:8080", "LOCALHOST"),
+        *("tes.example.org.:80", "a.lab.example", "b.Lab.example:80", "poiesis-api.tes.svc"),
+        *("localhost", "localhost:8080", "LOCALHOST"),
         *("127.0.0.1", "127.0.0.1:8080", "172.18.0.2:31234", "[::1]", "[::1]:8080", "[2001:DB8::1]:80"),
     ],
 )
