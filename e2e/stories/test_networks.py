@@ -52,7 +52,7 @@ def _probes(addresses: Mapping[str, Address]) -> str:
 
 
 def _results(text: str) -> dict[str, str]:
-    return {name: state for name, state in (line.split() for line in text.splitlines())}
+    return dict(line.split() for line in text.splitlines())
 
 
 def _address(url: str) -> Address:

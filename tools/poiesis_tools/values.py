@@ -37,6 +37,7 @@ _READ_BY_TEMPLATES = (
     ("auth", "allowAnonymous"),
     ("database", "maxConnections"),
     ("http", "hosts"),
+    ("recorder", "transport"),
 )
 _MARKS = frozenset({"flow", "setByChart"})
 _HEAD = """\

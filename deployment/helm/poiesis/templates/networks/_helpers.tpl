@@ -3,11 +3,6 @@
 {{- list .Release.Namespace | toJson -}}
 {{- end -}}
 
-{{/* "gateway" or "postgres": what the recorders in TaskPods connect to. */}}
-{{- define "poiesis.reportTarget" -}}
-{{- dig "recorder" "transport" "postgres" .Values.config -}}
-{{- end -}}
-
 {{/* Peers in the namespace of the release: (dict "root" $ "components" (list "api")) */}}
 {{- define "poiesis.servicePeers" -}}
 {{- range .components }}
@@ -120,7 +115,7 @@ egress:
       - {protocol: TCP, port: {{ . }}}
       {{- end }}
   # reports of the recorder
-  {{- if eq (include "poiesis.reportTarget" .) "gateway" }}
+  {{- if eq .Values.config.recorder.transport "gateway" }}
   - to:
       - namespaceSelector:
           matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}
