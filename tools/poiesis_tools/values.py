@@ -310,10 +310,15 @@ def _rows(properties: Mapping[str, Schema], path: str) -> Iterator[str]:
 
 
 def _entry_properties(schema: Schema) -> Mapping[str, Schema]:
-    """Return the keys of a list's entries that are objects. Entries that may be a text are all alike."""
-    items: Schema = schema.get("items", {})
-    found: Mapping[str, Schema] = items.get("properties", {}) if items.get("type") == "object" else {}
-    return found
+    """Return the keys of a list's entries that may be objects; none for `Limited` ones, which are all alike."""
+    found: Mapping[str, Schema] = schema.get("items", {}).get("properties", {})
+    return {} if _is_limited(schema) else found
+
+
+def _is_limited(schema: Schema) -> bool:
+    """Return whether the entries of a list are values that may be limited to users and groups."""
+    items = schema.get("items", {})
+    return isinstance(items.get("type"), list) and "value" in items.get("properties", {})
 
 
 def _default(schema: Schema) -> str:
@@ -331,7 +336,7 @@ def _type(schema: Schema) -> str:
         return "quantity"
     if types == ["array"]:
         items = schema.get("items", {})
-        if isinstance(items.get("type"), list):
+        if _is_limited(schema):
             return "list of strings or {value, users, groups}"
         return f"list of {items['type']}s" if "enum" not in items else f"list of {_type(items)}"
     return types[0] + "".join(
