@@ -321,6 +321,10 @@ def _is_limited(schema: Schema) -> bool:
     return isinstance(items.get("type"), list) and "value" in items.get("properties", {})
 
 
+def _list(types: str | list[str]) -> list[str]:
+    return types if isinstance(types, list) else [types]
+
+
 def _default(schema: Schema) -> str:
     if "default" not in schema:
         return "required"
@@ -330,15 +334,16 @@ def _default(schema: Schema) -> str:
 def _type(schema: Schema) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"] if value is not None)
-    types: list[str] = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    types = [name for name in types if name != "null"]
+    types = [name for name in _list(schema["type"]) if name != "null"]
     if types == ["string", "number"]:
         return "quantity"
     if types == ["array"]:
         items = schema.get("items", {})
         if _is_limited(schema):
             return "list of strings or {value, users, groups}"
-        return f"list of {items['type']}s" if "enum" not in items else f"list of {_type(items)}"
+        if "enum" in items:
+            return f"list of {_type(items)}"
+        return "list of " + " or ".join(f"{one}s" for one in _list(items["type"]))
     return types[0] + "".join(
         f"{sign} {schema[bound]}"
         for bound, sign in (
