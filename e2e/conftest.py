@@ -70,7 +70,7 @@ _SCOPES = {  # by a part of the test id: tests that share something exclusive ru
     "the second release": ("test_postgres.py", "test_outages.py", "test_bounds_", "test_attacks.py"),
     "the third release": ("test_controller.py", "test_submission.py"),
     "the queue": ("table_with_kueue",),
-    "the release with users": ("test_identity_",),
+    "the release with users": ("test_identity_", "test_hardening.py"),
     "the release with a Postgres that has a certificate": ("test_external_postgres.py",),
 }
 _CREATED = pytest.StashKey[list[str]]()
@@ -508,12 +508,12 @@ def second_release(
 @pytest.fixture(scope="session")
 def third_release(released: Callable[..., Release]) -> Release:
     """Return a release with the embedded Postgres, few Jobs at a time, and streaming, for stories that stop
-    its services."""
+    its services. Its tasks reach no server of the lab but MinIO."""
     config: Values = {
         "queue": {"maxActiveTasks": 4, "leaseSeconds": 10},
         "storage": {"streaming": True},
     }
-    return released("third", {"config": config}, {})
+    return released("third", {"config": config, "networkPolicy": {"tasks": {"allow": []}}}, {})
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """The namespace that a new task runs in. Pure.
 
-It is decided when the task is created, because the caller's groups are known only then, and stored with the task.
+It is decided and stored when the task is created, because the caller's groups are known only then.
 """
 
 from poiesis_api.config import TasksNamespaces

@@ -17,8 +17,8 @@ from poiesis_models.states import TaskOutcome
 class Lease:
     """A task that only this replica submits until the lease expires.
 
-    `namespace`: where it runs; None: in the api's. `request`: its TES document as JSON. `s3_credentials`: names of
-    the credentials granted to it.
+    `namespace`: where it runs; None: in the api's. `request`: its TES document as JSON. `s3_credentials`:
+    names of the credentials granted to it.
     """
 
     id: UUID
@@ -93,7 +93,8 @@ UPDATE task t
    SET claimed_until = now() + make_interval(secs => $3), submit_attempts = t.submit_attempts + 1,
        namespace = coalesce(t.namespace, CASE WHEN t.submit_attempts = 0 THEN $6::text END)
   FROM chosen WHERE t.id = chosen.id
-RETURNING t.id, t.namespace, t.submit_attempts AS attempts, t.recorder_token, t.s3_credentials, {REQUEST} AS request,
+RETURNING t.id, t.namespace, t.submit_attempts AS attempts, t.recorder_token, t.s3_credentials,
+          {REQUEST} AS request,
           extract(epoch FROM now() - t.created_at)::double precision AS age_seconds
 """  # noqa: S608
 

@@ -2,7 +2,7 @@
 
 Order: Job (suspended) -> ServiceAccount, Secrets and PersistentVolumeClaim, owned by the Job ->
 `submitted_at` in Postgres, unless the task was canceled -> unsuspend the Job -> release the lease. All names
-derive from the task's id, those of Secrets also from a nonce that is a label of the Job, and every step can be
+derive from the task's id, those of Secrets also from a nonce that is a label of the Job. Every step can be
 repeated, so a replica may die after any of them.
 """
 
@@ -335,8 +335,8 @@ class Submitter:
 async def _ensure(kubernetes: Kubernetes, manifest: Manifest) -> Manifest:
     """Create an object; return it, or the existing one as it is stored.
 
-    An existing Secret is not read, which would need the right to read all Secrets: its name contains the nonce of
-    the Job, so only a submission of the same Job can have created it.
+    An existing Secret is not read, which would need the right to read all Secrets: its name contains the
+    Job's nonce, so only a submission of the same Job can have created it.
     """
     try:
         return await kubernetes.create(manifest)

@@ -21,8 +21,9 @@ from poiesis_models.states import TaskOutcome, TesState
 from poiesis_models.tes import TesTaskRequest
 
 _STATE_OF_DATABASE = """
-SELECT to_regproc('finish_task') IS NOT NULL AND EXISTS (
-           SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 'namespace') AS has_schema,
+SELECT to_regproc('finish_task') IS NOT NULL
+       AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 'namespace')
+           AS has_schema,
        current_setting('transaction_read_only')::boolean AS read_only
 """
 
@@ -105,8 +106,8 @@ class NewTask:
     """A validated task.
 
     `reserved`: what it counts against its owner's limits until it ends. `credentials`: names of the S3
-    credentials that it may use. `namespace`: where it runs; None: in the api's. `waits_for`: why it cannot start
-    yet.
+    credentials that it may use. `namespace`: where it runs; None: in the api's. `waits_for`: why it cannot
+    start yet.
     """
 
     owner: str

@@ -41,7 +41,10 @@ class Trouble:
 @dataclass(kw_only=True)
 class FakeKubernetes:
     """`calls`: method and kind of each request; `namespaces`: where.
-    An object exists only in its namespace, but names are unique in the whole server. `happens` is called with each, before or after it is done."""
+
+    An object exists only in its namespace, but names are unique in the whole server. `happens` is called with
+    each, before or after it is done.
+    """
 
     client: Cluster = field(init=False)
     url: str = ""

@@ -85,7 +85,7 @@ def test_names_and_tags_are_not_in_kubernetes_objects(config, text):
     def objects(**fields):
         request = TesTaskRequest.model_validate({"executors": [EXECUTOR], **fields})
         return task_objects(
-            Task(id=TASK_ID, request=request, nonce="0123456789abcdef", recorder_token="t"), config
+            Task(id=TASK_ID, request=request, nonce="n", recorder_token="t"), config
         )
 
     assert objects(name=text, description=text, tags={"file:///x": text}) == objects()
@@ -218,7 +218,7 @@ async def test_an_ignored_error_is_recorded(client, pool):
 def test_without_a_workdir_the_images_own_is_left(config):
     request = TesTaskRequest.model_validate({"executors": [EXECUTOR]})
     objects = task_objects(
-        Task(id=TASK_ID, request=request, nonce="0123456789abcdef", recorder_token="t"), config
+        Task(id=TASK_ID, request=request, nonce="n", recorder_token="t"), config
     )
     containers = objects.job["spec"]["template"]["spec"]["initContainers"]
     (executor,) = [one for one in containers if one["name"] == "executor-0"]

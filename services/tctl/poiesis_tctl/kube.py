@@ -10,8 +10,8 @@ The Role that tctl needs in each namespace of tasks (a Role may only grant what 
 | kueue.x-k8s.io | workloads | list, watch | with Kueue: why a Job waits, or will never run |
 | rbac.authorization.k8s.io | roles, rolebindings | create | the recorder may watch its own Pod |
 
-In its own namespace it needs `create` of coordination.k8s.io leases, which cannot name an object, and `get` and
-`update` of its Lease: leader election.
+In its own namespace it needs `create` of coordination.k8s.io leases, which cannot name an object, and `get`
+and `update` of its Lease: leader election.
 """
 
 import json

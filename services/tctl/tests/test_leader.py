@@ -26,6 +26,14 @@ LIMITS = Limits(
 )
 WATCH = WatchTimes(watch=5, silence=3.0, backoff=Backoff(first=0.02, longest=0.1), shortest=0.05)
 LEASE = LeaseTimes(lease=1, renew=0.6, retry=0.1)
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "%s"}}]
+users: [{name: u, user: {token: abc}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+"""
 ENDED = {"trec": recorded(0), "executor-0": recorded(7), "pause": recorded(1)}
 
 
@@ -75,7 +83,7 @@ class World:
 
     async def until(self, task_id: UUID, state: str) -> dict[str, Any]:
         async with asyncio.timeout(10):
-            while (found := await task_of(self.db, task_id))["state"] != state:
+            while (found := await task_of(self.db, task_id))["state"] != state:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         return found
 
@@ -155,7 +163,7 @@ async def test_event_in_another_namespace_is_not_recorded(world):
         await world.labs["lab-b"].put("events", event("FailedScheduling", "forged", task=task_id))
         await world.labs["lab-a"].put("events", event("FailedScheduling", "true", task=task_id))
         async with asyncio.timeout(10):
-            while not (lines := [one[2] for one in await logs_of(world.db, task_id)]):
+            while not (lines := [one[2] for one in await logs_of(world.db, task_id)]):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     assert [line for line in lines if "forged" in line] == []
     assert [line for line in lines if "true" in line] != []
@@ -172,11 +180,7 @@ async def test_role_is_created_beside_its_pod(world):
 
 async def test_pods_are_not_read_where_the_lease_is(world, tmp_path):
     kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(
-        "{apiVersion: v1, kind: Config, current-context: x, clusters: [{name: c, cluster: {server: '%s'}}],"
-        " users: [{name: u, user: {token: abc}}], contexts: [{name: x, context: {cluster: c, user: u}}]}"
-        % world.api.url
-    )
+    kubeconfig.write_text(KUBECONFIG % world.api.url)
     world.labs["lab-b"].refuse = lambda _: 403
     config = world.config(kubeconfig=str(kubeconfig), health_port=free_port())
     stop = asyncio.Event()
@@ -185,7 +189,7 @@ async def test_pods_are_not_read_where_the_lease_is(world, tmp_path):
     try:
         await world.api.until(lambda: bool(world.labs["lab-a"].asked("WATCH", "pods")))
         async with aiohttp.ClientSession(url) as session, asyncio.timeout(10):
-            while (await session.get("/readyz")).status != 200:
+            while (await session.get("/readyz")).status != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             text = await (await session.get("/metrics")).text()
     finally:

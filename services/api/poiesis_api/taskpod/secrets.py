@@ -1,4 +1,4 @@
-"""The task's Secrets: its token, what its recorder connects with, its paths, work lists and literal contents."""
+"""The task's Secrets: token and certificates of its recorder, its paths, work lists and literal contents."""
 
 import base64
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ from poiesis_models.tes import TesTaskRequest
 
 @dataclass(frozen=True, kw_only=True)
 class RecorderPostgres:
-    """The recorder's DSN, and the PEM certificates of a private authority that signed Postgres' certificate."""
+    """The recorder's DSN, and the PEM certificates of the authority of Postgres' certificate, if private."""
 
     dsn: str = field(repr=False)
     ca: str | None = None
@@ -22,8 +22,8 @@ class Task:
     """A stored task that is about to become a Pod.
 
     `nonce`: random, new for each Job (`poiesis_models.labels.NONCE_LABEL`). `credentials`: names of the S3
-    credentials that the task may use. `gateway_ca`: PEM certificates that the recorder verifies the gateway with;
-    not used with `recorder.transport` postgres. `postgres`: not used with gateway.
+    credentials that the task may use. `gateway_ca`: PEM certificates that the recorder verifies the gateway
+    with; not used with `recorder.transport` postgres. `postgres`: not used with gateway.
     """
 
     id: UUID
