@@ -545,7 +545,9 @@ def with_users(
     with earlier values is left."""
 
     def have(overrides: Values, secrets: Secrets) -> Release:
-        release = installed("users", merged({"tctl": {"replicas": 1}}, overrides), secrets)
+        release = installed(
+            "users", merged({"gateway": {"replicas": 1}, "tctl": {"replicas": 1}}, overrides), secrets
+        )
         kube = kube_of(cluster, release)
 
         async def alone() -> bool:
@@ -629,6 +631,7 @@ def nodes_release(
     overrides: Values = {
         "postgresql": {"embedded": False, "existingSecret": DATABASE_SECRET},
         "api": above,
+        "gateway": above,
         "tctl": {**above, "thresholds": _SHORT},
         "migrations": above,
         "config": {

@@ -213,6 +213,7 @@ def chart_values(
             "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},
             "service": {"type": "NodePort"},
         },
+        "gateway": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
         "tctl": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}, "thresholds": IMPATIENT},
     }
     if (chosen := transport()) != "gateway":

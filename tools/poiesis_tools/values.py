@@ -35,6 +35,7 @@ Schema = dict[str, Any]
 _READ_BY_TEMPLATES = (
     ("auth", "mode"),
     ("database", "maxConnections"),
+    ("recorder", "transport"),
 )
 _MARKS = frozenset({"flow", "setByChart"})
 _HEAD = """\

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from cryptography import x509
 CHART = Path(__file__).parents[1] / "poiesis"
 FLOOR = "1.29.0"
 EXTERNAL = ("postgresql.embedded=false", "postgresql.existingSecret=my-postgres")
+DIRECT = ("config.recorder.transport=postgres",)
 INLINE_KEYS = ("storageSecret.accessKey=inline-access-key", "storageSecret.secretKey=inline-secret-key")
 BASIC = ("config.auth.mode=basic", "config.auth.basic.usersSecret.name=my-users")
 OIDC = (
@@ -300,18 +302,152 @@ def test_the_embedded_database_comes_with_its_secrets_and_an_ordinary_job():
 
 
 def test_task_pods_can_mount_nothing_but_the_recorders_dsn():
-    manifests = render()
+    manifests = render(*DIRECT)
     assert config(manifests)["recorderSecret"] == "poiesis-recorder"
     assert list(one(manifests, "Secret", "poiesis-recorder")["stringData"]) == ["recorder-dsn"]
 
 
+def test_gateway_release_gives_task_pods_no_secret_of_postgres():
+    document = config(render())
+    assert document["recorder"] == {"transport": "gateway"}
+    assert document["gateway"]["url"] == "https://poiesis-gateway.tes.svc:8443"
+    assert not {"recorderSecret", "postgresCaSecret"} & document.keys()
+
+
+def test_direct_release_has_no_gateway():
+    manifests = render(*DIRECT)
+    assert [item for item in manifests if "gateway" in item["metadata"]["name"]] == []
+    assert "gateway" not in config(manifests)
+    api = dict(pods(manifests))["Deployment/poiesis-api"]
+    assert "gateway-ca" not in {volume["name"] for volume in api["volumes"]}
+
+
+def mounted_files(pod: Manifest) -> dict[str, tuple[str, str]]:
+    """Path in the first container -> Secret and key."""
+    places = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    return {
+        f"{places[volume['name']]}/{item['path']}": (volume["secret"]["secretName"], item["key"])
+        for volume in pod["volumes"]
+        if "secret" in volume
+        for item in volume["secret"]["items"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "dsn", "certificate", "authority"),
+    [
+        ((), "poiesis-recorder", "poiesis-gateway-tls", "poiesis-postgres-tls"),
+        (
+            (
+                *(*EXTERNAL, "postgresql.existingRecorderSecret=my-recorder"),
+                *("postgresql.caSecret.name=my-ca", "gateway.tlsSecret=my-tls"),
+            ),
+            *("my-recorder", "my-tls", "my-ca"),
+        ),
+    ],
+    ids=["embedded", "external"],
+)
+def test_gateway_gets_its_certificate_and_the_recorders_dsn(values, dsn, certificate, authority):
+    manifests = render(*values)
+    pod = dict(pods(manifests))["Deployment/poiesis-gateway"]
+    assert mounted_files(pod) == {
+        "/etc/poiesis-recorder/recorder-dsn": (dsn, "recorder-dsn"),
+        "/etc/poiesis-gateway/tls.crt": (certificate, "tls.crt"),
+        "/etc/poiesis-gateway/tls.key": (certificate, "tls.key"),
+        "/etc/poiesis-postgres/ca.crt": (authority, "ca.crt"),
+    }
+    env = environment(pod)
+    assert env["POIESIS_GATEWAY_DSN_FILE"] == "/etc/poiesis-recorder/recorder-dsn"
+    assert env["POIESIS_GATEWAY_CERTIFICATE_FILE"] == "/etc/poiesis-gateway/tls.crt"
+    assert env["POIESIS_GATEWAY_KEY_FILE"] == "/etc/poiesis-gateway/tls.key"
+
+
+@pytest.mark.parametrize("values", [(), ("gateway.tlsSecret=mine",)])
+def test_api_reads_the_gateways_authority_where_it_is_mounted(values):
+    manifests = render(*values)
+    pod = dict(pods(manifests))["Deployment/poiesis-api"]
+    secret = "mine" if values else "poiesis-gateway-tls"
+    path = config(manifests)["gateway"]["caFile"]
+    assert mounted_files(pod)[path] == (secret, "ca.crt")
+    assert ("poiesis-gateway-tls" in names(manifests, "Secret")) is not bool(values)
+
+
+def test_gateways_certificate_is_for_the_host_in_its_url():
+    manifests = render()
+    host = urlsplit(config(manifests)["gateway"]["url"]).hostname
+    made = one(manifests, "Secret", "poiesis-gateway-tls")["stringData"]
+    certificate, authority = (
+        x509.load_pem_x509_certificate(made[key].encode()) for key in ("tls.crt", "ca.crt")
+    )
+    certificate.verify_directly_issued_by(authority)
+    names_of = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert host in names_of.get_values_for_type(x509.DNSName)
+
+
+def test_gateways_service_leads_to_its_port():
+    manifests = render()
+    service = one(manifests, "Service", "poiesis-gateway")["spec"]
+    (port,) = service["ports"]
+    assert (port["port"], port.get("type")) == (8443, None)
+    template = one(manifests, "Deployment", "poiesis-gateway")["spec"]["template"]
+    assert service["selector"].items() <= template["metadata"]["labels"].items()
+    container_ports = template["spec"]["containers"][0]["ports"]
+    assert container_ports[0] == {"name": port["targetPort"], "containerPort": 8443}
+
+
+def test_gateway_takes_its_limits_from_the_values():
+    values = ("bodyBytes=65536", "maxConnections=7", "connectionsPerAddress=6", "databaseConnections=5")
+    manifests = render(*(f"gateway.{value}" for value in values), "gateway.logLevel=DEBUG")
+    env = environment(dict(pods(manifests))["Deployment/poiesis-gateway"])
+    expected = {
+        "BODY_BYTES": "65536",
+        "CONNECTIONS": "7",
+        "CONNECTIONS_PER_ADDRESS": "6",
+        "DATABASE_CONNECTIONS": "5",
+        "LOG_LEVEL": "DEBUG",
+    }
+    assert {f"POIESIS_GATEWAY_{name}": value for name, value in expected.items()}.items() <= env.items()
+
+
+def test_gateway_rollout_keeps_every_replica():
+    gateway = one(render("gateway.replicas=3"), "Deployment", "poiesis-gateway")["spec"]
+    assert gateway["replicas"] == 3
+    assert gateway["strategy"] == {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    container = gateway["template"]["spec"]["containers"][0]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+
+
+def test_role_of_recorders_has_enough_connections_for_gateways():
+    values = ("gateway.replicas=3", "gateway.databaseConnections=5")
+    enough = render(*values, "postgresql.recorderConnections=20")
+    job = dict(pods(enough))["Job/poiesis-migrations-1"]
+    assert environment(job)["POIESIS_RECORDER_CONNECTIONS"] == "20"
+    message = "postgresql.recorderConnections must be 0 or at least 20 with config.recorder.transport gateway"
+    assert message in refusal(*values, "postgresql.recorderConnections=19")
+    assert render(*values, *DIRECT, "postgresql.recorderConnections=19")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("poiesis_gateway") is None, reason="no gateway on the path")
+def test_the_gateways_defaults_are_the_charts(monkeypatch):
+    from poiesis_gateway.config import Config
+
+    set_by_chart = environment(dict(pods(render()))["Deployment/poiesis-gateway"])
+    for name in ("DSN_FILE", "CERTIFICATE_FILE", "KEY_FILE"):
+        monkeypatch.setenv(f"POIESIS_GATEWAY_{name}", set_by_chart[f"POIESIS_GATEWAY_{name}"])
+    defaults = Config.from_env()
+    for name, value in set_by_chart.items():
+        monkeypatch.setenv(name, value)
+    assert Config.from_env() == defaults
+
+
 def test_passwords_survive_an_uninstall_as_the_data_does():
-    for name in ("poiesis-postgres", "poiesis-recorder", "poiesis-postgres-tls"):
+    for name in ("poiesis-postgres", "poiesis-recorder", "poiesis-postgres-tls", "poiesis-gateway-tls"):
         annotations = one(render(), "Secret", name)["metadata"]["annotations"]
         assert annotations == {"helm.sh/resource-policy": "keep"}
 
 
-CA_USERS = (("Deployment", "poiesis-api"), ("Deployment", "poiesis-tctl"))
+CA_USERS = tuple(("Deployment", f"poiesis-{service}") for service in ("api", "gateway", "tctl"))
 
 
 def test_the_embedded_database_accepts_tls_with_a_password_only():
@@ -367,7 +503,8 @@ def test_every_client_of_postgres_verifies_its_certificate(values, job, secret):
     manifests = render(*values)
     for kind, name in (*CA_USERS, ("Job", job)):
         assert ca_of(one(manifests, kind, name)["spec"]["template"]["spec"]) == secret, name
-    assert config(manifests)["postgresCaSecret"] == {"name": secret[0], "key": secret[1]}
+    direct = config(render(*values, *DIRECT))
+    assert direct["postgresCaSecret"] == {"name": secret[0], "key": secret[1]}
 
 
 def test_an_external_database_with_a_public_certificate_needs_no_ca_secret():
@@ -375,7 +512,7 @@ def test_an_external_database_with_a_public_certificate_needs_no_ca_secret():
     for kind, name in (*CA_USERS, ("Job", "poiesis-migrations")):
         pod = one(manifests, kind, name)["spec"]["template"]["spec"]
         assert "PGSSLROOTCERT" not in environment(pod), name
-    assert "postgresCaSecret" not in config(manifests)
+    assert "postgresCaSecret" not in config(render(*EXTERNAL, *DIRECT))
 
 
 def test_a_certificate_of_ones_own_replaces_the_charts():
@@ -384,7 +521,8 @@ def test_a_certificate_of_ones_own_replaces_the_charts():
 
 def test_an_external_database_is_migrated_by_a_hook_with_the_dsns_of_the_given_secret():
     manifests = render(*EXTERNAL)
-    assert names(manifests, "StatefulSet") == names(manifests, "Secret") == []
+    assert names(manifests, "StatefulSet") == []
+    assert names(manifests, "Secret") == ["poiesis-gateway-tls"]
     job = one(manifests, "Job", "poiesis-migrations")
     assert job["metadata"]["annotations"] == {
         "helm.sh/hook": "pre-install,pre-upgrade",
@@ -400,13 +538,13 @@ def test_an_external_database_is_migrated_by_a_hook_with_the_dsns_of_the_given_s
         "POIESIS_API_DSN": {"name": "my-postgres", "key": "api-dsn"},
         "POIESIS_RECORDER_DSN": {"name": "my-postgres", "key": "recorder-dsn"},
     }
-    assert config(manifests)["recorderSecret"] == "my-postgres"
+    assert config(render(*EXTERNAL, *DIRECT))["recorderSecret"] == "my-postgres"
     # A hook runs before the release's own objects exist.
     assert "serviceAccountName" not in job["spec"]["template"]["spec"]
 
 
 def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
-    manifests = render(*EXTERNAL, "postgresql.existingRecorderSecret=my-recorder")
+    manifests = render(*EXTERNAL, *DIRECT, "postgresql.existingRecorderSecret=my-recorder")
     assert config(manifests)["recorderSecret"] == "my-recorder"
     job = one(manifests, "Job", "poiesis-migrations")
     source = environment(job["spec"]["template"]["spec"])["POIESIS_RECORDER_DSN"]
@@ -471,6 +609,10 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
         ((*CREDENTIALS, f"{ENTRY}.urls={{https://b}}"), "'/config/storage/s3/credentials/0/urls/0'"),
         ((*CREDENTIALS, f"{ENTRY}.groups=[]"), "'/config/storage/s3/credentials/0/groups'"),
         ((*CREDENTIALS, f"{ENTRY}.secret=a"), "additional properties 'secret' not allowed"),
+        (("config.recorder.transport=http",), "'/config/recorder/transport': value must be one of"),
+        (("config.recorder.transport=null",), "'/config/recorder': missing property 'transport'"),
+        (("gateway.bodyBytes=67108865",), "'/gateway/bodyBytes': maximum: got"),
+        (("gateway.replicas=0",), "'/gateway/replicas': minimum: got 0, want 1"),
         (("config.auth.mode=ldap",), "'/config/auth/mode': value must be one of 'none', 'basic', 'oidc'"),
         (("config.auth.mode=basic",), "'/config/auth/basic': got null, want object"),
         (("config.auth.mode=oidc",), "'/config/auth/oidc': got null, want object"),
@@ -512,7 +654,7 @@ def test_inline_storage_keys_become_a_secret():
 
 def test_own_storage_secret_is_used():
     manifests = render("config.storage.s3.secretName=keys")
-    assert names(manifests, "Secret") == ["poiesis-postgres", "poiesis-postgres-tls", "poiesis-recorder"]
+    assert "poiesis-storage" not in names(manifests, "Secret")
     assert config(manifests)["storage"]["s3"]["secretName"] == "keys"
 
 
@@ -528,8 +670,10 @@ def test_config_is_passed_on_with_what_kubernetes_knows():
     expected["executors"] = {**values["executors"], "defaultResources": {"cpu": 2, "memory": "2Gi"}}
     expected["volume"] = {**values["volume"], "storageClass": "fast"}
     expected["serviceInfo"] = {**values["serviceInfo"], "version": "0.2.0"}
-    expected["recorderSecret"] = "poiesis-recorder"
-    expected["postgresCaSecret"] = {"name": "poiesis-postgres-tls", "key": "ca.crt"}
+    expected["gateway"] = {
+        "url": "https://poiesis-gateway.tes.svc:8443",
+        "caFile": "/etc/poiesis-gateway/ca.crt",
+    }
     own = ("trec", "helper", "tif", "tof", "rclone", "file")
     expected["images"] = {
         "pullPolicy": "IfNotPresent",
@@ -551,13 +695,13 @@ def images(manifests: list[Manifest]) -> set[str]:
 
 
 def test_images_are_of_one_registry_and_version():
-    services = ("api", "tctl", "trec", "helper", "tif", "tof", "rclone", "file", "migrations")
+    services = ("api", "tctl", "gateway", "trec", "helper", "tif", "tof", "rclone", "file", "migrations")
     own = {f"registry.local/x/poiesis-{service}:9.9" for service in services}
     assert images(render("images.registry=registry.local/x/", "images.tag=9.9")) == own | {"postgres:17"}
 
 
 def test_every_image_can_be_replaced_alone():
-    services = ("api", "tctl", "trec", "helper", "tif", "tof", "rclone", "file", "migrations")
+    services = ("api", "tctl", "gateway", "trec", "helper", "tif", "tof", "rclone", "file", "migrations")
     values = [f"images.{service}=lab/{service}@sha256:0" for service in services]
     assert images(render(*values, "postgresql.image=lab/postgres:1")) == {
         *(f"lab/{service}@sha256:0" for service in services),
@@ -582,9 +726,11 @@ def test_without_accounts_no_identity_secret_is_mounted():
 
 
 def test_migrations_get_the_number_of_service_connections():
-    job = dict(pods(render("api.replicas=3", "postgresql.recorderConnections=9")))["Job/poiesis-migrations-1"]
+    job = dict(pods(render("api.replicas=3", "postgresql.recorderConnections=99")))[
+        "Job/poiesis-migrations-1"
+    ]
     env = {one["name"]: one.get("value") for one in job["containers"][0]["env"]}
-    assert env["POIESIS_RECORDER_CONNECTIONS"] == "9"
+    assert env["POIESIS_RECORDER_CONNECTIONS"] == "99"
     assert env["POIESIS_SERVICE_CONNECTIONS"] == str(4 * 10 + 3 * 8)
 
 
@@ -612,7 +758,19 @@ def test_issuer_secrets_are_mounted_where_the_api_reads_them():
 @pytest.mark.parametrize(
     "values",
     [
-        *((), EVERYTHING, EXTERNAL, BASIC, OIDC, OIDC[:3], USER_LIMITS, CREDENTIALS, WEB_IDENTITY),
+        *(
+            (),
+            DIRECT,
+            (*EXTERNAL, *DIRECT),
+            EVERYTHING,
+            EXTERNAL,
+            BASIC,
+            OIDC,
+            OIDC[:3],
+            USER_LIMITS,
+            CREDENTIALS,
+            WEB_IDENTITY,
+        ),
         ("config.executors.defaultResources.cpu=0.5", "config.resources.trec.limits.memory=134217728"),
         ("config.queue.pollSeconds=0.5", "config.volume.defaultSizeGb=2.5", "config.userLimits.gpus=0.5"),
         ("config.queue.maxActiveTasks=null", "config.limits.bodyBytes=null"),
@@ -692,11 +850,12 @@ def test_no_request_is_lost_in_a_rollout():
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     drain = config(render("config.http.drainSeconds=7"))["http"]["drainSeconds"]
     assert drain == 7 < api["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert names(render(), "PodDisruptionBudget") == ["poiesis-api", "poiesis-tctl"]
+    assert names(render(), "PodDisruptionBudget") == ["poiesis-api", "poiesis-gateway", "poiesis-tctl"]
 
 
 def test_one_replica_has_no_disruption_budget_that_would_block_a_drain():
-    assert names(render("api.replicas=1", "tctl.replicas=1"), "PodDisruptionBudget") == []
+    one_each = ("api.replicas=1", "gateway.replicas=1", "tctl.replicas=1")
+    assert names(render(*one_each), "PodDisruptionBudget") == []
 
 
 def test_pull_secrets_reach_every_pod():
@@ -726,12 +885,18 @@ def test_network_policies_let_services_to_postgres_and_tasks_to_everything_but_m
     ]
     postgres = one(manifests, "NetworkPolicy", "poiesis-postgres")["spec"]
     selectors = [source["podSelector"] for source in postgres["ingress"][0]["from"]]
-    assert selectors[0] == {"matchExpressions": [{"key": "poiesis.io/task", "operator": "Exists"}]}
-    components = [selector["matchLabels"]["app.kubernetes.io/component"] for selector in selectors[1:]]
-    assert components == ["api", "tctl", "migrations"]
+    components = [selector["matchLabels"]["app.kubernetes.io/component"] for selector in selectors]
+    assert components == ["api", "tctl", "migrations", "gateway"]
     labels = {
         item["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
         for item in manifests
         if item["kind"] in ("Deployment", "Job")
     }
-    assert labels == {"api", "tctl", "migrations"}
+    assert labels == {"api", "tctl", "migrations", "gateway"}
+
+
+def test_network_policies_let_direct_recorders_to_postgres():
+    manifests = render(*EVERYTHING, *DIRECT)
+    postgres = one(manifests, "NetworkPolicy", "poiesis-postgres")["spec"]
+    tasks = {"podSelector": {"matchExpressions": [{"key": "poiesis.io/task", "operator": "Exists"}]}}
+    assert tasks in postgres["ingress"][0]["from"]

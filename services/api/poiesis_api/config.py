@@ -622,6 +622,32 @@ class PodSettings(Section):
     )
 
 
+Transport = Literal["gateway", "postgres"]
+
+
+class Recorder(Section):
+    """How recorders report what happens in their TaskPods."""
+
+    transport: Transport = Field(
+        default="gateway",
+        description="gateway: over HTTPS to the release's gateway, so TaskPods have neither a DSN nor a "
+        "connection to Postgres. postgres: directly to Postgres, without a service in between. A change "
+        "applies to tasks that are submitted afterwards. docs/how-to/operators/gateway.md compares them",
+    )
+
+
+class Gateway(Section):
+    """The release's gateway, as TaskPods and the api reach it."""
+
+    url: Annotated[str, Field(pattern=r"^https://[^/]+$")] = Field(
+        description="URL that recorders report to, without a path"
+    )
+    ca_file: NonEmpty = Field(
+        description="File with the PEM certificates of the authorities that recorders trust. It is read at "
+        "each submission"
+    )
+
+
 class Queue(Section):
     """How tasks become Jobs."""
 
@@ -711,14 +737,26 @@ class TaskPodConfig(Section):
     """What the objects of a task are made from, in addition to the task."""
 
     images: Images = Field(description="Images in TaskPods", json_schema_extra=SET_BY_CHART)
-    recorder_secret: NonEmpty = Field(
-        description="Secret whose key `recorder-dsn` trec connects with",
+    recorder: Recorder = Recorder()
+    gateway: Gateway | None = Field(
+        default=None,
+        description="Gateway that trec reports to; required with `recorder.transport` gateway",
         json_schema_extra=SET_BY_CHART,
-        examples=["poiesis-postgres"],
+        examples=[
+            {"url": "https://poiesis-gateway.tes.svc:8443", "caFile": "/etc/poiesis-gateway/ca.crt"},
+        ],
+    )
+    recorder_secret: NonEmpty | None = Field(
+        default=None,
+        description="Secret whose key `recorder-dsn` trec connects with; required with `recorder.transport` "
+        "postgres",
+        json_schema_extra=SET_BY_CHART,
+        examples=["poiesis-recorder"],
     )
     postgres_ca_secret: CaSecret | None = Field(
         default=None,
-        description="Certificate authority that trec trusts for Postgres (PGSSLROOTCERT)",
+        description="Certificate authority that trec trusts for Postgres (PGSSLROOTCERT), with "
+        "`recorder.transport` postgres",
         json_schema_extra=SET_BY_CHART,
     )
     storage: Storage = Storage()
@@ -755,6 +793,14 @@ class TaskPodConfig(Section):
     )
     queue: Queue = Queue()
     backend_parameters: BackendParameters = BackendParameters()
+
+    @model_validator(mode="after")
+    def _transport_has_its_fields(self) -> Self:
+        if self.recorder.transport == "gateway" and self.gateway is None:
+            raise ValueError("gateway is required with recorder.transport gateway")
+        if self.recorder.transport == "postgres" and self.recorder_secret is None:
+            raise ValueError("recorderSecret is required with recorder.transport postgres")
+        return self
 
     @cached_property
     def filers(self) -> list[Filer]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from poiesis_api.outages import Outage
+from poiesis_models.outages import Outage
 
 RETRY_AFTER = {"Retry-After": "5"}  # seconds; for errors that are likely to pass
 

@@ -22,7 +22,7 @@ from poiesis_api.identity.authenticators import Authenticator
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import RequestRates
 from poiesis_api.object_limits import check_objects
-from poiesis_api.outages import Outage, WriteHealth
+from poiesis_api.outages import WriteHealth
 from poiesis_api.pages import large_task, task_page
 from poiesis_api.parameters import supported_keys
 from poiesis_api.postgres import Pool
@@ -32,6 +32,7 @@ from poiesis_api.submitter import Submitter
 from poiesis_api.task_size import check_task_size
 from poiesis_api.tasks_db import Cancel, Idempotency, NewTask, TooLarge
 from poiesis_api.validation import parse_task, sharing_group, validate
+from poiesis_models.outages import Outage
 from poiesis_models.tes import TesTaskRequest
 
 CANCEL_SUFFIX = ":cancel"

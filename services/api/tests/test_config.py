@@ -6,7 +6,8 @@ from poiesis_api.config import Config, ConfigError, Document, UserLimits
 
 ENV = {"POIESIS_DSN": "postgresql://user:secret@host/db", "POD_NAMESPACE": "tasks"}
 FILER = {"name": "a", "inputs": {"schemes": ["s3"], "image": "tif", "command": ["tif"]}}
-SMALLEST = {"images": {"trec": "trec", "helper": "helper", "rclone": "r:1"}, "recorderSecret": "postgres"}
+GATEWAY = {"url": "https://poiesis-gateway.tes.svc:8443", "caFile": "/etc/poiesis-gateway/ca.crt"}
+SMALLEST = {"images": {"trec": "trec", "helper": "helper", "rclone": "r:1"}, "gateway": GATEWAY}
 OIDC = {"issuer": "https://sso.example.org", "audiences": ["tes"]}
 
 
@@ -115,6 +116,19 @@ def test_rejected_dsn_of_other_database_is_hidden(env):
         (
             {"backendParameters": {"gpuCount": 1}},
             "backendParameters.gpuResource must not be empty if gpuCount",
+        ),
+        ({"gateway": None}, "gateway is required with recorder.transport gateway"),
+        (
+            {"recorder": {"transport": "postgres"}},
+            "recorderSecret is required with recorder.transport postgres",
+        ),
+        (
+            {"recorder": {"transport": "http"}},
+            "recorder.transport must be 'gateway' or 'postgres', got 'http'",
+        ),
+        (
+            {"gateway": GATEWAY | {"url": "http://poiesis-gateway.tes.svc:8443"}},
+            "gateway.url",
         ),
         ({"auth": {"mode": "basic"}}, "auth.basic must be set with mode basic"),
         ({"auth": {"mode": "oidc"}}, "auth.oidc must be set with mode oidc"),

@@ -55,7 +55,13 @@ COLLECT = {"name": "task", "mountPath": "/poiesis/collect", "subPath": "root"}
 
 def task(*, credentials=(), **fields):
     request = TesTaskRequest.model_validate({"executors": [EXECUTOR], **fields})
-    return Task(id=ID, request=request, recorder_token="token", credentials=frozenset(credentials))
+    return Task(
+        id=ID,
+        request=request,
+        recorder_token="token",
+        credentials=frozenset(credentials),
+        gateway_ca="authority",
+    )
 
 
 def change(config, **sections):
@@ -123,6 +129,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
             {"name": "POIESIS_INSTALL", "value": json.dumps(INSTALL)},
             {"name": "POIESIS_LOG_BYTES", "value": "65536"},
             {"name": "POIESIS_GRACE_SECONDS", "value": "30"},
+            {"name": "POIESIS_GATEWAY_URL", "value": "https://poiesis-gateway.tes.svc:8443"},
         ],
         "lifecycle": {"postStart": {"exec": {"command": INSTALL}}},
         "resources": {
@@ -169,11 +176,11 @@ def test_smallest_task_has_job_service_account_and_secret(config):
                 "name": NAME,
                 "items": [
                     {"key": "token", "path": "token"},
+                    {"key": "gateway-ca", "path": "gateway-ca.crt"},
                     {"key": "paths-0000", "path": "paths/paths-0000"},
                 ],
             }
         },
-        {"secret": {"name": "poiesis-postgres", "items": [{"key": "recorder-dsn", "path": "dsn"}]}},
         {"serviceAccountToken": {"path": "kubernetes/token", "expirationSeconds": 3600}},
         {"configMap": ca},
         {"downwardAPI": {"items": [namespace]}},
@@ -229,6 +236,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
             "immutable": True,
             "data": {
                 "token": base64.b64encode(b"token").decode(),
+                "gateway-ca": base64.b64encode(b"authority").decode(),
                 "paths-0000": base64.b64encode(b"m/poiesis/runs/executor-0\0").decode(),
             },
         },
@@ -314,7 +322,9 @@ def test_inputs_and_outputs_add_filers_and_a_volume(config):
         "w/out/*.txt",
     ]
     secret = objects.owned[1]
-    assert sorted(secret["data"]) == ["content-1", "inputs-0.json", "outputs-0.json", "paths-0000", "token"]
+    assert sorted(secret["data"]) == [
+        *("content-1", "gateway-ca", "inputs-0.json", "outputs-0.json", "paths-0000", "token")
+    ]
     assert secret_text(secret, "content-1") == "x"
     assert json.loads(secret_text(secret, "inputs-0.json")) == {
         "version": 1,
@@ -564,18 +574,51 @@ def test_executors_never_have_net_raw(config, configured, capabilities):
     assert executor["securityContext"]["capabilities"] == capabilities
 
 
-def test_the_recorder_trusts_the_certificate_authority_of_postgres(config):
-    document = config.model_dump(by_alias=True)
-    document["postgresCaSecret"] = {"name": "postgres-tls", "key": "ca.pem"}
-    changed = Document.model_validate(document)
-    objects = task_objects(task(), changed)
-    recorder = container(objects, "trec")
-    assert {"name": "PGSSLROOTCERT", "value": "/poiesis/recorder/postgres-ca.crt"} in recorder["env"]
-    (volume,) = (
-        one for one in objects.job["spec"]["template"]["spec"]["volumes"] if one["name"] == "recorder"
+def recorder_files(objects):
+    """Secret and key of each file below /poiesis/recorder."""
+    return {
+        item["path"]: (source["secret"]["name"], item["key"])
+        for source in volume(objects, "recorder")["projected"]["sources"]
+        if "secret" in source
+        for item in source["secret"]["items"]
+    }
+
+
+def test_gateway_recorder_has_no_access_to_postgres(config):
+    authority = {"name": "postgres-tls", "key": "ca.pem"}
+    objects = task_objects(task(), change(config, postgresCaSecret=authority))
+    assert recorder_files(objects) == {
+        "token": (NAME, "token"),
+        "gateway-ca.crt": (NAME, "gateway-ca"),
+        "paths/paths-0000": (NAME, "paths-0000"),
+    }
+    assert "PGSSLROOTCERT" not in {one["name"] for one in container(objects, "trec")["env"]}
+
+
+def test_postgres_recorder_has_dsn_and_authority(config):
+    postgres = change(
+        config,
+        recorder={"transport": "postgres"},
+        recorderSecret="recorder",
+        postgresCaSecret={"name": "postgres-tls", "key": "ca.pem"},
     )
-    item = {"key": "ca.pem", "path": "postgres-ca.crt"}
-    assert {"secret": {"name": "postgres-tls", "items": [item]}} in volume["projected"]["sources"]
+    objects = task_objects(task(), postgres)
+    assert recorder_files(objects) == {
+        "token": (NAME, "token"),
+        "paths/paths-0000": (NAME, "paths-0000"),
+        "dsn": ("recorder", "recorder-dsn"),
+        "postgres-ca.crt": ("postgres-tls", "ca.pem"),
+    }
+    env = {one["name"]: one.get("value") for one in container(objects, "trec")["env"]}
+    assert env["PGSSLROOTCERT"] == "/poiesis/recorder/postgres-ca.crt"
+    assert "POIESIS_GATEWAY_URL" not in env
+
+
+def test_public_certificate_of_postgres_needs_no_authority(config):
+    postgres = change(config, recorder={"transport": "postgres"}, postgresCaSecret=None)
+    objects = task_objects(task(), postgres)
+    assert "postgres-ca.crt" not in recorder_files(objects)
+    assert "PGSSLROOTCERT" not in {one["name"] for one in container(objects, "trec")["env"]}
 
 
 def test_every_container_has_requests_and_limits(config):
@@ -935,7 +978,7 @@ def test_manifests_are_json(config):
     for manifest in (objects.job, *objects.owned):
         assert json.loads(json.dumps(manifest)) == manifest
     layout = layout_of(task(), config)
-    secrets = secret_of_key(pack_secrets(ID, secret_entries(layout)))
+    secrets = secret_of_key(pack_secrets(ID, secret_entries(layout, "gateway")))
     assert pod_template(layout, config, secrets)["spec"]["restartPolicy"] == "Never"
 
 

@@ -67,7 +67,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret with recorder-dsn, which TaskPods mount. */}}
+{{/* The Secret with recorder-dsn, for the gateway; with config.recorder.transport postgres, TaskPods mount it. */}}
 {{- define "poiesis.recorderSecret" -}}
 {{- if .Values.postgresql.embedded -}}
 {{ include "poiesis.fullname" . }}-recorder
@@ -79,6 +79,21 @@ capabilities: {drop: [ALL]}
 {{/* The Secret with the embedded Postgres' certificate. */}}
 {{- define "poiesis.postgresTlsSecret" -}}
 {{- default (printf "%s-tls" (include "poiesis.postgresSecret" .)) .Values.postgresql.tlsSecret -}}
+{{- end -}}
+
+{{/* The name of the gateway's objects. */}}
+{{- define "poiesis.gateway" -}}
+{{ include "poiesis.fullname" . }}-gateway
+{{- end -}}
+
+{{/* The Secret with the gateway's certificate. */}}
+{{- define "poiesis.gatewayTlsSecret" -}}
+{{- default (printf "%s-tls" (include "poiesis.gateway" .)) .Values.gateway.tlsSecret -}}
+{{- end -}}
+
+{{/* The most connections of all gateways to Postgres: with one more replica, as during a rollout. */}}
+{{- define "poiesis.gatewayConnections" -}}
+{{- mul (add1 .Values.gateway.replicas) .Values.gateway.databaseConnections -}}
 {{- end -}}
 
 {{/* The certificate authority of Postgres as {name, key}; null: a public one. */}}
@@ -186,12 +201,15 @@ The Secrets of `config.auth` that the mode needs: {name: {secret, key, file, val
 {{- range list "trec" "helper" "tif" "tof" "rclone" "file" -}}
 {{- $_ := set $images . (include "poiesis.image" (dict "root" $root "service" .)) -}}
 {{- end -}}
-{{- $added := dict
-    "images" $images
-    "recorderSecret" (include "poiesis.recorderSecret" .)
-    "serviceInfo" (dict "version" .Chart.AppVersion) -}}
+{{- $added := dict "images" $images "serviceInfo" (dict "version" .Chart.AppVersion) -}}
+{{- if eq .Values.config.recorder.transport "gateway" -}}
+{{- $url := printf "https://%s.%s.svc:8443" (include "poiesis.gateway" .) .Release.Namespace -}}
+{{- $_ := set $added "gateway" (dict "url" $url "caFile" "/etc/poiesis-gateway/ca.crt") -}}
+{{- else -}}
+{{- $_ := set $added "recorderSecret" (include "poiesis.recorderSecret" .) -}}
 {{- with include "poiesis.postgresCa" . | fromJson -}}
 {{- $_ := set $added "postgresCaSecret" . -}}
+{{- end -}}
 {{- end -}}
 {{- with include "poiesis.storageSecret" . -}}
 {{- $_ := set $added "storage" (dict "s3" (dict "secretName" .)) -}}

@@ -85,13 +85,21 @@ def recorder_container(layout: Layout, config: TaskPodConfig) -> Manifest:
             env_var("POIESIS_INSTALL", json.dumps(INSTALL_COMMAND)),
             env_var("POIESIS_LOG_BYTES", str(config.executors.log_bytes)),
             env_var("POIESIS_GRACE_SECONDS", str(config.termination_grace_period_seconds)),
-            *([env_var("PGSSLROOTCERT", paths.POSTGRES_CA)] if config.postgres_ca_secret else []),
+            *_transport_env(config),
         ],
         "lifecycle": {"postStart": {"exec": {"command": INSTALL_COMMAND}}},
         "resources": resources(config.resources.trec),
         "securityContext": RESTRICTED,
         "volumeMounts": mounts,
     }
+
+
+def _transport_env(config: TaskPodConfig) -> Iterator[Manifest]:
+    """Yield the variables of the recorder's transport. Their presence selects it (poiesis_trec)."""
+    if config.gateway is not None and config.recorder.transport == "gateway":
+        yield env_var("POIESIS_GATEWAY_URL", config.gateway.url)
+    elif config.postgres_ca_secret is not None:
+        yield env_var("PGSSLROOTCERT", paths.POSTGRES_CA)
 
 
 def stream_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Manifest:
