@@ -1134,6 +1134,11 @@ class Auth(Section):
         description="none: all clients share one account (development). basic: user names and passwords. "
         "oidc: access tokens",
     )
+    allow_anonymous: bool = Field(
+        default=False,
+        description="Required to publish the service with mode none by an Ingress, a NodePort or a "
+        "LoadBalancer: anyone who reaches it can run any image in your cluster and read all tasks",
+    )
     administrators: Administrators = Administrators()
     sharing: Sharing = Sharing()
     basic: Basic | None = Field(
@@ -1219,6 +1224,10 @@ class UserLimits(Section):
 Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[a-z0-9.\-_:\[\]]+$")]
 
 
+# Without port: a Host header has any port through which the server is reached.
+HostName = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?)$")]
+
+
 class Http(Section):
     """The HTTP server."""
 
@@ -1246,6 +1255,12 @@ class Http(Section):
         default=2000,
         description="Connections of clients to one replica. When they are in use, idle ones are closed and "
         "further ones refused",
+    )
+    hosts: list[HostName] = Field(
+        default=[],
+        description="Host names by which clients reach the api, in addition to IP addresses, localhost, the "
+        "names of the Service and the host of the Ingress: tes.example.org. Requests to any other "
+        "name are rejected with 421. '*' accepts all names",
     )
     allowed_origins: list[Origin] = Field(
         default=[],
