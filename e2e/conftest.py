@@ -806,8 +806,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def _release_logs(namespace: str, cluster: Cluster | None) -> str:
-    """Return the holder of the Lease and the last log lines of apis and controllers."""
-    where = ("--namespace", namespace, f"--selector={COMPONENT_LABEL} in (api,tctl)")
+    """Return the holder of the Lease and the last log lines of the services."""
+    where = ("--namespace", namespace, f"--selector={COMPONENT_LABEL} in (api,gateway,tctl)")
     try:
         cluster = cluster or lab_cluster.current()
         return "\n".join(

@@ -17,17 +17,16 @@ class TokenBuckets:
 
     def take(self, key: str, now: float) -> float:
         """Take a token and return 0; or take none and return the seconds until one is available."""
-        full_at = max(now, self._full_at.get(key, now)) + self._seconds
-        wait = full_at - now - self._burst * self._seconds
+        wait = self.wait(key, now)
         if wait > 0:
             return wait
-        self._full_at[key] = full_at
+        self._full_at[key] = max(now, self._full_at.get(key, now)) + self._seconds
         self._full_at.move_to_end(key)
         if len(self._full_at) > self._keys:
             self._full_at.popitem(last=False)
         return 0.0
 
-    def give_back(self, key: str) -> None:
-        """Return a token that was taken."""
-        if key in self._full_at:
-            self._full_at[key] -= self._seconds
+    def wait(self, key: str, now: float) -> float:
+        """Return the seconds until a token is available, 0 if there is one now."""
+        full_at = max(now, self._full_at.get(key, now)) + self._seconds
+        return max(0.0, full_at - now - self._burst * self._seconds)

@@ -20,10 +20,10 @@ from poiesis_gateway import reports_db
 from poiesis_gateway.app import make_app
 from poiesis_gateway.config import Config
 from poiesis_gateway.connections import Bounds, Connections
+from poiesis_gateway.logs import configure_logging
 from poiesis_gateway.metrics import Metrics
 from poiesis_gateway.reports import Database, Reports
 from poiesis_gateway.tls import Certificate, CertificateError
-from poiesis_models.logs import configure_logging
 from poiesis_models.run_all import run_all
 from poiesis_server import health
 from poiesis_server.settings import ConfigError, variables

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from poiesis_gateway.connections import Connections
+from poiesis_gateway.connections import ADDRESS, Connections
 from poiesis_gateway.errors import (
     HTTP_STATUS,
     AddressLimited,
@@ -46,7 +46,7 @@ def make_app(
 
     async def report(request: web.Request) -> web.Response:
         start = time.monotonic()
-        result = await reports.apply(request, connections.address(request))
+        result = await reports.apply(request, request[ADDRESS])
         if result.closed:
             metrics.count("closed")
             _log(request, _GONE, "the task has ended, or has a newer Pod")
@@ -63,12 +63,9 @@ def make_app(
         except GatewayError as error:
             status = HTTP_STATUS[type(error)]
             metrics.count(_OUTCOMES[type(error)])
-            _log(
-                request,
-                status,
-                error.reason,
-                logging.DEBUG if isinstance(error, AddressLimited) else logging.INFO,
-            )
+            # A flood of invalid tokens must not fill the log.
+            level = logging.DEBUG if isinstance(error, AddressLimited) else logging.INFO
+            _log(request, status, error.reason, level)
             return _error(status, str(error), error.headers)
         except web.HTTPException as error:
             return _error(error.status, f"{error.reason}: the only operation is POST {REPORT_PATH}")

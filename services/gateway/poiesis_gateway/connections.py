@@ -23,6 +23,7 @@ from aiohttp.web_protocol import RequestHandler
 
 logger = logging.getLogger(__name__)
 
+ADDRESS = web.RequestKey("address", str)  # of the client
 LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 0.5  # after an error of accept, such as too many open files
 
@@ -90,7 +91,10 @@ class Connections:
     @web.middleware
     async def watched(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Mark the request's connection as busy while its handler runs."""
-        connection = self._by_protocol[request.protocol]
+        connection = self._by_protocol.get(request.protocol)
+        if connection is None:  # closed meanwhile, so there is no client any more
+            raise ConnectionResetError
+        request[ADDRESS] = connection.address
         connection.used = True
         connection.requests += 1
         try:
@@ -98,10 +102,6 @@ class Connections:
         finally:
             connection.requests -= 1
             connection.since = self._clock()
-
-    def address(self, request: web.Request) -> str:
-        """Return the client's address."""
-        return self._by_protocol[request.protocol].address
 
     async def watch(self) -> None:
         """Close connections that have been idle too long, until canceled."""

@@ -11,7 +11,7 @@ class Line:
     """At most `places` blocks run concurrently; at most `waiting` wait, each for at most `seconds`."""
 
     def __init__(self, *, places: int, waiting: int, seconds: float) -> None:
-        self._places, self._most_waiting, self._seconds = places, waiting, seconds
+        self._most_waiting, self._seconds = waiting, seconds
         self._free = asyncio.Semaphore(places)  # serves waiters in their order
         self.waiting = 0
         self.in_use = 0

@@ -71,14 +71,22 @@ class Reports:
 
     async def apply(self, request: web.Request, address: str) -> Result:
         """Return the task after the report. Raise GatewayError."""
+        try:
+            return await self._apply(request, address)
+        except UnknownToken:
+            self._addresses.take(address, self.clock())
+            raise
+
+    async def _apply(self, request: web.Request, address: str) -> Result:
         task_id, token = task_of(request), token_of(request)
-        known = task_id is not None and token is not None and self.tokens.has(task_id, token)
-        if not known:
-            result = await self._check(task_id, token, address)
+        if task_id is None or token is None:
+            self._check_address(address)
+            raise UnknownToken
+        if not self.tokens.has(task_id, token):
+            self._check_address(address)
+            result = await self._access(task_id, token)
             if result.closed:
                 return result
-        if task_id is None or token is None:
-            raise UnknownToken
         self._take(task_id)
         self.incoming.check_head(request)
         with self.incoming.budget() as budget:
@@ -90,20 +98,20 @@ class Reports:
             raise UnknownToken
         return applied
 
-    async def _check(self, task_id: UUID | None, token: str | None, address: str) -> Result:
-        """Return the task of a token that is not known yet. Invalid ones use up the rate of the address."""
-        wait = self._addresses.take(address, self.clock())
-        if wait > 0:
-            raise AddressLimited("too many invalid tokens from this address", wait)
-        if task_id is None or token is None:
-            raise UnknownToken
+    async def _access(self, task_id: UUID, token: str) -> Result:
+        """Return the task of a token that is not known yet."""
         async with self._unknown.place(), self.line.place():
             result = await self.database.access(task_id, token)
         if result is None:
             raise UnknownToken
-        self._addresses.give_back(address)
         self.tokens.add(task_id, token)
         return result
+
+    def _check_address(self, address: str) -> None:
+        """Raise AddressLimited after too many invalid tokens of one address."""
+        wait = self._addresses.wait(address, self.clock())
+        if wait > 0:
+            raise AddressLimited("too many invalid tokens from this address", wait)
 
     def _take(self, task_id: UUID) -> None:
         wait = self._tasks.take(str(task_id), self.clock())
