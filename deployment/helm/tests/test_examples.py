@@ -20,9 +20,9 @@ def rendered(file: str) -> list[dict[str, Any]]:
     program = os.environ.get("POIESIS_HELM") or shutil.which("helm")
     if not program:
         pytest.fail("no helm: put it on the PATH or name it in POIESIS_HELM")
+    release = ("tes", str(values.CHART), "--namespace", "tes", "--kube-version", FLOOR)
     done = subprocess.run(
-        [program, *("template", "tes", str(values.CHART), "--namespace", "tes", "--kube-version", FLOOR)]
-        + ["--values", str(EXAMPLES / file)],
+        [program, "template", *release, "--values", str(EXAMPLES / file)],
         capture_output=True,
         text=True,
         check=False,
@@ -65,7 +65,16 @@ def test_multi_tenant_site_is_published_with_tls(multi_tenant: list[dict[str, An
     assert ingress["spec"]["tls"] == [{"hosts": ["tes.example.org"], "secretName": "tes-tls"}]
 
 
+def test_multi_tenant_site_restricts_executors(multi_tenant: list[dict[str, Any]]) -> None:
+    config = configuration(multi_tenant)
+
+    assert config["executors"]["profile"] == "restricted"
+    assert config["executors"]["images"]
+    assert config["pod"]["hostUsers"] is False
+
+
 def test_multi_tenant_site_holds_no_password_in_its_values(multi_tenant: list[dict[str, Any]]) -> None:
     secrets = [one for one in multi_tenant if one["kind"] == "Secret"]
+    keys = {key for one in secrets for key in (one.get("stringData") or {}) | (one.get("data") or {})}
 
-    assert [one["metadata"]["name"] for one in secrets if one.get("stringData") or one.get("data")] == []
+    assert keys <= {"tls.crt", "tls.key", "ca.crt"}
