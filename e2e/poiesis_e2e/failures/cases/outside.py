@@ -57,7 +57,7 @@ CASES: Sequence[Case] = (
         state="SYSTEM_ERROR",
         reasons=("DeadlineExceeded",),
         message="Pod was active on the node longer than the specified deadline "
-        "(2 s: wall_time_seconds of the task, or config.pod.activeDeadlineSeconds)",
+        "(<n> s: wall_time_seconds of the task, or config.pod.activeDeadlineSeconds)",
         exit_codes=(143,),
         reporter="controller",
         within=SOON,
