@@ -1,6 +1,6 @@
-{{/* The namespaces of tasks, as a JSON list. */}}
+{{/* All namespaces of tasks, each once: {names: […]}. */}}
 {{- define "poiesis.tasksNamespaces" -}}
-{{- list .Release.Namespace | toJson -}}
+{{- dict "names" (list .Release.Namespace) | toJson -}}
 {{- end -}}
 
 {{/* Peers in the namespace of the release: (dict "root" $ "components" (list "api")) */}}
@@ -15,7 +15,7 @@
 {{- define "poiesis.taskPeer" -}}
 - namespaceSelector:
     matchExpressions:
-      - {key: kubernetes.io/metadata.name, operator: In, values: {{ include "poiesis.tasksNamespaces" . }}}
+      - {key: kubernetes.io/metadata.name, operator: In, values: {{ (include "poiesis.tasksNamespaces" . | fromJson).names | toJson }}}
   podSelector:
     matchExpressions: [{key: poiesis.io/task, operator: Exists}]
 {{- end -}}
