@@ -37,6 +37,8 @@ def test_every_promise_has_a_proof() -> None:
     assert [line for line in rows if "::test_" not in line and "row `" not in line] == []
 
 
-@pytest.mark.parametrize("story", ["test_attacks.py", "test_hardening.py", "test_network.py"])
+@pytest.mark.parametrize(
+    "story", ["test_attacks.py", "test_hardening.py", "test_network.py", "test_networks.py"]
+)
 def test_every_attack_is_a_promise(story: str) -> None:
     assert stories_in(story) - {test for name, test in STORIES if name == story} == set()

@@ -73,6 +73,20 @@ def test_multi_tenant_site_restricts_executors(multi_tenant: list[dict[str, Any]
     assert config["pod"]["hostUsers"] is False
 
 
+def test_multi_tenant_site_confines_tasks_to_named_networks(multi_tenant: list[dict[str, Any]]) -> None:
+    policies = [one["spec"] for one in multi_tenant if one["kind"] == "NetworkPolicy"]
+    open_to_all = [
+        rule
+        for spec in policies
+        for rule in spec.get("egress", [])
+        for peer in rule.get("to", [{}])
+        if peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0" and not peer["ipBlock"].get("except")
+    ]
+
+    assert policies
+    assert open_to_all == []
+
+
 def test_multi_tenant_site_holds_no_password_in_its_values(multi_tenant: list[dict[str, Any]]) -> None:
     secrets = [one for one in multi_tenant if one["kind"] == "Secret"]
     keys = {key for one in secrets for key in (one.get("stringData") or {}) | (one.get("data") or {})}
