@@ -13,9 +13,10 @@ from urllib.request import ProxyHandler, build_opener
 
 from poiesis_e2e.kube import Kube
 from poiesis_e2e.storage import Endpoint
-from poiesis_lab import services
+from poiesis_e2e.transport import transport
+from poiesis_lab import docker, services
 from poiesis_lab.backends import S3
-from poiesis_lab.cluster import Cluster
+from poiesis_lab.cluster import NETWORK, Cluster
 from poiesis_lab.shell import CommandFailed, step, wait_until
 
 CHART = Path(__file__).resolve().parents[2] / "deployment/helm/poiesis"
@@ -75,7 +76,7 @@ def install(
             )
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "values.json"
-            file.write_text(json.dumps(values))
+            file.write_text(json.dumps(merged(_network_policy(cluster), values)))
             try:
                 cluster.helm(
                     *("upgrade", "--install", name, str(CHART), "--namespace", namespace),
@@ -113,7 +114,7 @@ class NotInstalled(RuntimeError):
             cluster.kubectl("get", "pods", "-o", "wide", *where),
             cluster.kubectl("get", "events", "--sort-by=.lastTimestamp", *where)[-2000:],
         ]
-        for component in ("api", "tctl", "migrations", "postgres"):
+        for component in ("api", "tctl", "gateway", "setup", "migrations", "postgres"):
             selector = f"--selector=app.kubernetes.io/component={component}"
             output = cluster.kubectl("logs", *where, selector, "--tail=15", "--prefix", "--ignore-errors")
             looks.append(output)
@@ -136,11 +137,26 @@ def kube_of(cluster: Cluster, release: Release) -> Kube:
     return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
 
 
+def service_kube_of(cluster: Cluster, release: Release) -> Kube:
+    """Return kubectl for the namespace of the release's services."""
+    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
+
+
 def endpoint_of(store: S3) -> Endpoint:
     """Return one of the lab's S3 services as an endpoint."""
     return Endpoint(
         url=store.url, pod_url=store.pod_url, access_key=store.access_key, secret_key=store.secret_key
     )
+
+
+def _network_policy(cluster: Cluster) -> Values:
+    """Return values with which tasks reach the lab's servers in docker's network, and of the nodes only the
+    API server."""
+    if cluster.spec is None:
+        return {}
+    nodes = [f"{docker.address_in(NETWORK, node)}/32" for node in cluster.spec.nodes]
+    allow = [{"cidr": subnet, "except": nodes} for subnet in docker.ipv4_subnets(NETWORK)]
+    return {"networkPolicy": {"tasks": {"allow": allow}, "apiServer": {"cidrs": nodes[:1]}}}
 
 
 def _node_address(cluster: Cluster) -> str:
@@ -202,13 +218,17 @@ def chart_values(
             "filerRetryAttempts": RETRY_ATTEMPTS,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "serviceInfo": {"environment": "test"},
+            "auth": {"allowAnonymous": True},  # only this machine reaches the NodePort
         },
         "api": {
             "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},
             "service": {"type": "NodePort"},
         },
+        "gateway": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
         "tctl": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}, "thresholds": IMPATIENT},
     }
+    if (chosen := transport()) != "gateway":
+        values["config"]["recorder"] = {"transport": chosen}
     return merged(values, overrides or {})
 
 

@@ -42,7 +42,13 @@ RIGHTS = {
         "record_executors",
         "record_text",
     },
-    "poiesis_recorder": {"is_terminal", "guard_task_state", "record_report"},
+    "poiesis_recorder": {
+        "is_terminal",
+        "guard_task_state",
+        "record_report",
+        "gateway_report",
+        "recorder_access",
+    },
 }
 VERIFIER = "SELECT rolpassword FROM pg_authid WHERE rolname = $1"
 SERVICE_ROLES = """
@@ -267,11 +273,7 @@ async def test_a_changed_signature_replaces_the_old_function(  # noqa: PLR0917
     assert code == 0, output
     assert "dropped record_report(uuid,text,jsonb)" in output
     assert [name for name in await functions(database) if "record_report" in name] == [signature]
-    assert (await rights(database))["poiesis_recorder"] == {
-        "is_terminal",
-        "guard_task_state",
-        "record_report",
-    }
+    assert (await rights(database))["poiesis_recorder"] == RIGHTS["poiesis_recorder"]
 
 
 async def test_a_file_may_define_two_signatures(database, run, release):
@@ -305,11 +307,13 @@ async def test_every_function_has_a_file_and_its_rights(database, run):
     assert await rights(database) == RIGHTS
     db = await asyncpg.connect(database)
     definers = await db.fetch(
-        "SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+        "SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace "
+        "ORDER BY proname"
     )
     await db.close()
     assert [tuple(row) for row in definers] == [
-        ("record_report", ["search_path=pg_catalog, public, pg_temp"])
+        (name, ["search_path=pg_catalog, public, pg_temp"])
+        for name in ("gateway_report", "record_report", "recorder_access")
     ]
 
 

@@ -8,25 +8,30 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
-from uuid import UUID
+from unittest.mock import MagicMock
 
+import aiohttp
 import asyncpg
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from races_cluster import Cluster, KubeletPod, Object, stdout_of
 from races_postgres import GatedConnection
 from races_scheduler import Process
 
 from poiesis_api.kube import Kubernetes
+from poiesis_gateway.config import Config as GatewayConfig
+from poiesis_gateway.errors import HTTP_STATUS, GatewayError
+from poiesis_gateway.reports import Reports, response_json
+from poiesis_gateway.reports_db import ReportsDb
 from poiesis_kube.errors import Refused, Unreachable
 from poiesis_models.labels import TASK_LABEL
-from poiesis_models.report import ReportResponse
 from poiesis_models.run_all import run_all
 from poiesis_models.runfiles import STDOUT, SentOutput
-from poiesis_models.states import TesState
 from poiesis_tctl.kube import Kube
 from poiesis_trec.config import Config, Gateway, KubernetesApi, PodRef
 from poiesis_trec.facts import NO_RUN_FILES, PodView, RunFiles
 from poiesis_trec.gateway_sink import GatewaySink
-from poiesis_trec.https import Connection, Response
+from poiesis_trec.https import Connection, Response, bearer
 from poiesis_trec.podwatch import PodUnknown, PodWatch
 from poiesis_trec.postgres_sink import PostgresSink
 from poiesis_trec.recorder import Recorder, _OutOfTime, _until_time_is_up
@@ -37,7 +42,9 @@ from poiesis_trec.sink import ReportSink
 _KINDS = {"pods": "Pod", "jobs": "Job", "events": "Event"}  # no Event ever arrives
 _HTTP_NOT_FOUND = 404
 _GATEWAY = Gateway(host="", port=1, ca_file=Path())
-_RECORD = "SELECT state::text, cancel_requested, ended FROM record_report($1, $2, $3)"
+_GATEWAY_CONFIG = GatewayConfig(
+    POIESIS_GATEWAY_DSN_FILE=Path(), POIESIS_GATEWAY_CERTIFICATE_FILE=Path(), POIESIS_GATEWAY_KEY_FILE=Path()
+)
 
 
 class ApiKubernetes(Kubernetes):
@@ -317,34 +324,59 @@ class _GatewaySink(GatewaySink):
 
     def __init__(self, config: Config, process: Process, connection: asyncpg.Connection) -> None:
         super().__init__(_GATEWAY, config.task_id, config.token_file)
-        self._process, self._shared = process, connection
         self._token = config.token_file.read_text()
+        loop = asyncio.get_running_loop()
+        database = ReportsDb(_OnePool(connection), seconds=10)
+        reports = Reports(database=database, config=_GATEWAY_CONFIG, clock=loop.time)
+        self._gateway_connection = _GatewayConnection(process, reports)
 
     async def _connect(self) -> Connection:
-        gateway = _GatewayConnection(self._process, self._shared, self._token)
-        self._connection = cast("Connection", gateway)
+        self._authorization = bearer(self._token)
+        self._connection = cast("Connection", self._gateway_connection)
         return self._connection
 
 
 class _GatewayConnection:
-    """A gateway behind a gate: it calls `record_report`, and returns what the gateway would."""
+    """A request to the gateway's real code behind a gate, without its HTTP server."""
 
-    def __init__(self, process: Process, connection: asyncpg.Connection, token: str) -> None:
-        self._process, self._connection, self._token = process, connection, token
+    def __init__(self, process: Process, reports: Reports) -> None:
+        self._process, self._reports = process, reports
 
-    async def request(self, _method: str, target: str, *_: Any, body: bytes, **__: Any) -> Response:
+    async def request(self, method: str, target: str, headers: Mapping[str, str], **options: Any) -> Response:
+        payload = aiohttp.StreamReader(MagicMock(), 2**16, loop=asyncio.get_running_loop())
+        payload.feed_data(options["body"])
+        payload.feed_eof()
         task_id = target.removeprefix("/v1/tasks/").removesuffix("/report")
-        values = UUID(task_id), self._token, body.decode()
-        row = await self._process.scheduler.request(
-            self._process, "record_report", lambda: self._connection.fetchrow(_RECORD, *values), _lost
+        request = make_mocked_request(
+            method, target, dict(headers), match_info={"id": task_id}, payload=payload
         )
-        result = ReportResponse(state=TesState(row[0]), cancel_requested=row[1], ended=row[2])
+        status, document = await self._process.scheduler.request(
+            self._process, "record_report", lambda: self._apply(request), _lost
+        )
         reader = asyncio.StreamReader()
-        reader.feed_data(data := result.to_json().encode())
-        return Response(status=200, reason="OK", headers={"content-length": str(len(data))}, reader=reader)
+        reader.feed_data(data := json.dumps(document).encode())
+        return Response(status=status, reason="", headers={"content-length": str(len(data))}, reader=reader)
+
+    async def _apply(self, request: web.Request) -> tuple[int, object]:
+        try:
+            result = await self._reports.apply(request, "10.0.0.1")
+        except GatewayError as error:
+            return HTTP_STATUS[type(error)], {"error": str(error)}
+        return 410 if result.closed else 200, response_json(result)
 
     def abort(self) -> None:
-        """Do nothing: the connection is shared."""
+        """Do nothing: there is no socket."""
+
+
+class _OnePool:
+    """The gateway's pool: the shared connection."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
+        yield self._connection
 
 
 def _lost(what: str) -> Exception:

@@ -21,7 +21,7 @@ from races_cluster import Truth
 from races_scheduler import Fate, VirtualLoop
 from races_world import ErrorLog, Later, World
 
-from poiesis_api.config import Document
+from poiesis_api.config import Document, Recorder
 from poiesis_trec import recorder
 
 pytestmark = pytest.mark.integration
@@ -57,7 +57,9 @@ class Laboratory:
     ) -> None:
         self.loop, self.connection, self.folder = loop, connection, folder
         self.transport = transport
-        self.config = Document.load(ROOT / "services" / "api" / "config.example.json")
+        example = Document.load(ROOT / "services" / "api" / "config.example.json")
+        # Recorders in the model of the Pod choose their transport themselves.
+        self.config = example.model_copy(update={"recorder": Recorder(transport="postgres")})
         self.error_log = ErrorLog()
 
     def world(self) -> World:

@@ -13,9 +13,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from poiesis_api import tasks_db
 from poiesis_api.app import make_app
 from poiesis_api.config import Database, UserLimits
-from poiesis_api.outages import Outage
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
+from poiesis_models.outages import Outage
 from poiesis_models.states import TaskOutcome, TesState
 from poiesis_models.tes import TesTask, TesTaskMinimal, TesTaskRequest
 

@@ -17,8 +17,10 @@ from contextlib import AsyncExitStack
 
 from poiesis_kube.errors import Unreachable
 from poiesis_models.logs import configure_logging
-from poiesis_tctl import health, kube, metrics, tasks_db
-from poiesis_tctl.config import Config, ConfigError, variables
+from poiesis_server import health
+from poiesis_server.settings import ConfigError, variables
+from poiesis_tctl import kube, metrics, tasks_db
+from poiesis_tctl.config import Config
 from poiesis_tctl.controller import Controller
 from poiesis_tctl.lease import Elector, LeaderTaskStuck
 
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="poiesis_tctl",
         description=__doc__,
-        epilog=f"environment variables (name, default, meaning):\n{variables()}",
+        epilog=f"environment variables (name, default, meaning):\n{variables(Config)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(arguments)

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from poiesis_tctl.transfers import Figures
-
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
 def exposition(*, leading: bool, figures: Figures | None) -> bytes:

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from tctl_fakes import free_port
 
-from poiesis_tctl import health
+from poiesis_server import health
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tctl_fakes import free_port
 
 from poiesis_models.states import TesState
-from poiesis_tctl import health, metrics
+from poiesis_server import health
+from poiesis_tctl import metrics
 from poiesis_tctl.transfers import Figures, FilerFigures, Moved
 
 FIGURES = Figures(

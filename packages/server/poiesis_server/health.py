@@ -1,7 +1,4 @@
-"""/healthz: the lease loop is alive. /readyz: the API server responds, and a leader's caches are complete.
-
-/metrics: metrics for Prometheus.
-"""
+"""The health port: /healthz and /readyz by functions of the service, /metrics for Prometheus."""
 
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -9,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import hdrs, web
 
-from poiesis_tctl.metrics import CONTENT_TYPE
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
 
 
 @asynccontextmanager
@@ -46,6 +43,6 @@ def _health(good: Callable[[], bool]) -> Callable[[web.Request], Coroutine[None,
 
 def _scrape(metrics: Callable[[], bytes]) -> Callable[[web.Request], Coroutine[None, None, web.Response]]:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=metrics(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
+        return web.Response(body=metrics(), headers={hdrs.CONTENT_TYPE: METRICS_TYPE})
 
     return answer
