@@ -96,7 +96,7 @@ class Pod:
         os.chown(new, 0, 999)
         new.replace(self.folder / "access" / path)
 
-    def start(self, *, owner: str = "postgres", password: str = "removed", roles: bool = True) -> None:
+    def start(self, *, owner: str = "postgres", password: str = "removed", roles: bool = True) -> None:  # noqa: S107
         """Start the containers as the chart does; `owner`: the superuser of a new data directory."""
         self.port = _free_port()
         docker(
@@ -197,8 +197,8 @@ class Pod:
 async def until(true: Callable[[], bool]) -> None:
     """Wait until something outside of this process is true."""
     async with asyncio.timeout(SECONDS):
-        while not await asyncio.to_thread(true):
-            await asyncio.sleep(0.2)  # noqa: ASYNC110
+        while not await asyncio.to_thread(true):  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
 
 
 def _free_port() -> int:
