@@ -70,7 +70,7 @@ _SCOPES = {  # by a part of the test id: tests that share something exclusive ru
     "the second release": ("test_postgres.py", "test_outages.py", "test_bounds_", "test_attacks.py"),
     "the third release": ("test_controller.py", "test_submission.py"),
     "the queue": ("table_with_kueue",),
-    "the release with users": ("test_identity_",),
+    "the release with users": ("test_identity_", "test_hardening.py"),
     "the release with a Postgres that has a certificate": ("test_external_postgres.py",),
 }
 _CREATED = pytest.StashKey[list[str]]()

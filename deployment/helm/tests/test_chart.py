@@ -550,11 +550,11 @@ def test_gateways_service_leads_to_its_port():
 
 
 def test_gateway_takes_its_limits_from_the_values():
-    values = ("bodyBytes=65536", "maxConnections=7", "connectionsPerAddress=6", "databaseConnections=5")
+    values = ("bodyBytes=5000000", "maxConnections=7", "connectionsPerAddress=6", "databaseConnections=5")
     manifests = render(*(f"gateway.{value}" for value in values), "gateway.logLevel=DEBUG")
     env = environment(dict(pods(manifests))["Deployment/poiesis-gateway"])
     expected = {
-        "BODY_BYTES": "65536",
+        "BODY_BYTES": "5000000",
         "CONNECTIONS": "7",
         "CONNECTIONS_PER_ADDRESS": "6",
         "DATABASE_CONNECTIONS": "5",
@@ -753,6 +753,7 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
         (("config.recorder.transport=http",), "'/config/recorder/transport': value must be one of"),
         (("config.recorder.transport=null",), "'/config/recorder': missing property 'transport'"),
         (("gateway.bodyBytes=67108865",), "'/gateway/bodyBytes': maximum: got"),
+        (("gateway.bodyBytes=4194303",), "'/gateway/bodyBytes': minimum: got"),
         (("gateway.replicas=0",), "'/gateway/replicas': minimum: got 0, want 1"),
         (("config.auth.mode=ldap",), "'/config/auth/mode': value must be one of 'none', 'basic', 'oidc'"),
         (("config.auth.mode=basic",), "'/config/auth/basic': got null, want object"),

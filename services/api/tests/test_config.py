@@ -72,6 +72,48 @@ def test_rejected_dsn_of_other_database_is_hidden(env):
             )
             for name in ("NET_RAW", "CAP_NET_RAW")
         ),
+        *(
+            (
+                {"executors": {"profile": "restricted", "securityContext": context}},
+                f"executors.securityContext.{words}",
+            )
+            for context, words in (
+                ({"runAsNonRoot": False}, "runAsNonRoot must be true with executors.profile restricted"),
+                ({"runAsUser": 0}, "runAsUser must be a user other than 0"),
+                ({"allowPrivilegeEscalation": True}, "allowPrivilegeEscalation must be false"),
+                ({"privileged": True}, "privileged must be false"),
+                ({"capabilities": {"add": ["SYS_ADMIN"]}}, "capabilities.add must contain at most NET_BIND"),
+                ({"seccompProfile": {"type": "Unconfined"}}, "seccompProfile.type must be RuntimeDefault"),
+                ({"appArmorProfile": {"type": "Unconfined"}}, "appArmorProfile.type must be RuntimeDefault"),
+                ({"seLinuxOptions": {"type": "spc_t"}}, "seLinuxOptions.type must be container_t"),
+                ({"seLinuxOptions": {"user": "root"}}, "seLinuxOptions.user must be unset"),
+                ({"procMount": "Unmasked"}, "procMount must be Default"),
+            )
+        ),
+        ({"executors": {"profile": "strict"}}, "executors.profile must be 'baseline' or 'restricted'"),
+        (
+            {
+                "executors": {"profile": "restricted"},
+                "storage": {"sharedVolumes": [{"prefix": "/a", "volume": {"hostPath": {"path": "/"}}}]},
+            },
+            "executors.profile must be baseline for a shared volume of type hostPath (prefix '/a')",
+        ),
+        *(
+            ({"executors": {"images": [image]}}, words)
+            for image, words in (
+                ("quay.io", "'quay.io' is not a prefix of image names: a registry must end with '/'"),
+                ("https://quay.io/", "must not have a scheme"),
+                ("quay.io/a:1/", "a tag or digest must not be followed by '/'"),
+                ("Quay/a b", "spaces"),
+                ({"value": "a", "users": []}, "executors.images.0.users"),
+                ({"prefix": "a"}, "executors.images.0.value is required"),
+            )
+        ),
+        ({"executors": {"images": []}}, "executors.images"),
+        (
+            {"backendParameters": {"wallTimeSeconds": 604801}},
+            "backendParameters.wallTimeSeconds must be at most pod.activeDeadlineSeconds (604800), got",
+        ),
         (
             {"executors": {"securityContext": {"privileged": True}}},
             "executors.securityContext.privileged must be false",
