@@ -88,8 +88,10 @@ def apply_rendered(cluster: Cluster, *, name: str, namespace: str, values: Value
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "values.json"
         file.write_text(json.dumps(values))
+        served = json.loads(cluster.kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
         manifests = cluster.helm(
-            *("template", name, str(CHART), "--namespace", namespace, "--skip-tests", "--values", str(file))
+            *("template", name, str(CHART), "--namespace", namespace, "--skip-tests", "--values", str(file)),
+            *("--kube-version", served),
         )
     return cluster.kubectl("apply", "--namespace", namespace, "--filename=-", input_text=manifests)
 

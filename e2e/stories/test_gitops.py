@@ -182,7 +182,7 @@ async def test_rotation_of_all_secrets_leaves_tasks_running(
 async def _log_in(kube: Kube, url: str, authority: str) -> str:
     """Log in by TCP, with only this authority trusted. Raise CommandError."""
     (pod,) = await kube.of_component("pods", "postgres")
-    connect_with = f"{url}&sslrootcert=/tmp/authority&connect_timeout=10"
+    connect_with = f"{url}&hostaddr=127.0.0.1&sslrootcert=/tmp/authority&connect_timeout=10"
     script = 'cat >/tmp/authority; exec psql --no-psqlrc -qAt --command="SELECT 1" "$1"'
     arguments = (
         "exec",
@@ -201,7 +201,7 @@ async def _log_in(kube: Kube, url: str, authority: str) -> str:
 async def _until_rejected(kube: Kube, url: str) -> None:
     """Wait until Postgres rejects the password of a URL."""
     (pod,) = await kube.of_component("pods", "postgres")
-    unverified = url.replace("verify-full", "require")
+    unverified = url.replace("verify-full", "require") + "&hostaddr=127.0.0.1"
 
     async def rejected() -> bool:
         try:
