@@ -66,14 +66,7 @@ def install(
 ) -> Release:
     """Run `helm upgrade --install`, and wait until the API responds. `secrets` are created first."""
     with step(f"install the chart: release {name}, namespace {namespace}"):
-        _await_deletion(cluster, namespace)
-        _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        for secret, data in secrets.items():
-            metadata = {"name": secret, "namespace": namespace}
-            _apply(
-                cluster,
-                {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(data)},
-            )
+        create_namespace(cluster, namespace, secrets)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "values.json"
             file.write_text(json.dumps(merged(_network_policy(cluster), values)))
@@ -88,6 +81,31 @@ def install(
         release = Release(name=name, namespace=namespace, url=api_url(cluster, name, namespace))
         wait_until(lambda: _answers(release.url), f"an answer from {release.url}", seconds=60)
     return release
+
+
+def apply_rendered(cluster: Cluster, *, name: str, namespace: str, values: Values) -> str:
+    """Apply the rendered chart without Helm, as deployment tools do; return the output of kubectl."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "values.json"
+        file.write_text(json.dumps(values))
+        served = json.loads(cluster.kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
+        manifests = cluster.helm(
+            *("template", name, str(CHART), "--namespace", namespace, "--skip-tests", "--values", str(file)),
+            *("--kube-version", served),
+        )
+    return cluster.kubectl("apply", "--namespace", namespace, "--filename=-", input_text=manifests)
+
+
+def create_namespace(cluster: Cluster, namespace: str, secrets: Secrets) -> None:
+    """Create a namespace with these Secrets."""
+    _await_deletion(cluster, namespace)
+    _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    for secret, data in secrets.items():
+        metadata = {"name": secret, "namespace": namespace}
+        _apply(
+            cluster,
+            {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(data)},
+        )
 
 
 def _await_deletion(cluster: Cluster, namespace: str) -> None:
