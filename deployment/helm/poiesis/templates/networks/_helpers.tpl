@@ -1,8 +1,3 @@
-{{/* All namespaces of tasks, each once: {names: […]}. */}}
-{{- define "poiesis.tasksNamespaces" -}}
-{{- dict "names" (list .Release.Namespace) | toJson -}}
-{{- end -}}
-
 {{/* Peers in the namespace of the release: (dict "root" $ "components" (list "api")) */}}
 {{- define "poiesis.servicePeers" -}}
 {{- range .components }}
