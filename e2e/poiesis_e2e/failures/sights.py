@@ -1,5 +1,6 @@
 """Visible effects of a task in addition to its outcome."""
 
+import re
 from typing import Literal
 
 from poiesis_e2e.documents import executor_logs, only_log, seconds, system_logs
@@ -11,7 +12,7 @@ from poiesis_e2e.tes_client import Task
 from poiesis_e2e.waiting import eventually
 
 _LOG_BYTES = 65536  # executors.logBytes of the chart
-_LEFT_OUT = "[poiesis: earlier output left out]\n"
+_LEFT_OUT = re.compile(r"\[poiesis: [1-9][0-9]* bytes of earlier output left out\]\n")
 
 
 def printed(text: str, *, index: int = 0, stream: str = "stdout") -> Sight:
@@ -37,9 +38,10 @@ def kept_tail(text: str) -> Sight:
 
     async def check(outcome: Outcome) -> None:
         stdout = executor_logs(outcome.task)[0].get("stdout", "")
-        assert stdout.startswith(_LEFT_OUT)
+        mark = _LEFT_OUT.match(stdout)
+        assert mark is not None
         assert stdout.endswith(text)
-        assert len(stdout) == len(_LEFT_OUT) + _LOG_BYTES
+        assert len(stdout) == mark.end() + _LOG_BYTES
 
     return Sight(
         words=f"the last 64 KiB of `stdout` (`config.executors.logBytes`), to {_code(text)}", check=check
