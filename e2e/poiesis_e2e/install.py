@@ -13,6 +13,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from poiesis_e2e.kube import Kube
 from poiesis_e2e.storage import Endpoint
+from poiesis_e2e.transport import transport
 from poiesis_lab import services
 from poiesis_lab.backends import S3
 from poiesis_lab.cluster import Cluster
@@ -113,7 +114,7 @@ class NotInstalled(RuntimeError):
             cluster.kubectl("get", "pods", "-o", "wide", *where),
             cluster.kubectl("get", "events", "--sort-by=.lastTimestamp", *where)[-2000:],
         ]
-        for component in ("api", "tctl", "migrations", "postgres"):
+        for component in ("api", "tctl", "gateway", "setup", "migrations", "postgres"):
             selector = f"--selector=app.kubernetes.io/component={component}"
             output = cluster.kubectl("logs", *where, selector, "--tail=15", "--prefix", "--ignore-errors")
             looks.append(output)
@@ -133,6 +134,11 @@ def api_url(cluster: Cluster, name: str, namespace: str) -> str:
 
 def kube_of(cluster: Cluster, release: Release) -> Kube:
     """Return kubectl for the release's namespace."""
+    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
+
+
+def service_kube_of(cluster: Cluster, release: Release) -> Kube:
+    """Return kubectl for the namespace of the release's services."""
     return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
 
 
@@ -207,8 +213,11 @@ def chart_values(
             "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},
             "service": {"type": "NodePort"},
         },
+        "gateway": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
         "tctl": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}, "thresholds": IMPATIENT},
     }
+    if (chosen := transport()) != "gateway":
+        values["config"]["recorder"] = {"transport": chosen}
     return merged(values, overrides or {})
 
 

@@ -110,29 +110,6 @@ async def test_vanished_lock_holder_blocks_queue_for_one_minute(
     assert_ended(task, "COMPLETE")
 
 
-async def test_chatty_tasks_share_few_connections(
-    second_client: TesClient, second_kube: Kube, images: Images
-) -> None:
-    limit = await second_kube.sql("SELECT rolconnlimit FROM pg_roles WHERE rolname = 'poiesis_recorder'")
-    await second_kube.sql("ALTER ROLE poiesis_recorder CONNECTION LIMIT 3")
-    document: Document = {"executors": [sh(images.busybox, "while :; do date; sleep 0.1; done")]}
-    tasks: list[str] = []
-    try:
-        async with reading(second_client) as reads:
-            tasks = [await second_client.create(document) for _ in range(12)]
-
-            async def all_run() -> bool:
-                return all([(await second_client.get(one))["state"] == "RUNNING" for one in tasks])
-
-            await eventually(all_run, "twelve running tasks", seconds=180)
-    finally:
-        await second_kube.sql(f"ALTER ROLE poiesis_recorder CONNECTION LIMIT {limit}")
-        await asyncio.gather(*(second_client.cancel(one) for one in tasks))
-
-    assert reads.errors == []
-    assert max(reads.seconds) < 5
-
-
 @pytest.mark.parametrize("what", _BEYOND_REPORTS)
 async def test_recorder_login_may_only_report(second_kube: Kube, what: str) -> None:
     """Every TaskPod contains the DSN of this login."""

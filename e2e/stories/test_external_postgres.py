@@ -30,6 +30,7 @@ _VALUES: Values = {
     },
     "config": {"volume": {"type": "emptyDir"}},
     "api": {"replicas": 1},
+    "gateway": {"replicas": 1},
     "tctl": {"replicas": 1},
 }
 _CERTIFICATE = "/var/lib/postgresql/certificate.pem"  # including the key

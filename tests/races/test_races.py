@@ -21,7 +21,7 @@ from races_cluster import Truth
 from races_scheduler import Fate, VirtualLoop
 from races_world import ErrorLog, Later, World
 
-from poiesis_api.config import Document
+from poiesis_api.config import Document, Recorder
 from poiesis_trec import recorder
 
 pytestmark = pytest.mark.integration
@@ -54,7 +54,9 @@ class Laboratory:
 
     def __init__(self, loop: VirtualLoop, connection: asyncpg.Connection, folder: Path) -> None:
         self.loop, self.connection, self.folder = loop, connection, folder
-        self.config = Document.load(ROOT / "services" / "api" / "config.example.json")
+        example = Document.load(ROOT / "services" / "api" / "config.example.json")
+        # The model of the Pod runs recorders that write to Postgres.
+        self.config = example.model_copy(update={"recorder": Recorder(transport="postgres")})
         self.error_log = ErrorLog()
 
     def world(self) -> World:

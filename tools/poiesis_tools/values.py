@@ -35,6 +35,7 @@ Schema = dict[str, Any]
 _READ_BY_TEMPLATES = (
     ("auth", "mode"),
     ("database", "maxConnections"),
+    ("recorder", "transport"),
 )
 _MARKS = frozenset({"flow", "setByChart"})
 _HEAD = """\
@@ -201,7 +202,7 @@ def _choices(schema: Schema) -> str:
 def _keys_of_entries(schema: Schema) -> str:
     """Return the keys of an object that is null by default, or of the objects of a list."""
     properties = schema.get("properties", {}) if schema["default"] is None else {}
-    entries = schema.get("items", {}).get("properties", {})
+    entries = _entry_properties(schema)
     listed = ", ".join([*properties, *entries])
     what = "Keys of an entry" if entries else "Keys"
     return f"{what}: {listed}" if listed else ""
@@ -303,7 +304,14 @@ def _rows(properties: Mapping[str, Schema], path: str) -> Iterator[str]:
             yield f"| `{where}` | {_escaped(_type(schema))} | {_escaped(default)} | {description} |"
         if not schema.get("flow"):
             yield from _rows(schema.get("properties", {}), f"{where}.")
-            yield from _rows(schema.get("items", {}).get("properties", {}), f"{where}[].")
+            yield from _rows(_entry_properties(schema), f"{where}[].")
+
+
+def _entry_properties(schema: Schema) -> Mapping[str, Schema]:
+    """Return the keys of a list's entries that are objects. Entries that may be a text are all alike."""
+    items: Schema = schema.get("items", {})
+    found: Mapping[str, Schema] = items.get("properties", {}) if items.get("type") == "object" else {}
+    return found
 
 
 def _default(schema: Schema) -> str:
@@ -321,6 +329,8 @@ def _type(schema: Schema) -> str:
         return "quantity"
     if types == ["array"]:
         items = schema.get("items", {})
+        if isinstance(items.get("type"), list):
+            return "list of strings or {value, users, groups}"
         return f"list of {items['type']}s" if "enum" not in items else f"list of {_type(items)}"
     return types[0] + "".join(
         f"{sign} {schema[bound]}"

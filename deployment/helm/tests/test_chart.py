@@ -9,14 +9,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from cryptography import x509
 
 CHART = Path(__file__).parents[1] / "poiesis"
 FLOOR = "1.29.0"
 EXTERNAL = ("postgresql.embedded=false", "postgresql.existingSecret=my-postgres")
+DIRECT = ("config.recorder.transport=postgres",)
 INLINE_KEYS = ("storageSecret.accessKey=inline-access-key", "storageSecret.secretKey=inline-secret-key")
 BASIC = ("config.auth.mode=basic", "config.auth.basic.usersSecret.name=my-users")
 OIDC = (
@@ -150,6 +151,26 @@ def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
             yield name, item["spec"]
         elif item["kind"] in ("Deployment", "StatefulSet", "Job"):
             yield name, item["spec"]["template"]["spec"]
+        elif item["kind"] == "CronJob":
+            yield name, item["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+def job_of(manifests: list[Manifest], component: str) -> Manifest:
+    """Return the only Job of a component; its name contains a hash."""
+    (name,) = [one for one in names(manifests, "Job") if one.startswith(f"poiesis-{component}-")]
+    return one(manifests, "Job", name)
+
+
+def postgres_container(manifests: list[Manifest]) -> Manifest:
+    pod = one(manifests, "StatefulSet", "poiesis-postgres")["spec"]["template"]["spec"]
+    container: Manifest = pod["containers"][0]
+    return container
+
+
+def setup_document(manifests: list[Manifest]) -> dict[str, Any]:
+    pod = job_of(manifests, "setup")["spec"]["template"]["spec"]
+    document: dict[str, Any] = json.loads(environment(pod)["POIESIS_SETUP"])
+    return document
 
 
 def rules(manifests: list[Manifest], name: str) -> dict[tuple[str, str], list[str]]:
@@ -185,7 +206,17 @@ def test_nothing_is_cluster_wide(values):
     kinds = {item["kind"] for item in render(*values)}
     assert not {kind for kind in kinds if kind.startswith("Cluster")}
     assert kinds <= {
-        *("ConfigMap", "Deployment", "Ingress", "Job", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Role"),
+        *(
+            "ConfigMap",
+            "CronJob",
+            "Deployment",
+            "Ingress",
+            "Job",
+            "NetworkPolicy",
+            "Pod",
+            "PodDisruptionBudget",
+            "Role",
+        ),
         *("RoleBinding", "Secret", "Service", "ServiceAccount", "StatefulSet"),
     }
 
@@ -224,9 +255,10 @@ def test_the_controller_has_the_rights_it_uses():
     }
 
 
-def test_only_the_api_and_the_controller_have_rights():
+def test_only_programs_that_ask_kubernetes_have_rights():
     manifests = render(*EVERYTHING)
-    assert names(manifests, "Role") == names(manifests, "RoleBinding") == ["poiesis-api", "poiesis-tctl"]
+    with_rights = [f"poiesis-{name}" for name in ("api", "renewal", "setup", "tctl")]
+    assert names(manifests, "Role") == names(manifests, "RoleBinding") == with_rights
     for name in names(manifests, "RoleBinding"):
         binding = one(manifests, "RoleBinding", name)
         assert binding["roleRef"]["name"] == name
@@ -256,33 +288,31 @@ def test_every_pod_passes_the_restricted_level(values):
 
 def test_only_pods_that_ask_kubernetes_have_a_token():
     found = {name: pod["automountServiceAccountToken"] for name, pod in pods(render())}
-    assert {name for name, mounted in found.items() if mounted} == {
+    assert {re.sub("-[0-9a-f]{10}$", "", name) for name, mounted in found.items() if mounted} == {
+        "CronJob/poiesis-renewal",
         "Deployment/poiesis-api",
         "Deployment/poiesis-tctl",
+        "Job/poiesis-setup",
     }
 
 
 def test_no_secret_value_is_in_a_config_map():
-    done = template(*INLINE_KEYS)
-    manifests = [document for document in yaml.safe_load_all(done.stdout) if document]
-    secret_values = {
-        value for item in manifests if item["kind"] == "Secret" for value in item["stringData"].values()
-    }
-    passwords = {found for value in secret_values for found in re.findall(r"//\w+:(\w+)@", value)}
-    assert len(passwords) == 3
+    manifests = render(*INLINE_KEYS)
+    (secret,) = (item for item in manifests if item["kind"] == "Secret")
+    assert len(secret["stringData"]) == 2
     elsewhere = yaml.safe_dump([item for item in manifests if item["kind"] != "Secret"])
-    assert [value for value in secret_values | passwords if value in elsewhere] == []
+    assert [value for value in secret["stringData"].values() if value in elsewhere] == []
 
 
 def test_no_slow_probe_cuts_the_embedded_database_off():
     manifests = render()
-    (container,) = one(manifests, "StatefulSet", "poiesis-postgres")["spec"]["template"]["spec"]["containers"]
+    container = postgres_container(manifests)
     once_started = [container[name] for name in ("readinessProbe", "livenessProbe")]
     assert [probe.get("tcpSocket") for probe in once_started] == [{"port": "postgres"}] * 2
     assert one(manifests, "Service", "poiesis-postgres")["spec"]["publishNotReadyAddresses"] is True
 
 
-def test_the_embedded_database_comes_with_its_secrets_and_an_ordinary_job():
+def test_the_embedded_database_comes_with_a_disk_and_an_ordinary_job():
     manifests = render()
     assert names(manifests, "StatefulSet") == ["poiesis-postgres"]
     postgres = one(manifests, "StatefulSet", "poiesis-postgres")["spec"]
@@ -290,54 +320,301 @@ def test_the_embedded_database_comes_with_its_secrets_and_an_ordinary_job():
         postgres["template"]["spec"]["securityContext"].items() >= {"runAsUser": 999, "fsGroup": 999}.items()
     )
     assert postgres["volumeClaimTemplates"][0]["spec"]["resources"] == {"requests": {"storage": "8Gi"}}
-    made = one(manifests, "Secret", "poiesis-postgres")["stringData"]
-    assert sorted(made) == ["api-dsn", "migrations-dsn", "password"]
-    assert re.fullmatch(
-        r"postgresql://poiesis_api:\w{32}@poiesis-postgres:5432/poiesis\?sslmode=verify-full", made["api-dsn"]
-    )
-    job = one(manifests, "Job", "poiesis-migrations-1")
+    job = job_of(manifests, "migrations")
     assert "annotations" not in job["metadata"]
+    assert "ttlSecondsAfterFinished" not in job["spec"]  # a deployment tool would create it again
+
+
+@pytest.mark.parametrize(
+    "values", [(), EVERYTHING, EXTERNAL, DIRECT], ids=["default", "all", "external", "direct"]
+)
+def test_chart_contains_no_secret_and_renders_the_same_twice(values):
+    first, second = template(*values), template(*values)
+    assert first.stdout == second.stdout
+    secrets = [item for item in yaml.safe_load_all(first.stdout) if item and item["kind"] == "Secret"]
+    assert [item["metadata"]["name"] for item in secrets] == ["poiesis-storage"] * (values == EVERYTHING)
+
+
+def test_templates_generate_nothing():
+    generators = (
+        r"\brand(Alpha|Numeric|Ascii|Bytes|Int)|\bgen(CA|SignedCert|SelfSignedCert|PrivateKey)|uuidv4"
+    )
+    for file in filter(Path.is_file, CHART.glob("templates/**/*")):
+        assert not re.search(generators + r"|\.Release\.Revision", file.read_text()), file
+
+
+def test_setup_creates_the_secrets_that_pods_need():
+    document = setup_document(render())
+    made = {one["secret"]: sorted(one["urls"]) for one in document["passwords"]}
+    assert made == {
+        "poiesis-postgres": ["api-dsn", "migrations-dsn"],
+        "poiesis-recorder": ["recorder-dsn"],
+    }
+    assert document["passwords"][0]["urls"]["api-dsn"] == (
+        "postgresql://poiesis_api@poiesis-postgres:5432/poiesis?sslmode=verify-full"
+    )
+    assert document["authority"] == "poiesis-ca"
+    assert {one["secret"]: one["names"] for one in document["certificates"]} == {
+        f"poiesis-{service}-tls": [
+            f"poiesis-{service}{suffix}" for suffix in ("", ".tes", ".tes.svc", ".tes.svc.cluster.local")
+        ]
+        for service in ("postgres", "gateway")
+    }
+    assert document["required"] == []
+
+
+def test_setup_checks_secrets_of_the_operator_and_does_not_create_them():
+    own = (
+        "gateway.tlsSecret=gateway",
+        "postgresql.caSecret.name=ca",
+        "postgresql.existingRecorderSecret=mine",
+    )
+    document = setup_document(render(*EXTERNAL, *own))
+    assert document["passwords"] == document["certificates"] == []
+    assert {(one["value"], one["secret"]): one["keys"] for one in document["required"]} == {
+        ("postgresql.existingSecret", "my-postgres"): ["migrations-dsn", "api-dsn"],
+        ("postgresql.existingRecorderSecret", "mine"): ["recorder-dsn"],
+        ("postgresql.caSecret", "ca"): ["ca.crt"],
+        ("gateway.tlsSecret", "gateway"): ["tls.crt", "tls.key", "ca.crt"],
+    }
+    assert rules(render(*EXTERNAL, *own), "poiesis-setup") == {
+        ("", f"secrets:{name}"): ["get"] for name in ("my-postgres", "mine", "ca", "gateway")
+    }
+
+
+def test_setup_may_write_its_own_secrets_only():
+    own = ("ca", "postgres", "postgres-tls", "gateway-tls", "recorder")
+    expected = {("", f"secrets:poiesis-{name}"): ["get", "update"] for name in own}
+    for name in ("poiesis-setup", "poiesis-renewal"):
+        assert rules(render(), name) == {("", "secrets"): ["create"], **expected}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("poiesis_setup") is None, reason="no setup on the path")
+@pytest.mark.parametrize("values", [(), EXTERNAL, ("postgresql.tlsSecret=a", "gateway.tlsSecret=b")])
+def test_setup_accepts_its_document(values):
+    from poiesis_setup.document import Document
+
+    pod = job_of(render(*values), "setup")["spec"]["template"]["spec"]
+    assert Document.from_env({"POIESIS_SETUP": environment(pod)["POIESIS_SETUP"]}).authority == "poiesis-ca"
+
+
+def test_setup_is_a_hook_before_the_migrations_and_its_rights_are_temporary():
+    manifests = render(*EXTERNAL)
+    weights = {
+        item["kind"]: item["metadata"]["annotations"]
+        for item in manifests
+        if item["metadata"]["name"].startswith("poiesis-setup")
+    }
+    assert {one["helm.sh/hook"] for one in weights.values()} == {"pre-install,pre-upgrade"}
+    assert int(weights["Role"]["helm.sh/hook-weight"]) < int(weights["Job"]["helm.sh/hook-weight"]) < 0
+    for kind in ("ServiceAccount", "Role", "RoleBinding"):
+        assert "hook-succeeded" in weights[kind]["helm.sh/hook-delete-policy"]
+    assert "helm.sh/hook-weight" not in job_of(manifests, "migrations")["metadata"]["annotations"]  # 0
+
+
+def test_other_content_makes_jobs_of_other_names():
+    before, after = render(), render("setup.rotation=2026-12", "images.tag=next")
+    assert not set(names(before, "Job")) & set(names(after, "Job"))
+    assert names(before, "Job") == names(render(release="poiesis"), "Job")
+
+
+def test_rotation_replaces_the_pods_that_hold_passwords():
+    manifests = render("setup.rotation=2026-12")
+    for name in ("api", "tctl"):
+        template = one(manifests, "Deployment", f"poiesis-{name}")["spec"]["template"]
+        assert template["metadata"]["annotations"]["poiesis.io/rotation"] == "2026-12"
+    assert setup_document(manifests)["rotation"] == "2026-12"
+    assert job_of(manifests, "migrations") == job_of(render(), "migrations")
+
+
+def test_renewal_runs_the_same_program_on_a_schedule():
+    manifests = render("setup.renewal.schedule=5 4 * * 0")
+    cron = one(manifests, "CronJob", "poiesis-renewal")["spec"]
+    assert cron["schedule"] == "5 4 * * 0"
+    pod = cron["jobTemplate"]["spec"]["template"]["spec"]
+    once = job_of(manifests, "setup")["spec"]["template"]["spec"]
+    assert pod == {**once, "serviceAccountName": "poiesis-renewal"}
+    without = render("setup.renewal.enabled=false")
+    assert names(without, "CronJob") == []
+    assert "poiesis-renewal" not in names(without, "Role")
+
+
+def test_superuser_of_the_embedded_database_has_no_secret():
+    env = environment({"containers": [postgres_container(render())]})
+    assert env["POSTGRES_USER"] == "postgres"
+    assert [value for value in env.values() if isinstance(value, dict)] == []
+
+
+def test_roles_follow_the_secrets_from_a_container_beside_postgres():
+    pod = one(render(), "StatefulSet", "poiesis-postgres")["spec"]["template"]["spec"]
+    roles = pod["containers"][1]
+    assert roles["command"] == ["bash", "/etc/poiesis-roles/roles.sh"]
+    (access,) = (volume["projected"]["sources"] for volume in pod["volumes"] if volume["name"] == "access")
+    files = {item["path"] for source in access for one in source.values() for item in one["items"]}
+    assert files == {"pg_hba.conf", "tls/tls.crt", "tls/tls.key", "migrations-dsn", "api-dsn", "recorder-dsn"}
+    scripts = one(render(), "ConfigMap", "poiesis-postgres")["data"]
+    for name in ("roles.sh", "roles.sql", "before-conversion.sql", "conversion.sql"):
+        assert scripts[name].strip() == (CHART / "files/postgres" / name).read_text().strip()
 
 
 def test_task_pods_can_mount_nothing_but_the_recorders_dsn():
-    manifests = render()
+    manifests = render(*DIRECT)
     assert config(manifests)["recorderSecret"] == "poiesis-recorder"
-    assert list(one(manifests, "Secret", "poiesis-recorder")["stringData"]) == ["recorder-dsn"]
+    assert {one["secret"]: list(one["urls"]) for one in setup_document(manifests)["passwords"]}[
+        "poiesis-recorder"
+    ] == ["recorder-dsn"]
 
 
-def test_passwords_survive_an_uninstall_as_the_data_does():
-    for name in ("poiesis-postgres", "poiesis-recorder", "poiesis-postgres-tls"):
-        annotations = one(render(), "Secret", name)["metadata"]["annotations"]
-        assert annotations == {"helm.sh/resource-policy": "keep"}
+def test_gateway_release_gives_task_pods_no_secret_of_postgres():
+    document = config(render())
+    assert document["recorder"] == {"transport": "gateway"}
+    assert document["gateway"]["url"] == "https://poiesis-gateway.tes.svc:8443"
+    assert not {"recorderSecret", "postgresCaSecret"} & document.keys()
 
 
-CA_USERS = (("Deployment", "poiesis-api"), ("Deployment", "poiesis-tctl"))
+def test_direct_release_has_no_gateway():
+    manifests = render(*DIRECT)
+    assert [item for item in manifests if "gateway" in item["metadata"]["name"]] == []
+    assert "gateway" not in config(manifests)
+    api = dict(pods(manifests))["Deployment/poiesis-api"]
+    assert "gateway-ca" not in {volume["name"] for volume in api["volumes"]}
+
+
+def mounted_files(pod: Manifest) -> dict[str, tuple[str, str]]:
+    """Path in the first container -> Secret and key."""
+    places = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    return {
+        f"{places[volume['name']]}/{item['path']}": (volume["secret"]["secretName"], item["key"])
+        for volume in pod["volumes"]
+        if "secret" in volume
+        for item in volume["secret"]["items"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "dsn", "certificate", "authority"),
+    [
+        ((), "poiesis-recorder", "poiesis-gateway-tls", "poiesis-postgres-tls"),
+        (
+            (
+                *(*EXTERNAL, "postgresql.existingRecorderSecret=my-recorder"),
+                *("postgresql.caSecret.name=my-ca", "gateway.tlsSecret=my-tls"),
+            ),
+            *("my-recorder", "my-tls", "my-ca"),
+        ),
+    ],
+    ids=["embedded", "external"],
+)
+def test_gateway_gets_its_certificate_and_the_recorders_dsn(values, dsn, certificate, authority):
+    manifests = render(*values)
+    pod = dict(pods(manifests))["Deployment/poiesis-gateway"]
+    assert mounted_files(pod) == {
+        "/etc/poiesis-recorder/recorder-dsn": (dsn, "recorder-dsn"),
+        "/etc/poiesis-gateway/tls.crt": (certificate, "tls.crt"),
+        "/etc/poiesis-gateway/tls.key": (certificate, "tls.key"),
+        "/etc/poiesis-postgres/ca.crt": (authority, "ca.crt"),
+    }
+    env = environment(pod)
+    assert env["POIESIS_GATEWAY_DSN_FILE"] == "/etc/poiesis-recorder/recorder-dsn"
+    assert env["POIESIS_GATEWAY_CERTIFICATE_FILE"] == "/etc/poiesis-gateway/tls.crt"
+    assert env["POIESIS_GATEWAY_KEY_FILE"] == "/etc/poiesis-gateway/tls.key"
+
+
+@pytest.mark.parametrize("values", [(), ("gateway.tlsSecret=mine",)])
+def test_api_reads_the_gateways_authority_where_it_is_mounted(values):
+    manifests = render(*values)
+    pod = dict(pods(manifests))["Deployment/poiesis-api"]
+    secret = "mine" if values else "poiesis-gateway-tls"
+    path = config(manifests)["gateway"]["caFile"]
+    assert mounted_files(pod)[path] == (secret, "ca.crt")
+    made = {one["secret"] for one in setup_document(manifests)["certificates"]}
+    assert ("poiesis-gateway-tls" in made) is not bool(values)
+
+
+def test_gateways_certificate_is_for_the_host_in_its_url():
+    manifests = render()
+    host = urlsplit(config(manifests)["gateway"]["url"]).hostname
+    names_of = {one["secret"]: one["names"] for one in setup_document(manifests)["certificates"]}
+    assert host in names_of["poiesis-gateway-tls"]
+
+
+def test_gateways_service_leads_to_its_port():
+    manifests = render()
+    service = one(manifests, "Service", "poiesis-gateway")["spec"]
+    (port,) = service["ports"]
+    assert (port["port"], port.get("type")) == (8443, None)
+    template = one(manifests, "Deployment", "poiesis-gateway")["spec"]["template"]
+    assert service["selector"].items() <= template["metadata"]["labels"].items()
+    container_ports = template["spec"]["containers"][0]["ports"]
+    assert container_ports[0] == {"name": port["targetPort"], "containerPort": 8443}
+
+
+def test_gateway_takes_its_limits_from_the_values():
+    values = ("bodyBytes=5000000", "maxConnections=7", "connectionsPerAddress=6", "databaseConnections=5")
+    manifests = render(*(f"gateway.{value}" for value in values), "gateway.logLevel=DEBUG")
+    env = environment(dict(pods(manifests))["Deployment/poiesis-gateway"])
+    expected = {
+        "BODY_BYTES": "5000000",
+        "CONNECTIONS": "7",
+        "CONNECTIONS_PER_ADDRESS": "6",
+        "DATABASE_CONNECTIONS": "5",
+        "LOG_LEVEL": "DEBUG",
+    }
+    assert {f"POIESIS_GATEWAY_{name}": value for name, value in expected.items()}.items() <= env.items()
+
+
+def test_gateway_rollout_keeps_every_replica():
+    gateway = one(render("gateway.replicas=3"), "Deployment", "poiesis-gateway")["spec"]
+    assert gateway["replicas"] == 3
+    assert gateway["strategy"] == {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    container = gateway["template"]["spec"]["containers"][0]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+
+
+def test_role_of_recorders_has_enough_connections_for_gateways():
+    values = ("gateway.replicas=3", "gateway.databaseConnections=5")
+    enough = render(*values, "postgresql.recorderConnections=20")
+    job = job_of(enough, "migrations")["spec"]["template"]["spec"]
+    assert environment(job)["POIESIS_RECORDER_CONNECTIONS"] == "20"
+    message = "postgresql.recorderConnections must be 0 or at least 20 with config.recorder.transport gateway"
+    assert message in refusal(*values, "postgresql.recorderConnections=19")
+    assert render(*values, *DIRECT, "postgresql.recorderConnections=19")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("poiesis_gateway") is None, reason="no gateway on the path")
+def test_the_gateways_defaults_are_the_charts(monkeypatch):
+    from poiesis_gateway.config import Config
+
+    set_by_chart = environment(dict(pods(render()))["Deployment/poiesis-gateway"])
+    for name in ("DSN_FILE", "CERTIFICATE_FILE", "KEY_FILE"):
+        monkeypatch.setenv(f"POIESIS_GATEWAY_{name}", set_by_chart[f"POIESIS_GATEWAY_{name}"])
+    defaults = Config.from_env()
+    for name, value in set_by_chart.items():
+        monkeypatch.setenv(name, value)
+    assert Config.from_env() == defaults
+
+
+CA_USERS = tuple(("Deployment", f"poiesis-{service}") for service in ("api", "gateway", "tctl"))
 
 
 def test_the_embedded_database_accepts_tls_with_a_password_only():
     manifests = render()
     rules = one(manifests, "ConfigMap", "poiesis-postgres")["data"]["pg_hba.conf"].splitlines()
-    assert rules == ["local all all trust", "hostssl all all all scram-sha-256"]
-    (container,) = one(manifests, "StatefulSet", "poiesis-postgres")["spec"]["template"]["spec"]["containers"]
+    assert rules == [
+        "local all all trust",
+        "hostssl all postgres all reject",
+        "hostssl all all all scram-sha-256",
+    ]
+    container = postgres_container(manifests)
     assert {"ssl=on", "hba_file=/etc/poiesis-postgres/pg_hba.conf"} <= set(container["args"])
 
 
 def test_parameters_cannot_switch_tls_off():
     manifests = render("postgresql.parameters.ssl=off", "postgresql.parameters.work_mem=8MB")
-    (container,) = one(manifests, "StatefulSet", "poiesis-postgres")["spec"]["template"]["spec"]["containers"]
+    container = postgres_container(manifests)
     assert {"ssl=on", "work_mem=8MB"} <= set(container["args"])
     assert "ssl=off" not in container["args"]
-
-
-def test_the_certificate_is_for_the_name_in_the_dsns():
-    made = one(render(), "Secret", "poiesis-postgres-tls")["stringData"]
-    certificate, authority = (
-        x509.load_pem_x509_certificate(made[key].encode()) for key in ("tls.crt", "ca.crt")
-    )
-    certificate.verify_directly_issued_by(authority)
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName)[:1] == ["poiesis-postgres"]
-    assert "PRIVATE KEY" not in made["ca.crt"]
 
 
 def ca_of(pod):
@@ -352,40 +629,42 @@ def ca_of(pod):
 
 
 @pytest.mark.parametrize(
-    ("values", "job", "secret"),
+    ("values", "secret"),
     [
-        ((), "poiesis-migrations-1", ("poiesis-postgres-tls", "ca.crt")),
-        (("postgresql.tlsSecret=mine",), "poiesis-migrations-1", ("mine", "ca.crt")),
+        ((), ("poiesis-postgres-tls", "ca.crt")),
+        (("postgresql.tlsSecret=mine",), ("mine", "ca.crt")),
         (
             (*EXTERNAL, "postgresql.caSecret.name=pg-ca", "postgresql.caSecret.key=root.pem"),
-            "poiesis-migrations",
             ("pg-ca", "root.pem"),
         ),
     ],
 )
-def test_every_client_of_postgres_verifies_its_certificate(values, job, secret):
+def test_every_client_of_postgres_verifies_its_certificate(values, secret):
     manifests = render(*values)
-    for kind, name in (*CA_USERS, ("Job", job)):
+    for kind, name in (*CA_USERS, ("Job", job_of(manifests, "migrations")["metadata"]["name"])):
         assert ca_of(one(manifests, kind, name)["spec"]["template"]["spec"]) == secret, name
-    assert config(manifests)["postgresCaSecret"] == {"name": secret[0], "key": secret[1]}
+    direct = config(render(*values, *DIRECT))
+    assert direct["postgresCaSecret"] == {"name": secret[0], "key": secret[1]}
 
 
 def test_an_external_database_with_a_public_certificate_needs_no_ca_secret():
     manifests = render(*EXTERNAL)
-    for kind, name in (*CA_USERS, ("Job", "poiesis-migrations")):
+    for kind, name in (*CA_USERS, ("Job", job_of(manifests, "migrations")["metadata"]["name"])):
         pod = one(manifests, kind, name)["spec"]["template"]["spec"]
         assert "PGSSLROOTCERT" not in environment(pod), name
-    assert "postgresCaSecret" not in config(manifests)
+    assert "postgresCaSecret" not in config(render(*EXTERNAL, *DIRECT))
 
 
 def test_a_certificate_of_ones_own_replaces_the_charts():
-    assert "poiesis-postgres-tls" not in names(render("postgresql.tlsSecret=mine"), "Secret")
+    document = setup_document(render("postgresql.tlsSecret=mine"))
+    assert "poiesis-postgres-tls" not in {one["secret"] for one in document["certificates"]}
+    assert document["required"][0]["secret"] == "mine"
 
 
 def test_an_external_database_is_migrated_by_a_hook_with_the_dsns_of_the_given_secret():
     manifests = render(*EXTERNAL)
-    assert names(manifests, "StatefulSet") == names(manifests, "Secret") == []
-    job = one(manifests, "Job", "poiesis-migrations")
+    assert names(manifests, "StatefulSet") == []
+    job = job_of(manifests, "migrations")
     assert job["metadata"]["annotations"] == {
         "helm.sh/hook": "pre-install,pre-upgrade",
         "helm.sh/hook-delete-policy": "before-hook-creation",
@@ -400,15 +679,15 @@ def test_an_external_database_is_migrated_by_a_hook_with_the_dsns_of_the_given_s
         "POIESIS_API_DSN": {"name": "my-postgres", "key": "api-dsn"},
         "POIESIS_RECORDER_DSN": {"name": "my-postgres", "key": "recorder-dsn"},
     }
-    assert config(manifests)["recorderSecret"] == "my-postgres"
+    assert config(render(*EXTERNAL, *DIRECT))["recorderSecret"] == "my-postgres"
     # A hook runs before the release's own objects exist.
     assert "serviceAccountName" not in job["spec"]["template"]["spec"]
 
 
 def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
-    manifests = render(*EXTERNAL, "postgresql.existingRecorderSecret=my-recorder")
+    manifests = render(*EXTERNAL, *DIRECT, "postgresql.existingRecorderSecret=my-recorder")
     assert config(manifests)["recorderSecret"] == "my-recorder"
-    job = one(manifests, "Job", "poiesis-migrations")
+    job = job_of(manifests, "migrations")
     source = environment(job["spec"]["template"]["spec"])["POIESIS_RECORDER_DSN"]
     assert source == {"secretKeyRef": {"name": "my-recorder", "key": "recorder-dsn"}}
 
@@ -471,6 +750,11 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
         ((*CREDENTIALS, f"{ENTRY}.urls={{https://b}}"), "'/config/storage/s3/credentials/0/urls/0'"),
         ((*CREDENTIALS, f"{ENTRY}.groups=[]"), "'/config/storage/s3/credentials/0/groups'"),
         ((*CREDENTIALS, f"{ENTRY}.secret=a"), "additional properties 'secret' not allowed"),
+        (("config.recorder.transport=http",), "'/config/recorder/transport': value must be one of"),
+        (("config.recorder.transport=null",), "'/config/recorder': missing property 'transport'"),
+        (("gateway.bodyBytes=67108865",), "'/gateway/bodyBytes': maximum: got"),
+        (("gateway.bodyBytes=4194303",), "'/gateway/bodyBytes': minimum: got"),
+        (("gateway.replicas=0",), "'/gateway/replicas': minimum: got 0, want 1"),
         (("config.auth.mode=ldap",), "'/config/auth/mode': value must be one of 'none', 'basic', 'oidc'"),
         (("config.auth.mode=basic",), "'/config/auth/basic': got null, want object"),
         (("config.auth.mode=oidc",), "'/config/auth/oidc': got null, want object"),
@@ -512,7 +796,7 @@ def test_inline_storage_keys_become_a_secret():
 
 def test_own_storage_secret_is_used():
     manifests = render("config.storage.s3.secretName=keys")
-    assert names(manifests, "Secret") == ["poiesis-postgres", "poiesis-postgres-tls", "poiesis-recorder"]
+    assert "poiesis-storage" not in names(manifests, "Secret")
     assert config(manifests)["storage"]["s3"]["secretName"] == "keys"
 
 
@@ -528,8 +812,10 @@ def test_config_is_passed_on_with_what_kubernetes_knows():
     expected["executors"] = {**values["executors"], "defaultResources": {"cpu": 2, "memory": "2Gi"}}
     expected["volume"] = {**values["volume"], "storageClass": "fast"}
     expected["serviceInfo"] = {**values["serviceInfo"], "version": "0.2.0"}
-    expected["recorderSecret"] = "poiesis-recorder"
-    expected["postgresCaSecret"] = {"name": "poiesis-postgres-tls", "key": "ca.crt"}
+    expected["gateway"] = {
+        "url": "https://poiesis-gateway.tes.svc:8443",
+        "caFile": "/etc/poiesis-gateway/ca.crt",
+    }
     own = ("trec", "helper", "tif", "tof", "rclone", "file")
     expected["images"] = {
         "pullPolicy": "IfNotPresent",
@@ -551,13 +837,37 @@ def images(manifests: list[Manifest]) -> set[str]:
 
 
 def test_images_are_of_one_registry_and_version():
-    services = ("api", "tctl", "trec", "helper", "tif", "tof", "rclone", "file", "migrations")
+    services = (
+        "api",
+        "tctl",
+        "gateway",
+        "trec",
+        "helper",
+        "tif",
+        "tof",
+        "rclone",
+        "file",
+        "migrations",
+        "setup",
+    )
     own = {f"registry.local/x/poiesis-{service}:9.9" for service in services}
     assert images(render("images.registry=registry.local/x/", "images.tag=9.9")) == own | {"postgres:17"}
 
 
 def test_every_image_can_be_replaced_alone():
-    services = ("api", "tctl", "trec", "helper", "tif", "tof", "rclone", "file", "migrations")
+    services = (
+        "api",
+        "tctl",
+        "gateway",
+        "trec",
+        "helper",
+        "tif",
+        "tof",
+        "rclone",
+        "file",
+        "migrations",
+        "setup",
+    )
     values = [f"images.{service}=lab/{service}@sha256:0" for service in services]
     assert images(render(*values, "postgresql.image=lab/postgres:1")) == {
         *(f"lab/{service}@sha256:0" for service in services),
@@ -582,9 +892,10 @@ def test_without_accounts_no_identity_secret_is_mounted():
 
 
 def test_migrations_get_the_number_of_service_connections():
-    job = dict(pods(render("api.replicas=3", "postgresql.recorderConnections=9")))["Job/poiesis-migrations-1"]
+    manifests = render("api.replicas=3", "postgresql.recorderConnections=99")
+    job = job_of(manifests, "migrations")["spec"]["template"]["spec"]
     env = {one["name"]: one.get("value") for one in job["containers"][0]["env"]}
-    assert env["POIESIS_RECORDER_CONNECTIONS"] == "9"
+    assert env["POIESIS_RECORDER_CONNECTIONS"] == "99"
     assert env["POIESIS_SERVICE_CONNECTIONS"] == str(4 * 10 + 3 * 8)
 
 
@@ -612,7 +923,19 @@ def test_issuer_secrets_are_mounted_where_the_api_reads_them():
 @pytest.mark.parametrize(
     "values",
     [
-        *((), EVERYTHING, EXTERNAL, BASIC, OIDC, OIDC[:3], USER_LIMITS, CREDENTIALS, WEB_IDENTITY),
+        *(
+            (),
+            DIRECT,
+            (*EXTERNAL, *DIRECT),
+            EVERYTHING,
+            EXTERNAL,
+            BASIC,
+            OIDC,
+            OIDC[:3],
+            USER_LIMITS,
+            CREDENTIALS,
+            WEB_IDENTITY,
+        ),
         ("config.executors.defaultResources.cpu=0.5", "config.resources.trec.limits.memory=134217728"),
         ("config.queue.pollSeconds=0.5", "config.volume.defaultSizeGb=2.5", "config.userLimits.gpus=0.5"),
         ("config.queue.maxActiveTasks=null", "config.limits.bodyBytes=null"),
@@ -692,11 +1015,12 @@ def test_no_request_is_lost_in_a_rollout():
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     drain = config(render("config.http.drainSeconds=7"))["http"]["drainSeconds"]
     assert drain == 7 < api["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert names(render(), "PodDisruptionBudget") == ["poiesis-api", "poiesis-tctl"]
+    assert names(render(), "PodDisruptionBudget") == ["poiesis-api", "poiesis-gateway", "poiesis-tctl"]
 
 
 def test_one_replica_has_no_disruption_budget_that_would_block_a_drain():
-    assert names(render("api.replicas=1", "tctl.replicas=1"), "PodDisruptionBudget") == []
+    one_each = ("api.replicas=1", "gateway.replicas=1", "tctl.replicas=1")
+    assert names(render(*one_each), "PodDisruptionBudget") == []
 
 
 def test_pull_secrets_reach_every_pod():
@@ -726,12 +1050,18 @@ def test_network_policies_let_services_to_postgres_and_tasks_to_everything_but_m
     ]
     postgres = one(manifests, "NetworkPolicy", "poiesis-postgres")["spec"]
     selectors = [source["podSelector"] for source in postgres["ingress"][0]["from"]]
-    assert selectors[0] == {"matchExpressions": [{"key": "poiesis.io/task", "operator": "Exists"}]}
-    components = [selector["matchLabels"]["app.kubernetes.io/component"] for selector in selectors[1:]]
-    assert components == ["api", "tctl", "migrations"]
+    components = [selector["matchLabels"]["app.kubernetes.io/component"] for selector in selectors]
+    assert components == ["api", "tctl", "migrations", "gateway"]
     labels = {
         item["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
         for item in manifests
         if item["kind"] in ("Deployment", "Job")
     }
-    assert labels == {"api", "tctl", "migrations"}
+    assert labels == {"api", "tctl", "migrations", "gateway", "setup"}
+
+
+def test_network_policies_let_direct_recorders_to_postgres():
+    manifests = render(*EVERYTHING, *DIRECT)
+    postgres = one(manifests, "NetworkPolicy", "poiesis-postgres")["spec"]
+    tasks = {"podSelector": {"matchExpressions": [{"key": "poiesis.io/task", "operator": "Exists"}]}}
+    assert tasks in postgres["ingress"][0]["from"]

@@ -77,14 +77,14 @@ def test_values_have_every_key_of_the_schema(schema):
 
 def test_defaults_of_config_are_those_of_the_api():
     given = yaml.safe_load((values.CHART / "values.yaml").read_text())["config"]
-    smallest = {"images": {"trec": "t", "helper": "h"}, "recorderSecret": "r"}
+    smallest = {"images": {"trec": "t", "helper": "h"}, "gateway": {"url": "https://g", "caFile": "c"}}
     assert values.Document.model_validate(smallest | given) == values.Document.model_validate(smallest)
 
 
 def test_fields_set_by_the_chart_are_no_values(schema):
     config = dict(properties(schema["properties"]["config"]))
     assert (
-        not {"images", "recorderSecret", "postgresCaSecret", "serviceInfo.version", "http.port"}
+        not {"images", "gateway", "recorderSecret", "postgresCaSecret", "serviceInfo.version", "http.port"}
         & config.keys()
     )
 

@@ -18,6 +18,7 @@ from poiesis_api import config as configuration
 from poiesis_api import kube
 from poiesis_api.app import make_app
 from poiesis_api.config import Config, ConfigError, Http
+from poiesis_api.gateway_ca import gateway_ca
 from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import open_authenticator
 from poiesis_api.identity.credentials import HEADER_BYTES
@@ -35,6 +36,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     """Serve until `stop`; then report unready, wait until no more requests arrive, and close."""
     document = config.document
     user_limits = document.effective_user_limits
+    gateway_ca(document)  # a file that cannot be used is an error of the configuration now, of a task later
     async with AsyncExitStack() as stack:  # opened in order, closed in reverse
         pool = await stack.enter_async_context(open_pool(config.dsn, document.database))
         kubernetes = await stack.enter_async_context(kube.connect(config.namespace))

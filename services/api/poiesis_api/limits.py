@@ -57,7 +57,8 @@ def gpus_of(resources: TesResources | None, config: TaskPodConfig) -> float:
     """Return how many GPUs each executor gets; executors run one after the other."""
     asked = resources.backend_parameters or {} if resources else {}
     extended = with_parameters(config, asked).executors.extended_resources
-    return sum(_number(extended.get(name, "0")) for name in config.backend_parameters.gpu_resource)
+    kinds = {kind.value for kind in config.backend_parameters.gpu_resource}
+    return sum(_number(extended.get(name, "0")) for name in kinds)
 
 
 def _number(quantity: str) -> float:

@@ -15,8 +15,9 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from poiesis_api import queue_db
-from poiesis_api.config import TaskPodConfig
+from poiesis_api.config import ConfigError, TaskPodConfig
 from poiesis_api.errors import StorageUnavailable
+from poiesis_api.gateway_ca import gateway_ca
 from poiesis_api.kube import Kubernetes, Manifest
 from poiesis_api.limits import UNLIMITED
 from poiesis_api.outages import WriteHealth
@@ -199,7 +200,7 @@ class Submitter:
         try:
             async with asyncio.timeout(self._time_limit):
                 await work
-        except (StorageUnavailable, TimeoutError) as error:
+        except (StorageUnavailable, TimeoutError, ConfigError) as error:
             logger.warning("work failed, retrying later", extra={"work": name, "error": repr(error)})
         except Exception:
             logger.exception("unhandled exception in submitter", extra={"work": name})
@@ -235,6 +236,7 @@ class Submitter:
                 request=request,
                 recorder_token=lease.recorder_token,
                 credentials=frozenset(lease.s3_credentials),
+                gateway_ca=gateway_ca(self._config),
             )
             return task_objects(task, self._config)
         except NoFiler as error:

@@ -171,6 +171,15 @@ def test_a_slow_rate_says_when_to_come_back():
     assert raised.value.headers == {"Retry-After": "8"}
 
 
+def test_users_are_remembered_in_bounded_memory():
+    rates = RequestRates(UserLimits.model_validate({"requests": {"per_second": 1, "burst": 1}}).requests)
+    for number in range(10_001):
+        rates.take(str(number), 0.0)
+    rates.take("0", 0.0)  # forgotten, so its bucket is full
+    with pytest.raises(LimitReached):
+        rates.take("10000", 0.0)
+
+
 async def create(pool, owner="alice", limits=None, **resources):
     new = NewTask(owner=owner, request=REQUEST, reserved=Resources(**(vars(NO_RESOURCES) | resources)))
     return await tasks_db.create_task(pool, new, UserLimits.model_validate(limits or {}))

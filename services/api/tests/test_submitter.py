@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import trustme
 
 from poiesis_api import queue_db, tasks_db
 from poiesis_api.config import S3, Database, Document, Storage, UserLimits
@@ -103,6 +104,35 @@ async def test_secret_has_token_whose_hash_is_stored(pool, kubernetes, submitter
         '{"pod_uid": "u", "pod_name": "p", "node": "n", "state": "RUNNING"}',
     )
     assert answer["state"] == "RUNNING"
+
+
+async def test_secret_has_current_gateway_authority(pool, kubernetes, config, tmp_path):
+    authority = tmp_path / "ca.crt"
+    gateway = config.gateway.model_copy(update={"ca_file": str(authority)})
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"gateway": gateway}))
+    for _ in range(2):
+        trustme.CA().cert_pem.write_to_path(authority)
+        task_id = await create(pool)
+        await submit(submitter)
+        secrets = {one["metadata"]["name"]: one["data"] for one in kubernetes.of_kind("Secret")}
+        copied = base64.b64decode(secrets[f"poiesis-{task_id}"]["gateway-ca"])
+        assert copied == authority.read_bytes()
+
+
+async def test_task_waits_for_an_unreadable_gateway_authority(pool, kubernetes, config, tmp_path, caplog):
+    authority = tmp_path / "ca.crt"
+    gateway = config.gateway.model_copy(update={"ca_file": str(authority)})
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"gateway": gateway}))
+    task_id = await create(pool)
+    await submit(submitter)
+    assert kubernetes.calls == []
+    (record,) = (one for one in caplog.records if one.message == "work failed, retrying later")
+    assert f"gateway.caFile: cannot use {authority}" in record.error
+
+    trustme.CA().cert_pem.write_to_path(authority)
+    await expire_claims(pool)
+    await submit(submitter)
+    await assert_submitted(pool, kubernetes, task_id)
 
 
 @pytest.mark.parametrize("call", [*CREATES, "PATCH Job"])

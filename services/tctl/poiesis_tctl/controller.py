@@ -257,8 +257,8 @@ class Controller:
     async def _view_again(self, cached: TaskView, key: str, task_id: UUID) -> TaskView:
         """Return the view from the API server. The row is read first: a submitted task had its Job before."""
         task = await self._tasks.load(task_id)
-        job = newest(map(decide.slim_job, await self._kube.jobs_of(key)))
-        pod = newest(map(decide.slim_pod, await self._kube.pods_of(key)))
+        job = newest(decide.of_tasks(map(decide.slim_job, await self._kube.jobs_of(key))))
+        pod = newest(decide.of_tasks(map(decide.slim_pod, await self._kube.pods_of(key))))
         return TaskView(
             task=task,
             pod=pod,

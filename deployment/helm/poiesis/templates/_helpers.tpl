@@ -1,4 +1,4 @@
-{{/* Names: <fullname>-<component>; short enough for a Job's name with a revision. */}}
+{{/* Names: <fullname>-<component>; short enough for a Job's name with a hash. */}}
 {{- define "poiesis.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -67,7 +67,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret with recorder-dsn, which TaskPods mount. */}}
+{{/* The Secret with recorder-dsn, for the gateway; with config.recorder.transport postgres, TaskPods mount it. */}}
 {{- define "poiesis.recorderSecret" -}}
 {{- if .Values.postgresql.embedded -}}
 {{ include "poiesis.fullname" . }}-recorder
@@ -79,6 +79,118 @@ capabilities: {drop: [ALL]}
 {{/* The Secret with the embedded Postgres' certificate. */}}
 {{- define "poiesis.postgresTlsSecret" -}}
 {{- default (printf "%s-tls" (include "poiesis.postgresSecret" .)) .Values.postgresql.tlsSecret -}}
+{{- end -}}
+
+{{/*
+What services/setup creates and checks (poiesis_setup.document): certificates and passwords that no value names a Secret
+for, and the keys of the Secrets that values name.
+*/}}
+{{- define "poiesis.setupDocument" -}}
+{{- $postgresql := .Values.postgresql -}}
+{{- $postgres := include "poiesis.postgresSecret" . -}}
+{{- $certificates := list -}}
+{{- $passwords := list -}}
+{{- $required := list -}}
+{{- if $postgresql.embedded -}}
+{{- $address := printf "%s:5432/poiesis?sslmode=verify-full" $postgres -}}
+{{- $urls := dict "migrations-dsn" (printf "postgresql://poiesis@%s" $address) "api-dsn" (printf "postgresql://poiesis_api@%s" $address) -}}
+{{- $recorder := dict "recorder-dsn" (printf "postgresql://poiesis_recorder@%s" $address) -}}
+{{- $passwords = list (dict "secret" $postgres "urls" $urls) (dict "secret" (include "poiesis.recorderSecret" .) "urls" $recorder) -}}
+{{- if $postgresql.tlsSecret -}}
+{{- $required = append $required (dict "secret" $postgresql.tlsSecret "keys" (list "tls.crt" "tls.key" "ca.crt") "value" "postgresql.tlsSecret") -}}
+{{- else -}}
+{{- $certificates = append $certificates (dict "secret" (include "poiesis.postgresTlsSecret" .) "names" (include "poiesis.serviceNames" (dict "root" . "service" $postgres) | fromJsonArray)) -}}
+{{- end -}}
+{{- else -}}
+{{- $value := ternary "postgresql.existingRecorderSecret" "postgresql.existingSecret" (ne $postgresql.existingRecorderSecret "") -}}
+{{- $required = list
+    (dict "secret" $postgres "keys" (list "migrations-dsn" "api-dsn") "value" "postgresql.existingSecret")
+    (dict "secret" (include "poiesis.recorderSecret" .) "keys" (list "recorder-dsn") "value" $value) -}}
+{{- with $postgresql.caSecret -}}
+{{- if .name -}}
+{{- $required = append $required (dict "secret" .name "keys" (list .key) "value" "postgresql.caSecret") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if eq .Values.config.recorder.transport "gateway" -}}
+{{- if .Values.gateway.tlsSecret -}}
+{{- $required = append $required (dict "secret" .Values.gateway.tlsSecret "keys" (list "tls.crt" "tls.key" "ca.crt") "value" "gateway.tlsSecret") -}}
+{{- else -}}
+{{- $certificates = append $certificates (dict "secret" (include "poiesis.gatewayTlsSecret" .) "names" (include "poiesis.serviceNames" (dict "root" . "service" (include "poiesis.gateway" .)) | fromJsonArray)) -}}
+{{- end -}}
+{{- end -}}
+{{- dict
+    "authority" (printf "%s-ca" (include "poiesis.fullname" .))
+    "certificates" $certificates
+    "passwords" $passwords
+    "required" $required
+    "rotation" .Values.setup.rotation | toJson -}}
+{{- end -}}
+
+{{/* Whether there is anything to create or renew; empty: no. */}}
+{{- define "poiesis.setupNeeded" -}}
+{{- $document := include "poiesis.setupDocument" . | fromJson -}}
+{{- if or $document.certificates $document.passwords $document.required -}}true{{- end -}}
+{{- end -}}
+
+{{/* The DNS names of a Service as a JSON list: (dict "root" $ "service" name) */}}
+{{- define "poiesis.serviceNames" -}}
+{{- $namespaced := printf "%s.%s" .service .root.Release.Namespace -}}
+{{- list .service $namespaced (printf "%s.svc" $namespaced) (printf "%s.svc.cluster.local" $namespaced) | toJson -}}
+{{- end -}}
+
+{{/* The Pod template of services/setup: (dict "root" $ "account" name) */}}
+{{- define "poiesis.setupPod" -}}
+{{- $component := dict "root" .root "component" "setup" -}}
+{{- $setup := .root.Values.setup -}}
+metadata:
+  labels: {{- include "poiesis.labels" $component | nindent 4 }}
+spec:
+  restartPolicy: Never
+  serviceAccountName: {{ .account }}
+  automountServiceAccountToken: true
+  enableServiceLinks: false
+  {{- include "poiesis.imagePullSecrets" .root | nindent 2 }}
+  securityContext: {{- include "poiesis.podSecurityContext" .root | nindent 4 }}
+  containers:
+    - name: setup
+      image: {{ include "poiesis.image" (dict "root" .root "service" "setup") }}
+      imagePullPolicy: {{ .root.Values.images.pullPolicy }}
+      env:
+        - name: POD_NAMESPACE
+          valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+        - {name: POIESIS_SETUP, value: {{ include "poiesis.setupDocument" .root | quote }}}
+      terminationMessagePolicy: FallbackToLogsOnError
+      resources: {{- toYaml $setup.resources | nindent 8 }}
+      securityContext: {{- include "poiesis.securityContext" .root | nindent 8 }}
+  {{- with $setup.nodeSelector }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $setup.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{/* Pods that hold a rotated password are replaced. */}}
+{{- define "poiesis.rotation" -}}
+{{- with .Values.setup.rotation }}
+poiesis.io/rotation: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* The name of the gateway's objects. */}}
+{{- define "poiesis.gateway" -}}
+{{ include "poiesis.fullname" . }}-gateway
+{{- end -}}
+
+{{/* The Secret with the gateway's certificate. */}}
+{{- define "poiesis.gatewayTlsSecret" -}}
+{{- default (printf "%s-tls" (include "poiesis.gateway" .)) .Values.gateway.tlsSecret -}}
+{{- end -}}
+
+{{/* The most connections of all gateways to Postgres: with one more replica, as during a rollout. */}}
+{{- define "poiesis.gatewayConnections" -}}
+{{- mul (add1 .Values.gateway.replicas) .Values.gateway.databaseConnections -}}
 {{- end -}}
 
 {{/* The certificate authority of Postgres as {name, key}; null: a public one. */}}
@@ -186,12 +298,15 @@ The Secrets of `config.auth` that the mode needs: {name: {secret, key, file, val
 {{- range list "trec" "helper" "tif" "tof" "rclone" "file" -}}
 {{- $_ := set $images . (include "poiesis.image" (dict "root" $root "service" .)) -}}
 {{- end -}}
-{{- $added := dict
-    "images" $images
-    "recorderSecret" (include "poiesis.recorderSecret" .)
-    "serviceInfo" (dict "version" .Chart.AppVersion) -}}
+{{- $added := dict "images" $images "serviceInfo" (dict "version" .Chart.AppVersion) -}}
+{{- if eq .Values.config.recorder.transport "gateway" -}}
+{{- $url := printf "https://%s.%s.svc:8443" (include "poiesis.gateway" .) .Release.Namespace -}}
+{{- $_ := set $added "gateway" (dict "url" $url "caFile" "/etc/poiesis-gateway/ca.crt") -}}
+{{- else -}}
+{{- $_ := set $added "recorderSecret" (include "poiesis.recorderSecret" .) -}}
 {{- with include "poiesis.postgresCa" . | fromJson -}}
 {{- $_ := set $added "postgresCaSecret" . -}}
+{{- end -}}
 {{- end -}}
 {{- with include "poiesis.storageSecret" . -}}
 {{- $_ := set $added "storage" (dict "s3" (dict "secretName" .)) -}}

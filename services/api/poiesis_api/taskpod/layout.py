@@ -91,6 +91,6 @@ def _volume_of(request: TesTaskRequest) -> Literal["task", "scratch"] | None:
 
 def _may_write_anywhere(config: TaskPodConfig) -> bool:
     """Return whether the operator lets executors be root on a writable root file system."""
-    context = config.executors.security_context
+    context = config.executors.effective_security_context
     is_other_user = bool(context.get("runAsNonRoot")) or context.get("runAsUser") not in {None, 0}
     return not (is_other_user or context.get("readOnlyRootFilesystem"))

@@ -29,7 +29,7 @@ def task_objects(task: Task, config: TaskPodConfig) -> TaskObjects:
     resources = task.request.resources
     config = with_parameters(config, resources.backend_parameters or {} if resources else {})
     layout = layout_of(task, config)
-    secrets = pack_secrets(task.id, secret_entries(layout))
+    secrets = pack_secrets(task.id, secret_entries(layout, config.recorder.transport))
     owned = [service_account(layout), *(secret(task.id, name, data) for name, data in secrets.items())]
     if layout.volume == "task" and config.volume.type == "pvc":
         owned.append(volume_claim(layout, config))

@@ -1,9 +1,10 @@
-"""The task's Secrets: its token, its paths, the filers' work lists and literal contents."""
+"""The task's Secrets: its token, the gateway's certificates, its paths, work lists and literal contents."""
 
 import base64
 from collections.abc import Mapping
 from uuid import UUID
 
+from poiesis_api.config import Transport
 from poiesis_api.task_paths import normal
 from poiesis_api.taskpod.filer_runs import FilerRun
 from poiesis_api.taskpod.layout import Layout
@@ -12,13 +13,16 @@ from poiesis_models import labels, paths
 
 SECRET_BYTES = 700 * 1024  # of a Secret's 1 MiB, which counts names and metadata too
 PATHS_BYTES = 400 * 1024  # of one part of the list of paths
+GATEWAY_CA_KEY = "gateway-ca"
 
 
-def secret_entries(layout: Layout) -> dict[str, bytes]:
+def secret_entries(layout: Layout, transport: Transport) -> dict[str, bytes]:
     """Return all entries of the task's Secrets, by key."""
     runs = layout.filers
+    authority = {GATEWAY_CA_KEY: layout.task.gateway_ca.encode()} if transport == "gateway" else {}
     return {
         "token": layout.task.recorder_token.encode(),
+        **authority,
         **path_parts(layout),
         **{run.key: run.work_list.to_json().encode() for run in runs},
         **{key: text.encode() for run in runs for key, text in run.contents.items()},

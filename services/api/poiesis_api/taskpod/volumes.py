@@ -8,7 +8,13 @@ from poiesis_api.config import TaskPodConfig
 from poiesis_api.taskpod.filer_runs import FilerRun
 from poiesis_api.taskpod.layout import Layout
 from poiesis_api.taskpod.manifest import Manifest, object_labels, object_metadata, volume_mount
-from poiesis_api.taskpod.secrets import path_parts, secret_source, sources_of_keys, work_list_sources
+from poiesis_api.taskpod.secrets import (
+    GATEWAY_CA_KEY,
+    path_parts,
+    secret_source,
+    sources_of_keys,
+    work_list_sources,
+)
 from poiesis_api.taskpod.storage import storage_volumes
 from poiesis_models import paths
 from poiesis_models.tes import TesTaskRequest
@@ -105,13 +111,12 @@ def _claim_spec(layout: Layout, config: TaskPodConfig) -> Manifest:
 
 
 def _recorder_sources(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) -> list[Manifest]:
-    authority = config.postgres_ca_secret
     directory = basename(paths.RECORDER_PATHS)
     parts = {key: f"{directory}/{key}" for key in path_parts(layout)}
+    authority = {GATEWAY_CA_KEY: basename(paths.GATEWAY_CA)} if GATEWAY_CA_KEY in secrets else {}
     return [
-        *sources_of_keys({"token": "token", **parts}, secrets),
-        secret_source(config.recorder_secret, {"recorder-dsn": "dsn"}),
-        *([secret_source(authority.name, {authority.key: basename(paths.POSTGRES_CA)})] if authority else []),
+        *sources_of_keys({"token": "token", **authority, **parts}, secrets),
+        *_postgres_sources(config),
         {"serviceAccountToken": {"path": "kubernetes/token", "expirationSeconds": KUBERNETES_TOKEN_SECONDS}},
         {
             "configMap": {
@@ -125,3 +130,12 @@ def _recorder_sources(layout: Layout, config: TaskPodConfig, secrets: Mapping[st
             }
         },
     ]
+
+
+def _postgres_sources(config: TaskPodConfig) -> Iterator[Manifest]:
+    """Yield what a recorder with transport postgres connects with."""
+    if config.recorder.transport != "postgres" or config.recorder_secret is None:
+        return
+    yield secret_source(config.recorder_secret, {"recorder-dsn": basename(paths.RECORDER_DSN)})
+    if (authority := config.postgres_ca_secret) is not None:
+        yield secret_source(authority.name, {authority.key: basename(paths.POSTGRES_CA)})

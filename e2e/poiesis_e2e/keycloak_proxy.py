@@ -1,8 +1,8 @@
-"""A gateway in front of the lab's Keycloak, as sites have one: it can be down, and it issues opaque tokens.
+"""A proxy in front of the lab's Keycloak, as sites have one: it can be down, and it issues opaque tokens.
 
 It runs in the process of the tests; Pods and this machine reach it by this machine's address in docker's
 network. Keycloak uses the address of the request as its issuer, so that address is the issuer. Keycloak
-itself issues no opaque tokens: the gateway issues one for an access token, and replaces it again when it is
+itself issues no opaque tokens: the proxy issues one for an access token, and replaces it again when it is
 introspected (the phantom token pattern).
 """
 
@@ -56,8 +56,8 @@ class _Behind:
         return urlencode([(name, self._tokens.get(value, value)) for name, value in fields]).encode()
 
 
-class Gateway:
-    """A running gateway; create it with `gateway`."""
+class KeycloakProxy:
+    """A running proxy; create it with `keycloak_proxy`."""
 
     def __init__(self, behind: _Behind, runner: web.AppRunner) -> None:
         self.opaque = behind.opaque
@@ -83,14 +83,14 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(address: str, keycloak: str) -> AsyncIterator[Gateway]:
+async def keycloak_proxy(address: str, keycloak: str) -> AsyncIterator[KeycloakProxy]:
     """Listen at `address` on a free port; `keycloak`: the URL of Keycloak."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
         behind = _Behind(keycloak, http)
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", behind.forward)
         async with serving(application, address) as runner:
-            yield Gateway(behind, runner)
+            yield KeycloakProxy(behind, runner)
 
 
 def _others(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
