@@ -89,11 +89,13 @@ USER_LIMITS = (
     ),
 )
 EVERYTHING = (
-    "networkPolicy.enabled=true",
+    "config.auth.allowAnonymous=true",
     "api.ingress.enabled=true",
     "api.ingress.host=tes.example.org",
     *INLINE_KEYS,
 )
+
+SERVICE_NAMES = [f"poiesis-api{domain}" for domain in ("", ".tes", ".tes.svc", ".tes.svc.cluster.local")]
 
 API = pytest.mark.skipif(importlib.util.find_spec("poiesis_api") is None, reason="the api is not on the path")
 Manifest = dict[str, Any]
@@ -812,6 +814,7 @@ def test_config_is_passed_on_with_what_kubernetes_knows():
     expected["executors"] = {**values["executors"], "defaultResources": {"cpu": 2, "memory": "2Gi"}}
     expected["volume"] = {**values["volume"], "storageClass": "fast"}
     expected["serviceInfo"] = {**values["serviceInfo"], "version": "0.2.0"}
+    expected["http"] = {**values["http"], "hosts": SERVICE_NAMES}
     expected["gateway"] = {
         "url": "https://poiesis-gateway.tes.svc:8443",
         "caFile": "/etc/poiesis-gateway/ca.crt",
@@ -1035,33 +1038,239 @@ def test_a_release_of_another_name_and_a_long_one():
     assert all(len(item["metadata"]["name"]) <= 63 for item in long)
 
 
-def test_network_policies_let_services_to_postgres_and_tasks_to_everything_but_metadata():
-    manifests = render(*EVERYTHING)
-    tasks = one(manifests, "NetworkPolicy", "poiesis-tasks")["spec"]
-    assert tasks["ingress"] == []
-    assert tasks["egress"] == [
+PRIVATE = [
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+    *("192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+]
+COMPONENT = "app.kubernetes.io/component"
+
+
+def tasks_egress(*values: str) -> list[Manifest]:
+    policy: Manifest = one(render(*values), "NetworkPolicy", "poiesis-tasks")["spec"]
+    egress: list[Manifest] = policy["egress"]
+    return egress
+
+
+def component_peers(policy: Manifest) -> list[str]:
+    """Return the components among the sources of a policy's first rule; "task" for TaskPods."""
+    return [
+        source["podSelector"].get("matchLabels", {}).get(COMPONENT, "task")
+        for source in policy["spec"]["ingress"][0]["from"]
+    ]
+
+
+def test_tasks_accept_no_connection():
+    policy = one(render(), "NetworkPolicy", "poiesis-tasks")["spec"]
+    assert policy["podSelector"] == {"matchExpressions": [{"key": "poiesis.io/task", "operator": "Exists"}]}
+    assert (policy["policyTypes"], policy["ingress"]) == (["Ingress", "Egress"], [])
+
+
+def test_tasks_reach_dns_their_report_the_api_server_and_public_addresses():
+    dns, report, api_server, public = tasks_egress()
+    assert dns == {
+        "to": [
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+                "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+            },
+            {"ipBlock": {"cidr": "169.254.20.10/32"}},
+        ],
+        "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
+    }
+    (peer,) = report["to"]
+    assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "tes"}}
+    assert peer["podSelector"]["matchLabels"][COMPONENT] == "gateway"
+    assert report["ports"] == [{"protocol": "TCP", "port": 8443}]
+    assert api_server == {"ports": [{"protocol": "TCP", "port": port} for port in (443, 6443)]}
+    assert public == {
+        "to": [
+            {"ipBlock": {"cidr": "0.0.0.0/0", "except": [*PRIVATE, "168.63.129.16/32"]}},
+            {"ipBlock": {"cidr": "2000::/3"}},
+        ]
+    }
+
+
+def test_addresses_of_the_api_server_can_be_set():
+    _, _, api_server, _ = tasks_egress("networkPolicy.apiServer.cidrs={10.1.2.3/32}")
+    assert api_server["to"] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+
+
+def test_denied_networks_are_subtracted_by_address_family():
+    denied = "203.0.113.0/24,2001:db8::/32,10.0.0.0/8,fd00::/8"  # the last two are not public
+    *_, public = tasks_egress(f"networkPolicy.tasks.deny={{{denied}}}")
+    assert [peer["ipBlock"]["except"] for peer in public["to"]] == [
+        [*PRIVATE, "203.0.113.0/24"],
+        ["2001:db8::/32"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "peer", "port"),
+    [
+        ("http://10.1.2.3:9000", {"ipBlock": {"cidr": "10.1.2.3/32"}}, 9000),
+        ("https://10.1.2.3", {"ipBlock": {"cidr": "10.1.2.3/32"}}, 443),
+        ("http://[fd00::5]:9000", {"ipBlock": {"cidr": "fd00::5/128"}}, 9000),
+        ("http://minio.storage.svc:9000", "storage", 9000),
+        ("http://minio.storage.svc.cluster.local", "storage", 80),
+        ("https://s3.example.org", None, None),
+        ("https://minio.storage.example.org", None, None),
+        ("https://minio.storage.svcs.example.org", None, None),
+    ],
+)
+def test_tasks_reach_private_object_storage_that_is_configured(endpoint, peer, port):
+    rules = tasks_egress(f"config.storage.s3.endpoint={endpoint}")[4:]
+    if isinstance(peer, str):
+        peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": peer}}}
+    assert rules == ([] if peer is None else [{"to": [peer], "ports": [{"protocol": "TCP", "port": port}]}])
+
+
+def test_tasks_reach_each_endpoint_once():
+    entry = "config.storage.s3.credentials"
+    rules = tasks_egress(
+        "config.storage.s3.endpoint=http://10.1.2.3:9000",
+        *(f"{entry}[0].name=a", f"{entry}[0].urls={{s3://a}}", f"{entry}[0].anonymous=true"),
+        *(f"{entry}[1].name=b", f"{entry}[1].urls={{s3://b}}", f"{entry}[1].anonymous=true"),
+        *(f"{entry}[0].endpoint=http://10.1.2.3:9000", f"{entry}[1].endpoint=http://10.1.2.4:9000"),
+    )[4:]
+    assert [rule["to"][0]["ipBlock"]["cidr"] for rule in rules] == ["10.1.2.3/32", "10.1.2.4/32"]
+
+
+def test_allowed_destinations_are_networks_ports_or_pods():
+    entry = "networkPolicy.tasks.allow"
+    rules = tasks_egress(
+        f"{entry}[0]=10.20.0.0/16",
+        *(
+            f"{entry}[1].cidr=10.30.0.0/16",
+            f"{entry}[1].except={{10.30.1.0/24}}",
+            f"{entry}[1].ports={{5432}}",
+        ),
+        *(f"{entry}[2].namespaceSelector.matchLabels.team=a", f"{entry}[2].podSelector.matchLabels.app=db"),
+    )
+    assert rules[4:] == [
+        {"to": [{"ipBlock": {"cidr": "10.20.0.0/16"}}]},
+        {
+            "to": [{"ipBlock": {"cidr": "10.30.0.0/16", "except": ["10.30.1.0/24"]}}],
+            "ports": [{"protocol": "TCP", "port": 5432}],
+        },
         {
             "to": [
-                {"namespaceSelector": {}},
-                {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}},
-                {"ipBlock": {"cidr": "::/0", "except": ["fd00:ec2::254/128"]}},
+                {
+                    "namespaceSelector": {"matchLabels": {"team": "a"}},
+                    "podSelector": {"matchLabels": {"app": "db"}},
+                }
             ]
-        }
+        },
     ]
-    postgres = one(manifests, "NetworkPolicy", "poiesis-postgres")["spec"]
-    selectors = [source["podSelector"] for source in postgres["ingress"][0]["from"]]
-    components = [selector["matchLabels"]["app.kubernetes.io/component"] for selector in selectors]
-    assert components == ["api", "tctl", "migrations", "gateway"]
-    labels = {
-        item["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
-        for item in manifests
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (("networkPolicy.tasks.allow[0].ports={80}",), "must have cidr, namespaceSelector or podSelector"),
+        (
+            (
+                "networkPolicy.tasks.allow[0].cidr=10.1.0.0/16",
+                "networkPolicy.tasks.allow[0].podSelector.matchLabels.app=db",
+            ),
+            "must have either cidr or selectors",
+        ),
+        (("networkPolicy.tasks.allow[0]=db.example.org",), "networkPolicy"),
+        (("networkPolicy.tasks.deny[0]=10.0.0.1",), "networkPolicy"),
+    ],
+)
+def test_destinations_without_a_meaning_are_refused(values, message):
+    assert message in refusal(*values)
+
+
+def test_postgres_accepts_services_and_jobs_only():
+    components = component_peers(one(render(), "NetworkPolicy", "poiesis-postgres"))
+    assert components == ["api", "tctl", "gateway", "migrations", "setup"]
+    workloads = {
+        item["spec"]["template"]["metadata"]["labels"][COMPONENT]
+        for item in render()
         if item["kind"] in ("Deployment", "Job")
     }
-    assert labels == {"api", "tctl", "migrations", "gateway", "setup"}
+    assert workloads <= set(components)
 
 
-def test_network_policies_let_direct_recorders_to_postgres():
-    manifests = render(*EVERYTHING, *DIRECT)
-    postgres = one(manifests, "NetworkPolicy", "poiesis-postgres")["spec"]
-    tasks = {"podSelector": {"matchExpressions": [{"key": "poiesis.io/task", "operator": "Exists"}]}}
-    assert tasks in postgres["ingress"][0]["from"]
+def test_recorders_without_gateway_reach_postgres():
+    manifests = render(*DIRECT)
+    assert "task" in component_peers(one(manifests, "NetworkPolicy", "poiesis-postgres"))
+    report = one(manifests, "NetworkPolicy", "poiesis-tasks")["spec"]["egress"][1]
+    assert report["to"][0]["podSelector"]["matchLabels"][COMPONENT] == "postgres"
+    assert report["ports"] == [{"protocol": "TCP", "port": 5432}]
+
+
+def test_gateway_accepts_reports_of_tasks_and_readers_of_metrics():
+    reports, metrics = one(render(), "NetworkPolicy", "poiesis-gateway")["spec"]["ingress"]
+    namespaces = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["tes"]}
+    assert reports == {
+        "ports": [{"protocol": "TCP", "port": 8443}],
+        "from": [
+            {
+                "namespaceSelector": {"matchExpressions": [namespaces]},
+                "podSelector": {"matchExpressions": [{"key": "poiesis.io/task", "operator": "Exists"}]},
+            }
+        ],
+    }
+    assert metrics == {"ports": [{"protocol": "TCP", "port": 8081}]}
+
+
+def test_services_accept_configured_sources_only():
+    source = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "edge"}}}
+    label = r"namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=edge"
+    manifests = render(f"networkPolicy.api.from[0].{label}", f"networkPolicy.metrics.from[0].{label}")
+    (api,) = one(manifests, "NetworkPolicy", "poiesis-api")["spec"]["ingress"]
+    assert api["from"][0] == source
+    assert api["from"][1]["podSelector"]["matchLabels"][COMPONENT] == "test"
+    (metrics,) = one(manifests, "NetworkPolicy", "poiesis-tctl")["spec"]["ingress"]
+    assert (metrics["from"], metrics["ports"]) == ([source], [{"protocol": "TCP", "port": "health"}])
+
+
+def test_every_pod_has_a_policy():
+    manifests = render()
+    chosen = [
+        item["spec"]["podSelector"].get("matchLabels", {}).get(COMPONENT)
+        for item in manifests
+        if item["kind"] == "NetworkPolicy"
+    ]
+    (jobs,) = one(manifests, "NetworkPolicy", "poiesis-jobs")["spec"]["podSelector"]["matchExpressions"]
+    for item in manifests:
+        pod = item if item["kind"] == "Pod" else item.get("spec", {}).get("template")
+        if pod and "containers" in pod["spec"]:
+            assert pod["metadata"]["labels"][COMPONENT] in {*chosen, *jobs["values"]}
+
+
+def test_the_test_pod_has_the_rules_of_tasks():
+    manifests = render("networkPolicy.tasks.allow={10.20.0.0/16}")
+    tasks, test = (
+        one(manifests, "NetworkPolicy", f"poiesis-{name}")["spec"] for name in ("tasks", "test-networks")
+    )
+    assert {**tasks, "podSelector": None} == {**test, "podSelector": None}
+    pod = one(manifests, "Pod", "poiesis-test-networks")
+    assert test["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_policies_can_be_switched_off():
+    assert names(render("networkPolicy.enabled=false"), "NetworkPolicy") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("api.ingress.enabled=true", "api.ingress.enabled is true"),
+        ("api.service.type=NodePort", "api.service.type is NodePort"),
+        ("api.service.type=LoadBalancer", "api.service.type is LoadBalancer"),
+    ],
+)
+def test_service_without_authentication_is_not_published_by_accident(value, message):
+    assert message in refusal(value)
+    for accepted in (("config.auth.allowAnonymous=true",), BASIC):
+        assert names(render(value, *accepted), "Service")
+
+
+def test_api_knows_its_names():
+    values = (*BASIC, "api.ingress.enabled=true", "api.ingress.host=tes.example.org")
+    assert config(render(*values))["http"]["hosts"] == [*SERVICE_NAMES, "tes.example.org"]
+    more = config(render("config.http.hosts={tes.lab.example}"))
+    assert more["http"]["hosts"] == ["tes.lab.example", *SERVICE_NAMES]

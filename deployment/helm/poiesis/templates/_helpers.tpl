@@ -291,6 +291,34 @@ The Secrets of `config.auth` that the mode needs: {name: {secret, key, file, val
 {{- $secrets | toJson -}}
 {{- end -}}
 
+{{/* The names by which clients reach the api, as a JSON list. */}}
+{{- define "poiesis.hosts" -}}
+{{- $service := printf "%s-api" (include "poiesis.fullname" .) -}}
+{{- $names := concat .Values.config.http.hosts (list
+    $service
+    (printf "%s.%s" $service .Release.Namespace)
+    (printf "%s.%s.svc" $service .Release.Namespace)
+    (printf "%s.%s.svc.cluster.local" $service .Release.Namespace)) -}}
+{{- if and .Values.api.ingress.enabled .Values.api.ingress.host -}}
+{{- $names = append $names .Values.api.ingress.host -}}
+{{- end -}}
+{{- $names | uniq | toJson -}}
+{{- end -}}
+
+{{/* Fail if an Ingress, a NodePort or a LoadBalancer would publish the api without authentication. */}}
+{{- define "poiesis.checkPublication" -}}
+{{- $auth := .Values.config.auth -}}
+{{- if and (eq $auth.mode "none") (not $auth.allowAnonymous) -}}
+{{- $why := "with config.auth.mode none, anyone who reaches the api can run any image in your cluster. Set config.auth.mode to basic or oidc, or config.auth.allowAnonymous to true" -}}
+{{- if .Values.api.ingress.enabled -}}
+{{- fail (printf "api.ingress.enabled is true: %s" $why) -}}
+{{- end -}}
+{{- if ne .Values.api.service.type "ClusterIP" -}}
+{{- fail (printf "api.service.type is %s: %s" .Values.api.service.type $why) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The api's configuration document (poiesis_api.config.Document): `config`, and what only Kubernetes knows. */}}
 {{- define "poiesis.config" -}}
 {{- $root := . -}}
@@ -308,6 +336,7 @@ The Secrets of `config.auth` that the mode needs: {name: {secret, key, file, val
 {{- $_ := set $added "postgresCaSecret" . -}}
 {{- end -}}
 {{- end -}}
+{{- $_ := set $added "http" (dict "hosts" (include "poiesis.hosts" . | fromJsonArray)) -}}
 {{- with include "poiesis.storageSecret" . -}}
 {{- $_ := set $added "storage" (dict "s3" (dict "secretName" .)) -}}
 {{- end -}}
