@@ -508,12 +508,12 @@ def second_release(
 @pytest.fixture(scope="session")
 def third_release(released: Callable[..., Release]) -> Release:
     """Return a release with the embedded Postgres, few Jobs at a time, and streaming, for stories that stop
-    its services."""
+    its services. Its tasks reach no server of the lab but MinIO."""
     config: Values = {
         "queue": {"maxActiveTasks": 4, "leaseSeconds": 10},
         "storage": {"streaming": True},
     }
-    return released("third", {"config": config}, {})
+    return released("third", {"config": config, "networkPolicy": {"tasks": {"allow": []}}}, {})
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ from urllib.request import ProxyHandler, build_opener
 from poiesis_e2e.kube import Kube
 from poiesis_e2e.storage import Endpoint
 from poiesis_e2e.transport import transport
-from poiesis_lab import services
+from poiesis_lab import docker, services
 from poiesis_lab.backends import S3
-from poiesis_lab.cluster import Cluster
+from poiesis_lab.cluster import NETWORK, Cluster
 from poiesis_lab.shell import CommandFailed, step, wait_until
 
 CHART = Path(__file__).resolve().parents[2] / "deployment/helm/poiesis"
@@ -76,7 +76,7 @@ def install(
             )
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "values.json"
-            file.write_text(json.dumps(values))
+            file.write_text(json.dumps(merged(_network_policy(cluster), values)))
             try:
                 cluster.helm(
                     *("upgrade", "--install", name, str(CHART), "--namespace", namespace),
@@ -149,6 +149,16 @@ def endpoint_of(store: S3) -> Endpoint:
     )
 
 
+def _network_policy(cluster: Cluster) -> Values:
+    """Return values with which tasks reach the lab's servers in docker's network, and of the nodes only the
+    API server."""
+    if cluster.spec is None:
+        return {}
+    nodes = [f"{docker.address_in(NETWORK, node)}/32" for node in cluster.spec.nodes]
+    allow = [{"cidr": subnet, "except": nodes} for subnet in docker.ipv4_subnets(NETWORK)]
+    return {"networkPolicy": {"tasks": {"allow": allow}, "apiServer": {"cidrs": nodes[:1]}}}
+
+
 def _node_address(cluster: Cluster) -> str:
     if not cluster.external:
         return cluster.address()
@@ -208,6 +218,7 @@ def chart_values(
             "filerRetryAttempts": RETRY_ATTEMPTS,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "serviceInfo": {"environment": "test"},
+            "auth": {"allowAnonymous": True},  # only this machine reaches the NodePort
         },
         "api": {
             "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},

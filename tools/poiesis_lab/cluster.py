@@ -78,8 +78,7 @@ class Cluster:
             raise LabError(
                 "address() is available for the lab's own clusters only; use `kubectl port-forward`"
             )
-        form = f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}'
-        return docker.docker("container", "inspect", "--format", form, self.spec.control_plane)
+        return docker.address_in(NETWORK, self.spec.control_plane)
 
 
 def in_containerd(reference: str) -> str:

@@ -34,7 +34,9 @@ Schema = dict[str, Any]
 # These values must be set and must not be sections.
 _READ_BY_TEMPLATES = (
     ("auth", "mode"),
+    ("auth", "allowAnonymous"),
     ("database", "maxConnections"),
+    ("http", "hosts"),
     ("recorder", "transport"),
 )
 _MARKS = frozenset({"flow", "setByChart"})

@@ -1346,7 +1346,7 @@ Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[a-z0-9.\-_:\[\]]+$
 
 
 # Without port: a Host header has any port through which the server is reached.
-HostName = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?)$")]
+HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?)$")]
 
 
 class Http(Section):
@@ -1380,8 +1380,8 @@ class Http(Section):
     hosts: list[HostName] = Field(
         default=[],
         description="Host names by which clients reach the api, in addition to IP addresses, localhost, the "
-        "names of the Service and the host of the Ingress: tes.example.org. Requests to any other "
-        "name are rejected with 421. '*' accepts all names",
+        "names of the Service and the host of the Ingress: tes.example.org, or *.example.org for every "
+        "first label. Requests to any other name are rejected with 421. '*' accepts all names",
     )
     allowed_origins: list[Origin] = Field(
         default=[],

@@ -21,10 +21,11 @@ _ALWAYS = frozenset({"localhost"})
 def refuse_unknown(host: str | None, names: Collection[str]) -> None:
     """Raise MisdirectedRequest unless the Host header `host` has an IP address or one of `names`.
 
-    `names`: lower case, without port. The port is not compared: forwarding and NodePorts change it.
+    `names`: lower case, without port; `*.example.org` has any first label, as in an Ingress. The port is not
+    compared: forwarding and NodePorts change it.
     """
     name = _name(host or "")
-    if name is None or not (name in names or name in _ALWAYS or _is_address(name)):
+    if name is None or not (_is_among(name, names) or name in _ALWAYS or _is_address(name)):
         raise MisdirectedRequest(
             "{field} must be a name or IP address of this server, got {host}; "
             "the operator can add names to config.http.hosts",
@@ -43,6 +44,10 @@ def _name(host: str) -> str | None:
     if parts.netloc != host or "@" in host or not parts.hostname:
         return None
     return parts.hostname.removesuffix(".")
+
+
+def _is_among(name: str, names: Collection[str]) -> bool:
+    return name in names or f"*.{name.partition('.')[2]}" in names
 
 
 def _is_address(name: str) -> bool:

@@ -19,7 +19,7 @@ from aiohttp import web
 from poiesis_gateway import reports_db
 from poiesis_gateway.app import make_app
 from poiesis_gateway.config import Config
-from poiesis_gateway.connections import Bounds, Connections
+from poiesis_gateway.connections import BUFFER_BYTES, Bounds, Connections
 from poiesis_gateway.logs import configure_logging
 from poiesis_gateway.metrics import Metrics
 from poiesis_gateway.reports import Database, Reports
@@ -67,6 +67,7 @@ async def serve(config: Config, certificate: Certificate, database: Database, st
             access_log=None,
             handle_signals=False,
             keepalive_timeout=config.idle_seconds,
+            read_bufsize=BUFFER_BYTES,
             shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         await runner.setup()

@@ -49,10 +49,10 @@ class Config(Settings):
     body_bytes: Count = Field(
         4 * 1024 * 1024, alias="POIESIS_GATEWAY_BODY_BYTES", description="limit of one report"
     )
-    incoming_bytes: Count = Field(
-        64 * 1024 * 1024,
+    incoming_bytes: Count | None = Field(
+        None,
         alias="POIESIS_GATEWAY_INCOMING_BYTES",
-        description="limit of all reports in progress together; further ones get status 503",
+        description="limit of all reports in progress together, then status 503; default: 8 times BODY_BYTES",
     )
     body_seconds: Seconds = Field(
         30.0, alias="POIESIS_GATEWAY_BODY_SECONDS", description="limit for receiving one report"
@@ -104,7 +104,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if self.incoming_bytes < self.body_bytes:
+        if self.incoming_bytes is not None and self.incoming_bytes < self.body_bytes:
             raise ValueError(
                 "POIESIS_GATEWAY_INCOMING_BYTES must be at least POIESIS_GATEWAY_BODY_BYTES "
                 f"({self.body_bytes}), got {self.incoming_bytes}"

@@ -23,6 +23,7 @@ from poiesis_models.rates import TokenBuckets
 
 ADDRESSES = 10_000  # most addresses and tasks whose rates are remembered
 TASKS = 20_000
+_BODIES = 8  # of the longest size that fit into the default budget
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _BEARER = re.compile(r"(?i:bearer) +([!-~]{1,256})")
 
@@ -33,7 +34,7 @@ class Database(Protocol):
     async def access(self, task_id: UUID, token: str) -> Result | None:
         """Return the task; None if there is none with this token."""
 
-    async def report(self, task_id: UUID, token: str, body: bytes) -> Result | None:
+    async def report(self, task_id: UUID, token: str, body: bytearray) -> Result | None:
         """Apply a report; None if there is no task with this token."""
 
 
@@ -49,7 +50,7 @@ class Reports:
     def __post_init__(self) -> None:
         config = self.config
         self.incoming = Incoming(
-            most_bytes=config.incoming_bytes,
+            most_bytes=config.incoming_bytes or _BODIES * config.body_bytes,
             body_bytes=config.body_bytes,
             body_seconds=config.body_seconds,
         )

@@ -102,7 +102,7 @@ class ReportsDb:
         """Return the task without a lock or a write; None if there is none with this token."""
         return await self._row(_ACCESS, task_id, token)
 
-    async def report(self, task_id: UUID, token: str, body: bytes) -> Result | None:
+    async def report(self, task_id: UUID, token: str, body: bytes | bytearray) -> Result | None:
         """Apply a report; applying it again has no effect. None if there is no task with this token."""
         return await self._row(_REPORT, task_id, token, body)
 

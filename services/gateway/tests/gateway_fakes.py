@@ -56,10 +56,10 @@ class FakeDatabase:
         self.checks += 1
         return self.access_result if token == TOKEN else None
 
-    async def report(self, task_id: UUID, token: str, body: bytes) -> Result | None:
+    async def report(self, task_id: UUID, token: str, body: bytearray) -> Result | None:
         assert isinstance(task_id, UUID)
         assert token == TOKEN
-        self.bodies.append(body)
+        self.bodies.append(bytes(body))
         self.concurrent += 1
         try:
             if self.gate is not None:

@@ -1,4 +1,4 @@
-{{/* Names: <fullname>-<component>; short enough for a Job's name with a revision. */}}
+{{/* Names: <fullname>-<component>; short enough for a Job's name with a hash. */}}
 {{- define "poiesis.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -79,6 +79,103 @@ capabilities: {drop: [ALL]}
 {{/* The Secret with the embedded Postgres' certificate. */}}
 {{- define "poiesis.postgresTlsSecret" -}}
 {{- default (printf "%s-tls" (include "poiesis.postgresSecret" .)) .Values.postgresql.tlsSecret -}}
+{{- end -}}
+
+{{/*
+What services/setup creates and checks (poiesis_setup.document): certificates and passwords that no value names a Secret
+for, and the keys of the Secrets that values name.
+*/}}
+{{- define "poiesis.setupDocument" -}}
+{{- $postgresql := .Values.postgresql -}}
+{{- $postgres := include "poiesis.postgresSecret" . -}}
+{{- $certificates := list -}}
+{{- $passwords := list -}}
+{{- $required := list -}}
+{{- if $postgresql.embedded -}}
+{{- $address := printf "%s:5432/poiesis?sslmode=verify-full" $postgres -}}
+{{- $urls := dict "migrations-dsn" (printf "postgresql://poiesis@%s" $address) "api-dsn" (printf "postgresql://poiesis_api@%s" $address) -}}
+{{- $recorder := dict "recorder-dsn" (printf "postgresql://poiesis_recorder@%s" $address) -}}
+{{- $passwords = list (dict "secret" $postgres "urls" $urls) (dict "secret" (include "poiesis.recorderSecret" .) "urls" $recorder) -}}
+{{- if $postgresql.tlsSecret -}}
+{{- $required = append $required (dict "secret" $postgresql.tlsSecret "keys" (list "tls.crt" "tls.key" "ca.crt") "value" "postgresql.tlsSecret") -}}
+{{- else -}}
+{{- $certificates = append $certificates (dict "secret" (include "poiesis.postgresTlsSecret" .) "names" (include "poiesis.serviceNames" (dict "root" . "service" $postgres) | fromJsonArray)) -}}
+{{- end -}}
+{{- else -}}
+{{- $value := ternary "postgresql.existingRecorderSecret" "postgresql.existingSecret" (ne $postgresql.existingRecorderSecret "") -}}
+{{- $required = list
+    (dict "secret" $postgres "keys" (list "migrations-dsn" "api-dsn") "value" "postgresql.existingSecret")
+    (dict "secret" (include "poiesis.recorderSecret" .) "keys" (list "recorder-dsn") "value" $value) -}}
+{{- with $postgresql.caSecret -}}
+{{- if .name -}}
+{{- $required = append $required (dict "secret" .name "keys" (list .key) "value" "postgresql.caSecret") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if eq .Values.config.recorder.transport "gateway" -}}
+{{- if .Values.gateway.tlsSecret -}}
+{{- $required = append $required (dict "secret" .Values.gateway.tlsSecret "keys" (list "tls.crt" "tls.key" "ca.crt") "value" "gateway.tlsSecret") -}}
+{{- else -}}
+{{- $certificates = append $certificates (dict "secret" (include "poiesis.gatewayTlsSecret" .) "names" (include "poiesis.serviceNames" (dict "root" . "service" (include "poiesis.gateway" .)) | fromJsonArray)) -}}
+{{- end -}}
+{{- end -}}
+{{- dict
+    "authority" (printf "%s-ca" (include "poiesis.fullname" .))
+    "certificates" $certificates
+    "passwords" $passwords
+    "required" $required
+    "rotation" .Values.setup.rotation | toJson -}}
+{{- end -}}
+
+{{/* Whether there is anything to create or renew; empty: no. */}}
+{{- define "poiesis.setupNeeded" -}}
+{{- $document := include "poiesis.setupDocument" . | fromJson -}}
+{{- if or $document.certificates $document.passwords $document.required -}}true{{- end -}}
+{{- end -}}
+
+{{/* The DNS names of a Service as a JSON list: (dict "root" $ "service" name) */}}
+{{- define "poiesis.serviceNames" -}}
+{{- $namespaced := printf "%s.%s" .service .root.Release.Namespace -}}
+{{- list .service $namespaced (printf "%s.svc" $namespaced) (printf "%s.svc.cluster.local" $namespaced) | toJson -}}
+{{- end -}}
+
+{{/* The Pod template of services/setup: (dict "root" $ "account" name) */}}
+{{- define "poiesis.setupPod" -}}
+{{- $component := dict "root" .root "component" "setup" -}}
+{{- $setup := .root.Values.setup -}}
+metadata:
+  labels: {{- include "poiesis.labels" $component | nindent 4 }}
+spec:
+  restartPolicy: Never
+  serviceAccountName: {{ .account }}
+  automountServiceAccountToken: true
+  enableServiceLinks: false
+  {{- include "poiesis.imagePullSecrets" .root | nindent 2 }}
+  securityContext: {{- include "poiesis.podSecurityContext" .root | nindent 4 }}
+  containers:
+    - name: setup
+      image: {{ include "poiesis.image" (dict "root" .root "service" "setup") }}
+      imagePullPolicy: {{ .root.Values.images.pullPolicy }}
+      env:
+        - name: POD_NAMESPACE
+          valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+        - {name: POIESIS_SETUP, value: {{ include "poiesis.setupDocument" .root | quote }}}
+      terminationMessagePolicy: FallbackToLogsOnError
+      resources: {{- toYaml $setup.resources | nindent 8 }}
+      securityContext: {{- include "poiesis.securityContext" .root | nindent 8 }}
+  {{- with $setup.nodeSelector }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $setup.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{/* Pods that hold a rotated password are replaced. */}}
+{{- define "poiesis.rotation" -}}
+{{- with .Values.setup.rotation }}
+poiesis.io/rotation: {{ . | quote }}
+{{- end }}
 {{- end -}}
 
 {{/* The name of the gateway's objects. */}}
@@ -194,6 +291,34 @@ The Secrets of `config.auth` that the mode needs: {name: {secret, key, file, val
 {{- $secrets | toJson -}}
 {{- end -}}
 
+{{/* The names by which clients reach the api, as a JSON list. */}}
+{{- define "poiesis.hosts" -}}
+{{- $service := printf "%s-api" (include "poiesis.fullname" .) -}}
+{{- $names := concat .Values.config.http.hosts (list
+    $service
+    (printf "%s.%s" $service .Release.Namespace)
+    (printf "%s.%s.svc" $service .Release.Namespace)
+    (printf "%s.%s.svc.cluster.local" $service .Release.Namespace)) -}}
+{{- if and .Values.api.ingress.enabled .Values.api.ingress.host -}}
+{{- $names = append $names .Values.api.ingress.host -}}
+{{- end -}}
+{{- $names | uniq | toJson -}}
+{{- end -}}
+
+{{/* Fail if an Ingress, a NodePort or a LoadBalancer would publish the api without authentication. */}}
+{{- define "poiesis.checkPublication" -}}
+{{- $auth := .Values.config.auth -}}
+{{- if and (eq $auth.mode "none") (not $auth.allowAnonymous) -}}
+{{- $why := "with config.auth.mode none, anyone who reaches the api can run any image in your cluster. Set config.auth.mode to basic or oidc, or config.auth.allowAnonymous to true" -}}
+{{- if .Values.api.ingress.enabled -}}
+{{- fail (printf "api.ingress.enabled is true: %s" $why) -}}
+{{- end -}}
+{{- if ne .Values.api.service.type "ClusterIP" -}}
+{{- fail (printf "api.service.type is %s: %s" .Values.api.service.type $why) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The api's configuration document (poiesis_api.config.Document): `config`, and what only Kubernetes knows. */}}
 {{- define "poiesis.config" -}}
 {{- $root := . -}}
@@ -211,6 +336,7 @@ The Secrets of `config.auth` that the mode needs: {name: {secret, key, file, val
 {{- $_ := set $added "postgresCaSecret" . -}}
 {{- end -}}
 {{- end -}}
+{{- $_ := set $added "http" (dict "hosts" (include "poiesis.hosts" . | fromJsonArray)) -}}
 {{- with include "poiesis.storageSecret" . -}}
 {{- $_ := set $added "storage" (dict "s3" (dict "secretName" .)) -}}
 {{- end -}}
