@@ -310,10 +310,19 @@ def _rows(properties: Mapping[str, Schema], path: str) -> Iterator[str]:
 
 
 def _entry_properties(schema: Schema) -> Mapping[str, Schema]:
-    """Return the keys of a list's entries that are objects. Entries that may be a text are all alike."""
-    items: Schema = schema.get("items", {})
-    found: Mapping[str, Schema] = items.get("properties", {}) if items.get("type") == "object" else {}
-    return found
+    """Return the keys of a list's entries that may be objects; none for `Limited` ones, which are all alike."""
+    found: Mapping[str, Schema] = schema.get("items", {}).get("properties", {})
+    return {} if _is_limited(schema) else found
+
+
+def _is_limited(schema: Schema) -> bool:
+    """Return whether the entries of a list are values that may be limited to users and groups."""
+    items = schema.get("items", {})
+    return isinstance(items.get("type"), list) and "value" in items.get("properties", {})
+
+
+def _list(types: str | list[str]) -> list[str]:
+    return types if isinstance(types, list) else [types]
 
 
 def _default(schema: Schema) -> str:
@@ -325,15 +334,16 @@ def _default(schema: Schema) -> str:
 def _type(schema: Schema) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"] if value is not None)
-    types: list[str] = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    types = [name for name in types if name != "null"]
+    types = [name for name in _list(schema["type"]) if name != "null"]
     if types == ["string", "number"]:
         return "quantity"
     if types == ["array"]:
         items = schema.get("items", {})
-        if isinstance(items.get("type"), list):
+        if _is_limited(schema):
             return "list of strings or {value, users, groups}"
-        return f"list of {items['type']}s" if "enum" not in items else f"list of {_type(items)}"
+        if "enum" in items:
+            return f"list of {_type(items)}"
+        return "list of " + " or ".join(f"{one}s" for one in _list(items["type"]))
     return types[0] + "".join(
         f"{sign} {schema[bound]}"
         for bound, sign in (
