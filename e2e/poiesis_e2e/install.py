@@ -72,10 +72,9 @@ def install(
     tasks = tasks_namespaces(namespace, values)
     for_tasks = secrets.keys() & set(_texts({**values.get("config", {}), "auth": None}))
     with step(f"install the chart: release {name}, namespace {namespace}"):
-        for one in (namespace, *tasks):
+        for one in tasks:
             _await_deletion(cluster, one)
-        _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        _apply_secrets(cluster, namespace, {key: secrets[key] for key in secrets.keys() - for_tasks})
+        create_namespace(cluster, namespace, {key: secrets[key] for key in secrets.keys() - for_tasks})
         existing = [one for one in tasks if _exists(cluster, one)]
         for one in existing:
             _apply_secrets(cluster, one, {key: secrets[key] for key in for_tasks})
@@ -101,6 +100,26 @@ def install(
         )
         wait_until(lambda: _answers(release.url), f"an answer from {release.url}", seconds=60)
     return release
+
+
+def apply_rendered(cluster: Cluster, *, name: str, namespace: str, values: Values) -> str:
+    """Apply the rendered chart without Helm, as deployment tools do; return the output of kubectl."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "values.json"
+        file.write_text(json.dumps(values))
+        served = json.loads(cluster.kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
+        manifests = cluster.helm(
+            *("template", name, str(CHART), "--namespace", namespace, "--skip-tests", "--values", str(file)),
+            *("--kube-version", served),
+        )
+    return cluster.kubectl("apply", "--namespace", namespace, "--filename=-", input_text=manifests)
+
+
+def create_namespace(cluster: Cluster, namespace: str, secrets: Secrets) -> None:
+    """Create a namespace with these Secrets."""
+    _await_deletion(cluster, namespace)
+    _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    _apply_secrets(cluster, namespace, secrets)
 
 
 def tasks_namespaces(namespace: str, values: Values) -> list[str]:

@@ -243,7 +243,7 @@ class Kube:
             for name in before:
                 await self.service.run("rollout", "status", name, "--timeout=180s")
 
-    async def sql(self, *statements: str, database: str = "poiesis", user: str = "poiesis") -> str:
+    async def sql(self, *statements: str, database: str = "poiesis", user: str = "postgres") -> str:
         """Run statements in the release's Postgres; return unaligned rows. Each statement commits."""
         (pod,) = await self.of_component("pods", "postgres")
         psql = (

@@ -310,7 +310,7 @@ def _rows(properties: Mapping[str, Schema], path: str) -> Iterator[str]:
 
 
 def _entry_properties(schema: Schema) -> Mapping[str, Schema]:
-    """Return the keys of a list's entries that may be objects; none for `Limited` ones, which are all alike."""
+    """Return the keys of entries that may be objects; none for `Limited` ones, which are all alike."""
     found: Mapping[str, Schema] = schema.get("items", {}).get("properties", {})
     return {} if _is_limited(schema) else found
 
