@@ -21,7 +21,7 @@ from races_cluster import Truth
 from races_scheduler import Fate, VirtualLoop
 from races_world import ErrorLog, Later, World
 
-from poiesis_api.config import Document, Recorder
+from poiesis_api.config import Document, Recorder, RecorderFiles
 from poiesis_trec import recorder
 
 pytestmark = pytest.mark.integration
@@ -54,9 +54,12 @@ class Laboratory:
 
     def __init__(self, loop: VirtualLoop, connection: asyncpg.Connection, folder: Path) -> None:
         self.loop, self.connection, self.folder = loop, connection, folder
+        (folder / "recorder-dsn").write_text("postgresql://")
+        files = RecorderFiles(dsn_file=str(folder / "recorder-dsn"))
         example = Document.load(ROOT / "services" / "api" / "config.example.json")
         # The model of the Pod runs recorders that write to Postgres.
-        self.config = example.model_copy(update={"recorder": Recorder(transport="postgres")})
+        update = {"recorder": Recorder(transport="postgres"), "recorder_postgres": files}
+        self.config = example.model_copy(update=update)
         self.error_log = ErrorLog()
 
     def world(self) -> World:
