@@ -1207,8 +1207,8 @@ def test_every_namespace_of_tasks_has_the_policy():
     assert [namespace for namespace, _ in policies] == ["tes-tasks", "lab-a", "tes"]
     assert all(spec == policies[0][1] for _, spec in policies)
     (peer,) = one(manifests, "NetworkPolicy", "poiesis-gateway")["spec"]["ingress"][0]["from"]
-    (names,) = peer["namespaceSelector"]["matchExpressions"]
-    assert names["values"] == ["tes-tasks", "lab-a", "tes"]
+    (selector,) = peer["namespaceSelector"]["matchExpressions"]
+    assert selector["values"] == ["tes-tasks", "lab-a", "tes"]
 
 
 def test_tasks_reach_dns_their_report_the_api_server_and_public_addresses():
