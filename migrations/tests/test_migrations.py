@@ -23,6 +23,7 @@ TABLES = [
         "executor",
         "executor_env",
         "executor_log",
+        "executor_log_more",
         "filer_log",
         "input",
         "output",
@@ -33,7 +34,14 @@ TABLES = [
 ]
 PUBLIC_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 RIGHTS = {
-    "poiesis_api": {"is_terminal", "guard_task_state", "finish_task", "from_ns", "record_executors"},
+    "poiesis_api": {
+        "is_terminal",
+        "guard_task_state",
+        "finish_task",
+        "from_ns",
+        "record_executors",
+        "record_text",
+    },
     "poiesis_recorder": {
         "is_terminal",
         "guard_task_state",

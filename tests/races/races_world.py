@@ -40,7 +40,7 @@ SELECT t.id, t.name, t.state::text,
        t.cancel_requested_at IS NOT NULL AS cancel_requested, t.submitted_at IS NOT NULL AS submitted,
        ARRAY(SELECT executor_index FROM executor_log WHERE task_id = t.id) AS indices,
        ARRAY(SELECT coalesce(exit_code, -1) FROM executor_log WHERE task_id = t.id) AS codes,
-       ARRAY(SELECT coalesce(stdout, '') FROM executor_log WHERE task_id = t.id) AS outs,
+       ARRAY(SELECT coalesce(stdout, '') FROM executor_log_text WHERE task_id = t.id) AS outs,
        (SELECT count(*) FROM task_log WHERE task_id = t.id) AS attempts
   FROM task t ORDER BY t.seq
 """
@@ -118,8 +118,11 @@ class World:
         config: Document,
         folder: Path,
         error_log: ErrorLog,
+        *,
+        transport: str,
     ) -> None:
         self._loop, self._connection, self._config = loop, connection, config
+        self._transport = transport
         self._folder, self._error_log = folder, error_log
         self.scheduler = Scheduler(loop)
         self.cluster = Cluster(self._truth_of, self._pause_code)
@@ -410,7 +413,9 @@ class World:
             del self.recorders[pod.uid]
         elif recorder is None and pod.trec_alive:
             process = self._new_process(f"recorder of {pod.task_id.hex[:8]}")
-            recorder = PodRecorder(process, pod, self.cluster, self._connection, self._folder)
+            recorder = PodRecorder(
+                process, pod, self.cluster, self._connection, self._folder, transport=self._transport
+            )
             self.recorders[pod.uid] = recorder
             recorder.start()
         elif recorder is not None:

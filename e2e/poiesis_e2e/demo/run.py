@@ -158,7 +158,8 @@ def _show_way_on(stage: Stage, task_id: str) -> None:
         ),
         (
             "its objects",
-            f"{kubectl} --namespace {NAME} get jobs,pods,pvc,secrets -l poiesis.io/task={task_id}",
+            f"{kubectl} --namespace {stage.release.tasks_namespace}"
+            f" get jobs,pods,pvc,secrets -l poiesis.io/task={task_id}",
         ),
         ("with a client", f"point Nextflow, Snakemake, cwl-tes or py-tes at {stage.release.url}/ga4gh/tes"),
         ("remove everything", "make down"),

@@ -35,7 +35,7 @@ def test_configuration_from_environment_and_volume(root):
         task_id=UUID(ENV["POIESIS_TASK_ID"]),
         plan=PLAN,
         pod=PodRef(name="poiesis-x-abcde", uid="uid-1", namespace="tasks", node="node-1"),
-        token="s3cret",
+        token_file=root / "poiesis/recorder/token",
         dsn_file=root / "poiesis/recorder/dsn",
         runs=root / "poiesis/runs",
         ack_file=root / "poiesis/ack/done",

@@ -1,4 +1,4 @@
-"""The recorder's only call to Postgres.
+"""Send reports to Postgres itself, for sites without a gateway.
 
 Thousands of recorders share a few connections, so a connection is opened to write and closed soon after. It
 may go through PgBouncer in transaction mode, so no prepared statement outlives a transaction.
@@ -15,6 +15,7 @@ import asyncpg
 
 from poiesis_models.report import Report, ReportResponse
 from poiesis_models.states import TesState
+from poiesis_trec.sink import ReportRefused, ReportUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -29,19 +30,12 @@ _HOLD_SECONDS = 5.0  # then recorders that were rejected get a turn
 _PERMANENT = frozenset({"21", "22", "23", "28", "42", "P0"})
 
 
-class DatabaseUnavailable(Exception):
-    """A retryable failure: connection refused or lost, too many connections, a restart, a lock."""
+class PostgresSink:
+    """A ReportSink for Postgres."""
 
-
-class ReportRefused(Exception):
-    """A permanent failure: an invalid token or password, data that Postgres does not accept."""
-
-
-class TasksDb:
-    """One connection, open while there are reports to write."""
-
-    def __init__(self, dsn_file: Path, task_id: UUID, token: str) -> None:
-        self._dsn_file, self._task_id, self._token = dsn_file, task_id, token
+    def __init__(self, dsn_file: Path, task_id: UUID, token_file: Path) -> None:
+        self._dsn_file, self._task_id, self._token_file = dsn_file, task_id, token_file
+        self._token = ""
         self._connection: Any = None
         self._opened_at = float("-inf")
 
@@ -56,7 +50,7 @@ class TasksDb:
         return self._connection is not None
 
     async def record(self, report: Report) -> ReportResponse:
-        """Apply a report; applying it again has no effect. Raise DatabaseUnavailable or ReportRefused."""
+        """Apply a report; applying it again has no effect. Raise ReportUnavailable or ReportRefused."""
         try:
             row = await self._call(report)
         except asyncpg.PostgresError as error:
@@ -64,16 +58,16 @@ class TasksDb:
             reason = f"{error.sqlstate} {error.args[0] if error.args else ''}"
             if (error.sqlstate or "")[:2] in _PERMANENT:
                 raise ReportRefused(reason) from error
-            raise DatabaseUnavailable(reason) from error
+            raise ReportUnavailable(reason) from error
         except OSError as error:  # before ValueError: an invalid certificate is both, and may be renewed
             await self.close()
-            raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
+            raise ReportUnavailable(f"{type(error).__name__}: {error}") from error
         except (ValueError, LookupError) as error:  # its text may contain parts of the DSN
             await self.close()
             raise ReportRefused(f"invalid DSN or report ({type(error).__name__})") from None
         except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             await self.close()
-            raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
+            raise ReportUnavailable(f"{type(error).__name__}: {error}") from error
         except asyncio.CancelledError:
             self._drop()
             raise
@@ -97,6 +91,7 @@ class TasksDb:
 
     async def _call(self, report: Report) -> Any:
         if self._connection is None or self._connection.is_closed():
+            self._token = self._token_file.read_text(encoding="ascii", errors="replace").strip()
             self._connection = await asyncpg.connect(
                 self._dsn_file.read_text().strip(),
                 timeout=_CONNECT_SECONDS,

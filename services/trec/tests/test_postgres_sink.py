@@ -9,7 +9,8 @@ import pytest
 import trustme
 
 from poiesis_models.report import Report
-from poiesis_trec.tasks_db import DatabaseUnavailable, TasksDb
+from poiesis_trec.postgres_sink import PostgresSink
+from poiesis_trec.sink import ReportUnavailable
 
 REPORT = Report(pod_uid="0", pod_name="poiesis-x-abcde", node="node-1")
 SSL_REQUEST = bytes(
@@ -37,15 +38,16 @@ class Impostor:
 
 
 async def _send_report(tmp_path, monkeypatch, *, presented, trusted):
-    authority, dsn = tmp_path / "ca.crt", tmp_path / "dsn"
+    authority, dsn, token = (tmp_path / name for name in ("ca.crt", "dsn", "token"))
+    token.write_text("token")
     trusted.cert_pem.write_to_path(authority)
     monkeypatch.setenv("PGSSLROOTCERT", str(authority))
     impostor = Impostor(presented)
     async with await asyncio.start_server(impostor.serve, "localhost", 0) as server:
         port = server.sockets[0].getsockname()[1]
         dsn.write_text(f"postgresql://poiesis_recorder:password@localhost:{port}/poiesis?sslmode=verify-full")
-        with pytest.raises(DatabaseUnavailable) as refused:
-            await TasksDb(dsn, uuid4(), "token").record(REPORT)
+        with pytest.raises(ReportUnavailable) as refused:
+            await PostgresSink(dsn, uuid4(), token).record(REPORT)
         await impostor.done.wait()
     return impostor.received, str(refused.value)
 
