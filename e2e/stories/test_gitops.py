@@ -60,7 +60,8 @@ def apply(
     cluster: Cluster, built: Mapping[str, str], storage: Endpoint, images: Images, namespace: str
 ) -> Iterator[Apply]:
     """Return a function that applies the chart with values over the common ones."""
-    values = chart_values(built, storage, images.postgres, _VALUES)
+    own = {"tasks": {"namespace": namespace}}  # kubectl applies to one namespace
+    values = chart_values(built, storage, images.postgres, merged(_VALUES, own))
     create_namespace(cluster, namespace, {STORAGE_SECRET: storage_secret(storage)})
     try:
         yield lambda over: apply_rendered(
@@ -75,7 +76,7 @@ async def release(cluster: Cluster, apply: Apply, namespace: str) -> Release:
     """Return a release that kubectl applied, all in one step."""
     await asyncio.to_thread(apply, {})
     url = api_url(cluster, _NAME, namespace)
-    release = Release(name=_NAME, namespace=namespace, url=url)
+    release = Release(name=_NAME, namespace=namespace, tasks_namespace=namespace, url=url)
     kube = service_kube_of(cluster, release)
     for kind, name in (
         ("statefulset", "postgres"),
