@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import os
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
@@ -14,13 +13,12 @@ from poiesis_e2e.install import (
     STORAGE_SECRET,
     Release,
     Values,
-    api_url,
     apply_rendered,
     chart_values,
-    create_namespace,
     merged,
     service_kube_of,
     storage_secret,
+    tasks_namespaces,
     uninstall,
 )
 from poiesis_e2e.kube import CommandError, Kube
@@ -46,37 +44,29 @@ _URLS = {"postgres": ("migrations-dsn", "api-dsn"), "recorder": ("recorder-dsn",
 _SERVED = "import ssl; print(ssl.get_server_certificate(('127.0.0.1', 8443)))"
 _FOLLOWED_SECONDS = 180  # the kubelet updates the files of a changed Secret within about 90 s
 
-Apply = Callable[[Values], str]
+Apply = Callable[[Values], tuple[Release, str]]
 
 
 @pytest.fixture(scope="module")
-def namespace() -> str:
-    run = os.environ.get("POIESIS_E2E_RUN", uuid.uuid4().hex[:6])
-    return f"poiesis-e2e-{run}-{_NAME}"
-
-
-@pytest.fixture(scope="module")
-def apply(
-    cluster: Cluster, built: Mapping[str, str], storage: Endpoint, images: Images, namespace: str
-) -> Iterator[Apply]:
+def apply(cluster: Cluster, built: Mapping[str, str], storage: Endpoint, images: Images) -> Iterator[Apply]:
     """Return a function that applies the chart with values over the common ones."""
-    own = {"tasks": {"namespace": namespace}}  # kubectl applies to one namespace
-    values = chart_values(built, storage, images.postgres, merged(_VALUES, own))
-    create_namespace(cluster, namespace, {STORAGE_SECRET: storage_secret(storage)})
+    namespace = f"poiesis-e2e-{os.environ['POIESIS_E2E_RUN']}-{_NAME}"
+    values = chart_values(built, storage, images.postgres, _VALUES)
+    secrets = {STORAGE_SECRET: storage_secret(storage)}
     try:
         yield lambda over: apply_rendered(
-            cluster, name=_NAME, namespace=namespace, values=merged(values, over)
+            cluster, name=_NAME, namespace=namespace, values=merged(values, over), secrets=secrets
         )
     finally:
         uninstall(cluster, _NAME, namespace)
+        for one in tasks_namespaces(namespace, values):
+            cluster.kubectl("delete", "namespace", one, "--wait=false", "--ignore-not-found")
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def release(cluster: Cluster, apply: Apply, namespace: str) -> Release:
+async def release(cluster: Cluster, apply: Apply) -> Release:
     """Return a release that kubectl applied, all in one step."""
-    await asyncio.to_thread(apply, {})
-    url = api_url(cluster, _NAME, namespace)
-    release = Release(name=_NAME, namespace=namespace, tasks_namespace=namespace, url=url)
+    release, _ = await asyncio.to_thread(apply, {})
     kube = service_kube_of(cluster, release)
     for kind, name in (
         ("statefulset", "postgres"),
@@ -130,7 +120,7 @@ async def test_second_apply_changes_nothing(
     assert_ended(await client.run({"executors": [sh(images.busybox, "true")]}), "COMPLETE")
     before = await _state(kube)
 
-    output = await asyncio.to_thread(apply, {})
+    _, output = await asyncio.to_thread(apply, {})
 
     lines = output.strip().splitlines()
     assert [line for line in lines if not line.endswith(" unchanged")] == []
