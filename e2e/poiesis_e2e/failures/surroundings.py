@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from poiesis_e2e.failures.case import Surroundings, World
-from poiesis_e2e.kube import CommandError, Object
+from poiesis_e2e.kube import CommandError, Kube, Object
 from poiesis_e2e.waiting import eventually
 from poiesis_e2e.webhook import PROBE, admission, configuration, pod_spec, rule
 from poiesis_lab import versions
