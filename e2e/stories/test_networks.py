@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from poiesis_e2e.documents import assert_ended, sh, stdout
-from poiesis_e2e.install import Release
+from poiesis_e2e.install import Release, service_kube_of
 from poiesis_e2e.kube import Kube, Node, run
 from poiesis_e2e.storage import Bucket, Endpoint
 from poiesis_e2e.tes_client import PATH, TesClient
@@ -103,15 +103,16 @@ async def outside(node: Node, images: Images) -> AsyncIterator[dict[str, Address
 
 
 @pytest.fixture
-async def services(third_kube: Kube, neighbour: Neighbour) -> dict[str, Address]:
+async def services(cluster: Cluster, third: Release, neighbour: Neighbour) -> dict[str, Address]:
     """Return addresses of the third release, by name."""
+    kube = service_kube_of(cluster, third)
     found: dict[str, Address] = {}
     for component, port in (("api", 8000), ("tctl", 8080), ("gateway", 8443), ("postgres", 5432)):
-        for pod in (await third_kube.of_component("pods", component))[:1]:
+        for pod in (await kube.of_component("pods", component))[:1]:
             found[component] = (pod["status"]["podIP"], port)
     if "gateway" in found:
         found["gateway_metrics"] = (found["gateway"][0], 8081)
-    (api,) = await third_kube.of_component("services", "api")
+    (api,) = await kube.of_component("services", "api")
     (port,) = api["spec"]["ports"]
     where = api["metadata"]
     found["api_service"] = (f"{where['name']}.{where['namespace']}.svc", port["port"])

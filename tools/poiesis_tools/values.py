@@ -41,8 +41,8 @@ _READ_BY_TEMPLATES = (
 )
 _MARKS = frozenset({"flow", "setByChart"})
 _HEAD = """\
-# Every value of the chart. Helm rejects unknown keys. Tasks run in the release's namespace, so install one
-# release per namespace. An empty value, or null in `config`, means that the value is not set.
+# Every value of the chart. Helm rejects unknown keys. Install one release per namespace; its tasks have
+# namespaces of their own (`tasks`). An empty value, or null in `config`, means that the value is not set.
 # docs/reference/values.md also describes the keys of objects and of list entries that are not set here.
 # Written by `make schema`, like values.schema.json: do not edit.
 """
@@ -310,7 +310,7 @@ def _rows(properties: Mapping[str, Schema], path: str) -> Iterator[str]:
 
 
 def _entry_properties(schema: Schema) -> Mapping[str, Schema]:
-    """Return the keys of a list's entries that may be objects; none for `Limited` ones, which are all alike."""
+    """Return the keys of entries that may be objects; none for `Limited` ones, which are all alike."""
     found: Mapping[str, Schema] = schema.get("items", {}).get("properties", {})
     return {} if _is_limited(schema) else found
 

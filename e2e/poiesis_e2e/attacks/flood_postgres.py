@@ -10,11 +10,23 @@ import sys
 import time
 
 _CONNECT_SECONDS = 5.0
+_POLICY_SECONDS = 20.0
 
 
 def _startup_packet() -> bytes:
     names = b"".join(word + b"\0" for word in (b"user", b"poiesis_recorder", b"database", b"poiesis")) + b"\0"
     return struct.pack(">ii", 8 + len(names), 196608) + names  # version 3.0
+
+
+def _await_policies(address: str) -> None:
+    """Wait until a connection fails, at most _POLICY_SECONDS: plugins apply policies to a Pod that runs."""
+    deadline = time.monotonic() + _POLICY_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((address, 5432), timeout=_CONNECT_SECONDS).close()
+        except OSError:
+            return
+        time.sleep(1)
 
 
 def _error_of(one: socket.socket) -> int:
@@ -28,6 +40,7 @@ def main(host: str, count: str, seconds: str) -> None:
     except OSError:
         print("reached 0: the name does not resolve", flush=True)
         return
+    _await_policies(address)
     ready = selectors.DefaultSelector()
     for _ in range(int(count)):
         one = socket.socket()

@@ -3,6 +3,7 @@
 import re
 from typing import Literal
 
+from poiesis_e2e import gateway_control
 from poiesis_e2e.documents import executor_logs, only_log, seconds, system_logs
 from poiesis_e2e.failures.case import Outcome, Sight
 from poiesis_e2e.failures.node_disturbances import repair
@@ -200,6 +201,26 @@ def ended_meanwhile() -> Sight:
         assert all(seconds(log["end_time"]) < outcome.asked_at for log in executor_logs(outcome.task))
 
     return Sight(words="all executors ended in the meantime", check=check)
+
+
+def renewed_certificate_presented() -> Sight:
+    """Expect that every replica presents the certificate of its Secret, without a restart."""
+
+    async def check(outcome: Outcome) -> None:
+        services = outcome.world.services
+        assert await gateway_control.presents(services, await gateway_control.certificate(services))
+
+    return Sight(words="the gateway presents the new certificate", check=check)
+
+
+def recorded_afterwards() -> Sight:
+    """Expect that no client saw the outcome before the disturbance was over."""
+
+    async def check(outcome: Outcome) -> None:
+        assert outcome.asked_at is not None
+        assert outcome.history.seen[-1].at >= outcome.asked_at - 1, str(outcome.history)
+
+    return Sight(words="the outcome is recorded only then", check=check)
 
 
 def no_object() -> Sight:

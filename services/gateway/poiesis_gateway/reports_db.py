@@ -147,8 +147,9 @@ def _of_postgres(error: asyncpg.PostgresError) -> Exception:
     """Decide by SQLSTATE. Errors never contain a row."""
     code = error.sqlstate or ""
     if code[:2] in _OF_THE_REPORT:
+        first_line = str(error).partition("\n")[0][:_QUOTED_CHARACTERS]  # the others are details
         return MalformedReport(
-            f"Postgres rejects the report: SQLSTATE {code}: {str(error)[:_QUOTED_CHARACTERS]}",
+            f"Postgres rejects the report: SQLSTATE {code}: {first_line}",
             reason=f"Postgres rejects the report: SQLSTATE {code}",
         )
     met = outage(code)

@@ -124,6 +124,18 @@ async def test_invalid_report_is_malformed(db, superuser, body):
     assert (await db.report(task_id, TOKEN, RUNNING)).closed is False
 
 
+async def test_fault_of_a_report_is_named_without_it_in_the_log(db, superuser):
+    task_id = await add_task(superuser)
+    with pytest.raises(MalformedReport) as raised:
+        await db.report(
+            task_id, TOKEN, report_of().replace('{"pod_uid"', '{"state":"DONE","pod_uid"').encode()
+        )
+    assert str(raised.value) == (
+        'Postgres rejects the report: SQLSTATE 22P02: invalid input value for enum tes_state: "DONE"'
+    )
+    assert raised.value.reason == "Postgres rejects the report: SQLSTATE 22P02"
+
+
 async def test_lost_connections_are_replaced(db, superuser):
     task_id = await add_task(superuser)
     await asyncio.gather(*(db.access(task_id, TOKEN) for _ in range(4)))

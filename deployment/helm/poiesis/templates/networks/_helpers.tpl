@@ -1,8 +1,3 @@
-{{/* The namespaces of tasks, as a JSON list. */}}
-{{- define "poiesis.tasksNamespaces" -}}
-{{- list .Release.Namespace | toJson -}}
-{{- end -}}
-
 {{/* Peers in the namespace of the release: (dict "root" $ "components" (list "api")) */}}
 {{- define "poiesis.servicePeers" -}}
 {{- range .components }}
@@ -15,27 +10,31 @@
 {{- define "poiesis.taskPeer" -}}
 - namespaceSelector:
     matchExpressions:
-      - {key: kubernetes.io/metadata.name, operator: In, values: {{ include "poiesis.tasksNamespaces" . }}}
+      - {key: kubernetes.io/metadata.name, operator: In, values: {{ (include "poiesis.tasksNamespaces" . | fromJsonArray) | toJson }}}
   podSelector:
     matchExpressions: [{key: poiesis.io/task, operator: Exists}]
 {{- end -}}
 
-{{/* All addresses of one family except the private ones and `networkPolicy.tasks.deny`: (dict "root" $ "family" 4) */}}
+{{/* Public addresses, without `networkPolicy.tasks.deny`, as a list of peers. */}}
 {{- define "poiesis.publicAddresses" -}}
-{{- $sign := ternary "." ":" (eq .family 4) -}}
-{{- /* Not globally reachable (IANA's registries of special-purpose addresses, RFC 6890) */ -}}
-{{- $except := ternary
-    (list "0.0.0.0/8" "10.0.0.0/8" "100.64.0.0/10" "127.0.0.0/8" "169.254.0.0/16" "172.16.0.0/12" "192.0.0.0/24" "192.168.0.0/16" "198.18.0.0/15")
-    (list "::1/128" "fc00::/7" "fe80::/10")
-    (eq .family 4) -}}
-{{- range .root.Values.networkPolicy.tasks.deny -}}
-{{- if and (contains $sign (regexReplaceAll "/.*" . "")) (not (has . $except)) -}}
-{{- $except = append $except . -}}
+{{- /* Not globally reachable (IANA's registry of special-purpose addresses, RFC 6890) */ -}}
+{{- $private := list "0.0.0.0/8" "10.0.0.0/8" "100.64.0.0/10" "127.0.0.0/8" "169.254.0.0/16" "172.16.0.0/12" "192.0.0.0/24" "192.168.0.0/16" "198.18.0.0/15" -}}
+{{- $denied := list -}}
+{{- range .Values.networkPolicy.tasks.deny -}}
+{{- if regexMatch "^[23][0-9a-fA-F]{3}:" . -}}
+{{- $denied = append $denied . -}}
+{{- else if not (contains ":" .) -}}
+{{- $private = append $private . -}}
 {{- end -}}
 {{- end -}}
-ipBlock:
-  cidr: {{ ternary "0.0.0.0/0" "::/0" (eq .family 4) | quote }}
-  except: {{- toYaml $except | nindent 4 }}
+- ipBlock:
+    cidr: 0.0.0.0/0
+    except: {{- $private | uniq | toYaml | nindent 6 }}
+- ipBlock:
+    cidr: 2000::/3
+    {{- with $denied }}
+    except: {{- toYaml . | nindent 6 }}
+    {{- end }}
 {{- end -}}
 
 {{/*
@@ -143,8 +142,7 @@ egress:
     {{- end }}
   # public addresses
   - to:
-      - {{- include "poiesis.publicAddresses" (dict "root" . "family" 4) | nindent 8 }}
-      - {{- include "poiesis.publicAddresses" (dict "root" . "family" 6) | nindent 8 }}
+      {{- include "poiesis.publicAddresses" . | nindent 6 }}
   {{- range include "poiesis.storageEndpoints" . | fromJsonArray }}
   {{- with include "poiesis.endpointRule" . }}
   - {{ . }}  # configured object storage
