@@ -150,7 +150,7 @@ async def get(
 
 
 async def _addresses(host: str, port: int) -> list[str]:
-    """Resolve a name. As bytes it is not encoded by IDNA, whose tables are as large as all of the recorder."""
+    """Resolve a name: as bytes, because the tables of IDNA are as large as the recorder."""
     try:
         return [str(ip_address(host))]
     except ValueError:
