@@ -527,7 +527,7 @@ def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Releas
 
     def add_queue() -> dict[str, Any]:
         quota = {"cpu": "200m", "memory": "4Gi"}
-        lab_kueue.add_queue(cluster, _kueue_user(run), _namespace("queued", run), quota)
+        lab_kueue.add_queue(cluster, _kueue_user(run), f"{_namespace('queued', run)}-tasks", quota)
         return {}
 
     once("kueue", install_kueue)

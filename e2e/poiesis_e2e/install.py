@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,11 @@ Secrets = Mapping[str, Mapping[str, str]]  # name, key, value
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """An installed chart and the URL of its TES API."""
+    """An installed chart and the URL of its TES API. `tasks_namespace`: the default one of its tasks."""
 
     name: str
     namespace: str
+    tasks_namespace: str
     url: str
 
     def to_json(self) -> str:
@@ -64,16 +65,19 @@ def install(
     secrets: Secrets,
     seconds: float = 180,
 ) -> Release:
-    """Run `helm upgrade --install`, and wait until the API responds. `secrets` are created first."""
+    """Run `helm upgrade --install`, and wait until the API responds.
+
+    Secrets that TaskPods use are created in the namespaces of tasks, the others in the release's.
+    """
+    tasks = tasks_namespaces(namespace, values)
+    for_tasks = secrets.keys() & set(_texts({**values.get("config", {}), "auth": None}))
     with step(f"install the chart: release {name}, namespace {namespace}"):
-        _await_deletion(cluster, namespace)
-        _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        for secret, data in secrets.items():
-            metadata = {"name": secret, "namespace": namespace}
-            _apply(
-                cluster,
-                {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(data)},
-            )
+        for one in tasks:
+            _await_deletion(cluster, one)
+        create_namespace(cluster, namespace, {key: secrets[key] for key in secrets.keys() - for_tasks})
+        existing = [one for one in tasks if _exists(cluster, one)]
+        for one in existing:
+            _apply_secrets(cluster, one, {key: secrets[key] for key in for_tasks})
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "values.json"
             file.write_text(json.dumps(merged(_network_policy(cluster), values)))
@@ -85,9 +89,66 @@ def install(
                 )
             except CommandFailed as error:
                 raise NotInstalled(cluster, namespace, error) from error
-        release = Release(name=name, namespace=namespace, url=api_url(cluster, name, namespace))
+        for one in tasks:  # of which the chart created some
+            if one not in existing:
+                _apply_secrets(cluster, one, {key: secrets[key] for key in for_tasks})
+        release = Release(
+            name=name,
+            namespace=namespace,
+            tasks_namespace=tasks[0],
+            url=api_url(cluster, name, namespace),
+        )
         wait_until(lambda: _answers(release.url), f"an answer from {release.url}", seconds=60)
     return release
+
+
+def apply_rendered(cluster: Cluster, *, name: str, namespace: str, values: Values) -> str:
+    """Apply the rendered chart without Helm, as deployment tools do; return the output of kubectl."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "values.json"
+        file.write_text(json.dumps(values))
+        served = json.loads(cluster.kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
+        manifests = cluster.helm(
+            *("template", name, str(CHART), "--namespace", namespace, "--skip-tests", "--values", str(file)),
+            *("--kube-version", served),
+        )
+    return cluster.kubectl("apply", "--namespace", namespace, "--filename=-", input_text=manifests)
+
+
+def create_namespace(cluster: Cluster, namespace: str, secrets: Secrets) -> None:
+    """Create a namespace with these Secrets."""
+    _await_deletion(cluster, namespace)
+    _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    _apply_secrets(cluster, namespace, secrets)
+
+
+def tasks_namespaces(namespace: str, values: Values) -> list[str]:
+    """Return the namespaces of the tasks of a release in `namespace`; the first is the default one."""
+    tasks = values.get("tasks", {})
+    names = [
+        tasks.get("namespace") or f"{namespace}-tasks",
+        *(one["name"] for one in tasks.get("namespaces", ())),
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
+
+
+def _apply_secrets(cluster: Cluster, namespace: str, secrets: Secrets) -> None:
+    for name, data in secrets.items():
+        metadata = {"name": name, "namespace": namespace}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(data)}
+        _apply(cluster, secret)
+
+
+def _exists(cluster: Cluster, namespace: str) -> bool:
+    return bool(cluster.kubectl("get", "namespace", namespace, "--ignore-not-found", "-o", "name"))
 
 
 def _await_deletion(cluster: Cluster, namespace: str) -> None:
@@ -98,11 +159,25 @@ def _await_deletion(cluster: Cluster, namespace: str) -> None:
 
 
 def uninstall(cluster: Cluster, name: str, namespace: str) -> None:
-    """Remove the release, complete or not, and its namespace with all its objects."""
+    """Remove the release, complete or not, and its namespaces with all their objects."""
     with step(f"remove release {name}, namespace {namespace}"):
-        cluster.kubectl("delete", "jobs", "--all", "--namespace", namespace, "--wait=false")
+        tasks = _created_namespaces(cluster, namespace)
+        for one in (namespace, *tasks):
+            cluster.kubectl("delete", "jobs", "--all", "--namespace", one, "--wait=false")
         cluster.helm("uninstall", name, "--namespace", namespace, "--ignore-not-found", "--wait")
-        cluster.kubectl("delete", "namespace", namespace, "--wait=false", "--ignore-not-found")
+        for one in (namespace, *tasks):
+            cluster.kubectl("delete", "namespace", one, "--wait=false", "--ignore-not-found")
+
+
+def _created_namespaces(cluster: Cluster, namespace: str) -> list[str]:
+    """Return the namespaces that the chart has created for the release in `namespace`."""
+    selector = "--selector=app.kubernetes.io/part-of=poiesis"
+    listed = json.loads(cluster.kubectl("get", "namespaces", selector, "-o", "json"))["items"]
+    return [
+        one["metadata"]["name"]
+        for one in listed
+        if one["metadata"].get("annotations", {}).get("meta.helm.sh/release-namespace") == namespace
+    ]
 
 
 class NotInstalled(RuntimeError):
@@ -133,13 +208,18 @@ def api_url(cluster: Cluster, name: str, namespace: str) -> str:
 
 
 def kube_of(cluster: Cluster, release: Release) -> Kube:
-    """Return kubectl for the release's namespace."""
-    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
+    """Return kubectl for the namespace of the release's tasks."""
+    return Kube(
+        kubectl=cluster.kubectl_path,
+        kubeconfig=cluster.kubeconfig,
+        namespace=release.tasks_namespace,
+        service_namespace=release.namespace,
+    )
 
 
 def service_kube_of(cluster: Cluster, release: Release) -> Kube:
     """Return kubectl for the namespace of the release's services."""
-    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
+    return kube_of(cluster, release).service
 
 
 def endpoint_of(store: S3) -> Endpoint:

@@ -36,7 +36,7 @@ async def _full_disk(kube: Kube) -> AsyncIterator[None]:
     (pod,) = await kube.of_component("pods", "postgres")
 
     async def shell(script: str) -> str:
-        return await kube.run("exec", pod["metadata"]["name"], "--", "sh", "-c", script)
+        return await kube.service.run("exec", pod["metadata"]["name"], "--", "sh", "-c", script)
 
     await shell(f"mkdir -p -m 700 {_SMALL} && (chown postgres {_SMALL} || true)")
     await kube.sql(f"CREATE TABLESPACE small LOCATION '{_SMALL}'")
@@ -94,7 +94,8 @@ async def test_vanished_lock_holder_blocks_queue_for_one_minute(
     session = "psql --username=poiesis_api --dbname=poiesis --no-psqlrc -q"
     words = "SET application_name = 'vanished'; BEGIN; SELECT FROM claim_turn FOR UPDATE;"
     command = f'(echo "{words}"; sleep 600) | {session}'
-    holder = asyncio.create_task(second_kube.run("exec", pod["metadata"]["name"], "--", "sh", "-c", command))
+    name = pod["metadata"]["name"]
+    holder = asyncio.create_task(second_kube.service.run("exec", name, "--", "sh", "-c", command))
     try:
 
         async def holds() -> str:

@@ -103,7 +103,7 @@ async def test_postgres_refuses_a_client_without_tls(third_kube: Kube) -> None:
     (pod,) = await third_kube.of_component("pods", "postgres")
     host = service["metadata"]["name"]
     with pytest.raises(CommandError, match="no encryption"):
-        await third_kube.run(
+        await third_kube.service.run(
             *("exec", pod["metadata"]["name"], "--", "psql", "--no-password"),
             f"host={host} user=poiesis_api dbname=poiesis sslmode=disable",
         )

@@ -18,6 +18,7 @@ from poiesis_api import tasks_db
 from poiesis_api.config import Document, UserLimits
 from poiesis_api.errors import StorageUnavailable
 from poiesis_api.identity.caller import Caller
+from poiesis_api.kube import Cluster as Namespaces
 from poiesis_api.submitter import Submitter
 from poiesis_api.tasks_db import Cancel, NewTask
 from poiesis_models.labels import PAUSE_CONTAINER, object_name
@@ -67,7 +68,8 @@ class Api:
     ) -> None:
         self.process = process
         self.pool = GatedPool(process, connection)
-        self.submitter = Submitter(self.pool, ApiKubernetes(process, cluster), config)
+        kubernetes = ApiKubernetes(process, cluster)
+        self.submitter = Submitter(self.pool, Namespaces(lambda _: kubernetes, "tasks"), config)
         process.spawn(self.submitter.run(asyncio.Event()), "submitter")
 
     def create(self, request: TesTaskRequest) -> None:
@@ -101,7 +103,8 @@ class Leader:
         self.process = process
         self.kube = ControllerKube(process, cluster)
         config = ControllerConfig(dsn="postgresql://", pod_name=process.name, namespace="tasks", workers=2)
-        self._controller = Controller(self.kube, TasksDb(GatedPool(process, connection)), config)
+        tasks = TasksDb(GatedPool(process, connection), home="tasks")
+        self._controller = Controller(self.kube, tasks, config)
         process.spawn(self._controller.run(), "controller")
 
 

@@ -21,7 +21,7 @@ from races_cluster import Truth
 from races_scheduler import Fate, VirtualLoop
 from races_world import ErrorLog, Later, World
 
-from poiesis_api.config import Document, Recorder
+from poiesis_api.config import Document, Recorder, RecorderFiles
 from poiesis_trec import recorder
 
 pytestmark = pytest.mark.integration
@@ -57,9 +57,12 @@ class Laboratory:
     ) -> None:
         self.loop, self.connection, self.folder = loop, connection, folder
         self.transport = transport
+        (folder / "recorder-dsn").write_text("postgresql://")
+        files = RecorderFiles(dsn_file=str(folder / "recorder-dsn"))
         example = Document.load(ROOT / "services" / "api" / "config.example.json")
         # Recorders in the model of the Pod choose their transport themselves.
-        self.config = example.model_copy(update={"recorder": Recorder(transport="postgres")})
+        update = {"recorder": Recorder(transport="postgres"), "recorder_postgres": files}
+        self.config = example.model_copy(update=update)
         self.error_log = ErrorLog()
 
     def world(self) -> World:

@@ -41,8 +41,8 @@ _READ_BY_TEMPLATES = (
 )
 _MARKS = frozenset({"flow", "setByChart"})
 _HEAD = """\
-# Every value of the chart. Helm rejects unknown keys. Tasks run in the release's namespace, so install one
-# release per namespace. An empty value, or null in `config`, means that the value is not set.
+# Every value of the chart. Helm rejects unknown keys. Install one release per namespace; its tasks have
+# namespaces of their own (`tasks`). An empty value, or null in `config`, means that the value is not set.
 # docs/reference/values.md also describes the keys of objects and of list entries that are not set here.
 # Written by `make schema`, like values.schema.json: do not edit.
 """

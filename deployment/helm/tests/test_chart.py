@@ -214,6 +214,7 @@ def test_nothing_is_cluster_wide(values):
             "Deployment",
             "Ingress",
             "Job",
+            "Namespace",
             "NetworkPolicy",
             "Pod",
             "PodDisruptionBudget",
@@ -239,7 +240,7 @@ def test_the_controller_follows_kueue_only_where_there_is_a_queue():
 def test_the_api_has_the_rights_it_uses():
     assert rules(render(), "poiesis-api") == {
         ("batch", "jobs"): ["create", "get", "patch", "delete"],
-        ("", "secrets"): ["create", "get"],
+        ("", "secrets"): ["create"],
         ("", "serviceaccounts"): ["create", "get"],
         ("", "persistentvolumeclaims"): ["create", "get"],
     }
@@ -252,19 +253,138 @@ def test_the_controller_has_the_rights_it_uses():
         ("batch", "jobs"): ["get", "list", "watch", "delete"],
         ("rbac.authorization.k8s.io", "roles"): ["create"],
         ("rbac.authorization.k8s.io", "rolebindings"): ["create"],
+    }
+    assert rules(render(), "poiesis-tctl-lease") == {
         ("coordination.k8s.io", "leases"): ["create"],
         ("coordination.k8s.io", "leases:poiesis-tctl"): ["get", "update"],
     }
 
 
-def test_only_programs_that_ask_kubernetes_have_rights():
-    manifests = render(*EVERYTHING)
-    with_rights = [f"poiesis-{name}" for name in ("api", "renewal", "setup", "tctl")]
-    assert names(manifests, "Role") == names(manifests, "RoleBinding") == with_rights
-    for name in names(manifests, "RoleBinding"):
-        binding = one(manifests, "RoleBinding", name)
-        assert binding["roleRef"]["name"] == name
-        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": name, "namespace": "tes"}]
+def rights(manifests: list[Manifest]) -> set[tuple[str, str, str]]:
+    """Namespace, Role and ServiceAccount of each binding."""
+    found = set()
+    for item in manifests:
+        if item["kind"] == "RoleBinding":
+            (subject,) = item["subjects"]
+            assert subject == {"kind": "ServiceAccount", "name": subject["name"], "namespace": "tes"}
+            assert item["roleRef"]["name"] == item["metadata"]["name"]
+            namespace = item["metadata"].get("namespace", "tes")
+            found.add((namespace, item["metadata"]["name"], subject["name"]))
+    roles = {
+        (item["metadata"].get("namespace", "tes"), item["metadata"]["name"])
+        for item in manifests
+        if item["kind"] == "Role"
+    }
+    assert roles == {one[:2] for one in found}
+    return found
+
+
+AT_HOME = {
+    ("tes", "poiesis-tctl-lease", "poiesis-tctl"),
+    *(("tes", f"poiesis-{name}", f"poiesis-{name}") for name in ("setup", "renewal")),
+}
+GROUPS = (
+    "tasks.namespaces[0].name=lab-a",
+    "tasks.namespaces[0].groups={a,shared}",
+    "tasks.namespaces[1].name=tes",
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "namespaces"),
+    [
+        ((), ["tes-tasks"]),
+        (("tasks.namespace=bio",), ["bio"]),
+        (("tasks.namespace=tes",), ["tes"]),
+        (GROUPS, ["tes-tasks", "lab-a", "tes"]),
+        (("tasks.namespace=lab-a", *GROUPS), ["lab-a", "tes"]),
+    ],
+)
+def test_api_and_controller_have_rights_in_the_tasks_namespaces(values, namespaces):
+    manifests = render(*EVERYTHING, *values)
+    services = {
+        (name, service, service) for name in namespaces for service in ("poiesis-api", "poiesis-tctl")
+    }
+    assert rights(manifests) == services | AT_HOME
+    pod = dict(pods(manifests))["Deployment/poiesis-tctl"]
+    assert environment(pod)["POIESIS_TASKS_NAMESPACES"] == ",".join(namespaces)
+
+
+def test_groups_namespaces_reach_the_api():
+    assert config(render(*GROUPS))["tasks"] == {
+        "namespace": "tes-tasks",
+        "namespaces": [{"name": "lab-a", "groups": ["a", "shared"]}, {"name": "tes"}],
+    }
+
+
+def test_tasks_namespaces_are_created_and_kept():
+    manifests = render(*GROUPS)
+    assert names(manifests, "Namespace") == ["lab-a", "tes-tasks"]
+    metadata = one(manifests, "Namespace", "tes-tasks")["metadata"]
+    assert metadata["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert metadata["labels"]["pod-security.kubernetes.io/enforce"] == "baseline"
+    assert names(render(*GROUPS, "tasks.createNamespace=false"), "Namespace") == []
+    assert names(render("tasks.namespace=tes"), "Namespace") == []
+
+
+NFS = (
+    "config.storage.sharedVolumes[0].prefix=/nfs",
+    "config.storage.sharedVolumes[0].volume.hostPath.path=/nfs",
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "level"),
+    [
+        ((), "baseline"),
+        (SHARED, "baseline"),
+        (NFS, "privileged"),
+        (("config.executors.securityContext.capabilities.add={SYS_PTRACE}",), "privileged"),
+        (("tasks.podSecurity=restricted",), "restricted"),
+    ],
+)
+def test_namespace_enforces_the_level_that_task_pods_pass(values, level):
+    labels = one(render(*values), "Namespace", "tes-tasks")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == level
+
+
+def test_inline_storage_keys_are_in_every_tasks_namespace():
+    manifests = render(*INLINE_KEYS, *GROUPS)
+    found = [
+        item["metadata"]["namespace"]
+        for item in manifests
+        if (item["kind"], item["metadata"]["name"]) == ("Secret", "poiesis-storage")
+    ]
+    assert found == ["tes-tasks", "lab-a", "tes"]
+
+
+@pytest.mark.parametrize("values", [(), EXTERNAL], ids=["embedded", "external"])
+def test_the_api_alone_mounts_the_dsn_of_direct_recorders(values):
+    """TaskPods cannot: it is in another namespace."""
+    mounting = {
+        name
+        for name, pod in pods(render(*values, *DIRECT))
+        for volume in pod.get("volumes", [])
+        if [one["key"] for one in volume.get("secret", {}).get("items", [])] == ["recorder-dsn"]
+    }
+    assert mounting == {"Deployment/poiesis-api"}
+
+
+@API
+def test_recorder_files_are_mounted_where_the_api_reads_them():
+    from poiesis_api.config import Document
+
+    manifests = render(*DIRECT)
+    files = Document.model_validate(config(manifests)).recorder_postgres
+    pod = dict(pods(manifests))["Deployment/poiesis-api"]
+    volumes = {volume["name"]: volume.get("secret", {}) for volume in pod["volumes"]}
+    mounted = {
+        f"{mount['mountPath']}/{item['path']}": (volumes[mount["name"]]["secretName"], item["key"])
+        for mount in pod["containers"][0]["volumeMounts"]
+        for item in volumes[mount["name"]].get("items", [])
+    }
+    assert mounted[files.dsn_file] == ("poiesis-recorder", "recorder-dsn")
+    assert mounted[files.ca_file] == ("poiesis-postgres-tls", "ca.crt")
 
 
 @pytest.mark.parametrize("values", [EVERYTHING, (*EXTERNAL, *OIDC)], ids=["embedded", "external"])
@@ -459,9 +579,8 @@ def test_roles_follow_the_secrets_from_a_container_beside_postgres():
         assert scripts[name].strip() == (CHART / "files/postgres" / name).read_text().strip()
 
 
-def test_task_pods_can_mount_nothing_but_the_recorders_dsn():
+def test_the_recorders_secret_has_only_its_dsn():
     manifests = render(*DIRECT)
-    assert config(manifests)["recorderSecret"] == "poiesis-recorder"
     assert {one["secret"]: list(one["urls"]) for one in setup_document(manifests)["passwords"]}[
         "poiesis-recorder"
     ] == ["recorder-dsn"]
@@ -471,7 +590,7 @@ def test_gateway_release_gives_task_pods_no_secret_of_postgres():
     document = config(render())
     assert document["recorder"] == {"transport": "gateway"}
     assert document["gateway"]["url"] == "https://poiesis-gateway.tes.svc:8443"
-    assert not {"recorderSecret", "postgresCaSecret"} & document.keys()
+    assert "recorderPostgres" not in document
 
 
 def test_direct_release_has_no_gateway():
@@ -646,7 +765,7 @@ def test_every_client_of_postgres_verifies_its_certificate(values, secret):
     for kind, name in (*CA_USERS, ("Job", job_of(manifests, "migrations")["metadata"]["name"])):
         assert ca_of(one(manifests, kind, name)["spec"]["template"]["spec"]) == secret, name
     direct = config(render(*values, *DIRECT))
-    assert direct["postgresCaSecret"] == {"name": secret[0], "key": secret[1]}
+    assert direct["recorderPostgres"] == {"caFile": "/etc/poiesis-postgres/ca.crt"}
 
 
 def test_an_external_database_with_a_public_certificate_needs_no_ca_secret():
@@ -654,7 +773,7 @@ def test_an_external_database_with_a_public_certificate_needs_no_ca_secret():
     for kind, name in (*CA_USERS, ("Job", job_of(manifests, "migrations")["metadata"]["name"])):
         pod = one(manifests, kind, name)["spec"]["template"]["spec"]
         assert "PGSSLROOTCERT" not in environment(pod), name
-    assert "postgresCaSecret" not in config(render(*EXTERNAL, *DIRECT))
+    assert "recorderPostgres" not in config(render(*EXTERNAL, *DIRECT))
 
 
 def test_a_certificate_of_ones_own_replaces_the_charts():
@@ -681,14 +800,21 @@ def test_an_external_database_is_migrated_by_a_hook_with_the_dsns_of_the_given_s
         "POIESIS_API_DSN": {"name": "my-postgres", "key": "api-dsn"},
         "POIESIS_RECORDER_DSN": {"name": "my-postgres", "key": "recorder-dsn"},
     }
-    assert config(render(*EXTERNAL, *DIRECT))["recorderSecret"] == "my-postgres"
+    assert recorder_secret(render(*EXTERNAL, *DIRECT)) == "my-postgres"
     # A hook runs before the release's own objects exist.
     assert "serviceAccountName" not in job["spec"]["template"]["spec"]
 
 
+def recorder_secret(manifests: list[Manifest]) -> str:
+    """The Secret that the api copies the recorder's DSN from."""
+    volumes = dict(pods(manifests))["Deployment/poiesis-api"]["volumes"]
+    (name,) = (one["secret"]["secretName"] for one in volumes if one["name"] == "recorder")
+    return str(name)
+
+
 def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
     manifests = render(*EXTERNAL, *DIRECT, "postgresql.existingRecorderSecret=my-recorder")
-    assert config(manifests)["recorderSecret"] == "my-recorder"
+    assert recorder_secret(manifests) == "my-recorder"
     job = job_of(manifests, "migrations")
     source = environment(job["spec"]["template"]["spec"])["POIESIS_RECORDER_DSN"]
     assert source == {"secretKeyRef": {"name": "my-recorder", "key": "recorder-dsn"}}
@@ -814,6 +940,7 @@ def test_config_is_passed_on_with_what_kubernetes_knows():
     expected["executors"] = {**values["executors"], "defaultResources": {"cpu": 2, "memory": "2Gi"}}
     expected["volume"] = {**values["volume"], "storageClass": "fast"}
     expected["serviceInfo"] = {**values["serviceInfo"], "version": "0.2.0"}
+    expected["tasks"] = {"namespace": "tes-tasks", "namespaces": []}
     expected["http"] = {**values["http"], "hosts": SERVICE_NAMES}
     expected["gateway"] = {
         "url": "https://poiesis-gateway.tes.svc:8443",
@@ -967,7 +1094,12 @@ def test_the_controllers_defaults_are_the_charts(monkeypatch):
 
     pod = dict(pods(render()))["Deployment/poiesis-tctl"]
     set_by_chart = {name: value for name, value in environment(pod).items() if isinstance(value, str)}
-    needed = {"POIESIS_DSN": "postgresql://x", "POD_NAME": "a", "POD_NAMESPACE": "b"}
+    needed = {
+        "POIESIS_DSN": "postgresql://x",
+        "POD_NAME": "a",
+        "POD_NAMESPACE": "b",
+        "POIESIS_TASKS_NAMESPACES": set_by_chart["POIESIS_TASKS_NAMESPACES"],
+    }
     for name, value in needed.items():
         monkeypatch.setenv(name, value)
     defaults = Config.from_env()
@@ -1203,7 +1335,7 @@ def test_recorders_without_gateway_reach_postgres():
 
 def test_gateway_accepts_reports_of_tasks_and_readers_of_metrics():
     reports, metrics = one(render(), "NetworkPolicy", "poiesis-gateway")["spec"]["ingress"]
-    namespaces = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["tes"]}
+    namespaces = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["tes-tasks"]}
     assert reports == {
         "ports": [{"protocol": "TCP", "port": 8443}],
         "from": [

@@ -86,7 +86,7 @@ def test_defaults_of_config_are_those_of_the_api():
 def test_fields_set_by_the_chart_are_no_values(schema):
     config = dict(properties(schema["properties"]["config"]))
     assert (
-        not {"images", "gateway", "recorderSecret", "postgresCaSecret", "serviceInfo.version", "http.port"}
+        not {"images", "gateway", "recorderPostgres", "tasks", "serviceInfo.version", "http.port"}
         & config.keys()
     )
 

@@ -82,6 +82,8 @@ def _shown(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(value) or "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

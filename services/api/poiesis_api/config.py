@@ -287,7 +287,7 @@ def _check_unique(what: str, names: list[str]) -> None:
 
 
 class SecretKey(Section):
-    """A key of a Secret in the release's namespace."""
+    """A key of a Secret."""
 
     name: NonEmpty = Field(description="Name of the Secret")
     key: NonEmpty = Field(description="Key in the Secret")
@@ -825,6 +825,39 @@ class BackendParameters(Section):
 _STREAM_COMMAND = ["python3", "-m", "poiesis_tif.stream"]
 
 
+class RecorderFiles(Section):
+    """Where the recorder's DSN and the authority of Postgres' certificate are mounted in the api's Pod."""
+
+    dsn_file: NonEmpty = Field(
+        default="/etc/poiesis-recorder/recorder-dsn",
+        description="File with the DSN that trec connects with. The api reads it at each submission",
+    )
+    ca_file: NonEmpty | None = Field(
+        default=None,
+        description="File with the certificate authority that trec trusts for Postgres (PGSSLROOTCERT)",
+    )
+
+
+class GroupsNamespace(Section):
+    """A namespace for the tasks of some groups."""
+
+    name: NonEmpty = Field(description="Name of the namespace")
+    groups: list[NonEmpty] = Field(
+        default=[], description="Groups whose tasks run in it. Empty: it gets no new tasks"
+    )
+
+
+class TasksNamespaces(Section):
+    """The namespaces of the tasks. A task stays in the namespace that it got when it was created."""
+
+    namespace: NonEmpty | None = Field(
+        default=None, description="For users in none of the groups below. Default: the api's own namespace"
+    )
+    namespaces: list[GroupsNamespace] = Field(
+        default=[], description="The first entry with one of the creator's groups is used"
+    )
+
+
 class TaskPodConfig(Section):
     """What the objects of a task are made from, in addition to the task."""
 
@@ -838,17 +871,14 @@ class TaskPodConfig(Section):
             {"url": "https://poiesis-gateway.tes.svc:8443", "caFile": "/etc/poiesis-gateway/ca.crt"},
         ],
     )
-    recorder_secret: NonEmpty | None = Field(
-        default=None,
-        description="Secret whose key `recorder-dsn` trec connects with; required with `recorder.transport` "
-        "postgres",
+    recorder_postgres: RecorderFiles = Field(
+        default=RecorderFiles(),
+        description="Files that the api copies to each task's Secret with `recorder.transport` postgres",
         json_schema_extra=SET_BY_CHART,
-        examples=["poiesis-recorder"],
     )
-    postgres_ca_secret: CaSecret | None = Field(
-        default=None,
-        description="Certificate authority that trec trusts for Postgres (PGSSLROOTCERT), with "
-        "`recorder.transport` postgres",
+    tasks: TasksNamespaces = Field(
+        default=TasksNamespaces(),
+        description="Namespaces of the tasks; docs/how-to/operators/namespaces.md",
         json_schema_extra=SET_BY_CHART,
     )
     storage: Storage = Storage()
@@ -890,8 +920,6 @@ class TaskPodConfig(Section):
     def _transport_has_its_fields(self) -> Self:
         if self.recorder.transport == "gateway" and self.gateway is None:
             raise ValueError("gateway is required with recorder.transport gateway")
-        if self.recorder.transport == "postgres" and self.recorder_secret is None:
-            raise ValueError("recorderSecret is required with recorder.transport postgres")
         return self
 
     @cached_property

@@ -28,6 +28,7 @@ from poiesis_api.grants import config_for, granted_credentials, has_limited_valu
 from poiesis_api.identity.authenticators import Authenticator
 from poiesis_api.identity.caller import ANONYMOUS, Caller
 from poiesis_api.limits import RequestRates
+from poiesis_api.namespaces import namespace_for
 from poiesis_api.object_limits import check_objects
 from poiesis_api.outages import WriteHealth
 from poiesis_api.pages import large_task, task_page
@@ -113,6 +114,7 @@ async def create_task(request: web.Request) -> web.Response:
         shared_with=sharing_group(task, caller, config.auth.sharing),
         reserved=limits.reserved_resources(task, config),
         credentials=credentials,
+        namespace=namespace_for(caller, config.tasks),
         idempotency=_idempotency(request, sent),
     )
     task_id = await tasks_db.create_task(services.pool, new, config.effective_user_limits)

@@ -161,10 +161,6 @@ def test_rejected_dsn_of_other_database_is_hidden(env):
         ),
         ({"gateway": None}, "gateway is required with recorder.transport gateway"),
         (
-            {"recorder": {"transport": "postgres"}},
-            "recorderSecret is required with recorder.transport postgres",
-        ),
-        (
             {"recorder": {"transport": "http"}},
             "recorder.transport must be 'gateway' or 'postgres', got 'http'",
         ),

@@ -48,7 +48,7 @@ def job_of(config, parameters, **fields):
             **fields,
         }
     )
-    task = Task(id=UUID(int=1), request=request, recorder_token="t")
+    task = Task(id=UUID(int=1), request=request, nonce="n", recorder_token="t")
     return task_objects(task, config.model_copy(update={"backend_parameters": ALLOWED})).job
 
 

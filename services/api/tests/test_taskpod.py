@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poiesis_api.config import Document
-from poiesis_api.taskpod import NoFiler, Task, owned_by, task_objects
+from poiesis_api.taskpod import NoFiler, RecorderPostgres, Task, owned_by, task_objects
 from poiesis_api.taskpod.containers import executor_command, executor_container
 from poiesis_api.taskpod.layout import layout_of
 from poiesis_api.taskpod.manifest import escape_dollars
@@ -24,6 +25,8 @@ from poiesis_models.worklist import InputItem, WorkList
 
 ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
 NAME = f"poiesis-{ID}"
+NONCE = "0123456789abcdef"
+SECRET = f"{NAME}-{NONCE}"
 LABELS = {
     "poiesis.io/task": str(ID),
     "app.kubernetes.io/managed-by": "poiesis",
@@ -63,9 +66,11 @@ def task(*, credentials=(), **fields):
     return Task(
         id=ID,
         request=request,
+        nonce=NONCE,
         recorder_token="token",
         credentials=frozenset(credentials),
         gateway_ca="authority",
+        postgres=RecorderPostgres(dsn="postgresql://db", ca="PEM"),
     )
 
 
@@ -178,7 +183,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
     recorder_sources = [
         {
             "secret": {
-                "name": NAME,
+                "name": SECRET,
                 "items": [
                     {"key": "token", "path": "token"},
                     {"key": "gateway-ca", "path": "gateway-ca.crt"},
@@ -193,7 +198,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
     assert objects.job == {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": NAME, "labels": LABELS},
+        "metadata": {"name": NAME, "labels": {**LABELS, "poiesis.io/nonce": NONCE}},
         "spec": {
             "suspend": True,
             "completions": 1,
@@ -237,7 +242,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
         {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": NAME, "labels": LABELS},
+            "metadata": {"name": SECRET, "labels": LABELS},
             "type": "Opaque",
             "immutable": True,
             "data": {
@@ -302,7 +307,7 @@ def test_inputs_and_outputs_add_filers_and_a_volume(config):
     assert volume(objects, "spec-tif-0")["projected"]["sources"] == [
         {
             "secret": {
-                "name": NAME,
+                "name": SECRET,
                 "items": [
                     {"key": "inputs-0.json", "path": "work.json"},
                     {"key": "content-1", "path": "content-1"},
@@ -666,38 +671,35 @@ def recorder_files(objects):
 
 
 def test_gateway_recorder_has_no_access_to_postgres(config):
-    authority = {"name": "postgres-tls", "key": "ca.pem"}
-    objects = task_objects(task(), change(config, postgresCaSecret=authority))
+    objects = task_objects(task(), change(config, recorderPostgres={"caFile": "/etc/ca.crt"}))
     assert recorder_files(objects) == {
-        "token": (NAME, "token"),
-        "gateway-ca.crt": (NAME, "gateway-ca"),
-        "paths/paths-0000": (NAME, "paths-0000"),
+        "token": (SECRET, "token"),
+        "gateway-ca.crt": (SECRET, "gateway-ca"),
+        "paths/paths-0000": (SECRET, "paths-0000"),
     }
     assert "PGSSLROOTCERT" not in {one["name"] for one in container(objects, "trec")["env"]}
 
 
 def test_postgres_recorder_has_dsn_and_authority(config):
-    postgres = change(
-        config,
-        recorder={"transport": "postgres"},
-        recorderSecret="recorder",
-        postgresCaSecret={"name": "postgres-tls", "key": "ca.pem"},
-    )
-    objects = task_objects(task(), postgres)
+    files = {"caFile": "/etc/ca.crt"}
+    objects = task_objects(task(), change(config, recorder={"transport": "postgres"}, recorderPostgres=files))
     assert recorder_files(objects) == {
-        "token": (NAME, "token"),
-        "paths/paths-0000": (NAME, "paths-0000"),
-        "dsn": ("recorder", "recorder-dsn"),
-        "postgres-ca.crt": ("postgres-tls", "ca.pem"),
+        "token": (SECRET, "token"),
+        "paths/paths-0000": (SECRET, "paths-0000"),
+        "dsn": (SECRET, "recorder-dsn"),
+        "postgres-ca.crt": (SECRET, "postgres-ca"),
     }
+    (stored,) = (one for one in objects.owned if one["kind"] == "Secret")
+    assert secret_text(stored, "postgres-ca") == "PEM"
+    assert secret_text(stored, "recorder-dsn") == "postgresql://db"
     env = {one["name"]: one.get("value") for one in container(objects, "trec")["env"]}
     assert env["PGSSLROOTCERT"] == "/poiesis/recorder/postgres-ca.crt"
     assert "POIESIS_GATEWAY_URL" not in env
 
 
 def test_public_certificate_of_postgres_needs_no_authority(config):
-    postgres = change(config, recorder={"transport": "postgres"}, postgresCaSecret=None)
-    objects = task_objects(task(), postgres)
+    public = replace(task(), postgres=RecorderPostgres(dsn="postgresql://db"))
+    objects = task_objects(public, change(config, recorder={"transport": "postgres"}))
     assert "postgres-ca.crt" not in recorder_files(objects)
     assert "PGSSLROOTCERT" not in {one["name"] for one in container(objects, "trec")["env"]}
 
@@ -902,7 +904,11 @@ def test_kueue_knows_the_job_by_its_label(config):
     objects = task_objects(
         task(), change(config, queue={"kueueQueueName": "batch"}, volume={"type": "ephemeral"})
     )
-    assert objects.job["metadata"]["labels"] == {**LABELS, "kueue.x-k8s.io/queue-name": "batch"}
+    assert objects.job["metadata"]["labels"] == {
+        **LABELS,
+        "poiesis.io/nonce": NONCE,
+        "kueue.x-k8s.io/queue-name": "batch",
+    }
 
 
 def test_items_are_grouped_by_filer(config):
@@ -1010,7 +1016,7 @@ def test_contents_are_spread_over_secrets(config):
     inputs = [{"path": f"/d/{number}", "content": "x" * 131072} for number in range(12)]
     objects = task_objects(task(inputs=inputs), config)
     secrets = {one["metadata"]["name"]: one for one in objects.owned if one["kind"] == "Secret"}
-    assert list(secrets) == [NAME, f"{NAME}-content-0", f"{NAME}-content-1"]
+    assert list(secrets) == [SECRET, f"{SECRET}-content-0", f"{SECRET}-content-1"]
     for secret in secrets.values():
         assert sum(len(base64.b64decode(value)) for value in secret["data"].values()) <= 700 * 1024
     items = {
@@ -1033,10 +1039,10 @@ def test_very_long_work_list_is_split_over_containers(config):
 
 
 def test_secrets_are_filled_in_order():
-    packed = pack_secrets(ID, {"token": b"t", "a": bytes(600 * 1024), "b": bytes(200 * 1024), "c": b"c"})
+    packed = pack_secrets(task(), {"token": b"t", "a": bytes(600 * 1024), "b": bytes(200 * 1024), "c": b"c"})
     assert {name: list(entries) for name, entries in packed.items()} == {
-        NAME: ["token", "a"],
-        f"{NAME}-content-0": ["b", "c"],
+        SECRET: ["token", "a"],
+        f"{SECRET}-content-0": ["b", "c"],
     }
 
 
@@ -1061,7 +1067,7 @@ def test_manifests_are_json(config):
     for manifest in (objects.job, *objects.owned):
         assert json.loads(json.dumps(manifest)) == manifest
     layout = layout_of(task(), config)
-    secrets = secret_of_key(pack_secrets(ID, secret_entries(layout, "gateway")))
+    secrets = secret_of_key(pack_secrets(layout.task, secret_entries(layout, "gateway")))
     assert pod_template(layout, config, secrets)["spec"]["restartPolicy"] == "Never"
 
 

@@ -1,10 +1,18 @@
 """The settings of the controller, from environment variables that are read once at the start."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import NoDecode
 
 from poiesis_server.settings import Count, LogLevel, Port, PostgresUrl, Seconds, SecondsOrNever, Settings
+
+
+def _names(value: object) -> object:
+    """Return the distinct names of a list that is separated by commas."""
+    if not isinstance(value, str):
+        return value
+    return tuple(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
 
 
 class LeaseTimes(Settings):
@@ -92,7 +100,13 @@ class Config(Settings):
     dsn: PostgresUrl = Field(alias="POIESIS_DSN", description="Postgres as the role poiesis_api; secret")
     pod_name: str = Field(alias="POD_NAME", description="from the downward API; the identity in the Lease")
     namespace: str = Field(
-        alias="POD_NAMESPACE", description="from the downward API; the only namespace that is watched"
+        alias="POD_NAMESPACE",
+        description="from the downward API; has the Lease, and the tasks that are stored without a namespace",
+    )
+    tasks_namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        (),
+        alias="POIESIS_TASKS_NAMESPACES",
+        description="namespaces of the tasks, separated by commas; default: POD_NAMESPACE",
     )
     kubeconfig: str | None = Field(
         None, alias="KUBECONFIG", description="one kubeconfig file; default: the Pod's own ServiceAccount"
@@ -123,3 +137,8 @@ class Config(Settings):
     log_level: LogLevel = Field(
         "INFO", alias="POIESIS_LOG_LEVEL", description="DEBUG, INFO, WARNING or ERROR"
     )
+
+    @property
+    def watched_namespaces(self) -> tuple[str, ...]:
+        """Return the namespaces of the tasks."""
+        return self.tasks_namespaces or (self.namespace,)

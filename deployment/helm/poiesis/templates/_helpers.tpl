@@ -58,6 +58,37 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{/* The namespace of the tasks of users without an entry in tasks.namespaces. */}}
+{{- define "poiesis.tasksNamespace" -}}
+{{- default (printf "%s-tasks" .Release.Namespace) .Values.tasks.namespace -}}
+{{- end -}}
+
+{{/* The namespaces of tasks, each once, as a JSON list. The first is the default one. */}}
+{{- define "poiesis.tasksNamespaces" -}}
+{{- $names := list (include "poiesis.tasksNamespace" .) -}}
+{{- range .Values.tasks.namespaces -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- uniq $names | toJson -}}
+{{- end -}}
+
+{{/* The strictest Pod Security level that TaskPods pass. */}}
+{{- define "poiesis.podSecurity" -}}
+{{- $executors := .Values.config.executors -}}
+{{- $level := ternary "restricted" "baseline" (eq (dig "profile" "" $executors) "restricted") -}}
+{{- range .Values.config.storage.sharedVolumes -}}
+{{- if hasKey .volume "hostPath" -}}
+{{- $level = "privileged" -}}
+{{- else if and (eq $level "restricted") (not (or (hasKey .volume "persistentVolumeClaim") (hasKey .volume "csi"))) -}}
+{{- $level = "baseline" -}}
+{{- end -}}
+{{- end -}}
+{{- if dig "capabilities" "add" "" $executors.securityContext -}}
+{{- $level = "privileged" -}}
+{{- end -}}
+{{- default $level .Values.tasks.podSecurity -}}
+{{- end -}}
+
 {{/* The Secret with migrations-dsn and api-dsn. */}}
 {{- define "poiesis.postgresSecret" -}}
 {{- if .Values.postgresql.embedded -}}
@@ -67,7 +98,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret with recorder-dsn, for the gateway; with config.recorder.transport postgres, TaskPods mount it. */}}
+{{/* The Secret with recorder-dsn: for the gateway, or with config.recorder.transport postgres for the api. */}}
 {{- define "poiesis.recorderSecret" -}}
 {{- if .Values.postgresql.embedded -}}
 {{ include "poiesis.fullname" . }}-recorder
@@ -243,10 +274,11 @@ null
 {{/*
 Fail if a Secret that the values name is missing or incomplete. `helm template` cannot check it: without a cluster,
 `lookup` does not find the namespace's default ServiceAccount either.
-(dict "root" $ "secret" name "keys" (list …) "value" "postgresql.existingSecret")
+(dict "root" $ "secret" name "keys" (list …) "value" "postgresql.existingSecret"), and "namespace" if it is not the
+release's.
 */}}
 {{- define "poiesis.checkSecret" -}}
-{{- $namespace := .root.Release.Namespace -}}
+{{- $namespace := default .root.Release.Namespace .namespace -}}
 {{- if lookup "v1" "ServiceAccount" $namespace "default" -}}
 {{- $secret := lookup "v1" "Secret" $namespace .secret -}}
 {{- if not $secret -}}
@@ -255,9 +287,33 @@ Fail if a Secret that the values name is missing or incomplete. `helm template` 
 {{- $data := default dict $secret.data -}}
 {{- range .keys -}}
 {{- if not (hasKey $data .) -}}
-{{- fail (printf "%s: Secret %s must have the key %s" $.value $.secret .) -}}
+{{- fail (printf "%s: Secret %s in namespace %s must have the key %s" $.value $.secret $namespace .) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The same for a Secret that TaskPods mount: in every namespace of tasks. */}}
+{{- define "poiesis.checkTasksSecret" -}}
+{{- $given := . -}}
+{{- range include "poiesis.tasksNamespaces" .root | fromJsonArray -}}
+{{- include "poiesis.checkSecret" (merge (dict "namespace" .) $given) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The same for a Secret that only some groups need: in at least one namespace of tasks, if all of them exist. */}}
+{{- define "poiesis.checkGroupsSecret" -}}
+{{- $given := . -}}
+{{- $found := false -}}
+{{- range $namespace := include "poiesis.tasksNamespaces" .root | fromJsonArray -}}
+{{- $exists := lookup "v1" "ServiceAccount" $namespace "default" -}}
+{{- if or (not $exists) (lookup "v1" "Secret" $namespace $given.secret) -}}
+{{- $found = true -}}
+{{- if $exists }}{{ include "poiesis.checkSecret" (merge (dict "namespace" $namespace) $given) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- if not $found -}}
+{{- include "poiesis.checkTasksSecret" . -}}
 {{- end -}}
 {{- end -}}
 
@@ -326,15 +382,15 @@ The Secrets of `config.auth` that the mode needs: {name: {secret, key, file, val
 {{- range list "trec" "helper" "tif" "tof" "rclone" "file" -}}
 {{- $_ := set $images . (include "poiesis.image" (dict "root" $root "service" .)) -}}
 {{- end -}}
-{{- $added := dict "images" $images "serviceInfo" (dict "version" .Chart.AppVersion) -}}
+{{- $added := dict
+    "images" $images
+    "tasks" (dict "namespace" (include "poiesis.tasksNamespace" .) "namespaces" .Values.tasks.namespaces)
+    "serviceInfo" (dict "version" .Chart.AppVersion) -}}
 {{- if eq .Values.config.recorder.transport "gateway" -}}
 {{- $url := printf "https://%s.%s.svc:8443" (include "poiesis.gateway" .) .Release.Namespace -}}
 {{- $_ := set $added "gateway" (dict "url" $url "caFile" "/etc/poiesis-gateway/ca.crt") -}}
-{{- else -}}
-{{- $_ := set $added "recorderSecret" (include "poiesis.recorderSecret" .) -}}
-{{- with include "poiesis.postgresCa" . | fromJson -}}
-{{- $_ := set $added "postgresCaSecret" . -}}
-{{- end -}}
+{{- else if ne (include "poiesis.postgresCa" .) "null" -}}
+{{- $_ := set $added "recorderPostgres" (dict "caFile" "/etc/poiesis-postgres/ca.crt") -}}
 {{- end -}}
 {{- $_ := set $added "http" (dict "hosts" (include "poiesis.hosts" . | fromJsonArray)) -}}
 {{- with include "poiesis.storageSecret" . -}}

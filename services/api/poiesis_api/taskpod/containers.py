@@ -98,7 +98,7 @@ def _transport_env(config: TaskPodConfig) -> Iterator[Manifest]:
     """Yield the variables of the recorder's transport. Their presence selects it (poiesis_trec)."""
     if config.gateway is not None and config.recorder.transport == "gateway":
         yield env_var("POIESIS_GATEWAY_URL", config.gateway.url)
-    elif config.postgres_ca_secret is not None:
+    elif config.recorder.transport == "postgres" and config.recorder_postgres.ca_file is not None:
         yield env_var("PGSSLROOTCERT", paths.POSTGRES_CA)
 
 

@@ -38,7 +38,7 @@ class Layout:
 
     @property
     def name(self) -> str:
-        """The name of the task's Job, ServiceAccount, first Secret and PersistentVolumeClaim."""
+        """The name of the task's Job, ServiceAccount and PersistentVolumeClaim."""
         return labels.object_name(self.task.id)
 
     @property

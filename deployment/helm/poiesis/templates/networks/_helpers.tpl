@@ -1,8 +1,3 @@
-{{/* All namespaces of tasks, each once: {names: […]}. */}}
-{{- define "poiesis.tasksNamespaces" -}}
-{{- dict "names" (list .Release.Namespace) | toJson -}}
-{{- end -}}
-
 {{/* Peers in the namespace of the release: (dict "root" $ "components" (list "api")) */}}
 {{- define "poiesis.servicePeers" -}}
 {{- range .components }}
@@ -15,7 +10,7 @@
 {{- define "poiesis.taskPeer" -}}
 - namespaceSelector:
     matchExpressions:
-      - {key: kubernetes.io/metadata.name, operator: In, values: {{ (include "poiesis.tasksNamespaces" . | fromJson).names | toJson }}}
+      - {key: kubernetes.io/metadata.name, operator: In, values: {{ (include "poiesis.tasksNamespaces" . | fromJsonArray) | toJson }}}
   podSelector:
     matchExpressions: [{key: poiesis.io/task, operator: Exists}]
 {{- end -}}
