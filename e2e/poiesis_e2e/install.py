@@ -330,10 +330,13 @@ def chart_values(
 
 
 def merged(base: Values, over: Values) -> Values:
-    """Return `base` overridden by `over` as in helm: dicts are merged, anything else is replaced."""
+    """Return `base` overridden by `over` as in helm: dicts are merged, null removes, all else replaces."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
+        if value is None and below is not None:
+            del result[key]
+            continue
         result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return result
 
