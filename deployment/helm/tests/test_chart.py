@@ -457,6 +457,12 @@ def test_chart_contains_no_secret_and_renders_the_same_twice(values):
     assert [item["metadata"]["name"] for item in secrets] == ["poiesis-storage"] * (values == EVERYTHING)
 
 
+def test_no_policy_has_an_empty_list_of_rules():
+    """Kubernetes stores none, so that each `kubectl apply` would change the policy."""
+    for policy in (item["spec"] for item in render() if item["kind"] == "NetworkPolicy"):
+        assert [] not in policy.values()
+
+
 def test_templates_generate_nothing():
     generators = (
         r"\brand(Alpha|Numeric|Ascii|Bytes|Int)|\bgen(CA|SignedCert|SelfSignedCert|PrivateKey)|uuidv4"

@@ -75,7 +75,7 @@ follow() {
     while true; do
         wanted="$(files)"
         if ((looks % verify_every == 0)) && [[ -n "$applied" && "$(stored)" != "$digest" ]]; then
-            log "passwords in Postgres differ from the Secrets"
+            log "another program has set passwords, setting those of the Secrets"
             applied=""
         fi
         if [[ "$wanted" != "$applied" ]]; then

@@ -97,7 +97,6 @@ the rule contains the Pods of its namespace: a policy applies after the Service'
 {{- define "poiesis.taskRules" -}}
 {{- $policy := .Values.networkPolicy -}}
 policyTypes: [Ingress, Egress]
-ingress: []
 egress:
   # cluster DNS
   - to:
