@@ -129,7 +129,7 @@ class ReportResponse:
         for name in ("cancel_requested", "ended"):
             if not isinstance(fields.get(name), bool):
                 raise ValueError(f"{name} must be true or false")  # noqa: TRY004
-        state = TesState(fields.get("state"))
+        state = TesState(str(fields.get("state")))
         return cls(state=state, cancel_requested=fields["cancel_requested"], ended=fields["ended"])
 
     def to_json(self) -> str:
