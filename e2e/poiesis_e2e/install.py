@@ -102,17 +102,34 @@ def install(
     return release
 
 
-def apply_rendered(cluster: Cluster, *, name: str, namespace: str, values: Values) -> str:
-    """Apply the rendered chart without Helm, as deployment tools do; return the output of kubectl."""
+def apply_rendered(
+    cluster: Cluster, *, name: str, namespace: str, values: Values, secrets: Secrets
+) -> tuple[Release, str]:
+    """Apply the rendered chart without Helm, as deployment tools do; also return the output of kubectl.
+
+    `secrets` are those of TaskPods.
+    """
+    tasks = tasks_namespaces(namespace, values)
+    for one in (namespace, *tasks):
+        if not _exists(cluster, one):
+            create_namespace(cluster, one, {})
+        _apply_secrets(cluster, one, secrets)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "values.json"
-        file.write_text(json.dumps(values))
+        file.write_text(json.dumps(merged(_network_policy(cluster), values)))
         served = json.loads(cluster.kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
         manifests = cluster.helm(
             *("template", name, str(CHART), "--namespace", namespace, "--skip-tests", "--values", str(file)),
             *("--kube-version", served),
         )
-    return cluster.kubectl("apply", "--namespace", namespace, "--filename=-", input_text=manifests)
+        # As the context's namespace: the option --namespace would reject objects of other namespaces.
+        kubeconfig = Path(folder) / "kubeconfig"
+        kubeconfig.write_bytes(Path(cluster.kubeconfig).read_bytes())
+        here = ("--kubeconfig", str(kubeconfig))
+        cluster.kubectl("config", "set-context", "--current", f"--namespace={namespace}", *here)
+        output = cluster.kubectl("apply", "--filename=-", *here, input_text=manifests)
+    url = api_url(cluster, name, namespace)
+    return Release(name=name, namespace=namespace, tasks_namespace=tasks[0], url=url), output
 
 
 def create_namespace(cluster: Cluster, namespace: str, secrets: Secrets) -> None:
@@ -313,10 +330,13 @@ def chart_values(
 
 
 def merged(base: Values, over: Values) -> Values:
-    """Return `base` overridden by `over` as in helm: dicts are merged, anything else is replaced."""
+    """Return `base` overridden by `over` as in helm: dicts are merged, null removes, all else replaces."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
+        if value is None and below is not None:
+            del result[key]
+            continue
         result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return result
 

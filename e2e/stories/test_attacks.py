@@ -6,7 +6,6 @@ docs/security/promises.md lists the stories and rows that cover other attacks.
 import asyncio
 import base64
 import json
-from collections.abc import Mapping, Sequence
 
 import aiohttp
 import pytest
@@ -15,7 +14,7 @@ from poiesis_e2e import gateway_control
 from poiesis_e2e.attacks import attack
 from poiesis_e2e.documents import assert_ended, sh, stdout
 from poiesis_e2e.install import Release, service_kube_of
-from poiesis_e2e.kube import CommandError, Kube
+from poiesis_e2e.kube import Kube
 from poiesis_e2e.pressure import reading, restarts
 from poiesis_e2e.tes_client import Document, TesClient
 from poiesis_e2e.transport import transport
@@ -35,16 +34,6 @@ _RECORDERS = "SELECT DISTINCT host(client_addr) FROM pg_stat_activity WHERE usen
 _LIMIT = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'poiesis_recorder'"
 _FEW, _CHATTY = 3, 12
 _FLOODS, _FLOOD_SECONDS = 4, 40
-_RIGHTS_IN_RELEASE: Mapping[str, Sequence[str]] = {
-    "api": ("get secrets", "list secrets", "create jobs", "create pods", "create secrets", "patch pods"),
-    "tctl": ("get secrets", "patch pods", "create pods", "create roles", "create rolebindings"),
-    "gateway": ("get secrets", "get pods", "create pods"),
-}
-_RIGHTS_IN_TASKS: Mapping[str, Sequence[str]] = {
-    "api": ("get secrets", "list secrets", "create pods/exec"),
-    "tctl": ("get secrets", "list secrets", "create pods", "create pods/exec"),
-    "gateway": ("get secrets", "get pods", "get jobs"),
-}
 
 
 @pytest.fixture
@@ -166,35 +155,6 @@ async def test_taskpod_contains_no_database_credential(
     assert {key for one in secrets for key in one["data"]} & {"dsn", "recorder-dsn"} == set()
     words = json.dumps(pod["spec"])
     assert [word for word in ("PGSSLROOTCERT", "recorder-dsn", ":5432") if word in words] == []
-
-
-@pytest.mark.parametrize("component", _RIGHTS_IN_RELEASE)
-async def test_services_have_no_rights_beyond_tasks(
-    *, component: str, second_kube: Kube, services: Kube, second: Release
-) -> None:
-    (deployment,) = await services.of_component("deployments", component)
-    account = deployment["spec"]["template"]["spec"].get("serviceAccountName", "default")
-    user = f"system:serviceaccount:{second.namespace}:{account}"
-    places = [(second_kube, _RIGHTS_IN_TASKS[component])]
-    if second_kube.namespace != services.namespace:
-        places.append((services, _RIGHTS_IN_RELEASE[component]))
-
-    allowed = [
-        f"{right} in {kube.namespace}"
-        for kube, rights in places
-        for right in rights
-        if await _may(kube, user, right)
-    ]
-
-    assert allowed == []
-
-
-async def _may(kube: Kube, user: str, right: str) -> bool:
-    try:
-        answer = await kube.run("auth", "can-i", *right.split(), "--as", user)
-    except CommandError as error:  # kubectl exits with 1 for "no"
-        answer = error.output
-    return "yes" in answer
 
 
 async def test_page_of_a_rebound_name_creates_no_task(second_client: TesClient, images: Images) -> None:

@@ -378,12 +378,24 @@ async def test_recorder_cannot_hold_locks_or_space(db, environment):
         "SELECT lo_creat(-1)",
         "SELECT FROM claim_turn FOR UPDATE",
         "SELECT FROM owner_turn FOR UPDATE",
+        "SELECT FROM executor_log_text",
+        "INSERT INTO executor_log_more SELECT FROM generate_series(1, 1)",
+        "LOCK TABLE schema_migrations IN ACCESS SHARE MODE",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await recorder.execute(statement)
     assert await recorder.fetchval("SHOW idle_in_transaction_session_timeout") == "15s"
     assert await recorder.fetchval("SHOW statement_timeout") == "20s"
     assert await recorder.fetchval("SHOW tcp_keepalives_idle") == "10"
+    await recorder.close()
+
+
+async def test_advisory_locks_of_the_recorder_delay_no_run(db, run, environment):
+    """Any role of a database can take advisory locks, so nothing depends on them."""
+    recorder = await asyncpg.connect(environment["POIESIS_RECORDER_DSN"])
+    await recorder.execute("SELECT pg_advisory_lock(key) FROM unnest(ARRAY[1886349669, 7053477]) key")
+    code, output = await asyncio.wait_for(run(), 30)
+    assert code == 0, output
     await recorder.close()
 
 

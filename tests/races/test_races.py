@@ -183,7 +183,7 @@ def test_every_task_has_one_correct_outcome(laboratory: Laboratory) -> None:
     run_state_machine_as_test(
         Races,
         settings=settings(
-            max_examples=int(EXAMPLES or 200),
+            max_examples=int(EXAMPLES or 100),
             stateful_step_count=30,
             derandomize=EXAMPLES is None,
             database=None,

@@ -1197,6 +1197,20 @@ def test_tasks_accept_no_connection():
     assert (policy["policyTypes"], policy["ingress"]) == (["Ingress", "Egress"], [])
 
 
+def test_every_namespace_of_tasks_has_the_policy():
+    manifests = render(*GROUPS)
+    policies = [
+        (item["metadata"]["namespace"], item["spec"])
+        for item in manifests
+        if (item["kind"], item["metadata"]["name"]) == ("NetworkPolicy", "poiesis-tasks")
+    ]
+    assert [namespace for namespace, _ in policies] == ["tes-tasks", "lab-a", "tes"]
+    assert all(spec == policies[0][1] for _, spec in policies)
+    (peer,) = one(manifests, "NetworkPolicy", "poiesis-gateway")["spec"]["ingress"][0]["from"]
+    (selector,) = peer["namespaceSelector"]["matchExpressions"]
+    assert selector["values"] == ["tes-tasks", "lab-a", "tes"]
+
+
 def test_tasks_reach_dns_their_report_the_api_server_and_public_addresses():
     dns, report, api_server, public = tasks_egress()
     assert dns == {

@@ -87,6 +87,15 @@ def test_multi_tenant_site_confines_tasks_to_named_networks(multi_tenant: list[d
     assert open_to_all == []
 
 
+def test_multi_tenant_site_separates_the_tasks_of_groups(multi_tenant: list[dict[str, Any]]) -> None:
+    confined = {
+        one["metadata"].get("namespace", "tes") for one in multi_tenant if one["kind"] == "NetworkPolicy"
+    }
+
+    assert {"tes", "tes-tasks", "tes-genomics", "tes-imaging"} <= confined
+    assert [one for one in multi_tenant if one["kind"].startswith("ClusterRole")] == []
+
+
 def test_multi_tenant_site_holds_no_password_in_its_values(multi_tenant: list[dict[str, Any]]) -> None:
     secrets = [one for one in multi_tenant if one["kind"] == "Secret"]
     keys = {key for one in secrets for key in (one.get("stringData") or {}) | (one.get("data") or {})}

@@ -4,10 +4,12 @@ One request at a time per connection. Everything that a server sends is bounded.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 _CONNECT_SECONDS = 10.0
 _RESPONSE_SECONDS = 10.0
@@ -96,8 +98,14 @@ class Connection:
     @classmethod
     async def open(cls, host: str, port: int, tls: ssl.SSLContext | None) -> "Connection":
         """Connect. Raise OSError, also for a timeout or a certificate that is not trusted."""
+        failure = OSError(f"{host} has no address")
         async with asyncio.timeout(_CONNECT_SECONDS):
-            return cls(host, port, *await asyncio.open_connection(host, port, ssl=tls))
+            for address in await _addresses(host, port):
+                try:
+                    return cls(host, port, *await _open(address, port, tls, host))
+                except OSError as error:
+                    failure = error
+        raise failure
 
     async def request(
         self,
@@ -139,6 +147,24 @@ async def get(
         yield await connection.request("GET", target, {**bearer(token), "Connection": "close"})
     finally:
         connection.abort()
+
+
+async def _addresses(host: str, port: int) -> list[str]:
+    """Resolve a name: as bytes, because the tables of IDNA are as large as the recorder."""
+    try:
+        return [str(ip_address(host))]
+    except ValueError:
+        found = await asyncio.get_running_loop().getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
+        return [str(address[0]) for *_, address in found]
+
+
+async def _open(
+    address: str, port: int, tls: ssl.SSLContext | None, name: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to an address whose certificate must be for `name`: as bytes, for the reason above."""
+    if tls is None:
+        return await asyncio.open_connection(address, port)
+    return await asyncio.open_connection(address, port, ssl=tls, server_hostname=name.encode())
 
 
 def bearer(token: str) -> dict[str, str]:

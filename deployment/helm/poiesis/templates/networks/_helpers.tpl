@@ -10,7 +10,7 @@
 {{- define "poiesis.taskPeer" -}}
 - namespaceSelector:
     matchExpressions:
-      - {key: kubernetes.io/metadata.name, operator: In, values: {{ (include "poiesis.tasksNamespaces" . | fromJsonArray) | toJson }}}
+      - {key: kubernetes.io/metadata.name, operator: In, values: {{ include "poiesis.tasksNamespaces" . }}}
   podSelector:
     matchExpressions: [{key: poiesis.io/task, operator: Exists}]
 {{- end -}}
