@@ -379,11 +379,12 @@ async def test_recorder_cannot_hold_locks_or_space(db, environment):
         "SELECT FROM claim_turn FOR UPDATE",
         "SELECT FROM owner_turn FOR UPDATE",
         "SELECT FROM executor_log_text",
-        "INSERT INTO executor_log_more SELECT FROM generate_series(1, 1)",
+        "DELETE FROM executor_log_more",
         "LOCK TABLE schema_migrations IN ACCESS SHARE MODE",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await recorder.execute(statement)
+            async with recorder.transaction():
+                await recorder.execute(statement)
     assert await recorder.fetchval("SHOW idle_in_transaction_session_timeout") == "15s"
     assert await recorder.fetchval("SHOW statement_timeout") == "20s"
     assert await recorder.fetchval("SHOW tcp_keepalives_idle") == "10"

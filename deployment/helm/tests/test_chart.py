@@ -481,6 +481,11 @@ def test_setup_creates_the_secrets_that_pods_need():
     assert document["passwords"][0]["urls"]["api-dsn"] == (
         "postgresql://poiesis_api@poiesis-postgres:5432/poiesis?sslmode=verify-full"
     )
+    # Recorders in the tasks' namespaces resolve this name, too.
+    recorder_dsn = document["passwords"][1]["urls"]["recorder-dsn"]
+    certificate = next(one for one in document["certificates"] if one["secret"] == "poiesis-postgres-tls")
+    assert urlsplit(recorder_dsn).hostname == "poiesis-postgres.tes.svc"
+    assert "poiesis-postgres.tes.svc" in certificate["names"]
     assert document["authority"] == "poiesis-ca"
     assert {one["secret"]: one["names"] for one in document["certificates"]} == {
         f"poiesis-{service}-tls": [

@@ -192,7 +192,9 @@ async def test_error_becomes_a_status(gateway, database, error, status, retry_af
     assert (await gateway.post()).status == 200
 
 
-@pytest.mark.parametrize(("path", "status"), [("/", 404), (f"/v1/tasks/{TASK}/report", 405)])
+@pytest.mark.parametrize(
+    ("path", "status"), [("/", 404), ("/v1/tasks/00000000-0000-4000-8000-000000000000/report", 405)]
+)
 async def test_other_operations_are_errors_in_json(gateway, path, status):
     assert gateway._session is not None
     async with gateway._session.get(gateway.url + path) as response:

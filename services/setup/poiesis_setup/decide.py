@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from cryptography import x509
 
@@ -138,14 +138,16 @@ def _cross(authority_data: Data, now: datetime) -> bytes:
 def passwords(
     wanted: Passwords, stored: Stored | None, rotation: str, new_password: Callable[[], str]
 ) -> Change | None:
-    """Decide about connection URLs. A URL in a Secret keeps its password until it is rotated."""
+    """Decide about connection URLs. A URL in a Secret keeps its password, but not its address."""
     if stored is not None and not stored.ours:
         check_keys(wanted.secret, stored.data, wanted.urls)
         return None
     rotates = stored is not None and _rotates(stored, rotation)
     before: Data = {} if stored is None or rotates else stored.data
     after = {
-        key: _kept(wanted.secret, key, before[key]) if key in before else _with_password(url, new_password())
+        key: _with_password(
+            url, _password(wanted.secret, key, before[key]) if key in before else new_password()
+        )
         for key, url in wanted.urls.items()
     }
     if after == {key: before.get(key) for key in wanted.urls}:
@@ -160,8 +162,8 @@ def passwords(
     return Change(data={**others, **after}, reason=reason, rotated=stored is None or rotates)
 
 
-def _kept(secret: str, key: str, url: bytes) -> bytes:
-    """Return a stored URL. Charts before 0.2 wrote some without TLS."""
+def _password(secret: str, key: str, url: bytes) -> str:
+    """Return the password of a stored URL. Its address may be that of an earlier chart."""
     try:
         password = urlsplit(url.decode().strip()).password
     except ValueError:
@@ -170,7 +172,7 @@ def _kept(secret: str, key: str, url: bytes) -> bytes:
         raise UnusableSecret(
             f"Secret {secret}: {key} must be a URL: postgresql://user:password@host:5432/database"
         )
-    return url.replace(b"sslmode=disable", b"sslmode=verify-full")
+    return unquote(password)
 
 
 def _with_password(url: str, password: str) -> bytes:

@@ -181,6 +181,15 @@ def test_missing_urls_get_passwords():
     }
 
 
+def test_changed_address_keeps_the_password():
+    data = decide.passwords(URLS, None, "", lambda: "a/b").data
+    moved = {key: url.replace(b"tes-postgres:", b"old:") for key, url in data.items()}
+    change = decide.passwords(URLS, Stored(data=moved), "", numbered())
+    assert change is not None
+    assert change.reason == "changed migrations-dsn, api-dsn"
+    assert change.data == data
+
+
 def test_passwords_of_an_earlier_chart_are_kept():
     stored = Stored(
         data={

@@ -125,7 +125,8 @@ for, and the keys of the Secrets that values name.
 {{- if $postgresql.embedded -}}
 {{- $address := printf "%s:5432/poiesis?sslmode=verify-full" $postgres -}}
 {{- $urls := dict "migrations-dsn" (printf "postgresql://poiesis@%s" $address) "api-dsn" (printf "postgresql://poiesis_api@%s" $address) -}}
-{{- $recorder := dict "recorder-dsn" (printf "postgresql://poiesis_recorder@%s" $address) -}}
+{{- /* TaskPods in other namespaces resolve it, with config.recorder.transport postgres. */ -}}
+{{- $recorder := dict "recorder-dsn" (printf "postgresql://poiesis_recorder@%s.%s.svc:5432/poiesis?sslmode=verify-full" $postgres .Release.Namespace) -}}
 {{- $passwords = list (dict "secret" $postgres "urls" $urls) (dict "secret" (include "poiesis.recorderSecret" .) "urls" $recorder) -}}
 {{- if $postgresql.tlsSecret -}}
 {{- $required = append $required (dict "secret" $postgresql.tlsSecret "keys" (list "tls.crt" "tls.key" "ca.crt") "value" "postgresql.tlsSecret") -}}
