@@ -1119,21 +1119,22 @@ def test_the_controllers_defaults_are_the_charts(monkeypatch):
     assert Config.from_env() == defaults
 
 
-def test_the_controllers_metrics_are_scraped_where_that_is_asked_for():
+@pytest.mark.parametrize("service", ["tctl", "gateway"])
+def test_metrics_are_scraped_where_that_is_asked_for(service):
     manifests = render(
-        "tctl.podMonitor.enabled=true",
-        "tctl.podMonitor.interval=1m",
-        "tctl.podMonitor.labels.release=prometheus",
+        f"{service}.podMonitor.enabled=true",
+        f"{service}.podMonitor.interval=1m",
+        f"{service}.podMonitor.labels.release=prometheus",
     )
-    monitor = one(manifests, "PodMonitor", "poiesis-tctl")
+    monitor = one(manifests, "PodMonitor", f"poiesis-{service}")
     assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
-    template = one(manifests, "Deployment", "poiesis-tctl")["spec"]["template"]
+    template = one(manifests, "Deployment", f"poiesis-{service}")["spec"]["template"]
     (container,) = template["spec"]["containers"]
-    assert container["ports"] == [{"name": "health", "containerPort": 8080}]
+    assert "health" in [port["name"] for port in container["ports"]]
     selector = monitor["spec"].pop("selector")["matchLabels"]
     assert selector.items() <= template["metadata"]["labels"].items()
-    assert selector["app.kubernetes.io/component"] == "tctl"
+    assert selector["app.kubernetes.io/component"] == service
     assert monitor["spec"] == {
         "podMetricsEndpoints": [{"port": "health", "path": "/metrics", "interval": "1m"}]
     }
