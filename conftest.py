@@ -8,6 +8,7 @@ The examples are the same in every run, so that no change fails for another's mi
 """
 
 import asyncio
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import settings
 
 from poiesis_migrations import schema
+from poiesis_models.logs import JsonFormatter
 
 settings.register_profile("same", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile(
@@ -51,6 +53,17 @@ class KeycloakServer:
     url: str
     administrator: str
     password: str = field(repr=False)
+
+
+@pytest.fixture(autouse=True)
+def _configured_logging() -> Iterator[None]:
+    """Undo the logging that a program's `main` configures: its stderr is closed after the test."""
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, JsonFormatter):
+            root.removeHandler(handler)
+            root.setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

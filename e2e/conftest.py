@@ -67,10 +67,10 @@ _RELEASES = ("first", "second", "third", "queued", "users", "external")
 _DATABASES = ("postgres", "tls-postgres")  # servers of this run
 _SCOPES = {  # by a part of the test id: tests that share something exclusive run one after the other
     "the cluster of two nodes": ("on_failing_nodes",),
-    "the second release": ("test_postgres.py", "test_outages.py", "test_bounds_"),
+    "the second release": ("test_postgres.py", "test_outages.py", "test_bounds_", "test_attacks.py"),
     "the third release": ("test_controller.py", "test_submission.py"),
     "the queue": ("table_with_kueue",),
-    "the release with users": ("test_identity_",),
+    "the release with users": ("test_identity_", "test_hardening.py"),
     "the release with a Postgres that has a certificate": ("test_external_postgres.py",),
 }
 _CREATED = pytest.StashKey[list[str]]()
@@ -249,7 +249,7 @@ def images(cluster: Cluster) -> Images:
     def make() -> dict[str, Any]:
         made = lab_images.for_stories()
         if not cluster.external:
-            cluster.load([made.noshell, made.foreign])
+            cluster.load([made.noshell, made.foreign, made.python_base])
         return asdict(made)
 
     return Images(**once("images", make))
@@ -390,6 +390,19 @@ def app_image(cluster: Cluster, images: Images) -> str:
 
 
 @pytest.fixture(scope="session")
+def attackers(cluster: Cluster, images: Images) -> dict[str, str]:
+    """Return images with Python, by the user that they run as."""
+
+    def make() -> dict[str, Any]:
+        plain = f"FROM {images.python_base}\nUSER 1000:1000\n"
+        made = {"root": images.python_base, "1000": lab_images.from_dockerfile("python-1000", plain)}
+        cluster.load([made["1000"]])
+        return made
+
+    return once("attackers", make)
+
+
+@pytest.fixture(scope="session")
 def remotes(cluster: Cluster) -> dict[str, backends.Remote]:
     """Return an SSH server and a WebDAV server, by URL scheme."""
 
@@ -495,12 +508,12 @@ def second_release(
 @pytest.fixture(scope="session")
 def third_release(released: Callable[..., Release]) -> Release:
     """Return a release with the embedded Postgres, few Jobs at a time, and streaming, for stories that stop
-    its services."""
+    its services. Its tasks reach no server of the lab but MinIO."""
     config: Values = {
         "queue": {"maxActiveTasks": 4, "leaseSeconds": 10},
         "storage": {"streaming": True},
     }
-    return released("third", {"config": config}, {})
+    return released("third", {"config": config, "networkPolicy": {"tasks": {"allow": []}}}, {})
 
 
 @pytest.fixture(scope="session")
@@ -514,7 +527,7 @@ def queued_release(cluster: Cluster, released: Callable[..., Release]) -> Releas
 
     def add_queue() -> dict[str, Any]:
         quota = {"cpu": "200m", "memory": "4Gi"}
-        lab_kueue.add_queue(cluster, _kueue_user(run), _namespace("queued", run), quota)
+        lab_kueue.add_queue(cluster, _kueue_user(run), f"{_namespace('queued', run)}-tasks", quota)
         return {}
 
     once("kueue", install_kueue)
@@ -532,7 +545,9 @@ def with_users(
     with earlier values is left."""
 
     def have(overrides: Values, secrets: Secrets) -> Release:
-        release = installed("users", merged({"tctl": {"replicas": 1}}, overrides), secrets)
+        release = installed(
+            "users", merged({"gateway": {"replicas": 1}, "tctl": {"replicas": 1}}, overrides), secrets
+        )
         kube = kube_of(cluster, release)
 
         async def alone() -> bool:
@@ -616,6 +631,7 @@ def nodes_release(
     overrides: Values = {
         "postgresql": {"embedded": False, "existingSecret": DATABASE_SECRET},
         "api": above,
+        "gateway": above,
         "tctl": {**above, "thresholds": _SHORT},
         "migrations": above,
         "config": {
@@ -761,7 +777,7 @@ def node(cluster: Cluster) -> Node:
 
 @pytest.fixture
 def world_for(images: Images, bucket: Bucket, storage: Endpoint, web_url: str) -> Callable[..., World]:
-    """Return a function that creates a world from `client`, `kube`, `node` and `api_url` of a release."""
+    """Return a function that creates a world; the caller adds what belongs to its release."""
     return partial(World, images=images, bucket=bucket, storage=storage, web_url=web_url)
 
 
@@ -790,8 +806,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def _release_logs(namespace: str, cluster: Cluster | None) -> str:
-    """Return the holder of the Lease and the last log lines of apis and controllers."""
-    where = ("--namespace", namespace, f"--selector={COMPONENT_LABEL} in (api,tctl)")
+    """Return the holder of the Lease and the last log lines of the services."""
+    where = ("--namespace", namespace, f"--selector={COMPONENT_LABEL} in (api,gateway,tctl)")
     try:
         cluster = cluster or lab_cluster.current()
         return "\n".join(

@@ -24,6 +24,7 @@ class Recorder:
     rss_mib: float
     peak_rss_mib: float
     cgroup_mib: float
+    cpu_seconds: float
     first_log_line: float | None
     next_container_began: float
 
@@ -63,7 +64,7 @@ async def _look(client: TesClient, kube: Kube, node: Node, there: Stage) -> Foot
     await kube.running_container(task_id, "executor-0")
     await asyncio.sleep(_LONG_ENOUGH_S / 2)
     pid = await node.pid_of(container)
-    status, memory, began = await _process(node, pid)
+    status, memory, began, cpu_seconds = await _process(node, pid)
     first_line = await _first_log_line(kube, task_id)
     found = await kube.of_task(_KINDS, task_id)
     await client.wait(task_id)
@@ -73,6 +74,7 @@ async def _look(client: TesClient, kube: Kube, node: Node, there: Stage) -> Foot
             rss_mib=status["VmRSS"] / 1024,
             peak_rss_mib=status["VmHWM"] / 1024,
             cgroup_mib=memory / _MIB,
+            cpu_seconds=cpu_seconds,
             first_log_line=None if first_line is None else first_line - began,
             next_container_began=exit_record(pod, "tif-0")["start_ns"] / 1e9 - began,
         ),
@@ -87,8 +89,8 @@ async def _look(client: TesClient, kube: Kube, node: Node, there: Stage) -> Foot
     )
 
 
-async def _process(node: Node, pid: int) -> tuple[dict[str, int], int, float]:
-    """Return KiB by name of /proc/<pid>/status, bytes of its memory cgroup, and its start (Unix time)."""
+async def _process(node: Node, pid: int) -> tuple[dict[str, int], int, float, float]:
+    """Return KiB by name of /proc/<pid>/status, its cgroup's bytes, its start (Unix time) and CPU seconds."""
     status = {
         name: int(value.split()[0])
         for name, _, value in (
@@ -96,7 +98,7 @@ async def _process(node: Node, pid: int) -> tuple[dict[str, int], int, float]:
         )
         if value.strip().endswith("kB")
     }
-    return status, await _cgroup_bytes(node, pid), await _began(node, pid)
+    return status, await _cgroup_bytes(node, pid), *await _times(node, pid)
 
 
 async def _cgroup_bytes(node: Node, pid: int) -> int:
@@ -111,15 +113,19 @@ async def _cgroup_bytes(node: Node, pid: int) -> int:
     return int(values[key])
 
 
-async def _began(node: Node, pid: int) -> float:
-    """Return the start of a process: boot time plus its start in clock ticks (proc(5), field 22)."""
-    ticks = int((await node.run("cat", f"/proc/{pid}/stat")).rpartition(")")[2].split()[19])
+async def _times(node: Node, pid: int) -> tuple[float, float]:
+    """Return the start of a process and its CPU seconds, from clock ticks (proc(5), fields 22, 14 and 15).
+
+    The start is the boot time plus its ticks.
+    """
+    fields = (await node.run("cat", f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    ticks, cpu_ticks = int(fields[19]), int(fields[11]) + int(fields[12])
     per_second = int(await node.run("getconf", "CLK_TCK"))
     now, up = (
         float(await node.run("date", "+%s.%N")),
         float((await node.run("cat", "/proc/uptime")).split()[0]),
     )
-    return now - up + ticks / per_second
+    return now - up + ticks / per_second, cpu_ticks / per_second
 
 
 async def _first_log_line(kube: Kube, task_id: str) -> float | None:
@@ -138,6 +144,7 @@ def show(found: Footprint) -> str:
         ["resident memory", f"{recorder.rss_mib:.1f} MiB"],
         ["its peak", f"{recorder.peak_rss_mib:.1f} MiB"],
         ["its cgroup's", f"{recorder.cgroup_mib:.1f} MiB"],
+        ["CPU, with its first reports", f"{recorder.cpu_seconds:.2f} s"],
         ["start to first log line", first],
         ["start to next container", f"{recorder.next_container_began:.2f} s"],
     ]

@@ -97,7 +97,7 @@ async def measure(there: Stage, volume: str, runs: int, shapes: Sequence[Shape])
     """Measure tasks and Jobs alternately, after a warm-up of each."""
     floor = Floor(
         there.cluster.kubeconfig,
-        there.release.namespace,
+        there.release.tasks_namespace,
         image=there.images.busybox,
         volume=volume,
         cpu=CPU,

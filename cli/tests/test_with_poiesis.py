@@ -36,6 +36,7 @@ def api(tmp_path_factory, postgres_dsn):
         port = probe.getsockname()[1]
     document = json.loads(CONFIG.read_text())
     document["http"] = {"host": "127.0.0.1", "port": port, "drainSeconds": 0}
+    document["recorder"] = {"transport": "postgres"}  # no gateway is running
     (folder / "config.json").write_text(json.dumps(document))
     (folder / "kubeconfig").write_text(json.dumps(NOWHERE))
     paths = os.pathsep.join(str(ROOT / path) for path in ("packages/models", "services/api"))

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from urllib.request import ProxyHandler, build_opener
 
 from poiesis_e2e.kube import Kube
 from poiesis_e2e.storage import Endpoint
-from poiesis_lab import services
+from poiesis_e2e.transport import transport
+from poiesis_lab import docker, services
 from poiesis_lab.backends import S3
-from poiesis_lab.cluster import Cluster
+from poiesis_lab.cluster import NETWORK, Cluster
 from poiesis_lab.shell import CommandFailed, step, wait_until
 
 CHART = Path(__file__).resolve().parents[2] / "deployment/helm/poiesis"
@@ -43,10 +44,11 @@ Secrets = Mapping[str, Mapping[str, str]]  # name, key, value
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """An installed chart and the URL of its TES API."""
+    """An installed chart and the URL of its TES API. `tasks_namespace`: the default one of its tasks."""
 
     name: str
     namespace: str
+    tasks_namespace: str
     url: str
 
     def to_json(self) -> str:
@@ -63,19 +65,22 @@ def install(
     secrets: Secrets,
     seconds: float = 180,
 ) -> Release:
-    """Run `helm upgrade --install`, and wait until the API responds. `secrets` are created first."""
+    """Run `helm upgrade --install`, and wait until the API responds.
+
+    Secrets that TaskPods use are created in the namespaces of tasks, the others in the release's.
+    """
+    tasks = tasks_namespaces(namespace, values)
+    for_tasks = secrets.keys() & set(_texts({**values.get("config", {}), "auth": None}))
     with step(f"install the chart: release {name}, namespace {namespace}"):
-        _await_deletion(cluster, namespace)
-        _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        for secret, data in secrets.items():
-            metadata = {"name": secret, "namespace": namespace}
-            _apply(
-                cluster,
-                {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(data)},
-            )
+        for one in tasks:
+            _await_deletion(cluster, one)
+        create_namespace(cluster, namespace, {key: secrets[key] for key in secrets.keys() - for_tasks})
+        existing = [one for one in tasks if _exists(cluster, one)]
+        for one in existing:
+            _apply_secrets(cluster, one, {key: secrets[key] for key in for_tasks})
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "values.json"
-            file.write_text(json.dumps(values))
+            file.write_text(json.dumps(merged(_network_policy(cluster), values)))
             try:
                 cluster.helm(
                     *("upgrade", "--install", name, str(CHART), "--namespace", namespace),
@@ -84,9 +89,83 @@ def install(
                 )
             except CommandFailed as error:
                 raise NotInstalled(cluster, namespace, error) from error
-        release = Release(name=name, namespace=namespace, url=api_url(cluster, name, namespace))
+        for one in tasks:  # of which the chart created some
+            if one not in existing:
+                _apply_secrets(cluster, one, {key: secrets[key] for key in for_tasks})
+        release = Release(
+            name=name,
+            namespace=namespace,
+            tasks_namespace=tasks[0],
+            url=api_url(cluster, name, namespace),
+        )
         wait_until(lambda: _answers(release.url), f"an answer from {release.url}", seconds=60)
     return release
+
+
+def apply_rendered(
+    cluster: Cluster, *, name: str, namespace: str, values: Values, secrets: Secrets
+) -> tuple[Release, str]:
+    """Apply the rendered chart without Helm, as deployment tools do; also return the output of kubectl.
+
+    `secrets` are those of TaskPods.
+    """
+    tasks = tasks_namespaces(namespace, values)
+    for one in (namespace, *tasks):
+        if not _exists(cluster, one):
+            create_namespace(cluster, one, {})
+        _apply_secrets(cluster, one, secrets)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "values.json"
+        file.write_text(json.dumps(merged(_network_policy(cluster), values)))
+        served = json.loads(cluster.kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
+        manifests = cluster.helm(
+            *("template", name, str(CHART), "--namespace", namespace, "--skip-tests", "--values", str(file)),
+            *("--kube-version", served),
+        )
+        # As the context's namespace: the option --namespace would reject objects of other namespaces.
+        kubeconfig = Path(folder) / "kubeconfig"
+        kubeconfig.write_bytes(Path(cluster.kubeconfig).read_bytes())
+        here = ("--kubeconfig", str(kubeconfig))
+        cluster.kubectl("config", "set-context", "--current", f"--namespace={namespace}", *here)
+        output = cluster.kubectl("apply", "--filename=-", *here, input_text=manifests)
+    url = api_url(cluster, name, namespace)
+    return Release(name=name, namespace=namespace, tasks_namespace=tasks[0], url=url), output
+
+
+def create_namespace(cluster: Cluster, namespace: str, secrets: Secrets) -> None:
+    """Create a namespace with these Secrets."""
+    _await_deletion(cluster, namespace)
+    _apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    _apply_secrets(cluster, namespace, secrets)
+
+
+def tasks_namespaces(namespace: str, values: Values) -> list[str]:
+    """Return the namespaces of the tasks of a release in `namespace`; the first is the default one."""
+    tasks = values.get("tasks", {})
+    names = [
+        tasks.get("namespace") or f"{namespace}-tasks",
+        *(one["name"] for one in tasks.get("namespaces", ())),
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
+
+
+def _apply_secrets(cluster: Cluster, namespace: str, secrets: Secrets) -> None:
+    for name, data in secrets.items():
+        metadata = {"name": name, "namespace": namespace}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(data)}
+        _apply(cluster, secret)
+
+
+def _exists(cluster: Cluster, namespace: str) -> bool:
+    return bool(cluster.kubectl("get", "namespace", namespace, "--ignore-not-found", "-o", "name"))
 
 
 def _await_deletion(cluster: Cluster, namespace: str) -> None:
@@ -97,11 +176,25 @@ def _await_deletion(cluster: Cluster, namespace: str) -> None:
 
 
 def uninstall(cluster: Cluster, name: str, namespace: str) -> None:
-    """Remove the release, complete or not, and its namespace with all its objects."""
+    """Remove the release, complete or not, and its namespaces with all their objects."""
     with step(f"remove release {name}, namespace {namespace}"):
-        cluster.kubectl("delete", "jobs", "--all", "--namespace", namespace, "--wait=false")
+        tasks = _created_namespaces(cluster, namespace)
+        for one in (namespace, *tasks):
+            cluster.kubectl("delete", "jobs", "--all", "--namespace", one, "--wait=false")
         cluster.helm("uninstall", name, "--namespace", namespace, "--ignore-not-found", "--wait")
-        cluster.kubectl("delete", "namespace", namespace, "--wait=false", "--ignore-not-found")
+        for one in (namespace, *tasks):
+            cluster.kubectl("delete", "namespace", one, "--wait=false", "--ignore-not-found")
+
+
+def _created_namespaces(cluster: Cluster, namespace: str) -> list[str]:
+    """Return the namespaces that the chart has created for the release in `namespace`."""
+    selector = "--selector=app.kubernetes.io/part-of=poiesis"
+    listed = json.loads(cluster.kubectl("get", "namespaces", selector, "-o", "json"))["items"]
+    return [
+        one["metadata"]["name"]
+        for one in listed
+        if one["metadata"].get("annotations", {}).get("meta.helm.sh/release-namespace") == namespace
+    ]
 
 
 class NotInstalled(RuntimeError):
@@ -113,7 +206,7 @@ class NotInstalled(RuntimeError):
             cluster.kubectl("get", "pods", "-o", "wide", *where),
             cluster.kubectl("get", "events", "--sort-by=.lastTimestamp", *where)[-2000:],
         ]
-        for component in ("api", "tctl", "migrations", "postgres"):
+        for component in ("api", "tctl", "gateway", "setup", "migrations", "postgres"):
             selector = f"--selector=app.kubernetes.io/component={component}"
             output = cluster.kubectl("logs", *where, selector, "--tail=15", "--prefix", "--ignore-errors")
             looks.append(output)
@@ -132,8 +225,18 @@ def api_url(cluster: Cluster, name: str, namespace: str) -> str:
 
 
 def kube_of(cluster: Cluster, release: Release) -> Kube:
-    """Return kubectl for the release's namespace."""
-    return Kube(kubectl=cluster.kubectl_path, kubeconfig=cluster.kubeconfig, namespace=release.namespace)
+    """Return kubectl for the namespace of the release's tasks."""
+    return Kube(
+        kubectl=cluster.kubectl_path,
+        kubeconfig=cluster.kubeconfig,
+        namespace=release.tasks_namespace,
+        service_namespace=release.namespace,
+    )
+
+
+def service_kube_of(cluster: Cluster, release: Release) -> Kube:
+    """Return kubectl for the namespace of the release's services."""
+    return kube_of(cluster, release).service
 
 
 def endpoint_of(store: S3) -> Endpoint:
@@ -141,6 +244,16 @@ def endpoint_of(store: S3) -> Endpoint:
     return Endpoint(
         url=store.url, pod_url=store.pod_url, access_key=store.access_key, secret_key=store.secret_key
     )
+
+
+def _network_policy(cluster: Cluster) -> Values:
+    """Return values with which tasks reach the lab's servers in docker's network, and of the nodes only the
+    API server."""
+    if cluster.spec is None:
+        return {}
+    nodes = [f"{docker.address_in(NETWORK, node)}/32" for node in cluster.spec.nodes]
+    allow = [{"cidr": subnet, "except": nodes} for subnet in docker.ipv4_subnets(NETWORK)]
+    return {"networkPolicy": {"tasks": {"allow": allow}, "apiServer": {"cidrs": nodes[:1]}}}
 
 
 def _node_address(cluster: Cluster) -> str:
@@ -202,21 +315,28 @@ def chart_values(
             "filerRetryAttempts": RETRY_ATTEMPTS,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "serviceInfo": {"environment": "test"},
+            "auth": {"allowAnonymous": True},  # only this machine reaches the NodePort
         },
         "api": {
             "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}},
             "service": {"type": "NodePort"},
         },
+        "gateway": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
         "tctl": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}, "thresholds": IMPATIENT},
     }
+    if (chosen := transport()) != "gateway":
+        values["config"]["recorder"] = {"transport": chosen}
     return merged(values, overrides or {})
 
 
 def merged(base: Values, over: Values) -> Values:
-    """Return `base` overridden by `over` as in helm: dicts are merged, anything else is replaced."""
+    """Return `base` overridden by `over` as in helm: dicts are merged, null removes, all else replaces."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
+        if value is None and below is not None:
+            del result[key]
+            continue
         result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return result
 

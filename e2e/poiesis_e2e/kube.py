@@ -1,13 +1,14 @@
 """kubectl and the node, for tests: JSON in and out, without blocking the event loop.
 
-Everything works on one namespace. Processes and signals on the node use `docker exec`.
+Objects of tasks are in one namespace, a release's own Pods in another. Processes and signals on the node use
+`docker exec`.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +106,20 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Kube:
-    """kubectl for one namespace."""
+    """kubectl for one namespace.
+
+    `service_namespace`: where the release's own objects are, which the methods about components use.
+    """
 
     kubectl: Path
     kubeconfig: Path
     namespace: str
+    service_namespace: str
+
+    @property
+    def service(self) -> "Kube":
+        """kubectl for the release's own namespace."""
+        return replace(self, namespace=self.service_namespace)
 
     async def run(self, *arguments: str, input_text: str | None = None) -> str:
         """Return the output of `kubectl -n <namespace> …`."""
@@ -210,7 +220,7 @@ class Kube:
 
     async def of_component(self, kinds: str, *components: str) -> list[Object]:
         """Return objects of components of the release."""
-        return await self.find(kinds, f"{COMPONENT_LABEL} in ({','.join(components)})")
+        return await self.service.find(kinds, f"{COMPONENT_LABEL} in ({','.join(components)})")
 
     @asynccontextmanager
     async def without(self, *components: str) -> AsyncIterator[None]:
@@ -220,7 +230,7 @@ class Kube:
             for one in await self.of_component("deployments,statefulsets", *components)
         }
         try:
-            await self.run("scale", *before, "--replicas=0")
+            await self.service.run("scale", *before, "--replicas=0")
 
             async def gone() -> bool:
                 return not await self.of_component("pods", *components)
@@ -229,11 +239,11 @@ class Kube:
             yield
         finally:
             for name, replicas in before.items():
-                await self.run("scale", name, f"--replicas={replicas}")
+                await self.service.run("scale", name, f"--replicas={replicas}")
             for name in before:
-                await self.run("rollout", "status", name, "--timeout=180s")
+                await self.service.run("rollout", "status", name, "--timeout=180s")
 
-    async def sql(self, *statements: str, database: str = "poiesis", user: str = "poiesis") -> str:
+    async def sql(self, *statements: str, database: str = "poiesis", user: str = "postgres") -> str:
         """Run statements in the release's Postgres; return unaligned rows. Each statement commits."""
         (pod,) = await self.of_component("pods", "postgres")
         psql = (
@@ -245,7 +255,7 @@ class Kube:
             "-vON_ERROR_STOP=1",
         )
         commands = [f"--command={statement}" for statement in statements]
-        return (await self.run("exec", pod["metadata"]["name"], "--", *psql, *commands)).strip()
+        return (await self.service.run("exec", pod["metadata"]["name"], "--", *psql, *commands)).strip()
 
 
 def container_status(pod: Object, name: str) -> Object | None:

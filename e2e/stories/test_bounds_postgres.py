@@ -36,7 +36,7 @@ async def _full_disk(kube: Kube) -> AsyncIterator[None]:
     (pod,) = await kube.of_component("pods", "postgres")
 
     async def shell(script: str) -> str:
-        return await kube.run("exec", pod["metadata"]["name"], "--", "sh", "-c", script)
+        return await kube.service.run("exec", pod["metadata"]["name"], "--", "sh", "-c", script)
 
     await shell(f"mkdir -p -m 700 {_SMALL} && (chown postgres {_SMALL} || true)")
     await kube.sql(f"CREATE TABLESPACE small LOCATION '{_SMALL}'")
@@ -94,7 +94,8 @@ async def test_vanished_lock_holder_blocks_queue_for_one_minute(
     session = "psql --username=poiesis_api --dbname=poiesis --no-psqlrc -q"
     words = "SET application_name = 'vanished'; BEGIN; SELECT FROM claim_turn FOR UPDATE;"
     command = f'(echo "{words}"; sleep 600) | {session}'
-    holder = asyncio.create_task(second_kube.run("exec", pod["metadata"]["name"], "--", "sh", "-c", command))
+    name = pod["metadata"]["name"]
+    holder = asyncio.create_task(second_kube.service.run("exec", name, "--", "sh", "-c", command))
     try:
 
         async def holds() -> str:
@@ -108,29 +109,6 @@ async def test_vanished_lock_holder_blocks_queue_for_one_minute(
         await asyncio.wait({holder})
 
     assert_ended(task, "COMPLETE")
-
-
-async def test_chatty_tasks_share_few_connections(
-    second_client: TesClient, second_kube: Kube, images: Images
-) -> None:
-    limit = await second_kube.sql("SELECT rolconnlimit FROM pg_roles WHERE rolname = 'poiesis_recorder'")
-    await second_kube.sql("ALTER ROLE poiesis_recorder CONNECTION LIMIT 3")
-    document: Document = {"executors": [sh(images.busybox, "while :; do date; sleep 0.1; done")]}
-    tasks: list[str] = []
-    try:
-        async with reading(second_client) as reads:
-            tasks = [await second_client.create(document) for _ in range(12)]
-
-            async def all_run() -> bool:
-                return all([(await second_client.get(one))["state"] == "RUNNING" for one in tasks])
-
-            await eventually(all_run, "twelve running tasks", seconds=180)
-    finally:
-        await second_kube.sql(f"ALTER ROLE poiesis_recorder CONNECTION LIMIT {limit}")
-        await asyncio.gather(*(second_client.cancel(one) for one in tasks))
-
-    assert reads.errors == []
-    assert max(reads.seconds) < 5
 
 
 @pytest.mark.parametrize("what", _BEYOND_REPORTS)

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from poiesis_e2e.chaos.judge import violations
-from poiesis_e2e.chaos.plan import Kind, plan
+from poiesis_e2e.chaos.plan import Kind, kinds, plan
 from poiesis_e2e.chaos.report import summary
 from poiesis_e2e.chaos.run import carry_out
 from poiesis_e2e.chaos.stage import stage
 from poiesis_e2e.storage import Endpoint
+from poiesis_e2e.transport import transport
 from poiesis_lab.cluster import Cluster
 from poiesis_lab.images import Images
 
 pytestmark = pytest.mark.e2e
 
 _SEED = 7
-_KINDS = frozenset(Kind) - {Kind.KUBELET}
+_KINDS = kinds(transport()) - {Kind.KUBELET}
 
 
 async def test_every_task_has_its_expected_outcome_despite_kills(

@@ -51,8 +51,8 @@ async def test_deleting_the_job_removes_all_its_objects(
 
 async def test_services_may_not_delete_these_objects(kube: Kube) -> None:
     accounts = [
-        f"system:serviceaccount:{kube.namespace}:{account['metadata']['name']}"
-        for account in await kube.find("serviceaccounts", "app.kubernetes.io/managed-by=Helm")
+        f"system:serviceaccount:{kube.service_namespace}:{account['metadata']['name']}"
+        for account in await kube.service.find("serviceaccounts", "app.kubernetes.io/managed-by=Helm")
     ]
     kinds = ("jobs", "secrets", "serviceaccounts", "persistentvolumeclaims", "roles", "rolebindings")
     allowed = {kind for account in accounts for kind in kinds if await _can_delete(kube, account, kind)}

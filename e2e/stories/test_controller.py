@@ -24,7 +24,7 @@ async def test_next_leader_records_outcome_once(
     doomed = await third_client.create(_MISSING)
     await third_kube.pod(doomed)
 
-    await third_kube.run("delete", "pod", before, "--grace-period=0", "--force")
+    await third_kube.service.run("delete", "pod", before, "--grace-period=0", "--force")
     happy = await third_client.run({"executors": [sh(images.busybox, "echo without a leader")]})
     assert_ended(happy, "COMPLETE")
     await _taken_over(third_kube, before)
@@ -100,7 +100,7 @@ async def _taken_over(kube: Kube, before: str) -> None:
 
 
 async def _lease(kube: Kube) -> Object:
-    (lease,) = await kube.find("leases")
+    (lease,) = await kube.service.find("leases")
     return lease
 
 
@@ -116,7 +116,7 @@ async def _leader(kube: Kube) -> str:
 
 
 async def _status(kube: Kube, pod: str) -> Object:
-    found = await kube.get("pod", pod)
+    found = await kube.service.get("pod", pod)
     status = container_status(found, "tctl") if found else None
     assert status is not None
     return status

@@ -42,7 +42,8 @@ async def test_executor_sees_no_token_and_no_credential(
     )
     await client.wait(task_id, until={"RUNNING"})
     pod = await kube.pod(task_id)
-    secrets = _secrets(await kube.find("secrets")) | {"storage": storage.secret_key.encode()}
+    stored = [*await kube.find("secrets"), *await kube.service.find("secrets")]
+    secrets = _secrets(stored) | {"storage": storage.secret_key.encode()}
     await client.wait(task_id)
     assert_ended(await client.get(task_id, "FULL"), "COMPLETE")
     report = await bucket.get("report")

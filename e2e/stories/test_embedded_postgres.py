@@ -24,5 +24,5 @@ async def test_task_runs_with_embedded_postgres_and_node_disk(
     assert_ended(task, "COMPLETE")
     assert await bucket.text("kept") == "kept\n"
     assert await second_kube.of_task("persistentvolumeclaims", task["id"]) == []
-    databases = await second_kube.find("statefulsets", "app.kubernetes.io/component=postgres")
+    databases = await second_kube.of_component("statefulsets", "postgres")
     assert [one["status"]["readyReplicas"] for one in databases] == [1]

@@ -30,6 +30,7 @@ _VALUES: Values = {
     },
     "config": {"volume": {"type": "emptyDir"}},
     "api": {"replicas": 1},
+    "gateway": {"replicas": 1},
     "tctl": {"replicas": 1},
 }
 _CERTIFICATE = "/var/lib/postgresql/certificate.pem"  # including the key
@@ -143,7 +144,7 @@ async def test_server_of_another_authority_is_rejected(
         with pytest.raises(TesError) as refused:
             await client.list_tasks()
         sessions = await _sql(tls_postgres, _SESSIONS)
-        log = await kube.run("logs", "--selector=app.kubernetes.io/component=api", "--tail=50")
+        log = await kube.service.run("logs", "--selector=app.kubernetes.io/component=api", "--tail=50")
     finally:
         await _present(node, tls_postgres, authority)
     await eventually(client.answers, "a response of the api")

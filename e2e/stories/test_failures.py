@@ -14,11 +14,13 @@ import pytest
 from poiesis_e2e.documents import assert_ended, last_log
 from poiesis_e2e.failures.case import Case, Late, Outcome, World
 from poiesis_e2e.failures.cases import CASES
-from poiesis_e2e.install import Release
+from poiesis_e2e.install import Release, service_kube_of
 from poiesis_e2e.kube import Kube, Node
 from poiesis_e2e.machine import Machine
 from poiesis_e2e.storage import Endpoint, make_bucket
 from poiesis_e2e.tes_client import State, TesClient
+from poiesis_e2e.transport import transport
+from poiesis_lab.cluster import Cluster
 
 pytestmark = pytest.mark.e2e
 
@@ -26,6 +28,7 @@ _EVERY_SECONDS = 0.2
 Record = Callable[[str, object], None]
 
 
+_ROWS = [case for case in CASES if case.transport in {None, transport()}]
 _CORE = {"out-of-memory-child", "image-missing", "cancel-obedient"}  # rows that `make test` also runs
 
 
@@ -35,14 +38,14 @@ def _marks(case: Case) -> list[pytest.MarkDecorator]:
 
 
 def _cases(release: str) -> Callable[..., object]:
-    cases = [pytest.param(case, id=case.id, marks=_marks(case)) for case in CASES if case.release == release]
+    cases = [pytest.param(case, id=case.id, marks=_marks(case)) for case in _ROWS if case.release == release]
     return pytest.mark.parametrize("case", cases)
 
 
 def _together(release: str) -> list[object]:
     """Return the release's cases, grouped by those that run at the same time."""
     groups: dict[str, list[Case]] = {}
-    for case in CASES:
+    for case in _ROWS:
         if case.release == release:
             groups.setdefault(case.together or case.id, []).append(case)
     return [pytest.param(group, id="+".join(case.id for case in group)) for group in groups.values()]
@@ -59,8 +62,10 @@ async def test_failure_matches_the_table(
     world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
+    cluster: Cluster,
 ) -> None:
-    world = world_for(client=client, kube=kube, node=node, api_url=release.url)
+    services = service_kube_of(cluster, release)
+    world = world_for(client=client, kube=kube, services=services, node=node, api_url=release.url)
     await _prove([case], [world], record_property, machine)
 
 
@@ -75,8 +80,15 @@ async def test_failure_matches_the_table_on_node_disks(
     world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
+    cluster: Cluster,
 ) -> None:
-    world = world_for(client=second_client, kube=second_kube, node=node, api_url=second.url)
+    world = world_for(
+        client=second_client,
+        kube=second_kube,
+        services=service_kube_of(cluster, second),
+        node=node,
+        api_url=second.url,
+    )
     await _prove([case], [world], record_property, machine)
 
 
@@ -91,8 +103,15 @@ async def test_failure_matches_the_table_with_kueue(
     world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
+    cluster: Cluster,
 ) -> None:
-    world = world_for(client=queued_client, kube=queued_kube, node=node, api_url=queued.url)
+    world = world_for(
+        client=queued_client,
+        kube=queued_kube,
+        services=service_kube_of(cluster, queued),
+        node=node,
+        api_url=queued.url,
+    )
     await _prove([case], [world], record_property, machine)
 
 
@@ -108,8 +127,16 @@ async def test_failure_matches_the_table_on_failing_nodes(
     world_for: Callable[..., World],
     record_property: Record,
     machine: Machine,
+    two_nodes: Cluster,
 ) -> None:
-    world = partial(world_for, client=nodes_client, kube=nodes_kube, node=worker, api_url=nodes_release.url)
+    world = partial(
+        world_for,
+        client=nodes_client,
+        kube=nodes_kube,
+        services=service_kube_of(two_nodes, nodes_release),
+        node=worker,
+        api_url=nodes_release.url,
+    )
     with ExitStack() as afterwards:
         worlds = []
         for _ in cases:

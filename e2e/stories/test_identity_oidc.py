@@ -1,7 +1,7 @@
 """As an operator I admit Keycloak's users (docs/how-to/operators/identity.md), who see only their tasks.
 
 The realm is docs/examples/science-realm.json, and the chart's values are docs/examples/keycloak-values.yaml,
-except for the issuer, which is a gateway in front of Keycloak.
+except for the issuer, which is a proxy in front of Keycloak.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ import yaml
 
 from poiesis_e2e.command import Command, ended
 from poiesis_e2e.documents import assert_ended, sh
-from poiesis_e2e.gateway import Gateway, gateway
 from poiesis_e2e.install import Release, Secrets, Values, kube_of, merged
 from poiesis_e2e.keycloak_page import confirm
+from poiesis_e2e.keycloak_proxy import KeycloakProxy, keycloak_proxy
 from poiesis_e2e.kube import Kube, Node
 from poiesis_e2e.ownership import assert_a_task_is_its_owners
 from poiesis_e2e.tes_client import PATH, TesClient, connect
@@ -39,14 +39,14 @@ _ENOUGH = 12  # requests on separate connections, so that both replicas get some
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def issuer(node: Node, keycloak: Keycloak) -> AsyncIterator[Gateway]:
-    """Return the gateway that Pods and users address as Keycloak."""
-    async with gateway(await node.host_address(), keycloak.url) as made:
+async def issuer(node: Node, keycloak: Keycloak) -> AsyncIterator[KeycloakProxy]:
+    """Return the proxy that Pods and users address as Keycloak."""
+    async with keycloak_proxy(await node.host_address(), keycloak.url) as made:
         yield made
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def realm(issuer: Gateway, keycloak: Keycloak) -> AsyncIterator[Realm]:
+async def realm(issuer: KeycloakProxy, keycloak: Keycloak) -> AsyncIterator[Realm]:
     """Return the example's realm under a unique name."""
     made = await make_realm(issuer.url, keycloak.administrator, keycloak.password)
     yield made
@@ -169,7 +169,7 @@ async def test_rotated_signing_key_works_without_api_restart(
 
 
 async def test_issuer_outage_affects_only_unknown_keys(
-    release: Release, realm: Realm, issuer: Gateway
+    release: Release, realm: Realm, issuer: KeycloakProxy
 ) -> None:
     tasks = f"{PATH}/tasks"
     known = await realm.user_token("alice")
@@ -193,7 +193,9 @@ async def test_issuer_outage_affects_only_unknown_keys(
         await realm.remove_key(key)
 
 
-async def test_opaque_token_is_valid_until_revoked(release: Release, realm: Realm, issuer: Gateway) -> None:
+async def test_opaque_token_is_valid_until_revoked(
+    release: Release, realm: Realm, issuer: KeycloakProxy
+) -> None:
     tasks, signed = f"{PATH}/tasks", await realm.user_token("alice")
     opaque = issuer.opaque(signed)
     async with connect(release.url, token=opaque) as by_opaque, connect(release.url, token=signed) as alice:

@@ -16,7 +16,7 @@ from poiesis_lab.images import Images
 pytestmark = pytest.mark.e2e
 
 NET_RAW = 1 << 13  # capabilities(7), linux/capability.h
-TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, section 5.1: the record type, and the first byte of the version
+TLS_DATA = b"\x17\x03\x03"  # RFC 8446, section 5.1: a record of application data, and the version
 
 # Prints the payload of every packet from and to an address's port 5432, a line of base64 for each.
 _CAPTURE = """
@@ -93,7 +93,7 @@ async def test_postgres_traffic_is_encrypted_on_the_pod_network(
 
     assert_ended(task, "COMPLETE")
     assert executor_logs(task)[0]["stdout"] == f"{canary}\n"
-    assert TLS_HANDSHAKE in captured
+    assert TLS_DATA in captured
     assert canary.encode() not in captured
     assert b"poiesis_recorder" not in captured
 
@@ -103,7 +103,7 @@ async def test_postgres_refuses_a_client_without_tls(third_kube: Kube) -> None:
     (pod,) = await third_kube.of_component("pods", "postgres")
     host = service["metadata"]["name"]
     with pytest.raises(CommandError, match="no encryption"):
-        await third_kube.run(
+        await third_kube.service.run(
             *("exec", pod["metadata"]["name"], "--", "psql", "--no-password"),
             f"host={host} user=poiesis_api dbname=poiesis sslmode=disable",
         )

@@ -38,7 +38,7 @@ async def test_running_task_survives_outage_of_all_services(
     )
     await second_client.wait(task_id, until={"RUNNING"})
 
-    async with second_kube.without("api", "tctl", "postgres"):
+    async with second_kube.without("api", "gateway", "tctl", "postgres"):
 
         async def sent() -> bool:
             status = container_status(await second_kube.pod(task_id), "tof-0")

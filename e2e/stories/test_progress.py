@@ -74,7 +74,9 @@ async def _metric(kube: Kube, name: str) -> float:
     """Return the sum of a metric over all controllers; ignore those without a sample."""
     total = 0.0
     for pod in await kube.of_component("pods", "tctl"):
-        path = f"/api/v1/namespaces/{kube.namespace}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
+        path = (
+            f"/api/v1/namespaces/{kube.service_namespace}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
+        )
         text = await kube.run("get", "--raw", path)
         total += sum(
             float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} ")

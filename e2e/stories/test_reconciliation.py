@@ -53,6 +53,6 @@ async def test_reconciliation_finds_nothing_after_an_ordinary_run(
 async def _logged(kube: Kube, message: str) -> list[Object]:
     """Return the lines of the controllers' logs with this message, by time."""
     selector = "--selector=app.kubernetes.io/component=tctl"
-    text = await kube.run("logs", selector, "--tail=-1")
+    text = await kube.service.run("logs", selector, "--tail=-1")
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     return sorted((line for line in lines if line["message"] == message), key=lambda line: line["time"])

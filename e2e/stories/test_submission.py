@@ -39,7 +39,7 @@ async def test_tasks_of_killed_apis_run_once(
         await third_client.create({"executors": [sh(images.busybox, 'echo "$0"', str(number))]})
         for number in range(6)
     ]
-    await third_kube.run("delete", "pods", *pods, "--grace-period=0", "--force")
+    await third_kube.service.run("delete", "pods", *pods, "--grace-period=0", "--force")
     await _answers(third_kube, third_client, gone=pods)
 
     await asyncio.gather(*(third_client.wait(task_id, timeout=120) for task_id in task_ids))
@@ -212,7 +212,7 @@ def _is_outcome(line: str) -> bool:
 
 async def _api_containers(kube: Kube) -> dict[str, str]:
     """Return the running containers of the apis, by Pod."""
-    return await kube.running_containers(f"{COMPONENT_LABEL}=api", "api")
+    return await kube.service.running_containers(f"{COMPONENT_LABEL}=api", "api")
 
 
 async def _kill_apis(kube: Kube, node: Node) -> None:
@@ -224,7 +224,7 @@ async def _replace_apis(kube: Kube, client: TesClient) -> None:
     """Replace the Pods of the apis: the kubelet's back-off applies to restarted containers only."""
     gone = [one["metadata"]["name"] for one in await kube.of_component("pods", "api")]
     for name in gone:
-        await kube.delete("pod", name)
+        await kube.service.delete("pod", name)
     await _answers(kube, client, gone=gone)
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from poiesis_e2e.chaos.plan import RHYTHMS, SITES, Fault, Kind, plan
+from poiesis_e2e.chaos.plan import OF_THE_GATEWAY, RHYTHMS, SITES, Fault, Kind, kinds, plan
 from poiesis_e2e.chaos.shapes import MAKERS
 
 SHAPES = {make.__name__.strip("_").replace("_", " ") for make in MAKERS}
@@ -57,6 +57,14 @@ def test_omitting_a_kind_leaves_the_others_unchanged() -> None:
 
     assert part.submissions == whole.submissions
     assert part.faults == tuple(fault for fault in whole.faults if fault.kind is not Kind.KUBELET)
+
+
+def test_only_releases_with_a_gateway_lose_it() -> None:
+    with_it = plan(1, seconds=600, tasks=60, kinds=kinds("gateway"))
+    without = plan(1, seconds=600, tasks=60, kinds=kinds("postgres"))
+
+    assert {fault.kind for fault in with_it.faults} == set(Kind)
+    assert without.faults == tuple(fault for fault in with_it.faults if fault.kind not in OF_THE_GATEWAY)
 
 
 def test_both_sites_get_tasks_with_matching_cancels() -> None:

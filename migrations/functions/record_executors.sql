@@ -1,26 +1,31 @@
 -- Store the known fields of executors of an attempt: models' ExecutorReport, as JSON. Both the recorder (by record_report)
 -- and the controller call it.
 --
--- An end is stored once: a later report does not change it, except that it may add that memory ran out. Texts are whole,
--- so a later one replaces an earlier one. Executors that the task does not have are ignored.
+-- An end is stored once: a later report does not change it, except that it may add that memory ran out. A row without
+-- news is not written again. Executors that the task does not have are ignored.
 CREATE OR REPLACE FUNCTION record_executors(p_task uuid, p_attempt integer, p_executors jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 #variable_conflict use_column
-DECLARE
-    c_text_characters CONSTANT integer := 2 * 1024 * 1024;
 BEGIN
-    INSERT INTO executor_log (task_id, attempt, executor_index, start_time, end_time, exit_code, oom, stdout, stderr)
-    SELECT p_task, p_attempt, e.index, from_ns(e.start_ns), from_ns(e.end_ns), e.exit_code, coalesce(e.oom, false),
-           right(e.stdout, c_text_characters), right(e.stderr, c_text_characters)
+    INSERT INTO executor_log (task_id, attempt, executor_index, start_time, end_time, exit_code, oom)
+    SELECT p_task, p_attempt, e.index, from_ns(e.start_ns), from_ns(e.end_ns), e.exit_code, coalesce(e.oom, false)
       FROM jsonb_to_recordset(p_executors) AS e (
-           index integer, start_ns bigint, end_ns bigint, exit_code integer, oom boolean, stdout text, stderr text)
+           index integer, start_ns bigint, end_ns bigint, exit_code integer, oom boolean)
       JOIN executor ON executor.task_id = p_task AND executor.index = e.index
     ON CONFLICT (task_id, attempt, executor_index) DO UPDATE SET
         end_time = coalesce(executor_log.end_time, excluded.end_time),
         exit_code = coalesce(executor_log.exit_code, excluded.exit_code),
-        oom = executor_log.oom OR excluded.oom,
-        stdout = coalesce(excluded.stdout, executor_log.stdout),
-        stderr = coalesce(excluded.stderr, executor_log.stderr);
+        oom = executor_log.oom OR excluded.oom
+     WHERE executor_log.end_time IS NULL AND excluded.end_time IS NOT NULL OR excluded.oom AND NOT executor_log.oom;
+
+    PERFORM public.record_text(p_task, p_attempt, e.index, s.stream, s.text, s.bytes, s.more, e.end_ns IS NOT NULL)
+      FROM jsonb_to_recordset(p_executors) AS e (
+           index integer, end_ns bigint, stdout text, stdout_bytes bigint, stdout_more jsonb,
+           stderr text, stderr_bytes bigint, stderr_more jsonb)
+      JOIN executor ON executor.task_id = p_task AND executor.index = e.index,
+           LATERAL (VALUES ('stdout', e.stdout, e.stdout_bytes, e.stdout_more),
+                           ('stderr', e.stderr, e.stderr_bytes, e.stderr_more)) AS s (stream, text, bytes, more)
+     WHERE s.text IS NOT NULL OR s.more IS NOT NULL;
 END $$;
 REVOKE ALL ON FUNCTION record_executors(uuid, integer, jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION record_executors(uuid, integer, jsonb) TO poiesis_api;

@@ -1,8 +1,8 @@
 """Limit the database resources that the services' logins may use, beyond their rights on tables.
 
-The recorder's DSN is in every TaskPod. So its role gets no more connections than the services leave, its
-sessions cannot hold locks for long, and what Postgres gives every role (temporary tables, large objects) is
-revoked. What the migration user may not change is logged and left unchanged.
+Without a gateway the recorder's DSN is in every TaskPod. So its role gets no more connections than the
+services leave, its sessions cannot hold locks for long, and what Postgres gives every role (temporary tables,
+large objects) is revoked. What the migration user may not change is logged and left unchanged.
 """
 
 import logging
@@ -65,6 +65,7 @@ async def _quoted(db: asyncpg.Connection, name: str) -> str:
 async def _try(db: asyncpg.Connection, statement: str) -> None:
     """Run a statement and log a missing right, which for REVOKE is only a warning of Postgres."""
     try:
-        await db.execute(statement)
+        async with db.transaction():  # a savepoint: the caller's transaction continues
+            await db.execute(statement)
     except asyncpg.InsufficientPrivilegeError as error:
         logger.info("left unchanged: %s (%s)", statement, error)

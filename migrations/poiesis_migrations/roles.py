@@ -12,10 +12,10 @@ import asyncpg
 
 from poiesis_migrations.bounds import set_bounds
 from poiesis_migrations.config import Config, Dsn
+from poiesis_migrations.schema import lock_out_other_runs
 
 API_ROLE = "poiesis_api"
 RECORDER_ROLE = "poiesis_recorder"
-_LOCK = 0x706F6965  # "poie": ALTER ROLE by two runs at once fails with "tuple concurrently updated"
 _CONNECT_SECONDS = 30
 
 _SET_PASSWORD = "ALTER ROLE %I LOGIN PASSWORD %L"  # noqa: S105
@@ -109,11 +109,10 @@ async def _execute(db: asyncpg.Connection, template: str, *names: str) -> None:
 
 @asynccontextmanager
 async def _in_turn(db: asyncpg.Connection) -> AsyncIterator[None]:
-    await db.execute("SELECT pg_advisory_lock($1)", _LOCK)
-    try:
+    """Hold one transaction, because ALTER ROLE by two at once fails ("tuple concurrently updated")."""
+    async with db.transaction():
+        await lock_out_other_runs(db)
         yield
-    finally:
-        await db.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
 async def _can_log_in(dsn: Dsn) -> bool:

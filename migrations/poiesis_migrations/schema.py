@@ -80,6 +80,12 @@ async def apply(db: asyncpg.Connection, directory: Path) -> None:
                 await _replace(db, name, text)
 
 
+async def lock_out_other_runs(db: asyncpg.Connection) -> None:
+    """Wait for other runs, and let them wait for the end of this transaction."""
+    await db.execute(_LOCK_TIMEOUT)
+    await db.execute(_LOCK_LIST)
+
+
 async def undo(config: Config, version: str) -> None:
     """Undo the migrations after `version`, newest first. Raise MigrationFailed.
 
@@ -155,8 +161,7 @@ async def _in_turn(db: asyncpg.Connection) -> AsyncIterator[None]:
         await db.execute(_MAKE_LIST)
     async with db.transaction():
         with _failures_of("schema_migrations"):
-            await db.execute(_LOCK_TIMEOUT)
-            await db.execute(_LOCK_LIST)
+            await lock_out_other_runs(db)
         yield
 
 

@@ -23,6 +23,7 @@ TABLES = [
         "executor",
         "executor_env",
         "executor_log",
+        "executor_log_more",
         "filer_log",
         "input",
         "output",
@@ -33,8 +34,21 @@ TABLES = [
 ]
 PUBLIC_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 RIGHTS = {
-    "poiesis_api": {"is_terminal", "guard_task_state", "finish_task", "from_ns", "record_executors"},
-    "poiesis_recorder": {"is_terminal", "guard_task_state", "record_report"},
+    "poiesis_api": {
+        "is_terminal",
+        "guard_task_state",
+        "finish_task",
+        "from_ns",
+        "record_executors",
+        "record_text",
+    },
+    "poiesis_recorder": {
+        "is_terminal",
+        "guard_task_state",
+        "record_report",
+        "gateway_report",
+        "recorder_access",
+    },
 }
 VERIFIER = "SELECT rolpassword FROM pg_authid WHERE rolname = $1"
 SERVICE_ROLES = """
@@ -259,11 +273,7 @@ async def test_a_changed_signature_replaces_the_old_function(  # noqa: PLR0917
     assert code == 0, output
     assert "dropped record_report(uuid,text,jsonb)" in output
     assert [name for name in await functions(database) if "record_report" in name] == [signature]
-    assert (await rights(database))["poiesis_recorder"] == {
-        "is_terminal",
-        "guard_task_state",
-        "record_report",
-    }
+    assert (await rights(database))["poiesis_recorder"] == RIGHTS["poiesis_recorder"]
 
 
 async def test_a_file_may_define_two_signatures(database, run, release):
@@ -297,11 +307,13 @@ async def test_every_function_has_a_file_and_its_rights(database, run):
     assert await rights(database) == RIGHTS
     db = await asyncpg.connect(database)
     definers = await db.fetch(
-        "SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+        "SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace "
+        "ORDER BY proname"
     )
     await db.close()
     assert [tuple(row) for row in definers] == [
-        ("record_report", ["search_path=pg_catalog, public, pg_temp"])
+        (name, ["search_path=pg_catalog, public, pg_temp"])
+        for name in ("gateway_report", "record_report", "recorder_access")
     ]
 
 
@@ -366,12 +378,25 @@ async def test_recorder_cannot_hold_locks_or_space(db, environment):
         "SELECT lo_creat(-1)",
         "SELECT FROM claim_turn FOR UPDATE",
         "SELECT FROM owner_turn FOR UPDATE",
+        "SELECT FROM executor_log_text",
+        "DELETE FROM executor_log_more",
+        "LOCK TABLE schema_migrations IN ACCESS SHARE MODE",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await recorder.execute(statement)
+            async with recorder.transaction():
+                await recorder.execute(statement)
     assert await recorder.fetchval("SHOW idle_in_transaction_session_timeout") == "15s"
     assert await recorder.fetchval("SHOW statement_timeout") == "20s"
     assert await recorder.fetchval("SHOW tcp_keepalives_idle") == "10"
+    await recorder.close()
+
+
+async def test_advisory_locks_of_the_recorder_delay_no_run(db, run, environment):
+    """Any role of a database can take advisory locks, so nothing depends on them."""
+    recorder = await asyncpg.connect(environment["POIESIS_RECORDER_DSN"])
+    await recorder.execute("SELECT pg_advisory_lock(key) FROM unnest(ARRAY[1886349669, 7053477]) key")
+    code, output = await asyncio.wait_for(run(), 30)
+    assert code == 0, output
     await recorder.close()
 
 

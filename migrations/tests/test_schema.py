@@ -218,6 +218,77 @@ async def test_first_report_after_the_end_is_stored(db, recorder, task):
     assert await db.fetchval("SELECT stdout FROM executor_log WHERE task_id = $1", task) == "hello"
 
 
+STARTED = {"index": 0, "start_ns": 1_700_000_000_000_000_000}
+ENDED = STARTED | {"end_ns": 1_700_000_001_000_000_000, "exit_code": 0}
+_TEXT = "SELECT stdout FROM executor_log_text WHERE task_id = $1"
+
+
+def whole(text, end, executor=STARTED):
+    return executor | {"stdout": text, "stdout_bytes": end}
+
+
+def more(text, after):
+    return STARTED | {"stdout_more": {"after": after, "text": text}, "stdout_bytes": after + len(text)}
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ([whole("ab", 2), more("cd", 2), more("e", 4)], "abcde"),
+        ([whole("ab", 2), more("cd", 2), more("cd", 2)], "abcd"),  # a duplicate
+        ([whole("ab", 2), more("cd", 2), whole("ab", 2)], "abcd"),  # an older text arrives late
+        ([whole("ab", 2), more("ef", 4)], "ab"),  # the piece between is missing
+        ([more("cd", 0)], None),
+        ([whole("ab", 2), more("cd", 2), whole("[mark] cdef", 6), more("cd", 2)], "[mark] cdef"),
+        ([whole("ab", 2), more("cd", 2), whole("abcd", 4, ENDED), whole("bcd", 4)], "abcd"),
+        ([whole("cd", 4), whole("abcd", 4, ENDED), more("e", 4)], "abcde"),
+        ([whole("", 0), more("a", 0), more("", 1)], "a"),
+        ([whole("ab", 2), STARTED | {"stdout": "of the earlier release"}], "of the earlier release"),
+        ([whole("ab", 2), STARTED | {"stdout_more": {"after": 2, "text": "c"}}], "ab"),  # without its end
+    ],
+)
+async def test_texts_grow_and_never_shrink(db, recorder, task, sent, stored):
+    for one in sent:
+        await report(recorder, task, executors=[one])
+    assert await db.fetchval(_TEXT, task) == stored
+
+
+async def test_pieces_of_both_streams_are_independent(db, recorder, task):
+    first = whole("o", 1) | {"stderr": "e", "stderr_bytes": 1}
+    second = more("p", 1) | {"stderr_more": {"after": 1, "text": "f"}, "stderr_bytes": 2}
+    await report(recorder, task, executors=[first])
+    await report(recorder, task, executors=[second])
+    await report(recorder, task, executors=[whole("op!", 3)])
+    row = await db.fetchrow("SELECT stdout, stderr FROM executor_log_text WHERE task_id = $1", task)
+    assert tuple(row) == ("op!", "ef")
+    assert await db.fetchval("SELECT count(*) FROM executor_log_more") == 1
+
+
+async def test_pieces_of_a_text_are_limited(db, recorder, task):
+    await report(recorder, task, executors=[whole("x", 1)])
+    for number in range(1, 210):
+        await report(recorder, task, executors=[more("x", number)])
+    assert await db.fetchval("SELECT count(*) FROM executor_log_more") == 200
+    await report(recorder, task, executors=[whole("x", 1000)])
+    await report(recorder, task, executors=[more("x" * (2 * 1024 * 1024 + 1), 1000)])
+    assert await db.fetchval(_TEXT, task) == "x"
+
+
+async def test_report_without_news_writes_no_row(db, recorder, task):
+    version = "SELECT xmin::text || ctid::text FROM executor_log WHERE task_id = $1"
+    await report(recorder, task, executors=[whole("ab", 2)])
+    before = await db.fetchval(version, task)
+    await report(recorder, task, executors=[more("cd", 2)])
+    assert await db.fetchval(version, task) == before
+
+
+async def test_deleted_task_leaves_no_pieces(db, recorder, task):
+    await report(recorder, task, executors=[whole("ab", 2)])
+    await report(recorder, task, executors=[more("cd", 2)])
+    await db.execute("DELETE FROM task WHERE id = $1", task)
+    assert await db.fetchval("SELECT count(*) FROM executor_log_more") == 0
+
+
 async def record_executors(connection, task, *executors):
     await connection.execute("SELECT record_executors($1, 0, $2::jsonb)", task, json.dumps(executors))
 

@@ -8,28 +8,43 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import MagicMock
 
+import aiohttp
 import asyncpg
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from races_cluster import Cluster, KubeletPod, Object, stdout_of
 from races_postgres import GatedConnection
 from races_scheduler import Process
 
 from poiesis_api.kube import Kubernetes
+from poiesis_gateway.config import Config as GatewayConfig
+from poiesis_gateway.errors import HTTP_STATUS, GatewayError
+from poiesis_gateway.reports import Reports, response_json
+from poiesis_gateway.reports_db import ReportsDb
 from poiesis_kube.errors import Refused, Unreachable
 from poiesis_models.labels import TASK_LABEL
 from poiesis_models.run_all import run_all
 from poiesis_models.runfiles import STDOUT, SentOutput
 from poiesis_tctl.kube import Kube
-from poiesis_trec.config import Config, KubernetesApi, PodRef
+from poiesis_trec.config import Config, Gateway, KubernetesApi, PodRef
 from poiesis_trec.facts import NO_RUN_FILES, PodView, RunFiles
+from poiesis_trec.gateway_sink import GatewaySink
+from poiesis_trec.https import Connection, Response, bearer
 from poiesis_trec.podwatch import PodUnknown, PodWatch
+from poiesis_trec.postgres_sink import PostgresSink
 from poiesis_trec.recorder import Recorder, _OutOfTime, _until_time_is_up
 from poiesis_trec.regular import Signature
 from poiesis_trec.rundir import RunDirectories
-from poiesis_trec.tasks_db import TasksDb
+from poiesis_trec.sink import ReportSink
 
 _KINDS = {"pods": "Pod", "jobs": "Job", "events": "Event"}  # no Event ever arrives
 _HTTP_NOT_FOUND = 404
+_GATEWAY = Gateway(host="", port=1, ca_file=Path())
+_GATEWAY_CONFIG = GatewayConfig(
+    POIESIS_GATEWAY_DSN_FILE=Path(), POIESIS_GATEWAY_CERTIFICATE_FILE=Path(), POIESIS_GATEWAY_KEY_FILE=Path()
+)
 
 
 class ApiKubernetes(Kubernetes):
@@ -207,8 +222,8 @@ class ContainerFiles:
             return {}
         return {STDOUT: Signature(1, 1, 1)}
 
-    def log(self, stream: str) -> tuple[str, Signature]:  # noqa: ARG002
-        return stdout_of(self._pod.plan.executors.index(self._name)), Signature(1, 1, 1)
+    def log(self, stream: str) -> tuple[bytes, Signature]:  # noqa: ARG002
+        return stdout_of(self._pod.plan.executors.index(self._name)).encode(), Signature(1, 1, 1)
 
 
 class PodStatus:
@@ -241,15 +256,20 @@ class PodRecorder:
         cluster: Cluster,
         connection: asyncpg.Connection,
         folder: Path,
+        *,
+        transport: str,
     ) -> None:
         self.process, self.pod = process, pod
+        token_file = folder / f"{pod.uid}-token"
+        token_file.write_bytes(base64.b64decode(pod.token))
         self._connection, self._cluster = connection, cluster
         self._changed, self._stop = asyncio.Event(), asyncio.Event()
         self.config = Config(
             task_id=pod.task_id,
             plan=pod.plan,
             pod=PodRef(name=pod.name, uid=pod.uid, namespace="tasks", node="node-1"),
-            token=base64.b64decode(pod.token).decode(),
+            token_file=token_file,
+            gateway=_GATEWAY if transport == "gateway" else None,
             dsn_file=folder / "dsn",
             runs=folder,
             ack_file=folder / pod.uid,
@@ -269,13 +289,14 @@ class PodRecorder:
     async def _run(self) -> None:
         """Run like `recorder.run`, with simulated files, watch and connection."""
         config = self.config
-        db = TasksDb(config.dsn_file, config.task_id, config.token)
-        db._connection = GatedConnection(self.process, self._connection)
+        sink: ReportSink = _PostgresSink(config, self.process, self._connection)
+        if config.gateway is not None:
+            sink = _GatewaySink(config, self.process, self._connection)
         recorder = Recorder(
             config,
             runs=cast("RunDirectories", PodFiles(self.pod)),
             watch=cast("PodWatch", PodStatus(self.pod, self._cluster)),
-            db=_Reconnecting(db, self.process, self._connection),
+            sink=sink,
             changed=self._changed,
             stop=self._stop,
         )
@@ -285,16 +306,81 @@ class PodRecorder:
         await self._stop.wait()
 
 
-class _Reconnecting(TasksDb):
+class _PostgresSink(PostgresSink):
     """Connects without a DSN."""
 
-    def __init__(self, db: TasksDb, process: Process, connection: asyncpg.Connection) -> None:
-        super().__init__(db._dsn_file, db._task_id, db._token)
+    def __init__(self, config: Config, process: Process, connection: asyncpg.Connection) -> None:
+        super().__init__(config.dsn_file, config.task_id, config.token_file)
+        self._token = config.token_file.read_text()
         self._process, self._shared = process, connection
 
     async def _call(self, report: Any) -> Any:
         self._connection = GatedConnection(self._process, self._shared)
         return await super()._call(report)
+
+
+class _GatewaySink(GatewaySink):
+    """Connects without TLS."""
+
+    def __init__(self, config: Config, process: Process, connection: asyncpg.Connection) -> None:
+        super().__init__(_GATEWAY, config.task_id, config.token_file)
+        self._token = config.token_file.read_text()
+        loop = asyncio.get_running_loop()
+        database = ReportsDb(_OnePool(connection), seconds=10)
+        reports = Reports(database=database, config=_GATEWAY_CONFIG, clock=loop.time)
+        self._gateway_connection = _GatewayConnection(process, reports)
+
+    async def _connect(self) -> Connection:
+        self._authorization = bearer(self._token)
+        self._connection = cast("Connection", self._gateway_connection)
+        return self._connection
+
+
+class _GatewayConnection:
+    """A request to the gateway's real code behind a gate, without its HTTP server."""
+
+    def __init__(self, process: Process, reports: Reports) -> None:
+        self._process, self._reports = process, reports
+
+    async def request(self, method: str, target: str, headers: Mapping[str, str], **options: Any) -> Response:
+        payload = aiohttp.StreamReader(MagicMock(), 2**16, loop=asyncio.get_running_loop())
+        payload.feed_data(options["body"])
+        payload.feed_eof()
+        task_id = target.removeprefix("/v1/tasks/").removesuffix("/report")
+        request = make_mocked_request(
+            method, target, dict(headers), match_info={"id": task_id}, payload=payload
+        )
+        status, document = await self._process.scheduler.request(
+            self._process, "record_report", lambda: self._apply(request), _lost
+        )
+        reader = asyncio.StreamReader()
+        reader.feed_data(data := json.dumps(document).encode())
+        return Response(status=status, reason="", headers={"content-length": str(len(data))}, reader=reader)
+
+    async def _apply(self, request: web.Request) -> tuple[int, object]:
+        try:
+            result = await self._reports.apply(request, "10.0.0.1")
+        except GatewayError as error:
+            return HTTP_STATUS[type(error)], {"error": str(error)}
+        return 410 if result.closed else 200, response_json(result)
+
+    def abort(self) -> None:
+        """Do nothing: there is no socket."""
+
+
+class _OnePool:
+    """The gateway's pool: the shared connection."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
+        yield self._connection
+
+
+def _lost(what: str) -> Exception:
+    return ConnectionResetError(f"connection lost during {what}")
 
 
 def _delete_job(cluster: Cluster, name: str, uid: str | None = None) -> None:

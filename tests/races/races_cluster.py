@@ -234,7 +234,7 @@ class Cluster:
         item = self.objects["Pod", name]
         item = self.put("Pod", {**item, "spec": {**item["spec"], "nodeName": "node-1"}})
         task_id = UUID(item["metadata"]["labels"][TASK_LABEL])
-        secret = self.objects.get(("Secret", f"poiesis-{task_id}"), {"data": {"token": ""}})
+        secret = self.objects.get(("Secret", _token_secret(item)), {"data": {"token": ""}})
         self.pods.append(
             KubeletPod(
                 uid=item["metadata"]["uid"],
@@ -418,6 +418,12 @@ def _owner(item: Object) -> str | None:
 
 def _time(ns: int) -> str:
     return datetime.fromtimestamp(ns // _SECOND_NS, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _token_secret(pod: Object) -> str:
+    """Return the name of the Secret that the recorder's token is mounted from."""
+    (volume,) = (one for one in pod["spec"]["volumes"] if one["name"] == "recorder")
+    return str(volume["projected"]["sources"][0]["secret"]["name"])
 
 
 def _short(name: str) -> str:

@@ -13,10 +13,12 @@ from races_scheduler import Process
 
 # The services' statements call now(); this function is first in the search path.
 CLOCK = """
+DROP SCHEMA IF EXISTS races CASCADE;
 CREATE SCHEMA races;
 CREATE TABLE races.clock (at timestamptz NOT NULL);
 INSERT INTO races.clock VALUES ('2026-01-01T00:00:00Z');
-CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM races.clock';
+CREATE OR REPLACE FUNCTION public.now() RETURNS timestamptz
+    LANGUAGE sql STABLE AS 'SELECT at FROM races.clock';
 ALTER TABLE task ALTER created_at SET DEFAULT public.now(), ALTER next_submit_at SET DEFAULT public.now();
 """
 PASS = "UPDATE races.clock SET at = at + make_interval(secs => $1)"

@@ -18,6 +18,7 @@ from poiesis_api import tasks_db
 from poiesis_api.config import Document, UserLimits
 from poiesis_api.errors import StorageUnavailable
 from poiesis_api.identity.caller import Caller
+from poiesis_api.kube import Cluster as Namespaces
 from poiesis_api.submitter import Submitter
 from poiesis_api.tasks_db import Cancel, NewTask
 from poiesis_models.labels import PAUSE_CONTAINER, object_name
@@ -39,7 +40,7 @@ SELECT t.id, t.name, t.state::text,
        t.cancel_requested_at IS NOT NULL AS cancel_requested, t.submitted_at IS NOT NULL AS submitted,
        ARRAY(SELECT executor_index FROM executor_log WHERE task_id = t.id) AS indices,
        ARRAY(SELECT coalesce(exit_code, -1) FROM executor_log WHERE task_id = t.id) AS codes,
-       ARRAY(SELECT coalesce(stdout, '') FROM executor_log WHERE task_id = t.id) AS outs,
+       ARRAY(SELECT coalesce(stdout, '') FROM executor_log_text WHERE task_id = t.id) AS outs,
        (SELECT count(*) FROM task_log WHERE task_id = t.id) AS attempts
   FROM task t ORDER BY t.seq
 """
@@ -67,7 +68,8 @@ class Api:
     ) -> None:
         self.process = process
         self.pool = GatedPool(process, connection)
-        self.submitter = Submitter(self.pool, ApiKubernetes(process, cluster), config)
+        kubernetes = ApiKubernetes(process, cluster)
+        self.submitter = Submitter(self.pool, Namespaces(lambda _: kubernetes, "tasks"), config)
         process.spawn(self.submitter.run(asyncio.Event()), "submitter")
 
     def create(self, request: TesTaskRequest) -> None:
@@ -101,7 +103,8 @@ class Leader:
         self.process = process
         self.kube = ControllerKube(process, cluster)
         config = ControllerConfig(dsn="postgresql://", pod_name=process.name, namespace="tasks", workers=2)
-        self._controller = Controller(self.kube, TasksDb(GatedPool(process, connection)), config)
+        tasks = TasksDb(GatedPool(process, connection), home="tasks")
+        self._controller = Controller(self.kube, tasks, config)
         process.spawn(self._controller.run(), "controller")
 
 
@@ -115,8 +118,11 @@ class World:
         config: Document,
         folder: Path,
         error_log: ErrorLog,
+        *,
+        transport: str,
     ) -> None:
         self._loop, self._connection, self._config = loop, connection, config
+        self._transport = transport
         self._folder, self._error_log = folder, error_log
         self.scheduler = Scheduler(loop)
         self.cluster = Cluster(self._truth_of, self._pause_code)
@@ -407,7 +413,9 @@ class World:
             del self.recorders[pod.uid]
         elif recorder is None and pod.trec_alive:
             process = self._new_process(f"recorder of {pod.task_id.hex[:8]}")
-            recorder = PodRecorder(process, pod, self.cluster, self._connection, self._folder)
+            recorder = PodRecorder(
+                process, pod, self.cluster, self._connection, self._folder, transport=self._transport
+            )
             self.recorders[pod.uid] = recorder
             recorder.start()
         elif recorder is not None:

@@ -21,7 +21,7 @@ from races_cluster import Truth
 from races_scheduler import Fate, VirtualLoop
 from races_world import ErrorLog, Later, World
 
-from poiesis_api.config import Document
+from poiesis_api.config import Document, Recorder, RecorderFiles
 from poiesis_trec import recorder
 
 pytestmark = pytest.mark.integration
@@ -52,26 +52,38 @@ LATER: st.SearchStrategy[Later] = st.sampled_from([*FATES, "cancel", "time"])
 class Laboratory:
     """Resources that all searches share."""
 
-    def __init__(self, loop: VirtualLoop, connection: asyncpg.Connection, folder: Path) -> None:
+    def __init__(
+        self, loop: VirtualLoop, connection: asyncpg.Connection, folder: Path, transport: str
+    ) -> None:
         self.loop, self.connection, self.folder = loop, connection, folder
-        self.config = Document.load(ROOT / "services" / "api" / "config.example.json")
+        self.transport = transport
+        (folder / "recorder-dsn").write_text("postgresql://")
+        files = RecorderFiles(dsn_file=str(folder / "recorder-dsn"))
+        example = Document.load(ROOT / "services" / "api" / "config.example.json")
+        # Recorders in the model of the Pod choose their transport themselves.
+        update = {"recorder": Recorder(transport="postgres"), "recorder_postgres": files}
+        self.config = example.model_copy(update=update)
         self.error_log = ErrorLog()
 
     def world(self) -> World:
-        return World(self.loop, self.connection, self.config, self.folder, self.error_log)
+        return World(
+            self.loop, self.connection, self.config, self.folder, self.error_log, transport=self.transport
+        )
 
     def run(self, work: Coroutine[Any, Any, Any]) -> None:
         self.loop.run_until_complete(work)
 
 
-@pytest.fixture
-def laboratory(postgres_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laboratory]:
+@pytest.fixture(params=["gateway", "postgres"])
+def laboratory(
+    request: pytest.FixtureRequest, postgres_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Laboratory]:
     # The pause saves CPU in production; here it would last forever.
     monkeypatch.setattr(recorder, "_ROUND_SECONDS", 0.0)
     loop = VirtualLoop()
     connection = loop.run_until_complete(races_postgres.connect(postgres_dsn))
     loop.run_until_complete(connection.execute(races_postgres.CLOCK))
-    laboratory = Laboratory(loop, connection, tmp_path)
+    laboratory = Laboratory(loop, connection, tmp_path, request.param)
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.addHandler(laboratory.error_log)
@@ -171,7 +183,7 @@ def test_every_task_has_one_correct_outcome(laboratory: Laboratory) -> None:
     run_state_machine_as_test(
         Races,
         settings=settings(
-            max_examples=int(EXAMPLES or 200),
+            max_examples=int(EXAMPLES or 100),
             stateful_step_count=30,
             derandomize=EXAMPLES is None,
             database=None,

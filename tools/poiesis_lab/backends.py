@@ -310,12 +310,11 @@ def _is(facts: Mapping[str, object], mark: str) -> bool:
 
 def _address(name: str, network: str, port: int) -> Backend:
     published = docker.docker("port", name, f"{port}/tcp").splitlines()[0]
-    form = f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}'
     return Backend(
         container=name,
         host="127.0.0.1",
         port=int(published.rpartition(":")[2]),
-        pod_host=docker.docker("container", "inspect", "--format", form, name),
+        pod_host=docker.address_in(network, name),
         pod_port=port,
     )
 

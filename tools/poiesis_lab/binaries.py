@@ -130,6 +130,12 @@ PROGRAMS: Mapping[str, GoProgram] = {
             version=f"v{versions.KUEUE}",
             module=_GO / "kueue",
         ),
+        GoProgram(
+            name="kube-router",
+            package="github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
+            version=f"v{versions.KUBE_ROUTER}",
+            module=_GO / "kube-router",
+        ),
         GoProgram(name="minio", package="github.com/minio/minio", version=versions.MINIO),
         GoProgram(
             name="actionlint",

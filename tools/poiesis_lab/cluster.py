@@ -78,8 +78,7 @@ class Cluster:
             raise LabError(
                 "address() is available for the lab's own clusters only; use `kubectl port-forward`"
             )
-        form = f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}'
-        return docker.docker("container", "inspect", "--format", form, self.spec.control_plane)
+        return docker.address_in(NETWORK, self.spec.control_plane)
 
 
 def in_containerd(reference: str) -> str:
@@ -174,15 +173,28 @@ def _recipe(spec: ClusterSpec, image: str) -> dict[str, object]:
 
 
 def _addons(spec: ClusterSpec) -> list[str]:
-    """Return manifests in addition to kind's: our node image supports the network of one node only."""
-    if not spec.workers or docker.registry_answers():
+    """Return manifests in addition to kind's.
+
+    Our node image has the network of one node only, and no program that enforces NetworkPolicies.
+    """
+    firewall = images.firewall()
+    if firewall is None:
         return []
-    return [(cache.RECIPES / "pod-network.yaml").read_text().replace("@IMAGE@", images.images().busybox)]
+    made = [_manifest("firewall.yaml", firewall)]
+    if spec.workers:
+        made.append(_manifest("pod-network.yaml", images.images().busybox))
+    return made
+
+
+def _manifest(recipe: str, image: str) -> str:
+    return (cache.RECIPES / recipe).read_text().replace("@IMAGE@", image)
 
 
 def _in_pods(spec: ClusterSpec) -> list[str]:
     """Return the images that its Pods run; copying more would take time on every node."""
-    return [images.images().busybox] if spec.workers else images.images().in_pods()
+    firewall = images.firewall()
+    system = [] if firewall is None else [firewall]
+    return system + ([images.images().busybox] if spec.workers else images.images().in_pods())
 
 
 def _reusable(spec: ClusterSpec) -> Cluster | None:
@@ -237,14 +249,14 @@ def _create(spec: ClusterSpec) -> Cluster:
             *("--image", image, "--kubeconfig", spec.kubeconfig, "--retain", "--wait", "120s"),
         ]
         run(command)
+    cluster.load(in_pods)
     for manifest in _addons(spec):
         cluster.kubectl("apply", "-f", "-", input_text=manifest)
     cache.write_state(spec.state, {**_recipe(spec, image), "lab": cache.lab_key()})
-    cluster.load(in_pods)
     with step("check the cluster: run a Pod with a volume"):
         if spec.workers:
             cluster.kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=60s")
-            cluster.kubectl("rollout", "status", "daemonset", "--namespace=kube-system", "--timeout=60s")
+        cluster.kubectl("rollout", "status", "daemonset", "--namespace=kube-system", "--timeout=60s")
         if not cluster.proves_itself(new=True):
             hint = f"docker exec -it {spec.control_plane} bash"
             raise LabError(f"the new cluster {spec.name} does not work; inspect it with `{hint}`")

@@ -126,6 +126,18 @@ def has_network(name: str) -> bool:
     return name in docker("network", "ls", "--format", "{{.Name}}").splitlines()
 
 
+def address_in(network: str, container: str) -> str:
+    """Return the IPv4 address of a container in a network."""
+    form = f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}'
+    return docker("container", "inspect", "--format", form, container)
+
+
+def ipv4_subnets(network: str) -> list[str]:
+    """Return the IPv4 networks (CIDR) of a docker network."""
+    subnets = json.loads(docker("network", "inspect", network))[0]["IPAM"]["Config"]
+    return [one["Subnet"] for one in subnets if ":" not in one["Subnet"]]
+
+
 @once
 def registry_answers() -> bool:
     """Return whether images can be pulled; test it once a day, unless POIESIS_REGISTRY is yes or no."""

@@ -92,6 +92,18 @@ def node() -> str:
     return found
 
 
+def firewall() -> str | None:
+    """Return the image that enforces NetworkPolicies on our own node image.
+
+    None where images are pulled: kindnet, the network plugin of kind's node image, enforces them.
+    """
+    if source() is registry:
+        return None
+    found = remembered("_firewall", lambda: {"firewall": source().firewall()})
+    prune.note(found)
+    return found["firewall"]
+
+
 def minio() -> str:
     """Return MinIO; it runs outside the cluster only."""
     with cache.lock():

@@ -24,7 +24,7 @@ from poiesis_lab.shell import report
 from poiesis_tools.progress import RECORD, Record, slowest
 from poiesis_tools.workspace import ROOT
 
-RELEASE_LOGS = "release logs"  # property of a failed story: the end of the logs of its apis and controllers
+RELEASE_LOGS = "release logs"  # property of a failed story: the end of the logs of its services
 _LINE = 300  # characters of a failed test's message, in the summary
 _END = 1500  # characters of its traceback
 _RELEASE_LOGS_END = 4000  # characters of its release's logs

@@ -34,12 +34,15 @@ Schema = dict[str, Any]
 # These values must be set and must not be sections.
 _READ_BY_TEMPLATES = (
     ("auth", "mode"),
+    ("auth", "allowAnonymous"),
     ("database", "maxConnections"),
+    ("http", "hosts"),
+    ("recorder", "transport"),
 )
 _MARKS = frozenset({"flow", "setByChart"})
 _HEAD = """\
-# Every value of the chart. Helm rejects unknown keys. Tasks run in the release's namespace, so install one
-# release per namespace. An empty value, or null in `config`, means that the value is not set.
+# Every value of the chart. Helm rejects unknown keys. Install one release per namespace; its tasks have
+# namespaces of their own (`tasks`). An empty value, or null in `config`, means that the value is not set.
 # docs/reference/values.md also describes the keys of objects and of list entries that are not set here.
 # Written by `make schema`, like values.schema.json: do not edit.
 """
@@ -201,7 +204,7 @@ def _choices(schema: Schema) -> str:
 def _keys_of_entries(schema: Schema) -> str:
     """Return the keys of an object that is null by default, or of the objects of a list."""
     properties = schema.get("properties", {}) if schema["default"] is None else {}
-    entries = schema.get("items", {}).get("properties", {})
+    entries = _entry_properties(schema)
     listed = ", ".join([*properties, *entries])
     what = "Keys of an entry" if entries else "Keys"
     return f"{what}: {listed}" if listed else ""
@@ -303,7 +306,23 @@ def _rows(properties: Mapping[str, Schema], path: str) -> Iterator[str]:
             yield f"| `{where}` | {_escaped(_type(schema))} | {_escaped(default)} | {description} |"
         if not schema.get("flow"):
             yield from _rows(schema.get("properties", {}), f"{where}.")
-            yield from _rows(schema.get("items", {}).get("properties", {}), f"{where}[].")
+            yield from _rows(_entry_properties(schema), f"{where}[].")
+
+
+def _entry_properties(schema: Schema) -> Mapping[str, Schema]:
+    """Return the keys of entries that may be objects; none for `Limited` ones, which are all alike."""
+    found: Mapping[str, Schema] = schema.get("items", {}).get("properties", {})
+    return {} if _is_limited(schema) else found
+
+
+def _is_limited(schema: Schema) -> bool:
+    """Return whether the entries of a list are values that may be limited to users and groups."""
+    items = schema.get("items", {})
+    return isinstance(items.get("type"), list) and "value" in items.get("properties", {})
+
+
+def _list(types: str | list[str]) -> list[str]:
+    return types if isinstance(types, list) else [types]
 
 
 def _default(schema: Schema) -> str:
@@ -315,13 +334,16 @@ def _default(schema: Schema) -> str:
 def _type(schema: Schema) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"] if value is not None)
-    types: list[str] = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    types = [name for name in types if name != "null"]
+    types = [name for name in _list(schema["type"]) if name != "null"]
     if types == ["string", "number"]:
         return "quantity"
     if types == ["array"]:
         items = schema.get("items", {})
-        return f"list of {items['type']}s" if "enum" not in items else f"list of {_type(items)}"
+        if _is_limited(schema):
+            return "list of strings or {value, users, groups}"
+        if "enum" in items:
+            return f"list of {_type(items)}"
+        return "list of " + " or ".join(f"{one}s" for one in _list(items["type"]))
     return types[0] + "".join(
         f"{sign} {schema[bound]}"
         for bound, sign in (

@@ -109,6 +109,8 @@ def test_go_modules_match_the_version_file(release: KubernetesRelease) -> None:
     other_patch = {"29.15"} if release.minor == "1.29" else set()
     assert staging == {release.version.removeprefix("1."), *other_patch}
     assert f"sigs.k8s.io/kueue v{versions.KUEUE}\n" in (cache.HERE / "go/kueue/go.mod").read_text()
+    firewall = (cache.HERE / "go/kube-router/go.mod").read_text()
+    assert f"github.com/cloudnativelabs/kube-router/v2 v{versions.KUBE_ROUTER}\n" in firewall
 
 
 def test_the_environment_chooses_the_kubernetes_of_the_cluster() -> None:

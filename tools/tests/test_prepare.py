@@ -116,6 +116,7 @@ def test_only_what_a_run_needs_is_built(built: list[str], asked: dict[str, bool]
         "coredns",
         "local-path-provisioner",
         "kind",
+        "kube-router",
         "pause",
         *binaries.KUBERNETES_PROGRAMS,
     }

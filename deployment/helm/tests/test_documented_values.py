@@ -30,5 +30,5 @@ def examples():
 def test_documented_values_are_accepted(given):
     all_values = merged(DEFAULTS, given)
     jsonschema.Draft7Validator(SCHEMA).validate(all_values)
-    set_by_chart = {"images": {"trec": "t", "helper": "h"}, "recorderSecret": "r"}
+    set_by_chart = {"images": {"trec": "t", "helper": "h"}, "gateway": {"url": "https://g", "caFile": "c"}}
     values.Document.model_validate(set_by_chart | all_values["config"])

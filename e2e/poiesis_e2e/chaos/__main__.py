@@ -30,11 +30,12 @@ def main() -> int:
 
 def _run(seed: int, seconds: float, tasks: int, out: Path | None) -> int:
     from poiesis_e2e.chaos.judge import violations  # imported late: --help does not need them
-    from poiesis_e2e.chaos.plan import plan
+    from poiesis_e2e.chaos.plan import kinds, plan
     from poiesis_e2e.chaos.report import summary
     from poiesis_e2e.chaos.run import carry_out
     from poiesis_e2e.chaos.stage import stage
     from poiesis_e2e.install import endpoint_of
+    from poiesis_e2e.transport import transport
     from poiesis_lab import backends, cache, cluster, images, services
 
     folder = (out or cache.directory() / "chaos" / str(seed)).resolve()
@@ -44,7 +45,8 @@ def _run(seed: int, seconds: float, tasks: int, out: Path | None) -> int:
     endpoint = endpoint_of(minio)
     built = services.build_and_load()
     with stage(running, built, endpoint, images.images(), ttl=_TTL_SECONDS) as there:
-        record = asyncio.run(carry_out(plan(seed, seconds=seconds, tasks=tasks), there, folder))
+        planned = plan(seed, seconds=seconds, tasks=tasks, kinds=kinds(transport()))
+        record = asyncio.run(carry_out(planned, there, folder))
     found = violations(record)
     text = summary(record, found)
     (folder / "report.txt").write_text(text)

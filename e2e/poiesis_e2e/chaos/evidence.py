@@ -6,8 +6,10 @@ from pathlib import Path
 
 from poiesis_e2e.chaos.judge import Violation
 from poiesis_e2e.chaos.stage import Site
-from poiesis_e2e.kube import TASK_LABEL, CommandError
+from poiesis_e2e.kube import COMPONENT_LABEL, TASK_LABEL, CommandError, Kube
 from poiesis_e2e.tes_client import Task
+
+_SERVICES = ("tctl", "api", "gateway")
 
 
 async def keep(folder: Path, site: Site, task: Task, found: Sequence[Violation], left: Sequence[str]) -> None:
@@ -22,23 +24,24 @@ async def keep(folder: Path, site: Site, task: Task, found: Sequence[Violation],
     (own / f"describe-{number}.txt").write_text(
         "\n".join(
             [
-                await _output(site, "describe", "jobs,pods", selector),
-                *[await _output(site, "describe", one) for one in left],
+                await _output(site.kube, "describe", "jobs,pods", selector),
+                *[await _output(site.kube, "describe", one) for one in left],
             ]
         )
     )
-    (own / f"pods-{number}.json").write_text(await _output(site, "get", "jobs,pods", selector, "-o", "json"))
-    for name, chosen in (
-        ("trec", (selector, "--container=trec")),
-        ("tctl", ("--selector=app.kubernetes.io/component=tctl",)),
-        ("api", ("--selector=app.kubernetes.io/component=api",)),
+    (own / f"pods-{number}.json").write_text(
+        await _output(site.kube, "get", "jobs,pods", selector, "-o", "json")
+    )
+    for name, kube, chosen in (
+        ("trec", site.kube, (selector, "--container=trec")),
+        *((name, site.services, (f"--selector={COMPONENT_LABEL}={name}",)) for name in _SERVICES),
     ):
-        text = await _output(site, "logs", *chosen, "--tail=2000", "--prefix", "--ignore-errors")
+        text = await _output(kube, "logs", *chosen, "--tail=2000", "--prefix", "--ignore-errors")
         (own / f"{name}-{number}.log").write_text(text)
 
 
-async def _output(site: Site, *arguments: str) -> str:
+async def _output(kube: Kube, *arguments: str) -> str:
     try:
-        return await site.kube.run(*arguments)
+        return await kube.run(*arguments)
     except CommandError as error:
         return str(error)

@@ -7,6 +7,7 @@ from random import Random
 from typing import TypeVar
 
 from poiesis_e2e.chaos.shapes import MAKERS, Shape, SiteName
+from poiesis_e2e.transport import Transport
 
 SITES: tuple[SiteName, ...] = ("claims", "disks")
 _SUBMITTING = 0.8  # share of the run: faults precede even the last submission
@@ -25,6 +26,16 @@ class Kind(StrEnum):
     CONTROLLER_DELETED = "tctl Pod deleted"
     KUBELET = "kubelet restarted"
     POSTGRES = "Postgres connections cut"
+    GATEWAY_KILLED = "gateway killed"
+    GATEWAY_UNREACHABLE = "gateway unreachable"
+
+
+OF_THE_GATEWAY = frozenset({Kind.GATEWAY_KILLED, Kind.GATEWAY_UNREACHABLE})
+
+
+def kinds(transport: Transport) -> frozenset[Kind]:
+    """Return the kinds of faults that a release with this transport of reports can have."""
+    return frozenset(Kind) - (OF_THE_GATEWAY if transport == "postgres" else frozenset())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +54,8 @@ RHYTHMS: Mapping[Kind, Rhythm] = {
     Kind.CONTROLLER_DELETED: Rhythm(least=20, mean=60),
     Kind.KUBELET: Rhythm(least=40, mean=75),
     Kind.POSTGRES: Rhythm(least=4, mean=15),
+    Kind.GATEWAY_KILLED: Rhythm(least=10, mean=30),
+    Kind.GATEWAY_UNREACHABLE: Rhythm(least=40, mean=75),
 }
 
 

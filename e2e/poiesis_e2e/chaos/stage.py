@@ -21,6 +21,7 @@ from poiesis_e2e.install import (
     database_secret,
     install,
     kube_of,
+    service_kube_of,
     storage_secret,
     uninstall,
 )
@@ -37,11 +38,12 @@ _VOLUMES: Mapping[SiteName, str] = {"claims": "pvc", "disks": "emptyDir"}
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """One release. `url`: of its TES API."""
+    """One release. `url`: of its TES API; `kube`: for its tasks; `services`: for its own Pods."""
 
     name: SiteName
     url: str
     kube: Kube
+    services: Kube
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,12 @@ def stage(
                 values=chart_values(built, storage, images.postgres, _values(name, ttl)),
                 secrets={STORAGE_SECRET: storage_secret(storage), DATABASE_SECRET: database_secret(dsn)},
             )
-            sites[name] = Site(name=name, url=release.url, kube=kube_of(cluster, release))
+            sites[name] = Site(
+                name=name,
+                url=release.url,
+                kube=kube_of(cluster, release),
+                services=service_kube_of(cluster, release),
+            )
         yield Stage(
             run=f"chaos-{process}",
             sites=sites,

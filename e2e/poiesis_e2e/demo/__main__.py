@@ -15,7 +15,8 @@ out: `make down` removes it.
 """
 _WHAT_TO_DO = """\
 `make status` shows the running parts and the path of the kubeconfig; `kubectl get pods --namespace poiesis`
-then shows the services and the task's Pod. To start over: make down && make demo"""
+then shows the services, and `--namespace poiesis-tasks` the task's Pod.
+To start over: make down && make demo"""
 
 
 def main() -> int:

@@ -141,7 +141,7 @@ def _unix(rfc3339: str) -> float:
 
 
 def _show_way_on(stage: Stage, task_id: str) -> None:
-    tes = f"{stage.release.url}/ga4gh/tes/v1"
+    tes, namespace = f"{stage.release.url}/ga4gh/tes/v1", stage.release.tasks_namespace
     kubectl = shlex.join([str(stage.cluster.kubectl_path), "--kubeconfig", str(stage.cluster.kubeconfig)])
     own = {"executors": [{"image": stage.busybox_image, "command": ["echo", "hello"]}]}
     keys = f"AWS_ACCESS_KEY_ID={stage.endpoint.access_key} AWS_SECRET_ACCESS_KEY={stage.endpoint.secret_key}"
@@ -158,7 +158,7 @@ def _show_way_on(stage: Stage, task_id: str) -> None:
         ),
         (
             "its objects",
-            f"{kubectl} --namespace {NAME} get jobs,pods,pvc,secrets -l poiesis.io/task={task_id}",
+            f"{kubectl} --namespace {namespace} get jobs,pods,pvc,secrets -l poiesis.io/task={task_id}",
         ),
         ("with a client", f"point Nextflow, Snakemake, cwl-tes or py-tes at {stage.release.url}/ga4gh/tes"),
         ("remove everything", "make down"),

@@ -13,6 +13,7 @@ from poiesis_e2e.documents import executor_logs, seconds
 from poiesis_e2e.kube import Kube, Node
 from poiesis_e2e.storage import Bucket, Endpoint
 from poiesis_e2e.tes_client import Document, History, State, Task, TesClient
+from poiesis_e2e.transport import Transport
 from poiesis_lab.images import Images
 
 Reporter = Literal["recorder", "controller", "api"]
@@ -21,10 +22,14 @@ _PLACEHOLDER = re.compile(r"<[^<>]+>")
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The resources of a case: a release, the services next to it, and its own bucket."""
+    """The resources of a case: a release, the services next to it, and its own bucket.
+
+    `kube`: for the tasks' namespace; `services`: for the release's.
+    """
 
     client: TesClient
     kube: Kube
+    services: Kube
     node: Node
     images: Images
     bucket: Bucket
@@ -120,6 +125,7 @@ class Case:
     completes. `exit_codes`: of the executors' logs, in order. `states`: the only states that a client can
     see; a slow client misses some. `attempts`: number of task logs; the row describes the last one. `alone`:
     the case affects the whole second release. `together`: cases with the same value run at the same time.
+    `transport`: the only transport of reports that the row concerns; None: any.
     """
 
     id: str
@@ -142,6 +148,7 @@ class Case:
     release: Literal["first", "second", "queued", "nodes"] = "first"
     alone: bool = False
     together: str = ""
+    transport: Transport | None = None
     wait_seconds: float = field(default=300)  # from the creation until the end
 
     @property

@@ -154,33 +154,33 @@ def recorder_killed_at_the_end(words: str, *, executed: bool) -> Disturbance:
         recorder, executor = [
             await world.kube.running_container(task_id, name) for name in ("trec", "executor-0")
         ]
-        async with _row_locked(world, task_id) as blocked:
+        async with row_locked(world, task_id) as blocked:
             await world.node.kill_children(executor, "USR1")
             await ended("executor-0")(world, task_id)
             await eventually(
-                lambda: world.kube.sql(f"SELECT pid {blocked}"), "a report that waits", seconds=20
+                lambda: world.services.sql(f"SELECT pid {blocked}"), "a report that waits", seconds=20
             )
             await world.node.signal_container(recorder, "SIGKILL")
             if not executed:
-                await world.kube.sql(f"SELECT pg_terminate_backend(pid) {blocked}")
+                await world.services.sql(f"SELECT pg_terminate_backend(pid) {blocked}")
 
     return Disturbance(words=f"`trec` is killed (SIGKILL) {words}", act=act)
 
 
 @asynccontextmanager
-async def _row_locked(world: World, task_id: str) -> AsyncIterator[str]:
+async def row_locked(world: World, task_id: str) -> AsyncIterator[str]:
     """Lock the task's row; yield a FROM clause for the sessions that wait for it.
 
     The release has its own Postgres.
     """
     lock = f"BEGIN; SELECT FROM task WHERE id = '{task_id}' FOR UPDATE; SELECT pg_sleep(300)"
     holders = f"FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%{task_id}%'"
-    holding = asyncio.create_task(world.kube.sql(lock))
+    holding = asyncio.create_task(world.services.sql(lock))
     try:
-        await eventually(lambda: world.kube.sql(f"SELECT pid {holders}"), "a lock")
+        await eventually(lambda: world.services.sql(f"SELECT pid {holders}"), "a lock")
         yield f"FROM pg_stat_activity WHERE pg_blocking_pids(pid) && ARRAY(SELECT pid {holders})"
     finally:
-        await world.kube.sql(f"SELECT pg_terminate_backend(pid) {holders}")
+        await world.services.sql(f"SELECT pg_terminate_backend(pid) {holders}")
         with suppress(CommandError):  # the terminated psql reports the error too
             await holding
 

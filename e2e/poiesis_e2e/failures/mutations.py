@@ -10,8 +10,11 @@ EXEMPT: Mapping[str, str] = {
     "kubelet-restarted": "Kubernetes alone leaves containers running while a kubelet restarts",
     "kubelet-away": "Kubernetes alone continues where it was when a kubelet comes back",
     "api-server-down": "nothing in a Pod needs the API server to continue: there is no code to remove",
+    "gateway-flooded": "one Pod of the lab cannot send enough; tests of the gateway cover its limits",
 }
 
+_SINK = "services/trec/poiesis_trec/gateway_sink.py"
+_GATEWAY = "services/gateway/poiesis_gateway"
 _RUN_C = "services/helper/src/run.c"
 _FACTS = "services/trec/poiesis_trec/facts.py"
 _REGULAR = "services/trec/poiesis_trec/regular.py"
@@ -30,6 +33,9 @@ _CANCELED_IN_A_POD = (
 )
 _DISRUPTED = "drained drained-preemptible disk root-disk run-directory-full preempted preempted-preemptible"
 _DELETED = "pod-deleted job-deleted deadline"
+_WITHOUT_GATEWAY = (
+    "gateway-killed gateway-killed-before-the-end gateway-unreachable gateway-unavailable gateway-impostor"
+)
 _TOLD_TO_END = (
     f"cancel-obedient cancel-deaf cancel-outputs cancel-by-many {_DELETED} {_DISRUPTED} "
     "kueue-preempted kueue-stopped kueue-deactivated-running"
@@ -295,9 +301,10 @@ MUTATIONS: Sequence[Mutation] = (
         "Postgres rejects a known line of system_logs, so a restarted recorder cannot report again.",
         ("migrations/functions/record_report.sql:record_report", _REJECT_KNOWN_LINE),
         rows="recorder-killed recorder-killed-between "
-        "recorder-killed-before-outputs recorder-killed-before-the-ack",
-        spoils="recorder-killed-at-first recorder-killed-before-the-end recorder-killed-for-good "
-        "recorder-killed-with-it recorder-down-at-a-failure recorder-without-role recorder-without-token",
+        "recorder-killed-before-outputs recorder-killed-before-the-ack gateway-killed-before-the-response",
+        spoils=f"{_WITHOUT_GATEWAY} recorder-killed-at-first recorder-killed-before-the-end "
+        "recorder-killed-for-good recorder-killed-with-it recorder-down-at-a-failure "
+        "recorder-without-role recorder-without-token",
     ),
     _mutation(
         "gate-once",
@@ -364,6 +371,69 @@ MUTATIONS: Sequence[Mutation] = (
         (f"{_PODFACTS}:executor_reports", "return ()"),
         rows="recorder-killed-with-it",
         spoils="recorder-killed-for-good",
+    ),
+    # The gateway
+    _mutation(
+        "gateway-awaited-once",
+        "The recorder does not repeat a report soon if the gateway did not answer.",
+        (
+            f"{_SINK}:GatewaySink.record",
+            "try:",
+            "    return _result(*await self._exchange(report.to_json().encode()))",
+            "except (HttpError, OSError):",
+            '    raise ReportRefused("no answer") from None',
+        ),
+        rows="gateway-killed gateway-killed-before-the-end gateway-killed-before-the-response "
+        "gateway-unreachable",
+        spoils="gateway-impostor gateway-flooded",
+        late=True,
+    ),
+    _mutation(
+        "any-certificate",
+        "The recorder does not verify the certificate of the gateway.",
+        (
+            f"{_SINK}:GatewaySink._connect",
+            "self._authorization = bearer(self._token_file.read_text().strip())",
+            "self._connection = await Connection.open(",
+            "    self._gateway.host, self._gateway.port, ssl._create_unverified_context()",
+            ")",
+            "return self._connection",
+        ),
+        rows="gateway-impostor",
+    ),
+    _mutation(
+        "any-token",
+        "The gateway and Postgres accept a report with any token.",
+        (
+            f"{_GATEWAY}/reports_db.py:ReportsDb.access",
+            "return Result(",
+            "    response=ReportResponse(state=TesState.RUNNING, cancel_requested=False, ended=False),",
+            "    closed=False,",
+            ")",
+        ),
+        (
+            "migrations/functions/gateway_report.sql:gateway_report",
+            "UPDATE task SET recorder_token_hash = sha256(convert_to(p_token, 'UTF8')) WHERE id = p_task;",
+        ),
+        rows="forged-by-report",
+    ),
+    _mutation(
+        "certificate-once",
+        "The gateway reads its certificate only when it starts.",
+        (f"{_GATEWAY}/tls.py:Certificate.reload", "return"),
+        rows="gateway-certificate-renewed",
+        spoils="gateway-impostor",
+    ),
+    _mutation(
+        "unavailable-is-malformed",
+        "The gateway rejects a report as malformed if Postgres cannot store it now.",
+        (
+            f"{_GATEWAY}/reports_db.py:_of_postgres",
+            'return MalformedReport("the report cannot be stored")',
+        ),
+        rows="gateway-unavailable",
+        spoils="gateway-killed-before-the-end recorder-killed-before-the-end",
+        late=True,
     ),
     # Refused by Kubernetes
     _mutation(

@@ -214,7 +214,7 @@ async def repair(kube: Kube, node: Node) -> None:
 
     await eventually(ready, "all nodes ready", seconds=120)
     await kube.run("rollout", "status", "daemonset", "--namespace=kube-system", "--timeout=60s")
-    await kube.run("rollout", "status", "deployment", "--timeout=60s")
+    await kube.service.run("rollout", "status", "deployment", "--timeout=60s")
 
 
 def _is_ready(node: Object) -> bool:

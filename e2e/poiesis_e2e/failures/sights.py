@@ -1,7 +1,9 @@
 """Visible effects of a task in addition to its outcome."""
 
+import re
 from typing import Literal
 
+from poiesis_e2e import gateway_control
 from poiesis_e2e.documents import executor_logs, only_log, seconds, system_logs
 from poiesis_e2e.failures.case import Outcome, Sight
 from poiesis_e2e.failures.node_disturbances import repair
@@ -11,7 +13,7 @@ from poiesis_e2e.tes_client import Task
 from poiesis_e2e.waiting import eventually
 
 _LOG_BYTES = 65536  # executors.logBytes of the chart
-_LEFT_OUT = "[poiesis: earlier output left out]\n"
+_LEFT_OUT = re.compile(r"\[poiesis: [1-9][0-9]* bytes of earlier output left out\]\n")
 
 
 def printed(text: str, *, index: int = 0, stream: str = "stdout") -> Sight:
@@ -37,9 +39,10 @@ def kept_tail(text: str) -> Sight:
 
     async def check(outcome: Outcome) -> None:
         stdout = executor_logs(outcome.task)[0].get("stdout", "")
-        assert stdout.startswith(_LEFT_OUT)
+        mark = _LEFT_OUT.match(stdout)
+        assert mark is not None
         assert stdout.endswith(text)
-        assert len(stdout) == len(_LEFT_OUT) + _LOG_BYTES
+        assert len(stdout) == mark.end() + _LOG_BYTES
 
     return Sight(
         words=f"the last 64 KiB of `stdout` (`config.executors.logBytes`), to {_code(text)}", check=check
@@ -198,6 +201,26 @@ def ended_meanwhile() -> Sight:
         assert all(seconds(log["end_time"]) < outcome.asked_at for log in executor_logs(outcome.task))
 
     return Sight(words="all executors ended in the meantime", check=check)
+
+
+def renewed_certificate_presented() -> Sight:
+    """Expect that every replica presents the certificate of its Secret, without a restart."""
+
+    async def check(outcome: Outcome) -> None:
+        services = outcome.world.services
+        assert await gateway_control.presents(services, await gateway_control.certificate(services))
+
+    return Sight(words="the gateway presents the new certificate", check=check)
+
+
+def recorded_afterwards() -> Sight:
+    """Expect that no client saw the outcome before the disturbance was over."""
+
+    async def check(outcome: Outcome) -> None:
+        assert outcome.asked_at is not None
+        assert outcome.history.seen[-1].at >= outcome.asked_at - 1, str(outcome.history)
+
+    return Sight(words="the outcome is recorded only then", check=check)
 
 
 def no_object() -> Sight:

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from poiesis_e2e.failures.case import Surroundings, World
-from poiesis_e2e.kube import CommandError, Object
+from poiesis_e2e.kube import CommandError, Kube, Object
 from poiesis_e2e.waiting import eventually
 from poiesis_e2e.webhook import PROBE, admission, configuration, pod_spec, rule
 from poiesis_lab import versions
@@ -165,10 +165,11 @@ def server(words: str, script: str, *, port: int = 80, on_node: bool = False) ->
         return [_object("v1", "Pod", server_name(world), spec=spec)]
 
     async def runs(world: World) -> bool:
-        pod = await world.kube.get("pod", server_name(world))
+        pod = await world.services.get("pod", server_name(world))
         return pod is not None and pod["status"]["phase"] == "Running" and "podIP" in pod["status"]
 
-    return _present(words, manifests, runs)
+    # Not in the tasks' namespace, whose Pod Security level forbids the node's network.
+    return _present(words, manifests, runs, where=lambda world: world.services)
 
 
 def server_name(world: World) -> str:
@@ -268,7 +269,7 @@ def pod_security(level: str) -> Surroundings:
     return Surroundings(
         words=f"the namespace enforces Pod Security `{level}`",
         begin=lambda world: set_label(world, f"{label}={level}"),
-        end=lambda world: set_label(world, f"{label}-"),
+        end=lambda world: set_label(world, f"{label}=baseline"),
     )
 
 
@@ -302,16 +303,26 @@ def job_in_queue(world: World, script: str, **labels: str) -> Object:
     return job
 
 
-def _present(words: str, manifests: Manifests, holds: Callable[[World], Awaitable[bool]]) -> Surroundings:
+def _of_tasks(world: World) -> Kube:
+    return world.kube
+
+
+def _present(
+    words: str,
+    manifests: Manifests,
+    holds: Callable[[World], Awaitable[bool]],
+    *,
+    where: Callable[[World], Kube] = _of_tasks,
+) -> Surroundings:
     async def begin(world: World) -> None:
         for one in manifests(world):
-            await world.kube.run("apply", "-f", "-", input_text=json.dumps(one))
+            await where(world).run("apply", "-f", "-", input_text=json.dumps(one))
         await eventually(lambda: holds(world), words)
 
     async def end(world: World) -> None:
         for one in manifests(world):
             name = one["metadata"]["name"]
-            await world.kube.run("delete", one["kind"], name, "--ignore-not-found", "--wait=false")
+            await where(world).run("delete", one["kind"], name, "--ignore-not-found", "--wait=false")
 
     return Surroundings(words=words, begin=begin, end=end)
 

@@ -15,7 +15,10 @@ from poiesis_e2e.waiting import NotInTime
 
 _OF_A_ROW = (AssertionError, StillWaiting, NotInTime, TesError)
 _BROUGHT_ABOUT = frozenset(
-    {"disturbances.py", "node_disturbances.py", "surroundings.py", "webhook.py", "builders.py"}
+    {
+        *("disturbances.py", "node_disturbances.py", "gateway_disturbances.py", "gateway_control.py"),
+        *("surroundings.py", "webhook.py", "builders.py"),
+    }
 )
 _SEEN = ("in_system_logs.", "live.")  # functions in disturbances.py that wait for an effect the client sees
 

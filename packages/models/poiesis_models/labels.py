@@ -4,11 +4,14 @@ from uuid import UUID
 
 TASK_LABEL = "poiesis.io/task"
 PLAN_ANNOTATION = "poiesis.io/plan"
+NONCE_LABEL = "poiesis.io/nonce"  # of a Job: part of the names of its Secrets
 COMPONENT_LABEL = "app.kubernetes.io/component"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 
 OBJECT_NAME = r"poiesis-(?P<task>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"  # the form of `object_name`
 POD_SUFFIX = "-[a-z0-9]{5}"  # appended by the Job controller
+
+NONCE_CHARACTERS = 16  # hexadecimal: 64 random bits
 
 TREC_CONTAINER = "trec"
 PAUSE_CONTAINER = "pause"
@@ -17,13 +20,18 @@ TIF, STREAM, EXECUTOR, TOF, RESCUE = "tif-", "stream-", "executor-", "tof-", "re
 
 
 def object_name(task_id: UUID) -> str:
-    """Return the name of the task's Job, Secret, ServiceAccount and PersistentVolumeClaim (44 characters)."""
+    """Return the name of the task's Job, ServiceAccount and PersistentVolumeClaim (44 characters)."""
     return f"poiesis-{task_id}"
 
 
-def content_secret_name(task_id: UUID, number: int) -> str:
+def secret_name(task_id: UUID, nonce: str) -> str:
+    """Return the name of the first Secret of a task's Job. `nonce`: the value of the Job's NONCE_LABEL."""
+    return f"{object_name(task_id)}-{nonce}"
+
+
+def content_secret_name(task_id: UUID, nonce: str, number: int) -> str:
     """Return the name of the `number`th additional Secret."""
-    return f"{object_name(task_id)}-content-{number}"
+    return f"{secret_name(task_id, nonce)}-content-{number}"
 
 
 def task_labels(task_id: UUID) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""The recorder's report to Postgres: everything that changed, applied by the function `record_report`.
+"""The recorder's report: everything that changed, applied by Postgres' function `record_report`.
 
-A report describes the current state: applying it twice changes nothing, so a recorder that was killed
-reports again. Standard library only.
+A report describes the current state: applying it twice, or after a later one, changes nothing. So a recorder
+that was killed, or whose response was lost, reports again. Standard library only.
 """
 
 import json
@@ -13,8 +13,20 @@ from poiesis_models.states import TaskOutcome, TesState
 
 
 @dataclass(frozen=True, kw_only=True)
+class MoreText:
+    """Text that continues the stored one. Postgres ignores it unless the stored text ends at byte `after`."""
+
+    after: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExecutorReport:
-    """One executor that has started. Log texts are whole (capped), not additions; None = unchanged."""
+    """One executor that has started. None = unchanged.
+
+    `stdout`, `stderr`: the whole kept text. `stdout_more`, `stderr_more`: only what was appended.
+    `stdout_bytes`, `stderr_bytes`: the byte of the stream at which the text ends; older texts are ignored.
+    """
 
     index: int
     start_ns: int
@@ -23,6 +35,10 @@ class ExecutorReport:
     oom: bool = False
     stdout: str | None = None
     stderr: str | None = None
+    stdout_more: MoreText | None = None
+    stderr_more: MoreText | None = None
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +116,25 @@ class ReportResponse:
     state: TesState
     cancel_requested: bool
     ended: bool
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "ReportResponse":
+        """Parse the gateway's response. Raise ValueError."""
+        try:
+            fields = json.loads(data)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        if not isinstance(fields, dict):
+            raise ValueError("not a JSON object")  # noqa: TRY004 (one error for all malformed responses)
+        for name in ("cancel_requested", "ended"):
+            if not isinstance(fields.get(name), bool):
+                raise ValueError(f"{name} must be true or false")  # noqa: TRY004
+        state = TesState(str(fields.get("state")))
+        return cls(state=state, cancel_requested=fields["cancel_requested"], ended=fields["ended"])
+
+    def to_json(self) -> str:
+        """Return the gateway's response."""
+        return json.dumps(asdict(self), separators=(",", ":"))
 
 
 def _pruned(value: Any) -> Any:

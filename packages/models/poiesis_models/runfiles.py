@@ -4,7 +4,9 @@ An executor may write anything into its own directory: sizes are bounded, parsin
 evidence for its own container only. Standard library only.
 """
 
+import codecs
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +20,16 @@ PROGRESS = "progress.jsonl"
 
 RECORD_BYTES = 1024  # the helper writes less than 200
 PROGRESS_LINE_BYTES = 16 * 1024
-LOG_MARK = b"[poiesis: earlier output left out]\n"
+LOG_MARK_BYTES = 80  # at most, see `log_mark`
 SIGTERM_EXIT = 143
 STREAM_BEGUN = "begun"
 STREAM_WHOLE = "whole"  # complete and verified
 STREAM_CLOSED = "closed"  # closed by the reader
 STREAM_FAILED = "failed"  # an `error` event has the reason
+
+_LOG_MARK = re.compile(rb"\[poiesis: (\d{1,18}) bytes of earlier output left out\]\n")
+_CONTINUATION = range(0x80, 0xC0)  # UTF-8
+_CONTINUATION_BYTES = 3  # of one character, at most
 
 FILE_TYPES = ("FILE", "DIRECTORY")  # TES tesFileType
 
@@ -172,18 +178,70 @@ def parse_progress(data: bytes) -> FilerProgress:
     )
 
 
-def log_text(data: bytes, cap: int) -> str:
-    """Return a log file as text that Postgres and JSON can store: at most a mark and the last `cap` bytes.
+@dataclass(frozen=True, kw_only=True)
+class LogText:
+    """The text of a stream's bytes from `begin` to `end`, which are counted from the start of the stream.
 
-    A shortened text begins at a line, if one begins in its first half. NUL and invalid UTF-8 become U+FFFD.
+    The text can be stored by Postgres and JSON: NUL and invalid UTF-8 become U+FFFD.
     """
-    marked = data.startswith(LOG_MARK)
-    body = data[len(LOG_MARK) :] if marked else data
+
+    text: str
+    begin: int
+    end: int
+
+
+def log_mark(left_out: int) -> bytes:
+    """Return the first line of a log that does not begin with the first byte of its stream."""
+    return b"[poiesis: %d bytes of earlier output left out]\n" % left_out
+
+
+def whole_log(data: bytes, cap: int, *, ended: bool) -> LogText:
+    """Return a log file's text: at most a mark and the last `cap` bytes.
+
+    A shortened text begins at a line, if one begins in its first half. An incomplete character at the end is
+    left out until its stream has `ended`, so that it can be continued by `more_log`.
+    """
+    begin, body = _kept(data)
     if len(body) > cap:
-        marked, body = True, body[len(body) - cap :]
-        body = body[body.find(b"\n", 0, cap // 2) + 1 :]
-    text = body.decode("utf-8", "replace").replace("\0", "\ufffd")
-    return LOG_MARK.decode() + text if marked else text
+        last = body[len(body) - cap :]
+        last = last[last.find(b"\n", 0, cap // 2) + 1 :]
+        begin, body = begin + len(body) - len(last), last
+    if begin > 0:
+        cut = _cut_character(body)
+        begin, body = begin + cut, body[cut:]
+    text, size = _text(body, ended=ended)
+    mark = log_mark(begin).decode() if begin > 0 else ""
+    return LogText(text=mark + text, begin=begin, end=begin + size)
+
+
+def more_log(data: bytes, after: int, *, ended: bool) -> LogText | None:
+    """Return the text that follows byte `after` of the stream; None if the file does not hold that byte."""
+    begin, body = _kept(data)
+    if not begin <= after <= begin + len(body):
+        return None
+    text, size = _text(body[after - begin :], ended=ended)
+    return LogText(text=text, begin=after, end=after + size)
+
+
+def _kept(data: bytes) -> tuple[int, bytes]:
+    """Return the part of the stream that a log file holds, and where in the stream it begins."""
+    mark = _LOG_MARK.match(data)
+    return (int(mark[1]), data[mark.end() :]) if mark else (0, data)
+
+
+def _cut_character(body: bytes) -> int:
+    """Return how many bytes at the start belong to a character whose first byte is left out."""
+    count = 0
+    while count < min(len(body), _CONTINUATION_BYTES) and body[count] in _CONTINUATION:
+        count += 1
+    return count
+
+
+def _text(body: bytes, *, ended: bool) -> tuple[str, int]:
+    """Return the text, and how many bytes it represents: all, or all complete characters."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(body, ended).replace("\0", "\ufffd")
+    return text, len(body) - len(decoder.getstate()[0])
 
 
 def sanitized(text: str) -> str:

@@ -6,15 +6,18 @@ import pytest
 
 from poiesis_models.plan import MalformedPlan, PodPlan
 from poiesis_models.runfiles import (
-    LOG_MARK,
+    LOG_MARK_BYTES,
     ExitRecord,
     FilerProgress,
     FoundInput,
+    LogText,
     MalformedFile,
     SentOutput,
     Started,
-    log_text,
+    log_mark,
+    more_log,
     parse_progress,
+    whole_log,
 )
 from poiesis_models.worklist import InputItem, MalformedWorkList, OutputItem, WorkList, waves
 
@@ -126,21 +129,49 @@ def test_file_name_not_utf8_is_sanitized():
 
 
 @pytest.mark.parametrize(
-    ("data", "text"),
+    ("data", "begin", "text"),
     [
-        (b"", ""),
-        (b"abc", "abc"),
-        (b"abcdefgh", LOG_MARK.decode() + "efgh"),
-        (LOG_MARK + b"abc", LOG_MARK.decode() + "abc"),
-        (LOG_MARK + b"abcdefgh", LOG_MARK.decode() + "efgh"),
-        (b"abcde\nfg", LOG_MARK.decode() + "e\nfg"[-2:]),
-        (b"abcdef\ng", LOG_MARK.decode() + "ef\ng"),
-        (b"a\0b", "a\ufffdb"),
-        (b"\xffab", "\ufffdab"),
+        (b"", 0, ""),
+        (b"abc", 0, "abc"),
+        (b"abcdefgh", 4, "efgh"),
+        (log_mark(7) + b"abc", 7, "abc"),
+        (log_mark(7) + b"abcdefgh", 11, "efgh"),
+        (b"abcde\nfg", 6, "fg"),
+        (b"abcdef\ng", 4, "ef\ng"),
+        (b"a\0b", 0, "a\ufffdb"),
+        (b"\xffab", 0, "\ufffdab"),
+        ("abcd€f".encode(), 4, "€f"),
+        ("abc€fgh".encode(), 6, "fgh"),  # the limit is inside a character
     ],
 )
-def test_log_text_is_sanitized_and_marks_truncation(data: bytes, text: str):
-    assert log_text(data, cap=4) == text
+def test_whole_log_is_sanitized_and_marks_truncation(data: bytes, begin: int, text: str):
+    found = whole_log(data, cap=4, ended=True)
+    assert (found.begin, found.text) == (begin, (log_mark(begin).decode() if begin else "") + text)
+
+
+def test_mark_counts_the_bytes_before():
+    assert log_mark(1234) == b"[poiesis: 1234 bytes of earlier output left out]\n"
+    assert len(log_mark(2**63)) <= LOG_MARK_BYTES
+
+
+GARBLED = "a€\0😀é".encode() + b"\xff\xf0\x9f\x80x\xe2\x82" + "€z".encode() + b"\xe2\x82"
+
+
+@pytest.mark.parametrize("at", range(len(GARBLED) + 1))
+def test_appended_pieces_join_to_the_whole_text(at: int):
+    first = whole_log(GARBLED[:at], cap=1000, ended=False)
+    rest = more_log(GARBLED, first.end, ended=True)
+    assert rest is not None
+    assert first.text + rest.text == whole_log(GARBLED, cap=1000, ended=True).text
+    assert (rest.begin, rest.end) == (first.end, len(GARBLED))
+
+
+def test_appended_text_continues_after_a_rewrite_of_the_log():
+    data = log_mark(100) + b"abcdef"
+    assert more_log(data, 103, ended=False) == LogText(text="def", begin=103, end=106)
+    assert more_log(data, 106, ended=False) == LogText(text="", begin=106, end=106)
+    assert more_log(data, 99, ended=False) is None
+    assert more_log(data, 107, ended=False) is None
 
 
 def test_plan_round_trips_and_orders_containers():

@@ -8,9 +8,11 @@ TASK = UUID("01234567-89ab-cdef-0123-456789abcdef")
 
 
 def test_every_name_is_a_valid_job_name():
-    for name in (labels.object_name(TASK), labels.content_secret_name(TASK, 99)):
+    nonce = "f" * labels.NONCE_CHARACTERS
+    secrets = (labels.secret_name(TASK, nonce), labels.content_secret_name(TASK, nonce, 99))
+    for name in (labels.object_name(TASK), *secrets):
         assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
-        assert len(name) <= 63
+        assert len(name) <= 253
     assert len(labels.object_name(TASK)) <= 52
 
 

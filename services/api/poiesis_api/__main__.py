@@ -18,6 +18,7 @@ from poiesis_api import config as configuration
 from poiesis_api import kube
 from poiesis_api.app import make_app
 from poiesis_api.config import Config, ConfigError, Http
+from poiesis_api.gateway_ca import gateway_ca
 from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import open_authenticator
 from poiesis_api.identity.credentials import HEADER_BYTES
@@ -25,6 +26,7 @@ from poiesis_api.limits import RequestRates, active_per_owner
 from poiesis_api.logs import configure_logging
 from poiesis_api.outages import WriteHealth
 from poiesis_api.postgres import open_pool
+from poiesis_api.recorder_files import recorder_postgres
 from poiesis_api.submitter import Submitter
 from poiesis_models.run_all import run_all
 
@@ -35,14 +37,17 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     """Serve until `stop`; then report unready, wait until no more requests arrive, and close."""
     document = config.document
     user_limits = document.effective_user_limits
+    # A file that cannot be used is an error of the configuration now, of a task later.
+    gateway_ca(document)
+    recorder_postgres(document)
     async with AsyncExitStack() as stack:  # opened in order, closed in reverse
         pool = await stack.enter_async_context(open_pool(config.dsn, document.database))
-        kubernetes = await stack.enter_async_context(kube.connect(config.namespace))
+        cluster = await stack.enter_async_context(kube.connect(config.namespace))
         authenticator = await stack.enter_async_context(open_authenticator(document.auth))
         write_health = WriteHealth(time.monotonic)
         submitter = Submitter(
             pool,
-            kubernetes,
+            cluster,
             document,
             max_active_per_owner=active_per_owner(user_limits),
             write_health=write_health,

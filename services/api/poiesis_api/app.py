@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from poiesis_api import documentation, handlers, openapi, origins
+from poiesis_api import documentation, handlers, hosts, openapi, origins
 from poiesis_api.errors import HTTP_STATUS, SHOWN_CHARACTERS, NotAuthenticated, StorageUnavailable, TesError
 from poiesis_api.handlers import CALLER, SERVICES, Services
 from poiesis_api.logs import with_request_id
@@ -33,6 +33,7 @@ def make_app(services: Services) -> web.Application:
             services.connections.watched,
             with_request_id,
             errors_to_http,
+            hosts.guard(config.http.hosts, exempt={handlers.healthz, handlers.readyz}),
             origins.guard(allowed),
             identified,
         ],

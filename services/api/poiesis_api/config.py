@@ -14,21 +14,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails
 
+from poiesis_api import image_names
+from poiesis_api.executor_security import (
+    Profile,
+    contradiction,
+    excluded_volume,
+    executor_security_context,
+)
 from poiesis_models import shared
 from poiesis_models.tes import EXECUTORS
 
@@ -110,6 +119,41 @@ class Section(BaseModel):
         return {key: value for key, value in data.items() if value is not None}
 
 
+Value = TypeVar("Value", bound=str)
+
+
+class Choice(Section, Generic[Value]):
+    """A value that clients may use: a text, or {value, users, groups} for some of them.
+
+    With neither `users` nor `groups`, all users may use the value.
+    """
+
+    value: Value = Field(description="The value")
+    users: list[NonEmpty] | None = Field(
+        default=None, min_length=1, description="Users who may use it, in addition to `groups`"
+    )
+    groups: list[NonEmpty] | None = Field(
+        default=None, min_length=1, description="Groups whose members may use it"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_is_for_all_users(cls, data: Any) -> Any:
+        return {"value": data} if isinstance(data, str) else data
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe a text or an object. What bounds a text does not apply to an object."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        value = schema["properties"]["value"]
+        bounds = {key: value[key] for key in ("minLength", "pattern") if key in value}
+        if "enum" in value:
+            bounds["pattern"] = f"^({'|'.join(value['enum'])})$"
+        return {**schema, "type": ["string", "object"], **bounds}
+
+
 class Images(Section):
     """Images of Poiesis in TaskPods. The chart sets them from its value `images`."""
 
@@ -145,7 +189,8 @@ class Images(Section):
         default="IfNotPresent", description="Pull policy of trec, helper and filers"
     )
     pull_secrets: list[NonEmpty] = Field(
-        default=[], description="Names of imagePullSecrets of every TaskPod; also used for executors' images"
+        default=[],
+        description="Names of imagePullSecrets of every TaskPod, unless `executors.imagePullSecrets` is set",
     )
 
 
@@ -242,7 +287,7 @@ def _check_unique(what: str, names: list[str]) -> None:
 
 
 class SecretKey(Section):
-    """A key of a Secret in the release's namespace."""
+    """A key of a Secret."""
 
     name: NonEmpty = Field(description="Name of the Secret")
     key: NonEmpty = Field(description="Key in the Secret")
@@ -498,6 +543,17 @@ class MaxResources(Section):
     gpu_count: CountOrZero = Field(default=64, description="Most GPUs per executor")
 
 
+def _image_prefix(text: str) -> str:
+    """Return a prefix of image names in its complete form."""
+    problem = image_names.prefix_problem(text)
+    if problem is not None:
+        raise ValueError(f"{text!r} is not a prefix of image names: {problem}")
+    return image_names.full_prefix(text)
+
+
+ImagePrefix = Annotated[str, Field(min_length=1), AfterValidator(_image_prefix)]
+
+
 class Executors(Section):
     """The containers of the clients' images."""
 
@@ -507,25 +563,48 @@ class Executors(Section):
     )
     max_resources: MaxResources = MaxResources()
     root_disk_gb: AtLeastZero = Field(
-        default=0,
-        description="Gigabytes (10^9 bytes) that a task's executors may write outside its volumes. A task "
-        "that writes more is evicted. 0: no limit",
+        default=20,
+        description="Gigabytes (10^9 bytes) that a task's executors may write outside its volumes, for "
+        "example to /tmp, which is on the node's disk. A task that writes more ends with SYSTEM_ERROR, "
+        "reason Evicted. The scheduler reserves no disk for it. 0: no limit",
     )
     extended_resources: dict[NonEmpty, Quantity] = Field(
         default={},
         description="Extended resources of every executor, such as devices of the node: "
         "{smarter-devices/fuse: 1}",
     )
+    profile: Profile = Field(
+        default="baseline",
+        description="baseline: each image runs as the user that it specifies. restricted: executors do not"
+        " run as root and have no capabilities (runAsNonRoot, drop ALL, seccomp RuntimeDefault), and TaskPods"
+        ' pass the Pod Security level "restricted". Images that name no user by number also need `runAsUser`'
+        " in `securityContext`",
+    )
     security_context: dict[str, Any] = Field(
         default={},
-        description="Container securityContext of executors. The capability NET_RAW is always dropped: with"
-        " it, a task could read and forge other Pods' network packets. By default, each image "
-        "runs as the user that it specifies. With {runAsNonRoot: true, runAsUser: 1000, "
-        "capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}} TaskPods pass the"
-        ' Pod Security level "restricted", otherwise "baseline"',
+        description="Container securityContext of executors, in addition to the profile: {runAsUser: 1000}."
+        " The capabilities NET_RAW, MKNOD and AUDIT_WRITE are dropped. MKNOD and AUDIT_WRITE can be added"
+        " with {capabilities: {add: [MKNOD]}}, NET_RAW cannot: with it, a task could read and forge other"
+        " Pods' network packets",
+    )
+    images: list[Choice[ImagePrefix]] | None = Field(
+        default=None,
+        min_length=1,
+        description="Images that tasks may use, as prefixes of complete names: [docker.io/library/,"
+        " quay.io/biocontainers/]. A prefix ends at a `/`, `:` or `@`. An entry may be {value, users,"
+        " groups}. Other images are rejected with 403. Default: all images",
+    )
+    image_pull_secrets: list[NonEmpty] | None = Field(
+        default=None,
+        description="Names of imagePullSecrets of every TaskPod, instead of `images.pullSecrets`. Containers"
+        " of a Pod share its pull secrets, so every task can run the images that these open. Default:"
+        " `images.pullSecrets`",
     )
     image_pull_policy: PullPolicy | None = Field(
-        default=None, description="Pull policy. Default: Kubernetes' rule (Always for :latest)"
+        default=None,
+        description="Pull policy of executors. Default: Always for TaskPods with pull secrets, so that an"
+        " image that is on the node still needs credentials; otherwise Kubernetes' rule (Always for"
+        " :latest)",
     )
     log_bytes: Annotated[int, Field(ge=0, le=2**26), BeforeValidator(_integer)] = Field(
         default=65536, description="How much of each executor's stdout and stderr is kept (the last bytes)"
@@ -541,18 +620,17 @@ class Executors(Section):
         "about a second. 0: no such sidecar, and no output is sent after a kill",
     )
 
-    @field_validator("security_context")
-    @classmethod
-    def _net_raw_is_not_added(cls, context: dict[str, Any]) -> dict[str, Any]:
-        """Containers of a Pod share its network: a raw socket reads and forges the recorder's packets."""
-        added = (context.get("capabilities") or {}).get("add") or []
-        if {str(name).upper().removeprefix("CAP_") for name in added} & {"NET_RAW"}:
-            raise ValueError("capabilities.add must not contain NET_RAW, which is dropped from all executors")
-        if context.get("privileged"):
-            raise ValueError(
-                "privileged must be false: it includes NET_RAW, which is dropped from all executors"
-            )
-        return context
+    @model_validator(mode="after")
+    def _security_context_fits_the_profile(self) -> Self:
+        problem = contradiction(self.profile, self.security_context)
+        if problem is not None:
+            raise ValueError(f"securityContext.{problem}")
+        return self
+
+    @property
+    def effective_security_context(self) -> dict[str, Any]:
+        """Return the securityContext of executors."""
+        return executor_security_context(self.profile, self.security_context)
 
 
 Reserved = Annotated[Quantities, Field(description="What the scheduler reserves")]
@@ -617,8 +695,42 @@ class PodSettings(Section):
     affinity: dict[str, Any] = Field(default={}, description="Kubernetes affinity")
     priority_class_name: NonEmpty | None = Field(default=None, description="PriorityClass")
     runtime_class_name: NonEmpty | None = Field(default=None, description="RuntimeClass")
-    active_deadline_seconds: WholeSeconds | None = Field(
-        default=None, description="Wall-time limit of a task. Default: none"
+    active_deadline_seconds: CountOrZero = Field(
+        default=7 * 24 * 3600,
+        description="Wall-time limit of a task, from the start of its Pod on a node. A task that takes longer"
+        " ends with SYSTEM_ERROR, reason DeadlineExceeded. 0: no limit",
+    )
+    host_users: bool | None = Field(
+        default=None,
+        description="false: TaskPods run in a user namespace, where root is an unprivileged user of the node."
+        " Needs Kubernetes 1.33, containerd 2.0 or CRI-O, and volumes that support ID-mapped mounts on"
+        " every node; elsewhere TaskPods do not start. Default: Kubernetes' default (true)",
+    )
+
+
+Transport = Literal["gateway", "postgres"]
+
+
+class Recorder(Section):
+    """How recorders report what happens in their TaskPods."""
+
+    transport: Transport = Field(
+        default="gateway",
+        description="gateway: over HTTPS to the release's gateway, so TaskPods have neither a DSN nor a "
+        "connection to Postgres. postgres: directly to Postgres, without a service in between. A change "
+        "applies to tasks that are submitted afterwards. docs/how-to/operators/gateway.md compares them",
+    )
+
+
+class Gateway(Section):
+    """The release's gateway, as TaskPods and the api reach it."""
+
+    url: Annotated[str, Field(pattern=r"^https://[^/]+$")] = Field(
+        description="URL that recorders report to, without a path"
+    )
+    ca_file: NonEmpty = Field(
+        description="File with the PEM certificates of the authorities that recorders trust. It is read at "
+        "each submission"
     )
 
 
@@ -659,40 +771,46 @@ class Queue(Section):
     kueue_priority_class: NonEmpty | None = Field(default=None, description="WorkloadPriorityClass of Kueue")
 
 
+NodeLabel = Annotated[str, Field(pattern=r"^[^=,]+=[^=,]*$")]
+Taint = Annotated[str, Field(pattern=r"^[^=:,]+(=[^:,]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?$")]
+VolumeType = Literal["pvc", "ephemeral", "emptyDir"]
+
+
 class BackendParameters(Section):
     """Values that clients may request in resources.backend_parameters. Clients cannot use an empty or 0 key.
 
-    They write the keys in snake case (node_selector), in upper or lower case.
+    They write the keys in snake case (node_selector), in upper or lower case. An entry of a list is a text,
+    or {value, users, groups} for a value that only some users may request.
     docs/reference/backend-parameters.md has details.
     """
 
-    queue: list[NonEmpty] = Field(
+    queue: list[Choice[NonEmpty]] = Field(
         default=[], description="LocalQueues of Kueue, instead of `queue.kueueQueueName`"
     )
-    queue_priority: list[NonEmpty] = Field(default=[], description="WorkloadPriorityClasses of Kueue")
-    priority_class: list[NonEmpty] = Field(default=[], description="PriorityClasses")
-    node_selector: list[Annotated[str, Field(pattern=r"^[^=,]+=[^=,]*$")]] = Field(
-        default=[], description="Node labels, as label=value"
+    queue_priority: list[Choice[NonEmpty]] = Field(default=[], description="WorkloadPriorityClasses of Kueue")
+    priority_class: list[Choice[NonEmpty]] = Field(default=[], description="PriorityClasses")
+    node_selector: list[Choice[NodeLabel]] = Field(default=[], description="Node labels, as label=value")
+    tolerations: list[Choice[Taint]] = Field(
+        default=[], description="Tolerations, as key, key:effect, key=value or key=value:effect"
     )
-    tolerations: list[
-        Annotated[str, Field(pattern=r"^[^=:,]+(=[^:,]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?$")]
-    ] = Field(default=[], description="Tolerations, as key, key:effect, key=value or key=value:effect")
-    runtime_class: list[NonEmpty] = Field(default=[], description="RuntimeClasses")
-    gpu_resource: list[NonEmpty] = Field(
+    runtime_class: list[Choice[NonEmpty]] = Field(default=[], description="RuntimeClasses")
+    gpu_resource: list[Choice[NonEmpty]] = Field(
         default=[],
         description="Extended resources: [nvidia.com/gpu]. The first one is used if a task sets only "
         "gpu_count",
     )
     gpu_count: CountOrZero = Field(default=0, description="Most GPUs per executor; requires `gpuResource`")
-    image_pull_secret: list[NonEmpty] = Field(default=[], description="Secrets in the tasks' namespace")
+    image_pull_secret: list[Choice[NonEmpty]] = Field(
+        default=[], description="Secrets in the tasks' namespace"
+    )
     wall_time_seconds: CountOrZero = Field(
         default=0,
         description="Longest wall time that a client may set; `pod.activeDeadlineSeconds` also applies",
     )
-    volume_type: list[Literal["pvc", "ephemeral", "emptyDir"]] = Field(
+    volume_type: list[Choice[VolumeType]] = Field(
         default=[], description="Types of the task's disk: pvc, ephemeral, emptyDir"
     )
-    storage_class: list[NonEmpty] = Field(default=[], description="StorageClasses of the task's disk")
+    storage_class: list[Choice[NonEmpty]] = Field(default=[], description="StorageClasses of the task's disk")
 
     @model_validator(mode="after")
     def _gpus_have_a_kind(self) -> Self:
@@ -707,18 +825,60 @@ class BackendParameters(Section):
 _STREAM_COMMAND = ["python3", "-m", "poiesis_tif.stream"]
 
 
+class RecorderFiles(Section):
+    """Where the recorder's DSN and the authority of Postgres' certificate are mounted in the api's Pod."""
+
+    dsn_file: NonEmpty = Field(
+        default="/etc/poiesis-recorder/recorder-dsn",
+        description="File with the DSN that trec connects with. The api reads it at each submission",
+    )
+    ca_file: NonEmpty | None = Field(
+        default=None,
+        description="File with the certificate authority that trec trusts for Postgres (PGSSLROOTCERT)",
+    )
+
+
+class GroupsNamespace(Section):
+    """A namespace for the tasks of some groups."""
+
+    name: NonEmpty = Field(description="Name of the namespace")
+    groups: list[NonEmpty] = Field(
+        default=[], description="Groups whose tasks run in it. Empty: it gets no new tasks"
+    )
+
+
+class TasksNamespaces(Section):
+    """The namespaces of the tasks. A task stays in the namespace that it got when it was created."""
+
+    namespace: NonEmpty | None = Field(
+        default=None, description="For users in none of the groups below. Default: the api's own namespace"
+    )
+    namespaces: list[GroupsNamespace] = Field(
+        default=[], description="The first entry with one of the creator's groups is used"
+    )
+
+
 class TaskPodConfig(Section):
     """What the objects of a task are made from, in addition to the task."""
 
     images: Images = Field(description="Images in TaskPods", json_schema_extra=SET_BY_CHART)
-    recorder_secret: NonEmpty = Field(
-        description="Secret whose key `recorder-dsn` trec connects with",
-        json_schema_extra=SET_BY_CHART,
-        examples=["poiesis-postgres"],
-    )
-    postgres_ca_secret: CaSecret | None = Field(
+    recorder: Recorder = Recorder()
+    gateway: Gateway | None = Field(
         default=None,
-        description="Certificate authority that trec trusts for Postgres (PGSSLROOTCERT)",
+        description="Gateway that trec reports to; required with `recorder.transport` gateway",
+        json_schema_extra=SET_BY_CHART,
+        examples=[
+            {"url": "https://poiesis-gateway.tes.svc:8443", "caFile": "/etc/poiesis-gateway/ca.crt"},
+        ],
+    )
+    recorder_postgres: RecorderFiles = Field(
+        default=RecorderFiles(),
+        description="Files that the api copies to each task's Secret with `recorder.transport` postgres",
+        json_schema_extra=SET_BY_CHART,
+    )
+    tasks: TasksNamespaces = Field(
+        default=TasksNamespaces(),
+        description="Namespaces of the tasks; docs/how-to/operators/namespaces.md",
         json_schema_extra=SET_BY_CHART,
     )
     storage: Storage = Storage()
@@ -755,6 +915,12 @@ class TaskPodConfig(Section):
     )
     queue: Queue = Queue()
     backend_parameters: BackendParameters = BackendParameters()
+
+    @model_validator(mode="after")
+    def _transport_has_its_fields(self) -> Self:
+        if self.recorder.transport == "gateway" and self.gateway is None:
+            raise ValueError("gateway is required with recorder.transport gateway")
+        return self
 
     @cached_property
     def filers(self) -> list[Filer]:
@@ -815,6 +981,35 @@ class TaskPodConfig(Section):
     @model_validator(mode="after")
     def _filers_have_unique_names(self) -> Self:
         _check_unique("filers", [filer.name for filer in self.filers])
+        return self
+
+    @property
+    def pull_secrets(self) -> list[str]:
+        """Return the names of every TaskPod's imagePullSecrets."""
+        own = self.executors.image_pull_secrets
+        return self.images.pull_secrets if own is None else own
+
+    @model_validator(mode="after")
+    def _clients_may_not_ask_for_more_time_than_there_is(self) -> Self:
+        most, asked = self.pod.active_deadline_seconds, self.backend_parameters.wall_time_seconds
+        if most and asked > most:
+            raise ValueError(
+                f"backendParameters.wallTimeSeconds must be at most pod.activeDeadlineSeconds ({most}), got "
+                f"{asked}: increase pod.activeDeadlineSeconds, or set it to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _volumes_fit_the_profile(self) -> Self:
+        for filer in self.filers if self.executors.profile == "restricted" else ():
+            for one in filer.shared_volumes:
+                kind = excluded_volume(one.volume)
+                if kind is not None:
+                    raise ValueError(
+                        f"executors.profile must be baseline for a shared volume of type {kind} (prefix "
+                        f'{one.prefix!r}), which Pod Security "restricted" excludes: use a '
+                        "persistentVolumeClaim"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -1088,6 +1283,11 @@ class Auth(Section):
         description="none: all clients share one account (development). basic: user names and passwords. "
         "oidc: access tokens",
     )
+    allow_anonymous: bool = Field(
+        default=False,
+        description="Required to publish the service with mode none by an Ingress, a NodePort or a "
+        "LoadBalancer: anyone who reaches it can run any image in your cluster and read all tasks",
+    )
     administrators: Administrators = Administrators()
     sharing: Sharing = Sharing()
     basic: Basic | None = Field(
@@ -1173,6 +1373,10 @@ class UserLimits(Section):
 Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[a-z0-9.\-_:\[\]]+$")]
 
 
+# Without port: a Host header has any port through which the server is reached.
+HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?)$")]
+
+
 class Http(Section):
     """The HTTP server."""
 
@@ -1200,6 +1404,12 @@ class Http(Section):
         default=2000,
         description="Connections of clients to one replica. When they are in use, idle ones are closed and "
         "further ones refused",
+    )
+    hosts: list[HostName] = Field(
+        default=[],
+        description="Host names by which clients reach the api, in addition to IP addresses, localhost, the "
+        "names of the Service and the host of the Ingress: tes.example.org, or *.example.org for every "
+        "first label. Requests to any other name are rejected with 421. '*' accepts all names",
     )
     allowed_origins: list[Origin] = Field(
         default=[],

@@ -121,7 +121,7 @@ def _inputs(*, full: bool) -> str:
 _TEXTS = f"""(
     SELECT CASE WHEN sum(coalesce(octet_length(stdout), 0) + coalesce(octet_length(stderr), 0)) > {TEXT_BYTES}
                 THEN ({TEXT_BYTES} / 2 / count(*))::integer END AS most
-      FROM executor_log WHERE task_id = t.id
+      FROM executor_log_text WHERE task_id = t.id
 ) texts"""
 
 
@@ -135,7 +135,7 @@ def _executor_logs(*, full: bool) -> str:
         SELECT json_agg(x) FROM (
             SELECT exit_code, {_time("start_time")} AS start_time, {_time("end_time")} AS end_time
                    {texts}
-              FROM executor_log
+              FROM executor_log_text
              WHERE task_id = t.id AND attempt = l.attempt AND exit_code IS NOT NULL ORDER BY executor_index
         ) x
     ), '[]')"""
@@ -146,7 +146,8 @@ def _executor_logs(*, full: bool) -> str:
 # The output of running executors, in metadata: entries of `logs` must have an exit code (TES).
 _LIVE = f"""(
     SELECT array_agg(ARRAY[format('{labels.EXECUTOR}%s.%s', executor_index, stream), {_shown("content")}])
-      FROM executor_log, LATERAL (VALUES ('stdout', stdout), ('stderr', stderr)) AS streams (stream, content)
+      FROM executor_log_text,
+           LATERAL (VALUES ('stdout', stdout), ('stderr', stderr)) AS streams (stream, content)
      WHERE task_id = t.id AND attempt = l.attempt AND exit_code IS NULL AND content <> ''
 )"""
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from poiesis_api.outages import Outage
+from poiesis_models.outages import Outage
 
 RETRY_AFTER = {"Retry-After": "5"}  # seconds; for errors that are likely to pass
 
@@ -134,6 +134,10 @@ class ForeignOrigin(NotAllowed):
     """A browser sent the request from a page of another site."""
 
 
+class MisdirectedRequest(TesError):
+    """Host is not a name of this server (RFC 9110, 15.5.20)."""
+
+
 class TaskNotFound(TesError):
     """The task does not exist or is not visible to the caller."""
 
@@ -206,6 +210,7 @@ HTTP_STATUS: Mapping[type[TesError], int] = {
     BodyTooSlow: 408,
     BodyTooLarge: 413,
     UnsupportedEncoding: 415,
+    MisdirectedRequest: 421,
     LimitReached: 429,
     IdentityUnavailable: 503,
     ServerBusy: 503,

@@ -1,13 +1,14 @@
-"""Which of the operator's S3 credentials a task gets. Pure.
+"""What the operator limits to some users: S3 credentials, backend parameters and images. Pure.
 
-This is decided when the task is created, because the caller's groups are known only then. The names are
-stored with the task; its containers use the configuration of these names at the time of submission.
+This is decided when the task is created, because the caller's groups are known only then. The names of
+credentials and the accepted parameters are stored with the task; its containers use the configuration of
+these names at the time of submission.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from poiesis_api.config import StorageCredentials
+from poiesis_api.config import BackendParameters, Document, StorageCredentials
 from poiesis_api.identity.caller import Caller
 from poiesis_models.escapes import other_form
 from poiesis_models.s3credentials import Choice
@@ -26,11 +27,63 @@ class Located(Protocol):
         """FILE, DIRECTORY or unset."""
 
 
+class Limited(Protocol):
+    """An entry of the configuration for some users."""
+
+    @property
+    def users(self) -> list[str] | None:
+        """Users who may use the entry."""
+
+    @property
+    def groups(self) -> list[str] | None:
+        """Groups whose members may use the entry."""
+
+
+def config_for(caller: Caller, config: Document) -> Document:
+    """Return the configuration with only those backend parameters and images that the caller may use."""
+    images = config.executors.images
+    if images is not None:
+        images = [entry for entry in images if may_use(caller, entry)]
+    return config.model_copy(
+        update={
+            "backend_parameters": parameters_for(caller, config.backend_parameters),
+            "executors": config.executors.model_copy(update={"images": images}),
+        }
+    )
+
+
+def parameters_for(caller: Caller, allowed: BackendParameters) -> BackendParameters:
+    """Return the backend parameters with only those values that the caller may use.
+
+    Numbers have no users. Without a kind of GPU, there is no number of GPUs.
+    """
+    theirs = {
+        name: [entry for entry in values if may_use(caller, entry)]
+        for name, values in allowed
+        if isinstance(values, list)
+    }
+    gpus = {} if theirs["gpu_resource"] else {"gpu_count": 0}
+    return allowed.model_copy(update=theirs | gpus)
+
+
+def has_limited_values(allowed: BackendParameters) -> bool:
+    """Return whether some value of a backend parameter is only for some users."""
+    lists = (values for _, values in allowed if isinstance(values, list))
+    return any(entry.users or entry.groups for values in lists for entry in values)
+
+
+def may_use(caller: Caller, entry: Limited) -> bool:
+    """Return whether the caller is listed; an entry without users and groups is for all users."""
+    if entry.users is None and entry.groups is None:
+        return True
+    return caller.name in (entry.users or ()) or not set(entry.groups or ()).isdisjoint(caller.groups)
+
+
 def granted_credentials(
     task: TesTaskRequest, caller: Caller, entries: Iterable[StorageCredentials]
 ) -> list[str]:
     """Return the names of the entries that the caller may use and the task's URLs need."""
-    theirs = [entry for entry in entries if _may_use(caller, entry)]
+    theirs = [entry for entry in entries if may_use(caller, entry)]
     staged = [source for source in task.inputs or () if source.literal is None]
     return [entry.name for entry in needed_by(staged, task.outputs or (), theirs)]
 
@@ -50,13 +103,6 @@ def needed_by(
     choice = Choice(entries)
     names = {entry.name for url, directory in urls for entry in choice.needed(url, directory=directory)}
     return [entry for entry in entries if entry.name in names]
-
-
-def _may_use(caller: Caller, entry: StorageCredentials) -> bool:
-    """Return whether the caller is listed; an entry without users and groups is for all users."""
-    if entry.users is None and entry.groups is None:
-        return True
-    return caller.name in (entry.users or ()) or not set(entry.groups or ()).isdisjoint(caller.groups)
 
 
 def _may_be_directory(source: Located) -> bool:

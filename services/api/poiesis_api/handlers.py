@@ -16,15 +16,23 @@ from poiesis_api import limits, tasks_db
 from poiesis_api.bodies import Incoming
 from poiesis_api.config import Document, ServiceInfo
 from poiesis_api.connections import Connections
-from poiesis_api.errors import InvalidHeader, NotAllowed, StorageUnavailable, TaskNotFound, shown
-from poiesis_api.grants import granted_credentials
+from poiesis_api.errors import (
+    InvalidHeader,
+    NotAllowed,
+    StorageUnavailable,
+    TaskNotFound,
+    TesError,
+    shown,
+)
+from poiesis_api.grants import config_for, granted_credentials, has_limited_values, parameters_for
 from poiesis_api.identity.authenticators import Authenticator
-from poiesis_api.identity.caller import Caller
+from poiesis_api.identity.caller import ANONYMOUS, Caller
 from poiesis_api.limits import RequestRates
+from poiesis_api.namespaces import namespace_for
 from poiesis_api.object_limits import check_objects
-from poiesis_api.outages import Outage, WriteHealth
+from poiesis_api.outages import WriteHealth
 from poiesis_api.pages import large_task, task_page
-from poiesis_api.parameters import supported_keys
+from poiesis_api.parameters import supported_keys, with_default_gpu
 from poiesis_api.postgres import Pool
 from poiesis_api.queries import parse_list_query, parse_view
 from poiesis_api.sending import JSON, Outgoing, readers, send
@@ -32,6 +40,7 @@ from poiesis_api.submitter import Submitter
 from poiesis_api.task_size import check_task_size
 from poiesis_api.tasks_db import Cancel, Idempotency, NewTask, TooLarge
 from poiesis_api.validation import parse_task, sharing_group, validate
+from poiesis_models.outages import Outage
 from poiesis_models.tes import TesTaskRequest
 
 CANCEL_SUFFIX = ":cancel"
@@ -105,6 +114,7 @@ async def create_task(request: web.Request) -> web.Response:
         shared_with=sharing_group(task, caller, config.auth.sharing),
         reserved=limits.reserved_resources(task, config),
         credentials=credentials,
+        namespace=namespace_for(caller, config.tasks),
         idempotency=_idempotency(request, sent),
     )
     task_id = await tasks_db.create_task(services.pool, new, config.effective_user_limits)
@@ -119,14 +129,26 @@ _CheckedTask = tuple[TesTaskRequest, TesTaskRequest, list[str], list[str]]
 def _checked_task(body: bytes, caller: Caller, config: Document) -> _CheckedTask:
     """Return the task as sent, as it will run, warnings, and the names of the S3 credentials that it gets.
 
-    Raise MalformedBody or InvalidTask.
+    Raise MalformedBody, InvalidTask or NotAllowed.
     """
     sent = parse_task(body)
     check_task_size(sent)
-    task, warnings = validate(sent, config)
+    theirs = config_for(caller, config)
+    task, warnings = validate(sent, theirs)
+    task = _with_default_gpu(task, theirs, config)
     credentials = granted_credentials(task, caller, config.storage.s3.credentials)
     check_objects(task, credentials, config)
     return sent, task, warnings, credentials
+
+
+def _with_default_gpu(task: TesTaskRequest, theirs: Document, config: Document) -> TesTaskRequest:
+    resources = task.resources
+    if resources is None or not resources.backend_parameters:
+        return task
+    named = with_default_gpu(
+        resources.backend_parameters, theirs.backend_parameters, config.backend_parameters
+    )
+    return task.model_copy(update={"resources": resources.model_copy(update={"backend_parameters": named})})
 
 
 async def list_tasks(request: web.Request) -> web.StreamResponse:
@@ -173,9 +195,25 @@ async def cancel_task(request: web.Request) -> web.Response:
 async def service_info(request: web.Request) -> web.Response:
     """GET /service-info."""
     config = request.app[SERVICES].config
-    return web.json_response(
-        service_info_document(config.service_info, supported_keys(config.backend_parameters))
-    )
+    theirs = parameters_for(await _known_caller(request), config.backend_parameters)
+    return web.json_response(service_info_document(config.service_info, supported_keys(theirs)))
+
+
+async def _known_caller(request: web.Request) -> Caller:
+    """Return the caller of a public route, for whom credentials are optional: anonymous without valid ones.
+
+    Credentials are checked only if the response depends on them, so the route needs no issuer otherwise.
+    """
+    services = request.app[SERVICES]
+    headers = request.headers.getall("Authorization", [])
+    if not headers or not has_limited_values(services.config.backend_parameters):
+        return ANONYMOUS
+    try:
+        caller = await services.authenticator.caller(headers)
+        services.rates.take(caller.name, time.monotonic())
+    except TesError:
+        return ANONYMOUS
+    return caller
 
 
 async def short_service_info(request: web.Request) -> web.Response:

@@ -3,6 +3,8 @@
 import re
 
 _PATH_CHARACTERS = 255
+_HUB = "docker.io"  # the registry of names without a host
+_HUB_ALIASES = frozenset({_HUB, "index.docker.io"})
 
 _CHARACTERS = re.compile(r"[!-~]+")
 _LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
@@ -30,6 +32,55 @@ def problem(reference: str) -> str | None:
     if colon and not _TAG.fullmatch(tag):
         return f"{tag!r} is not a valid tag"
     return _path_problem(path)
+
+
+def full_name(reference: str) -> str:
+    """Return a valid reference as containerd pulls it: `busybox` -> `docker.io/library/busybox:latest`.
+
+    Only the digest of a reference with tag and digest counts. The host, a DNS name, is in lower case. CRI-O
+    can be configured to look for names without a host in other registries.
+    """
+    named, at, digest = reference.partition("@")
+    name, tag = _named(named)
+    return f"{name}@{digest}" if at else f"{name}:{tag or 'latest'}"
+
+
+def prefix_problem(prefix: str) -> str | None:
+    """Return why a prefix of image names is invalid, or None."""
+    body = prefix.removesuffix("/")
+    if body == prefix:
+        name = re.split("[:@]", body)[0]
+        is_registry = "/" not in body and ("." in name or name == "localhost")
+        return "a registry must end with '/'" if is_registry else problem(prefix)
+    if "/" not in body and _split(prefix)[0] is not None:
+        return None if _HOST.fullmatch(body) else f"{body!r} is not a valid registry host"
+    if "@" in body or ":" in _split(body)[1]:
+        return "a tag or digest must not be followed by '/'"
+    return problem(body)
+
+
+def full_prefix(prefix: str) -> str:
+    """Return a valid prefix in the form of `full_name`: `biocontainers/` -> `docker.io/biocontainers/`."""
+    named, at, digest = prefix.partition("@")
+    name, tag = _named(named)
+    return f"{name}@{digest}" if at else f"{name}:{tag}" if tag else name
+
+
+def has_prefix(name: str, prefix: str) -> bool:
+    """Return whether a full name begins with a full prefix and has a boundary (`/`, `:`, `@`) after it."""
+    rest = name.removeprefix(prefix)
+    return name.startswith(prefix) and (prefix.endswith("/") or rest[:1] in {"", "/", ":", "@"})
+
+
+def _named(named: str) -> tuple[str, str]:
+    """Return a name without digest in its full form, and its tag. A host alone (`quay.io/`) stays one."""
+    host, repository = _split(named)
+    path, _, tag = repository.partition(":")
+    if host is None or host in _HUB_ALIASES:
+        host = _HUB
+        path = path if "/" in path or not path else f"library/{path}"
+    lower = host.lower()  # a host name; without a dot or port, only its capitals make it one
+    return f"{lower if _split(f'{lower}/{path}')[0] else host}/{path}", tag
 
 
 def _split(named: str) -> tuple[str | None, str]:

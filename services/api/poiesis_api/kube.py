@@ -1,8 +1,9 @@
 """The requests that submission sends to Kubernetes. Each may be repeated, by any replica."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from poiesis_api.config import ConfigError
@@ -16,7 +17,7 @@ REQUEST_SECONDS = 10.0
 
 
 class Kubernetes(Namespace):
-    """The namespace of the tasks. Every call raises Refused or Unreachable."""
+    """One namespace of tasks. Every call raises Refused or Unreachable."""
 
     async def unsuspend(self, job: str) -> None:
         """Let the Job controller create the Pod."""
@@ -27,13 +28,28 @@ class Kubernetes(Namespace):
         await self.delete("Job", job)
 
 
+class Cluster:
+    """The namespaces of one API server. `home`: that of tasks without a namespace of their own."""
+
+    def __init__(self, kubernetes: Callable[[str], Kubernetes], home: str) -> None:
+        self._kubernetes = kubernetes
+        self.home = home
+
+    def namespace(self, name: str | None) -> Kubernetes:
+        """Return a namespace by its name; None is `home`."""
+        return self._kubernetes(name or self.home)
+
+
 @asynccontextmanager
-async def connect(namespace: str) -> AsyncIterator[Kubernetes]:
-    """Open a client for as long as the block lasts. Raise ConfigError if there are no credentials."""
+async def connect(home: str) -> AsyncIterator[Cluster]:
+    """Open a client for as long as the block lasts. Raise ConfigError if there are no credentials.
+
+    `home`: the namespace of the api.
+    """
     async with AsyncExitStack() as stack:
         opening = client.connect(os.environ.get("KUBECONFIG"), request_seconds=REQUEST_SECONDS)
         try:
             api = await stack.enter_async_context(opening)
         except Unreachable as error:
             raise ConfigError(str(error)) from error
-        yield Kubernetes(api, namespace)
+        yield Cluster(partial(Kubernetes, api), home)

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from cachetools import LRUCache
 from kubernetes.utils.quantity import parse_quantity
 
 from poiesis_api.config import RateLimit, TaskPodConfig, UserLimits
 from poiesis_api.errors import InvalidTask, LimitReached, Loggable
 from poiesis_api.mounts import needs_volume
 from poiesis_api.parameters import FIELD, with_parameters
+from poiesis_models.rates import TokenBuckets
 from poiesis_models.tes import TesResources, TesTaskRequest
 
 UNLIMITED = 2**31 - 1
@@ -57,7 +57,8 @@ def gpus_of(resources: TesResources | None, config: TaskPodConfig) -> float:
     """Return how many GPUs each executor gets; executors run one after the other."""
     asked = resources.backend_parameters or {} if resources else {}
     extended = with_parameters(config, asked).executors.extended_resources
-    return sum(_number(extended.get(name, "0")) for name in config.backend_parameters.gpu_resource)
+    kinds = {kind.value for kind in config.backend_parameters.gpu_resource}
+    return sum(_number(extended.get(name, "0")) for name in kinds)
 
 
 def _number(quantity: str) -> float:
@@ -159,14 +160,13 @@ class RequestRates:
         """Without a limit, or if its `per_second` is 0 or unset, any number of requests is allowed."""
         self._per_second = (limit.per_second or 0.0) if limit else 0.0
         self._burst = limit.burst if limit else 0
-        self._full_at: LRUCache[str, float] = LRUCache(USERS)  # when the bucket will be full again
+        self._buckets = TokenBuckets(per_second=self._per_second, burst=self._burst, keys=USERS)
 
     def take(self, user: str, now: float) -> None:
         """Take a token at `now` (seconds, any origin). Raise LimitReached with the time until one is free."""
         if not self._per_second:
             return
-        full_at = max(now, self._full_at.get(user, now)) + 1 / self._per_second
-        wait = full_at - now - self._burst / self._per_second
+        wait = self._buckets.take(user, now)
         if wait > 0:
             raise LimitReached(
                 "rate limit reached: {limit:g} requests per second, {burst} in a burst",
@@ -174,4 +174,3 @@ class RequestRates:
                 limit=self._per_second,
                 burst=self._burst,
             )
-        self._full_at[user] = full_at

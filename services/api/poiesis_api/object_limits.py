@@ -11,6 +11,7 @@ from uuid import UUID
 from poiesis_api.config import Document
 from poiesis_api.errors import InvalidTask, Loggable, Text, shown, text
 from poiesis_api.taskpod import Manifest, Task, task_objects
+from poiesis_models.labels import NONCE_CHARACTERS
 from poiesis_models.tes import TesExecutor, TesTaskRequest
 
 # Linux, exec(2): MAX_ARG_STRLEN, for an argument or NAME=value, including the final NUL.
@@ -32,6 +33,7 @@ _MERGE_KEYS = {
     "volumeMounts": "mountPath",
 }
 _ID = UUID(int=0)
+_NONCE = "0" * NONCE_CHARACTERS
 _SHORTER = Loggable("use fewer or shorter executors, arguments, variables and paths")
 
 
@@ -68,7 +70,9 @@ def check_objects(task: TesTaskRequest, credentials: Collection[str], config: Do
 
 
 def _job(task: TesTaskRequest, credentials: Collection[str], config: Document) -> Manifest:
-    placeholder = Task(id=_ID, request=task, recorder_token="", credentials=frozenset(credentials))
+    placeholder = Task(
+        id=_ID, request=task, nonce=_NONCE, recorder_token="", credentials=frozenset(credentials)
+    )
     return task_objects(placeholder, config).job
 
 

@@ -37,6 +37,21 @@ def accepted_parameters(
     return accepted, [f"{problem.message}; it has been ignored" for problem in problems.values()]
 
 
+def with_default_gpu(
+    given: Mapping[str, str], theirs: BackendParameters, allowed: BackendParameters
+) -> dict[str, str]:
+    """Return accepted parameters with the kind of GPU, if the caller's default is not the first of all kinds.
+
+    A task that only has a number of GPUs gets the first kind when it is submitted, as its caller is not known
+    then. `theirs`: what the caller may use; `allowed`: what the operator allows.
+    """
+    names = {key.lower() for key in given}
+    if "gpu_count" not in names or "gpu_resource" in names:
+        return dict(given)
+    kind = theirs.gpu_resource[0].value
+    return dict(given) if kind == allowed.gpu_resource[0].value else {**given, "gpu_resource": kind}
+
+
 def check_combination(config: TaskPodConfig, parameters: Mapping[str, str]) -> None:
     """Raise InvalidTask if accepted parameters exclude each other."""
     effective = with_parameters(config, parameters)
@@ -58,7 +73,6 @@ def with_parameters(config: TaskPodConfig, parameters: Mapping[str, str]) -> Tas
         "volume": _renamed(asked, volume_type="type", storage_class="storage_class"),
         "pod": _renamed(asked, priority_class="priority_class_name", runtime_class="runtime_class_name")
         | _pod(config, asked),
-        "images": _images(config, asked),
         "executors": _executors(config, asked),
     }
     return config.model_copy(
@@ -101,9 +115,10 @@ def _problem(key: str, value: str, allowed: BackendParameters) -> Text | None:
         fits = _is_number(value, values)
         range_ = text("{name} must be between 1 and {most}, got {got}", name=name, most=values, got=got)
         return None if fits else range_
-    if all(part in values for part in _parts(key.lower(), value)):
+    allowed_values = [entry.value for entry in values]
+    if all(part in allowed_values for part in _parts(key.lower(), value)):
         return None
-    choices = Loggable(", ".join(values))
+    choices = Loggable(", ".join(allowed_values))
     return text("{name} must be one of {choices}, got {got}", name=name, choices=choices, got=got)
 
 
@@ -129,20 +144,17 @@ def _pod(config: TaskPodConfig, asked: Mapping[str, str]) -> dict[str, Any]:
         changes["tolerations"] = [*config.pod.tolerations, *more]
     if "wall_time_seconds" in asked:
         limits = (config.pod.active_deadline_seconds, int(asked["wall_time_seconds"]))
-        changes["active_deadline_seconds"] = min(limit for limit in limits if limit is not None)
+        changes["active_deadline_seconds"] = min(limit for limit in limits if limit)
     return changes
 
 
-def _images(config: TaskPodConfig, asked: Mapping[str, str]) -> dict[str, Any]:
-    if "image_pull_secret" not in asked:
-        return {}
-    return {"pull_secrets": [*config.images.pull_secrets, asked["image_pull_secret"]]}
-
-
 def _executors(config: TaskPodConfig, asked: Mapping[str, str]) -> dict[str, Any]:
-    """Return the requested GPUs: by default one, of the first kind that the operator allows."""
-    if not {"gpu_resource", "gpu_count"} & asked.keys():
-        return {}
-    kind = asked.get("gpu_resource") or config.backend_parameters.gpu_resource[0]
-    count = asked.get("gpu_count", "1")
-    return {"extended_resources": config.executors.extended_resources | {kind: count}}
+    """Return the requested pull secret, and the requested GPUs: by default one, of the first kind."""
+    changes: dict[str, Any] = {}
+    if "image_pull_secret" in asked:
+        changes["image_pull_secrets"] = [*config.pull_secrets, asked["image_pull_secret"]]
+    if {"gpu_resource", "gpu_count"} & asked.keys():
+        kind = asked.get("gpu_resource") or config.backend_parameters.gpu_resource[0].value
+        count = asked.get("gpu_count", "1")
+        changes["extended_resources"] = config.executors.extended_resources | {kind: count}
+    return changes

@@ -10,7 +10,7 @@ import asyncpg
 
 from poiesis_api.config import Database
 from poiesis_api.errors import StorageUnavailable
-from poiesis_api.outages import outage
+from poiesis_models.outages import outage
 
 logger = logging.getLogger(__name__)
 

@@ -17,15 +17,25 @@ from poiesis_models.states import TaskOutcome
 class Lease:
     """A task that only this replica submits until the lease expires.
 
-    `request`: its TES document as JSON. `s3_credentials`: names of the credentials granted to it.
+    `namespace`: where it runs; None: in the api's. `request`: its TES document as JSON. `s3_credentials`:
+    names of the credentials granted to it.
     """
 
     id: UUID
+    namespace: str | None
     attempts: int
     age_seconds: float
     request: str = field(repr=False)
     recorder_token: str = field(repr=False)
     s3_credentials: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPlace:
+    """A task and the namespace of its Job; None: the api's."""
+
+    id: UUID
+    namespace: str | None
 
 
 # Replicas lease one after the other, so that no two assign the same last place. The lock is on a row, because
@@ -36,7 +46,8 @@ _LEASE_LOCK = "SELECT one FROM claim_turn FOR UPDATE"
 # The next task is one of the owner with the fewest tasks. $1: tasks at most; $2: active tasks at most; $3:
 # seconds; $4: active tasks at most of one owner. A task whose Pod has had no node for $5 seconds is stalled:
 # perhaps no node is large enough. Stalled tasks get at most half of the places; an owner with that many gets
-# no more tasks.
+# no more tasks. $6: the namespace of tasks that an earlier release stored without one, unless it has tried to
+# submit them: those may have a Job in the api's namespace.
 _LEASE = f"""
 WITH RECURSIVE active AS MATERIALIZED (
     SELECT owner, count(*) AS tasks, count(*) FILTER (WHERE stalls) AS stalled FROM (
@@ -79,9 +90,11 @@ WITH RECURSIVE active AS MATERIALIZED (
        FOR UPDATE SKIP LOCKED
 )
 UPDATE task t
-   SET claimed_until = now() + make_interval(secs => $3), submit_attempts = t.submit_attempts + 1
+   SET claimed_until = now() + make_interval(secs => $3), submit_attempts = t.submit_attempts + 1,
+       namespace = coalesce(t.namespace, CASE WHEN t.submit_attempts = 0 THEN $6::text END)
   FROM chosen WHERE t.id = chosen.id
-RETURNING t.id, t.submit_attempts AS attempts, t.recorder_token, t.s3_credentials, {REQUEST} AS request,
+RETURNING t.id, t.namespace, t.submit_attempts AS attempts, t.recorder_token, t.s3_credentials,
+          {REQUEST} AS request,
           extract(epoch FROM now() - t.created_at)::double precision AS age_seconds
 """  # noqa: S608
 
@@ -94,11 +107,14 @@ async def lease_tasks(
     seconds: float,
     max_active_per_owner: int = UNLIMITED,
     stalled_seconds: float = UNLIMITED,
+    namespace: str | None = None,
 ) -> list[Lease]:
     """Lease due tasks up to the limit of active ones, fairly per owner. Raise StorageUnavailable."""
     async with transaction(pool) as db:
         await db.fetchval(_LEASE_LOCK)
-        rows = await db.fetch(_LEASE, most, max_active, seconds, max_active_per_owner, stalled_seconds)
+        rows = await db.fetch(
+            _LEASE, most, max_active, seconds, max_active_per_owner, stalled_seconds, namespace
+        )
     return [Lease(**dict(row)) for row in rows]
 
 
@@ -154,13 +170,13 @@ UPDATE task SET claimed_until = now() + make_interval(secs => $1)
        AND claimed_until <= now()
      LIMIT $2 FOR UPDATE SKIP LOCKED
  )
-RETURNING id
+RETURNING id, namespace
 """
 
 
-async def lease_half_submitted(pool: Pool, *, seconds: float, most: int) -> list[UUID]:
+async def lease_half_submitted(pool: Pool, *, seconds: float, most: int) -> list[JobPlace]:
     """Lease submitted tasks whose Job may still be suspended, because their replica died in between."""
-    return [row["id"] for row in await fetch(pool, _LEASE_HALF_SUBMITTED, seconds, most)]
+    return [JobPlace(**dict(row)) for row in await fetch(pool, _LEASE_HALF_SUBMITTED, seconds, most)]
 
 
 _CANCELING = """
@@ -172,6 +188,14 @@ SELECT id FROM task WHERE state = 'CANCELING' AND cancel_requested_at < now() - 
 async def canceling_tasks(pool: Pool, *, older_than_seconds: float, most: int) -> list[UUID]:
     """Return canceled tasks whose Job should have been deleted by now."""
     return [row["id"] for row in await fetch(pool, _CANCELING, older_than_seconds, most)]
+
+
+_NAMESPACE = "SELECT namespace FROM task WHERE id = $1"
+
+
+async def namespace_of(pool: Pool, task_id: UUID) -> str | None:
+    """Return the namespace of a task's Job; None: the api's."""
+    return next((row["namespace"] for row in await fetch(pool, _NAMESPACE, task_id)), None)
 
 
 _FINISH_UNSUBMITTED = """

@@ -2,12 +2,14 @@
 
 Order: Job (suspended) -> ServiceAccount, Secrets and PersistentVolumeClaim, owned by the Job ->
 `submitted_at` in Postgres, unless the task was canceled -> unsuspend the Job -> release the lease. All names
-derive from the task's id and every step can be repeated, so a replica may die after any of them.
+derive from the task's id, those of Secrets also from a nonce that is a label of the Job. Every step can be
+repeated, so a replica may die after any of them.
 """
 
 import asyncio
 import logging
 import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from uuid import UUID
@@ -15,13 +17,15 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from poiesis_api import queue_db
-from poiesis_api.config import TaskPodConfig
+from poiesis_api.config import ConfigError, TaskPodConfig
 from poiesis_api.errors import StorageUnavailable
-from poiesis_api.kube import Kubernetes, Manifest
+from poiesis_api.gateway_ca import gateway_ca
+from poiesis_api.kube import Cluster, Kubernetes, Manifest
 from poiesis_api.limits import UNLIMITED
 from poiesis_api.outages import WriteHealth
 from poiesis_api.postgres import Pool
-from poiesis_api.queue_db import Lease
+from poiesis_api.queue_db import JobPlace, Lease
+from poiesis_api.recorder_files import recorder_postgres
 from poiesis_api.refusals import BACKOFF, is_retryable, log_key
 from poiesis_api.taskpod import KUEUE_QUEUE_LABEL, NoFiler, Task, TaskObjects, owned_by, task_objects
 from poiesis_api.validation import field_path
@@ -62,14 +66,14 @@ class Submitter:
     def __init__(
         self,
         pool: Pool,
-        kubernetes: Kubernetes,
+        cluster: Cluster,
         config: TaskPodConfig,
         *,
         max_active_per_owner: int = UNLIMITED,
         write_health: WriteHealth | None = None,
     ) -> None:
         self._pool = pool
-        self._kubernetes = kubernetes
+        self._cluster = cluster
         self._config = config
         self._max_active_per_owner = max_active_per_owner
         self._write_health = write_health or WriteHealth(time.monotonic)
@@ -174,6 +178,7 @@ class Submitter:
                 seconds=queue.lease_seconds,
                 max_active_per_owner=self._max_active_per_owner,
                 stalled_seconds=queue.stalled_seconds,
+                namespace=self._config.tasks.namespace,
             )
             self._leased_at = time.monotonic()
             self._more = len(leases) == free
@@ -199,7 +204,7 @@ class Submitter:
         try:
             async with asyncio.timeout(self._time_limit):
                 await work
-        except (StorageUnavailable, TimeoutError) as error:
+        except (StorageUnavailable, TimeoutError, ConfigError) as error:
             logger.warning("work failed, retrying later", extra={"work": name, "error": repr(error)})
         except Exception:
             logger.exception("unhandled exception in submitter", extra={"work": name})
@@ -210,31 +215,42 @@ class Submitter:
         try:
             await self._create_objects(lease)
         except Unrunnable as error:
-            await self._give_up(lease.id, error.reason, str(error))
+            await self._give_up(lease, error.reason, str(error))
         except KubernetesError as error:
             await self._handle_rejection(lease, error)
 
     async def _create_objects(self, lease: Lease) -> None:
-        objects = self._objects(lease)
-        job = await self._ensure(objects.job)
+        kubernetes = self._cluster.namespace(lease.namespace)
+        nonce = secrets.token_hex(labels.NONCE_CHARACTERS // 2)
+        objects = self._objects(lease, nonce)
+        job = await _ensure(kubernetes, objects.job)
         check_job(job)
-        await self._ensure_owned(objects, job["metadata"]["uid"])
         # As stored, since another replica may have created it, or Kueue may have put it into a default queue.
-        ours = KUEUE_QUEUE_LABEL not in (job["metadata"].get("labels") or {})
+        stored = job["metadata"].get("labels") or {}
+        if labels.NONCE_LABEL not in stored:
+            await kubernetes.delete_job(labels.object_name(lease.id))
+            raise StillDeleting(f"the Job {job['metadata']['name']} of an earlier release is deleted first")
+        if stored[labels.NONCE_LABEL] != nonce:
+            objects = self._objects(lease, stored[labels.NONCE_LABEL])
+        await _ensure_owned(kubernetes, objects, job["metadata"]["uid"])
+        ours = KUEUE_QUEUE_LABEL not in stored
         if not await queue_db.mark_submitted(self._pool, lease.id, keep_lease=ours):
-            await self._kubernetes.delete_job(labels.object_name(lease.id))
+            await kubernetes.delete_job(labels.object_name(lease.id))
             await queue_db.finish_canceled(self._pool, lease.id)
         elif ours:
-            await self._unsuspend(lease.id)
+            await self._unsuspend(lease)
 
-    def _objects(self, lease: Lease) -> TaskObjects:
+    def _objects(self, lease: Lease, nonce: str) -> TaskObjects:
         try:
             request = TesTaskRequest.model_validate_json(lease.request)
             task = Task(
                 id=lease.id,
                 request=request,
+                nonce=nonce,
                 recorder_token=lease.recorder_token,
                 credentials=frozenset(lease.s3_credentials),
+                gateway_ca=gateway_ca(self._config),
+                postgres=recorder_postgres(self._config),
             )
             return task_objects(task, self._config)
         except NoFiler as error:
@@ -243,35 +259,17 @@ class Submitter:
             message = f"the stored task is no longer valid: {_fields(error)}"
             raise Unrunnable("InvalidTask", message) from error
 
-    async def _ensure(self, manifest: Manifest) -> Manifest:
-        try:
-            return await self._kubernetes.create(manifest)
-        except Refused as refusal:
-            if not refusal.already_exists:
-                raise
-            return await self._kubernetes.read(manifest["kind"], manifest["metadata"]["name"])
-
-    async def _ensure_owned(self, objects: TaskObjects, job_uid: str) -> None:
-        made = await asyncio.gather(
-            *(self._ensure(owned_by(manifest, job_uid)) for manifest in objects.owned), return_exceptions=True
-        )
-        errors = [result for result in made if isinstance(result, BaseException)]
-        if errors:
-            raise min(errors, key=_may_succeed_later)  # a permanent error is more informative
-        for stored in made:
-            if not isinstance(stored, BaseException):
-                check_owner(stored, job_uid)
-
-    async def _unsuspend(self, task_id: UUID) -> None:
+    async def _unsuspend(self, task: Lease | JobPlace) -> None:
         """Unsuspend the Job of a submitted task, then release the lease, the record of this step."""
+        task_id = task.id
         try:
-            await self._kubernetes.unsuspend(labels.object_name(task_id))
+            await self._cluster.namespace(task.namespace).unsuspend(labels.object_name(task_id))
         except KubernetesError as error:
             if isinstance(error, Refused) and error.not_found:
                 # Deleted by a cancel or from outside; the controller records either.
                 logger.info("job was deleted before it could run", extra={"task": str(task_id)})
             elif not is_retryable(error):
-                await self._give_up(task_id, *_reason_and_message(error))
+                await self._give_up(task, *_reason_and_message(error))
                 return
             else:
                 logger.warning(
@@ -284,7 +282,7 @@ class Submitter:
     async def _handle_rejection(self, lease: Lease, error: KubernetesError) -> None:
         limit = self._config.queue.give_up_seconds
         if not is_retryable(error) or (limit is not None and lease.age_seconds > limit):
-            await self._give_up(lease.id, *_reason_and_message(error))
+            await self._give_up(lease, *_reason_and_message(error))
         else:
             await self._postpone(lease.id, error, lease.attempts)
 
@@ -299,11 +297,12 @@ class Submitter:
         )
         asyncio.get_running_loop().call_later(seconds, self.wake)
 
-    async def _give_up(self, task_id: UUID, reason: str, message: str) -> None:
+    async def _give_up(self, task: Lease | JobPlace, reason: str, message: str) -> None:
         """Delete the task's Job, then record SYSTEM_ERROR: no part of the task may run after that."""
+        task_id = task.id
         logger.warning("submission failed", extra={"task": str(task_id), "reason": reason, "error": message})
         try:
-            await self._kubernetes.delete_job(labels.object_name(task_id))
+            await self._cluster.namespace(task.namespace).delete_job(labels.object_name(task_id))
         except KubernetesError as error:
             await self._postpone(task_id, error, attempts=1)
             return
@@ -324,12 +323,42 @@ class Submitter:
         await asyncio.gather(*map(self._unsuspend, half_submitted))
 
     async def _delete_canceled(self, task_id: UUID) -> None:
+        kubernetes = self._cluster.namespace(await queue_db.namespace_of(self._pool, task_id))
         try:
-            await self._kubernetes.delete_job(labels.object_name(task_id))
+            await kubernetes.delete_job(labels.object_name(task_id))
         except KubernetesError as error:
             logger.warning("cannot delete job, retrying", extra={"task": str(task_id), "error": str(error)})
             return
         await queue_db.finish_unsubmitted(self._pool, task_id)
+
+
+async def _ensure(kubernetes: Kubernetes, manifest: Manifest) -> Manifest:
+    """Create an object; return it, or the existing one as it is stored.
+
+    An existing Secret is not read, which would need the right to read all Secrets: its name contains the
+    Job's nonce, so only a submission of the same Job can have created it.
+    """
+    try:
+        return await kubernetes.create(manifest)
+    except Refused as refusal:
+        if not refusal.already_exists:
+            raise
+    if manifest["kind"] == "Secret":
+        return manifest
+    return await kubernetes.read(manifest["kind"], manifest["metadata"]["name"])
+
+
+async def _ensure_owned(kubernetes: Kubernetes, objects: TaskObjects, job_uid: str) -> None:
+    made = await asyncio.gather(
+        *(_ensure(kubernetes, owned_by(manifest, job_uid)) for manifest in objects.owned),
+        return_exceptions=True,
+    )
+    errors = [result for result in made if isinstance(result, BaseException)]
+    if errors:
+        raise min(errors, key=_may_succeed_later)  # a permanent error is more informative
+    for stored in made:
+        if not isinstance(stored, BaseException):
+            check_owner(stored, job_uid)
 
 
 def check_job(job: Manifest) -> None:

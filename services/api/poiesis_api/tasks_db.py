@@ -21,7 +21,9 @@ from poiesis_models.states import TaskOutcome, TesState
 from poiesis_models.tes import TesTaskRequest
 
 _STATE_OF_DATABASE = """
-SELECT to_regproc('finish_task') IS NOT NULL AND to_regclass('claim_turn') IS NOT NULL AS has_schema,
+SELECT to_regproc('finish_task') IS NOT NULL
+       AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 'namespace')
+           AS has_schema,
        current_setting('transaction_read_only')::boolean AS read_only
 """
 
@@ -47,8 +49,8 @@ _INSERT_TASK = """
 INSERT INTO task (id, owner, name, description, has_resources, cpu_cores, preemptible, ram_gb, disk_gb, zones,
                   backend_parameters_strict, recorder_token, recorder_token_hash, shared_with,
                   reserved_cpu_cores, reserved_ram_gb, reserved_disk_gb, reserved_gpus, idempotency_key,
-                  request_digest, s3_credentials)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+                  request_digest, s3_credentials, namespace)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 ON CONFLICT DO NOTHING RETURNING id
 """
 
@@ -104,7 +106,8 @@ class NewTask:
     """A validated task.
 
     `reserved`: what it counts against its owner's limits until it ends. `credentials`: names of the S3
-    credentials that it may use. `waits_for`: why it cannot start yet.
+    credentials that it may use. `namespace`: where it runs; None: in the api's. `waits_for`: why it cannot
+    start yet.
     """
 
     owner: str
@@ -114,6 +117,7 @@ class NewTask:
     shared_with: str | None = None
     reserved: Resources = NO_RESOURCES
     credentials: Sequence[str] = ()
+    namespace: str | None = None
     idempotency: Idempotency | None = None
 
 
@@ -192,6 +196,7 @@ def _insert_statement(task_id: UUID, new: NewTask) -> tuple[str, list[object]]:
         new.idempotency and new.idempotency.key,
         new.idempotency and new.idempotency.digest,
         new.credentials,
+        new.namespace,
     ]
     parts = []
     for name, records in _records(task, _first_lines(new)).items():

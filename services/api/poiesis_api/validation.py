@@ -11,8 +11,18 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from poiesis_api import image_names, limits, parameters
-from poiesis_api.config import Document, Sharing, TaskPodConfig
-from poiesis_api.errors import InvalidTask, Loggable, MalformedBody, Part, Text, joined, shown, text
+from poiesis_api.config import Document, Executors, Sharing, TaskPodConfig
+from poiesis_api.errors import (
+    InvalidTask,
+    Loggable,
+    MalformedBody,
+    NotAllowed,
+    Part,
+    Text,
+    joined,
+    shown,
+    text,
+)
 from poiesis_api.identity.caller import Caller
 from poiesis_api.mounts import RESERVED, is_system_directory, is_unmountable
 from poiesis_api.object_limits import check_strings
@@ -83,9 +93,10 @@ def field_path(location: tuple[int | str, ...]) -> str:
 
 
 def validate(task: TesTaskRequest, config: Document) -> tuple[TesTaskRequest, list[str]]:
-    """Return the task as it will run, and warnings for its system_logs. Raise InvalidTask.
+    """Return the task as it will run, and warnings for its system_logs. Raise InvalidTask or NotAllowed.
 
-    Call `object_limits.check_objects` next, when the task's credentials are known.
+    `config`: reduced to what the caller may use (`grants.config_for`). Call `object_limits.check_objects`
+    next, when the task's credentials are known.
     """
     paths = TaskPaths.of(task)
     _check_sizes(task, paths)
@@ -196,11 +207,27 @@ def _check_executors(task: TesTaskRequest, config: Document) -> None:
                 image=Loggable(shown(executor.image)),
                 problem=Loggable(problem),
             )
+        _check_image(field, executor.image, config.executors)
         for name in executor.env or ():
             field = f"executors[{index}].env"
             _at_most(field, name, ENV_NAME_BYTES)
             if not _ENV_NAME.fullmatch(name):
                 raise InvalidTask("{field}: {name} is not a valid variable name", field, name=shown(name))
+
+
+def _check_image(field: str, image: str, executors: Executors) -> None:
+    """Reject an image that the caller may not use. Its name is compared as the container runtime reads it."""
+    if executors.images is None:
+        return
+    name, prefixes = image_names.full_name(image), [entry.value for entry in executors.images]
+    if not any(image_names.has_prefix(name, prefix) for prefix in prefixes):
+        raise NotAllowed(
+            "{field}: {image} is {name}, which you may not use (allowed: {prefixes})",
+            field,
+            image=Loggable(shown(image)),
+            name=Loggable(name),
+            prefixes=Loggable(", ".join(prefixes) or "none"),
+        )
 
 
 def _check_patterns(task: TesTaskRequest) -> None:

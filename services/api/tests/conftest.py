@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp.test_utils import TestClient, TestServer
 
 from poiesis_api.app import make_app
@@ -36,8 +37,19 @@ fake_issuer = _load("fake_issuer")
 
 
 @pytest.fixture(scope="session")
-def config() -> Document:
-    return Document.load(HERE.parent / "config.example.json")
+def gateway_ca_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate authority of the gateway."""
+    path = tmp_path_factory.mktemp("gateway") / "ca.crt"
+    trustme.CA().cert_pem.write_to_path(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def config(gateway_ca_file: Path) -> Document:
+    example = Document.load(HERE.parent / "config.example.json")
+    assert example.gateway is not None
+    gateway = example.gateway.model_copy(update={"ca_file": str(gateway_ca_file)})
+    return example.model_copy(update={"gateway": gateway})
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
 
-from poiesis_api.kube import Kubernetes
+from poiesis_api.kube import Cluster, Kubernetes
 from poiesis_kube.client import Client
 
 KINDS = {
@@ -39,12 +40,17 @@ class Trouble:
 
 @dataclass(kw_only=True)
 class FakeKubernetes:
-    """`calls`: method and kind of each request. `happens` is called with each, before or after it is done."""
+    """`calls`: method and kind of each request; `namespaces`: where.
 
-    client: Kubernetes = field(init=False)
+    An object exists only in its namespace, but names are unique in the whole server. `happens` is called with
+    each, before or after it is done.
+    """
+
+    client: Cluster = field(init=False)
     url: str = ""
     objects: dict[tuple[str, str], Manifest] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    namespaces: list[str] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
     before: Callable[[str], Any] | None = None
@@ -87,11 +93,13 @@ class FakeKubernetes:
         trouble = self._next_trouble(call)
         if trouble is not None and not trouble.after:
             return self._fail(request, call, trouble)
-        response = self._answer(request.method, kind, request.match_info.get("name"), body)
+        namespace = request.match_info["namespace"]
+        response = self._answer(request.method, kind, namespace, request.match_info.get("name"), body)
         if self.after is not None:
             await self.after(call)
         async with self.changed:
             self.calls.append(call)
+            self.namespaces.append(namespace)
             self.bodies.append(json.loads(text))
             self.changed.notify_all()
         return self._fail(request, None, trouble) if trouble is not None else response
@@ -112,11 +120,11 @@ class FakeKubernetes:
             return web.Response()
         return _status(trouble.status, trouble.reason, trouble.message)
 
-    def _answer(self, method: str, kind: str, name: str | None, body: Any) -> web.Response:
+    def _answer(self, method: str, kind: str, namespace: str, name: str | None, body: Any) -> web.Response:
         if method == "POST":
-            return self._create(kind, body)
+            return self._create(kind, namespace, body)
         key = (kind, name or "")
-        if key not in self.objects:
+        if key not in self.objects or self.objects[key]["metadata"]["namespace"] != namespace:
             return _status(404, "NotFound", f"{kind} {name!r} not found")
         if method == "PATCH":
             self.objects[key]["spec"] |= body["spec"]
@@ -124,11 +132,12 @@ class FakeKubernetes:
             return web.json_response(self._delete(key, body))
         return web.json_response(self.objects[key])
 
-    def _create(self, kind: str, body: Manifest) -> web.Response:
+    def _create(self, kind: str, namespace: str, body: Manifest) -> web.Response:
         key = (kind, body["metadata"]["name"])
         if key in self.objects:
             return _status(409, "AlreadyExists", f"{kind} {key[1]!r} already exists")
-        stored = self.store({**body, "metadata": {**body["metadata"], "uid": str(uuid4())}})
+        metadata = {**body["metadata"], "namespace": namespace, "uid": str(uuid4())}
+        stored = self.store({**body, "metadata": metadata})
         self.objects[key] = stored
         return web.json_response(stored, status=201)
 
@@ -156,10 +165,11 @@ async def serve() -> AsyncIterator[FakeKubernetes]:
     fake = FakeKubernetes()
     app = web.Application(client_max_size=16 * 1024 * 1024)
     for prefix in ("/api/v1", "/apis/batch/v1"):
-        app.router.add_route("*", prefix + "/namespaces/tasks/{plural}", fake.handle)
-        app.router.add_route("*", prefix + "/namespaces/tasks/{plural}/{name}", fake.handle)
+        app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}", fake.handle)
+        app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}/{name}", fake.handle)
     async with TestServer(app) as server:
         fake.url = str(server.make_url("")).rstrip("/")
         async with aiohttp.ClientSession() as session:
-            fake.client = Kubernetes(Client(session, Configuration(host=fake.url)), "tasks")
+            api = Client(session, Configuration(host=fake.url))
+            fake.client = Cluster(partial(Kubernetes, api), "tasks")
             yield fake

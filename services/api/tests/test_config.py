@@ -6,7 +6,8 @@ from poiesis_api.config import Config, ConfigError, Document, UserLimits
 
 ENV = {"POIESIS_DSN": "postgresql://user:secret@host/db", "POD_NAMESPACE": "tasks"}
 FILER = {"name": "a", "inputs": {"schemes": ["s3"], "image": "tif", "command": ["tif"]}}
-SMALLEST = {"images": {"trec": "trec", "helper": "helper", "rclone": "r:1"}, "recorderSecret": "postgres"}
+GATEWAY = {"url": "https://poiesis-gateway.tes.svc:8443", "caFile": "/etc/poiesis-gateway/ca.crt"}
+SMALLEST = {"images": {"trec": "trec", "helper": "helper", "rclone": "r:1"}, "gateway": GATEWAY}
 OIDC = {"issuer": "https://sso.example.org", "audiences": ["tes"]}
 
 
@@ -71,6 +72,48 @@ def test_rejected_dsn_of_other_database_is_hidden(env):
             )
             for name in ("NET_RAW", "CAP_NET_RAW")
         ),
+        *(
+            (
+                {"executors": {"profile": "restricted", "securityContext": context}},
+                f"executors.securityContext.{words}",
+            )
+            for context, words in (
+                ({"runAsNonRoot": False}, "runAsNonRoot must be true with executors.profile restricted"),
+                ({"runAsUser": 0}, "runAsUser must be a user other than 0"),
+                ({"allowPrivilegeEscalation": True}, "allowPrivilegeEscalation must be false"),
+                ({"privileged": True}, "privileged must be false"),
+                ({"capabilities": {"add": ["SYS_ADMIN"]}}, "capabilities.add must contain at most NET_BIND"),
+                ({"seccompProfile": {"type": "Unconfined"}}, "seccompProfile.type must be RuntimeDefault"),
+                ({"appArmorProfile": {"type": "Unconfined"}}, "appArmorProfile.type must be RuntimeDefault"),
+                ({"seLinuxOptions": {"type": "spc_t"}}, "seLinuxOptions.type must be container_t"),
+                ({"seLinuxOptions": {"user": "root"}}, "seLinuxOptions.user must be unset"),
+                ({"procMount": "Unmasked"}, "procMount must be Default"),
+            )
+        ),
+        ({"executors": {"profile": "strict"}}, "executors.profile must be 'baseline' or 'restricted'"),
+        (
+            {
+                "executors": {"profile": "restricted"},
+                "storage": {"sharedVolumes": [{"prefix": "/a", "volume": {"hostPath": {"path": "/"}}}]},
+            },
+            "executors.profile must be baseline for a shared volume of type hostPath (prefix '/a')",
+        ),
+        *(
+            ({"executors": {"images": [image]}}, words)
+            for image, words in (
+                ("quay.io", "'quay.io' is not a prefix of image names: a registry must end with '/'"),
+                ("https://quay.io/", "must not have a scheme"),
+                ("quay.io/a:1/", "a tag or digest must not be followed by '/'"),
+                ("Quay/a b", "spaces"),
+                ({"value": "a", "users": []}, "executors.images.0.users"),
+                ({"prefix": "a"}, "executors.images.0.value is required"),
+            )
+        ),
+        ({"executors": {"images": []}}, "executors.images"),
+        (
+            {"backendParameters": {"wallTimeSeconds": 604801}},
+            "backendParameters.wallTimeSeconds must be at most pod.activeDeadlineSeconds (604800), got",
+        ),
         (
             {"executors": {"securityContext": {"privileged": True}}},
             "executors.securityContext.privileged must be false",
@@ -115,6 +158,15 @@ def test_rejected_dsn_of_other_database_is_hidden(env):
         (
             {"backendParameters": {"gpuCount": 1}},
             "backendParameters.gpuResource must not be empty if gpuCount",
+        ),
+        ({"gateway": None}, "gateway is required with recorder.transport gateway"),
+        (
+            {"recorder": {"transport": "http"}},
+            "recorder.transport must be 'gateway' or 'postgres', got 'http'",
+        ),
+        (
+            {"gateway": GATEWAY | {"url": "http://poiesis-gateway.tes.svc:8443"}},
+            "gateway.url",
         ),
         ({"auth": {"mode": "basic"}}, "auth.basic must be set with mode basic"),
         ({"auth": {"mode": "oidc"}}, "auth.oidc must be set with mode oidc"),

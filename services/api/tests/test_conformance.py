@@ -84,7 +84,7 @@ ODD = ["A (2)", "'f' kind-f/instance-7q v1", "file:///x", "\u2603", "x" * 2000, 
 def test_names_and_tags_are_not_in_kubernetes_objects(config, text):
     def objects(**fields):
         request = TesTaskRequest.model_validate({"executors": [EXECUTOR], **fields})
-        return task_objects(Task(id=TASK_ID, request=request, recorder_token="t"), config)
+        return task_objects(Task(id=TASK_ID, request=request, nonce="n", recorder_token="t"), config)
 
     assert objects(name=text, description=text, tags={"file:///x": text}) == objects()
 
@@ -215,7 +215,7 @@ async def test_an_ignored_error_is_recorded(client, pool):
 
 def test_without_a_workdir_the_images_own_is_left(config):
     request = TesTaskRequest.model_validate({"executors": [EXECUTOR]})
-    objects = task_objects(Task(id=TASK_ID, request=request, recorder_token="t"), config)
+    objects = task_objects(Task(id=TASK_ID, request=request, nonce="n", recorder_token="t"), config)
     containers = objects.job["spec"]["template"]["spec"]["initContainers"]
     (executor,) = [one for one in containers if one["name"] == "executor-0"]
     assert "workingDir" not in executor

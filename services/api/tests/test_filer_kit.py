@@ -18,7 +18,7 @@ def filer_container(config):
     request = TesTaskRequest.model_validate(
         {"executors": [{"image": "i", "command": ["c"]}], "inputs": [{"path": "/d/a", "url": "x://a"}]}
     )
-    task = Task(id="00000000-0000-4000-8000-000000000000", request=request, recorder_token="t")
+    task = Task(id="00000000-0000-4000-8000-000000000000", request=request, nonce="n", recorder_token="t")
     objects = task_objects(task, Document.model_validate(document))
     containers = objects.job["spec"]["template"]["spec"]["initContainers"]
     return next(one for one in containers if one["name"] == "tif-0")

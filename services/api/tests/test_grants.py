@@ -2,8 +2,8 @@
 
 import pytest
 
-from poiesis_api.config import StorageCredentials
-from poiesis_api.grants import granted_credentials, needed_by
+from poiesis_api.config import Document, StorageCredentials
+from poiesis_api.grants import config_for, granted_credentials, needed_by
 from poiesis_api.identity.caller import ANONYMOUS, Caller
 from poiesis_models.tes import TesTaskRequest
 from poiesis_models.worklist import InputItem, OutputItem
@@ -79,3 +79,21 @@ def test_work_list_needs_credentials_of_its_task():
     outputs = [OutputItem(url="s3://lab/a/x", path="/o", local="/task/root/o", type="FILE")]
     assert needed_by(inputs, [], ENTRIES) == []
     assert [one.name for one in needed_by(inputs, outputs, ENTRIES)] == ["alices"]
+
+
+def test_configuration_of_a_caller_has_their_images_and_parameters(config):
+    document = config.model_dump(by_alias=True)
+    document["executors"]["images"] = ["busybox", {"value": "quay.io/lab-a/", "groups": ["lab-a"]}]
+    document["backendParameters"] = {"queue": [{"value": "fast", "users": ["bob"]}]}
+    limited = Document.model_validate(document)
+
+    def found(caller):
+        theirs = config_for(caller, limited)
+        return (
+            [entry.value for entry in theirs.executors.images],
+            [entry.value for entry in theirs.backend_parameters.queue],
+        )
+
+    assert found(ALICE) == (["docker.io/library/busybox", "quay.io/lab-a/"], [])
+    assert found(BOB) == (["docker.io/library/busybox"], ["fast"])
+    assert config_for(ALICE, config).executors.images is None

@@ -13,9 +13,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from poiesis_api import tasks_db
 from poiesis_api.app import make_app
 from poiesis_api.config import Database, UserLimits
-from poiesis_api.outages import Outage
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
+from poiesis_models.outages import Outage
 from poiesis_models.states import TaskOutcome, TesState
 from poiesis_models.tes import TesTask, TesTaskMinimal, TesTaskRequest
 
@@ -373,6 +373,12 @@ async def test_logs_of_running_and_ended_task(client, pool):
     (log,) = (await read(client, task_id))["logs"]
     assert log["logs"] == [entry]
     assert log["metadata"] == {"pod": "pod", "node": "node", **times, "executor-1.stdout": "so far"}
+    more = {**started, "stdout_more": {"after": 6, "text": ", so good"}, "stdout_bytes": 15}
+    whole = {**started, "stdout": "so far", "stdout_bytes": 6}
+    await report(pool, task_id, executors=[whole])
+    await report(pool, task_id, executors=[more])
+    (log,) = (await read(client, task_id))["logs"]
+    assert log["metadata"]["executor-1.stdout"] == "so far, so good"
     (basic,) = (await read(client, task_id, "BASIC"))["logs"]
     assert basic["metadata"] == {"pod": "pod", "node": "node", **times}
 

@@ -15,12 +15,15 @@ from poiesis_api.config import (
     S3,
     Administrators,
     Auth,
+    BackendParameters,
     Basic,
+    Executors,
     IdentityFiles,
     Oidc,
     Sharing,
     UserLimits,
     UsersSecret,
+    Volume,
 )
 from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import NoAuthenticator, open_authenticator
@@ -126,6 +129,66 @@ async def test_health_and_service_info_need_no_issuer(client, issuer):
     for path in ("/healthz", "/readyz", f"{BASE}/service-info", f"{BASE}/tasks/service-info"):
         response = await client.get(path, headers={"Authorization": "Bearer nonsense"})
         assert response.status == 200
+
+
+@pytest.fixture
+def limited(services):
+    """Let only members of genomics use a queue, a pull secret and the images of a registry."""
+    config = services.config
+    genomics = {"groups": ["genomics"]}
+    services.config = config.model_copy(
+        update={
+            "volume": Volume(type="ephemeral"),
+            "executors": Executors(images=["busybox", {"value": "quay.io/genomics/", **genomics}]),
+            "backend_parameters": BackendParameters(
+                runtime_class=["gvisor"],
+                queue=[{"value": "night", **genomics}],
+                image_pull_secret=[{"value": "registry", **genomics}],
+            ),
+        }
+    )
+
+
+@pytest.mark.usefixtures("limited")
+async def test_service_info_lists_the_parameters_of_the_caller(client, as_user, issuer):
+    async def keys(user):
+        _, info = await as_user(user, "GET", f"{BASE}/service-info")
+        return info["tesResources_backend_parameters"]
+
+    assert await keys("alice") == ["image_pull_secret", "queue", "runtime_class"]
+    assert await keys("mallory") == ["runtime_class"]
+    for headers in ({}, {"Authorization": "Bearer nonsense"}):
+        response = await client.get(f"{BASE}/service-info", headers=headers)
+        assert (await response.json())["tesResources_backend_parameters"] == ["runtime_class"]
+    issuer.status = 500
+    assert (await client.get(f"{BASE}/service-info")).status == 200
+
+
+@pytest.mark.usefixtures("limited")
+async def test_parameter_of_a_group_is_decided_at_the_create(as_user):
+    wanted = {"queue": "night", "image_pull_secret": "registry"}
+    task = {**TASK, "resources": {"backend_parameters": wanted}}
+    ours, theirs = await create(as_user, "alice", task), await create(as_user, "mallory", task)
+    _, stored = await as_user("alice", "GET", f"{TASKS}/{ours}?view=FULL")
+    assert stored["resources"]["backend_parameters"] == wanted
+    _, stored = await as_user("mallory", "GET", f"{TASKS}/{theirs}?view=FULL")
+    assert "backend_parameters" not in stored["resources"]
+    strict = {"backend_parameters": {"queue": "night"}, "backend_parameters_strict": True}
+    status, body = await as_user("mallory", "POST", TASKS, json={**TASK, "resources": strict})
+    assert (status, body["field"]) == (400, "resources.backend_parameters")
+
+
+@pytest.mark.usefixtures("limited")
+async def test_image_of_a_group_is_refused_to_others(as_user):
+    task = {"executors": [{"image": "quay.io/genomics/bwa:1", "command": ["true"]}]}
+    await create(as_user, "alice", task)
+    status, body = await as_user("mallory", "POST", TASKS, json=task)
+    assert status == 403
+    assert body == {
+        "error": "executors[0].image: 'quay.io/genomics/bwa:1' is quay.io/genomics/bwa:1, which you may not"
+        " use (allowed: docker.io/library/busybox)",
+        "field": "executors[0].image",
+    }
 
 
 async def test_refusals_by_their_status(client, issuer):

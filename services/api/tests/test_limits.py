@@ -173,9 +173,11 @@ def test_a_slow_rate_says_when_to_come_back():
 
 def test_users_are_remembered_in_bounded_memory():
     rates = RequestRates(UserLimits.model_validate({"requests": {"per_second": 1, "burst": 1}}).requests)
-    for number in range(20_000):
+    for number in range(10_001):
         rates.take(str(number), 0.0)
-    assert len(rates._full_at) == 10_000
+    rates.take("0", 0.0)  # forgotten, so its bucket is full
+    with pytest.raises(LimitReached):
+        rates.take("10000", 0.0)
 
 
 async def create(pool, owner="alice", limits=None, **resources):

@@ -40,13 +40,30 @@ async def test_bad_configuration_exits_2_with_one_line():
     assert (code, line["level"], line["message"]) == (2, "ERROR", "cannot start: POIESIS_DSN is not set")
 
 
+async def test_missing_gateway_ca_exits_2_with_one_line(tmp_path):
+    document = json.loads((HERE / "config.example.json").read_text())
+    document["gateway"]["caFile"] = str(tmp_path / "ca.crt")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(document))
+    env = ENV | {
+        "POIESIS_DSN": "postgresql://poiesis_api@127.0.0.1:9/poiesis",
+        "POD_NAMESPACE": "tasks",
+        "POIESIS_CONFIG": str(config),
+    }
+    code, _, err = await run(env=env)
+    line = json.loads(err)
+    expected = f"cannot start: gateway.caFile: cannot use {tmp_path}/ca.crt: No such file or directory"
+    assert (code, line["level"], line["message"]) == (2, "ERROR", expected)
+
+
 @pytest.mark.integration
-async def test_it_serves_until_sigterm(postgres_dsn, kubernetes, tmp_path):
+async def test_it_serves_until_sigterm(postgres_dsn, kubernetes, tmp_path, gateway_ca_file):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     document = json.loads((HERE / "config.example.json").read_text())
     document["http"] = {"host": "127.0.0.1", "port": port, "drainSeconds": 0.5}
+    document["gateway"]["caFile"] = str(gateway_ca_file)
     config = tmp_path / "config.json"
     config.write_text(json.dumps(document))
     kubeconfig = tmp_path / "kubeconfig"

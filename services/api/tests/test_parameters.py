@@ -6,11 +6,14 @@ import pytest
 
 from poiesis_api.config import BackendParameters, Document
 from poiesis_api.errors import InvalidTask
+from poiesis_api.grants import has_limited_values, parameters_for
+from poiesis_api.identity.caller import ANONYMOUS, Caller
 from poiesis_api.parameters import (
     accepted_parameters,
     check_combination,
     supported_keys,
     toleration,
+    with_default_gpu,
     with_parameters,
 )
 from poiesis_api.taskpod import Task, task_objects
@@ -45,7 +48,7 @@ def job_of(config, parameters, **fields):
             **fields,
         }
     )
-    task = Task(id=UUID(int=1), request=request, recorder_token="t")
+    task = Task(id=UUID(int=1), request=request, nonce="n", recorder_token="t")
     return task_objects(task, config.model_copy(update={"backend_parameters": ALLOWED})).job
 
 
@@ -270,6 +273,95 @@ def test_parameters_that_do_not_go_together_are_refused(config, parameters, word
     ],
 )
 def test_invalid_allowed_values_are_a_configuration_error(config, values, words):
+    document = config.model_dump(by_alias=True) | {"backendParameters": values}
+    with pytest.raises(ValueError, match=words):
+        Document.model_validate(document)
+
+
+ALICE = Caller(name="alice", groups=("lab-a",))
+BOB = Caller(name="bob", groups=("lab-b",))
+LIMITED = BackendParameters(
+    queue=["night", {"value": "lab-a", "groups": ["lab-a"]}],
+    image_pull_secret=[{"value": "registry", "users": ["alice"], "groups": ["lab-c"]}],
+    node_selector=[{"value": "disk=ssd", "groups": ["lab-b"]}],
+    gpu_resource=[{"value": "nvidia.com/gpu", "groups": ["lab-a"]}, {"value": "amd.com/gpu"}],
+    gpu_count=4,
+    wall_time_seconds=60,
+)
+
+
+def allowed_values(caller):
+    return {
+        name: [entry.value for entry in values] if isinstance(values, list) else values
+        for name, values in parameters_for(caller, LIMITED)
+        if values
+    }
+
+
+def test_value_is_for_its_users_and_groups_only():
+    for_all = {"queue": ["night"], "gpu_resource": ["amd.com/gpu"], "gpu_count": 4, "wall_time_seconds": 60}
+    assert allowed_values(ANONYMOUS) == for_all
+    assert allowed_values(BOB) == for_all | {"node_selector": ["disk=ssd"]}
+    assert allowed_values(ALICE) == for_all | {
+        "queue": ["night", "lab-a"],
+        "image_pull_secret": ["registry"],
+        "gpu_resource": ["nvidia.com/gpu", "amd.com/gpu"],
+    }
+
+
+def test_values_of_others_are_not_named_in_errors():
+    theirs = parameters_for(BOB, LIMITED)
+    with pytest.raises(InvalidTask, match="'queue' must be one of night, got 'lab-a'"):
+        accepted_parameters(resources(strict=True, queue="lab-a"), theirs)
+    with pytest.raises(InvalidTask, match="'image_pull_secret' is not supported") as raised:
+        accepted_parameters(resources(strict=True, image_pull_secret="registry"), theirs)
+    assert "lab-a" not in str(raised.value)
+    accepted, warnings = accepted_parameters(resources(queue="lab-a"), theirs)
+    assert accepted == {}
+    assert len(warnings) == 1
+
+
+def test_supported_keys_are_those_of_the_caller():
+    keys = ["gpu_count", "gpu_resource", "queue", "wall_time_seconds"]
+    assert supported_keys(parameters_for(ANONYMOUS, LIMITED)) == keys
+    assert supported_keys(parameters_for(ALICE, LIMITED)) == sorted([*keys, "image_pull_secret"])
+    only = BackendParameters(gpu_resource=[{"value": "x/gpu", "users": ["alice"]}], gpu_count=1)
+    assert supported_keys(parameters_for(BOB, only)) == []
+    assert supported_keys(parameters_for(ALICE, only)) == ["gpu_count", "gpu_resource"]
+
+
+def test_credentials_matter_only_with_limited_values():
+    assert has_limited_values(LIMITED)
+    assert not has_limited_values(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("caller", "given", "stored"),
+    [
+        (ALICE, {"gpu_count": "2"}, {"gpu_count": "2"}),
+        (BOB, {"gpu_count": "2"}, {"gpu_count": "2", "gpu_resource": "amd.com/gpu"}),
+        (BOB, {"GPU_Count": "2", "GPU_Resource": "amd.com/gpu"}, None),
+        (BOB, {"queue": "night"}, None),
+    ],
+)
+def test_default_gpu_is_one_that_the_caller_may_use(caller, given, stored):
+    named = with_default_gpu(given, parameters_for(caller, LIMITED), LIMITED)
+    assert named == (given if stored is None else stored)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"queue": [{"value": ""}]}, "queue.0.value"),
+        ({"queue": [{"value": "a", "user": ["x"]}]}, "queue.0.user"),
+        ({"queue": [{"value": "a", "groups": []}]}, "queue.0.groups"),
+        ({"queue": [{"groups": ["x"]}]}, "queue.0.value"),
+        ({"nodeSelector": [{"value": "ssd"}]}, "nodeSelector.0.value"),
+        ({"volumeType": [{"value": "nfs"}]}, "volumeType.0.value"),
+        ({"queue": [5]}, "queue.0"),
+    ],
+)
+def test_invalid_entry_is_a_configuration_error(config, values, words):
     document = config.model_dump(by_alias=True) | {"backendParameters": values}
     with pytest.raises(ValueError, match=words):
         Document.model_validate(document)

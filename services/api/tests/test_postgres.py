@@ -12,9 +12,9 @@ from poiesis_api.config import Database, UserLimits
 from poiesis_api.documents import View
 from poiesis_api.errors import StorageUnavailable
 from poiesis_api.identity.caller import Caller
-from poiesis_api.outages import Outage
 from poiesis_api.postgres import Pool, fetch, open_pool, transaction
 from poiesis_api.tasks_db import NewTask
+from poiesis_models.outages import Outage
 from poiesis_models.tes import TesTaskRequest
 
 pytestmark = pytest.mark.integration

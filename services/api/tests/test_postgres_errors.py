@@ -6,8 +6,9 @@ import asyncpg
 import pytest
 
 from poiesis_api.errors import StorageUnavailable
-from poiesis_api.outages import FORGOTTEN_AFTER_SECONDS, Outage, WriteHealth, outage
+from poiesis_api.outages import FORGOTTEN_AFTER_SECONDS, WriteHealth
 from poiesis_api.postgres import driver_errors
+from poiesis_models.outages import Outage, outage
 
 
 @pytest.mark.parametrize(

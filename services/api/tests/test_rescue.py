@@ -18,7 +18,7 @@ def pod(config, **fields):
     request = TesTaskRequest.model_validate(
         {"executors": [{"image": "busybox", "command": ["true"]}], **fields}
     )
-    made = task_objects(Task(id=UUID(int=1), request=request, recorder_token="token"), config)
+    made = task_objects(Task(id=UUID(int=1), request=request, nonce="n", recorder_token="token"), config)
     return made.job["spec"]["template"]
 
 

@@ -3,13 +3,24 @@
 import asyncio
 import base64
 import json
+import re
 from uuid import UUID
 
 import asyncpg
 import pytest
+import trustme
 
 from poiesis_api import queue_db, tasks_db
-from poiesis_api.config import S3, Database, Document, Storage, UserLimits
+from poiesis_api.config import (
+    S3,
+    Database,
+    Document,
+    Recorder,
+    RecorderFiles,
+    Storage,
+    TasksNamespaces,
+    UserLimits,
+)
 from poiesis_api.identity.caller import ANONYMOUS
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
@@ -27,8 +38,9 @@ CREATES = ["POST Job", "POST PersistentVolumeClaim", "POST Secret", "POST Servic
 QUOTA = {"status": 403, "reason": "Forbidden", "message": 'secrets "x" is forbidden: exceeded quota: all'}
 
 
-async def create(pool, owner="anonymous", request=REQUEST, credentials=()):
-    new = NewTask(owner=owner, request=TesTaskRequest.model_validate(request), credentials=credentials)
+async def create(pool, owner="anonymous", request=REQUEST, credentials=(), namespace=None):
+    parsed = TesTaskRequest.model_validate(request)
+    new = NewTask(owner=owner, request=parsed, credentials=credentials, namespace=namespace)
     return await tasks_db.create_task(pool, new, UserLimits())
 
 
@@ -71,9 +83,14 @@ async def assert_submitted(pool, kubernetes, task_id):
     (job,) = kubernetes.of_kind("Job")
     assert job["spec"]["suspend"] is False
     owner = [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"]}]
-    for kind in ("ServiceAccount", "Secret", "PersistentVolumeClaim"):
+    nonce = job["metadata"]["labels"]["poiesis.io/nonce"]
+    names = {"ServiceAccount": name, "Secret": f"{name}-{nonce}", "PersistentVolumeClaim": name}
+    for kind, its_name in names.items():
         (owned,) = kubernetes.of_kind(kind)
-        assert (owned["metadata"]["name"], owned["metadata"]["ownerReferences"]) == (name, owner)
+        assert (owned["metadata"]["name"], owned["metadata"]["ownerReferences"]) == (its_name, owner)
+    sources = job["spec"]["template"]["spec"]["volumes"]
+    mounted = re.findall(r'"secret": {"name": "([^"]+)"', json.dumps(sources))
+    assert names["Secret"] in mounted
     task = await row(pool, task_id)
     assert task["submitted_at"] is not None
     assert (task["state"], task["claimed_until"], task["recorder_token"]) == ("QUEUED", None, None)
@@ -103,6 +120,35 @@ async def test_secret_has_token_whose_hash_is_stored(pool, kubernetes, submitter
         '{"pod_uid": "u", "pod_name": "p", "node": "n", "state": "RUNNING"}',
     )
     assert answer["state"] == "RUNNING"
+
+
+async def test_secret_has_current_gateway_authority(pool, kubernetes, config, tmp_path):
+    authority = tmp_path / "ca.crt"
+    gateway = config.gateway.model_copy(update={"ca_file": str(authority)})
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"gateway": gateway}))
+    for _ in range(2):
+        trustme.CA().cert_pem.write_to_path(authority)
+        task_id = await create(pool)
+        await submit(submitter)
+        secrets = {one["metadata"]["labels"]["poiesis.io/task"]: one for one in kubernetes.of_kind("Secret")}
+        copied = base64.b64decode(secrets[str(task_id)]["data"]["gateway-ca"])
+        assert copied == authority.read_bytes()
+
+
+async def test_task_waits_for_an_unreadable_gateway_authority(pool, kubernetes, config, tmp_path, caplog):
+    authority = tmp_path / "ca.crt"
+    gateway = config.gateway.model_copy(update={"ca_file": str(authority)})
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"gateway": gateway}))
+    task_id = await create(pool)
+    await submit(submitter)
+    assert kubernetes.calls == []
+    (record,) = (one for one in caplog.records if one.message == "work failed, retrying later")
+    assert f"gateway.caFile: cannot use {authority}" in record.error
+
+    trustme.CA().cert_pem.write_to_path(authority)
+    await expire_claims(pool)
+    await submit(submitter)
+    await assert_submitted(pool, kubernetes, task_id)
 
 
 @pytest.mark.parametrize("call", [*CREATES, "PATCH Job"])
@@ -351,6 +397,127 @@ async def test_objects_of_a_former_job_are_waited_out(pool, kubernetes, submitte
     assert line.endswith("of a former Job is still being deleted")
 
 
+async def test_existing_secret_is_not_read(pool, kubernetes, submitter):
+    task_id = await create(pool)
+    kubernetes.fail("POST Secret", after=True)  # created, and the response is lost
+    await submit(submitter)
+    await make_due(pool)
+    await expire_claims(pool)
+    await submit(submitter)
+    await assert_submitted(pool, kubernetes, task_id)
+    assert "GET Secret" not in kubernetes.calls
+
+
+async def test_each_job_has_secrets_of_its_own(pool, kubernetes, submitter):
+    task_id = await create(pool)
+    kubernetes.fail("POST ServiceAccount", status=503, reason="ServiceUnavailable")
+    await submit(submitter)
+    (first,) = kubernetes.of_kind("Secret")
+    del kubernetes.objects["Job", f"poiesis-{task_id}"]  # its Secret is not collected yet
+    await make_due(pool)
+    await pool.execute("UPDATE task SET claimed_until = NULL")
+    await submit(submitter)
+    (job,) = kubernetes.of_kind("Job")
+    assert job["metadata"]["labels"]["poiesis.io/nonce"] not in first["metadata"]["name"]
+
+
+async def test_half_created_job_of_earlier_release_is_replaced(pool, kubernetes, submitter):
+    def without_nonce(manifest):
+        manifest["metadata"]["labels"].pop("poiesis.io/nonce", None)
+        return manifest
+
+    task_id = await create(pool)
+    kubernetes.store = without_nonce
+    await submit(submitter)
+    assert kubernetes.of_kind("Job") == []
+    kubernetes.store = lambda manifest: manifest
+    await make_due(pool)
+    await submit(submitter)
+    await assert_submitted(pool, kubernetes, task_id)
+
+
+async def test_objects_are_created_in_the_tasks_namespace(pool, kubernetes, submitter):
+    task_id = await create(pool, namespace="lab-a")
+    await submit(submitter)
+    await assert_submitted(pool, kubernetes, task_id)
+    assert set(kubernetes.namespaces) == {"lab-a"}
+
+
+async def test_canceled_job_is_deleted_in_its_namespace(pool, kubernetes, submitter):
+    task_id = await create(pool, namespace="lab-a")
+    await submit(submitter)
+    assert await tasks_db.cancel_task(pool, ANONYMOUS, task_id) is tasks_db.Cancel.CANCELING
+    submitter.cancel_soon(task_id)
+    await accepted_parameters(submitter)
+    assert (kubernetes.calls[-1], kubernetes.namespaces[-1]) == ("DELETE Job", "lab-a")
+    assert kubernetes.objects == {}
+
+
+async def test_half_submitted_job_is_unsuspended_in_its_namespace(pool, kubernetes, submitter):
+    task_id = await create(pool, namespace="lab-a")
+    kubernetes.fail("PATCH Job", status=503, reason="ServiceUnavailable")
+    await submit(submitter)
+    await expire_claims(pool)
+    await submitter._tidy()
+    await assert_submitted(pool, kubernetes, task_id)
+    assert set(kubernetes.namespaces) == {"lab-a"}
+
+
+async def test_rejected_job_is_deleted_in_its_namespace(pool, kubernetes, submitter):
+    await create(pool, namespace="lab-a")
+    kubernetes.fail("PATCH Job", status=422, reason="Invalid")
+    await submit(submitter)
+    assert kubernetes.objects == {}
+
+
+async def test_queued_task_of_earlier_release_gets_the_default_namespace(pool, kubernetes, config):
+    tasks = TasksNamespaces(namespace="tes-tasks")
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"tasks": tasks}))
+    fresh = await create(pool)
+    await submit(submitter)
+    assert (await row(pool, fresh))["namespace"] == "tes-tasks"
+    assert set(kubernetes.namespaces) == {"tes-tasks"}
+
+
+async def test_tried_task_of_earlier_release_stays_in_its_namespace(pool, kubernetes, config):
+    tasks = TasksNamespaces(namespace="tes-tasks")
+    submitter = Submitter(pool, kubernetes.client, config.model_copy(update={"tasks": tasks}))
+    await create(pool)
+    await pool.execute("UPDATE task SET submit_attempts = 1")
+    await submit(submitter)
+    assert set(kubernetes.namespaces) == {kubernetes.client.home}
+
+
+def with_postgres(config, dsn_file):
+    files = RecorderFiles(dsn_file=str(dsn_file))
+    return config.model_copy(update={"recorder": Recorder(transport="postgres"), "recorder_postgres": files})
+
+
+async def test_recorder_gets_the_current_dsn(pool, kubernetes, config, tmp_path):
+    file = tmp_path / "recorder-dsn"
+    changed = with_postgres(config, file)
+    submitter = Submitter(pool, kubernetes.client, changed)
+    for password in ("first", "second"):
+        file.write_text(f"postgresql://poiesis_recorder:{password}@db/poiesis")
+        task_id = await create(pool)
+        await submit(submitter)
+        (secret,) = (one for one in kubernetes.of_kind("Secret") if str(task_id) in one["metadata"]["name"])
+        assert password in base64.b64decode(secret["data"]["recorder-dsn"]).decode()
+
+
+async def test_task_waits_while_the_recorders_dsn_cannot_be_read(pool, kubernetes, config, tmp_path, caplog):
+    file = tmp_path / "recorder-dsn"
+    changed = with_postgres(config, file)
+    submitter = Submitter(pool, kubernetes.client, changed)
+    task_id = await create(pool)
+    await submit(submitter)
+    assert f"recorderPostgres.dsnFile: cannot read {file}" in str([vars(one) for one in caplog.records])
+    file.write_text("postgresql://db")
+    await expire_claims(pool)
+    await submit(submitter)
+    await assert_submitted(pool, kubernetes, task_id)
+
+
 async def test_a_filer_that_is_gone_ends_the_task(pool, kubernetes, config):
     task_id = await create(pool)
     filers = [config.filers[0].model_copy(update={"outputs": None})]
@@ -595,10 +762,10 @@ async def test_failure_of_one_task_does_not_stop_others(pool, kubernetes, submit
     good = await create(pool)
     objects = submitter._objects
 
-    def fail(claim):
+    def fail(claim, nonce):
         if claim.id == bad:
             raise RuntimeError("a bug")
-        return objects(claim)
+        return objects(claim, nonce)
 
     monkeypatch.setattr(submitter, "_objects", fail)
     await submit(submitter)

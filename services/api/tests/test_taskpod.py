@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poiesis_api.config import Document
-from poiesis_api.taskpod import NoFiler, Task, owned_by, task_objects
+from poiesis_api.taskpod import NoFiler, RecorderPostgres, Task, owned_by, task_objects
 from poiesis_api.taskpod.containers import executor_command, executor_container
 from poiesis_api.taskpod.layout import layout_of
 from poiesis_api.taskpod.manifest import escape_dollars
@@ -24,6 +25,8 @@ from poiesis_models.worklist import InputItem, WorkList
 
 ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
 NAME = f"poiesis-{ID}"
+NONCE = "0123456789abcdef"
+SECRET = f"{NAME}-{NONCE}"
 LABELS = {
     "poiesis.io/task": str(ID),
     "app.kubernetes.io/managed-by": "poiesis",
@@ -41,6 +44,11 @@ RESTRICTED = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+BASELINE = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["NET_RAW", "MKNOD", "AUDIT_WRITE"]},
+}
+ROOT_DISK = str(20_000_000_000 + 2**30 + 6 * 65536)
 TREC_IMAGE = "ghcr.io/jaeaeich/poiesis-trec:0.2.0"
 HELPER_IMAGE = "ghcr.io/jaeaeich/poiesis-helper:0.2.0"
 EXECUTOR = {"image": "busybox", "command": ["true"]}
@@ -55,7 +63,15 @@ COLLECT = {"name": "task", "mountPath": "/poiesis/collect", "subPath": "root"}
 
 def task(*, credentials=(), **fields):
     request = TesTaskRequest.model_validate({"executors": [EXECUTOR], **fields})
-    return Task(id=ID, request=request, recorder_token="token", credentials=frozenset(credentials))
+    return Task(
+        id=ID,
+        request=request,
+        nonce=NONCE,
+        recorder_token="token",
+        credentials=frozenset(credentials),
+        gateway_ca="authority",
+        postgres=RecorderPostgres(dsn="postgresql://db", ca="PEM"),
+    )
 
 
 def change(config, **sections):
@@ -123,6 +139,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
             {"name": "POIESIS_INSTALL", "value": json.dumps(INSTALL)},
             {"name": "POIESIS_LOG_BYTES", "value": "65536"},
             {"name": "POIESIS_GRACE_SECONDS", "value": "30"},
+            {"name": "POIESIS_GATEWAY_URL", "value": "https://poiesis-gateway.tes.svc:8443"},
         ],
         "lifecycle": {"postStart": {"exec": {"command": INSTALL}}},
         "resources": {
@@ -143,10 +160,10 @@ def test_smallest_task_has_job_service_account_and_secret(config):
         "command": [*RUN, "--on-failure", "exit", "--", "true"],
         "env": [],
         "resources": {
-            "requests": {"cpu": "1", "memory": "2Gi"},
-            "limits": {"cpu": "1", "memory": "2Gi"},
+            "requests": {"cpu": "1", "memory": "2Gi", "ephemeral-storage": "0"},
+            "limits": {"cpu": "1", "memory": "2Gi", "ephemeral-storage": ROOT_DISK},
         },
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["NET_RAW"]}},
+        "securityContext": BASELINE,
         "volumeMounts": run_mounts("executor-0"),
     }
     pause = {
@@ -166,14 +183,14 @@ def test_smallest_task_has_job_service_account_and_secret(config):
     recorder_sources = [
         {
             "secret": {
-                "name": NAME,
+                "name": SECRET,
                 "items": [
                     {"key": "token", "path": "token"},
+                    {"key": "gateway-ca", "path": "gateway-ca.crt"},
                     {"key": "paths-0000", "path": "paths/paths-0000"},
                 ],
             }
         },
-        {"secret": {"name": "poiesis-postgres", "items": [{"key": "recorder-dsn", "path": "dsn"}]}},
         {"serviceAccountToken": {"path": "kubernetes/token", "expirationSeconds": 3600}},
         {"configMap": ca},
         {"downwardAPI": {"items": [namespace]}},
@@ -181,7 +198,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
     assert objects.job == {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": NAME, "labels": LABELS},
+        "metadata": {"name": NAME, "labels": {**LABELS, "poiesis.io/nonce": NONCE}},
         "spec": {
             "suspend": True,
             "completions": 1,
@@ -210,6 +227,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
                         {"name": "ack", "emptyDir": {}},
                         {"name": "recorder", "projected": {"sources": recorder_sources}},
                     ],
+                    "activeDeadlineSeconds": 604800,
                 },
             },
         },
@@ -224,11 +242,12 @@ def test_smallest_task_has_job_service_account_and_secret(config):
         {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": NAME, "labels": LABELS},
+            "metadata": {"name": SECRET, "labels": LABELS},
             "type": "Opaque",
             "immutable": True,
             "data": {
                 "token": base64.b64encode(b"token").decode(),
+                "gateway-ca": base64.b64encode(b"authority").decode(),
                 "paths-0000": base64.b64encode(b"m/poiesis/runs/executor-0\0").decode(),
             },
         },
@@ -288,7 +307,7 @@ def test_inputs_and_outputs_add_filers_and_a_volume(config):
     assert volume(objects, "spec-tif-0")["projected"]["sources"] == [
         {
             "secret": {
-                "name": NAME,
+                "name": SECRET,
                 "items": [
                     {"key": "inputs-0.json", "path": "work.json"},
                     {"key": "content-1", "path": "content-1"},
@@ -314,7 +333,9 @@ def test_inputs_and_outputs_add_filers_and_a_volume(config):
         "w/out/*.txt",
     ]
     secret = objects.owned[1]
-    assert sorted(secret["data"]) == ["content-1", "inputs-0.json", "outputs-0.json", "paths-0000", "token"]
+    assert sorted(secret["data"]) == [
+        *("content-1", "gateway-ca", "inputs-0.json", "outputs-0.json", "paths-0000", "token")
+    ]
     assert secret_text(secret, "content-1") == "x"
     assert json.loads(secret_text(secret, "inputs-0.json")) == {
         "version": 1,
@@ -523,8 +544,11 @@ def test_an_executor_as_tes_gives_it(config):
         "command": [*RUN, "--on-failure", "exit", "--", "sh", "-c", "echo $$(HOME) $$$$ $$X"],
         "workingDir": "/usr/src/w",
         "env": [{"name": "A", "value": "$$(B)"}, {"name": "C", "value": "$$"}],
-        "resources": {"requests": asked, "limits": asked},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["NET_RAW"]}},
+        "resources": {
+            "requests": {**asked, "ephemeral-storage": "0"},
+            "limits": {**asked, "ephemeral-storage": ROOT_DISK},
+        },
+        "securityContext": BASELINE,
         "volumeMounts": run_mounts("executor-0"),
     }
 
@@ -550,32 +574,134 @@ def test_executors_have_the_configured_security_context(config):
 @pytest.mark.parametrize(
     ("configured", "capabilities"),
     [
-        ({}, {"drop": ["NET_RAW"]}),
-        ({"capabilities": None}, {"drop": ["NET_RAW"]}),
-        ({"capabilities": {"drop": ["MKNOD"]}}, {"drop": ["MKNOD", "NET_RAW"]}),
+        ({}, {"drop": ["NET_RAW", "MKNOD", "AUDIT_WRITE"]}),
+        ({"capabilities": None}, {"drop": ["NET_RAW", "MKNOD", "AUDIT_WRITE"]}),
+        ({"capabilities": {"drop": ["MKNOD"]}}, {"drop": ["MKNOD", "NET_RAW", "AUDIT_WRITE"]}),
         ({"capabilities": {"drop": ["ALL"]}}, {"drop": ["ALL"]}),
-        ({"capabilities": {"add": ["ALL"]}}, {"add": ["ALL"], "drop": ["NET_RAW"]}),
-        ({"capabilities": {"add": ["SYS_ADMIN"], "drop": None}}, {"add": ["SYS_ADMIN"], "drop": ["NET_RAW"]}),
+        ({"capabilities": {"drop": ["all"]}}, {"drop": ["all"]}),
+        ({"capabilities": {"add": ["ALL"]}}, {"add": ["ALL"], "drop": ["NET_RAW", "MKNOD", "AUDIT_WRITE"]}),
+        (
+            {"capabilities": {"add": ["CAP_MKNOD"], "drop": None}},
+            {"add": ["CAP_MKNOD"], "drop": ["NET_RAW", "AUDIT_WRITE"]},
+        ),
     ],
 )
-def test_executors_never_have_net_raw(config, configured, capabilities):
+def test_executors_drop_capabilities_that_tasks_do_not_need(config, configured, capabilities):
     changed = change(config, executors={"securityContext": configured})
-    executor = container(task_objects(task(), changed), "executor-0")
-    assert executor["securityContext"]["capabilities"] == capabilities
+    objects = task_objects(task(outputs=[OUTPUT]), changed)
+    for name in ("prepare-0", "executor-0"):
+        assert container(objects, name)["securityContext"]["capabilities"] == capabilities
 
 
-def test_the_recorder_trusts_the_certificate_authority_of_postgres(config):
-    document = config.model_dump(by_alias=True)
-    document["postgresCaSecret"] = {"name": "postgres-tls", "key": "ca.pem"}
-    changed = Document.model_validate(document)
-    objects = task_objects(task(), changed)
-    recorder = container(objects, "trec")
-    assert {"name": "PGSSLROOTCERT", "value": "/poiesis/recorder/postgres-ca.crt"} in recorder["env"]
-    (volume,) = (
-        one for one in objects.job["spec"]["template"]["spec"]["volumes"] if one["name"] == "recorder"
-    )
-    item = {"key": "ca.pem", "path": "postgres-ca.crt"}
-    assert {"secret": {"name": "postgres-tls", "items": [item]}} in volume["projected"]["sources"]
+@pytest.mark.parametrize(
+    ("configured", "expected"),
+    [
+        ({}, {"capabilities": {"drop": ["ALL"]}}),
+        (
+            {"runAsUser": 1000, "readOnlyRootFilesystem": True},
+            {"runAsUser": 1000, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+        ),
+        (
+            {"capabilities": {"add": ["NET_BIND_SERVICE"], "drop": ["CHOWN"]}},
+            {"capabilities": {"add": ["NET_BIND_SERVICE"], "drop": ["CHOWN", "ALL"]}},
+        ),
+    ],
+)
+def test_restricted_profile_is_that_of_pod_security(config, configured, expected):
+    changed = change(config, executors={"profile": "restricted", "securityContext": configured})
+    objects = task_objects(task(outputs=[OUTPUT]), changed)
+    for name in ("prepare-0", "executor-0"):
+        assert container(objects, name)["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            **expected,
+        }
+
+
+def test_restricted_executors_cannot_place_files(config):
+    changed = change(config, executors={"profile": "restricted"})
+    objects = task_objects(task(inputs=[{"path": "/etc/app.conf", "content": "x"}]), changed)
+    assert [entry for entry in path_list(objects) if entry[0] == "p"] == []
+
+
+@pytest.mark.parametrize("host_users", [True, False])
+def test_user_namespace_is_asked_for_only_if_configured(config, host_users):
+    assert "hostUsers" not in task_objects(task(), config).job["spec"]["template"]["spec"]
+    changed = change(config, pod={"hostUsers": host_users})
+    assert task_objects(task(), changed).job["spec"]["template"]["spec"]["hostUsers"] is host_users
+
+
+def test_wall_time_is_limited_by_default(config):
+    spec = task_objects(task(), config).job["spec"]["template"]["spec"]
+    assert spec["activeDeadlineSeconds"] == 7 * 24 * 3600
+    lifted = change(config, pod={"activeDeadlineSeconds": 0})
+    assert "activeDeadlineSeconds" not in task_objects(task(), lifted).job["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize(
+    ("own", "executors", "names_", "policy"),
+    [
+        ([], {}, None, None),
+        (["own"], {}, ["own"], "Always"),
+        (["own"], {"imagePullSecrets": []}, None, None),
+        (["own"], {"imagePullSecrets": ["labs"]}, ["labs"], "Always"),
+        (["own"], {"imagePullPolicy": "IfNotPresent"}, ["own"], "IfNotPresent"),
+        ([], {"imagePullPolicy": "Never"}, None, "Never"),
+    ],
+)
+def test_cached_private_image_needs_credentials_again(config, own, executors, names_, policy):
+    changed = change(config, images={"pullSecrets": own}, executors=executors)
+    objects = task_objects(task(outputs=[OUTPUT]), changed)
+    spec = objects.job["spec"]["template"]["spec"]
+    assert [one["name"] for one in spec.get("imagePullSecrets", ())] == (names_ or [])
+    assert [
+        container(objects, name).get("imagePullPolicy") for name in ("prepare-0", "executor-0", "trec")
+    ] == [policy, policy, "IfNotPresent"]
+
+
+def recorder_files(objects):
+    """Secret and key of each file below /poiesis/recorder."""
+    return {
+        item["path"]: (source["secret"]["name"], item["key"])
+        for source in volume(objects, "recorder")["projected"]["sources"]
+        if "secret" in source
+        for item in source["secret"]["items"]
+    }
+
+
+def test_gateway_recorder_has_no_access_to_postgres(config):
+    objects = task_objects(task(), change(config, recorderPostgres={"caFile": "/etc/ca.crt"}))
+    assert recorder_files(objects) == {
+        "token": (SECRET, "token"),
+        "gateway-ca.crt": (SECRET, "gateway-ca"),
+        "paths/paths-0000": (SECRET, "paths-0000"),
+    }
+    assert "PGSSLROOTCERT" not in {one["name"] for one in container(objects, "trec")["env"]}
+
+
+def test_postgres_recorder_has_dsn_and_authority(config):
+    files = {"caFile": "/etc/ca.crt"}
+    objects = task_objects(task(), change(config, recorder={"transport": "postgres"}, recorderPostgres=files))
+    assert recorder_files(objects) == {
+        "token": (SECRET, "token"),
+        "paths/paths-0000": (SECRET, "paths-0000"),
+        "dsn": (SECRET, "recorder-dsn"),
+        "postgres-ca.crt": (SECRET, "postgres-ca"),
+    }
+    (stored,) = (one for one in objects.owned if one["kind"] == "Secret")
+    assert secret_text(stored, "postgres-ca") == "PEM"
+    assert secret_text(stored, "recorder-dsn") == "postgresql://db"
+    env = {one["name"]: one.get("value") for one in container(objects, "trec")["env"]}
+    assert env["PGSSLROOTCERT"] == "/poiesis/recorder/postgres-ca.crt"
+    assert "POIESIS_GATEWAY_URL" not in env
+
+
+def test_public_certificate_of_postgres_needs_no_authority(config):
+    public = replace(task(), postgres=RecorderPostgres(dsn="postgresql://db"))
+    objects = task_objects(public, change(config, recorder={"transport": "postgres"}))
+    assert "postgres-ca.crt" not in recorder_files(objects)
+    assert "PGSSLROOTCERT" not in {one["name"] for one in container(objects, "trec")["env"]}
 
 
 def test_every_container_has_requests_and_limits(config):
@@ -585,7 +711,7 @@ def test_every_container_has_requests_and_limits(config):
     for name in names(objects):
         resources = container(objects, name)["resources"]
         for side in ("requests", "limits"):
-            assert set(resources[side]) == {"cpu", "memory"}
+            assert set(resources[side]) - {"ephemeral-storage"} == {"cpu", "memory"}
 
 
 def test_an_ephemeral_volume(config):
@@ -618,11 +744,13 @@ def test_an_empty_dir_is_known_to_the_scheduler(config):
 def test_what_executors_write_to_the_node_is_limited(config, volume_type, size):
     changed = change(config, volume={"type": volume_type}, executors={"rootDiskGb": 5})
     resources = container(task_objects(task(volumes=["/s"]), changed), "executor-0")["resources"]
-    assert resources["limits"]["ephemeral-storage"] == resources["requests"]["ephemeral-storage"] == str(size)
+    assert resources["limits"]["ephemeral-storage"] == str(size)
+    assert resources["requests"]["ephemeral-storage"] == "0"  # a bound, not a reservation
 
 
-def test_node_disk_is_unlimited_by_default(config):
-    resources = container(task_objects(task(volumes=["/s"]), config), "executor-0")["resources"]
+def test_limit_of_the_node_disk_can_be_lifted(config):
+    lifted = change(config, executors={"rootDiskGb": 0})
+    resources = container(task_objects(task(volumes=["/s"]), lifted), "executor-0")["resources"]
     assert set(resources["limits"]) == {"cpu", "memory"}
 
 
@@ -776,7 +904,11 @@ def test_kueue_knows_the_job_by_its_label(config):
     objects = task_objects(
         task(), change(config, queue={"kueueQueueName": "batch"}, volume={"type": "ephemeral"})
     )
-    assert objects.job["metadata"]["labels"] == {**LABELS, "kueue.x-k8s.io/queue-name": "batch"}
+    assert objects.job["metadata"]["labels"] == {
+        **LABELS,
+        "poiesis.io/nonce": NONCE,
+        "kueue.x-k8s.io/queue-name": "batch",
+    }
 
 
 def test_items_are_grouped_by_filer(config):
@@ -884,7 +1016,7 @@ def test_contents_are_spread_over_secrets(config):
     inputs = [{"path": f"/d/{number}", "content": "x" * 131072} for number in range(12)]
     objects = task_objects(task(inputs=inputs), config)
     secrets = {one["metadata"]["name"]: one for one in objects.owned if one["kind"] == "Secret"}
-    assert list(secrets) == [NAME, f"{NAME}-content-0", f"{NAME}-content-1"]
+    assert list(secrets) == [SECRET, f"{SECRET}-content-0", f"{SECRET}-content-1"]
     for secret in secrets.values():
         assert sum(len(base64.b64decode(value)) for value in secret["data"].values()) <= 700 * 1024
     items = {
@@ -907,10 +1039,10 @@ def test_very_long_work_list_is_split_over_containers(config):
 
 
 def test_secrets_are_filled_in_order():
-    packed = pack_secrets(ID, {"token": b"t", "a": bytes(600 * 1024), "b": bytes(200 * 1024), "c": b"c"})
+    packed = pack_secrets(task(), {"token": b"t", "a": bytes(600 * 1024), "b": bytes(200 * 1024), "c": b"c"})
     assert {name: list(entries) for name, entries in packed.items()} == {
-        NAME: ["token", "a"],
-        f"{NAME}-content-0": ["b", "c"],
+        SECRET: ["token", "a"],
+        f"{SECRET}-content-0": ["b", "c"],
     }
 
 
@@ -935,7 +1067,7 @@ def test_manifests_are_json(config):
     for manifest in (objects.job, *objects.owned):
         assert json.loads(json.dumps(manifest)) == manifest
     layout = layout_of(task(), config)
-    secrets = secret_of_key(pack_secrets(ID, secret_entries(layout)))
+    secrets = secret_of_key(pack_secrets(layout.task, secret_entries(layout, "gateway")))
     assert pod_template(layout, config, secrets)["spec"]["restartPolicy"] == "Never"
 
 

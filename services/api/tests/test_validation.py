@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poiesis_api.config import Document
-from poiesis_api.errors import InvalidTask, MalformedBody
+from poiesis_api.errors import InvalidTask, MalformedBody, NotAllowed
 from poiesis_api.validation import parse_task, validate
 from poiesis_models.tes import TesTaskRequest
 
@@ -486,3 +486,63 @@ def test_only_first_invalid_item_is_reported(body, words):
 def test_any_bytes_are_refused_with_a_sentence(body):
     with pytest.raises((InvalidTask, MalformedBody)):
         parse_task(body)
+
+
+def _with_path(field, path):
+    if field in {"workdir", "stdin", "stdout", "stderr"}:
+        return {"executors": [{"image": "i", "command": ["c"], field: path}]}
+    fields = {
+        "input": {"inputs": [{"path": path, "content": "x"}]},
+        "output": {"outputs": [{"path": path, "url": "s3://b/k"}]},
+        "volume": {"volumes": [path]},
+    }
+    return {"executors": [{"image": "i", "command": ["c"]}], **fields[field]}
+
+
+@pytest.mark.parametrize("tree", ["proc", "sys", "dev"])
+@pytest.mark.parametrize(
+    "form", ["/{}/x", "/{}", "/{}/", "//{}/x", "/./{}/x", "/{}/./x", "/a/../{}/x", "/{}//x"]
+)
+@pytest.mark.parametrize("field", ["workdir", "stdin", "stdout", "stderr", "input", "output", "volume"])
+def test_no_spelling_reaches_a_kernel_file_system(config, field, form, tree):
+    path = form.format(tree)
+    with pytest.raises(InvalidTask) as raised:
+        validate(parse_task(json.dumps(_with_path(field, path)).encode()), config)
+    assert path.rstrip("/") in str(raised.value)
+    assert raised.value.field
+
+
+@pytest.mark.parametrize("form", ["/proc/../proc/x", "/proc/../etc", "/dev/../proc/self"])
+def test_no_path_leaves_a_kernel_file_system(config, form):
+    with pytest.raises(InvalidTask, match="must not contain"):
+        validate(parse_task(json.dumps(_with_path("workdir", form)).encode()), config)
+
+
+@pytest.mark.parametrize(
+    ("image", "allowed"),
+    [
+        ("busybox", True),
+        ("docker.io/library/busybox:1.37", True),
+        ("quay.io/bio/samtools:1", True),
+        ("QUAY.io/bio/samtools:1", True),
+        ("quay.io/biocontainers/samtools:1", False),
+        ("docker.io/library-evil/x", False),
+        ("alpine/git", False),
+        ("10.0.0.1:22/x", False),
+        ("169.254.169.254/latest/meta-data", False),
+    ],
+)
+def test_only_images_of_the_list_run(config, image, allowed):
+    document = config.model_dump(by_alias=True)
+    document["executors"]["images"] = ["docker.io/library/", "quay.io/bio"]
+    limited = Document.model_validate(document)
+    request_ = task(executor={"image": image})
+    validate(request_, config)
+    if allowed:
+        validate(request_, limited)
+        return
+    with pytest.raises(NotAllowed) as raised:
+        validate(request_, limited)
+    assert raised.value.field == "executors[0].image"
+    assert image in str(raised.value)
+    assert "(allowed: docker.io/library/, quay.io/bio)" in str(raised.value)

@@ -1,5 +1,5 @@
 /* A capped log: the whole output while it is short; beyond 2 * cap bytes it becomes a mark and the last `cap`, and
- * grows again. */
+ * grows again. The mark counts the bytes before, so that a reader can tell which part of the output the file holds. */
 #include "helper.h"
 
 #include <fcntl.h>
@@ -9,9 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char MARK[] = "[poiesis: earlier output left out]\n";
+static const char MARK[] = "[poiesis: %llu bytes of earlier output left out]\n";
 enum {
-    MARK_SIZE = sizeof MARK - 1,
+    MARK_MOST = sizeof MARK + 16, /* "%llu" becomes up to 20 digits */
     REWRITE_PAUSE_MS =
         200, /* a rename may write the file to disk: a flood of output must not become a flood of those */
 };
@@ -64,12 +64,14 @@ static int rewrite(struct log *log)
     int fd = open_aside(log->dir, aside);
     if (fd < 0)
         return -1;
-    size_t mark = log->total > log->tail_size ? MARK_SIZE : 0;
     size_t older = log->tail_size == log->cap ? log->cap - log->tail_next : 0; /* bytes after the seam of a full ring */
     size_t newer = log->tail_size - older;
-    size_t left_out = mark ? cut_line(log) : 0;
+    size_t left_out = log->total > log->tail_size ? cut_line(log) : 0;
     size_t from_older = left_out < older ? left_out : older, from_newer = left_out - from_older;
-    if (write_all(fd, MARK, mark) != 0 ||
+    unsigned long long before = log->total - log->tail_size + left_out;
+    char mark[MARK_MOST];
+    int mark_size = before ? snprintf(mark, sizeof mark, MARK, before) : 0;
+    if (write_all(fd, mark, mark_size) != 0 ||
         write_all(fd, log->tail + log->tail_next + from_older, older - from_older) != 0 ||
         write_all(fd, log->tail + from_newer, newer - from_newer) != 0 ||
         renameat(log->dir, aside, log->dir, log->name) != 0) {
@@ -80,7 +82,7 @@ static int rewrite(struct log *log)
     if (log->fd >= 0)
         close(log->fd);
     log->fd = fd;
-    log->file_size = mark + log->tail_size - left_out;
+    log->file_size = mark_size + log->tail_size - left_out;
     log->rewrite_at = 0;
     log->no_rewrite_before = monotonic_ms() + REWRITE_PAUSE_MS;
     return 0;
@@ -114,7 +116,7 @@ int64_t log_work(struct log *log)
 
 void log_close(struct log *log)
 {
-    if (log->broken || log->rewrite_at || log->file_size > log->cap + MARK_SIZE)
+    if (log->broken || log->rewrite_at || log->file_size > log->cap + MARK_MOST)
         rewrite(log);
     if (log->fd >= 0)
         close(log->fd);

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-MARK = b"[poiesis: earlier output left out]\n"
+
+def mark(left_out: int) -> bytes:
+    return b"[poiesis: %d bytes of earlier output left out]\n" % left_out
+
+
 GARBAGE = os.urandom(300_000) + bytes(1000) + b"\xff\n\r\0"
 
 
@@ -91,11 +95,11 @@ LETTERS = bytes(range(65, 91)) * 40  # 1040 bytes
     ("cap", "size", "kept"),
     [
         (1040, 1040, LETTERS),
-        (1000, 1034, LETTERS[:1034]),
-        (1000, 1036, MARK + LETTERS[36:1036]),
-        (100, 1040, MARK + LETTERS[-100:]),
-        (1, 1040, MARK + LETTERS[-1:]),
-        (0, 1040, MARK),
+        (960, 1026, LETTERS[:1026]),
+        (960, 1027, mark(67) + LETTERS[67:1027]),
+        (100, 1040, mark(940) + LETTERS[-100:]),
+        (1, 1040, mark(1039) + LETTERS[-1:]),
+        (0, 1040, mark(1040)),
         (0, 0, b""),
     ],
 )
@@ -113,11 +117,11 @@ def test_a_log_is_readable_while_the_process_runs(container, eventually):
         "sh", "-c", "echo first; head -c 5000 /dev/zero; echo last; sleep 60", options=["--log-bytes=100"]
     )
     eventually(lambda: container.has("stdout") and container.read("stdout").endswith(b"last\n"))
-    assert container.read("stdout").startswith(MARK)
+    assert container.read("stdout").startswith(mark(4911))
     assert process.poll() is None
     process.terminate()
     process.wait(10)
-    assert container.read("stdout") == MARK + bytes(95) + b"last\n"
+    assert container.read("stdout") == mark(4911) + bytes(95) + b"last\n"
 
 
 def test_output_is_passed_on_as_it_arrives(container):
@@ -139,7 +143,9 @@ def test_a_log_never_exceeds_twice_its_cap(container, tmp_path):
             (tmp_path / "seen").touch()
     assert process.stdout.read() == b"12345678\n" * 3000
     assert max(sizes) <= 1000
-    assert container.read("stdout") == MARK + b"12345678\n" * 55  # whole lines of the last 500 bytes
+    assert (
+        container.read("stdout") == mark(2945 * 9) + b"12345678\n" * 55
+    )  # whole lines of the last 500 bytes
 
 
 def test_much_output_does_not_grow_memory(container, tmp_path, eventually):
@@ -154,7 +160,7 @@ def test_much_output_does_not_grow_memory(container, tmp_path, eventually):
     process.terminate()
     process.wait(10)
     assert (tmp_path / "o").stat().st_size == 50_000_000
-    assert container.read("stdout") == MARK + bytes(65536)
+    assert container.read("stdout") == mark(50_000_000 - 65536) + bytes(65536)
 
 
 def test_a_stuck_reader_does_not_delay_the_exit(container, tmp_path, eventually):
@@ -181,7 +187,7 @@ def test_a_stuck_reader_does_not_delay_the_exit(container, tmp_path, eventually)
 def test_tail_of_a_log_begins_at_a_line(container, tmp_path, text, kept):
     (tmp_path / "in").write_bytes(bytes(100) + text)
     container.run("cat", options=["--stdin", tmp_path / "in", "--log-bytes=20"])
-    assert container.read("stdout") == MARK + kept
+    assert container.read("stdout") == mark(100 + len(text) - len(kept)) + kept
 
 
 BIG = "head -c 3000000 /dev/zero | tr '\\0' x"

@@ -12,14 +12,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from poiesis_kube.errors import Unreachable
 from poiesis_models.logs import configure_logging
-from poiesis_tctl import health, kube, metrics, tasks_db
-from poiesis_tctl.config import Config, ConfigError, variables
-from poiesis_tctl.controller import Controller
+from poiesis_server import health
+from poiesis_server.settings import ConfigError, variables
+from poiesis_tctl import kube, metrics, tasks_db
+from poiesis_tctl.config import Config
+from poiesis_tctl.leader import Leader
 from poiesis_tctl.lease import Elector, LeaderTaskStuck
 
 logger = logging.getLogger("poiesis_tctl")
@@ -27,25 +29,33 @@ logger = logging.getLogger("poiesis_tctl")
 
 async def run(config: Config, stop: asyncio.Event) -> None:
     """Run until `stop`. Raise Unreachable if there are no credentials for Kubernetes, or LeaderTaskStuck."""
-    leader: Controller | None = None
+    leader: Leader | None = None
 
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(kube.connect(config.kubeconfig, config.namespace))
+        namespace_of = await stack.enter_async_context(kube.connect(config.kubeconfig))
+        kubes = [namespace_of(name) for name in config.watched_namespaces]
         dsn = config.dsn.get_secret_value()
-        tasks = await stack.enter_async_context(tasks_db.connect(dsn, connections=config.workers + 1))
-        elector = Elector(api, name=config.lease_name, identity=config.pod_name, times=config.lease)
+        tasks = await stack.enter_async_context(
+            tasks_db.connect(dsn, connections=config.workers + 1, home=config.namespace)
+        )
+        home = namespace_of(config.namespace)
+        elector = Elector(home, name=config.lease_name, identity=config.pod_name, times=config.lease)
 
         async def lead() -> None:
             nonlocal leader
-            leader = Controller(api, tasks, config)
+            leader = Leader(kubes, tasks, config)
             await leader.run()
 
+        def synced() -> Mapping[str, bool]:
+            return {} if leader is None else leader.synced
+
         def ready() -> bool:
-            return elector.is_connected() and (not elector.leading or (leader is not None and leader.synced))
+            # One namespace suffices: others may be forbidden or deleted, which a metric shows.
+            return elector.is_connected() and (not elector.leading or any(synced().values()))
 
         def scraped() -> bytes:
             figures = None if leader is None else leader.figures
-            return metrics.exposition(leading=elector.leading, figures=figures)
+            return metrics.exposition(leading=elector.leading, figures=figures, synced=synced())
 
         await stack.enter_async_context(
             health.serve(config.health_port, healthy=elector.is_alive, ready=ready, metrics=scraped)
@@ -72,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="poiesis_tctl",
         description=__doc__,
-        epilog=f"environment variables (name, default, meaning):\n{variables()}",
+        epilog=f"environment variables (name, default, meaning):\n{variables(Config)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(arguments)

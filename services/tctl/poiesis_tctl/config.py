@@ -1,43 +1,21 @@
 """The settings of the controller, from environment variables that are read once at the start."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import NoDecode
 
-
-class ConfigError(Exception):
-    """A variable is missing or invalid; the message names it."""
+from poiesis_server.settings import Count, LogLevel, Port, PostgresUrl, Seconds, SecondsOrNever, Settings
 
 
-def _postgres_url(dsn: SecretStr) -> SecretStr:
-    if not dsn.get_secret_value().startswith(("postgres://", "postgresql://")):
-        raise ValueError("must start with postgresql://")
-    return dsn
+def _names(value: object) -> object:
+    """Return the distinct names of a list that is separated by commas."""
+    if not isinstance(value, str):
+        return value
+    return tuple(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
 
 
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-SecondsOrNever = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
-PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
-LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
-
-
-class _Settings(BaseSettings):
-    """Fields are set by the variable that is their alias, or by name. An empty variable counts as not set."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True, case_sensitive=True
-    )
-
-
-class LeaseTimes(_Settings):
+class LeaseTimes(Settings):
     """Times of leader election, in seconds."""
 
     lease: Count = Field(
@@ -71,7 +49,7 @@ class LeaseTimes(_Settings):
         return self
 
 
-class Limits(_Settings):
+class Limits(Settings):
     """How long something may last before the controller acts, in seconds."""
 
     image_pull: Seconds = Field(
@@ -116,13 +94,19 @@ class Limits(_Settings):
     )
 
 
-class Config(_Settings):
+class Config(Settings):
     """All settings."""
 
     dsn: PostgresUrl = Field(alias="POIESIS_DSN", description="Postgres as the role poiesis_api; secret")
     pod_name: str = Field(alias="POD_NAME", description="from the downward API; the identity in the Lease")
     namespace: str = Field(
-        alias="POD_NAMESPACE", description="from the downward API; the only namespace that is watched"
+        alias="POD_NAMESPACE",
+        description="from the downward API; has the Lease, and the tasks that are stored without a namespace",
+    )
+    tasks_namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        (),
+        alias="POIESIS_TASKS_NAMESPACES",
+        description="namespaces of the tasks, separated by commas; default: POD_NAMESPACE",
     )
     kubeconfig: str | None = Field(
         None, alias="KUBECONFIG", description="one kubeconfig file; default: the Pod's own ServiceAccount"
@@ -147,53 +131,14 @@ class Config(_Settings):
         alias="POIESIS_WORKERS",
         description="tasks that are processed concurrently; also the size of the Postgres pool",
     )
-    health_port: int = Field(
-        8080, ge=1, le=65535, alias="POIESIS_HEALTH_PORT", description="serves /healthz, /readyz and /metrics"
+    health_port: Port = Field(
+        8080, alias="POIESIS_HEALTH_PORT", description="serves /healthz, /readyz and /metrics"
     )
     log_level: LogLevel = Field(
         "INFO", alias="POIESIS_LOG_LEVEL", description="DEBUG, INFO, WARNING or ERROR"
     )
 
-    @classmethod
-    def from_env(cls) -> Self:
-        """Read the environment. Raise ConfigError naming each invalid variable, its value and the limit."""
-        try:
-            return cls()
-        except ValidationError as error:
-            raise ConfigError("; ".join(map(_message, error.errors()))) from None
-
-
-def variables() -> str:
-    """Return a table of all variables for --help."""
-    rows = list(_rows(Config))
-    width = max(len(name) for name, _, _ in rows)
-    return "\n".join(f"{name:{width}}  {default:12}  {text}" for name, default, text in rows)
-
-
-def _rows(settings: type[BaseSettings]) -> Iterator[tuple[str, str, str]]:
-    for field in settings.model_fields.values():
-        if field.alias is None:  # a group
-            yield from _rows(field.default_factory)  # type: ignore[arg-type]
-            continue
-        default = "required" if field.is_required() else _shown(field.default)
-        yield field.alias, default, field.description or ""
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _message(error: ErrorDetails) -> str:
-    """Describe one error: the variable, what it must be, and its value unless it is secret."""
-    if not error["loc"]:  # of two variables together
-        return error["msg"].removeprefix("Value error, ")
-    name = str(error["loc"][-1])
-    if error["type"] == "missing":
-        return f"{name} is not set"
-    rule = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").split(", unable")[0]
-    rule = rule if rule.startswith("must ") else f"must be {rule}"
-    return f"{name} {rule}" if name == "POIESIS_DSN" else f"{name} {rule}, got {error['input']!r}"
+    @property
+    def watched_namespaces(self) -> tuple[str, ...]:
+        """Return the namespaces of the tasks."""
+        return self.tasks_namespaces or (self.namespace,)

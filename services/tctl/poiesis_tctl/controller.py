@@ -1,4 +1,4 @@
-"""The leader's work: informers feed a queue of task ids, workers decide about each and act."""
+"""The leader's work in one namespace: informers feed a queue of task ids, workers decide and act."""
 
 import asyncio
 import logging
@@ -31,19 +31,20 @@ from poiesis_tctl.kube import Kube, KueueWorkloads
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.reconciliation import Reconciliation
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
-from poiesis_tctl.transfers import Figures, Transfers
 from poiesis_tctl.workloads import slim_workload
 from poiesis_tctl.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
 _RECONCILE_RETRY_SECONDS = 10.0
-_METRICS_SECONDS = 15.0
 _REPAIRS = (Finish, RequeueAttempt, EndPod, DeleteJob)
 
 
 class Controller:
-    """The work of one leadership. Only what it writes outlives it."""
+    """The work of one leadership in one namespace. Only what it writes outlives it.
+
+    `slots`: limit of the tasks that are processed concurrently in all namespaces.
+    """
 
     def __init__(
         self,
@@ -51,10 +52,12 @@ class Controller:
         tasks: TasksDb,
         config: Config,
         *,
+        slots: asyncio.Semaphore | None = None,
         watch_times: WatchTimes | None = None,
-        metrics_seconds: float = _METRICS_SECONDS,
     ) -> None:
         self._kube = kube
+        self.namespace = kube.namespace
+        self._slots = slots or asyncio.Semaphore(config.workers)
         self._tasks = tasks
         self._config = config
         self._queue: WorkQueue[str] = WorkQueue()
@@ -70,8 +73,6 @@ class Controller:
         self._events = EventLog(kube, tasks, watch_times=times)
         self._since: dict[str, Mapping[str, float]] = {}  # triggers of a task, and when each was first seen
         self._roles: dict[str, str] = {}  # task -> uid of the Pod whose Role exists
-        self._metrics_seconds = metrics_seconds
-        self.figures: Figures | None = None  # of the last read; None before the first
 
     def _informer(
         self,
@@ -113,7 +114,6 @@ class Controller:
             self._jobs.run(),
             self._events.run(),
             self._reconcile(),
-            self._collect_metrics(),
         ]
         if self._workloads is not None:  # nothing waits for it: Kueue may be unavailable
             loops.append(self._workloads.run())
@@ -143,18 +143,11 @@ class Controller:
             for key in keys:
                 self._found(key)
             repaired = await self._rounds.round(keys)
-            logger.info("reconciled tasks", extra={"tasks": len(keys), "repaired": repaired})
+            logger.info(
+                "reconciled tasks",
+                extra={"namespace": self.namespace, "tasks": len(keys), "repaired": repaired},
+            )
             await asyncio.sleep(self._config.reconcile_seconds)
-
-    async def _collect_metrics(self) -> None:
-        """Read Postgres periodically for the metrics. Transfers are counted from the first read."""
-        transfers = Transfers()
-        while True:
-            try:
-                self.figures = transfers.count(await self._tasks.read_metrics())
-            except DatabaseUnavailable as error:
-                logger.warning("postgres unavailable, metrics not updated", extra={"error": str(error)})
-            await asyncio.sleep(self._metrics_seconds)
 
     async def _work(self) -> None:
         await self._when_synced()
@@ -162,7 +155,8 @@ class Controller:
             key = await self._queue.get()
             only_found = self._rounds.take(key)
             try:
-                done = await self._process(key)
+                async with self._slots:
+                    done = await self._process(key)
             except (KubernetesError, DatabaseUnavailable) as error:
                 seconds = self._failed(key, only_found=only_found)
                 logger.warning(
@@ -257,8 +251,8 @@ class Controller:
     async def _view_again(self, cached: TaskView, key: str, task_id: UUID) -> TaskView:
         """Return the view from the API server. The row is read first: a submitted task had its Job before."""
         task = await self._tasks.load(task_id)
-        job = newest(map(decide.slim_job, await self._kube.jobs_of(key)))
-        pod = newest(map(decide.slim_pod, await self._kube.pods_of(key)))
+        job = newest(decide.of_tasks(map(decide.slim_job, await self._kube.jobs_of(key))))
+        pod = newest(decide.of_tasks(map(decide.slim_pod, await self._kube.pods_of(key))))
         return TaskView(
             task=task,
             pod=pod,

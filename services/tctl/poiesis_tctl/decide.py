@@ -6,7 +6,7 @@ clock. The outcome of a task is decided by `poiesis_models.states.terminal_state
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import takewhile
@@ -23,6 +23,7 @@ from poiesis_tctl.config import Limits
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.podfacts import (
     CRASHES,
+    ENDED_BY_US,
     ENDED_PHASES,
     executor_reports,
     gate_is_open,
@@ -71,6 +72,7 @@ _SETUP_FAILURES = frozenset(
     {"FailedAttachVolume", "FailedMount", "FailedMapVolume", "FailedCreatePodSandBox"}
 )
 _QUANTITY = re.compile(r"\b\d[\w.]*")
+_JOB_NAME = re.compile(OBJECT_NAME)
 _POD_NAME = re.compile(rf"({OBJECT_NAME}){POD_SUFFIX}\b")
 
 
@@ -297,7 +299,7 @@ def decide_role(pod: Object) -> EnsureRole | None:
 
 
 def slim_pod(pod: Object) -> Object:
-    """Reduce a Pod to the fields that decisions need."""
+    """Reduce a Pod to the fields that decisions need. It is a task's only if the task's Job controls it."""
     spec = pod.get("spec") or {}
     kept = ("nodeName", "activeDeadlineSeconds", "terminationGracePeriodSeconds")
     containers = {
@@ -305,23 +307,43 @@ def slim_pod(pod: Object) -> Object:
         for key in ("initContainers", "containers")
     }
     return {
-        "metadata": _slim_metadata(pod["metadata"]),
+        "metadata": _slim_metadata(pod["metadata"], _controlling_job(pod["metadata"])),
         "spec": {**{key: spec[key] for key in kept if key in spec}, **containers},
         "status": pod.get("status") or {},
     }
 
 
 def slim_job(job: Object) -> Object:
-    """Reduce a Job to the fields that decisions need."""
+    """Reduce a Job to the fields that decisions need. It is a task's only if it has the task's name."""
     return {
-        "metadata": _slim_metadata(job["metadata"]),
+        "metadata": _slim_metadata(job["metadata"], job["metadata"]["name"]),
         "spec": {"suspend": (job.get("spec") or {}).get("suspend")},
         "status": job.get("status") or {},
     }
 
 
-def _slim_metadata(metadata: Object) -> Object:
-    return {key: value for key, value in metadata.items() if key not in {"managedFields", "ownerReferences"}}
+def of_tasks(items: Iterable[Object]) -> list[Object]:
+    """Return the reduced objects that belong to a task."""
+    return [item for item in items if TASK_LABEL in (item["metadata"].get("labels") or {})]
+
+
+def _slim_metadata(metadata: Object, job: str | None) -> Object:
+    """Reduce metadata. The label of a task is kept if `job` is the name of the task's Job.
+
+    A user who may create Pods can give them any label, and must not end another user's task by that.
+    """
+    kept = {key: value for key, value in metadata.items() if key not in {"managedFields", "ownerReferences"}}
+    found = None if job is None else _JOB_NAME.fullmatch(job)
+    labels = kept.get("labels") or {}
+    if TASK_LABEL in labels and (found is None or found["task"] != labels[TASK_LABEL]):
+        kept["labels"] = {key: value for key, value in labels.items() if key != TASK_LABEL}
+    return kept
+
+
+def _controlling_job(metadata: Object) -> str | None:
+    """Return the name of the Job that controls a Pod, None if no Job does."""
+    owners: Sequence[Object] = metadata.get("ownerReferences") or ()
+    return next((one["name"] for one in owners if one.get("kind") == "Job" and one.get("controller")), None)
 
 
 def _triggers(view: TaskView, limits: Limits) -> Iterator[_Trigger]:
@@ -436,7 +458,7 @@ def _leftovers(task: TaskRow, view: TaskView, limits: Limits) -> Iterator[_Trigg
             delete = _delete(job, "its task has ended")
             yield _Trigger(key="leftover job", after=limits.leftover, actions=(delete,))
     elif is_alive(pod):
-        if (pod.get("spec") or {}).get("activeDeadlineSeconds") == 1:
+        if (pod.get("spec") or {}).get("activeDeadlineSeconds") == ENDED_BY_US:
             why, after = "its Pod did not end", _grace(pod) + limits.leftover
             if job is not None and not is_deleted(job):
                 yield _Trigger(key="pod did not end", after=after, actions=(_delete(job, why),))
@@ -463,7 +485,7 @@ def _lingering(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]
 
 def _cancel(pod: Object, job: Object | None) -> Iterator[_Trigger]:
     if job is None:
-        if (pod.get("spec") or {}).get("activeDeadlineSeconds") != 1:
+        if (pod.get("spec") or {}).get("activeDeadlineSeconds") != ENDED_BY_US:
             yield _immediate("canceled", _end(pod, job, "canceled, and there is no Job"))
     elif not is_deleted(job):
         yield _immediate("canceled", _delete(job, "canceled"))

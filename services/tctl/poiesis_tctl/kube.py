@@ -1,6 +1,6 @@
 """The requests that the controller sends to Kubernetes.
 
-The Role that tctl needs, in the namespace of the tasks (a Role may only grant what its creator may do):
+The Role that tctl needs in each namespace of tasks (a Role may only grant what its creator may do):
 
 | group | resource | verbs | why |
 |---|---|---|---|
@@ -9,12 +9,15 @@ The Role that tctl needs, in the namespace of the tasks (a Role may only grant w
 | batch | jobs | get, list, watch, delete | the cache; cancels and leftovers |
 | kueue.x-k8s.io | workloads | list, watch | with Kueue: why a Job waits, or will never run |
 | rbac.authorization.k8s.io | roles, rolebindings | create | the recorder may watch its own Pod |
-| coordination.k8s.io | leases | get, create, update | leader election (create cannot name an object) |
+
+In its own namespace it needs `create` of coordination.k8s.io leases, which cannot name an object, and `get`
+and `update` of its Lease: leader election.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from poiesis_kube import client
 from poiesis_kube.client import Object
@@ -26,7 +29,7 @@ _KUEUE = "kueue.x-k8s.io"
 
 
 class Kube(Namespace):
-    """The namespace of the tasks. Every call raises Refused or Unreachable, and may be repeated."""
+    """One namespace of tasks. Every call raises Refused or Unreachable, and may be repeated."""
 
     async def list_page(self, collection: str, params: Mapping[str, str]) -> Object:
         """Return one page of a collection, named by its path."""
@@ -116,10 +119,13 @@ class KueueWorkloads:
 
 
 @asynccontextmanager
-async def connect(kubeconfig: str | None, namespace: str) -> AsyncIterator[Kube]:
-    """Open a client for as long as the block lasts. Raise Unreachable if there are no credentials."""
+async def connect(kubeconfig: str | None) -> AsyncIterator[Callable[[str], Kube]]:
+    """Open a client for as long as the block lasts. Yield a function from a namespace's name to its client.
+
+    Raise Unreachable if there are no credentials.
+    """
     async with client.connect(kubeconfig) as api:
-        yield Kube(api, namespace)
+        yield partial(Kube, api)
 
 
 def _lease(document: Object) -> Object:

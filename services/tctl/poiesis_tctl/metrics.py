@@ -1,22 +1,24 @@
 """The metrics in Prometheus' text format; docs/reference/metrics.md explains each. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from poiesis_tctl.transfers import Figures
 
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-
-def exposition(*, leading: bool, figures: Figures | None) -> bytes:
+def exposition(
+    *, leading: bool, figures: Figures | None, synced: Mapping[str, bool] = MappingProxyType({})
+) -> bytes:
     """Return the response to a scrape. Only the leader has figures, so sums over replicas are correct.
 
-    `figures` None: the leader has not read Postgres yet.
+    `figures` None: the leader has not read Postgres yet. `synced`: whether it knows all Pods and Jobs of each
+    namespace.
     """
     registry = CollectorRegistry()
-    registry.register(_Families(_families(leading, figures)))
+    registry.register(_Families(_families(leading, figures, synced)))
     return generate_latest(registry)
 
 
@@ -28,10 +30,19 @@ class _Families:
         return self._families
 
 
-def _families(leading: bool, figures: Figures | None) -> Iterator[Metric]:
+def _families(leading: bool, figures: Figures | None, synced: Mapping[str, bool]) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "poiesis_controller_leader", "1 if this replica leads, else 0.", value=int(leading)
     )
+    if leading:
+        yield _labelled(
+            GaugeMetricFamily(
+                "poiesis_namespace_synced",
+                "1 if the leader has listed the Pods and Jobs of this namespace, else 0.",
+                labels=["namespace"],
+            ),
+            {name: int(is_synced) for name, is_synced in synced.items()},
+        )
     if leading and figures is not None:
         yield from _leader_families(figures)
 
@@ -43,10 +54,12 @@ def _leader_families(figures: Figures) -> Iterator[Metric]:
         "Unix time at which the leader last read these metrics from Postgres.",
         value=figures.read_at.timestamp(),
     )
-    yield _labelled(
-        GaugeMetricFamily("poiesis_tasks", "Tasks that have not ended, by state.", labels=["state"]),
-        {state.value: count for state, count in figures.tasks.items()},
+    tasks = GaugeMetricFamily(
+        "poiesis_tasks", "Tasks that have not ended, by namespace and state.", labels=["namespace", "state"]
     )
+    for place, count in figures.tasks.items():
+        tasks.add_metric([place.namespace, place.state.value], count)
+    yield tasks
     yield _labelled(
         GaugeMetricFamily("poiesis_filers", "Filers that are transferring data.", labels=["filer"]),
         {name: one.moving for name, one in filers},

@@ -24,6 +24,7 @@ Object = Mapping[str, Any]
 Statuses = Mapping[str, ContainerEnd]
 Outcomes = Mapping[str, ContainerOutcome]
 
+ENDED_BY_US = 1  # the activeDeadlineSeconds of a Pod that the controller ends
 ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 _NODE_LOST = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})  # reasons of DisruptionTarget
 _DISRUPTIONS = frozenset({"Preempting", "Terminated", "NodeShutdown", "Shutdown"})  # of the Pod's status
@@ -270,7 +271,17 @@ def _node_lost(pod: Object) -> Failure | None:
 def _status_failure(pod: Object) -> Failure | None:
     status = pod.get("status") or {}
     reason = status.get("reason")
-    return Failure(reason=reason, message=status.get("message") or reason) if reason else None
+    if not reason:
+        return None
+    return Failure(reason=reason, message=(status.get("message") or reason) + _wall_time(pod, reason))
+
+
+def _wall_time(pod: Object, reason: str) -> str:
+    """Return the limit of a Pod that took too long, for which Kubernetes gives no number."""
+    seconds = (pod.get("spec") or {}).get("activeDeadlineSeconds")
+    if reason != "DeadlineExceeded" or seconds in {None, ENDED_BY_US}:
+        return ""
+    return f" ({seconds} s: wall_time_seconds of the task, or config.pod.activeDeadlineSeconds)"
 
 
 def _lost_container(planned: Outcomes, ends: Statuses) -> Failure | None:

@@ -10,7 +10,7 @@ from poiesis_models.report import executors_json
 from poiesis_models.states import TesState
 from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
 from poiesis_tctl.podevents import PodLine
-from poiesis_tctl.transfers import SILENCE, FilerRow, MetricsSnapshot, Moved, Run
+from poiesis_tctl.transfers import SILENCE, FilerRow, MetricsSnapshot, Moved, Place, Run
 
 LINES_OF_A_POD = 50
 UNFINISHED_STATES = (TesState.QUEUED, TesState.INITIALIZING, TesState.RUNNING, TesState.CANCELING)
@@ -23,8 +23,11 @@ class DatabaseUnavailable(Exception):
 
 
 @asynccontextmanager
-async def connect(dsn: str, *, connections: int) -> AsyncIterator["TasksDb"]:
-    """Open a pool that connects when needed. No prepared statements outlive a transaction (PgBouncer)."""
+async def connect(dsn: str, *, connections: int, home: str) -> AsyncIterator["TasksDb"]:
+    """Open a pool that connects when needed, for the tasks in the namespace `home`.
+
+    No prepared statements outlive a transaction (PgBouncer).
+    """
     pool = asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -35,26 +38,36 @@ async def connect(dsn: str, *, connections: int) -> AsyncIterator["TasksDb"]:
         server_settings={"application_name": "poiesis-tctl"},
     )
     async with pool:
-        yield TasksDb(pool)
+        yield TasksDb(pool, home=home)
 
 
 class TasksDb:
-    """The statements of the controller. Every method raises DatabaseUnavailable."""
+    """The statements of the controller about the tasks in one namespace.
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    Tasks in other namespaces do not exist for it, so objects with their labels change nothing. `home`: the
+    namespace of tasks that an earlier release stored without one. Every method raises DatabaseUnavailable.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, *, home: str, namespace: str | None = None) -> None:
         self._pool = pool
+        self._home = home
+        self.namespace = namespace or home
+
+    def within(self, namespace: str) -> "TasksDb":
+        """Return the statements about the tasks in another namespace, on the same connections."""
+        return TasksDb(self._pool, home=self._home, namespace=namespace)
 
     _LOAD = """
     SELECT state::text, cancel_requested_at IS NOT NULL AS cancel_requested, ended_at IS NOT NULL AS ended,
            submitted_at IS NOT NULL AS submitted, coalesce(claimed_until > now(), false) AS claimed,
            reported_by::text
-      FROM task WHERE id = $1
+      FROM task WHERE id = $1 AND coalesce(namespace, $2) = $3
     """
 
     async def load(self, task_id: UUID) -> TaskRow | None:
-        """Return the row of a task, None if there is no such task."""
+        """Return the row of a task, None if there is no such task in the namespace."""
         async with self._connection() as connection:
-            row = await connection.fetchrow(self._LOAD, task_id)
+            row = await connection.fetchrow(self._LOAD, task_id, self._home, self.namespace)
         if row is None:
             return None
         return TaskRow(
@@ -68,17 +81,22 @@ class TasksDb:
         )
 
     _UNFINISHED = """
-    SELECT id FROM task WHERE ended_at IS NULL AND submitted_at < now() - interval '1 minute'
+    SELECT id FROM task
+     WHERE ended_at IS NULL AND submitted_at < now() - interval '1 minute' AND coalesce(namespace, $1) = $2
      UNION
-    SELECT id FROM task WHERE state = 'CANCELING'
+    SELECT id FROM task WHERE state = 'CANCELING' AND coalesce(namespace, $1) = $2
     """
 
     async def unfinished(self) -> list[UUID]:
-        """Return the tasks that must have objects in the cluster, or have ended."""
+        """Return the tasks that must have objects in the namespace, or have ended."""
         async with self._connection() as connection:
-            return [row["id"] for row in await connection.fetch(self._UNFINISHED)]
+            rows = await connection.fetch(self._UNFINISHED, self._home, self.namespace)
+        return [row["id"] for row in rows]
 
-    _COUNT = "SELECT state::text, count(*) AS tasks FROM task WHERE ended_at IS NULL GROUP BY state"
+    _COUNT = """
+    SELECT coalesce(namespace, $1) AS namespace, state::text, count(*) AS tasks
+      FROM task WHERE ended_at IS NULL GROUP BY 1, 2
+    """
     # A requeued attempt has ended although its task has not, and its filers may never report their end.
     _FILERS = """
     SELECT f.task_id, f.attempt, f.container, f.start_time, f.files, f.bytes, f.bytes_per_second,
@@ -87,13 +105,17 @@ class TasksDb:
      WHERE f.told_at > now() - $1::interval
     """
 
-    async def read_metrics(self) -> MetricsSnapshot:
-        """Return the number of unfinished tasks and the progress of the filers that are reported."""
+    async def read_metrics(self, namespaces: Sequence[str]) -> MetricsSnapshot:
+        """Return the number of unfinished tasks and the progress of the filers that are reported.
+
+        Tasks are counted in every namespace that has any, and in those of `namespaces` that have none.
+        """
         async with self._connection() as connection, connection.transaction():  # one now()
             at = await connection.fetchval("SELECT now()")
-            counted = {row["state"]: row["tasks"] for row in await connection.fetch(self._COUNT)}
+            counted = await connection.fetch(self._COUNT, self._home)
             filers = [_filer_row(row) for row in await connection.fetch(self._FILERS, SILENCE)]
-        tasks = {state: counted.get(state.value, 0) for state in UNFINISHED_STATES}
+        tasks = {Place(one, state): 0 for one in namespaces for state in UNFINISHED_STATES}
+        tasks |= {Place(row["namespace"], TesState(row["state"])): row["tasks"] for row in counted}
         return MetricsSnapshot(at=at, tasks=tasks, filers=filers)
 
     # The row is locked, so the result still holds for finish_task below.
@@ -187,7 +209,7 @@ class TasksDb:
         SELECT coalesce((SELECT attempt FROM task_log WHERE task_id = $1 AND pod_uid = $2),
                         (SELECT max(attempt) + ($2::text IS NOT NULL)::int FROM task_log WHERE task_id = $1),
                         0) AS attempt
-          FROM task WHERE id = $1
+          FROM task WHERE id = $1 AND coalesce(namespace, $7) = $8
     ), known AS (
         SELECT key FROM system_log JOIN pod USING (attempt)
          WHERE task_id = $1 AND source = 'controller' AND starts_with(key, 'event/')
@@ -210,7 +232,7 @@ class TasksDb:
         """Add lines to the attempt of a Pod, or to the last attempt (`pod_uid` None).
 
         Each key is stored once, and at most LINES_OF_A_POD keys. The state of the task does not matter.
-        Lines of an unknown task are dropped.
+        Lines of a task that is not in the namespace are dropped.
         """
         async with self._connection() as connection:
             await connection.execute(
@@ -221,6 +243,8 @@ class TasksDb:
                 [line.key for line in lines],
                 [line.message for line in lines],
                 LINES_OF_A_POD,
+                self._home,
+                self.namespace,
             )
 
     @asynccontextmanager

@@ -14,6 +14,13 @@ SILENCE = timedelta(
 )  # a running filer is reported at least once a minute; otherwise it counts as lost
 
 
+class Place(NamedTuple):
+    """Tasks in one namespace and state."""
+
+    namespace: str
+    state: TesState
+
+
 class Run(NamedTuple):
     """One start of a filer. A restarted filer starts from 0, in the same row."""
 
@@ -50,7 +57,7 @@ class MetricsSnapshot:
     """One read of Postgres. `at` is its clock, `filers` are those that were reported within SILENCE."""
 
     at: datetime
-    tasks: Mapping[TesState, int]
+    tasks: Mapping[Place, int]
     filers: Sequence[FilerRow]
 
 
@@ -68,7 +75,7 @@ class Figures:
     """The metrics of a leader after one read. `filers` has a value for each of FILERS."""
 
     read_at: datetime
-    tasks: Mapping[TesState, int]
+    tasks: Mapping[Place, int]
     filers: Mapping[str, FilerFigures]
 
 

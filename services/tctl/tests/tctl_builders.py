@@ -98,6 +98,9 @@ def pod(
         "labels": {**task_labels(task), "batch.kubernetes.io/job-name": object_name(task)},
         "annotations": {} if plan is None else {PLAN_ANNOTATION: plan.to_json()},
         "managedFields": [{"manager": "kube-controller-manager"}],
+        "ownerReferences": [
+            {"kind": "Job", "name": object_name(task), "uid": "job-uid-1", "controller": True}
+        ],
     }
     if deleted:
         metadata |= {"deletionTimestamp": "2025-11-23T06:01:00Z", "deletionGracePeriodSeconds": 60}

@@ -40,10 +40,26 @@ class FakeApi:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.watches = 0  # that are open
         self.kueue: str | None = "v1beta1"  # the version of its API; None: there is no Kueue
+        self.namespace = "tes"
+        self.others: dict[str, FakeApi] = {}  # by namespace, each with objects and faults of its own
         self._changed = asyncio.Condition()
         self._snapshots: dict[str, tuple[int, list[dict[str, Any]]]] = {}
         self._closing = asyncio.Event()
         self.url = ""
+
+    def add_namespace(self, name: str) -> "FakeApi":
+        """Add a namespace, served at the same address."""
+        other = FakeApi()
+        other.namespace = name
+        self.others[name] = other
+        return other
+
+    async def _close(self) -> None:
+        self._closing.set()
+        async with self._changed:
+            self._changed.notify_all()
+        for other in self.others.values():
+            await other._close()
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[Self]:
@@ -55,9 +71,7 @@ class FakeApi:
         try:
             yield self
         finally:
-            self._closing.set()
-            async with self._changed:
-                self._changed.notify_all()
+            await self._close()
             await server.close()
 
     # What a test does to the cluster
@@ -114,7 +128,9 @@ class FakeApi:
         if "namespaces" not in parts:
             return self._group(parts)
         place = parts.index("namespaces")
-        assert parts[place + 1] == "tes"
+        if parts[place + 1] in self.others:
+            return await self.others[parts[place + 1]]._handle(request)
+        assert parts[place + 1] == self.namespace
         kind, name = parts[place + 2], parts[place + 3] if len(parts) > place + 3 else None
         method = "WATCH" if request.query.get("watch") else request.method
         self.requests.append((method, kind, dict(request.query)))
@@ -279,11 +295,11 @@ def _has_field(item: dict[str, Any], selector: str) -> bool:
 
 
 @asynccontextmanager
-async def client(api: FakeApi) -> AsyncIterator[Kube]:
+async def client(api: FakeApi, namespace: str = "tes") -> AsyncIterator[Kube]:
     import aiohttp
 
     async with aiohttp.ClientSession() as session:
-        yield Kube(Client(session, Configuration(host=api.url)), "tes")
+        yield Kube(Client(session, Configuration(host=api.url)), namespace)
 
 
 def free_port() -> int:

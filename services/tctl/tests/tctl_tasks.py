@@ -21,16 +21,17 @@ async def add_task(
     submitted: bool = True,
     canceled: bool = False,
     age: int = 3600,
+    namespace: str | None = None,
 ) -> UUID:
     task_id = uuid4()
     await connection.execute(
         """
         INSERT INTO task (id, owner, state, recorder_token_hash, submitted_at, cancel_requested_at,
-                          cancel_requested_by)
+                          cancel_requested_by, namespace)
         VALUES ($1, 'alice', $2::text::tes_state, $3, CASE WHEN $4 THEN now() - make_interval(secs => $6) END,
-                CASE WHEN $5 THEN now() END, CASE WHEN $5 THEN 'alice' END)
+                CASE WHEN $5 THEN now() END, CASE WHEN $5 THEN 'alice' END, $7)
         """,
-        task_id, state, hashlib.sha256(TOKEN.encode()).digest(), submitted, canceled, age,
+        task_id, state, hashlib.sha256(TOKEN.encode()).digest(), submitted, canceled, age, namespace,
     )  # fmt: skip
     for index in range(executors):
         await connection.execute(

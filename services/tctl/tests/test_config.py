@@ -3,7 +3,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from poiesis_tctl.config import Config, ConfigError, LeaseTimes, Limits, variables
+from poiesis_server.settings import ConfigError, variables
+from poiesis_tctl.config import Config, LeaseTimes, Limits
 
 NEEDED = {"POIESIS_DSN": "postgresql://u:secret@db/p", "POD_NAME": "tctl-0", "POD_NAMESPACE": "tes"}
 
@@ -125,7 +126,7 @@ def test_dsn_is_never_shown(env):
 
 
 def test_every_variable_is_documented():
-    table = variables()
+    table = variables(Config)
     for name in (
         "POIESIS_DSN",
         "POD_NAME",

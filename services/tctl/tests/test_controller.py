@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -34,9 +34,9 @@ from poiesis_models.states import TaskOutcome, TesState
 from poiesis_tctl import __main__ as tctl
 from poiesis_tctl import tasks_db
 from poiesis_tctl.config import Config, LeaseTimes, Limits
-from poiesis_tctl.controller import Controller
 from poiesis_tctl.informer import WatchTimes
-from poiesis_tctl.transfers import Moved
+from poiesis_tctl.leader import Leader
+from poiesis_tctl.transfers import Moved, Place
 
 pytestmark = pytest.mark.integration
 
@@ -102,19 +102,22 @@ class World:
         return Config(**{**known, **values})
 
     @asynccontextmanager
-    async def leader(self, **values: Any) -> AsyncIterator[Controller]:
-        """Run one controller without an election."""
+    async def leader(self, **values: Any) -> AsyncIterator[Leader]:
+        """Run one leader without an election."""
         times = values.pop("watch_times", WATCH)
         metrics_seconds = values.pop("metrics_seconds", 15.0)
         config = self.config(**values)
         async with (
-            client(self.api) as kube,
-            tasks_db.connect(self.dsn, connections=config.workers) as tasks,
+            AsyncExitStack() as stack,
+            tasks_db.connect(self.dsn, connections=config.workers, home=config.namespace) as tasks,
         ):
-            controller = Controller(kube, tasks, config, watch_times=times, metrics_seconds=metrics_seconds)
-            task = asyncio.create_task(controller.run())
+            kubes = [
+                await stack.enter_async_context(client(self.api, name)) for name in config.watched_namespaces
+            ]
+            leader = Leader(kubes, tasks, config, watch_times=times, metrics_seconds=metrics_seconds)
+            task = asyncio.create_task(leader.run())
             try:
-                yield controller
+                yield leader
                 assert not task.done()
             finally:
                 task.cancel()
@@ -437,7 +440,7 @@ async def test_pod_created_after_its_rejection_continues(world):
     await world.api.put("events", refusal('violates PodSecurity "restricted:latest"'))
     stored = pod({"trec": RUNNING}, task=task_id, name=f"poiesis-{task_id}-abcde")
     async with world.leader() as leader:
-        await world.api.until(lambda: leader.synced)
+        await world.api.until(lambda: leader.synced["tes"])
         await world.api.put("pods", stored, silently=True)
         await world.api.until(lambda: len(world.api.asked("GET", "events")) >= 2)
     assert (await task_of(world.db, task_id))["state"] == "QUEUED"
@@ -529,7 +532,7 @@ async def test_leader_counts_transfers_between_reads(world):
     await report_filer(world.db, task_id, start=start, files=5, size=500)
     async with world.leader(metrics_seconds=0.05) as leader:
         await world.api.until(lambda: leader.figures is not None)
-        assert leader.figures.tasks[TesState.RUNNING] == 1
+        assert leader.figures.tasks[Place("tes", TesState.RUNNING)] == 1
         assert leader.figures.filers["tif"].moving == 1
         assert leader.figures.filers["tif"].moved == Moved(0, 0)
         await report_filer(world.db, task_id, start=start, files=7, size=530)
@@ -540,10 +543,10 @@ async def test_metrics_keep_their_values_during_an_outage(world, monkeypatch, ca
     read_metrics = tasks_db.TasksDb.read_metrics
     away = False
 
-    async def flaky(self: tasks_db.TasksDb) -> Any:
+    async def flaky(self: tasks_db.TasksDb, namespaces: Any) -> Any:
         if away:
             raise tasks_db.DatabaseUnavailable("away")
-        return await read_metrics(self)
+        return await read_metrics(self, namespaces)
 
     monkeypatch.setattr(tasks_db.TasksDb, "read_metrics", flaky)
     async with world.leader(metrics_seconds=0.05) as leader:
@@ -585,13 +588,13 @@ async def test_only_the_leader_exports_metrics(world, tmp_path, monkeypatch):
         found = await _until_scraped(url, lambda metrics: metrics["poiesis_controller_leader"] == 0)
         assert found == {"poiesis_controller_leader": 0}
 
-        async def away(_: tasks_db.TasksDb) -> Any:
+        async def away(_: tasks_db.TasksDb, __: Any) -> Any:
             raise tasks_db.DatabaseUnavailable("away")
 
         monkeypatch.setattr(tasks_db.TasksDb, "read_metrics", away)
         await _hold(world, "")
         found = await _until_scraped(url, lambda metrics: metrics["poiesis_controller_leader"] == 1)
-        assert found == {"poiesis_controller_leader": 1}
+        assert found.keys() == {"poiesis_controller_leader", "poiesis_namespace_synced"}
     finally:
         stop.set()
         await running

@@ -25,6 +25,7 @@ from tctl_builders import (
     workload,
 )
 
+from poiesis_models.labels import TASK_LABEL, object_name
 from poiesis_models.plan import PodPlan
 from poiesis_models.states import TaskOutcome, TesState
 from poiesis_tctl.config import Limits
@@ -45,6 +46,7 @@ from poiesis_tctl.decide import (
     decide_no_start,
     decide_refused,
     decide_role,
+    of_tasks,
     slim_job,
     slim_pod,
 )
@@ -183,6 +185,19 @@ ENDED = [
         ended_pod(STOPPED, reason="DeadlineExceeded", message="Pod was active on the node too long"),
         system_error("DeadlineExceeded", "Pod was active on the node too long"),
         id="wall time, the executor obeyed",
+    ),
+    pytest.param(
+        ended_pod(STOPPED, reason="DeadlineExceeded", message="too long", deadline=604800),
+        system_error(
+            "DeadlineExceeded",
+            "too long (604800 s: wall_time_seconds of the task, or config.pod.activeDeadlineSeconds)",
+        ),
+        id="wall time, with the limit that Kubernetes does not name",
+    ),
+    pytest.param(
+        ended_pod(STOPPED, reason="DeadlineExceeded", message="too long", deadline=1),
+        system_error("DeadlineExceeded", "too long"),
+        id="ended by the controller itself",
     ),
     pytest.param(
         ended_pod({**STOPPED, "executor-0": terminated(137)}, reason="DeadlineExceeded", message="too long"),
@@ -1207,6 +1222,34 @@ def test_reduced_objects_decide_alike(ended):
     slim = TaskView(task=row(), pod=slim_pod(ended), job=slim_job(job(suspended=True)))
     assert decide(slim, {}, 0.0, Limits()) == decide(view, {}, 0.0, Limits())
     assert "managedFields" not in slim_pod(ended)["metadata"]
+
+
+def _labelled(item, **metadata):
+    return {**item, "metadata": {**item["metadata"], **metadata}}
+
+
+OTHER_JOB = {"kind": "Job", "name": "other", "uid": "u", "controller": True}
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        pytest.param(slim_pod(_labelled(pod(), ownerReferences=[])), id="a Pod without a Job"),
+        pytest.param(slim_pod(_labelled(pod(), ownerReferences=[OTHER_JOB])), id="a Pod of another Job"),
+        pytest.param(
+            slim_pod(
+                _labelled(
+                    pod(), ownerReferences=[{**OTHER_JOB, "name": object_name(TASK), "controller": False}]
+                )
+            ),
+            id="a Pod that no Job controls",
+        ),
+        pytest.param(slim_job(_labelled(job(), name="other")), id="a Job of another name"),
+    ],
+)
+def test_label_alone_makes_no_object_a_task_s(item):
+    assert TASK_LABEL not in item["metadata"]["labels"]
+    assert of_tasks([item, slim_pod(pod())]) == [slim_pod(pod())]
 
 
 STREAM = PodPlan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))

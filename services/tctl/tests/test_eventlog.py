@@ -54,7 +54,7 @@ class World:
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[EventLog]:
-        async with client(self.api) as kube, tasks_db.connect(self.dsn, connections=1) as tasks:
+        async with client(self.api) as kube, tasks_db.connect(self.dsn, connections=1, home="tes") as tasks:
             events = EventLog(kube, tasks, watch_times=WATCH)
             task = asyncio.create_task(events.run())
             try:
@@ -184,7 +184,7 @@ async def test_outage_of_postgres_loses_no_line(world, monkeypatch):
 async def leader(world: World) -> AsyncIterator[None]:
     limits = Limits(no_pod=0.1)
     config = Config(dsn=world.dsn, pod_name="tctl-0", namespace="tes", limits=limits, workers=1)
-    async with client(world.api) as kube, tasks_db.connect(world.dsn, connections=2) as tasks:
+    async with client(world.api) as kube, tasks_db.connect(world.dsn, connections=2, home="tes") as tasks:
         task = asyncio.create_task(Controller(kube, tasks, config, watch_times=WATCH).run())
         try:
             yield

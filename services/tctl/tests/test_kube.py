@@ -110,6 +110,6 @@ async def test_credentials_come_from_a_kubeconfig(fake_api, tmp_path):
     file.write_text(KUBECONFIG % fake_api.url)
     seen: list[str | None] = []
     fake_api.refuse = lambda request: seen.append(request.headers.get("Authorization"))
-    async with connect(str(file), "tes") as kube:
-        assert await kube.pods_of(str(TASK)) == []
+    async with connect(str(file)) as namespace:
+        assert await namespace("tes").pods_of(str(TASK)) == []
     assert seen == ["Bearer abc"]

@@ -3,11 +3,7 @@ import json
 import os
 import sys
 
-import aiohttp
 import pytest
-from tctl_fakes import free_port
-
-from poiesis_tctl import health
 
 
 @pytest.mark.parametrize(
@@ -53,20 +49,3 @@ async def test_help_lists_the_variables():
     assert child.returncode == 0
     assert "POIESIS_RECONCILE_SECONDS      300           between two comparisons" in stdout.decode()
     assert "POIESIS_DSN                    required" in stdout.decode()
-
-
-async def test_health_follows_its_state():
-    port = free_port()
-    state = {"healthy": True, "ready": False}
-    async with (
-        health.serve(
-            port, healthy=lambda: state["healthy"], ready=lambda: state["ready"], metrics=lambda: b""
-        ),
-        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
-    ):
-        for path, expected in (("/healthz", 200), ("/readyz", 503), ("/", 404)):
-            async with session.get(path) as response:
-                assert response.status == expected
-        state["ready"] = True
-        async with session.get("/readyz") as response:
-            assert response.status == 200

@@ -9,17 +9,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from tctl_fakes import free_port
 
 from poiesis_models.states import TesState
-from poiesis_tctl import health, metrics
-from poiesis_tctl.transfers import Figures, FilerFigures, Moved
+from poiesis_server import health
+from poiesis_tctl import metrics
+from poiesis_tctl.transfers import Figures, FilerFigures, Moved, Place
 
 FIGURES = Figures(
     read_at=datetime(2025, 11, 23, 6, tzinfo=UTC),
-    tasks={TesState.QUEUED: 0, TesState.RUNNING: 7},
+    tasks={Place("tes-tasks", TesState.QUEUED): 0, Place("lab-a", TesState.RUNNING): 7},
     filers={
         "tif": FilerFigures(moving=2, bytes_per_second=5_000_000, moved=Moved(3, 2**40)),
         "stream": FilerFigures(moving=0, bytes_per_second=0, moved=Moved(0, 0)),
     },
 )
+
+SYNCED = {"tes-tasks": True, "lab-a": False}
 
 
 def samples(text: str) -> dict[str, float]:
@@ -32,11 +35,13 @@ def samples(text: str) -> dict[str, float]:
 
 
 def test_leader_exports_all_metrics():
-    assert samples(metrics.exposition(leading=True, figures=FIGURES).decode()) == {
+    assert samples(metrics.exposition(leading=True, figures=FIGURES, synced=SYNCED).decode()) == {
+        'poiesis_namespace_synced{namespace="tes-tasks"}': 1,
+        'poiesis_namespace_synced{namespace="lab-a"}': 0,
         "poiesis_controller_leader": 1,
         "poiesis_metrics_read_timestamp_seconds": 1763877600,
-        'poiesis_tasks{state="QUEUED"}': 0,
-        'poiesis_tasks{state="RUNNING"}': 7,
+        'poiesis_tasks{namespace="tes-tasks"}{state="QUEUED"}': 0,
+        'poiesis_tasks{namespace="lab-a"}{state="RUNNING"}': 7,
         'poiesis_filers{filer="tif"}': 2,
         'poiesis_filers{filer="stream"}': 0,
         'poiesis_filer_bytes_per_second{filer="tif"}': 5_000_000,
@@ -51,7 +56,7 @@ def test_leader_exports_all_metrics():
 def test_other_replicas_export_only_leadership():
     """A former leader is included, so that sums over replicas are correct."""
     for figures in (None, FIGURES):
-        text = metrics.exposition(leading=False, figures=figures).decode()
+        text = metrics.exposition(leading=False, figures=figures, synced=SYNCED).decode()
         assert samples(text) == {"poiesis_controller_leader": 0}
 
 
@@ -61,11 +66,12 @@ def test_new_leader_exports_only_leadership():
 
 
 def test_totals_are_counters():
-    text = metrics.exposition(leading=True, figures=FIGURES).decode()
+    text = metrics.exposition(leading=True, figures=FIGURES, synced=SYNCED).decode()
     types = {family.name: family.type for family in text_string_to_metric_families(text)}
     assert types == {
         "poiesis_controller_leader": "gauge",
         "poiesis_metrics_read_timestamp_seconds": "gauge",
+        "poiesis_namespace_synced": "gauge",
         "poiesis_tasks": "gauge",
         "poiesis_filers": "gauge",
         "poiesis_filer_bytes_per_second": "gauge",

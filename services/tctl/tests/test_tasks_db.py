@@ -24,7 +24,7 @@ from poiesis_tctl import tasks_db
 from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.tasks_db import UNFINISHED_STATES, DatabaseUnavailable, TasksDb
-from poiesis_tctl.transfers import FilerRow, Moved, Run
+from poiesis_tctl.transfers import FilerRow, Moved, Place, Run
 
 pytestmark = pytest.mark.integration
 
@@ -43,7 +43,7 @@ FINISH = Finish(outcome=FAILED, cancel_seen=False, attempt=ATTEMPT, executors=(R
 
 @pytest.fixture
 async def tasks(controller_dsn: str) -> AsyncIterator[TasksDb]:
-    async with tasks_db.connect(controller_dsn, connections=4) as db:
+    async with tasks_db.connect(controller_dsn, connections=4, home="tes") as db:
         yield db
 
 
@@ -206,7 +206,7 @@ async def test_unfinished_tasks_must_have_objects(tasks, superuser):
 
 
 async def test_unreachable_postgres_is_database_unavailable():
-    async with tasks_db.connect("postgresql://u@127.0.0.1:1/x", connections=1) as db:
+    async with tasks_db.connect("postgresql://u@127.0.0.1:1/x", connections=1, home="tes") as db:
         with pytest.raises(DatabaseUnavailable):
             await db.load(uuid4())
 
@@ -307,16 +307,31 @@ async def test_line_of_unknown_task_is_dropped(tasks, superuser):
     assert await lines_of(superuser, stranger) == []
 
 
+async def test_tasks_of_other_namespaces_do_not_exist(tasks, superuser):
+    here, there = await add_task(superuser), await add_task(superuser, namespace="lab-a")
+    lab_a = tasks.within("lab-a")
+    assert [await tasks.load(there), await lab_a.load(here)] == [None, None]
+    assert (await tasks.load(here)).id == here
+    assert (await lab_a.load(there)).id == there
+    assert here in await tasks.unfinished()
+    assert there not in await tasks.unfinished()
+    assert await lab_a.unfinished() == [there]
+    await tasks.add_pod_lines(there, "pod-uid-1", pod_lines(1))
+    assert await lines_of(superuser, there) == []
+    await lab_a.add_pod_lines(there, "pod-uid-1", pod_lines(1))
+    assert len(await lines_of(superuser, there)) == 1
+
+
 # Metrics
 
 
 async def test_metrics_count_unfinished_tasks(tasks, superuser):
     await superuser.execute("DELETE FROM task")
-    assert (await tasks.read_metrics()).tasks == {
-        TesState.QUEUED: 0,
-        TesState.INITIALIZING: 0,
-        TesState.RUNNING: 0,
-        TesState.CANCELING: 0,
+    assert (await tasks.read_metrics(["tes"])).tasks == {
+        Place("tes", TesState.QUEUED): 0,
+        Place("tes", TesState.INITIALIZING): 0,
+        Place("tes", TesState.RUNNING): 0,
+        Place("tes", TesState.CANCELING): 0,
     }
     for state, submitted in (
         *(("QUEUED", False), ("QUEUED", False), ("QUEUED", True)),
@@ -330,11 +345,11 @@ async def test_metrics_count_unfinished_tasks(tasks, superuser):
             await superuser.execute(
                 "SELECT finish_task($1, $2::text::tes_state, 'r', 'm', NULL, 'api', true)", ended, state
             )
-    assert (await tasks.read_metrics()).tasks == {
-        TesState.QUEUED: 3,
-        TesState.INITIALIZING: 1,
-        TesState.RUNNING: 2,
-        TesState.CANCELING: 2,
+    assert (await tasks.read_metrics(["tes"])).tasks == {
+        Place("tes", TesState.QUEUED): 3,
+        Place("tes", TesState.INITIALIZING): 1,
+        Place("tes", TesState.RUNNING): 2,
+        Place("tes", TesState.CANCELING): 2,
     }
 
 
@@ -369,7 +384,7 @@ async def test_metrics_have_the_filers_reported_recently(tasks, superuser):
     whole = FilerRow(
         run=Run(running, 0, "tif-0", START), moved=Moved(3, 300), bytes_per_second=30, moving=True
     )
-    found = (await tasks.read_metrics()).filers
+    found = (await tasks.read_metrics(["tes"])).filers
     assert len(found) == 6
     assert set(found) == {
         whole,
@@ -388,10 +403,10 @@ async def test_filer_reported_after_the_end_is_not_moving(tasks, superuser):
     assert await tasks.finish(task_id, Finish(outcome=FAILED, cancel_seen=False))
     await report(superuser, task_id)
     await report_filer(superuser, task_id)
-    assert [row.moving for row in (await tasks.read_metrics()).filers] == [False]
+    assert [row.moving for row in (await tasks.read_metrics(["tes"])).filers] == [False]
 
 
 async def test_metrics_have_the_time_of_postgres(tasks, superuser):
     before = await superuser.fetchval("SELECT now()")
-    at = (await tasks.read_metrics()).at
+    at = (await tasks.read_metrics(["tes"])).at
     assert before <= at <= await superuser.fetchval("SELECT now()")

@@ -15,6 +15,7 @@ from poiesis_tctl.transfers import (
     FilerRow,
     MetricsSnapshot,
     Moved,
+    Place,
     Run,
     Transfers,
 )
@@ -36,7 +37,7 @@ def row(of: Run, files: int, size: int, *, rate: int = 0, moving: bool = True) -
     return FilerRow(run=of, moved=Moved(files, size), bytes_per_second=rate, moving=moving)
 
 
-def figures(*looks: list[FilerRow], tasks: Mapping[TesState, int] | None = None) -> Figures:
+def figures(*looks: list[FilerRow], tasks: Mapping[Place, int] | None = None) -> Figures:
     """Return the metrics after these reads."""
     transfers = Transfers()
     for number, rows in enumerate(looks):
@@ -118,9 +119,9 @@ def test_rates_include_only_moving_filers():
         row(run("tif"), 1, 10, rate=1000),
         row(run("gone-0"), 1, 10, rate=1000),
     ]
-    assert figures([], rows, tasks={TesState.QUEUED: 3}) == Figures(
+    assert figures([], rows, tasks={Place("tes", TesState.QUEUED): 3}) == Figures(
         read_at=FIRST + BETWEEN,
-        tasks={TesState.QUEUED: 3},
+        tasks={Place("tes", TesState.QUEUED): 3},
         filers={
             "tif": FilerFigures(moving=2, bytes_per_second=12, moved=Moved(3, 30)),
             "tof": IDLE,

@@ -1,4 +1,4 @@
-"""Task Recorder: a native sidecar that reports the containers of its Pod to Postgres.
+"""Task Recorder: a native sidecar that reports the containers of its Pod.
 
 Exit 0: SIGTERM, after all reports. Exit 1: a defect; the kubelet restarts the recorder, and nothing is lost,
 because the state is in Postgres and in files. Exit 2: invalid configuration.

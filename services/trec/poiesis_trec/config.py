@@ -1,14 +1,24 @@
 """The configuration, from the environment and the recorder's volume. Nothing else reads the environment."""
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 from uuid import UUID
 
 from poiesis_models import paths
 from poiesis_models.plan import MalformedPlan, PodPlan
+
+_HTTPS = re.compile(
+    r"https://(?:(?P<name>[A-Za-z0-9.-]{1,253})|\[(?P<address>[0-9A-Fa-f:.]{2,45})\]):(?P<port>[0-9]{1,5})/?"
+)
+_PORTS = 65535
+_POSTGRES_IDLE_SECONDS = 1.2  # Postgres has few connections
+_GATEWAY_IDLE_SECONDS = (
+    6.0  # longer than the longest interval of reports, because TLS costs more than a connection
+)
 
 
 class ConfigError(ValueError):
@@ -36,16 +46,27 @@ class KubernetesApi:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Settings of one recorder. `dsn_file` is read for each connection, because a password may change.
+class Gateway:
+    """The gateway. Its certificate may be renewed, so `ca_file` is read for each connection."""
 
-    `kubernetes` is None outside a cluster, where the Pod is not watched.
+    host: str
+    port: int
+    ca_file: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one recorder. Tokens and passwords may change: their files are read for each connection.
+
+    `gateway` None: reports go to Postgres, by `dsn_file`. `kubernetes` is None outside a cluster, where the
+    Pod is not watched.
     """
 
     task_id: UUID
     plan: PodPlan
     pod: PodRef
-    token: str = field(repr=False)
+    token_file: Path
+    gateway: Gateway | None = None
     dsn_file: Path
     runs: Path
     ack_file: Path
@@ -56,11 +77,13 @@ class Config:
     grace_seconds: float = 30
     log_interval_seconds: float = 1.0  # between two reports of one stream in its first minute; grows to 30 s
     rescan_seconds: float = 3.0  # the directories are read again even without inotify events
-    db_idle_seconds: float = 1.2  # an idle connection is closed after this time
+    idle_seconds: float = _POSTGRES_IDLE_SECONDS  # an idle connection is closed after this time
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], *, root: Path = Path("/")) -> Self:
         """Read the configuration; `root` is a prefix of the fixed paths, for tests. Raise ConfigError."""
+        gateway = _gateway(env, root)
+        dsn_file = _below(root, paths.RECORDER_DSN)
         return cls(
             task_id=_uuid(env, "POIESIS_TASK_ID"),
             plan=_plan(env, "POIESIS_PLAN"),
@@ -70,8 +93,9 @@ class Config:
                 namespace=_text(env, "POD_NAMESPACE"),
                 node=_text(env, "NODE_NAME"),
             ),
-            token=_file(_below(root, paths.RECORDER_TOKEN)),
-            dsn_file=_existing(_below(root, paths.RECORDER_DSN)),
+            token_file=_existing(_below(root, paths.RECORDER_TOKEN)),
+            gateway=gateway,
+            dsn_file=dsn_file if gateway is not None else _existing(dsn_file),
             runs=_below(root, paths.RUNS),
             ack_file=_below(root, paths.ACK_FILE),
             rescue_file=_below(root, paths.RESCUE_FILE),
@@ -79,7 +103,19 @@ class Config:
             install=_command(env, "POIESIS_INSTALL"),
             log_bytes=_number(env, "POIESIS_LOG_BYTES", 64 * 1024, 0, 2**26),
             grace_seconds=_number(env, "POIESIS_GRACE_SECONDS", 30, 1, 2**31),
+            idle_seconds=_POSTGRES_IDLE_SECONDS if gateway is None else _GATEWAY_IDLE_SECONDS,
         )
+
+
+def _gateway(env: Mapping[str, str], root: Path) -> Gateway | None:
+    url = env.get("POIESIS_GATEWAY_URL")
+    if not url:
+        return None
+    found = _HTTPS.fullmatch(url)
+    if found is None or not 1 <= int(found["port"]) <= _PORTS:
+        raise ConfigError(f"POIESIS_GATEWAY_URL must be https://host:port, got {url!r}")
+    ca_file = _existing(_below(root, paths.GATEWAY_CA))
+    return Gateway(host=found["name"] or found["address"], port=int(found["port"]), ca_file=ca_file)
 
 
 def _kubernetes(env: Mapping[str, str], root: Path) -> KubernetesApi | None:
@@ -87,7 +123,7 @@ def _kubernetes(env: Mapping[str, str], root: Path) -> KubernetesApi | None:
         return None
     return KubernetesApi(
         host=env["KUBERNETES_SERVICE_HOST"],
-        port=_number(env, "KUBERNETES_SERVICE_PORT_HTTPS", 443, 1, 65535),
+        port=_number(env, "KUBERNETES_SERVICE_PORT_HTTPS", 443, 1, _PORTS),
         token_file=_below(root, paths.KUBERNETES_TOKEN),
         ca_file=_below(root, paths.KUBERNETES_CA),
     )
@@ -141,16 +177,12 @@ def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int
     return int(value)
 
 
-def _file(path: Path) -> str:
+def _existing(path: Path) -> Path:
+    """Return the path of a file that is not empty."""
     try:
         text = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {type(error).__name__}") from error
     if not text:
         raise ConfigError(f"{path} is empty")
-    return text
-
-
-def _existing(path: Path) -> Path:
-    _file(path)
     return path

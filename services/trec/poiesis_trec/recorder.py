@@ -1,4 +1,4 @@
-"""Follow the containers of this Pod and report to Postgres, until the task or the Pod ends.
+"""Follow the containers of this Pod and report them, until the task or the Pod ends.
 
 One loop: read the files and the Pod's status, decide, report changes. Everything it waits for (a file, the
 Pod's status, SIGTERM, a time) sets the same event, and each round starts from the current state.
@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from random import random
 
 from poiesis_models.report import ReportResponse
 from poiesis_models.run_all import run_all
@@ -35,12 +36,13 @@ from poiesis_trec.outbox import Outbox, PendingReport, Snapshot
 from poiesis_trec.podwatch import PodUnknown, PodWatch
 from poiesis_trec.regular import Signature
 from poiesis_trec.rundir import RunDirectories
-from poiesis_trec.tasks_db import DatabaseUnavailable, ReportRefused, TasksDb
+from poiesis_trec.sink import ReportRefused, ReportSink, ReportUnavailable, report_sink
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = (0.2, 10.0)  # first and longest delay while Postgres is unavailable
-_REFUSED_SECONDS = 60.0  # between tries of a report that Postgres rejects
+_RETRY_SECONDS = (0.2, 10.0)  # first and longest delay while reports cannot be sent
+_RETRY_AFTER_SPREAD = 0.5  # of Retry-After: recorders that were sent away together return one after the other
+_REFUSED_SECONDS = 60.0  # between tries of a report that is rejected
 _UNCONFIRMED_SECONDS = (0.02, 0.5)  # between two checks of a helper that has written exit.json and still runs
 _SHUTDOWN_RETRY_SECONDS = 1.0
 _SHUTDOWN_RESCAN_SECONDS = 0.5
@@ -59,8 +61,8 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     changed = asyncio.Event()
     runs = RunDirectories(config.runs, config.plan, config.log_bytes, changed)
     watch = PodWatch(config.kubernetes, config.pod, changed) if config.kubernetes else None
-    db = TasksDb(config.dsn_file, config.task_id, config.token)
-    recorder = Recorder(config, runs=runs, watch=watch, db=db, changed=changed, stop=stop)
+    sink = report_sink(config)
+    recorder = Recorder(config, runs=runs, watch=watch, sink=sink, changed=changed, stop=stop)
     helpers = [runs.follow(), _until_time_is_up(stop, changed, config)]
     if watch is not None:
         helpers.append(watch.run())
@@ -69,7 +71,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     except _OutOfTime:
         logger.warning("grace period over; the Task Controller records the outcome")
     finally:
-        await db.close()
+        await sink.close()
     await stop.wait()  # the kubelet restarts a sidecar that exits
 
 
@@ -93,14 +95,14 @@ class Recorder:
         *,
         runs: RunDirectories,
         watch: PodWatch | None,
-        db: TasksDb,
+        sink: ReportSink,
         changed: asyncio.Event,
         stop: asyncio.Event,
     ) -> None:
-        self._config, self._runs, self._watch, self._db = config, runs, watch, db
+        self._config, self._runs, self._watch, self._sink = config, runs, watch, sink
         self._changed, self._stop = changed, stop
         self._clock = asyncio.get_running_loop().time
-        self._outbox = Outbox(config.pod, config.log_interval_seconds)
+        self._outbox = Outbox(config.pod, config.log_interval_seconds, config.log_bytes)
         self._backoff = RetryDelay(*_RETRY_SECONDS)
         self._unconfirmed_delay = RetryDelay(*_UNCONFIRMED_SECONDS)
         self._scheduled = system_logs.scheduled(config.pod, time.time_ns())
@@ -214,23 +216,23 @@ class Recorder:
             self._streams_until = now + _STREAM_SECONDS
         return replace(observation, streams_awaited=now < self._streams_until)
 
-    def _read_log(self, container: str, stream: str) -> tuple[str, Signature] | None:
+    def _read_log(self, container: str, stream: str) -> tuple[bytes, Signature] | None:
         return self._runs[container].log(stream)
 
     async def _send(self, pending: PendingReport) -> ReportResponse | None:
-        """Send a report; None if Postgres did not store it. A later round sends a new one."""
+        """Send a report; None if it is not confirmed. A later round sends a new one."""
         try:
             response = await self._write(pending)
-        except DatabaseUnavailable as error:
-            pause = self._backoff.next()
-            if self._stopped_at is not None:
-                pause = min(pause, _SHUTDOWN_RETRY_SECONDS)
-            logger.warning("postgres unavailable, retrying in %.1f s: %s", pause, error)
+        except ReportUnavailable as error:
+            pause = self._retry_pause(error.retry_after)
+            logger.warning("report not confirmed, retrying in %.1f s: %s", pause, error)
+            self._outbox.mark_failed(pending)
             self._retry_at = self._clock() + pause
             self._give_up = False
             return None
         except ReportRefused as error:
-            logger.error("postgres rejected the report: %s", error)  # noqa: TRY400 (the stack does not help)
+            logger.error("report rejected: %s", error)  # noqa: TRY400 (the stack does not help)
+            self._outbox.mark_failed(pending)
             self._retry_at = self._clock() + _REFUSED_SECONDS
             self._give_up = True
             return None
@@ -239,17 +241,30 @@ class Recorder:
         self._outbox.mark_stored(pending, now)
         for name, sent in pending.outputs.items():
             self._runs.outputs_stored(name, sent)
-        self._idle_at = now + self._config.db_idle_seconds
+        self._idle_at = now + self._config.idle_seconds
         self._cancel_check_due = self._give_up = False
         if pending.report.ending is not None and not response.ended and not response.cancel_requested:
-            logger.error("postgres did not store the outcome %s", pending.report.ending.state)
+            logger.error("the outcome %s was not stored", pending.report.ending.state)
             self._retry_at = now + _REFUSED_SECONDS
         self._cancel_requested = response.cancel_requested
         return response
 
+    def _retry_pause(self, retry_after: float | None) -> float:
+        """Return the seconds before the next try. In shutdown a try must fit into the grace period."""
+        pause = self._backoff.next()
+        if self._stopped_at is not None:
+            pause = min(pause, _SHUTDOWN_RETRY_SECONDS)
+        if retry_after is None:
+            return pause
+        pause = max(pause, retry_after * (1 + _RETRY_AFTER_SPREAD * random()))  # noqa: S311 (spreads load)
+        if self._stopped_at is None:
+            return pause
+        left = self._stopped_at + self._config.grace_seconds - _LEAVE_MARGIN_SECONDS - self._clock()
+        return min(pause, max(left / 2, _SHUTDOWN_RETRY_SECONDS))
+
     async def _write(self, pending: PendingReport) -> ReportResponse:
         """Send the report; a write that ends the task is completed even after the grace period."""
-        write = asyncio.create_task(self._db.record(pending.report), name="report")
+        write = asyncio.create_task(self._sink.record(pending.report), name="report")
         try:
             return await asyncio.shield(write)
         except asyncio.CancelledError:
@@ -333,8 +348,8 @@ class Recorder:
 
     async def _pause(self, snapshot: Snapshot) -> None:
         now = self._clock()
-        if self._db.must_be_closed or (self._db.is_open and now >= self._idle_at):
-            await self._db.close()
+        if self._sink.must_be_closed or (self._sink.is_open and now >= self._idle_at):
+            await self._sink.close()
             return
         until = [self._rescan_at]
         if now < self._retry_at:
@@ -345,7 +360,7 @@ class Recorder:
             until.append(now + self._unconfirmed_delay.next())
         else:
             self._unconfirmed_delay.reset()
-        if self._db.is_open:
+        if self._sink.is_open:
             until.append(self._idle_at)
         if self._streams_until is not None and now < self._streams_until:
             until.append(self._streams_until)

@@ -13,7 +13,7 @@ from asyncinotify import Inotify, Mask
 
 from poiesis_models import runfiles
 from poiesis_models.plan import PodPlan
-from poiesis_models.runfiles import LOG_MARK, RECORD_BYTES, ExitRecord, MalformedFile, Started, log_text
+from poiesis_models.runfiles import LOG_MARK_BYTES, RECORD_BYTES, ExitRecord, MalformedFile, Started
 from poiesis_trec.facts import RunFiles
 from poiesis_trec.helperlock import is_held
 from poiesis_trec.progress import ProgressFile
@@ -89,14 +89,12 @@ class RunDirectory:
             caught_up=progress.caught_up if progress else True,
         )
 
-    def log(self, stream: str) -> tuple[str, Signature] | None:
-        """Return the text of a stream for Postgres, and the signature of its file."""
-        found = read_regular(self._path / stream, 2 * self._log_bytes + len(LOG_MARK))
-        if found is None:
-            return None
-        data, seen = found
-        self.logs[stream] = seen
-        return log_text(data, self._log_bytes), seen
+    def log(self, stream: str) -> tuple[bytes, Signature] | None:
+        """Return the content and the signature of the log file of a stream."""
+        found = read_regular(self._path / stream, 2 * self._log_bytes + LOG_MARK_BYTES)
+        if found is not None:
+            self.logs[stream] = found[1]
+        return found
 
     def _read_started(self) -> None:
         path = self._path / runfiles.STARTED

@@ -100,7 +100,7 @@ class Task:
 
     async def executors(self) -> list[tuple[Any, ...]]:
         rows = await self.db.fetch(
-            "SELECT executor_index, exit_code, oom, stdout, stderr FROM executor_log WHERE task_id = $1"
+            "SELECT executor_index, exit_code, oom, stdout, stderr FROM executor_log_text WHERE task_id = $1"
             " ORDER BY attempt, executor_index",
             self.id,
         )
@@ -190,13 +190,14 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     """An environment without a database."""
     for directory in ("runs", "ack", "recorder"):
         (tmp_path / "poiesis" / directory).mkdir(parents=True)
+    (tmp_path / "poiesis/recorder/token").write_text(TOKEN)
     (tmp_path / "poiesis/recorder/dsn").write_text("postgresql://nobody@127.0.0.1:1/none")
     lab = Lab(
         Config(
             task_id=uuid4(),
             plan=PLAN,
             pod=POD,
-            token=TOKEN,
+            token_file=tmp_path / "poiesis/recorder/token",
             dsn_file=tmp_path / "poiesis/recorder/dsn",
             runs=tmp_path / "poiesis/runs",
             ack_file=tmp_path / "poiesis/ack/done",
@@ -204,7 +205,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
             log_bytes=1000,
             log_interval_seconds=0.2,
             rescan_seconds=0.3,
-            db_idle_seconds=0.3,
+            idle_seconds=0.3,
         )
     )
     yield lab

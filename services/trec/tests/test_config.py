@@ -4,7 +4,7 @@ from uuid import UUID
 import pytest
 
 from poiesis_models.plan import PodPlan
-from poiesis_trec.config import Config, ConfigError, KubernetesApi, PodRef
+from poiesis_trec.config import Config, ConfigError, Gateway, KubernetesApi, PodRef
 
 PLAN = PodPlan(executors=("executor-0",), ignore_error=(False,))
 ENV = {
@@ -35,7 +35,7 @@ def test_configuration_from_environment_and_volume(root):
         task_id=UUID(ENV["POIESIS_TASK_ID"]),
         plan=PLAN,
         pod=PodRef(name="poiesis-x-abcde", uid="uid-1", namespace="tasks", node="node-1"),
-        token="s3cret",
+        token_file=root / "poiesis/recorder/token",
         dsn_file=root / "poiesis/recorder/dsn",
         runs=root / "poiesis/runs",
         ack_file=root / "poiesis/ack/done",
@@ -83,6 +83,44 @@ def test_missing_or_malformed_variable_is_named(root, name, value):
     env = {key: text for key, text in (ENV | {name: value}).items() if text is not None}
     with pytest.raises(ConfigError, match=name):
         Config.from_env(env, root=root)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("https://poiesis-gateway.poiesis.svc:8443", "poiesis-gateway.poiesis.svc", 8443),
+        ("https://[fd00::1]:443/", "fd00::1", 443),
+    ],
+)
+def test_gateway_needs_no_database(root, url, host, port):
+    (root / "poiesis/recorder/dsn").unlink()
+    ca_file = root / "poiesis/recorder/gateway-ca.crt"
+    ca_file.write_text("a certificate\n")
+    config = Config.from_env(ENV | {"POIESIS_GATEWAY_URL": url}, root=root)
+    assert config.gateway == Gateway(host=host, port=port, ca_file=ca_file)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a:80",
+        "https://a",
+        "https://a:0",
+        "https://a:65536",
+        "https://u@a:1",
+        "https://a:1/x",
+        "https://a b:1",
+    ],
+)
+def test_malformed_gateway_is_rejected(root, url):
+    (root / "poiesis/recorder/gateway-ca.crt").write_text("a certificate\n")
+    with pytest.raises(ConfigError, match="POIESIS_GATEWAY_URL must be https://host:port"):
+        Config.from_env(ENV | {"POIESIS_GATEWAY_URL": url}, root=root)
+
+
+def test_missing_authority_of_the_gateway_is_named(root):
+    with pytest.raises(ConfigError, match=r"gateway-ca\.crt"):
+        Config.from_env(ENV | {"POIESIS_GATEWAY_URL": "https://a:1"}, root=root)
 
 
 @pytest.mark.parametrize("name", ["token", "dsn"])

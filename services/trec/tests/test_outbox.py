@@ -2,8 +2,15 @@
 
 import pytest
 
-from poiesis_models.report import ExecutorReport, InputReport, OutputReport, Report, SystemLogReport
-from poiesis_models.runfiles import FoundInput, SentOutput
+from poiesis_models.report import (
+    ExecutorReport,
+    InputReport,
+    MoreText,
+    OutputReport,
+    Report,
+    SystemLogReport,
+)
+from poiesis_models.runfiles import FoundInput, SentOutput, log_mark
 from poiesis_models.states import TaskOutcome, TesState
 from poiesis_trec.config import PodRef
 from poiesis_trec.facts import ContainerOutcome, PlannedContainer, RunFiles
@@ -13,6 +20,7 @@ from poiesis_trec.regular import Signature
 
 POD = PodRef(name="poiesis-x-abcde", uid="uid-1", namespace="tasks", node="node-1")
 LINE = SystemLogReport(key="k", at_ns=1, message="m")
+OUTPUT_OF_EXECUTOR = b"0123456789" * 20
 OUTPUT = SentOutput(url="s3://b/a", path="/a", size_bytes=1)
 COMPLETE = TaskOutcome(state=TesState.COMPLETE)
 
@@ -44,19 +52,34 @@ def report(**fields):
     )
 
 
+def whole(text, end=None, **more):
+    return ExecutorReport(index=0, start_ns=10, stdout=text, stdout_bytes=end or len(text), **more)
+
+
+def more(text, after):
+    return ExecutorReport(
+        index=0, start_ns=10, stdout_more=MoreText(after=after, text=text), stdout_bytes=after + len(text)
+    )
+
+
 class Clock:
     """An outbox whose reports Postgres always stores."""
 
     def __init__(self) -> None:
-        self.outbox = Outbox(POD, interval=1)
+        self.outbox = Outbox(POD, interval=1, log_bytes=40)
 
-    def report(self, at, now, **how):
-        pending = self.outbox.next_report(
-            at, now, lambda _, __: (f"text {now}", at.logs["executor-0", "stdout"]), **how
-        )
+    def report(self, at, now, *, stored=True, **how):
+        def read_log(container, stream):
+            seen = at.logs[container, stream]
+            return OUTPUT_OF_EXECUTOR[: seen.size], seen
+
+        pending = self.outbox.next_report(at, now, read_log, **how)
         if pending is None:
             return None
-        self.outbox.mark_stored(pending, now)
+        if stored:
+            self.outbox.mark_stored(pending, now)
+        else:
+            self.outbox.mark_failed(pending)
         return pending.report
 
 
@@ -81,16 +104,14 @@ def test_rejected_report_is_sent_again(clock):
 
 def test_output_is_reported_immediately_then_every_second(clock):
     assert clock.report(snapshot(executor()), 0) is not None
-    assert clock.report(snapshot(executor(), log=1), 0.1).executors[0].stdout == "text 0.1"
+    assert clock.report(snapshot(executor(), log=1), 0.1).executors == (whole("0"),)
     assert clock.report(snapshot(executor(), log=2), 0.2) is None
     assert clock.outbox.due_at(snapshot(executor(), log=2), 0.5) == 1.1
-    assert clock.report(snapshot(executor(), log=3), 1.1).executors[0].stdout == "text 1.1"
+    assert clock.report(snapshot(executor(), log=3), 1.1).executors == (more("12", 1),)
     assert clock.outbox.due_at(snapshot(executor(), log=3), 0.5) is None
 
 
-@pytest.mark.parametrize(
-    ("age", "seconds"), [(0, 1), (59, 1), (66, 1), (90, 5), (180, 20), (240, 30), (100_000, 30)]
-)
+@pytest.mark.parametrize(("age", "seconds"), [(0, 1), (59, 1), (66, 1), (78, 3), (90, 5), (100_000, 5)])
 def test_long_running_output_is_reported_less_often(clock, age, seconds):
     clock.report(snapshot(executor(), log=1), 100)
     clock.report(snapshot(executor(), log=2), 100 + age + 0.001)
@@ -107,14 +128,98 @@ def test_last_output_is_reported_with_the_end(clock):
     clock.report(snapshot(executor(), log=1), 0)
     end = ContainerOutcome(exit_code=0, end_ns=20)
     assert clock.report(snapshot(executor(end), log=2, outcome=COMPLETE), 0.1) == report(
-        executors=(ExecutorReport(index=0, start_ns=10, end_ns=20, exit_code=0, stdout="text 0.1"),),
+        executors=(whole("01", end_ns=20, exit_code=0),),
         ending=COMPLETE,
     )
 
 
 def test_last_output_is_reported_in_shutdown(clock):
     clock.report(snapshot(executor(), log=1), 0)
-    assert clock.report(snapshot(executor(), log=2, final=True), 0.1).executors[0].stdout == "text 0.1"
+    assert clock.report(snapshot(executor(), log=2, final=True), 0.1).executors == (whole("01"),)
+
+
+def test_failed_report_is_followed_by_the_whole_text(clock):
+    clock.report(snapshot(executor(), log=1), 0)
+    assert clock.report(snapshot(executor(), log=3), 1, stored=False).executors == (more("12", 1),)
+    assert clock.report(snapshot(executor(), log=4), 2).executors == (whole("0123"),)
+    assert clock.report(snapshot(executor(), log=5), 3).executors == (more("4", 4),)
+
+
+def test_ended_executor_reports_its_whole_text_once(clock):
+    ended = executor(ContainerOutcome(exit_code=0, end_ns=20))
+    clock.report(snapshot(executor(), log=1), 0)
+    clock.report(snapshot(executor(), log=2), 1)
+    expected = whole("01", end_ns=20, exit_code=0)
+    assert clock.report(snapshot(ended, log=2), 1.1).executors == (expected,)
+    assert clock.report(snapshot(ended, log=2), 100) is None
+    assert clock.outbox.due_at(snapshot(ended, log=2), 100) is None
+
+
+def test_failed_whole_text_of_an_ended_executor_is_repeated(clock):
+    ended = executor(ContainerOutcome(exit_code=0, end_ns=20))
+    clock.report(snapshot(executor(), log=1), 0)
+    sent = clock.report(snapshot(ended, log=2), 1, stored=False)
+    assert clock.report(snapshot(ended, log=2), 2) == sent
+
+
+def test_stored_whole_text_is_not_repeated_with_the_end(clock):
+    ended = executor(ContainerOutcome(exit_code=0, end_ns=20))
+    clock.report(snapshot(executor(), log=2), 0)
+    expected = ExecutorReport(index=0, start_ns=10, end_ns=20, exit_code=0)
+    assert clock.report(snapshot(ended, log=2), 1).executors == (expected,)
+
+
+def test_stored_text_is_limited(clock):
+    def mark(count):
+        return log_mark(count).decode()
+
+    assert clock.report(snapshot(executor(), log=39), 0).executors[0].stdout is not None
+    assert clock.report(snapshot(executor(), log=40), 1).executors == (more("9", 39),)
+    half = OUTPUT_OF_EXECUTOR[:20].decode()
+    assert clock.report(snapshot(executor(), log=50), 2).executors == (whole(mark(30) + half, 50),)
+    assert clock.report(snapshot(executor(), log=70), 3).executors == (more(half, 50),)
+    assert clock.report(snapshot(executor(), log=80), 4).executors == (whole(mark(60) + half, 80),)
+    ended = executor(ContainerOutcome(exit_code=0, end_ns=20))
+    last = whole(mark(40) + half * 2, 80, end_ns=20, exit_code=0)
+    assert clock.report(snapshot(ended, log=80), 5).executors == (last,)
+
+
+def test_pieces_are_limited_in_number():
+    clock = Clock()
+    clock.outbox = Outbox(POD, interval=1, log_bytes=1000)
+    sent = [clock.report(snapshot(executor(), log=size), 10 * size).executors[0] for size in range(1, 103)]
+    assert [one.stdout is not None for one in sent] == [True, *[False] * 100, True]
+
+
+def test_rest_of_a_large_report_follows_before_the_outcome(clock):
+    lines = tuple(SystemLogReport(key=f"k{number}", at_ns=1, message="m" * 2048) for number in range(300))
+    at = snapshot(system_logs=lines, outcome=COMPLETE)
+    first, second = clock.report(at, 0), clock.report(at, 0)
+    assert first.system_logs + second.system_logs == lines
+    assert (first.ending, second.ending) == (None, COMPLETE)
+    assert len(first.to_json()) < 1024 * 1024
+
+
+def test_texts_of_many_executors_are_reported_in_parts():
+    outbox = Outbox(POD, interval=1, log_bytes=2**20)
+    ended = ContainerOutcome(exit_code=0, end_ns=20)
+    names = [f"executor-{index}" for index in range(8)]
+    known = [
+        PlannedContainer(name=name, files=RunFiles(), executor=index, start_ns=10, end=ended, reached=True)
+        for index, name in enumerate(names)
+    ]
+    logs = {(name, "stdout"): Signature(1, 2**18, 1) for name in names}
+    at = snapshot(*known, logs=logs, outcome=COMPLETE)
+    texts, endings = {}, []
+    while COMPLETE not in endings:
+        pending = outbox.next_report(at, 0, lambda *_: (b"\1" * 2**18, Signature(1, 2**18, 1)))
+        outbox.mark_stored(pending, 0)
+        endings.append(pending.report.ending)
+        texts |= {one.index: one.stdout for one in pending.report.executors if one.stdout is not None}
+        assert len(pending.report.to_json().encode()) < 4 * 1024 * 1024
+    mark = len(log_mark(2**17))
+    assert {index: len(text) for index, text in texts.items()} == dict.fromkeys(range(8), mark + 2**17)
+    assert len(endings) == 8
 
 
 def test_unreadable_log_is_retried_when_it_changes(clock):

@@ -186,7 +186,7 @@ async def test_logs_are_recorded_up_to_a_limit(lab, task):
         await lab.eventually(task.state, "COMPLETE")
     ((_, _, _, stdout, _),) = await task.executors()
     kept = "".join(f"{number:099d}\n" for number in range(11, 20))
-    assert stdout == f"[poiesis: earlier output left out]\n{kept}"
+    assert stdout == f"[poiesis: 1100 bytes of earlier output left out]\n{kept}"
 
 
 @pytest.mark.parametrize("moment", ["INITIALIZING", "RUNNING"])
@@ -219,7 +219,7 @@ async def test_recorder_restarted_after_the_end_writes_the_ack(lab, task):
 
 
 async def test_lost_connection_is_reopened(lab, task, postgres_dsn):
-    lab.configure(plan=ONE, db_idle_seconds=60)
+    lab.configure(plan=ONE, idle_seconds=60)
     async with lab.recording():
         one = lab.helper("executor-0").start()
         await lab.eventually(task.state, "RUNNING")
@@ -260,11 +260,12 @@ async def test_outcome_is_recorded_after_a_postgres_outage(lab, task):
 
 
 async def test_invalid_token_is_rejected_and_rarely_retried(lab, task, caplog):
-    async with lab.recording(plan=ONE, token="another"):
+    lab.config.token_file.write_text("another")
+    async with lab.recording(plan=ONE):
         lab.helper("executor-0").start().end()
-        await lab.eventually(lambda: asyncio.to_thread(caplog.text.count, "postgres rejected the report"), 1)
+        await lab.eventually(lambda: asyncio.to_thread(caplog.text.count, "report rejected"), 1)
         await asyncio.sleep(0.5)  # long enough for many tries
-    assert caplog.text.count("postgres rejected the report") == 2  # then, and once more in shutdown
+    assert caplog.text.count("report rejected") == 2  # then, and once more in shutdown
     assert await task.state() == "QUEUED"
     assert "another" not in caplog.text
 

@@ -53,6 +53,13 @@ _JAVA_ROOTFS = RootFs(
     packages=(f"openjdk-{versions.JAVA}-jre-headless", "ca-certificates"),
     customize_hooks=("slim.sh",),
 )
+_FIREWALL_ROOTFS = RootFs(
+    name="firewall-rootfs",
+    suite=versions.NODE_DEBIAN,  # as kube-proxy: both write rules of the nftables variant of iptables
+    variant="extract",
+    packages=("iptables", "ipset"),
+    trim="kube_proxy_trim.py",
+)
 _BUSYBOX_ROOTFS = RootFs(
     name="busybox-rootfs", suite=versions.DEBIAN, variant="extract", packages=("busybox-static",)
 )
@@ -102,6 +109,18 @@ def kueue() -> str:
         "kueue",
         'FROM scratch\nCOPY --chmod=0755 manager /manager\nUSER 65532:65532\nENTRYPOINT ["/manager"]\n',
         {"manager": binaries.compiled("kueue")},
+    )
+
+
+def firewall() -> str:
+    """Return kube-router with the programs that it calls; it enforces NetworkPolicies on the nodes."""
+    return from_dockerfile(
+        "kube-router",
+        f"FROM {rootfs.ensure(_FIREWALL_ROOTFS)}\n"
+        "COPY --chmod=0755 kube-router /usr/local/bin/kube-router\n"
+        f"ENV PATH={_PATH}\n"
+        'ENTRYPOINT ["/usr/local/bin/kube-router"]\n',
+        {"kube-router": binaries.compiled("kube-router")},
     )
 
 

@@ -36,7 +36,7 @@ def lanes(*, services: bool, minio: bool) -> list[Callable[[], None]]:
         node.root_file_systems()
 
     def others() -> None:
-        binaries.compile_all(["kind"])
+        binaries.compile_all(["kind", "kube-router"])
         node.pause_program()
         if minio:
             binaries.compile_all(["minio"])

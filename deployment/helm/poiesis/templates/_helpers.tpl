@@ -1,4 +1,4 @@
-{{/* Names: <fullname>-<component>; short enough for a Job's name with a revision. */}}
+{{/* Names: <fullname>-<component>; short enough for a Job's name with a hash. */}}
 {{- define "poiesis.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -58,6 +58,37 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{/* The namespace of the tasks of users without an entry in tasks.namespaces. */}}
+{{- define "poiesis.tasksNamespace" -}}
+{{- default (printf "%s-tasks" .Release.Namespace) .Values.tasks.namespace -}}
+{{- end -}}
+
+{{/* The namespaces of tasks, each once, as a JSON list. The first is the default one. */}}
+{{- define "poiesis.tasksNamespaces" -}}
+{{- $names := list (include "poiesis.tasksNamespace" .) -}}
+{{- range .Values.tasks.namespaces -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- uniq $names | toJson -}}
+{{- end -}}
+
+{{/* The strictest Pod Security level that TaskPods pass. */}}
+{{- define "poiesis.podSecurity" -}}
+{{- $executors := .Values.config.executors -}}
+{{- $level := ternary "restricted" "baseline" (eq (dig "profile" "" $executors) "restricted") -}}
+{{- range .Values.config.storage.sharedVolumes -}}
+{{- if hasKey .volume "hostPath" -}}
+{{- $level = "privileged" -}}
+{{- else if and (eq $level "restricted") (not (or (hasKey .volume "persistentVolumeClaim") (hasKey .volume "csi"))) -}}
+{{- $level = "baseline" -}}
+{{- end -}}
+{{- end -}}
+{{- if dig "capabilities" "add" "" $executors.securityContext -}}
+{{- $level = "privileged" -}}
+{{- end -}}
+{{- default $level .Values.tasks.podSecurity -}}
+{{- end -}}
+
 {{/* The Secret with migrations-dsn and api-dsn. */}}
 {{- define "poiesis.postgresSecret" -}}
 {{- if .Values.postgresql.embedded -}}
@@ -67,7 +98,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret with recorder-dsn, which TaskPods mount. */}}
+{{/* The Secret with recorder-dsn: for the gateway, or with config.recorder.transport postgres for the api. */}}
 {{- define "poiesis.recorderSecret" -}}
 {{- if .Values.postgresql.embedded -}}
 {{ include "poiesis.fullname" . }}-recorder
@@ -79,6 +110,119 @@ capabilities: {drop: [ALL]}
 {{/* The Secret with the embedded Postgres' certificate. */}}
 {{- define "poiesis.postgresTlsSecret" -}}
 {{- default (printf "%s-tls" (include "poiesis.postgresSecret" .)) .Values.postgresql.tlsSecret -}}
+{{- end -}}
+
+{{/*
+What services/setup creates and checks (poiesis_setup.document): certificates and passwords that no value names a Secret
+for, and the keys of the Secrets that values name.
+*/}}
+{{- define "poiesis.setupDocument" -}}
+{{- $postgresql := .Values.postgresql -}}
+{{- $postgres := include "poiesis.postgresSecret" . -}}
+{{- $certificates := list -}}
+{{- $passwords := list -}}
+{{- $required := list -}}
+{{- if $postgresql.embedded -}}
+{{- $address := printf "%s:5432/poiesis?sslmode=verify-full" $postgres -}}
+{{- $urls := dict "migrations-dsn" (printf "postgresql://poiesis@%s" $address) "api-dsn" (printf "postgresql://poiesis_api@%s" $address) -}}
+{{- /* TaskPods in other namespaces resolve it, with config.recorder.transport postgres. */ -}}
+{{- $recorder := dict "recorder-dsn" (printf "postgresql://poiesis_recorder@%s.%s.svc:5432/poiesis?sslmode=verify-full" $postgres .Release.Namespace) -}}
+{{- $passwords = list (dict "secret" $postgres "urls" $urls) (dict "secret" (include "poiesis.recorderSecret" .) "urls" $recorder) -}}
+{{- if $postgresql.tlsSecret -}}
+{{- $required = append $required (dict "secret" $postgresql.tlsSecret "keys" (list "tls.crt" "tls.key" "ca.crt") "value" "postgresql.tlsSecret") -}}
+{{- else -}}
+{{- $certificates = append $certificates (dict "secret" (include "poiesis.postgresTlsSecret" .) "names" (include "poiesis.serviceNames" (dict "root" . "service" $postgres) | fromJsonArray)) -}}
+{{- end -}}
+{{- else -}}
+{{- $value := ternary "postgresql.existingRecorderSecret" "postgresql.existingSecret" (ne $postgresql.existingRecorderSecret "") -}}
+{{- $required = list
+    (dict "secret" $postgres "keys" (list "migrations-dsn" "api-dsn") "value" "postgresql.existingSecret")
+    (dict "secret" (include "poiesis.recorderSecret" .) "keys" (list "recorder-dsn") "value" $value) -}}
+{{- with $postgresql.caSecret -}}
+{{- if .name -}}
+{{- $required = append $required (dict "secret" .name "keys" (list .key) "value" "postgresql.caSecret") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if eq .Values.config.recorder.transport "gateway" -}}
+{{- if .Values.gateway.tlsSecret -}}
+{{- $required = append $required (dict "secret" .Values.gateway.tlsSecret "keys" (list "tls.crt" "tls.key" "ca.crt") "value" "gateway.tlsSecret") -}}
+{{- else -}}
+{{- $certificates = append $certificates (dict "secret" (include "poiesis.gatewayTlsSecret" .) "names" (include "poiesis.serviceNames" (dict "root" . "service" (include "poiesis.gateway" .)) | fromJsonArray)) -}}
+{{- end -}}
+{{- end -}}
+{{- dict
+    "authority" (printf "%s-ca" (include "poiesis.fullname" .))
+    "certificates" $certificates
+    "passwords" $passwords
+    "required" $required
+    "rotation" .Values.setup.rotation | toJson -}}
+{{- end -}}
+
+{{/* Whether there is anything to create or renew; empty: no. */}}
+{{- define "poiesis.setupNeeded" -}}
+{{- $document := include "poiesis.setupDocument" . | fromJson -}}
+{{- if or $document.certificates $document.passwords $document.required -}}true{{- end -}}
+{{- end -}}
+
+{{/* The DNS names of a Service as a JSON list: (dict "root" $ "service" name) */}}
+{{- define "poiesis.serviceNames" -}}
+{{- $namespaced := printf "%s.%s" .service .root.Release.Namespace -}}
+{{- list .service $namespaced (printf "%s.svc" $namespaced) (printf "%s.svc.cluster.local" $namespaced) | toJson -}}
+{{- end -}}
+
+{{/* The Pod template of services/setup: (dict "root" $ "account" name) */}}
+{{- define "poiesis.setupPod" -}}
+{{- $component := dict "root" .root "component" "setup" -}}
+{{- $setup := .root.Values.setup -}}
+metadata:
+  labels: {{- include "poiesis.labels" $component | nindent 4 }}
+spec:
+  restartPolicy: Never
+  serviceAccountName: {{ .account }}
+  automountServiceAccountToken: true
+  enableServiceLinks: false
+  {{- include "poiesis.imagePullSecrets" .root | nindent 2 }}
+  securityContext: {{- include "poiesis.podSecurityContext" .root | nindent 4 }}
+  containers:
+    - name: setup
+      image: {{ include "poiesis.image" (dict "root" .root "service" "setup") }}
+      imagePullPolicy: {{ .root.Values.images.pullPolicy }}
+      env:
+        - name: POD_NAMESPACE
+          valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+        - {name: POIESIS_SETUP, value: {{ include "poiesis.setupDocument" .root | quote }}}
+      terminationMessagePolicy: FallbackToLogsOnError
+      resources: {{- toYaml $setup.resources | nindent 8 }}
+      securityContext: {{- include "poiesis.securityContext" .root | nindent 8 }}
+  {{- with $setup.nodeSelector }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $setup.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{/* Pods that hold a rotated password are replaced. */}}
+{{- define "poiesis.rotation" -}}
+{{- with .Values.setup.rotation }}
+poiesis.io/rotation: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* The name of the gateway's objects. */}}
+{{- define "poiesis.gateway" -}}
+{{ include "poiesis.fullname" . }}-gateway
+{{- end -}}
+
+{{/* The Secret with the gateway's certificate. */}}
+{{- define "poiesis.gatewayTlsSecret" -}}
+{{- default (printf "%s-tls" (include "poiesis.gateway" .)) .Values.gateway.tlsSecret -}}
+{{- end -}}
+
+{{/* The most connections of all gateways to Postgres: with one more replica, as during a rollout. */}}
+{{- define "poiesis.gatewayConnections" -}}
+{{- mul (add1 .Values.gateway.replicas) .Values.gateway.databaseConnections -}}
 {{- end -}}
 
 {{/* The certificate authority of Postgres as {name, key}; null: a public one. */}}
@@ -131,10 +275,11 @@ null
 {{/*
 Fail if a Secret that the values name is missing or incomplete. `helm template` cannot check it: without a cluster,
 `lookup` does not find the namespace's default ServiceAccount either.
-(dict "root" $ "secret" name "keys" (list …) "value" "postgresql.existingSecret")
+(dict "root" $ "secret" name "keys" (list …) "value" "postgresql.existingSecret"), and "namespace" if it is not the
+release's.
 */}}
 {{- define "poiesis.checkSecret" -}}
-{{- $namespace := .root.Release.Namespace -}}
+{{- $namespace := default .root.Release.Namespace .namespace -}}
 {{- if lookup "v1" "ServiceAccount" $namespace "default" -}}
 {{- $secret := lookup "v1" "Secret" $namespace .secret -}}
 {{- if not $secret -}}
@@ -143,9 +288,33 @@ Fail if a Secret that the values name is missing or incomplete. `helm template` 
 {{- $data := default dict $secret.data -}}
 {{- range .keys -}}
 {{- if not (hasKey $data .) -}}
-{{- fail (printf "%s: Secret %s must have the key %s" $.value $.secret .) -}}
+{{- fail (printf "%s: Secret %s in namespace %s must have the key %s" $.value $.secret $namespace .) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The same for a Secret that TaskPods mount: in every namespace of tasks. */}}
+{{- define "poiesis.checkTasksSecret" -}}
+{{- $given := . -}}
+{{- range include "poiesis.tasksNamespaces" .root | fromJsonArray -}}
+{{- include "poiesis.checkSecret" (merge (dict "namespace" .) $given) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The same for a Secret that only some groups need: in at least one namespace of tasks, if all of them exist. */}}
+{{- define "poiesis.checkGroupsSecret" -}}
+{{- $given := . -}}
+{{- $found := false -}}
+{{- range $namespace := include "poiesis.tasksNamespaces" .root | fromJsonArray -}}
+{{- $exists := lookup "v1" "ServiceAccount" $namespace "default" -}}
+{{- if or (not $exists) (lookup "v1" "Secret" $namespace $given.secret) -}}
+{{- $found = true -}}
+{{- if $exists }}{{ include "poiesis.checkSecret" (merge (dict "namespace" $namespace) $given) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- if not $found -}}
+{{- include "poiesis.checkTasksSecret" . -}}
 {{- end -}}
 {{- end -}}
 
@@ -179,6 +348,34 @@ The Secrets of `config.auth` that the mode needs: {name: {secret, key, file, val
 {{- $secrets | toJson -}}
 {{- end -}}
 
+{{/* The names by which clients reach the api, as a JSON list. */}}
+{{- define "poiesis.hosts" -}}
+{{- $service := printf "%s-api" (include "poiesis.fullname" .) -}}
+{{- $names := concat .Values.config.http.hosts (list
+    $service
+    (printf "%s.%s" $service .Release.Namespace)
+    (printf "%s.%s.svc" $service .Release.Namespace)
+    (printf "%s.%s.svc.cluster.local" $service .Release.Namespace)) -}}
+{{- if and .Values.api.ingress.enabled .Values.api.ingress.host -}}
+{{- $names = append $names .Values.api.ingress.host -}}
+{{- end -}}
+{{- $names | uniq | toJson -}}
+{{- end -}}
+
+{{/* Fail if an Ingress, a NodePort or a LoadBalancer would publish the api without authentication. */}}
+{{- define "poiesis.checkPublication" -}}
+{{- $auth := .Values.config.auth -}}
+{{- if and (eq $auth.mode "none") (not $auth.allowAnonymous) -}}
+{{- $why := "with config.auth.mode none, anyone who reaches the api can run any image in your cluster. Set config.auth.mode to basic or oidc, or config.auth.allowAnonymous to true" -}}
+{{- if .Values.api.ingress.enabled -}}
+{{- fail (printf "api.ingress.enabled is true: %s" $why) -}}
+{{- end -}}
+{{- if ne .Values.api.service.type "ClusterIP" -}}
+{{- fail (printf "api.service.type is %s: %s" .Values.api.service.type $why) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The api's configuration document (poiesis_api.config.Document): `config`, and what only Kubernetes knows. */}}
 {{- define "poiesis.config" -}}
 {{- $root := . -}}
@@ -188,11 +385,15 @@ The Secrets of `config.auth` that the mode needs: {name: {secret, key, file, val
 {{- end -}}
 {{- $added := dict
     "images" $images
-    "recorderSecret" (include "poiesis.recorderSecret" .)
+    "tasks" (dict "namespace" (include "poiesis.tasksNamespace" .) "namespaces" .Values.tasks.namespaces)
     "serviceInfo" (dict "version" .Chart.AppVersion) -}}
-{{- with include "poiesis.postgresCa" . | fromJson -}}
-{{- $_ := set $added "postgresCaSecret" . -}}
+{{- if eq .Values.config.recorder.transport "gateway" -}}
+{{- $url := printf "https://%s.%s.svc:8443" (include "poiesis.gateway" .) .Release.Namespace -}}
+{{- $_ := set $added "gateway" (dict "url" $url "caFile" "/etc/poiesis-gateway/ca.crt") -}}
+{{- else if ne (include "poiesis.postgresCa" .) "null" -}}
+{{- $_ := set $added "recorderPostgres" (dict "caFile" "/etc/poiesis-postgres/ca.crt") -}}
 {{- end -}}
+{{- $_ := set $added "http" (dict "hosts" (include "poiesis.hosts" . | fromJsonArray)) -}}
 {{- with include "poiesis.storageSecret" . -}}
 {{- $_ := set $added "storage" (dict "s3" (dict "secretName" .)) -}}
 {{- end -}}

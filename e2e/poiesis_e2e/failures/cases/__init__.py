@@ -10,6 +10,7 @@ from poiesis_e2e.failures.cases import (
     cancel,
     data,
     executors,
+    gateway,
     images,
     kueue,
     nodes,
@@ -18,7 +19,7 @@ from poiesis_e2e.failures.cases import (
     refusals,
 )
 
-_SECTIONS = (executors, images, data, recorder, refusals, cancel, outside, nodes, kueue)
+_SECTIONS = (executors, images, data, recorder, gateway, refusals, cancel, outside, nodes, kueue)
 
 SECTIONS = tuple(section.SECTION for section in _SECTIONS)
 CASES: Sequence[Case] = tuple(case for section in _SECTIONS for case in section.CASES)

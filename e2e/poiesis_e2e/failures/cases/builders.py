@@ -161,7 +161,7 @@ def fetched_and_shown(script: str = "cat /in/it") -> Builder:
     """Build a task with an input from the surroundings' `server`, and an executor that prints it."""
 
     async def build(world: World) -> Document:
-        pod = await world.kube.get("pod", server_name(world))
+        pod = await world.services.get("pod", server_name(world))
         assert pod is not None
         url = f"http://{pod['status']['podIP']}/it"
         return {

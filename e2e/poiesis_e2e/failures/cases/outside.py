@@ -56,7 +56,8 @@ CASES: Sequence[Case] = (
         meanwhile=deadline(2),
         state="SYSTEM_ERROR",
         reasons=("DeadlineExceeded",),
-        message="Pod was active on the node longer than the specified deadline",
+        message="Pod was active on the node longer than the specified deadline "
+        "(<n> s: wall_time_seconds of the task, or config.pod.activeDeadlineSeconds)",
         exit_codes=(143,),
         reporter="controller",
         within=SOON,

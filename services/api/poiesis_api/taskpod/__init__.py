@@ -8,12 +8,13 @@ from poiesis_api.taskpod.filer_runs import NoFiler
 from poiesis_api.taskpod.manifest import Manifest, owned_by
 from poiesis_api.taskpod.objects import TaskObjects, task_objects
 from poiesis_api.taskpod.scheduling import KUEUE_QUEUE_LABEL
-from poiesis_api.taskpod.task import Task
+from poiesis_api.taskpod.task import RecorderPostgres, Task
 
 __all__ = [
     "KUEUE_QUEUE_LABEL",
     "Manifest",
     "NoFiler",
+    "RecorderPostgres",
     "Task",
     "TaskObjects",
     "owned_by",

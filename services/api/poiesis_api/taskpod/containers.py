@@ -1,8 +1,7 @@
 """The Pod's containers: recorder, filers, executors and `pause`."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from poiesis_api.config import TaskPodConfig
 from poiesis_api.taskpod.filer_runs import FilerRun
@@ -31,6 +30,7 @@ from poiesis_models.runfiles import PROGRESS
 from poiesis_models.tes import TesExecutor, TesResources
 from poiesis_models.worklist import EXIT_RETRYABLE
 
+_DISK = "ephemeral-storage"
 ACK_TIMEOUT_SECONDS = 600
 FAILED_ACK_SECONDS = 60  # how long a failed container waits for the recorder: enough for three restarts
 INSTALL_COMMAND = [paths.HELPER_IN_IMAGE, "install", "--bin", paths.BIN, "--paths", paths.RECORDER_PATHS]
@@ -85,13 +85,21 @@ def recorder_container(layout: Layout, config: TaskPodConfig) -> Manifest:
             env_var("POIESIS_INSTALL", json.dumps(INSTALL_COMMAND)),
             env_var("POIESIS_LOG_BYTES", str(config.executors.log_bytes)),
             env_var("POIESIS_GRACE_SECONDS", str(config.termination_grace_period_seconds)),
-            *([env_var("PGSSLROOTCERT", paths.POSTGRES_CA)] if config.postgres_ca_secret else []),
+            *_transport_env(config),
         ],
         "lifecycle": {"postStart": {"exec": {"command": INSTALL_COMMAND}}},
         "resources": resources(config.resources.trec),
         "securityContext": RESTRICTED,
         "volumeMounts": mounts,
     }
+
+
+def _transport_env(config: TaskPodConfig) -> Iterator[Manifest]:
+    """Yield the variables of the recorder's transport. Their presence selects it (poiesis_trec)."""
+    if config.gateway is not None and config.recorder.transport == "gateway":
+        yield env_var("POIESIS_GATEWAY_URL", config.gateway.url)
+    elif config.recorder.transport == "postgres" and config.recorder_postgres.ca_file is not None:
+        yield env_var("PGSSLROOTCERT", paths.POSTGRES_CA)
 
 
 def stream_container(run: FilerRun, layout: Layout, config: TaskPodConfig) -> Manifest:
@@ -150,7 +158,7 @@ def prepare_container(index: int, layout: Layout, config: TaskPodConfig) -> Mani
         "image": layout.task.request.executors[index].image,
         "command": [*_helper_run(config), *_after(index, layout), "--rerun", "--", *fill],
         "resources": resources(config.resources.filer),
-        "securityContext": executor_security_context(config.executors.security_context),
+        "securityContext": config.executors.effective_security_context,
         "volumeMounts": [
             *run_mounts(name),
             *_previous_mounts(index, layout),
@@ -158,9 +166,7 @@ def prepare_container(index: int, layout: Layout, config: TaskPodConfig) -> Mani
             volume_mount("task", paths.FILLED, sub_path=paths.FILLED_SUBPATH),
         ],
     }
-    if config.executors.image_pull_policy is not None:
-        container["imagePullPolicy"] = config.executors.image_pull_policy
-    return container
+    return container | image_pull_policy(config)
 
 
 def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Manifest:
@@ -174,7 +180,7 @@ def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Man
         "command": executor_command(index, layout, config),
         "env": [env_var(key, value) for key, value in (executor.env or {}).items()],
         "resources": executor_resources(layout, config),
-        "securityContext": executor_security_context(config.executors.security_context),
+        "securityContext": config.executors.effective_security_context,
         "volumeMounts": [
             *run_mounts(name),
             *_previous_mounts(index, layout),
@@ -188,23 +194,16 @@ def executor_container(index: int, layout: Layout, config: TaskPodConfig) -> Man
         container["volumeMounts"].append(volume_mount("task", paths.COLLECT, sub_path=paths.DATA_SUBPATH))
     if executor.workdir is not None:
         container["workingDir"] = executor.workdir
-    if config.executors.image_pull_policy is not None:
-        container["imagePullPolicy"] = config.executors.image_pull_policy
-    return container
+    return container | image_pull_policy(config)
 
 
-def executor_security_context(configured: Mapping[str, Any]) -> Manifest:
-    """Return the operator's securityContext without NET_RAW.
+def image_pull_policy(config: TaskPodConfig) -> Manifest:
+    """Return the pull policy of the clients' images; none: Kubernetes' rule.
 
-    An executor shares the Pod's network with the recorder, and the node's bridge with other Pods: with a raw
-    socket it could read and forge their packets. Runtimes drop capabilities after they add them, so
-    `add: [ALL]` is covered.
+    A private image that one task brought to the node must not run in another without its credentials.
     """
-    capabilities = configured.get("capabilities") or {}
-    drop = capabilities.get("drop") or []
-    if not {"ALL", "NET_RAW"} & set(drop):
-        drop = [*drop, "NET_RAW"]
-    return {"allowPrivilegeEscalation": False, **configured, "capabilities": {**capabilities, "drop": drop}}
+    policy = config.executors.image_pull_policy or ("Always" if config.pull_secrets else None)
+    return {} if policy is None else {"imagePullPolicy": policy}
 
 
 def executor_command(index: int, layout: Layout, config: TaskPodConfig) -> list[str]:
@@ -230,7 +229,8 @@ def executor_resources(layout: Layout, config: TaskPodConfig) -> Manifest:
     """Return the task's resources as equal requests and limits; `ram_gb` is in units of 10**9 bytes.
 
     The kubelet compares what the Pod uses of its node's disk, including emptyDirs, with the largest limit of
-    any container, so `ephemeral-storage` includes them.
+    any container, so `ephemeral-storage` includes them. It is a limit only: if each task reserved as much as
+    it may write, few tasks would fit a node.
     """
     request, default = layout.task.request, config.executors.default_resources
     requested = request.resources or TesResources()
@@ -239,11 +239,14 @@ def executor_resources(layout: Layout, config: TaskPodConfig) -> Manifest:
         "memory": default.memory if requested.ram_gb is None else str(gb_to_bytes(requested.ram_gb)),
         **config.executors.extended_resources,
     }
-    if config.executors.root_disk_gb:
-        on_node = disk_bytes(request, config) if volume_on_node(layout, config) else 0
-        size = gb_to_bytes(config.executors.root_disk_gb) + run_bytes(request, config) + on_node
-        quantities["ephemeral-storage"] = str(size)
-    return {"requests": quantities, "limits": quantities}
+    if not config.executors.root_disk_gb:
+        return {"requests": quantities, "limits": quantities}
+    on_node = disk_bytes(request, config) if volume_on_node(layout, config) else 0
+    size = gb_to_bytes(config.executors.root_disk_gb) + run_bytes(request, config) + on_node
+    return {
+        "requests": {**quantities, _DISK: "0"},  # unset, it would be the limit
+        "limits": {**quantities, _DISK: str(size)},
+    }
 
 
 def pause_container(layout: Layout, config: TaskPodConfig) -> Manifest:
@@ -252,7 +255,7 @@ def pause_container(layout: Layout, config: TaskPodConfig) -> Manifest:
     if volume_on_node(layout, config):
         # Only this request makes the scheduler count the size of the emptyDir.
         size = str(disk_bytes(layout.task.request, config))
-        quantities["requests"] = {**quantities["requests"], "ephemeral-storage": size}
+        quantities["requests"] = {**quantities["requests"], _DISK: size}
     return {
         "name": labels.PAUSE_CONTAINER,
         "image": config.images.helper,

@@ -38,7 +38,7 @@ class Layout:
 
     @property
     def name(self) -> str:
-        """The name of the task's Job, ServiceAccount, first Secret and PersistentVolumeClaim."""
+        """The name of the task's Job, ServiceAccount and PersistentVolumeClaim."""
         return labels.object_name(self.task.id)
 
     @property
@@ -91,6 +91,6 @@ def _volume_of(request: TesTaskRequest) -> Literal["task", "scratch"] | None:
 
 def _may_write_anywhere(config: TaskPodConfig) -> bool:
     """Return whether the operator lets executors be root on a writable root file system."""
-    context = config.executors.security_context
+    context = config.executors.effective_security_context
     is_other_user = bool(context.get("runAsNonRoot")) or context.get("runAsUser") not in {None, 0}
     return not (is_other_user or context.get("readOnlyRootFilesystem"))

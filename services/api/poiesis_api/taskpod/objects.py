@@ -29,7 +29,7 @@ def task_objects(task: Task, config: TaskPodConfig) -> TaskObjects:
     resources = task.request.resources
     config = with_parameters(config, resources.backend_parameters or {} if resources else {})
     layout = layout_of(task, config)
-    secrets = pack_secrets(task.id, secret_entries(layout))
+    secrets = pack_secrets(task, secret_entries(layout, config.recorder.transport))
     owned = [service_account(layout), *(secret(task.id, name, data) for name, data in secrets.items())]
     if layout.volume == "task" and config.volume.type == "pvc":
         owned.append(volume_claim(layout, config))
@@ -49,7 +49,7 @@ def service_account(layout: Layout) -> Manifest:
 def job(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) -> Manifest:
     """Return the suspended Job. `secrets`: the name of the Secret that holds each key."""
     metadata = object_metadata(layout.task.id, layout.name)
-    metadata["labels"] |= kueue_labels(config.queue)
+    metadata["labels"] |= {labels.NONCE_LABEL: layout.task.nonce, **kueue_labels(config.queue)}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

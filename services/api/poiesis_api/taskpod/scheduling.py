@@ -28,7 +28,7 @@ def scheduling_fields(config: TaskPodConfig) -> Manifest:
     """Return the configured fields of the Pod's spec that decide where and for how long it runs."""
     pod = config.pod
     fields = {
-        "imagePullSecrets": [{"name": name} for name in config.images.pull_secrets],
+        "imagePullSecrets": [{"name": name} for name in config.pull_secrets],
         "nodeSelector": pod.node_selector,
         "tolerations": pod.tolerations,
         "affinity": pod.affinity,
@@ -36,4 +36,5 @@ def scheduling_fields(config: TaskPodConfig) -> Manifest:
         "runtimeClassName": pod.runtime_class_name,
         "activeDeadlineSeconds": pod.active_deadline_seconds,
     }
-    return {name: value for name, value in fields.items() if value}
+    found = {name: value for name, value in fields.items() if value}
+    return found if pod.host_users is None else {**found, "hostUsers": pod.host_users}

@@ -1,28 +1,41 @@
-"""The task's Secrets: its token, its paths, the filers' work lists and literal contents."""
+"""The task's Secrets: token and certificates of its recorder, its paths, work lists and literal contents."""
 
 import base64
 from collections.abc import Mapping
 from uuid import UUID
 
+from poiesis_api.config import Transport
 from poiesis_api.task_paths import normal
 from poiesis_api.taskpod.filer_runs import FilerRun
 from poiesis_api.taskpod.layout import Layout
 from poiesis_api.taskpod.manifest import Manifest, object_metadata
+from poiesis_api.taskpod.task import Task
 from poiesis_models import labels, paths
 
 SECRET_BYTES = 700 * 1024  # of a Secret's 1 MiB, which counts names and metadata too
 PATHS_BYTES = 400 * 1024  # of one part of the list of paths
+GATEWAY_CA_KEY = "gateway-ca"
+DSN_KEY = "recorder-dsn"
+POSTGRES_CA_KEY = "postgres-ca"
 
 
-def secret_entries(layout: Layout) -> dict[str, bytes]:
+def secret_entries(layout: Layout, transport: Transport) -> dict[str, bytes]:
     """Return all entries of the task's Secrets, by key."""
     runs = layout.filers
     return {
         "token": layout.task.recorder_token.encode(),
+        **_recorder_entries(layout.task, transport),
         **path_parts(layout),
         **{run.key: run.work_list.to_json().encode() for run in runs},
         **{key: text.encode() for run in runs for key, text in run.contents.items()},
     }
+
+
+def _recorder_entries(task: Task, transport: Transport) -> dict[str, bytes]:
+    if transport == "gateway":
+        return {GATEWAY_CA_KEY: task.gateway_ca.encode()}
+    authority = {} if task.postgres.ca is None else {POSTGRES_CA_KEY: task.postgres.ca.encode()}
+    return {DSN_KEY: task.postgres.dsn.encode(), **authority}
 
 
 def path_parts(layout: Layout) -> dict[str, bytes]:
@@ -48,16 +61,16 @@ def path_parts(layout: Layout) -> dict[str, bytes]:
     return {f"paths-{number:04}": whole[start : start + PATHS_BYTES] for number, start in enumerate(starts)}
 
 
-def pack_secrets(task_id: UUID, entries: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
+def pack_secrets(task: Task, entries: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
     """Distribute entries over Secrets in order, each at most SECRET_BYTES. Return the entries by Secret name.
 
-    The first Secret has the task's name and the first entries.
+    The names contain the Job's nonce: a Secret of this name can only belong to this Job.
     """
-    packed: dict[str, dict[str, bytes]] = {labels.object_name(task_id): {}}
+    packed: dict[str, dict[str, bytes]] = {labels.secret_name(task.id, task.nonce): {}}
     free = SECRET_BYTES
     for key, value in entries.items():
         if len(value) > free:
-            packed[labels.content_secret_name(task_id, len(packed) - 1)] = {}
+            packed[labels.content_secret_name(task.id, task.nonce, len(packed) - 1)] = {}
             free = SECRET_BYTES
         next(reversed(packed.values()))[key] = value
         free -= len(value)

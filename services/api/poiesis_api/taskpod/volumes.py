@@ -8,7 +8,14 @@ from poiesis_api.config import TaskPodConfig
 from poiesis_api.taskpod.filer_runs import FilerRun
 from poiesis_api.taskpod.layout import Layout
 from poiesis_api.taskpod.manifest import Manifest, object_labels, object_metadata, volume_mount
-from poiesis_api.taskpod.secrets import path_parts, secret_source, sources_of_keys, work_list_sources
+from poiesis_api.taskpod.secrets import (
+    DSN_KEY,
+    GATEWAY_CA_KEY,
+    POSTGRES_CA_KEY,
+    path_parts,
+    sources_of_keys,
+    work_list_sources,
+)
 from poiesis_api.taskpod.storage import storage_volumes
 from poiesis_models import paths
 from poiesis_models.tes import TesTaskRequest
@@ -22,7 +29,7 @@ def pod_volumes(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str
     yield {"name": "bin", "emptyDir": {}}
     yield {"name": "run", **_run_volume(layout, config)}
     yield {"name": "ack", "emptyDir": {}}
-    yield {"name": "recorder", "projected": {"sources": _recorder_sources(layout, config, secrets)}}
+    yield {"name": "recorder", "projected": {"sources": _recorder_sources(layout, secrets)}}
     if layout.volume:
         yield {"name": "task", **_task_volume(layout, config)}
     for run in layout.filers:
@@ -104,14 +111,17 @@ def _claim_spec(layout: Layout, config: TaskPodConfig) -> Manifest:
     return spec
 
 
-def _recorder_sources(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, str]) -> list[Manifest]:
-    authority = config.postgres_ca_secret
+def _recorder_sources(layout: Layout, secrets: Mapping[str, str]) -> list[Manifest]:
     directory = basename(paths.RECORDER_PATHS)
-    parts = {key: f"{directory}/{key}" for key in path_parts(layout)}
+    places = {
+        "token": basename(paths.RECORDER_TOKEN),
+        GATEWAY_CA_KEY: basename(paths.GATEWAY_CA),
+        DSN_KEY: basename(paths.RECORDER_DSN),
+        POSTGRES_CA_KEY: basename(paths.POSTGRES_CA),
+        **{key: f"{directory}/{key}" for key in path_parts(layout)},
+    }
     return [
-        *sources_of_keys({"token": "token", **parts}, secrets),
-        secret_source(config.recorder_secret, {"recorder-dsn": "dsn"}),
-        *([secret_source(authority.name, {authority.key: basename(paths.POSTGRES_CA)})] if authority else []),
+        *sources_of_keys({key: place for key, place in places.items() if key in secrets}, secrets),
         {"serviceAccountToken": {"path": "kubernetes/token", "expirationSeconds": KUBERNETES_TOKEN_SECONDS}},
         {
             "configMap": {

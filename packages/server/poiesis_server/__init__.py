@@ -1,0 +1,1 @@
+"""What long-running services share: settings from environment variables, and the health port."""

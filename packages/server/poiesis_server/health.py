@@ -1,0 +1,48 @@
+"""The health port: /healthz and /readyz by functions of the service, /metrics for Prometheus."""
+
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+
+from aiohttp import hdrs, web
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
+
+
+@asynccontextmanager
+async def serve(
+    port: int, *, healthy: Callable[[], bool], ready: Callable[[], bool], metrics: Callable[[], bytes]
+) -> AsyncIterator[None]:
+    """Serve health (200 or 503) and metrics for as long as the block lasts."""
+    app = web.Application()
+    app.router.add_get("/healthz", _health(healthy))
+    app.router.add_get("/readyz", _health(ready))
+    app.router.add_get("/metrics", _scrape(metrics))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, _listen(port)).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _listen(port: int) -> socket.socket:
+    """Return one socket for IPv4 and IPv6, so that both have the same port even if any free one is used."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
+
+
+def _health(good: Callable[[], bool]) -> Callable[[web.Request], Coroutine[None, None, web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n") if good() else web.Response(text="unavailable\n", status=503)
+
+    return answer
+
+
+def _scrape(metrics: Callable[[], bytes]) -> Callable[[web.Request], Coroutine[None, None, web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=metrics(), headers={hdrs.CONTENT_TYPE: METRICS_TYPE})
+
+    return answer

@@ -1,0 +1,30 @@
+import socket
+
+import aiohttp
+
+from poiesis_server import health
+
+
+def free_port() -> int:
+    with socket.create_server(("", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+async def test_health_follows_its_state():
+    port = free_port()
+    state = {"healthy": True, "ready": False}
+    async with (
+        health.serve(
+            port, healthy=lambda: state["healthy"], ready=lambda: state["ready"], metrics=lambda: b"x 1\n"
+        ),
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+    ):
+        for path, expected in (("/healthz", 200), ("/readyz", 503), ("/", 404)):
+            async with session.get(path) as response:
+                assert response.status == expected
+        state["ready"] = True
+        async with session.get("/readyz") as response:
+            assert response.status == 200
+        async with session.get("/metrics") as response:
+            assert response.content_type == "text/plain"
+            assert await response.text() == "x 1\n"

@@ -1,0 +1,1 @@
+"""Gateway: accepts the recorders' reports over HTTPS and applies them in Postgres."""

@@ -1,0 +1,151 @@
+"""Gateway: accept the recorders' reports over HTTPS and apply them in Postgres, until SIGTERM.
+
+Any number of replicas may run. All settings are environment variables.
+
+Exit 0: stopped on request. Exit 2: invalid configuration.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+
+from poiesis_gateway import reports_db
+from poiesis_gateway.app import make_app
+from poiesis_gateway.config import Config
+from poiesis_gateway.connections import BUFFER_BYTES, Bounds, Connections
+from poiesis_gateway.logs import configure_logging
+from poiesis_gateway.metrics import Metrics
+from poiesis_gateway.reports import Database, Reports
+from poiesis_gateway.tls import Certificate, CertificateError
+from poiesis_models.run_all import run_all
+from poiesis_server import health
+from poiesis_server.settings import ConfigError, variables
+
+logger = logging.getLogger("poiesis_gateway")
+
+_SHUTDOWN_SECONDS = 15.0  # for reports in progress, after connections are no longer accepted
+
+
+async def run(config: Config, certificate: Certificate, stop: asyncio.Event) -> None:
+    """Serve with Postgres until `stop`."""
+    async with reports_db.connect(
+        config.dsn_file, connections=config.database_connections, seconds=config.database_seconds
+    ) as database:
+        await serve(config, certificate, database, stop)
+
+
+async def serve(config: Config, certificate: Certificate, database: Database, stop: asyncio.Event) -> None:
+    """Serve until `stop`; then report unready, wait until no more requests arrive, and close."""
+    connections = Connections(
+        Bounds(
+            total=config.connections,
+            per_address=config.connections_per_address,
+            head=config.head_seconds,
+            idle=config.idle_seconds,
+        )
+    )
+    async with AsyncExitStack() as stack:  # opened in order, closed in reverse
+        reports = Reports(database=database, config=config)
+        metrics = Metrics(_gauges(reports, connections))
+        await stack.enter_async_context(
+            health.serve(
+                config.health_port,
+                healthy=lambda: True,
+                ready=lambda: not stop.is_set(),
+                metrics=metrics.exposition,
+            )
+        )
+        runner = web.AppRunner(
+            make_app(reports, connections, metrics, stop.is_set),
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=config.idle_seconds,
+            read_bufsize=BUFFER_BYTES,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        if runner.server is None:
+            raise RuntimeError("the application runner has no server after setup")
+        listening = _listen(config.port, backlog=config.connections)
+        stack.callback(listening.close)
+        logger.info("serving", extra={"port": config.port})
+
+        async def drain() -> None:
+            await stop.wait()
+            logger.info("stopping")
+            await asyncio.sleep(config.drain_seconds)  # until no Endpoint refers to this replica any more
+
+        await run_all(
+            [drain()],
+            [
+                connections.accept(listening, runner.server, lambda: certificate.context),
+                connections.watch(),
+                certificate.watch(),
+            ],
+        )
+
+
+def _gauges(reports: Reports, connections: Connections) -> dict[str, tuple[str, Callable[[], float]]]:
+    return {
+        "bodies": ("Reports whose body is being received or applied.", lambda: reports.incoming.bodies),
+        "body_bytes": ("Bytes of these bodies.", lambda: reports.incoming.held_bytes),
+        "waiting": ("Reports that wait for a database connection.", lambda: reports.line.waiting),
+        "database_connections_in_use": (
+            "Database connections that are applying a report.",
+            lambda: reports.line.in_use,
+        ),
+        "connections": ("Open connections of clients.", lambda: len(connections)),
+    }
+
+
+def _listen(port: int, *, backlog: int) -> socket.socket:
+    """Return one socket for IPv4 and IPv6."""
+    if socket.has_dualstack_ipv6():
+        listening = socket.create_server(
+            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=backlog
+        )
+    else:
+        listening = socket.create_server(("", port), backlog=backlog)
+    listening.setblocking(False)
+    return listening
+
+
+async def until_signal(config: Config) -> None:
+    """Run until SIGTERM or SIGINT. Raise CertificateError if there is no certificate to start with."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run(config, Certificate(config.certificate_file, config.key_file), stop)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="poiesis_gateway",
+        description=__doc__,
+        epilog=f"environment variables (name, default, meaning):\n{variables(Config)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(arguments)
+    configure_logging()
+    try:
+        config = Config.from_env()
+        configure_logging(config.log_level)
+        asyncio.run(until_signal(config))
+    except (ConfigError, CertificateError) as error:
+        logger.error("cannot start", extra={"error": str(error)})  # noqa: TRY400 - no traceback: not a defect
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

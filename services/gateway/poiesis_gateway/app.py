@@ -1,0 +1,101 @@
+"""The HTTP application: its route, and the one place where errors become responses."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from poiesis_gateway.connections import ADDRESS, Connections
+from poiesis_gateway.errors import (
+    HTTP_STATUS,
+    AddressLimited,
+    BodyTooLarge,
+    BodyTooSlow,
+    Busy,
+    DatabaseUnavailable,
+    GatewayError,
+    MalformedReport,
+    RateLimited,
+    UnknownToken,
+)
+from poiesis_gateway.metrics import Metrics
+from poiesis_gateway.reports import Reports, response_json, task_of
+
+logger = logging.getLogger(__name__)
+
+REPORT_PATH = "/v1/tasks/{id}/report"
+_GONE = 410
+_OUTCOMES: Mapping[type[GatewayError], str] = {
+    MalformedReport: "malformed",
+    UnknownToken: "unauthorized",
+    BodyTooSlow: "slow",
+    BodyTooLarge: "too_large",
+    RateLimited: "rate_limited",
+    AddressLimited: "address_limited",
+    Busy: "busy",
+    DatabaseUnavailable: "unavailable",
+}
+
+
+def make_app(
+    reports: Reports, connections: Connections, metrics: Metrics, stopping: Callable[[], bool]
+) -> web.Application:
+    """Return the application. `stopping`: whether clients should use another replica from now on."""
+
+    async def report(request: web.Request) -> web.Response:
+        start = time.monotonic()
+        result = await reports.apply(request, request[ADDRESS])
+        if result.closed:
+            metrics.count("closed")
+            _log(request, _GONE, "the task has ended, or has a newer Pod")
+            return web.json_response(response_json(result), status=_GONE)
+        metrics.count("accepted")
+        metrics.took(time.monotonic() - start)
+        return web.json_response(response_json(result))
+
+    @web.middleware
+    async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer every error with {"error": message}."""
+        try:
+            return await handler(request)
+        except GatewayError as error:
+            status = HTTP_STATUS[type(error)]
+            metrics.count(_OUTCOMES[type(error)])
+            # A flood of invalid tokens must not fill the log.
+            level = logging.DEBUG if isinstance(error, AddressLimited) else logging.INFO
+            _log(request, status, error.reason, level)
+            return _error(status, str(error), error.headers)
+        except web.HTTPException as error:
+            return _error(error.status, f"{error.reason}: the only operation is POST {REPORT_PATH}")
+        except Exception:
+            metrics.count("error")
+            logger.exception("unhandled exception in handler")
+            return _error(500, "internal error", {"Retry-After": "5"})
+
+    @web.middleware
+    async def leaving(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Close connections after their next response when this replica stops."""
+        response = await handler(request)
+        if stopping():
+            response.force_close()
+        return response
+
+    app = web.Application(
+        middlewares=[connections.watched, leaving, errors_to_http],
+        handler_args={"auto_decompress": False},  # the limits hold for what was sent
+    )
+    app.router.add_post(REPORT_PATH, report)
+    return app
+
+
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": message}, status=status, headers=headers)
+
+
+def _log(request: web.Request, status: int, reason: str, level: int = logging.INFO) -> None:
+    """Write the line of a rejected report."""
+    task_id = task_of(request)
+    fields = {"task": str(task_id) if task_id else None, "status": status, "reason": reason}
+    logger.log(level, "rejected report", extra=fields)

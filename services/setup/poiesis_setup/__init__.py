@@ -1,0 +1,1 @@
+"""Create, check and renew the Secrets of a release."""

@@ -1,0 +1,59 @@
+"""The work of one leadership: a controller for each namespace of tasks, and the metrics."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from poiesis_models.run_all import run_all
+from poiesis_tctl.config import Config
+from poiesis_tctl.controller import Controller
+from poiesis_tctl.informer import WatchTimes
+from poiesis_tctl.kube import Kube
+from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
+from poiesis_tctl.transfers import Figures, Transfers
+
+logger = logging.getLogger(__name__)
+
+_METRICS_SECONDS = 15.0
+
+
+class Leader:
+    """The controllers of all namespaces. One that cannot be read, or that was deleted, delays no other."""
+
+    def __init__(
+        self,
+        kubes: Sequence[Kube],
+        tasks: TasksDb,
+        config: Config,
+        *,
+        watch_times: WatchTimes | None = None,
+        metrics_seconds: float = _METRICS_SECONDS,
+    ) -> None:
+        slots = asyncio.Semaphore(config.workers)
+        self._tasks = tasks
+        self._metrics_seconds = metrics_seconds
+        self._controllers = [
+            Controller(kube, tasks.within(kube.namespace), config, slots=slots, watch_times=watch_times)
+            for kube in kubes
+        ]
+        self.figures: Figures | None = None  # of the last read; None before the first
+
+    @property
+    def synced(self) -> Mapping[str, bool]:
+        """Whether the caches of Pods and Jobs are complete, by namespace."""
+        return {one.namespace: one.synced for one in self._controllers}
+
+    async def run(self) -> None:
+        """Work until cancelled. A failure about one task or namespace is retried; any other ends the work."""
+        await run_all([*(one.run() for one in self._controllers), self._collect_metrics()])
+
+    async def _collect_metrics(self) -> None:
+        """Read Postgres periodically for the metrics. Transfers are counted from the first read."""
+        transfers = Transfers()
+        namespaces = [one.namespace for one in self._controllers]
+        while True:
+            try:
+                self.figures = transfers.count(await self._tasks.read_metrics(namespaces))
+            except DatabaseUnavailable as error:
+                logger.warning("postgres unavailable, metrics not updated", extra={"error": str(error)})
+            await asyncio.sleep(self._metrics_seconds)
