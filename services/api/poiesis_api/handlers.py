@@ -29,10 +29,11 @@ from poiesis_api.identity.authenticators import Authenticator
 from poiesis_api.identity.caller import ANONYMOUS, Caller
 from poiesis_api.limits import RequestRates
 from poiesis_api.namespaces import namespace_for
-from poiesis_api.object_limits import check_objects
+from poiesis_api.object_limits import check_objects, pod_bound
 from poiesis_api.outages import WriteHealth
 from poiesis_api.pages import large_task, task_page
 from poiesis_api.parameters import supported_keys, with_default_gpu
+from poiesis_api.pod_bound import PodBound
 from poiesis_api.postgres import Pool
 from poiesis_api.queries import parse_list_query, parse_view
 from poiesis_api.sending import JSON, Outgoing, readers, send
@@ -62,7 +63,8 @@ class Services:
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        """Create the budgets of this replica."""
+        """Create the budgets of this replica, and measure its Pods."""
+        self.pod_bound = pod_bound(self.config)
         self.connections = Connections(self.config.http)
         self.database = DatabaseProbe(self.pool)
         self.incoming = Incoming(self.config.limits)
@@ -104,7 +106,7 @@ async def create_task(request: web.Request) -> web.Response:
     caller, config = request[CALLER], services.config
 
     def check(body: bytes) -> _CheckedTask:
-        return _checked_task(body, caller, config)
+        return _checked_task(body, caller, config, services.pod_bound)
 
     sent, task, warnings, credentials = await services.incoming.parsed(request, config.limits, check)
     new = NewTask(
@@ -126,7 +128,7 @@ async def create_task(request: web.Request) -> web.Response:
 _CheckedTask = tuple[TesTaskRequest, TesTaskRequest, list[str], list[str]]
 
 
-def _checked_task(body: bytes, caller: Caller, config: Document) -> _CheckedTask:
+def _checked_task(body: bytes, caller: Caller, config: Document, bound: PodBound) -> _CheckedTask:
     """Return the task as sent, as it will run, warnings, and the names of the S3 credentials that it gets.
 
     Raise MalformedBody, InvalidTask or NotAllowed.
@@ -137,7 +139,7 @@ def _checked_task(body: bytes, caller: Caller, config: Document) -> _CheckedTask
     task, warnings = validate(sent, theirs)
     task = _with_default_gpu(task, theirs, config)
     credentials = granted_credentials(task, caller, config.storage.s3.credentials)
-    check_objects(task, credentials, config)
+    check_objects(task, credentials, config, bound)
     return sent, task, warnings, credentials
 
 

@@ -10,9 +10,10 @@ from uuid import UUID
 
 from poiesis_api.config import Document
 from poiesis_api.errors import InvalidTask, Loggable, Text, shown, text
+from poiesis_api.pod_bound import CONTAINER_BYTES, PodBound
 from poiesis_api.taskpod import Manifest, Task, task_objects
-from poiesis_models.labels import NONCE_CHARACTERS
-from poiesis_models.tes import TesExecutor, TesTaskRequest
+from poiesis_models.labels import NONCE_CHARACTERS, prepare_name
+from poiesis_models.tes import TesExecutor, TesInput, TesOutput, TesTaskRequest
 
 # Linux, exec(2): MAX_ARG_STRLEN, for an argument or NAME=value, including the final NUL.
 STRING_BYTES = 128 * 1024
@@ -32,6 +33,7 @@ _MERGE_KEYS = {
     "volumes": "name",
     "volumeMounts": "mountPath",
 }
+_STRINGS = ("command", "env", "lifecycle")  # where a container's strings for exec(2) are
 _ID = UUID(int=0)
 _NONCE = "0" * NONCE_CHARACTERS
 _SHORTER = Loggable("use fewer or shorter executors, arguments, variables and paths")
@@ -40,25 +42,28 @@ _SHORTER = Loggable("use fewer or shorter executors, arguments, variables and pa
 def check_strings(task: TesTaskRequest) -> None:
     """Raise InvalidTask for an argument or variable that is too long for exec(2)."""
     for index, executor in enumerate(task.executors):
-        for field, name, string in _strings_of(index, executor):
-            size = _bytes(string)
-            if size > STRING_BYTES:
-                raise InvalidTask(
-                    "{field}{name} is {size} bytes long; the kernel's maximum is {limit}"
-                    " (send the text as an input with content or url, and pass its path)",
-                    field,
-                    limit=STRING_BYTES - 1,
-                    name=name,
-                    size=size - 1,
-                )
+        for field, name, size in _too_long(index, executor):
+            raise InvalidTask(
+                "{field}{name} is {size} bytes long; the kernel's maximum is {limit}"
+                " (send the text as an input with content or url, and pass its path)",
+                field,
+                limit=STRING_BYTES - 1,
+                name=name,
+                size=size - 1,
+            )
 
 
-def check_objects(task: TesTaskRequest, credentials: Collection[str], config: Document) -> None:
+def check_objects(
+    task: TesTaskRequest, credentials: Collection[str], config: Document, bound: PodBound | None = None
+) -> None:
     """Raise InvalidTask for a task whose Pod is too large for Kubernetes or the kernel.
 
-    `credentials`: names of the S3 credentials that the task gets.
+    `credentials`: names of the S3 credentials that the task gets. `bound`: of this configuration
+    (`pod_bound`); it saves building the Pod of a small task and changes no decision.
     """
     limit = config.limits.task_object_bytes
+    if bound is not None and _surely_fits(task, credentials, bound, limit):
+        return
     if len(task.executors) > 1:  # counts the mounts before they are created for all executors
         first = task.model_copy(update={"executors": task.executors[:1]})
         mounts = [one.get("volumeMounts", []) for one in _containers(_job(first, credentials, config))]
@@ -67,6 +72,43 @@ def check_objects(task: TesTaskRequest, credentials: Collection[str], config: Do
     for container in _containers(job):
         _check_container(container)
     _check_size(stored_bytes(job), limit)
+
+
+def _surely_fits(task: TesTaskRequest, credentials: Collection[str], bound: PodBound, limit: int) -> bool:
+    size = bound.size(task, credentials)
+    # A string counts 9 bytes in argv, and at least its quotes and a comma in JSON.
+    return size is not None and size.stored <= min(limit, STRINGS_BYTES // 3) and size.longest <= STRING_BYTES
+
+
+def pod_bound(config: Document) -> PodBound:
+    """Return the operator's share of every Pod, measured on a task that uses each filer."""
+    job = _job(_reference_task(config), [], config)
+    containers = _containers(job)
+    shares = {one["name"]: _share(one) for one in containers}
+    largest = max(shares.values())
+    streams = max((_json_bytes(one.inputs.stream_command) for one in config.filers if one.inputs), default=0)
+    return PodBound(
+        once=stored_bytes(job) + CONTAINER_BYTES,
+        executor=largest + shares[prepare_name(1)] + 2 * CONTAINER_BYTES,
+        input=largest + CONTAINER_BYTES + 2 * streams,
+        output=2 * (largest + CONTAINER_BYTES),  # with its rescue
+        string=max(_json_bytes([one.get(name) for name in _STRINGS]) for one in containers) + streams,
+    )
+
+
+def _reference_task(config: Document) -> TesTaskRequest:
+    """Return a task with a file of every filer and two executors that work in a directory of their image."""
+    inputs = [TesInput(url=f"{scheme}://b/i", path=f"/i/{scheme}") for scheme in config.input_filers]
+    literal = [TesInput(content="", path="/i/literal")] if config.literal_filer else []
+    outputs = [TesOutput(url=f"{scheme}://b/o", path=f"/o/{scheme}") for scheme in config.output_filers]
+    executors = [TesExecutor(image=name, command=["c"], workdir="/w", env={"A": ""}) for name in ("a", "b")]
+    return TesTaskRequest(executors=executors, inputs=[*inputs, *literal], outputs=outputs, volumes=["/v"])
+
+
+def _share(container: Manifest) -> int:
+    """Return the container's share of `stored_bytes`."""
+    mounts = _json_bytes(container.get("volumeMounts", []))
+    return _json_bytes(container) + _managed_bytes([container], "initContainers") + _STATUS_BYTES + mounts
 
 
 def _job(task: TesTaskRequest, credentials: Collection[str], config: Document) -> Manifest:
@@ -94,12 +136,14 @@ def stored_bytes(job: Manifest) -> int:
     return _json_bytes(job) + _managed_bytes(job) + status
 
 
-def _strings_of(index: int, executor: TesExecutor) -> Iterator[tuple[str, Text, str]]:
-    """Yield field, addition to the field in messages, and the string as the kernel gets it."""
+def _too_long(index: int, executor: TesExecutor) -> Iterator[tuple[str, Text, int]]:
+    """Yield field, addition to the field in messages, and size of each string that the kernel rejects."""
     for number, argument in enumerate(executor.command):
-        yield f"executors[{index}].command[{number}]", text(""), argument
+        if (size := _bytes(argument)) > STRING_BYTES:
+            yield f"executors[{index}].command[{number}]", text(""), size
     for name, value in (executor.env or {}).items():
-        yield f"executors[{index}].env", text("[{name}]", name=shown(name)), f"{name}={value}"
+        if (size := _bytes(f"{name}={value}")) > STRING_BYTES:
+            yield f"executors[{index}].env", text("[{name}]", name=shown(name)), size
 
 
 def _containers(job: Manifest) -> list[Manifest]:
