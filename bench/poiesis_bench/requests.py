@@ -4,6 +4,7 @@ Seconds depend on the machine; compare the ratios. Creates: per second, by 1 and
 medians in milliseconds of one client, with `--rows` ended tasks in the database, which makes lists of every
 filter and view.
 """
+# ruff: noqa: E501, S608 - SQL of long lines, built from text of this file
 
 import argparse
 import asyncio
@@ -45,7 +46,15 @@ TASK = {
     "executors": [
         {
             "image": "quay.io/biocontainers/bwa:0.7.18",
-            "command": ["bwa", "mem", "-t", "2", "/data/ref.fa", "/data/reads_1.fq.gz", "/data/reads_2.fq.gz"],
+            "command": [
+                "bwa",
+                "mem",
+                "-t",
+                "2",
+                "/data/ref.fa",
+                "/data/reads_1.fq.gz",
+                "/data/reads_2.fq.gz",
+            ],
             "stdout": "/out/reads.bam",
             "env": {"THREADS": "2"},
         }
@@ -110,7 +119,9 @@ class Read:
     size: int
 
 
-async def _per_second(work: Callable[[], Awaitable[Callable[[], Awaitable[None]]]], clients: int, seconds: float) -> float:
+async def _per_second(
+    work: Callable[[], Awaitable[Callable[[], Awaitable[None]]]], clients: int, seconds: float
+) -> float:
     """Repeat what `work` returns, by so many clients, and return the calls per second."""
     calls = [await work() for _ in range(clients)]
     count = 0
@@ -148,15 +159,18 @@ async def measure_creates(api: aiohttp.ClientSession, dsn: str, seconds: float, 
         text = body.decode()
 
         async def insert() -> None:
-            await connection.execute("INSERT INTO floor (id, owner, document) VALUES ($1, 'me', $2)", uuid4(), text)
+            await connection.execute(
+                "INSERT INTO floor (id, owner, document) VALUES ($1, 'me', $2)", uuid4(), text
+            )
 
         return insert
 
     measured = []
     for clients in CLIENTS:
-        samples = []
-        for _ in range(rounds):
-            samples.append((await _per_second(creates, clients, seconds), await _per_second(inserts, clients, seconds)))
+        samples = [
+            (await _per_second(creates, clients, seconds), await _per_second(inserts, clients, seconds))
+            for _ in range(rounds)
+        ]
         best, floor = (max(column) for column in zip(*samples, strict=True))
         measured.append(Creates(clients=clients, per_second=best, floor_per_second=floor))
     for connection in connections:
@@ -178,7 +192,11 @@ async def measure_reads(api: aiohttp.ClientSession, task_id: str, repeats: int) 
         "list BASIC 256, name_prefix": "view=BASIC&page_size=256&name_prefix=sample-1",
         "list BASIC 256, name_prefix without a match": "view=BASIC&page_size=256&name_prefix=nothing",
     }
-    paths = {"get MINIMAL": f"/{task_id}", "get BASIC": f"/{task_id}?view=BASIC", "get FULL": f"/{task_id}?view=FULL"}
+    paths = {
+        "get MINIMAL": f"/{task_id}",
+        "get BASIC": f"/{task_id}?view=BASIC",
+        "get FULL": f"/{task_id}?view=FULL",
+    }
     paths |= {name: f"?{query}" for name, query in lists.items()}
     return [await _read(api, name, f"/ga4gh/tes/v1/tasks{path}", repeats) for name, path in paths.items()]
 
@@ -241,7 +259,7 @@ async def database() -> AsyncIterator[str]:
 async def served(dsn: str) -> AsyncIterator[str]:
     """Yield the URL of an api in a process of its own, without Kubernetes: it never submits."""
     command = [sys.executable, "-m", "poiesis_bench.served_api", dsn]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220, S603
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
     try:
         assert process.stdout is not None
         url = (await asyncio.to_thread(process.stdout.readline)).strip()
@@ -270,23 +288,36 @@ def show(creates: Sequence[Creates], reads: Sequence[Read], rows: int) -> str:
     made = [["creates", "per second", "floor", "ratio"]]
     for one in creates:
         ratio = one.per_second / one.floor_per_second
-        made.append([f"{one.clients} clients", f"{one.per_second:.0f}", f"{one.floor_per_second:.0f}", f"{ratio:.2f}"])
+        made.append(
+            [f"{one.clients} clients", f"{one.per_second:.0f}", f"{one.floor_per_second:.0f}", f"{ratio:.2f}"]
+        )
     read = [["request", "median ms", "p95 ms", "KiB"]]
-    read += [[one.name, f"{one.median_ms:.2f}", f"{one.p95_ms:.2f}", f"{one.size / 1024:.1f}"] for one in reads]
+    read += [
+        [one.name, f"{one.median_ms:.2f}", f"{one.p95_ms:.2f}", f"{one.size / 1024:.1f}"] for one in reads
+    ]
     return f"{table(made)}\n\nwith {rows} ended tasks\n\n{table(read)}"
 
 
 def main() -> int:
     """Measure and print."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rows", type=int, default=100_000, metavar="N", help="ended tasks (default: 100000)")
-    options.add_argument("--seconds", type=float, default=3.0, help="of each measurement of creates (default: 3)")
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "--rows", type=int, default=100_000, metavar="N", help="ended tasks (default: 100000)"
+    )
+    options.add_argument(
+        "--seconds", type=float, default=3.0, help="of each measurement of creates (default: 3)"
+    )
     options.add_argument("--rounds", type=int, default=3, help="of creates; the best one counts (default: 3)")
     options.add_argument("--json", action="store_true", help="print JSON and no table")
     arguments = options.parse_args()
     creates, reads = asyncio.run(measure(arguments.rows, arguments.seconds, arguments.rounds))
     if arguments.json:
-        samples: dict[str, Any] = {"creates": [asdict(one) for one in creates], "reads": [asdict(one) for one in reads]}
+        samples: dict[str, Any] = {
+            "creates": [asdict(one) for one in creates],
+            "reads": [asdict(one) for one in reads],
+        }
         print(json.dumps(samples, indent=2))
     else:
         print(show(creates, reads, arguments.rows))
