@@ -221,7 +221,7 @@ async def _end_executor(kube: Kube, node: Node, task_id: str) -> None:
 
 
 async def _refused_connection(kube: Kube, task_id: str) -> None:
-    """Wait until Postgres rejects the recorder because of too many connections (SQLSTATE 53300)."""
+    """Wait until the recorder logs that Postgres accepts no connection (SQLSTATE 53300)."""
 
     async def look() -> bool:
         pod = (await kube.pod(task_id))["metadata"]["name"]

@@ -375,6 +375,32 @@ def test_lost_start_loses_logs_of_a_dead_recorder() -> None:
     assert "while its recorder was down: 1\n" in summary(_record(one), [])
 
 
+def _late_recorder() -> Observed:
+    """Return a task that the controller ended, and whose killed recorder completed the logs afterwards."""
+    one = _observed(TWO)
+    first: Any = deepcopy(one.last)
+    note = "outcome recorded by the controller from the Pod's status (phase Running, pause had not ended): it"
+    first["logs"][0]["system_logs"].insert(0, f"2026-01-01T00:00:00Z {note} did not report it")
+    last = deepcopy(first)
+    first["logs"][0]["logs"][1]["stdout"] = ""
+    first["logs"][0]["outputs"] = []
+    return replace(one, first=first, last=last)
+
+
+def test_late_recorder_may_complete_logs() -> None:
+    one = _late_recorder()
+    assert violations(_record(one)) == []
+    assert one.first is not None
+    assert _rules(_record(replace(one, last=one.first))) >= {"logs are complete and not doubled"}
+
+
+def test_late_recorder_may_change_nothing_else() -> None:
+    one = _late_recorder()
+    changed: Any = deepcopy(one.last)
+    changed["logs"][0]["end_time"] = "2026-01-01T01:00:00Z"
+    assert "a terminal state never changes" in _rules(_record(replace(one, last=changed)))
+
+
 @pytest.mark.parametrize(
     "one",
     [_lost_pause(reporter="recorder"), _lost_pause(restart=20.0), _lost_pause(code=1)],

@@ -28,6 +28,7 @@ _ORDER: Mapping[State, int] = {
 _CUT_OFF = re.compile("([a-z]+-[0-9]+) could not be started: .*context canceled")
 # Message of the controller; 128: the runtime could not start the container.
 _PAUSE_LOST = "pause exited with code 128"
+_UNREPORTED = re.compile("outcome recorded by the controller .*phase Running, .* did not report it")
 _RESTART_SECONDS = 60.0  # until the kubelet has detected the failure and ended the Pod
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
@@ -50,7 +51,7 @@ def task_violations(one: Observed) -> list[Violation]:
     """Return all violations that concern one task."""
     found = [*_states(one), *_executions(one), *_after_the_end(one), *_left(one)]
     found += document_violations(one, one.last)
-    if one.first is not None and _kept(one.first) != _kept(one.last):
+    if one.first is not None and not _is_kept(one.first, one.last):
         words = f"then {_kept(one.first)}, later {_kept(one.last)}"
         found.append(_violation(one, "a terminal state never changes", words))
     content = one.submission.shape.output
@@ -86,6 +87,15 @@ def lost_recorder(one: Observed, task: Task) -> bool:
         return False
     lines = task["logs"][-1].get("system_logs", [])
     return lost_start(one, task) is not None or any(_PAUSE_LOST in line for line in lines)
+
+
+def unreported(task: Task) -> bool:
+    """Return whether the controller recorded the outcome because a killed recorder had not come back.
+
+    The recorder adds the rest of the logs when the kubelet has restarted it.
+    """
+    lines = task["logs"][-1].get("system_logs", []) if task["logs"] else []
+    return any(_UNREPORTED.search(line) for line in lines)
 
 
 # --- one task ------------------------------------------------------------------------------------------
@@ -212,15 +222,32 @@ def _outputs(one: Observed, task: Task) -> Iterator[Violation]:
         yield _violation(one, "outputs are listed once", f"{listed}, not {expected}")
 
 
-def _kept(task: Task) -> dict[str, object]:
-    """Return the fields that never change after a task has ended. System logs may still be added."""
+def _is_kept(first: Task, last: Task) -> bool:
+    """Return whether a finished task is unchanged, except for what a late recorder added to its logs."""
+    if not unreported(first):
+        return _kept(first) == _kept(last)
+    return _kept(first, late=True) == _kept(last, late=True) and all(
+        after.get(stream, "").startswith(before.get(stream, ""))
+        for before, after in zip(_executor_logs(first), _executor_logs(last), strict=True)
+        for stream in _STREAMS
+    )
+
+
+def _kept(task: Task, *, late: bool = False) -> dict[str, object]:
+    """Return the fields that never change after a task has ended. System logs may still be added.
+
+    `late`: without what a recorder adds that was down at the end.
+    """
+    fields = ("metadata", "start_time", "end_time", *(() if late else ("logs", "outputs")))
     return {
         "state": task["state"],
-        "logs": [
-            {key: log.get(key) for key in ("logs", "outputs", "metadata", "start_time", "end_time")}
-            for log in task["logs"]
-        ],
+        "logs": [{key: log.get(key) for key in fields} for log in task["logs"]],
+        "exit codes": [log["exit_code"] for log in _executor_logs(task)],
     }
+
+
+def _executor_logs(task: Task) -> list[ExecutorLog]:
+    return [executor for log in task["logs"] for executor in log["logs"]]
 
 
 # --- the run -------------------------------------------------------------------------------------------

@@ -562,11 +562,12 @@ class Executors(Section):
         description="Requests and limits for tasks without cpu_cores or ram_gb",
     )
     max_resources: MaxResources = MaxResources()
-    root_disk_gb: AtLeastZero = Field(
-        default=20,
+    root_disk_gb: AtLeastZero | None = Field(
+        default=None,
         description="Gigabytes (10^9 bytes) that a task's executors may write outside its volumes, for "
         "example to /tmp, which is on the node's disk. A task that writes more ends with SYSTEM_ERROR, "
-        "reason Evicted. The scheduler reserves no disk for it. 0: no limit",
+        "reason Evicted. The scheduler reserves no disk for it. 0: no limit. Default: 20, and no limit for "
+        "tasks that enter a queue of Kueue, whose ClusterQueue must cover ephemeral-storage if there is one.",
     )
     extended_resources: dict[NonEmpty, Quantity] = Field(
         default={},

@@ -748,6 +748,19 @@ def test_what_executors_write_to_the_node_is_limited(config, volume_type, size):
     assert resources["requests"]["ephemeral-storage"] == "0"  # a bound, not a reservation
 
 
+def test_root_disk_of_queued_tasks_has_no_default_limit(config):
+    def limits(**executors: float) -> set[str]:
+        objects = task_objects(
+            task(),
+            change(config, queue={"kueueQueueName": "batch"}, volume={"type": "ephemeral"}, executors=executors),
+        )
+        return set(container(objects, "executor-0")["resources"]["limits"])
+
+    assert "ephemeral-storage" not in limits()
+    assert "ephemeral-storage" in limits(rootDiskGb=20)
+
+
+
 def test_limit_of_the_node_disk_can_be_lifted(config):
     lifted = change(config, executors={"rootDiskGb": 0})
     resources = container(task_objects(task(volumes=["/s"]), lifted), "executor-0")["resources"]

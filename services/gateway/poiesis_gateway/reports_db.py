@@ -156,4 +156,4 @@ def _of_postgres(error: asyncpg.PostgresError) -> Exception:
     if met is None:  # a right that is missing, an invalid statement: a defect here or in the database
         logger.error("unexpected error of postgres", extra={"sqlstate": code})
         met = Outage.AWAY
-    return DatabaseUnavailable(met.value)
+    return DatabaseUnavailable(f"{met.value} (SQLSTATE {code})")

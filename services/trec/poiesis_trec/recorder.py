@@ -40,7 +40,7 @@ from poiesis_trec.sink import ReportRefused, ReportSink, ReportUnavailable, repo
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = (0.2, 10.0)  # first and longest delay while reports cannot be sent
+_RETRY_SECONDS = (0.2, 5.0)  # first and longest delay while reports cannot be sent
 _RETRY_AFTER_SPREAD = 0.5  # of Retry-After: recorders that were sent away together return one after the other
 _REFUSED_SECONDS = 60.0  # between tries of a report that is rejected
 _UNCONFIRMED_SECONDS = (0.02, 0.5)  # between two checks of a helper that has written exit.json and still runs

@@ -31,6 +31,7 @@ from poiesis_models.tes import TesExecutor, TesResources
 from poiesis_models.worklist import EXIT_RETRYABLE
 
 _DISK = "ephemeral-storage"
+ROOT_DISK_GB = 20  # by default; in units of 10**9 bytes
 ACK_TIMEOUT_SECONDS = 600
 FAILED_ACK_SECONDS = 60  # how long a failed container waits for the recorder: enough for three restarts
 INSTALL_COMMAND = [paths.HELPER_IN_IMAGE, "install", "--bin", paths.BIN, "--paths", paths.RECORDER_PATHS]
@@ -239,14 +240,26 @@ def executor_resources(layout: Layout, config: TaskPodConfig) -> Manifest:
         "memory": default.memory if requested.ram_gb is None else str(gb_to_bytes(requested.ram_gb)),
         **config.executors.extended_resources,
     }
-    if not config.executors.root_disk_gb:
+    root_disk_gb = _root_disk_gb(config)
+    if not root_disk_gb:
         return {"requests": quantities, "limits": quantities}
     on_node = disk_bytes(request, config) if volume_on_node(layout, config) else 0
-    size = gb_to_bytes(config.executors.root_disk_gb) + run_bytes(request, config) + on_node
+    size = gb_to_bytes(root_disk_gb) + run_bytes(request, config) + on_node
     return {
         "requests": {**quantities, _DISK: "0"},  # unset, it would be the limit
         "limits": {**quantities, _DISK: str(size)},
     }
+
+
+def _root_disk_gb(config: TaskPodConfig) -> float:
+    """Return the limit of writes outside volumes, 0 for none.
+
+    Kueue admits no Pod with a resource that its ClusterQueue does not cover, even if it requests none of it.
+    """
+    given = config.executors.root_disk_gb
+    if given is not None:
+        return given
+    return 0 if config.queue.kueue_queue_name else ROOT_DISK_GB
 
 
 def pause_container(layout: Layout, config: TaskPodConfig) -> Manifest:
