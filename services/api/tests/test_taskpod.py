@@ -752,13 +752,14 @@ def test_root_disk_of_queued_tasks_has_no_default_limit(config):
     def limits(**executors: float) -> set[str]:
         objects = task_objects(
             task(),
-            change(config, queue={"kueueQueueName": "batch"}, volume={"type": "ephemeral"}, executors=executors),
+            change(
+                config, queue={"kueueQueueName": "batch"}, volume={"type": "ephemeral"}, executors=executors
+            ),
         )
         return set(container(objects, "executor-0")["resources"]["limits"])
 
     assert "ephemeral-storage" not in limits()
     assert "ephemeral-storage" in limits(rootDiskGb=20)
-
 
 
 def test_limit_of_the_node_disk_can_be_lifted(config):
