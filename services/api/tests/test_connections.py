@@ -9,8 +9,8 @@ from aiohttp import web
 from poiesis_api.config import Http
 from poiesis_api.connections import Connections
 
-HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Never: "
-WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+HALF = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Never: "
+WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Served:
