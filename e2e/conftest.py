@@ -637,6 +637,7 @@ def nodes_release(
         "config": {
             "terminationGracePeriodSeconds": 10,
             "pod": {"nodeSelector": {"kubernetes.io/hostname": two_nodes.spec.nodes[-1]}},
+            "storage": {"rclone": {"schemes": ["sftp"], "secretName": RCLONE_SECRET}},
         },
     }
     release = install(
@@ -647,6 +648,7 @@ def nodes_release(
         secrets={
             STORAGE_SECRET: storage_secret(storage),
             DATABASE_SECRET: database_secret(postgres.pod_dsn),
+            RCLONE_SECRET: {"rclone.conf": "[sftp]\ntype = sftp\nhost = store\n"},  # no task reads from it
         },
     )
     yield release

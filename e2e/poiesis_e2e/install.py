@@ -25,6 +25,7 @@ STORAGE_SECRET = "poiesis-e2e-storage"
 DATABASE_SECRET = "poiesis-e2e-database"
 RCLONE_SECRET = "poiesis-e2e-rclone"
 SHARED_CLAIM = "shared"
+SERVER_LABEL = "poiesis.io/e2e-server"  # of Pods in the release's namespace that tasks may reach
 
 # Timeouts of the stories' releases; the chart's defaults are several times longer.
 IMPATIENT = {
@@ -80,7 +81,7 @@ def install(
             _apply_secrets(cluster, one, {key: secrets[key] for key in for_tasks})
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "values.json"
-            file.write_text(json.dumps(merged(_network_policy(cluster), values)))
+            file.write_text(json.dumps(merged(_network_policy(cluster, namespace), values)))
             try:
                 cluster.helm(
                     *("upgrade", "--install", name, str(CHART), "--namespace", namespace),
@@ -116,7 +117,7 @@ def apply_rendered(
         _apply_secrets(cluster, one, secrets)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "values.json"
-        file.write_text(json.dumps(merged(_network_policy(cluster), values)))
+        file.write_text(json.dumps(merged(_network_policy(cluster, namespace), values)))
         served = json.loads(cluster.kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
         manifests = cluster.helm(
             *("template", name, str(CHART), "--namespace", namespace, "--skip-tests", "--values", str(file)),
@@ -246,14 +247,18 @@ def endpoint_of(store: S3) -> Endpoint:
     )
 
 
-def _network_policy(cluster: Cluster) -> Values:
-    """Return values with which tasks reach the lab's servers in docker's network, and of the nodes only the
-    API server."""
+def _network_policy(cluster: Cluster, namespace: str) -> Values:
+    """Return values with which tasks reach the lab's servers in docker's network, the Pods with SERVER_LABEL
+    in the release's namespace, and of the nodes only the API server."""
     if cluster.spec is None:
         return {}
+    servers = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "podSelector": {"matchLabels": {SERVER_LABEL: "true"}},
+    }
     nodes = [f"{docker.address_in(NETWORK, node)}/32" for node in cluster.spec.nodes]
     allow = [{"cidr": subnet, "except": nodes} for subnet in docker.ipv4_subnets(NETWORK)]
-    return {"networkPolicy": {"tasks": {"allow": allow}, "apiServer": {"cidrs": nodes[:1]}}}
+    return {"networkPolicy": {"tasks": {"allow": [*allow, servers]}, "apiServer": {"cidrs": nodes[:1]}}}
 
 
 def _node_address(cluster: Cluster) -> str:

@@ -141,6 +141,11 @@ async def test_server_of_another_authority_is_rejected(
     await _present(node, tls_postgres, trustme.CA())
     try:
         await _sql(tls_postgres, _CUT)
+
+        async def all_cut() -> bool:
+            return not await _sql(tls_postgres, _SESSIONS)
+
+        await eventually(all_cut, "the end of all sessions")
         with pytest.raises(TesError) as refused:
             await client.list_tasks()
         sessions = await _sql(tls_postgres, _SESSIONS)

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from poiesis_e2e.failures.case import Surroundings, World
+from poiesis_e2e.install import SERVER_LABEL
 from poiesis_e2e.kube import CommandError, Kube, Object
 from poiesis_e2e.waiting import eventually
 from poiesis_e2e.webhook import PROBE, admission, configuration, pod_spec, rule
@@ -162,7 +163,9 @@ def server(words: str, script: str, *, port: int = 80, on_node: bool = False) ->
         spec: Object = {"containers": [container], "terminationGracePeriodSeconds": 0}
         if on_node:
             spec |= {"hostNetwork": True, "nodeName": world.node.container}
-        return [_object("v1", "Pod", server_name(world), spec=spec)]
+        manifest = _object("v1", "Pod", server_name(world), spec=spec)
+        manifest["metadata"]["labels"] = {SERVER_LABEL: "true"}
+        return [manifest]
 
     async def runs(world: World) -> bool:
         pod = await world.services.get("pod", server_name(world))

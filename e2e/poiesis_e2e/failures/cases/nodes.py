@@ -38,7 +38,7 @@ from poiesis_e2e.failures.sights import (
     stored,
 )
 from poiesis_e2e.failures.surroundings import no_volumes, server, without_secret
-from poiesis_e2e.install import DATABASE_SECRET
+from poiesis_e2e.install import RCLONE_SECRET
 from poiesis_e2e.tes_client import Document, State
 
 SECTION = "Nodes"
@@ -249,8 +249,8 @@ CASES: Sequence[Case] = (
         id="volume-unmountable",
         section=SECTION,
         title="The node cannot mount a volume (`tctl.thresholds.unschedulableSeconds` 20)",
-        document=scripts("echo never"),
-        around=without_secret(DATABASE_SECRET),
+        document=scripts("echo never", inputs=[{"url": "sftp://store/it", "path": "/in/it"}]),
+        around=without_secret(RCLONE_SECRET),
         state="SYSTEM_ERROR",
         reasons=("FailedMount",),
         message="Pod <pod>: MountVolume.SetUp failed for volume <message of the kubelet>",
