@@ -72,6 +72,7 @@ _SCOPES = {  # by a part of the test id: tests that share something exclusive ru
     "the queue": ("table_with_kueue",),
     "the release with users": ("test_identity_", "test_hardening.py"),
     "the release with a Postgres that has a certificate": ("test_external_postgres.py",),
+    "the release that kubectl applies": ("test_gitops.py",),
 }
 _CREATED = pytest.StashKey[list[str]]()
 _NAMESPACE = pytest.StashKey[str]()
@@ -508,12 +509,13 @@ def second_release(
 @pytest.fixture(scope="session")
 def third_release(released: Callable[..., Release]) -> Release:
     """Return a release with the embedded Postgres, few Jobs at a time, and streaming, for stories that stop
-    its services. Its tasks reach no server of the lab but MinIO."""
+    its services. Its tasks reach no server of the lab but MinIO, and those that run in a test's process."""
     config: Values = {
         "queue": {"maxActiveTasks": 4, "leaseSeconds": 10},
         "storage": {"streaming": True},
     }
-    return released("third", {"config": config, "networkPolicy": {"tasks": {"allow": []}}}, {})
+    allow = [{"cidr": f"{address}/32"} for address in docker.ipv4_gateways(lab_cluster.NETWORK)]
+    return released("third", {"config": config, "networkPolicy": {"tasks": {"allow": allow}}}, {})
 
 
 @pytest.fixture(scope="session")

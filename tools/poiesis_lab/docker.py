@@ -138,6 +138,12 @@ def ipv4_subnets(network: str) -> list[str]:
     return [one["Subnet"] for one in subnets if ":" not in one["Subnet"]]
 
 
+def ipv4_gateways(network: str) -> list[str]:
+    """Return this machine's IPv4 addresses in a docker network."""
+    subnets = json.loads(docker("network", "inspect", network))[0]["IPAM"]["Config"]
+    return [one["Gateway"] for one in subnets if ":" not in one["Subnet"]]
+
+
 @once
 def registry_answers() -> bool:
     """Return whether images can be pulled; test it once a day, unless POIESIS_REGISTRY is yes or no."""

@@ -260,7 +260,6 @@ CASES: Sequence[Case] = (
         states=("QUEUED",),
         sees=(explained("FailedMount: MountVolume.SetUp failed for volume"),),
         release="nodes",
-        together="unschedulable",
     ),
     # Last: the cluster takes a minute to recover.
     Case(
