@@ -630,6 +630,7 @@ def nodes_release(
     two_nodes.load(built.values())
     postgres = backends.start_postgres("poiesis-e2e-postgres-nodes")
     above: Values = {"nodeSelector": {"node-role.kubernetes.io/control-plane": ""}}
+    missing = {"configMap": {"name": "missing"}}  # a volume that no node can mount
     overrides: Values = {
         "postgresql": {"embedded": False, "existingSecret": DATABASE_SECRET},
         "api": above,
@@ -639,7 +640,7 @@ def nodes_release(
         "config": {
             "terminationGracePeriodSeconds": 10,
             "pod": {"nodeSelector": {"kubernetes.io/hostname": two_nodes.spec.nodes[-1]}},
-            "storage": {"rclone": {"schemes": ["sftp"], "secretName": RCLONE_SECRET}},
+            "storage": {"sharedVolumes": [{"prefix": "/lab/missing", "volume": missing}]},
         },
     }
     release = install(
@@ -650,7 +651,6 @@ def nodes_release(
         secrets={
             STORAGE_SECRET: storage_secret(storage),
             DATABASE_SECRET: database_secret(postgres.pod_dsn),
-            RCLONE_SECRET: {"rclone.conf": "[sftp]\ntype = sftp\nhost = store\n"},  # no task reads from it
         },
     )
     yield release

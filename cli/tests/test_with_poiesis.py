@@ -37,6 +37,8 @@ def api(tmp_path_factory, postgres_dsn):
     document = json.loads(CONFIG.read_text())
     document["http"] = {"host": "127.0.0.1", "port": port, "drainSeconds": 0}
     document["recorder"] = {"transport": "postgres"}  # no gateway is running
+    document["recorderPostgres"] = {"dsnFile": str(folder / "recorder-dsn")}
+    (folder / "recorder-dsn").write_text(postgres_dsn)
     (folder / "config.json").write_text(json.dumps(document))
     (folder / "kubeconfig").write_text(json.dumps(NOWHERE))
     paths = os.pathsep.join(str(ROOT / path) for path in ("packages/models", "services/api"))

@@ -212,7 +212,7 @@ class Deaf:
         self.socket.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(self.socket, self._address)
-        await loop.sock_sendall(self.socket, f"GET {self._path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await loop.sock_sendall(self.socket, f"GET {self._path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return self
 
     async def __aexit__(self, *_):

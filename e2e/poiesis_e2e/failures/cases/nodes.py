@@ -37,8 +37,7 @@ from poiesis_e2e.failures.sights import (
     printed,
     stored,
 )
-from poiesis_e2e.failures.surroundings import no_volumes, server, without_secret
-from poiesis_e2e.install import RCLONE_SECRET
+from poiesis_e2e.failures.surroundings import no_volumes, server
 from poiesis_e2e.tes_client import Document, State
 
 SECTION = "Nodes"
@@ -249,8 +248,7 @@ CASES: Sequence[Case] = (
         id="volume-unmountable",
         section=SECTION,
         title="The node cannot mount a volume (`tctl.thresholds.unschedulableSeconds` 20)",
-        document=scripts("echo never", inputs=[{"url": "sftp://store/it", "path": "/in/it"}]),
-        around=without_secret(RCLONE_SECRET),
+        document=scripts("echo never", inputs=[{"url": "/lab/missing/it", "path": "/in/it"}]),
         state="SYSTEM_ERROR",
         reasons=("FailedMount",),
         message="Pod <pod>: MountVolume.SetUp failed for volume <message of the kubelet>",
