@@ -133,10 +133,18 @@ async def test_chatty_tasks_hold_no_database_connection(
 async def test_every_session_of_embedded_postgres_is_encrypted(
     second_client: TesClient, services: Kube, images: Images
 ) -> None:
-    task_id = await second_client.create({"executors": [sh(images.busybox, "echo it; sleep 5")]})
-    await second_client.wait(task_id, until={"RUNNING"})
+    script = "for i in 1 2 3 4 5; do echo $i; sleep 1; done"
+    task_id = await second_client.create({"executors": [sh(images.busybox, script)]})
+    seen: set[str] = set()
 
-    assert set((await services.sql(_SESSIONS)).splitlines()) == {"poiesis_api true", "poiesis_recorder true"}
+    async def both_roles() -> bool:
+        seen.update((await services.sql(_SESSIONS)).splitlines())
+        return {session.split()[0] for session in seen} == {"poiesis_api", "poiesis_recorder"}
+
+    await eventually(both_roles, "sessions of both roles")
+    await second_client.wait(task_id)
+
+    assert seen == {"poiesis_api true", "poiesis_recorder true"}
 
 
 @with_gateway
