@@ -85,7 +85,7 @@ def pod_options(volumes: Mapping[str, str], env: Mapping[str, str]) -> list[str]
 def run_arguments(command: Sequence[str]) -> list[str]:
     """Return the helper's arguments that run a filer."""
     helper = ["run", "--run", "/poiesis/run", "--log-bytes", "65536"]
-    helper += ["--grace", str(GRACE_SECONDS), "--ack", "/poiesis/ack/done", "--ack-timeout", "60"]
+    helper += ["--grace", str(GRACE_SECONDS), "--ack", "/poiesis/ack/done", "--ack-timeout", "120"]
     return [*helper, "--rerun", "--", *command]
 
 

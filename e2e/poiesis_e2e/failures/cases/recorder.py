@@ -42,7 +42,7 @@ from poiesis_e2e.tes_client import State
 SECTION = "The recorder"
 
 _FIRST_BACK_OFF = 10  # seconds, of the kubelet
-_FAILED_ACK = 180  # seconds that a failed container waits for a recorder that is down
+_FAILED_ACK = 120  # seconds that a failed container waits for a recorder that is down
 
 _ONE = f"{READY}; sleep 6; echo one"
 _TWO = "echo two; sleep 3; echo three"

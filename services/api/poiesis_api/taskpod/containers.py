@@ -33,7 +33,7 @@ from poiesis_models.worklist import EXIT_RETRYABLE
 _DISK = "ephemeral-storage"
 ROOT_DISK_GB = 20  # by default; in units of 10**9 bytes
 ACK_TIMEOUT_SECONDS = 600
-FAILED_ACK_SECONDS = 180  # how long a failed container waits for the recorder: three restarts and an outage
+FAILED_ACK_SECONDS = 120  # how long a failed container waits for the recorder: three restarts and an outage
 INSTALL_COMMAND = [paths.HELPER_IN_IMAGE, "install", "--bin", paths.BIN, "--paths", paths.RECORDER_PATHS]
 
 
