@@ -1,10 +1,11 @@
 """The health port: /healthz and /readyz by functions of the service, /metrics for Prometheus."""
 
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 from aiohttp import hdrs, web
+
+from poiesis_server.sockets import listen
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
 
@@ -21,17 +22,10 @@ async def serve(
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.SockSite(runner, _listen(port)).start()
+        await web.SockSite(runner, listen(port)).start()
         yield
     finally:
         await runner.cleanup()
-
-
-def _listen(port: int) -> socket.socket:
-    """Return one socket for IPv4 and IPv6, so that both have the same port even if any free one is used."""
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))
 
 
 def _health(good: Callable[[], bool]) -> Callable[[web.Request], Coroutine[None, None, web.Response]]:

@@ -5,11 +5,8 @@ Any number of replicas may run. All settings are environment variables.
 Exit 0: stopped on request. Exit 2: invalid configuration.
 """
 
-import argparse
 import asyncio
 import logging
-import signal
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -25,8 +22,9 @@ from poiesis_gateway.metrics import Metrics
 from poiesis_gateway.reports import Database, Reports
 from poiesis_gateway.tls import Certificate, CertificateError
 from poiesis_models.run_all import run_all
-from poiesis_server import health
-from poiesis_server.settings import ConfigError, variables
+from poiesis_server import health, program
+from poiesis_server.program import stop_event
+from poiesis_server.sockets import listen
 
 logger = logging.getLogger("poiesis_gateway")
 
@@ -74,8 +72,9 @@ async def serve(config: Config, certificate: Certificate, database: Database, st
         stack.push_async_callback(runner.cleanup)
         if runner.server is None:
             raise RuntimeError("the application runner has no server after setup")
-        listening = _listen(config.port, backlog=config.connections)
+        listening = listen(config.port, backlog=config.connections)
         stack.callback(listening.close)
+        listening.setblocking(False)
         logger.info("serving", extra={"port": config.port})
 
         async def drain() -> None:
@@ -106,45 +105,24 @@ def _gauges(reports: Reports, connections: Connections) -> dict[str, tuple[str, 
     }
 
 
-def _listen(port: int, *, backlog: int) -> socket.socket:
-    """Return one socket for IPv4 and IPv6."""
-    if socket.has_dualstack_ipv6():
-        listening = socket.create_server(
-            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=backlog
-        )
-    else:
-        listening = socket.create_server(("", port), backlog=backlog)
-    listening.setblocking(False)
-    return listening
-
-
 async def until_signal(config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raise CertificateError if there is no certificate to start with."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    configure_logging(config.log_level)
+    stop = stop_event()
     await run(config, Certificate(config.certificate_file, config.key_file), stop)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="poiesis_gateway",
-        description=__doc__,
-        epilog=f"environment variables (name, default, meaning):\n{variables(Config)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args(arguments)
     configure_logging()
-    try:
-        config = Config.from_env()
-        configure_logging(config.log_level)
-        asyncio.run(until_signal(config))
-    except (ConfigError, CertificateError) as error:
-        logger.error("cannot start", extra={"error": str(error)})  # noqa: TRY400 - no traceback: not a defect
-        return 2
-    return 0
+    return program.run(
+        Config,
+        until_signal,
+        name="poiesis_gateway",
+        about=__doc__,
+        unusable=(CertificateError,),
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":

@@ -6,19 +6,17 @@ Exit 0: stopped on request, and the Lease is released. Exit 1: the leader's task
 Exit 2: invalid configuration.
 """
 
-import argparse
 import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from poiesis_kube.errors import Unreachable
 from poiesis_models.logs import configure_logging
-from poiesis_server import health
-from poiesis_server.settings import ConfigError, variables
+from poiesis_server import health, program
+from poiesis_server.program import stop_event
 from poiesis_tctl import kube, metrics, tasks_db
 from poiesis_tctl.config import Config
 from poiesis_tctl.leader import Leader
@@ -65,12 +63,9 @@ async def run(config: Config, stop: asyncio.Event) -> None:
 
 async def until_signal(config: Config) -> None:
     """Run until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    configure_logging(config.log_level)
     try:
-        await run(config, stop)
+        await run(config, stop_event())
     except LeaderTaskStuck:
         logger.critical("leader tasks did not stop in time; exiting")
         logging.shutdown()
@@ -79,23 +74,15 @@ async def until_signal(config: Config) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="poiesis_tctl",
-        description=__doc__,
-        epilog=f"environment variables (name, default, meaning):\n{variables(Config)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args(arguments)
     configure_logging()
-    try:
-        config = Config.from_env()
-        configure_logging(config.log_level)
-        asyncio.run(until_signal(config))
-    except (ConfigError, Unreachable) as error:
-        logger.error("cannot start", extra={"error": str(error)})  # noqa: TRY400 - no traceback: not a defect
-
-        return 2
-    return 0
+    return program.run(
+        Config,
+        until_signal,
+        name="poiesis_tctl",
+        about=__doc__,
+        unusable=(Unreachable,),
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":
