@@ -21,7 +21,7 @@ from races_scheduler import Process
 from poiesis_api.kube import Kubernetes
 from poiesis_gateway.config import Config as GatewayConfig
 from poiesis_gateway.errors import HTTP_STATUS, GatewayError
-from poiesis_gateway.reports import Reports, response_json
+from poiesis_gateway.reports import Reports
 from poiesis_gateway.reports_db import ReportsDb
 from poiesis_kube.errors import Refused, Unreachable
 from poiesis_models.labels import TASK_LABEL
@@ -362,7 +362,7 @@ class _GatewayConnection:
             result = await self._reports.apply(request, "10.0.0.1")
         except GatewayError as error:
             return HTTP_STATUS[type(error)], {"error": str(error)}
-        return 410 if result.closed else 200, response_json(result)
+        return 410 if result.closed else 200, json.loads(result.response.to_json())
 
     def abort(self) -> None:
         """Do nothing: there is no socket."""

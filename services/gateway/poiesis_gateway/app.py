@@ -8,35 +8,15 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from poiesis_gateway.connections import ADDRESS, Connections
-from poiesis_gateway.errors import (
-    HTTP_STATUS,
-    AddressLimited,
-    BodyTooLarge,
-    BodyTooSlow,
-    Busy,
-    DatabaseUnavailable,
-    GatewayError,
-    MalformedReport,
-    RateLimited,
-    UnknownToken,
-)
+from poiesis_gateway.errors import HTTP_STATUS, OUTCOMES, AddressLimited, GatewayError
 from poiesis_gateway.metrics import Metrics
-from poiesis_gateway.reports import Reports, response_json, task_of
+from poiesis_gateway.reports import Reports, task_of
+from poiesis_gateway.reports_db import Result
 
 logger = logging.getLogger(__name__)
 
 REPORT_PATH = "/v1/tasks/{id}/report"
 _GONE = 410
-_OUTCOMES: Mapping[type[GatewayError], str] = {
-    MalformedReport: "malformed",
-    UnknownToken: "unauthorized",
-    BodyTooSlow: "slow",
-    BodyTooLarge: "too_large",
-    RateLimited: "rate_limited",
-    AddressLimited: "address_limited",
-    Busy: "busy",
-    DatabaseUnavailable: "unavailable",
-}
 
 
 def make_app(
@@ -50,10 +30,10 @@ def make_app(
         if result.closed:
             metrics.count("closed")
             _log(request, _GONE, "the task has ended, or has a newer Pod")
-            return web.json_response(response_json(result), status=_GONE)
+            return _response(result, status=_GONE)
         metrics.count("accepted")
         metrics.took(time.monotonic() - start)
-        return web.json_response(response_json(result))
+        return _response(result)
 
     @web.middleware
     async def errors_to_http(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -62,7 +42,7 @@ def make_app(
             return await handler(request)
         except GatewayError as error:
             status = HTTP_STATUS[type(error)]
-            metrics.count(_OUTCOMES[type(error)])
+            metrics.count(OUTCOMES[type(error)])
             # A flood of invalid tokens must not fill the log.
             level = logging.DEBUG if isinstance(error, AddressLimited) else logging.INFO
             _log(request, status, error.reason, level)
@@ -88,6 +68,10 @@ def make_app(
     )
     app.router.add_post(REPORT_PATH, report)
     return app
+
+
+def _response(result: Result, status: int = 200) -> web.Response:
+    return web.Response(text=result.response.to_json(), status=status, content_type="application/json")
 
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:

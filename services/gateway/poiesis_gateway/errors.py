@@ -1,4 +1,4 @@
-"""The errors of requests, and the one table of their HTTP statuses."""
+"""The errors of requests, with the tables of their HTTP statuses and of their outcomes in the metrics."""
 
 import math
 from collections.abc import Mapping
@@ -78,4 +78,15 @@ HTTP_STATUS: Mapping[type[GatewayError], int] = {
     AddressLimited: 429,
     Busy: 503,
     DatabaseUnavailable: 503,
+}
+
+OUTCOMES: Mapping[type[GatewayError], str] = {
+    MalformedReport: "malformed",
+    UnknownToken: "unauthorized",
+    BodyTooSlow: "slow",
+    BodyTooLarge: "too_large",
+    RateLimited: "rate_limited",
+    AddressLimited: "address_limited",
+    Busy: "busy",
+    DatabaseUnavailable: "unavailable",
 }

@@ -4,19 +4,9 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-OUTCOMES = (
-    "accepted",
-    "closed",
-    "malformed",
-    "unauthorized",
-    "slow",
-    "too_large",
-    "rate_limited",
-    "address_limited",
-    "busy",
-    "unavailable",
-    "error",
-)
+from poiesis_gateway import errors
+
+OUTCOMES = ("accepted", "closed", *errors.OUTCOMES.values(), "error")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 

@@ -7,7 +7,7 @@ a client without a token can use neither memory nor more than a share of the dat
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
@@ -135,8 +135,3 @@ def token_of(request: web.Request) -> str | None:
     given = request.headers.getall(hdrs.AUTHORIZATION, [])
     match = _BEARER.fullmatch(given[0]) if len(given) == 1 else None
     return match[1] if match else None
-
-
-def response_json(result: Result) -> dict[str, object]:
-    """Return the body of the response: ReportResponse."""
-    return asdict(result.response)
