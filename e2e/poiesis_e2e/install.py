@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,17 +72,16 @@ def install(
     Secrets that TaskPods use are created in the namespaces of tasks, the others in the release's.
     """
     tasks = tasks_namespaces(namespace, values)
-    for_tasks = secrets.keys() & set(_texts({**values.get("config", {}), "auth": None}))
+    used = set(_texts({**values.get("config", {}), "auth": None}))
+    for_tasks = {key: data for key, data in secrets.items() if key in used}
     with step(f"install the chart: release {name}, namespace {namespace}"):
         for one in tasks:
             _await_deletion(cluster, one)
-        create_namespace(cluster, namespace, {key: secrets[key] for key in secrets.keys() - for_tasks})
+        create_namespace(cluster, namespace, {key: data for key, data in secrets.items() if key not in used})
         existing = [one for one in tasks if _exists(cluster, one)]
         for one in existing:
-            _apply_secrets(cluster, one, {key: secrets[key] for key in for_tasks})
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "values.json"
-            file.write_text(json.dumps(merged(_network_policy(cluster, namespace), values)))
+            _apply_secrets(cluster, one, for_tasks)
+        with _values_file(cluster, namespace, values) as file:
             try:
                 cluster.helm(
                     *("upgrade", "--install", name, str(CHART), "--namespace", namespace),
@@ -92,7 +92,7 @@ def install(
                 raise NotInstalled(cluster, namespace, error) from error
         for one in tasks:  # of which the chart created some
             if one not in existing:
-                _apply_secrets(cluster, one, {key: secrets[key] for key in for_tasks})
+                _apply_secrets(cluster, one, for_tasks)
         release = Release(
             name=name,
             namespace=namespace,
@@ -115,22 +115,29 @@ def apply_rendered(
         if not _exists(cluster, one):
             create_namespace(cluster, one, {})
         _apply_secrets(cluster, one, secrets)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "values.json"
-        file.write_text(json.dumps(merged(_network_policy(cluster, namespace), values)))
+    with _values_file(cluster, namespace, values) as file:
         served = json.loads(cluster.kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
         manifests = cluster.helm(
             *("template", name, str(CHART), "--namespace", namespace, "--skip-tests", "--values", str(file)),
             *("--kube-version", served),
         )
         # As the context's namespace: the option --namespace would reject objects of other namespaces.
-        kubeconfig = Path(folder) / "kubeconfig"
+        kubeconfig = file.with_name("kubeconfig")
         kubeconfig.write_bytes(Path(cluster.kubeconfig).read_bytes())
         here = ("--kubeconfig", str(kubeconfig))
         cluster.kubectl("config", "set-context", "--current", f"--namespace={namespace}", *here)
         output = cluster.kubectl("apply", "--filename=-", *here, input_text=manifests)
     url = api_url(cluster, name, namespace)
     return Release(name=name, namespace=namespace, tasks_namespace=tasks[0], url=url), output
+
+
+@contextmanager
+def _values_file(cluster: Cluster, namespace: str, values: Values) -> Iterator[Path]:
+    """Write the values, with the network policy of the lab, to a file in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "values.json"
+        file.write_text(json.dumps(merged(_network_policy(cluster, namespace), values)))
+        yield file
 
 
 def create_namespace(cluster: Cluster, namespace: str, secrets: Secrets) -> None:

@@ -4,10 +4,12 @@ import asyncio
 import base64
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 
 import pytest
 import pytest_asyncio
 
+from poiesis_e2e import gateway_control
 from poiesis_e2e.documents import assert_ended, sh, stdout
 from poiesis_e2e.install import (
     STORAGE_SECRET,
@@ -44,7 +46,6 @@ _MADE = tuple(
     for name in ("ca", "postgres", "postgres-tls", "recorder", *(["gateway-tls"] if _GATEWAY else []))
 )
 _URLS = {"postgres": ("migrations-dsn", "api-dsn"), "recorder": ("recorder-dsn",)}
-_SERVED = "import ssl; print(ssl.get_server_certificate(('127.0.0.1', 8443)))"
 _FOLLOWED_SECONDS = 180  # the kubelet updates the files of a changed Secret within about 90 s
 
 _KINDS = (
@@ -169,7 +170,11 @@ async def test_rotation_of_all_secrets_leaves_tasks_running(
     for name in services:
         await kube.run("rollout", "status", name, "--timeout=180s")
     if _GATEWAY:
-        await _until_gateway_serves(kube, after[f"{_NAME}-poiesis-gateway-tls"]["tls.crt"])
+        await eventually(
+            partial(gateway_control.presents, kube, await gateway_control.certificate(kube)),
+            "the new certificate at the gateway",
+            seconds=_FOLLOWED_SECONDS,
+        )
     assert (await client.get(running, "MINIMAL"))["state"] == "RUNNING"
 
     assert_ended(await client.run({"executors": [sh(images.busybox, "true")]}), "COMPLETE")
@@ -215,11 +220,3 @@ async def _until_rejected(kube: Kube, url: str) -> None:
         return False
 
     await eventually(rejected, "a rejection of the former password", seconds=_FOLLOWED_SECONDS)
-
-
-async def _until_gateway_serves(kube: Kube, certificate: str) -> None:
-    async def serves() -> bool:
-        served = await kube.run("exec", f"deployment/{_NAME}-poiesis-gateway", "--", "python3", "-c", _SERVED)
-        return served.strip() in certificate
-
-    await eventually(serves, "the new certificate of the gateway", seconds=_FOLLOWED_SECONDS)

@@ -1,7 +1,6 @@
 """The HTTP application: routes, authentication, and the one place where errors become responses."""
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 
 from aiohttp import hdrs, web
@@ -123,8 +122,5 @@ def _unrouted(request: web.Request, error: web.HTTPException) -> web.Response:
 async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Authenticate the caller of every route that is not public, and apply the request rate limit."""
     if request.match_info.http_exception is None and request.match_info.handler not in request.app[PUBLIC]:
-        services = request.app[SERVICES]
-        caller = await services.authenticator.caller(request.headers.getall("Authorization", []))
-        services.rates.take(caller.name, time.monotonic())
-        request[CALLER] = caller
+        request[CALLER] = await request.app[SERVICES].identify(request)
     return await handler(request)

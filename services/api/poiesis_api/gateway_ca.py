@@ -1,6 +1,7 @@
 """The certificates that recorders verify the gateway with: read from a file, because they may be renewed."""
 
 import ssl
+from functools import lru_cache
 from pathlib import Path
 
 from poiesis_api.config import ConfigError, TaskPodConfig
@@ -31,6 +32,11 @@ def _checked(path: Path) -> str:
         raise ValueError("the file is empty")
     if len(content) > MOST_BYTES:
         raise ValueError(f"the file has more than {MOST_BYTES} bytes; keep only the gateway's authorities")
+    return _certificates(content)
+
+
+@lru_cache(maxsize=1)  # each submission reads the file, which seldom changes
+def _certificates(content: bytes) -> str:
     text = content.decode("ascii")
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     return text

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from poiesis_api import limits, tasks_db
 from poiesis_api.bodies import Incoming
@@ -69,6 +69,12 @@ class Services:
         self.database = DatabaseProbe(self.pool)
         self.incoming = Incoming(self.config.limits)
         self.outgoing = Outgoing(self.config.limits, readers(self.config.database))
+
+    async def identify(self, request: web.Request) -> Caller:
+        """Authenticate the caller, and apply its request rate limit. Raise TesError."""
+        caller = await self.authenticator.caller(request.headers.getall(hdrs.AUTHORIZATION, []))
+        self.rates.take(caller.name, time.monotonic())
+        return caller
 
 
 class DatabaseProbe:
@@ -207,15 +213,13 @@ async def _known_caller(request: web.Request) -> Caller:
     Credentials are checked only if the response depends on them, so the route needs no issuer otherwise.
     """
     services = request.app[SERVICES]
-    headers = request.headers.getall("Authorization", [])
-    if not headers or not has_limited_values(services.config.backend_parameters):
+    depends = has_limited_values(services.config.backend_parameters)
+    if not depends or hdrs.AUTHORIZATION not in request.headers:
         return ANONYMOUS
     try:
-        caller = await services.authenticator.caller(headers)
-        services.rates.take(caller.name, time.monotonic())
+        return await services.identify(request)
     except TesError:
         return ANONYMOUS
-    return caller
 
 
 async def short_service_info(request: web.Request) -> web.Response:

@@ -24,6 +24,7 @@ from poiesis_kube.client import Object
 from poiesis_kube.errors import Refused, Unreachable
 from poiesis_kube.namespace import Namespace
 from poiesis_models.labels import task_selector
+from poiesis_tctl.podfacts import ENDED_BY_US
 
 _KUEUE = "kueue.x-k8s.io"
 
@@ -63,7 +64,8 @@ class Kube(Namespace):
         A Pod that does not exist, or has another uid, is no error.
         """
         try:
-            await self.patch("Pod", name, {"metadata": {"uid": uid}, "spec": {"activeDeadlineSeconds": 1}})
+            deadline = {"activeDeadlineSeconds": ENDED_BY_US}
+            await self.patch("Pod", name, {"metadata": {"uid": uid}, "spec": deadline})
         except Refused as error:
             if not (error.not_found or error.conflict):
                 raise

@@ -75,7 +75,7 @@ class Config:
     install: tuple[str, ...] = ()  # the postStart hook's command
     log_bytes: int = 64 * 1024  # kept per stream and executor
     grace_seconds: float = 30
-    log_interval_seconds: float = 1.0  # between two reports of one stream in its first minute; grows to 30 s
+    log_interval_seconds: float = 1.0  # between two reports of one stream in its first minute; grows to 5 s
     rescan_seconds: float = 3.0  # the directories are read again even without inotify events
     idle_seconds: float = _POSTGRES_IDLE_SECONDS  # an idle connection is closed after this time
 
