@@ -45,7 +45,7 @@ class Executor:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorLog:
-    """A `tesExecutorLog`. `exit_code` is None if the server returned none."""
+    """A `tesExecutorLog`. `exit_code` is None if the response does not contain it."""
 
     exit_code: int | None = None
     stdout: str = ""

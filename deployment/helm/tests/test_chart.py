@@ -522,7 +522,7 @@ def test_setup_may_write_its_own_secrets_only():
         assert rules(render(), name) == {("", "secrets"): ["create"], **expected}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("poiesis_setup") is None, reason="no setup on the path")
+@pytest.mark.skipif(importlib.util.find_spec("poiesis_setup") is None, reason="setup is not on the path")
 @pytest.mark.parametrize("values", [(), EXTERNAL, ("postgresql.tlsSecret=a", "gateway.tlsSecret=b")])
 def test_setup_accepts_its_document(values):
     from poiesis_setup.document import Document
@@ -714,7 +714,9 @@ def test_role_of_recorders_has_enough_connections_for_gateways():
     assert render(*values, *DIRECT, "postgresql.recorderConnections=19")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("poiesis_gateway") is None, reason="no gateway on the path")
+@pytest.mark.skipif(
+    importlib.util.find_spec("poiesis_gateway") is None, reason="gateway is not on the path"
+)
 def test_the_gateways_defaults_are_the_charts(monkeypatch):
     from poiesis_gateway.config import Config
 

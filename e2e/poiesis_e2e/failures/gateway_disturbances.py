@@ -48,7 +48,7 @@ def gateway_killed_at_the_end(words: str, *, executed: bool) -> Disturbance:
 
 
 def gateway_away(words: str, away: Callable[[World], AbstractAsyncContextManager[None]]) -> Disturbance:
-    """Let the executor end while `away` prevents all reports; return when reports are possible again."""
+    """End the executor while `away` blocks all reports, then unblock them."""
 
     async def act(world: World, task_id: str) -> None:
         await live("ready\n")(world, task_id)

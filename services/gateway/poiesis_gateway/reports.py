@@ -32,10 +32,10 @@ class Database(Protocol):
     """What is needed of `reports_db.ReportsDb`."""
 
     async def access(self, task_id: UUID, token: str) -> Result | None:
-        """Return the task; None if there is none with this token."""
+        """Return the task, or None if the token is not valid for it."""
 
     async def report(self, task_id: UUID, token: str, body: bytearray) -> Result | None:
-        """Apply a report; None if there is no task with this token."""
+        """Apply a report. Return None if the token is not valid for the task."""
 
 
 @dataclass(kw_only=True)

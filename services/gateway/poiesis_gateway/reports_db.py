@@ -99,11 +99,11 @@ class ReportsDb:
         )
 
     async def access(self, task_id: UUID, token: str) -> Result | None:
-        """Return the task without a lock or a write; None if there is none with this token."""
+        """Return the task, without a lock or a write. Return None if the token is not valid for it."""
         return await self._row(_ACCESS, task_id, token)
 
     async def report(self, task_id: UUID, token: str, body: bytes | bytearray) -> Result | None:
-        """Apply a report; applying it again has no effect. None if there is no task with this token."""
+        """Apply a report, which is safe to repeat. Return None if the token is not valid for the task."""
         return await self._row(_REPORT, task_id, token, body)
 
     async def _row(self, sql: str, *values: object) -> Result | None:

@@ -1,5 +1,5 @@
 /* A capped log: the whole output while it is short; beyond 2 * cap bytes it becomes a mark and the last `cap`, and
- * grows again. The mark counts the bytes before, so that a reader can tell which part of the output the file holds. */
+ * grows again. The mark contains the number of bytes left out, from which a reader computes positions in the output. */
 #include "helper.h"
 
 #include <fcntl.h>

@@ -58,8 +58,8 @@ class Gateway:
 class Config:
     """Settings of one recorder. Tokens and passwords may change: their files are read for each connection.
 
-    `gateway` None: reports go to Postgres, by `dsn_file`. `kubernetes` is None outside a cluster, where the
-    Pod is not watched.
+    Without `gateway`, reports go to Postgres with the DSN in `dsn_file`. Without `kubernetes` (outside a
+    cluster), the Pod is not watched.
     """
 
     task_id: UUID

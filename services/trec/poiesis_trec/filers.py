@@ -14,7 +14,7 @@ _INTERVALS_SO_FAR = 6  # a sixth of the time so far, within these bounds
 
 @dataclass(frozen=True, kw_only=True)
 class StartedFiler:
-    """A filer that has started. `end_ns` is None until it has ended."""
+    """A filer that has started. `end_ns` is None while it runs."""
 
     container: str
     start_ns: int

@@ -275,7 +275,7 @@ def _executor(
 
 
 def _parts(sent: SentText) -> tuple[str | None, MoreText | None]:
-    """Return the whole text or the piece; the other one is None."""
+    """Return (whole text, None) or (None, piece)."""
     return (sent.text, None) if sent.after is None else (None, MoreText(after=sent.after, text=sent.text))
 
 
