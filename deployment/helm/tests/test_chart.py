@@ -714,9 +714,7 @@ def test_role_of_recorders_has_enough_connections_for_gateways():
     assert render(*values, *DIRECT, "postgresql.recorderConnections=19")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("poiesis_gateway") is None, reason="gateway is not on the path"
-)
+@pytest.mark.skipif(importlib.util.find_spec("poiesis_gateway") is None, reason="gateway is not on the path")
 def test_the_gateways_defaults_are_the_charts(monkeypatch):
     from poiesis_gateway.config import Config
 

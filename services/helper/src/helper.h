@@ -137,7 +137,7 @@ struct log {
     int fd;
     bool broken;                           /* a write failed; log_close() tries once more */
     int64_t rewrite_at, no_rewrite_before; /* monotonic_ms; 0: no rewrite is waiting, none has been */
-    size_t file_size;
+    size_t file_size, mark_size;           /* of the file, and of the mark at its start */
     size_t cap;
     char *tail; /* ring of `cap` bytes */
     size_t tail_next, tail_size;

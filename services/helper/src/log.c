@@ -82,6 +82,7 @@ static int rewrite(struct log *log)
     if (log->fd >= 0)
         close(log->fd);
     log->fd = fd;
+    log->mark_size = mark_size;
     log->file_size = mark_size + log->tail_size - left_out;
     log->rewrite_at = 0;
     log->no_rewrite_before = monotonic_ms() + REWRITE_PAUSE_MS;
@@ -116,7 +117,8 @@ int64_t log_work(struct log *log)
 
 void log_close(struct log *log)
 {
-    if (log->broken || log->rewrite_at || log->file_size > log->cap + MARK_MOST)
+    size_t mark_size = log->mark_size ? log->mark_size : MARK_MOST; /* a file without one would get one */
+    if (log->broken || log->rewrite_at || log->file_size > log->cap + mark_size)
         rewrite(log);
     if (log->fd >= 0)
         close(log->fd);
