@@ -13,9 +13,11 @@ Credentials are sent to one server only. Those of a section belong to the sectio
 set, those of the environment belong to that server, even if `--server` names another.
 """
 
+import json
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from poiesis_cli.address import tes_base
 from poiesis_cli.errors import BadUsage
 
 _SECTION_KEYS = {"url", "token_file", "user", "password_file", "issuer", "client_id", "scope"}
+_DEFAULT_SERVER = re.compile(r"^server[ \t]*=.*\n?", re.MULTILINE)  # keys outside of tables come first
 DEFAULT_SCOPE = "openid offline_access"  # offline_access requests a refresh_token (OIDC Core 1.0, 11)
 
 
@@ -85,6 +88,30 @@ def config_file(environ: Mapping[str, str], option: str | None = None) -> Path:
     """Return `--config`, POIESIS_CONFIG, or `poiesis/config.toml` in the XDG configuration directory."""
     given = option or environ.get("POIESIS_CONFIG")
     return _path(given, environ) if given else _xdg(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
+
+
+def server_names(environ: Mapping[str, str], option: str | None = None) -> Sequence[str]:
+    """Return the names of the servers in the configuration file. Raise BadUsage."""
+    return sorted(_sections(_document(environ, option)))
+
+
+def set_default_server(environ: Mapping[str, str], name: str, option: str | None = None) -> Path:
+    """Write `server = name` to the configuration file, and return the file. The rest of it is kept.
+
+    Raise BadUsage if the file is invalid or cannot be written, or if it has no server of this name.
+    """
+    file = config_file(environ, option)
+    document = _document(environ, option) if file.exists() else {}
+    _resolve(name, _sections(document))
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    line = f"server = {json.dumps(name)}\n"
+    changed = _DEFAULT_SERVER.sub(lambda _: line, text, count=1) if "server" in document else line + text
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(changed, encoding="utf-8")
+    except OSError as error:
+        raise BadUsage(f"cannot write {str(file)!r}: {os.strerror(error.errno or 0)}") from error
+    return file
 
 
 def logins_file(environ: Mapping[str, str]) -> Path:

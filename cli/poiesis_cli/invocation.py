@@ -2,10 +2,12 @@
 
 import asyncio
 import math
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import aiohttp
@@ -20,7 +22,7 @@ from poiesis_cli.errors import Interrupted
 from poiesis_cli.follow import next_steps
 from poiesis_cli.logins import Logins
 from poiesis_cli.terminal import message
-from poiesis_cli.timing import TIMING, Timing
+from poiesis_cli.timing import TIMING, Timing, parse_since
 from poiesis_cli.web import open_session
 
 _T = TypeVar("_T")
@@ -60,14 +62,27 @@ class OneOf(click.Choice[str]):
         return f"must be one of {', '.join(self.choices)}, got {value!r}"
 
 
+class _Since(click.ParamType[datetime]):
+    """A time in the past: an age, or an RFC 3339 time."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            return value if isinstance(value, datetime) else parse_since(str(value), datetime.now(UTC))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 POSITIVE = _Positive()
+SINCE = _Since()
 
 
 @dataclass(kw_only=True)
 class Invocation:
     """One call of the command: its environment, and the options that all commands share."""
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     timing: Timing = TIMING
     server: str | None = None
     config: str | None = None
@@ -150,6 +165,13 @@ output_option = _option(
 )
 quiet_option = _option("-q", "--quiet", is_flag=True, help="Print no progress.")
 logs_option = click.option("--logs", is_flag=True, help="Print the executors' output while they run.")
+tags_option = click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="KEY[=VALUE]",
+    help="Only tasks with this tag; repeat for more tags.",
+)
 timeout_option = click.option(
     "--timeout",
     type=POSITIVE,

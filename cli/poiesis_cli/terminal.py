@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,7 @@ from poiesis_cli.web import printable
 
 _PIPE_WIDTH = 100_000  # columns: lines are not wrapped in a pipe
 _GAP = 2  # between two columns
+_DISPLAY_LINES = 3  # of a TaskDisplay that are not tasks
 _NAME_WIDTH = 12  # at least: other columns are left out first
 _STATE_STYLES = {
     "COMPLETE": "green",
@@ -77,6 +79,49 @@ def write_json(document: Any) -> None:
 
 def write_tasks(tasks: Sequence[Task]) -> None:
     """Write one line per task. A narrow terminal gets fewer columns; id and state are never cut."""
+    width = Console(file=sys.stdout).width if sys.stdout.isatty() else _PIPE_WIDTH
+    _print(_task_table(tasks, width), _PIPE_WIDTH)
+
+
+class TaskDisplay:
+    """A table of tasks on the terminal that is replaced by each `show`. `rows`: how many fit."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False)
+
+    @property
+    def rows(self) -> int:
+        return max(self._console.height - _DISPLAY_LINES, 1)
+
+    def show(self, tasks: Sequence[Task]) -> None:
+        """Replace the table."""
+        time = Text(datetime.now().astimezone().strftime("%H:%M:%S, Ctrl-C to exit"), style="dim")
+        self._live.update(Group(_task_table(tasks, self._console.width), time), refresh=True)
+
+    def __enter__(self) -> "TaskDisplay":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+
+def task_display() -> TaskDisplay:
+    """Return a display on standard output."""
+    return TaskDisplay(Console(file=sys.stdout, highlight=False))
+
+
+def write_section(heading: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Write a heading, and below it the rows of a label and a text."""
+    table = _details()
+    for label, text in rows:
+        table.add_row(_cell(f"  {label}"), _cell(text))
+    _print(Text(heading, style="bold underline"))
+    _print(table)
+
+
+def _task_table(tasks: Sequence[Task], width: int) -> Table:
     now = datetime.now(UTC)
     columns = {
         "ID": [task.id for task in tasks],
@@ -89,7 +134,6 @@ def write_tasks(tasks: Sequence[Task]) -> None:
     }
     if not any(columns["OWNER"]):
         del columns["OWNER"]
-    width = Console(file=sys.stdout).width if sys.stdout.isatty() else _PIPE_WIDTH
     for optional in ("OWNER", "CREATED", "DURATION", "EXIT"):
         if _width(columns) > width:
             columns.pop(optional, None)
@@ -101,7 +145,7 @@ def write_tasks(tasks: Sequence[Task]) -> None:
     for row in zip(*columns.values(), strict=True):
         cells = dict(zip(columns, row, strict=True))
         table.add_row(*(_state(text) if key == "STATE" else _cell(text) for key, text in cells.items()))
-    _print(table, _PIPE_WIDTH)
+    return table
 
 
 def write_task(task: Task) -> None:
@@ -221,7 +265,7 @@ def _state(state: str) -> Text:
     return Text(printable(state), style=_STATE_STYLES.get(state, ""))
 
 
-def _print(table: Table, width: int | None = None) -> None:
+def _print(table: RenderableType, width: int | None = None) -> None:
     terminal = sys.stdout.isatty()
     console = Console(file=sys.stdout, highlight=False, width=width if terminal else _PIPE_WIDTH)
     with console.capture() as capture:

@@ -32,6 +32,7 @@ _EXITS = {
     "PREEMPTED": Exit.PREEMPTED,
 }
 _EXIT_CODES = range(1, 256)
+_SET_BY_SERVER = {"id", "state", "logs", "creation_time"}  # TES 1.1: read only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,8 @@ class ExecutorLog:
     exit_code: int | None = None
     stdout: str = ""
     stderr: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,11 @@ class Task:
             return code if code in _EXIT_CODES else Exit.EXECUTOR_ERROR
         return _EXITS[self.state]
 
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """The document that a client would send to create the same task."""
+        return {name: value for name, value in self.document.items() if name not in _SET_BY_SERVER}
+
     def _ignores(self, index: int) -> bool:
         return index < len(self.executors) and self.executors[index].ignore_error
 
@@ -133,6 +141,15 @@ def read_task(document: object) -> Task:
     )
 
 
+def read_time(value: object) -> datetime | None:
+    """Parse RFC 3339; a time without an offset is in UTC. Return None for anything else."""
+    try:
+        time = datetime.fromisoformat(_text(value))
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 def _executor(document: Mapping[str, Any]) -> Executor:
     return Executor(
         image=_text(document.get("image")),
@@ -149,8 +166,8 @@ def _attempt(document: Mapping[str, Any]) -> Attempt:
         metadata=_texts_by_name(document.get("metadata")),
         system_logs=_texts(document.get("system_logs")),
         outputs=_objects(document.get("outputs")),
-        start_time=_time(document.get("start_time")),
-        end_time=_time(document.get("end_time")),
+        start_time=read_time(document.get("start_time")),
+        end_time=read_time(document.get("end_time")),
     )
 
 
@@ -161,16 +178,9 @@ def _executor_log(document: object) -> ExecutorLog:
         exit_code=_whole_number(document.get("exit_code")),
         stdout=_text(document.get("stdout")),
         stderr=_text(document.get("stderr")),
+        start_time=read_time(document.get("start_time")),
+        end_time=read_time(document.get("end_time")),
     )
-
-
-def _time(value: object) -> datetime | None:
-    """Parse RFC 3339; a time without an offset is in UTC."""
-    try:
-        time = datetime.fromisoformat(_text(value))
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _whole_number(value: object) -> int | None:

@@ -1,7 +1,8 @@
 """Time limits and delays in one value, so that tests can shorten them; and when to retry. Pure."""
 
+import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 
@@ -17,12 +18,15 @@ class Timing:
     retry_for_while_waiting: float = 600.0  # while the command waits for a task, which runs on meanwhile
     poll: float = 1.0
     longest_poll: float = 5.0
+    refresh: float = 2.0  # of `list --watch`
     device_interval: float = 5.0  # RFC 8628 section 3.2, the default
     slow_down: float = 5.0  # RFC 8628 section 3.5
     early: float = 30.0  # a token that expires within this time is renewed before the request
 
 
 TIMING = Timing()
+_AGE = re.compile(r"(\d{1,6})([smhd])")
+_AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def next_retry(
@@ -56,3 +60,19 @@ def retry_after_seconds(text: str | None, now: datetime) -> float | None:
     except ValueError:
         return None
     return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """Return the time of an age such as 30m or 7d, or of RFC 3339 text (UTC without an offset).
+
+    Raise ValueError with the text in the message.
+    """
+    if match := _AGE.fullmatch(text):
+        return now - timedelta(seconds=int(match[1]) * _AGE_UNITS[match[2]])
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"must be an age such as 90s, 30m, 2h or 7d, or a time such as 2026-11-29T12:00:00Z, got {text!r}"
+        ) from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
