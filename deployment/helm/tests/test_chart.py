@@ -871,6 +871,10 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
             "'/config/executors/outputsAfterKillSeconds': minimum: got -1",
         ),
         (("config.executors.defaultResources.memory=2 GiB",), "'/config/executors/defaultResources/memory'"),
+        *(
+            ((f"config.executors.cpuLimit={limit}",), "'/config/executors/cpuLimit'")
+            for limit in ("idle", "0.5", "0", "1001")
+        ),
         (("api.replicas=0",), "'/api/replicas': minimum: got 0, want 1"),
         (
             ("tctl.thresholds.imagePullSeconds=soon",),
@@ -1078,6 +1082,7 @@ def test_issuer_secrets_are_mounted_where_the_api_reads_them():
             WEB_IDENTITY,
         ),
         ("config.executors.defaultResources.cpu=0.5", "config.resources.trec.limits.memory=134217728"),
+        *((f"config.executors.cpuLimit={limit}",) for limit in ("none", "request", "1.5", "4")),
         ("config.queue.pollSeconds=0.5", "config.volume.defaultSizeGb=2.5", "config.userLimits.gpus=0.5"),
         ("config.queue.maxActiveTasks=null", "config.limits.bodyBytes=null"),
         (r"config.executors.extendedResources.example\.org/fuse=1", "config.pod.activeDeadlineSeconds=99"),
