@@ -122,8 +122,7 @@ def test_rejected_dsn_of_other_database_is_hidden(env):
         *(
             (
                 {"executors": {"cpuLimit": limit}},
-                "executors.cpuLimit must be request, none or a factor between 1 and 1000,"
-                f" got {str(limit)!r}",
+                f"cpuLimit must be request, none or a factor between 1 and 1000, got {str(limit)!r}",
             )
             for limit in ("limit", 0.5, "0.5", 1001, "1m", True)
         ),
