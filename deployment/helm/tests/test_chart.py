@@ -246,6 +246,15 @@ def test_the_api_has_the_rights_it_uses():
     }
 
 
+def test_recorders_of_files_only_need_no_rights():
+    manifests = render("config.recorder.filesOnly=true")
+    tctl, api = rules(manifests, "poiesis-tctl"), rules(manifests, "poiesis-api")
+    assert {resource for group, resource in (*tctl, *api) if group.startswith("rbac")} == set()
+    assert ("", "serviceaccounts") not in api
+    identity = ("config.recorder.filesOnly=true", *WEB_IDENTITY)
+    assert rules(render(*identity), "poiesis-api")["", "serviceaccounts"] == ["create", "get"]
+
+
 def test_the_controller_has_the_rights_it_uses():
     assert rules(render(), "poiesis-tctl") == {
         ("", "pods"): ["get", "list", "watch", "patch"],
@@ -1256,6 +1265,12 @@ def test_tasks_reach_dns_their_report_the_api_server_and_public_addresses():
 def test_addresses_of_the_api_server_can_be_set():
     _, _, api_server, _ = tasks_egress("networkPolicy.apiServer.cidrs={10.1.2.3/32}")
     assert api_server["to"] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+
+
+def test_tasks_of_files_only_do_not_reach_the_api_server():
+    given = ("networkPolicy.apiServer.cidrs={10.1.2.3/32}", "config.recorder.filesOnly=true")
+    dns, report, _, public = tasks_egress()
+    assert tasks_egress(*given) == [dns, report, public]
 
 
 def test_denied_networks_are_subtracted_by_address_family():

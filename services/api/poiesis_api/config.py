@@ -753,6 +753,13 @@ class Recorder(Section):
         "connection to Postgres. postgres: directly to Postgres, without a service in between. A change "
         "applies to tasks that are submitted afterwards. docs/how-to/operators/gateway.md compares them",
     )
+    files_only: bool = Field(
+        default=False,
+        description="true: recorders work from the files of their Pod and have no access to the Kubernetes"
+        " API. A task has no ServiceAccount, Role and RoleBinding, and no connection to the API server. The"
+        " controller reports what only Kubernetes knows. docs/how-to/operators/files-only.md has the"
+        " differences",
+    )
 
 
 class Gateway(Section):

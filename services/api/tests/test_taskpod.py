@@ -731,6 +731,35 @@ def test_cpu_limit_of_executors(limit, request_, expected):
     assert cpu_limit(request_, limit) == expected
 
 
+def test_task_of_files_only_has_no_access_to_kubernetes(config):
+    changed = change(config, recorder={"filesOnly": True})
+    objects = task_objects(task(), changed)
+    spec = objects.job["spec"]["template"]["spec"]
+    assert [one["kind"] for one in objects.owned] == ["Secret"]
+    assert "serviceAccountName" not in spec
+    assert spec["automountServiceAccountToken"] is False
+    assert [[*source] for source in volume(objects, "recorder")["projected"]["sources"]] == [["secret"]]
+    plan = spec["initContainers"][0]["env"][1]["value"]
+    assert PodPlan.from_json(plan).files_only
+    assert spec["initContainers"][0] == with_plan(container(task_objects(task(), config), "trec"), plan)
+
+
+def with_plan(recorder, plan):
+    env = [
+        {"name": "POIESIS_PLAN", "value": plan} if one["name"] == "POIESIS_PLAN" else one
+        for one in recorder["env"]
+    ]
+    return {**recorder, "env": env}
+
+
+def test_web_identity_needs_the_service_account_of_the_task(config):
+    s3 = {"webIdentity": {"roleArn": "arn:aws:iam::1:role/tes"}}
+    changed = change(config, recorder={"filesOnly": True}, storage={"s3": s3})
+    objects = task_objects(task(), changed)
+    assert [one["kind"] for one in objects.owned] == ["ServiceAccount", "Secret"]
+    assert objects.job["spec"]["template"]["spec"]["serviceAccountName"] == NAME
+
+
 @pytest.mark.parametrize(("limit", "cpu"), [("request", "2"), (2, "4000m")])
 def test_only_executors_have_the_configured_cpu_limit(config, limit, cpu):
     inputs = [{"path": "/d/a", "content": "x"}]

@@ -3,7 +3,7 @@
 Events contain what neither the recorder nor the Pod's status has: which node was found or why none, why
 there is no volume, what was pulled and how long that took, and what prevents the recorder from starting. No
 decision depends on them: a kubelet drops events beyond 25 per Pod (client-go, tools/record), and events
-expire. What prevents another container from starting is reported by the recorder, from the Pod's status.
+expire. What prevents another container from starting is recorded from the Pod's status (`podlines`).
 """
 
 import hashlib
