@@ -608,7 +608,7 @@ def test_the_recorders_secret_has_only_its_dsn():
 
 def test_gateway_release_gives_task_pods_no_secret_of_postgres():
     document = config(render())
-    assert document["recorder"] == {"transport": "gateway"}
+    assert document["recorder"] == {"transport": "gateway", "filesOnly": False}
     assert document["gateway"]["url"] == "https://poiesis-gateway.tes.svc:8443"
     assert "recorderPostgres" not in document
 

@@ -73,8 +73,9 @@ def _text(value: object) -> object:
 def _cpu_limit(value: object) -> object:
     """Return request, none, or a factor as a number."""
     given = _number(value)
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    if given in ("request", "none") or (is_number and 1 <= given <= _MOST_CPU_FACTOR):
+    if given in ("request", "none"):
+        return given
+    if isinstance(given, int | float) and not isinstance(given, bool) and 1 <= given <= _MOST_CPU_FACTOR:
         return given
     raise PydanticCustomError(
         "cpu_limit", f"must be request, none or a factor between 1 and {_MOST_CPU_FACTOR}"

@@ -114,8 +114,8 @@ def key_of(kind: str, constant: str) -> str:
 
 def _is_recorded(kind: str, reason: str, message: str, container: str | None) -> bool:
     if kind == "Warning":
-        reported_by_recorder = container is not None and container != TREC_CONTAINER
-        return not reported_by_recorder and reason not in _QUIET and _BARE.fullmatch(message) is None
+        has_status_line = container is not None and container != TREC_CONTAINER
+        return not has_status_line and reason not in _QUIET and _BARE.fullmatch(message) is None
     return reason in _NORMAL or (reason == "Pulled" and message.startswith(_PULLED))
 
 
