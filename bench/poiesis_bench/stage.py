@@ -1,16 +1,18 @@
 """The environment of measurements: the lab's cluster, a separate release, and a bucket."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from poiesis_e2e.install import (
     STORAGE_SECRET,
     Release,
+    Values,
     chart_values,
     endpoint_of,
     install,
+    merged,
     storage_secret,
     uninstall,
 )
@@ -32,6 +34,7 @@ class Stage:
     bucket: Bucket
     images: Images
     built: dict[str, str]
+    upgrade: Callable[[Values], Release]  # installs the release again, with additional values
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -59,20 +62,26 @@ def stage(volume: str, *, keep: bool) -> Iterator[Stage]:
     minio = backends.start_minio()
     endpoint = endpoint_of(minio)
     bucket = make_bucket(endpoint)
-    release = install(
-        running,
-        name=NAME,
-        namespace=NAME,
-        values=chart_values(
-            built,
-            endpoint,
-            bases.postgres,
-            {"config": {"volume": {"type": volume}, "executors": {"defaultResources": {"cpu": CPU}}}},
-        ),
-        secrets={STORAGE_SECRET: storage_secret(endpoint)},
-    )
+    common = {"config": {"volume": {"type": volume}, "executors": {"defaultResources": {"cpu": CPU}}}}
+
+    def upgrade(more: Values) -> Release:
+        return install(
+            running,
+            name=NAME,
+            namespace=NAME,
+            values=chart_values(built, endpoint, bases.postgres, merged(common, more)),
+            secrets={STORAGE_SECRET: storage_secret(endpoint)},
+        )
+
     try:
-        yield Stage(cluster=running, release=release, bucket=bucket, images=bases, built=built)
+        yield Stage(
+            cluster=running,
+            release=upgrade({}),
+            bucket=bucket,
+            images=bases,
+            built=built,
+            upgrade=upgrade,
+        )
     finally:
         bucket.remove()
         if not keep:

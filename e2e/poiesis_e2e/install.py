@@ -14,7 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from poiesis_e2e.kube import Kube
 from poiesis_e2e.storage import Endpoint
-from poiesis_e2e.transport import transport
+from poiesis_e2e.transport import files_only, transport
 from poiesis_lab import docker, services
 from poiesis_lab.backends import S3
 from poiesis_lab.cluster import NETWORK, Cluster
@@ -336,8 +336,7 @@ def chart_values(
         "gateway": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
         "tctl": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}, "thresholds": IMPATIENT},
     }
-    if (chosen := transport()) != "gateway":
-        values["config"]["recorder"] = {"transport": chosen}
+    values["config"]["recorder"] = {"transport": transport(), "filesOnly": files_only()}
     return merged(values, overrides or {})
 
 

@@ -1,4 +1,4 @@
-"""The way in which recorders report, for all releases of a run: POIESIS_E2E_TRANSPORT."""
+"""How recorders work, for all releases of a run: POIESIS_E2E_TRANSPORT and POIESIS_E2E_FILES_ONLY."""
 
 import os
 from typing import Literal, cast, get_args
@@ -8,7 +8,17 @@ Transport = Literal["gateway", "postgres"]
 
 def transport() -> Transport:
     """Return the transport of this run (default: gateway). Raise ValueError for an unknown name."""
-    named = os.environ.get("POIESIS_E2E_TRANSPORT", "gateway")
-    if named not in (known := get_args(Transport)):
-        raise ValueError(f"POIESIS_E2E_TRANSPORT must be one of {', '.join(known)}, got {named!r}")
-    return cast("Transport", named)
+    return cast("Transport", _chosen("POIESIS_E2E_TRANSPORT", get_args(Transport)))
+
+
+def files_only() -> bool:
+    """Return whether recorders work from files only (default: false). Raise ValueError for another word."""
+    return _chosen("POIESIS_E2E_FILES_ONLY", ("false", "true")) == "true"
+
+
+def _chosen(variable: str, known: tuple[str, ...]) -> str:
+    """Return the value of a variable; the first of the known ones is the default."""
+    named = os.environ.get(variable, known[0])
+    if named not in known:
+        raise ValueError(f"{variable} must be one of {', '.join(known)}, got {named!r}")
+    return named

@@ -19,7 +19,7 @@ from poiesis_e2e.kube import Kube, Node
 from poiesis_e2e.machine import Machine
 from poiesis_e2e.storage import Endpoint, make_bucket
 from poiesis_e2e.tes_client import State, TesClient
-from poiesis_e2e.transport import transport
+from poiesis_e2e.transport import files_only, transport
 from poiesis_lab.cluster import Cluster
 
 pytestmark = pytest.mark.e2e
@@ -28,7 +28,7 @@ _EVERY_SECONDS = 0.2
 Record = Callable[[str, object], None]
 
 
-_ROWS = [case for case in CASES if case.transport in {None, transport()}]
+_ROWS = [case for case in CASES if case.concerns(transport(), files_only=files_only())]
 _CORE = {"out-of-memory-child", "image-missing", "cancel-obedient"}  # rows that `make test` also runs
 
 
@@ -175,7 +175,7 @@ async def _seen(case: Case, world: World, record: Record) -> None:
     assert metadata.get("reason") in (case.reasons or (None,))
     assert case.matches(metadata.get("message")), metadata
     assert metadata.get("container") == case.container
-    assert metadata.get("reported_by") == case.reporter
+    assert metadata.get("reported_by") == case.expected_reporter(files_only=files_only())
     assert tuple(executor["exit_code"] for executor in log["logs"]) == case.exit_codes
     words = [part for part in (case.state, metadata.get("reason"), metadata.get("message")) if part]
     lines = [line.partition(" ")[2] for line in log.get("system_logs", [])]

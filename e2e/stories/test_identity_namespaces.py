@@ -161,7 +161,7 @@ async def test_services_have_no_such_right_in_any_namespace(
 @pytest.mark.parametrize(
     ("service", "right"),
     [
-        *(("api", right) for right in ("create jobs", "create secrets", "create serviceaccounts")),
+        *(("api", right) for right in ("create jobs", "create secrets", "create persistentvolumeclaims")),
         *(("tctl", right) for right in ("patch pods", "get pods", "list events", "delete jobs")),
     ],
 )

@@ -14,6 +14,7 @@ from poiesis_e2e.install import Release, service_kube_of
 from poiesis_e2e.kube import Kube, Node, run
 from poiesis_e2e.storage import Bucket, Endpoint
 from poiesis_e2e.tes_client import PATH, TesClient
+from poiesis_e2e.transport import files_only
 from poiesis_e2e.waiting import eventually
 from poiesis_lab.cluster import Cluster
 from poiesis_lab.images import Images
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.e2e
 
 Address = tuple[str, int]
 
+_API_SERVER = {"api_server": ("kubernetes.default.svc", 443)}
 _METADATA = "169.254.169.254"  # of cloud providers
 _PUBLIC = "203.0.113.7"  # of no host (RFC 5737); to the policy it is a public address
 _WEB_PORT = 8000
@@ -133,6 +135,7 @@ def private(
         "neighbour": neighbour.address,
         "metadata": outside["metadata"],
         "unlisted_server": _address(web_url),
+        **(_API_SERVER if files_only() else {}),
     }
 
 
@@ -145,7 +148,7 @@ def public(
     return {
         "public": outside["public"],
         "storage": _address(storage.pod_url),
-        "api_server": ("kubernetes.default.svc", 443),
+        **({} if files_only() else _API_SERVER),
         reported_to: services[reported_to],
     }
 

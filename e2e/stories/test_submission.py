@@ -10,13 +10,14 @@ import pytest
 from poiesis_e2e.documents import assert_ended, exit_codes, only_log, sh, stdout, system_logs
 from poiesis_e2e.kube import COMPONENT_LABEL, Kube, Node, Object
 from poiesis_e2e.tes_client import Document, Task, TesClient, TesError
+from poiesis_e2e.transport import files_only
 from poiesis_e2e.waiting import eventually
 from poiesis_e2e.webhook import PROBE, Refusal, admission, rule
 from poiesis_lab.images import Images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 
-_MADE = ("Job", "Secret", "ServiceAccount", "PersistentVolumeClaim")
+_MADE = ("Job", "Secret", *(() if files_only() else ("ServiceAccount",)), "PersistentVolumeClaim")
 _BY_POD = "authentication.kubernetes.io/pod-name"
 _OF_TASKS = "has(object.metadata.labels) && 'poiesis.io/task' in object.metadata.labels"
 _RULES = [

@@ -7,6 +7,7 @@ import pytest
 from poiesis_e2e.failures.case import Case, pattern
 from poiesis_e2e.failures.cases import CASES, SECTIONS
 from poiesis_e2e.failures.page import PAGE, page
+from poiesis_e2e.transport import Transport
 
 
 def test_page_matches_the_list_of_cases() -> None:
@@ -26,6 +27,30 @@ def test_cases_are_consistent(case: Case) -> None:
     assert (case.after.name == "EXECUTOR") <= bool(case.exit_codes)
     assert (case.state == "EXECUTOR_ERROR") <= bool(case.exit_codes)
     assert (case.state == "CANCELED") == ("CANCELING" in case.states)
+
+
+def test_reporter_depends_on_files_only() -> None:
+    cases = {case.id: case for case in CASES}
+    for name, expected in (("workdir", "controller"), ("exit-code", "recorder")):
+        assert cases[name].expected_reporter(files_only=True) == expected
+        assert cases[name].expected_reporter(files_only=False) == "recorder"
+
+
+@pytest.mark.parametrize(
+    ("name", "transport", "files_only", "expected"),
+    [
+        ("recorder-without-role", "gateway", False, True),
+        ("recorder-without-role", "gateway", True, False),
+        ("gateway-killed", "gateway", True, True),
+        ("gateway-killed", "postgres", False, False),
+        ("exit-code", "postgres", True, True),
+    ],
+)
+def test_some_rows_concern_one_kind_of_recorder(
+    name: str, transport: Transport, files_only: bool, expected: bool
+) -> None:
+    (case,) = (case for case in CASES if case.id == name)
+    assert case.concerns(transport, files_only=files_only) is expected
 
 
 def test_placeholder_matches_any_nonempty_text() -> None:

@@ -246,6 +246,15 @@ def test_the_api_has_the_rights_it_uses():
     }
 
 
+def test_recorders_of_files_only_need_no_rights():
+    manifests = render("config.recorder.filesOnly=true")
+    tctl, api = rules(manifests, "poiesis-tctl"), rules(manifests, "poiesis-api")
+    assert {resource for group, resource in (*tctl, *api) if group.startswith("rbac")} == set()
+    assert ("", "serviceaccounts") not in api
+    identity = ("config.recorder.filesOnly=true", *WEB_IDENTITY)
+    assert rules(render(*identity), "poiesis-api")["", "serviceaccounts"] == ["create", "get"]
+
+
 def test_the_controller_has_the_rights_it_uses():
     assert rules(render(), "poiesis-tctl") == {
         ("", "pods"): ["get", "list", "watch", "patch"],
@@ -599,7 +608,7 @@ def test_the_recorders_secret_has_only_its_dsn():
 
 def test_gateway_release_gives_task_pods_no_secret_of_postgres():
     document = config(render())
-    assert document["recorder"] == {"transport": "gateway"}
+    assert document["recorder"] == {"transport": "gateway", "filesOnly": False}
     assert document["gateway"]["url"] == "https://poiesis-gateway.tes.svc:8443"
     assert "recorderPostgres" not in document
 
@@ -871,6 +880,10 @@ def test_the_recorders_dsn_can_come_from_a_secret_of_its_own():
             "'/config/executors/outputsAfterKillSeconds': minimum: got -1",
         ),
         (("config.executors.defaultResources.memory=2 GiB",), "'/config/executors/defaultResources/memory'"),
+        *(
+            ((f"config.executors.cpuLimit={limit}",), "'/config/executors/cpuLimit'")
+            for limit in ("idle", "0.5", "0", "1001")
+        ),
         (("api.replicas=0",), "'/api/replicas': minimum: got 0, want 1"),
         (
             ("tctl.thresholds.imagePullSeconds=soon",),
@@ -1078,6 +1091,7 @@ def test_issuer_secrets_are_mounted_where_the_api_reads_them():
             WEB_IDENTITY,
         ),
         ("config.executors.defaultResources.cpu=0.5", "config.resources.trec.limits.memory=134217728"),
+        *((f"config.executors.cpuLimit={limit}",) for limit in ("none", "request", "1.5", "4")),
         ("config.queue.pollSeconds=0.5", "config.volume.defaultSizeGb=2.5", "config.userLimits.gpus=0.5"),
         ("config.queue.maxActiveTasks=null", "config.limits.bodyBytes=null"),
         (r"config.executors.extendedResources.example\.org/fuse=1", "config.pod.activeDeadlineSeconds=99"),
@@ -1251,6 +1265,12 @@ def test_tasks_reach_dns_their_report_the_api_server_and_public_addresses():
 def test_addresses_of_the_api_server_can_be_set():
     _, _, api_server, _ = tasks_egress("networkPolicy.apiServer.cidrs={10.1.2.3/32}")
     assert api_server["to"] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+
+
+def test_tasks_of_files_only_do_not_reach_the_api_server():
+    given = ("networkPolicy.apiServer.cidrs={10.1.2.3/32}", "config.recorder.filesOnly=true")
+    dns, report, _, public = tasks_egress()
+    assert tasks_egress(*given) == [dns, report, public]
 
 
 def test_denied_networks_are_subtracted_by_address_family():

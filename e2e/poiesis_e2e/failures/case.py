@@ -125,7 +125,9 @@ class Case:
     completes. `exit_codes`: of the executors' logs, in order. `states`: the only states that a client can
     see; a slow client misses some. `attempts`: number of task logs; the row describes the last one. `alone`:
     the case affects the whole second release. `together`: cases with the same value run at the same time.
-    `transport`: the only transport of reports that the row concerns; None: any.
+    `transport`: the only transport of reports that the row concerns; None: any. `files_only_reporter`: the
+    reporter if recorders work from files only (`config.recorder.filesOnly`); None: the same.
+    `needs_access`: the row concerns only recorders with access to the Kubernetes API.
     """
 
     id: str
@@ -149,7 +151,17 @@ class Case:
     alone: bool = False
     together: str = ""
     transport: Transport | None = None
+    files_only_reporter: Reporter | None = None
+    needs_access: bool = False
     wait_seconds: float = field(default=300)  # from the creation until the end
+
+    def expected_reporter(self, *, files_only: bool) -> Reporter:
+        """Return which component reports the outcome."""
+        return self.files_only_reporter or self.reporter if files_only else self.reporter
+
+    def concerns(self, transport: Transport, *, files_only: bool) -> bool:
+        """Return whether recorders that work in this way can meet the case."""
+        return self.transport in {None, transport} and not (self.needs_access and files_only)
 
     @property
     def documented(self) -> float:

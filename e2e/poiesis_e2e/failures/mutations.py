@@ -335,7 +335,7 @@ MUTATIONS: Sequence[Mutation] = (
         "The recorder reports nothing until it may read its Pod.",
         (
             f"{_RECORDER}:Recorder.record",
-            "while self._watch is not None and self._watch.view is None:",
+            "while self._status.view is None:",
             "    await asyncio.sleep(0.05)",
         ),
         rows="recorder-without-role recorder-without-token",

@@ -44,6 +44,9 @@ The times are valid for the default values of the chart. A row that uses another
 | `config.filerRetryAttempts` | 5 | retries of a transfer after a failure that may be temporary |
 | `config.terminationGracePeriodSeconds` | 30 | time before an executor that ignores SIGTERM is killed |
 
+Rows that mention `filesOnly` differ with [`config.recorder.filesOnly: true`](../how-to/operators/files-only.md). All
+other rows hold with both values.
+
 The kubelet measures the size of volumes once per minute, so evictions for disk usage take that long.
 
 The section [Nodes](#nodes) is tested on a second cluster, which has two nodes and shorter timeouts:
@@ -88,11 +91,18 @@ def _row(case: Case) -> str:
         case.message.strip() if case.message else "–",
         f"`{case.container}`" if case.container else "–",
         ", ".join(map(str, case.exit_codes)) or "–",
-        case.reporter,
+        _reporter(case),
         f"{case.documented:.0f} s {case.after.value}",
         "; ".join((" → ".join(states), *(sight.words for sight in case.sees))),
     )
     return _line(tuple(_cell(text) for text in cells))
+
+
+def _reporter(case: Case) -> str:
+    if case.needs_access:
+        return f"{case.reporter}; not with `filesOnly`"
+    other = case.files_only_reporter
+    return case.reporter if other is None else f"{case.reporter}; {other} with `filesOnly`"
 
 
 def _cell(text: str) -> str:

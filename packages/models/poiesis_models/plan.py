@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from poiesis_models.labels import prepare_name
 
-_OPTIONAL = {"prepared", "streams", "rescues"}
+_OPTIONAL = {"prepared", "streams", "rescues", "files_only"}
 
 
 class MalformedPlan(ValueError):
@@ -24,6 +24,8 @@ class PodPlan:
     `ignore_error`: one flag per executor. `upload_on_error`: outputs are sent even after a failed executor.
     `streams`: sidecars that stream inputs into FIFOs while the executor runs, hence not part of the order.
     `rescues`: sidecars, each of which does the work of one of `outputs` after an executor was killed.
+    `files_only`: the recorder has no access to the Kubernetes API, and the controller reports what the Pod's
+    status has.
     """
 
     inputs: tuple[str, ...] = ()
@@ -35,6 +37,7 @@ class PodPlan:
     rescues: tuple[str, ...] = ()
     upload_on_error: bool = True
     preemptible: bool = False
+    files_only: bool = False
 
     def __iter__(self) -> Iterator[str]:
         """Yield the container names in order."""
@@ -65,6 +68,7 @@ class PodPlan:
                 rescues=tuple(map(str, raw.get("rescues", ()))),
                 upload_on_error=bool(raw["upload_on_error"]),
                 preemptible=bool(raw["preemptible"]),
+                files_only=bool(raw.get("files_only", False)),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise MalformedPlan(f"not a plan: {error!r}") from error

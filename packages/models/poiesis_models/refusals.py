@@ -14,15 +14,20 @@ _PERMANENT = re.compile(
 _QUOTA = re.compile(r"exceeded quota|quota exceeded|status unknown for quota|failed quota", re.IGNORECASE)
 _NO_PERMISSION = re.compile(r"^.* is forbidden: User \S+ cannot ")
 
-_NOT_A_SIDECAR = "may not be set for init containers without restartPolicy=Always"
 OLD_WEBHOOK = (
     "an admission webhook of this cluster does not support native sidecars and has removed restartPolicy"
 )
+_CAUSES = {
+    "may not be set for init containers without restartPolicy=Always": OLD_WEBHOOK,
+    "must specify limits.cpu": "the namespace has a ResourceQuota on limits.cpu, and"
+    " config.executors.cpuLimit is none; set it to request or to a number",
+}
 
 
 def explained(message: str) -> str:
     """Return the message, with the cause appended if the API server's message does not state it."""
-    return f"{message} (the cause: {OLD_WEBHOOK})" if _NOT_A_SIDECAR in message else message
+    cause = next((cause for text, cause in _CAUSES.items() if text in message), None)
+    return message if cause is None else f"{message} (the cause: {cause})"
 
 
 def is_permanent(message: str) -> bool:

@@ -17,6 +17,7 @@ FINAL = [
 RETRYABLE = [
     f"Error creating: {POD}: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1",
     f"Error creating: {POD}: status unknown for quota: q",
+    f"Error creating: {POD}: failed quota: q: must specify limits.cpu for: executor-0",
     f'Error creating: {POD}: User "sa" cannot create resource "pods"',
 ]
 OTHER = [
@@ -44,7 +45,13 @@ def test_other_messages_are_neither(message):
     assert not is_quota_or_permission(message)
 
 
-def test_only_old_webhook_error_is_explained():
+def test_quota_that_requires_a_cpu_limit_names_the_setting():
+    words = f"{POD}: failed quota: q: must specify limits.cpu for: executor-0"
+    assert explained(words).startswith(f"{words} (the cause: ")
+    assert "config.executors.cpuLimit is none" in explained(words)
+
+
+def test_old_webhook_error_is_explained():
     words = 'Job.batch "a" is invalid: …: may not be set for init containers without restartPolicy=Always'
     assert explained(words) == f"{words} (the cause: {OLD_WEBHOOK})"
     assert explained("exceeded quota") == "exceeded quota"

@@ -25,11 +25,12 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, ErrorDetails
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 
 from poiesis_api import image_names
 from poiesis_api.executor_security import (
@@ -50,6 +51,7 @@ _DECIMAL = r"^[0-9]*\.?[0-9]+$"
 _POSITIVE_DECIMAL = r"^[0-9]*\.?[0-9]*[1-9][0-9]*$"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 _SHOWN = 60  # characters of an invalid value in an error
+_MOST_CPU_FACTOR = 1000
 
 
 def _number(value: object) -> object:
@@ -66,6 +68,18 @@ def _text(value: object) -> object:
     """Return the text of a number: `cpu: 2` is a number in YAML, and a quantity in Kubernetes."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return f"{value}" if number else value
+
+
+def _cpu_limit(value: object) -> object:
+    """Return request, none, or a factor as a number."""
+    given = _number(value)
+    if given in ("request", "none"):
+        return given
+    if isinstance(given, int | float) and not isinstance(given, bool) and 1 <= given <= _MOST_CPU_FACTOR:
+        return given
+    raise PydanticCustomError(
+        "cpu_limit", f"must be request, none or a factor between 1 and {_MOST_CPU_FACTOR}"
+    )
 
 
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -94,6 +108,18 @@ Quantity = Annotated[
     str,
     Field(pattern=_QUANTITY, json_schema_extra={"type": ["string", "number"]}),
     BeforeValidator(_text),
+]
+CpuLimit = Annotated[
+    Literal["request", "none"] | float,
+    BeforeValidator(_cpu_limit),
+    WithJsonSchema(
+        {
+            "type": ["string", "number"],
+            "pattern": r"^(request|none|0*[1-9][0-9]*(\.[0-9]+)?)$",
+            "minimum": 1,
+            "maximum": _MOST_CPU_FACTOR,
+        }
+    ),
 ]
 Endpoint = Annotated[str, Field(pattern=r"^https?://.+$")]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
@@ -559,7 +585,14 @@ class Executors(Section):
 
     default_resources: Quantities = Field(
         default=Quantities(cpu="1", memory="2Gi"),
-        description="Requests and limits for tasks without cpu_cores or ram_gb",
+        description="Requests for tasks without cpu_cores or ram_gb; memory is also the limit",
+    )
+    cpu_limit: CpuLimit = Field(
+        default="none",
+        description="Most CPU time that an executor may use. none: what no other container of the node needs;"
+        " under contention, containers share the CPUs in proportion to their requests. request: its request."
+        " A number from 1 to 1000: that many times its request. A ResourceQuota on limits.cpu requires a"
+        " limit. docs/how-to/operators/cpu-limits.md compares them",
     )
     max_resources: MaxResources = MaxResources()
     root_disk_gb: AtLeastZero | None = Field(
@@ -720,6 +753,13 @@ class Recorder(Section):
         description="gateway: over HTTPS to the release's gateway, so TaskPods have neither a DSN nor a "
         "connection to Postgres. postgres: directly to Postgres, without a service in between. A change "
         "applies to tasks that are submitted afterwards. docs/how-to/operators/gateway.md compares them",
+    )
+    files_only: bool = Field(
+        default=False,
+        description="true: recorders work from the files of their Pod and have no access to the Kubernetes"
+        " API. A task has no ServiceAccount, Role and RoleBinding, and no connection to the API server. The"
+        " controller reports what only Kubernetes knows. docs/how-to/operators/files-only.md has the"
+        " differences",
     )
 
 

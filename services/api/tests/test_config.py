@@ -119,6 +119,13 @@ def test_rejected_dsn_of_other_database_is_hidden(env):
             "executors.securityContext.privileged must be false",
         ),
         ({"executors": {"defaultResources": {"cpu": "1", "memory": "2 GiB"}}}, "defaultResources.memory"),
+        *(
+            (
+                {"executors": {"cpuLimit": limit}},
+                f"cpuLimit must be request, none or a factor between 1 and 1000, got {str(limit)!r}",
+            )
+            for limit in ("limit", 0.5, "0.5", 1001, "1m", True)
+        ),
         ({"volume": {"type": "nfs"}}, "volume.type must be 'pvc', 'ephemeral' or 'emptyDir', got 'nfs'"),
         ({"filers": []}, "filers: List must have at least 1 item after validation, not 0"),
         ({"filers": [FILER] * 2}, "filers: names must be unique, got 'a' 2 times"),
@@ -212,6 +219,18 @@ def test_quantities_may_be_numbers():
     executors = document(executors=resources).executors
     assert executors.default_resources.model_dump() == {"cpu": "0.5", "memory": "2147483648"}
     assert executors.extended_resources == {"a/b": "1"}
+
+
+def test_cpu_limit_must_not_be_a_list():
+    with pytest.raises(ValueError, match="must be request, none or a factor"):
+        document(executors={"cpuLimit": []})
+
+
+@pytest.mark.parametrize(
+    ("given", "limit"), [(None, "none"), ("request", "request"), (1, 1), ("1.5", 1.5), (1000, 1000)]
+)
+def test_cpu_limit(given, limit):
+    assert document(executors={"cpuLimit": given}).executors.cpu_limit == limit
 
 
 def test_quantity_must_not_be_a_boolean():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from poiesis_api.config import Document
 from poiesis_api.taskpod import NoFiler, RecorderPostgres, Task, owned_by, task_objects
-from poiesis_api.taskpod.containers import executor_command, executor_container
+from poiesis_api.taskpod.containers import cpu_limit, executor_command, executor_container
 from poiesis_api.taskpod.layout import layout_of
 from poiesis_api.taskpod.manifest import escape_dollars
 from poiesis_api.taskpod.objects import pod_template
@@ -161,7 +161,7 @@ def test_smallest_task_has_job_service_account_and_secret(config):
         "env": [],
         "resources": {
             "requests": {"cpu": "1", "memory": "2Gi", "ephemeral-storage": "0"},
-            "limits": {"cpu": "1", "memory": "2Gi", "ephemeral-storage": ROOT_DISK},
+            "limits": {"memory": "2Gi", "ephemeral-storage": ROOT_DISK},
         },
         "securityContext": BASELINE,
         "volumeMounts": run_mounts("executor-0"),
@@ -537,7 +537,7 @@ def test_an_executor_as_tes_gives_it(config):
     }
     resources = {"cpu_cores": 3, "ram_gb": 0.186}
     layout = layout_of(task(executors=[executor], resources=resources), config)
-    asked = {"cpu": "3", "memory": "186000000"}
+    memory = {"memory": "186000000"}
     assert executor_container(0, layout, config) == {
         "name": "executor-0",
         "image": "busybox",
@@ -545,8 +545,8 @@ def test_an_executor_as_tes_gives_it(config):
         "workingDir": "/usr/src/w",
         "env": [{"name": "A", "value": "$$(B)"}, {"name": "C", "value": "$$"}],
         "resources": {
-            "requests": {**asked, "ephemeral-storage": "0"},
-            "limits": {**asked, "ephemeral-storage": ROOT_DISK},
+            "requests": {"cpu": "3", **memory, "ephemeral-storage": "0"},
+            "limits": {**memory, "ephemeral-storage": ROOT_DISK},
         },
         "securityContext": BASELINE,
         "volumeMounts": run_mounts("executor-0"),
@@ -710,8 +710,65 @@ def test_every_container_has_requests_and_limits(config):
     )
     for name in names(objects):
         resources = container(objects, name)["resources"]
-        for side in ("requests", "limits"):
-            assert set(resources[side]) - {"ephemeral-storage"} == {"cpu", "memory"}
+        sides = {side: set(resources[side]) - {"ephemeral-storage"} for side in ("requests", "limits")}
+        limited = {"memory"} if name == "executor-0" else {"cpu", "memory"}
+        assert sides == {"requests": {"cpu", "memory"}, "limits": limited}
+
+
+@pytest.mark.parametrize(
+    ("limit", "request_", "expected"),
+    [
+        ("none", "500m", {}),
+        ("request", "500m", {"cpu": "500m"}),
+        (1, "500m", {"cpu": "500m"}),
+        (4, "3", {"cpu": "12000m"}),
+        (1.5, "0.1", {"cpu": "150m"}),
+        (1.5, "5m", {"cpu": "8m"}),
+        (1000, "256", {"cpu": "256000000m"}),
+    ],
+)
+def test_cpu_limit_of_executors(limit, request_, expected):
+    assert cpu_limit(request_, limit) == expected
+
+
+def test_task_of_files_only_has_no_access_to_kubernetes(config):
+    changed = change(config, recorder={"filesOnly": True})
+    objects = task_objects(task(), changed)
+    spec = objects.job["spec"]["template"]["spec"]
+    assert [one["kind"] for one in objects.owned] == ["Secret"]
+    assert "serviceAccountName" not in spec
+    assert spec["automountServiceAccountToken"] is False
+    assert [[*source] for source in volume(objects, "recorder")["projected"]["sources"]] == [["secret"]]
+    plan = spec["initContainers"][0]["env"][1]["value"]
+    assert PodPlan.from_json(plan).files_only
+    assert spec["initContainers"][0] == with_plan(container(task_objects(task(), config), "trec"), plan)
+
+
+def with_plan(recorder, plan):
+    env = [
+        {"name": "POIESIS_PLAN", "value": plan} if one["name"] == "POIESIS_PLAN" else one
+        for one in recorder["env"]
+    ]
+    return {**recorder, "env": env}
+
+
+def test_web_identity_needs_the_service_account_of_the_task(config):
+    s3 = {"webIdentity": {"roleArn": "arn:aws:iam::1:role/tes"}}
+    changed = change(config, recorder={"filesOnly": True}, storage={"s3": s3})
+    objects = task_objects(task(), changed)
+    assert [one["kind"] for one in objects.owned] == ["ServiceAccount", "Secret"]
+    assert objects.job["spec"]["template"]["spec"]["serviceAccountName"] == NAME
+
+
+@pytest.mark.parametrize(("limit", "cpu"), [("request", "2"), (2, "4000m")])
+def test_only_executors_have_the_configured_cpu_limit(config, limit, cpu):
+    inputs = [{"path": "/d/a", "content": "x"}]
+    asked = task(inputs=inputs, resources={"cpu_cores": 2})
+    default = task_objects(asked, config)
+    limited = task_objects(asked, change(config, executors={"cpuLimit": limit}))
+    assert container(limited, "executor-0")["resources"]["limits"]["cpu"] == cpu
+    for name in ("trec", "tif-0", "pause"):
+        assert container(limited, name) == container(default, name)
 
 
 def test_an_ephemeral_volume(config):
@@ -765,7 +822,7 @@ def test_root_disk_of_queued_tasks_has_no_default_limit(config):
 def test_limit_of_the_node_disk_can_be_lifted(config):
     lifted = change(config, executors={"rootDiskGb": 0})
     resources = container(task_objects(task(volumes=["/s"]), lifted), "executor-0")["resources"]
-    assert set(resources["limits"]) == {"cpu", "memory"}
+    assert set(resources["limits"]) == {"memory"}
 
 
 def test_filer_environment_has_volume_size_and_http_rules(config):

@@ -14,7 +14,14 @@ from typing import Any
 from uuid import UUID
 
 from poiesis_models.labels import OBJECT_NAME, POD_SUFFIX, TASK_LABEL, TREC_CONTAINER
-from poiesis_models.podstatus import ContainerWait, container_statuses, container_waits, running_containers
+from poiesis_models.podlines import status_lines
+from poiesis_models.podstatus import (
+    ContainerWait,
+    container_ends,
+    container_statuses,
+    container_waits,
+    running_containers,
+)
 from poiesis_models.refusals import explained, is_permanent
 from poiesis_models.report import ExecutorReport
 from poiesis_models.states import Facts, Failure, TaskOutcome, TesState, terminal_state
@@ -291,9 +298,12 @@ def event_time(event: Object) -> str:
 
 
 def decide_role(pod: Object) -> EnsureRole | None:
-    """Return the Role that a Pod needs, None if it cannot run. Needs no row from Postgres."""
+    """Return the Role that a Pod needs, None if it cannot run, or if its recorder works from files only.
+
+    Needs no row from Postgres.
+    """
     task_id = (pod["metadata"].get("labels") or {}).get(TASK_LABEL)
-    if not is_alive(pod) or task_id is None:
+    if not is_alive(pod) or task_id is None or plan_of(pod).files_only:
         return None
     return EnsureRole(task_id=UUID(task_id), pod_name=pod["metadata"]["name"], pod_uid=pod["metadata"]["uid"])
 
@@ -364,8 +374,10 @@ def _triggers(view: TaskView, limits: Limits) -> Iterator[_Trigger]:
 def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) -> Iterator[_Trigger]:
     if is_deleted(pod) and _is_suspended(job) and not task.cancel_requested:
         return  # terminating; another attempt follows
+    lines = _status_lines(pod)
     if phase(pod) in ENDED_PHASES:
-        yield _immediate("ended", _finish(task, pod, _pod_failure(pod, job)))
+        finish = _finish(task, pod, _pod_failure(pod, job))
+        yield _Trigger(key="ended", actions=(*lines, finish))
     elif is_deleted(pod):
         yield from _lingering(task, pod, limits)
     elif task.cancel_requested:
@@ -377,6 +389,16 @@ def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) ->
         yield from _stalled(task, pod, limits)
         yield from _unschedulable(task, pod, job, limits)
         yield from _not_set_up(task, pod, limits)
+        if lines:
+            yield _Trigger(key="status", actions=lines)
+
+
+def _status_lines(pod: Object) -> tuple[PodLine, ...]:
+    """Return the lines that the recorder does not write because it works from files only."""
+    if not plan_of(pod).files_only:
+        return ()
+    lines = status_lines(container_waits(pod).values(), container_ends(pod).values())
+    return tuple(PodLine(pod_uid=_uid(pod), key=line.key, message=line.message) for line in lines)
 
 
 def _without_pod(task: TaskRow, view: TaskView, limits: Limits) -> Iterator[_Trigger]:

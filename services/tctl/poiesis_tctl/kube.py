@@ -8,7 +8,7 @@ The Role that tctl needs in each namespace of tasks (a Role may only grant what 
 | "" | events | list, watch | why a Job has no Pod; what happens to the Pods |
 | batch | jobs | get, list, watch, delete | the cache; cancels and leftovers |
 | kueue.x-k8s.io | workloads | list, watch | with Kueue: why a Job waits, or will never run |
-| rbac.authorization.k8s.io | roles, rolebindings | create | the recorder may watch its own Pod |
+| rbac.authorization.k8s.io | roles, rolebindings | create | recorders may watch their Pods |
 
 In its own namespace it needs `create` of coordination.k8s.io leases, which cannot name an object, and `get`
 and `update` of its Lease: leader election.

@@ -3,7 +3,7 @@
 Events contain what neither the recorder nor the Pod's status has: which node was found or why none, why
 there is no volume, what was pulled and how long that took, and what prevents the recorder from starting. No
 decision depends on them: a kubelet drops events beyond 25 per Pod (client-go, tools/record), and events
-expire. What prevents another container from starting is reported by the recorder, from the Pod's status.
+expire. What prevents another container from starting is recorded from the Pod's status (`podlines`).
 """
 
 import hashlib
@@ -114,8 +114,8 @@ def key_of(kind: str, constant: str) -> str:
 
 def _is_recorded(kind: str, reason: str, message: str, container: str | None) -> bool:
     if kind == "Warning":
-        reported_by_recorder = container is not None and container != TREC_CONTAINER
-        return not reported_by_recorder and reason not in _QUIET and _BARE.fullmatch(message) is None
+        has_status_line = container is not None and container != TREC_CONTAINER
+        return not has_status_line and reason not in _QUIET and _BARE.fullmatch(message) is None
     return reason in _NORMAL or (reason == "Pulled" and message.startswith(_PULLED))
 
 

@@ -17,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tctl_builders import (
     ALL_DONE,
+    PLAN,
     RUNNING,
     condition,
     job,
@@ -200,6 +201,23 @@ async def test_failing_image_pull_ends_task_and_pod(world):
         spec = {**world.api.objects["pods"][name]["spec"], "terminationGracePeriodSeconds": 0.1}
         await world.api.put("pods", {**world.api.objects["pods"][name], "spec": spec})
         await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
+
+
+async def test_status_is_recorded_for_a_recorder_of_files_only(world):
+    plan = replace(PLAN, files_only=True)
+    task_id = await world.task(state="INITIALIZING")
+    states = {"trec": RUNNING, "tif-0": recorded(0), "executor-0": waiting("ErrImagePull", "not found")}
+    async with world.leader(limits=Limits()):
+        await world.pod(task_id, states, plan=plan)
+        line = await world.until_recorded(task_id, "ErrImagePull")
+        assert line == (0, "executor-0/waiting-pull", "executor-0: ErrImagePull: not found")
+        killed = {**states, "executor-0": terminated(137, "OOMKilled")}
+        await world.pod(task_id, killed, plan=plan, phase="Failed")
+        found = await world.until(task_id, "EXECUTOR_ERROR")
+        assert (found["reason"], found["reported_by"]) == ("OOMKilled", "controller")
+        await world.until_recorded(task_id, "executor-0: OOMKilled")
+    assert world.api.asked("POST", "roles") == []
+    assert [key for _, key, _ in await logs_of(world.db, task_id)].count("executor-0/waiting-pull") == 1
 
 
 async def test_cancel_is_recorded_when_the_pod_is_gone(world):

@@ -50,7 +50,7 @@ from poiesis_tctl.decide import (
     slim_job,
     slim_pod,
 )
-from poiesis_tctl.podevents import event_line, line
+from poiesis_tctl.podevents import PodLine, event_line, line
 from poiesis_tctl.podfacts import ExecutorReport, executor_reports, is_stalled, pod_facts
 from poiesis_tctl.workloads import slim_workload
 
@@ -97,6 +97,7 @@ def executor_error(reason: str, message: str, container: str) -> TaskOutcome:
     return failure(TesState.EXECUTOR_ERROR, reason, message, container)
 
 
+FILES_ONLY = replace(PLAN, files_only=True)
 PREEMPTIBLE = PodPlan(executors=("executor-0",), ignore_error=(False,), preemptible=True)
 IGNORING = PodPlan(executors=("executor-0", "executor-1"), ignore_error=(True, False))
 STOPPED = {"executor-0": recorded(143, term=True), "executor-1": waiting(), "tof-0": waiting()}
@@ -1213,6 +1214,35 @@ def test_only_a_live_pod_needs_a_role():
     assert decide_role(pod()) == EnsureRole(task_id=TASK, pod_name=POD, pod_uid="pod-uid-1")
     assert decide_role(pod(deleted=True)) is None
     assert decide_role(ended_pod()) is None
+
+
+def test_recorder_of_files_only_gets_no_role():
+    assert decide_role(pod(plan=FILES_ONLY)) is None
+
+
+PULLING = {**BEGUN, "executor-0": waiting("ErrImagePull", "not found")}
+PULL_LINE = PodLine(
+    pod_uid="pod-uid-1", key="executor-0/waiting-pull", message="executor-0: ErrImagePull: not found"
+)
+
+
+def test_waits_are_recorded_for_a_recorder_of_files_only():
+    view = TaskView(task=row(), pod=pod(PULLING, plan=FILES_ONLY), job=job())
+    assert act(view) == (PULL_LINE, Recheck(seconds=60))
+    finish, end = act(view, lasted=60)
+    assert (finish.outcome.reason, type(end)) == ("ErrImagePull", EndPod)
+
+
+def test_waits_are_left_to_a_recorder_with_access():
+    assert act(TaskView(task=row(), pod=pod(PULLING), job=job())) == (Recheck(seconds=60),)
+
+
+def test_unreported_end_is_recorded_for_a_recorder_of_files_only():
+    states = {"executor-0": terminated(128, "StartError", "no such directory"), "executor-1": waiting()}
+    view = TaskView(task=row(), pod=ended_pod(states, plan=FILES_ONLY), job=job())
+    line_, finish = act(view)
+    assert line_.message == "executor-0: StartError: no such directory"
+    assert (finish.outcome.reason, finish.outcome.container) == ("StartError", "executor-0")
 
 
 @pytest.mark.parametrize("ended", [case.values[0] for case in ENDED])

@@ -58,8 +58,8 @@ class Gateway:
 class Config:
     """Settings of one recorder. Tokens and passwords may change: their files are read for each connection.
 
-    Without `gateway`, reports go to Postgres with the DSN in `dsn_file`. Without `kubernetes` (outside a
-    cluster), the Pod is not watched.
+    Without `gateway`, reports go to Postgres with the DSN in `dsn_file`. Without `kubernetes` (by the plan,
+    or outside a cluster), the Pod is not watched.
     """
 
     task_id: UUID
@@ -84,9 +84,10 @@ class Config:
         """Read the configuration; `root` is a prefix of the fixed paths, for tests. Raise ConfigError."""
         gateway = _gateway(env, root)
         dsn_file = _below(root, paths.RECORDER_DSN)
+        plan = _plan(env, "POIESIS_PLAN")
         return cls(
             task_id=_uuid(env, "POIESIS_TASK_ID"),
-            plan=_plan(env, "POIESIS_PLAN"),
+            plan=plan,
             pod=PodRef(
                 name=_text(env, "POD_NAME"),
                 uid=_text(env, "POD_UID"),
@@ -99,7 +100,7 @@ class Config:
             runs=_below(root, paths.RUNS),
             ack_file=_below(root, paths.ACK_FILE),
             rescue_file=_below(root, paths.RESCUE_FILE),
-            kubernetes=_kubernetes(env, root),
+            kubernetes=None if plan.files_only else _kubernetes(env, root),
             install=_command(env, "POIESIS_INSTALL"),
             log_bytes=_number(env, "POIESIS_LOG_BYTES", 64 * 1024, 0, 2**26),
             grace_seconds=_number(env, "POIESIS_GRACE_SECONDS", 30, 1, 2**31),

@@ -1,17 +1,18 @@
-"""Watch this Pod's status for what files do not contain: failed image pulls, out-of-memory kills.
+"""This Pod's status, for what files do not contain: failed image pulls, out-of-memory kills.
 
 The watch is optional. The controller grants the right to watch after it has seen the Pod, or never. So every
-failure is retried indefinitely, and nothing waits for the watch.
+failure is retried indefinitely, and nothing waits for the watch. A recorder that works from files only has no
+status, and the controller reports what it would contain.
 """
 
 import asyncio
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from random import randint
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from poiesis_trec import https
@@ -25,11 +26,39 @@ logger = logging.getLogger(__name__)
 _RESPONSE_SECONDS = 10.0
 _WATCH_SECONDS = 300  # the server ends a watch then, which bounds the life of a dead connection
 _STEADY_SECONDS = 10.0  # a watch that lasted this long resets the back-off
+_POLL_SECONDS = 3.0  # for the Pod's status in shutdown
 _OK = 200
 
 
 class PodUnknown(Exception):
     """The API server did not return the Pod."""
+
+
+class PodStatus(Protocol):
+    """The status of this Pod."""
+
+    @property
+    def view(self) -> PodView | None:
+        """The last known status, None if there is none."""
+
+    async def run(self) -> None:
+        """Keep `view` up to date, indefinitely if there is a source."""
+
+    async def poll(self, condition: Callable[[PodView], bool]) -> bool:
+        """Read the status until it fulfils the condition, for a few seconds. Return whether it does."""
+
+
+class NoPodStatus:
+    """The status of a Pod without access to the Kubernetes API: unknown."""
+
+    view = None
+
+    async def run(self) -> None:
+        """Return at once."""
+
+    async def poll(self, condition: Callable[[PodView], bool]) -> bool:  # noqa: ARG002 (of the protocol)
+        """Return False at once."""
+        return False
 
 
 class PodWatch:
@@ -54,6 +83,22 @@ class PodWatch:
             if clock() - began > _STEADY_SECONDS:
                 backoff.reset()
             await asyncio.sleep(backoff.next())
+
+    async def poll(self, condition: Callable[[PodView], bool]) -> bool:
+        """Read the status, which the kubelet updates a moment after an event, until the condition holds."""
+        backoff = RetryDelay(0.2, 0.5)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_POLL_SECONDS):
+                while True:
+                    try:
+                        view = await self.fetch()
+                    except PodUnknown as error:
+                        logger.info("cannot read the Pod's status: %s", error)
+                    else:
+                        if condition(view):
+                            return True
+                    await asyncio.sleep(backoff.next())
+        return False
 
     async def fetch(self) -> PodView:
         """Return the current status. Raise PodUnknown."""

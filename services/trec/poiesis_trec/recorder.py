@@ -33,7 +33,7 @@ from poiesis_trec.facts import (
 )
 from poiesis_trec.filers import filers
 from poiesis_trec.outbox import Outbox, PendingReport, Snapshot
-from poiesis_trec.podwatch import PodUnknown, PodWatch
+from poiesis_trec.podwatch import NoPodStatus, PodStatus, PodWatch
 from poiesis_trec.regular import Signature
 from poiesis_trec.rundir import RunDirectories
 from poiesis_trec.sink import ReportRefused, ReportSink, ReportUnavailable, report_sink
@@ -48,7 +48,6 @@ _SHUTDOWN_RETRY_SECONDS = 1.0
 _SHUTDOWN_RESCAN_SECONDS = 0.5
 _ROUND_SECONDS = 0.02  # between two rounds: a container that writes continuously must not cost a core
 _STREAM_SECONDS = 30.0  # for streams to report their end after everything else has ended
-_POLL_SECONDS = 3.0  # for the Pod's status in shutdown
 # Before the end of the grace period. The helper kills a process that ignores SIGTERM 3 s before it and then
 # writes the exit record, which decides whether the recorder reports CANCELED, so it waits for the record.
 _WAIT_MARGIN_SECONDS = 2.6  # no more waiting for a running container
@@ -60,12 +59,10 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     """Record the task until it ends or `stop` is set. Return only after `stop`."""
     changed = asyncio.Event()
     runs = RunDirectories(config.runs, config.plan, config.log_bytes, changed)
-    watch = PodWatch(config.kubernetes, config.pod, changed) if config.kubernetes else None
+    status = PodWatch(config.kubernetes, config.pod, changed) if config.kubernetes else NoPodStatus()
     sink = report_sink(config)
-    recorder = Recorder(config, runs=runs, watch=watch, sink=sink, changed=changed, stop=stop)
-    helpers = [runs.follow(), _until_time_is_up(stop, changed, config)]
-    if watch is not None:
-        helpers.append(watch.run())
+    recorder = Recorder(config, runs=runs, status=status, sink=sink, changed=changed, stop=stop)
+    helpers = [runs.follow(), status.run(), _until_time_is_up(stop, changed, config)]
     try:
         await run_all([recorder.record()], helpers)
     except _OutOfTime:
@@ -94,12 +91,12 @@ class Recorder:
         config: Config,
         *,
         runs: RunDirectories,
-        watch: PodWatch | None,
+        status: PodStatus,
         sink: ReportSink,
         changed: asyncio.Event,
         stop: asyncio.Event,
     ) -> None:
-        self._config, self._runs, self._watch, self._sink = config, runs, watch, sink
+        self._config, self._runs, self._status, self._sink = config, runs, status, sink
         self._changed, self._stop = changed, stop
         self._clock = asyncio.get_running_loop().time
         self._outbox = Outbox(config.pod, config.log_interval_seconds, config.log_bytes)
@@ -196,7 +193,7 @@ class Recorder:
         return Observation(
             plan=self._config.plan,
             files=self._runs.files,
-            pod=self._watch.view if self._watch else None,
+            pod=self._status.view,
             cancel_requested=self._cancel_requested,
             shutting_down=self._stopped_at is not None,
         )
@@ -304,31 +301,20 @@ class Recorder:
         silent = unexplained(known)
         if silent is None and snapshot.outcome is None:
             silent = unstarted(known)
-        if silent is None or self._pod_polled or self._watch is None:
+        if silent is None or self._pod_polled:
             return False
         self._pod_polled = True
-        await self._poll_pod(self._watch, silent)
+        await self._poll_status(silent)
         return True
 
-    async def _poll_pod(self, watch: PodWatch, silent: PlannedContainer) -> None:
-        """Poll the Pod until its status has the container's end, which the kubelet sends a moment later."""
+    async def _poll_status(self, silent: PlannedContainer) -> None:
+        """Read the Pod's status until it has the container's end."""
 
         def has_the_end(view: PodView) -> bool:
             return silent.name in view.ends or (view.terminating and not silent.reached)
 
-        backoff = RetryDelay(0.2, 0.5)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_POLL_SECONDS):
-                while True:
-                    try:
-                        view = await watch.fetch()
-                    except PodUnknown as error:
-                        logger.info("cannot read the exit status of %s: %s", silent.name, error)
-                    else:
-                        if has_the_end(view):
-                            return
-                    await asyncio.sleep(backoff.next())
-        logger.warning("exit status of %s unknown", silent.name)
+        if not await self._status.poll(has_the_end):
+            logger.warning("exit status of %s unknown", silent.name)
 
     def _wait_is_over(self) -> bool:
         return self._stopped_at is not None and self._clock() >= self._wait_until(self._stopped_at)

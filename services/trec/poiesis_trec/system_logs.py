@@ -1,23 +1,18 @@
 """The lines of system_logs about the containers of a task. Pure.
 
-Each line has a key that is unique in its attempt, so a line may be reported again. The api recognizes the
-keys of waits (`<container>/waiting-…`). No line contains a secret.
+Each line has a key that is unique in its attempt, so a line may be reported again. No line contains a secret.
 """
 
 from collections.abc import Iterator, Sequence
 
-from poiesis_models.labels import TREC_CONTAINER
 from poiesis_models.outcome import ContainerOutcome
+from poiesis_models.podlines import shortened, status_lines
 from poiesis_models.report import SystemLogReport
-from poiesis_models.runfiles import sanitized
 from poiesis_trec.config import PodRef
 from poiesis_trec.facts import NO_RUN_FILES, Observation, PlannedContainer, PodView, RunFiles, killed
 from poiesis_trec.filers import bytes_per_second
 
-_MESSAGE_CHARACTERS = 2048
 _RATE_NS = 10**9
-_PULL = frozenset({"ErrImagePull", "ImagePullBackOff"})  # alternate; both have the same message
-_QUIET = frozenset({"", "Completed", "Error"})  # the "ended" line has the details
 
 
 def scheduled(pod: PodRef, at_ns: int) -> SystemLogReport:
@@ -30,7 +25,8 @@ def lines(known: Sequence[PlannedContainer], pod: PodView | None, now_ns: int) -
     for one in known:
         yield from _container_lines(one, now_ns)
     if pod is not None:
-        yield from _pod_lines(pod, now_ns)
+        for line in status_lines(pod.waits.values(), pod.ends.values()):
+            yield _line(line.key, now_ns, line.message)
 
 
 def stream_lines(observation: Observation, now_ns: int) -> Iterator[SystemLogReport]:
@@ -133,21 +129,5 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _pod_lines(pod: PodView, now_ns: int) -> Iterator[SystemLogReport]:
-    for wait in pod.waits.values():
-        if wait.name != TREC_CONTAINER:
-            kind = "pull" if wait.reason in _PULL else wait.reason
-            yield _line(f"{wait.name}/waiting-{kind}", now_ns, _status(wait.name, wait.reason, wait.message))
-    for end in pod.ends.values():
-        if end.name != TREC_CONTAINER and end.reason not in _QUIET:
-            message = "" if end.record is not None else end.message
-            yield _line(f"{end.name}/{end.reason}", now_ns, _status(end.name, end.reason, message))
-
-
-def _status(name: str, reason: str, message: str) -> str:
-    return f"{name}: {reason}: {message}" if message.strip() else f"{name}: {reason}"
-
-
 def _line(key: str, at_ns: int, message: str) -> SystemLogReport:
-    text = sanitized(message).strip()
-    return SystemLogReport(key=key, at_ns=at_ns, message=text[:_MESSAGE_CHARACTERS])
+    return SystemLogReport(key=key, at_ns=at_ns, message=shortened(message))

@@ -51,6 +51,11 @@ def test_configuration_from_environment_and_volume(root):
     )
 
 
+def test_recorder_of_files_only_does_not_watch_its_pod(root):
+    plan = PodPlan(executors=("executor-0",), ignore_error=(False,), files_only=True)
+    assert Config.from_env({**ENV, "POIESIS_PLAN": plan.to_json()}, root=root).kubernetes is None
+
+
 def test_secrets_stay_out_of_repr(root):
     text = repr(Config.from_env(ENV, root=root))
     assert "s3cret" not in text

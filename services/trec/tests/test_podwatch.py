@@ -12,7 +12,7 @@ from aiohttp import web
 
 from poiesis_models.plan import PodPlan
 from poiesis_trec.config import KubernetesApi, PodRef
-from poiesis_trec.podwatch import PodUnknown, PodWatch
+from poiesis_trec.podwatch import NoPodStatus, PodUnknown, PodWatch
 
 POD = PodRef(name="poiesis-x-abcde", uid="uid-1", namespace="tasks", node="node-1")
 PATH = "/api/v1/namespaces/tasks/pods"
@@ -177,6 +177,24 @@ async def test_forbidden_pod_is_unknown(certificate, tmp_path):
         await watch.fetch()
 
 
+async def test_poll_ends_when_the_condition_holds(certificate, tmp_path):
+    api = FakeApi(responds(403))
+    async with api.serve(certificate, tmp_path) as where:
+        watch = PodWatch(where, POD, asyncio.Event())
+        asyncio.get_running_loop().call_later(
+            0.3, setattr, api, "pod", pod(terminated("executor-0", 137, "OOMKilled"))
+        )
+        assert await watch.poll(lambda view: "executor-0" in view.ends)
+        assert not await watch.poll(lambda view: "executor-1" in view.ends)
+
+
+async def test_unknown_status_is_not_polled():
+    status = NoPodStatus()
+    await status.run()
+    assert not await status.poll(lambda _: True)
+    assert status.view is None
+
+
 async def test_untrusted_server_gets_no_token(certificate, tmp_path):
     api = FakeApi(responds(200))
     other = make_certificate(tmp_path / "other")
@@ -246,6 +264,24 @@ async def test_unexplained_helper_is_left_to_the_controller(certificate, tmp_pat
         one.killed()
         stop.set()
     assert await task.state() == "RUNNING"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("started", [True, False])
+async def test_without_status_an_unknown_end_is_left_to_the_controller(lab, task, started):
+    """Without a delay: there is nothing to poll."""
+    async with lab.recording(plan=ONE, kubernetes=None) as stop:
+        await lab.eventually(task.state, "INITIALIZING")
+        if started:
+            one = lab.helper("executor-0").start()
+            await lab.eventually(task.state, "RUNNING")
+            one.write("stdout", b"partly\n")
+            one.killed()
+        began = asyncio.get_running_loop().time()
+        stop.set()
+    assert asyncio.get_running_loop().time() - began < 2
+    assert (await task.row())["reported_by"] is None
+    assert [row[3] for row in await task.executors()] == (["partly\n"] if started else [])
 
 
 @pytest.mark.integration

@@ -34,7 +34,6 @@ from poiesis_e2e.failures.sights import (
     stderr_contains,
     stored,
 )
-from poiesis_e2e.failures.surroundings import container_with
 
 SECTION = "Executors"
 
@@ -191,6 +190,7 @@ CASES: Sequence[Case] = (
             message="executor-0 could not be started: <response of the container runtime>",
             container="executor-0",
             reporter="recorder",
+            files_only_reporter="controller",
             within=START,
             after=After.POD,
             states=QUEUED,
@@ -274,6 +274,7 @@ CASES: Sequence[Case] = (
         container="executor-0",
         exit_codes=(137,),
         reporter="recorder",
+        files_only_reporter="controller",
         within=START,
         after=After.EXECUTOR,
         states=RAN,
@@ -283,7 +284,6 @@ CASES: Sequence[Case] = (
         id="flood",
         section=SECTION,
         title="The executor prints 1 GB, then exits with 3",
-        around=container_with("it may use a whole CPU", "executor-0", "/resources/limits/cpu", "1"),
         document=scripts("head -c 1000000000 /dev/zero; echo last words; exit 3"),
         state="EXECUTOR_ERROR",
         reasons=("Error",),
@@ -364,6 +364,7 @@ CASES: Sequence[Case] = (
         container="executor-0",
         exit_codes=(3,),
         reporter="recorder",
+        files_only_reporter="controller",
         within=SOON,
         after=After.EXECUTOR,
         states=RAN,

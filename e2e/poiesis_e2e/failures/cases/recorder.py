@@ -210,6 +210,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
+        needs_access=True,
         sees=_BOTH,
     ),
     Case(
@@ -226,6 +227,7 @@ CASES: Sequence[Case] = (
         within=AT_ONCE,
         after=After.EXECUTOR,
         states=RAN,
+        needs_access=True,
         sees=_BOTH,
     ),
     Case(

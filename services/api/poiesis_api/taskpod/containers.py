@@ -1,9 +1,13 @@
 """The Pod's containers: recorder, filers, executors and `pause`."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 
-from poiesis_api.config import TaskPodConfig
+from kubernetes.utils.quantity import parse_quantity
+
+from poiesis_api.config import CpuLimit, TaskPodConfig
 from poiesis_api.taskpod.filer_runs import FilerRun
 from poiesis_api.taskpod.layout import Layout
 from poiesis_api.taskpod.manifest import (
@@ -227,7 +231,7 @@ def executor_command(index: int, layout: Layout, config: TaskPodConfig) -> list[
 
 
 def executor_resources(layout: Layout, config: TaskPodConfig) -> Manifest:
-    """Return the task's resources as equal requests and limits; `ram_gb` is in units of 10**9 bytes.
+    """Return the task's resources; `ram_gb` is in units of 10**9 bytes. Only the limit of CPU may differ.
 
     The kubelet compares what the Pod uses of its node's disk, including emptyDirs, with the largest limit of
     any container, so `ephemeral-storage` includes them. It is a limit only: if each task reserved as much as
@@ -235,20 +239,33 @@ def executor_resources(layout: Layout, config: TaskPodConfig) -> Manifest:
     """
     request, default = layout.task.request, config.executors.default_resources
     requested = request.resources or TesResources()
-    quantities = {
-        "cpu": default.cpu if requested.cpu_cores is None else str(requested.cpu_cores),
+    cpu = default.cpu if requested.cpu_cores is None else str(requested.cpu_cores)
+    others = {
         "memory": default.memory if requested.ram_gb is None else str(gb_to_bytes(requested.ram_gb)),
         **config.executors.extended_resources,
     }
+    requests = {"cpu": cpu, **others}
+    limits = {**cpu_limit(cpu, config.executors.cpu_limit), **others}
     root_disk_gb = _root_disk_gb(config)
     if not root_disk_gb:
-        return {"requests": quantities, "limits": quantities}
+        return {"requests": requests, "limits": limits}
     on_node = disk_bytes(request, config) if volume_on_node(layout, config) else 0
     size = gb_to_bytes(root_disk_gb) + run_bytes(request, config) + on_node
     return {
-        "requests": {**quantities, _DISK: "0"},  # unset, it would be the limit
-        "limits": {**quantities, _DISK: str(size)},
+        "requests": {**requests, _DISK: "0"},  # unset, it would be the limit
+        "limits": {**limits, _DISK: str(size)},
     }
+
+
+def cpu_limit(request: str, limit: CpuLimit) -> dict[str, str]:
+    """Return the limit of CPU for a container with this request, in whole millicores if it differs."""
+    match limit:
+        case "none":
+            return {}
+        case "request":
+            return {"cpu": request}
+    cores: Decimal = parse_quantity(request)  # type: ignore[no-untyped-call]
+    return {"cpu": f"{math.ceil(cores * Decimal(str(limit)) * 1000)}m"}
 
 
 def _root_disk_gb(config: TaskPodConfig) -> float:

@@ -65,6 +65,7 @@ def layout_of(task: Task, config: TaskPodConfig) -> Layout:
         rescues=rescue_names(len(outputs), upload_on_error=upload_on_error, config=config),
         upload_on_error=upload_on_error,
         preemptible=bool(request.resources and request.resources.preemptible),
+        files_only=config.recorder.files_only,
     )
     return Layout(
         task=task,

@@ -30,10 +30,17 @@ def task_objects(task: Task, config: TaskPodConfig) -> TaskObjects:
     config = with_parameters(config, resources.backend_parameters or {} if resources else {})
     layout = layout_of(task, config)
     secrets = pack_secrets(task, secret_entries(layout, config.recorder.transport))
-    owned = [service_account(layout), *(secret(task.id, name, data) for name, data in secrets.items())]
+    owned = [secret(task.id, name, data) for name, data in secrets.items()]
+    if has_service_account(config):
+        owned.insert(0, service_account(layout))
     if layout.volume == "task" and config.volume.type == "pvc":
         owned.append(volume_claim(layout, config))
     return TaskObjects(job=job(layout, config, secret_of_key(secrets)), owned=tuple(owned))
+
+
+def has_service_account(config: TaskPodConfig) -> bool:
+    """Return whether the Pod has its own ServiceAccount: for the recorder's token, or for a web identity."""
+    return not config.recorder.files_only or config.storage.s3.web_identity is not None
 
 
 def service_account(layout: Layout) -> Manifest:
@@ -79,7 +86,7 @@ def pod_template(layout: Layout, config: TaskPodConfig, secrets: Mapping[str, st
         },
         "spec": {
             "restartPolicy": "Never",
-            "serviceAccountName": layout.name,
+            **({"serviceAccountName": layout.name} if has_service_account(config) else {}),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": pod_grace_seconds(layout.plan, config),

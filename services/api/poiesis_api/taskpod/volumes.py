@@ -120,8 +120,13 @@ def _recorder_sources(layout: Layout, secrets: Mapping[str, str]) -> list[Manife
         POSTGRES_CA_KEY: basename(paths.POSTGRES_CA),
         **{key: f"{directory}/{key}" for key in path_parts(layout)},
     }
+    files = sources_of_keys({key: place for key, place in places.items() if key in secrets}, secrets)
+    return files if layout.plan.files_only else [*files, *_kubernetes_sources()]
+
+
+def _kubernetes_sources() -> list[Manifest]:
+    """Return the recorder's token for the API server, with its authority and namespace."""
     return [
-        *sources_of_keys({key: place for key, place in places.items() if key in secrets}, secrets),
         {"serviceAccountToken": {"path": "kubernetes/token", "expirationSeconds": KUBERNETES_TOKEN_SECONDS}},
         {
             "configMap": {

@@ -128,6 +128,7 @@ egress:
           matchLabels: {{- include "poiesis.selectorLabels" (dict "root" . "component" "postgres") | nindent 12 }}
     ports: [{protocol: TCP, port: 5432}]
   {{- end }}
+  {{- if not .Values.config.recorder.filesOnly }}
   # the API server, at its own addresses: a policy applies after the address of the Service was replaced
   - ports:
       {{- range $policy.apiServer.ports }}
@@ -139,6 +140,7 @@ egress:
       - ipBlock: {cidr: {{ . | quote }}}
       {{- end }}
     {{- end }}
+  {{- end }}
   # public addresses
   - to:
       {{- include "poiesis.publicAddresses" . | nindent 6 }}
