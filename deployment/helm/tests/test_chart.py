@@ -248,7 +248,7 @@ def test_the_api_has_the_rights_it_uses():
 
 def test_the_controller_has_the_rights_it_uses():
     assert rules(render(), "poiesis-tctl") == {
-        ("", "pods"): ["get", "list", "watch", "patch"],
+        ("", "pods"): ["get", "list", "watch", "patch", "delete"],
         ("", "events"): ["list", "watch"],
         ("batch", "jobs"): ["get", "list", "watch", "delete"],
         ("rbac.authorization.k8s.io", "roles"): ["create"],

@@ -15,6 +15,7 @@ from poiesis_tctl.decide import (
     Action,
     Decision,
     DeleteJob,
+    DeletePod,
     EndPod,
     EnsureRole,
     ExplainNoPod,
@@ -37,7 +38,7 @@ from poiesis_tctl.workqueue import WorkQueue
 logger = logging.getLogger(__name__)
 
 _RECONCILE_RETRY_SECONDS = 10.0
-_REPAIRS = (Finish, RequeueAttempt, EndPod, DeleteJob)
+_REPAIRS = (Finish, RequeueAttempt, EndPod, DeleteJob, DeletePod)
 
 
 class Controller:
@@ -279,6 +280,9 @@ class Controller:
             case DeleteJob():
                 logger.info("deleting Job", extra={"task": key, "job": action.name, "reason": action.why})
                 await self._kube.delete_job(action.name, action.uid)
+            case DeletePod():
+                logger.info("deleting Pod", extra={"task": key, "pod": action.name, "reason": action.why})
+                await self._kube.delete_pod(action.name, action.uid)
             case ExplainNoPod():
                 return await self._explain(key, task_id, action)
             case ExplainNoStart():
