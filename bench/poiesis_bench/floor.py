@@ -86,6 +86,7 @@ class Floor:
 
     def manifest(self, name: str, batch: str, *, data: bool) -> dict[str, Any]:
         """Return a Job with the label `LABEL=batch`. `data`: with filers and a volume."""
+
         def container(part: str, script: str, **more: Any) -> dict[str, Any]:
             mounts = {"volumeMounts": [{"name": "task", "mountPath": "/task"}]} if data else {}
             return {

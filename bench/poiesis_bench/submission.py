@@ -1,8 +1,8 @@
 """Measure how fast tasks become Jobs and Pods, and how fast they are canceled, beside bare Jobs in one run.
 
-The tasks are parked: they request more CPU than a node has, so each has a Job and a Pod that waits for a node.
-The floor are Jobs with the same containers, created and deleted by the client that the api uses, as many at a
-time as one replica of the api submits at most. Seconds depend on the machine; compare the ratios.
+The tasks are parked: they request more CPU than a node has, so each has a Job and a Pod without a node. The
+floor are Jobs with the same containers, created and deleted by the client that the api uses, as many at a time
+as one replica of the api submits at most. Seconds depend on the machine; compare the ratios.
 
 Pods appear at the rate of the Job controller (`--kube-api-qps` of kube-controller-manager, 20 by default), so
 the ratio of Pods shows what Poiesis adds, and the rate of Jobs what the api could submit.
@@ -78,7 +78,7 @@ async def until_collected(client: Client, namespace: str) -> None:
     """Wait until no object of a task is left, so that their collection disturbs no later measurement."""
     paths = Namespace(client, namespace)
     for kind in ("Job", "Pod", "Secret", "ServiceAccount", "Role", "RoleBinding"):
-        while await paths.list_all(kind, {"labelSelector": TASK_LABEL, "limit": "1"}):
+        while await paths.list_all(kind, {"labelSelector": TASK_LABEL, "limit": "1"}):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -96,9 +96,7 @@ def _is_released(_: str, job: Mapping[str, Any]) -> bool:
     return not job["spec"].get("suspend")
 
 
-async def measure_tasks(
-    tes: TesClient, client: Client, namespace: str, *, image: str, count: int
-) -> Speed:
+async def measure_tasks(tes: TesClient, client: Client, namespace: str, *, image: str, count: int) -> Speed:
     """Create `count` parked tasks, wait for their Pods, and cancel them all."""
     name = uuid4().hex
     document: Document = {

@@ -210,7 +210,7 @@ class Cluster:
             )
 
     def delete_pod(self, name: str) -> None:
-        """Delete a Pod, with a grace period if it is on a node; else the Job controller's finalizer keeps it."""
+        """Delete a Pod, with a grace period if it is on a node. Without a node, only a finalizer keeps it."""
         pod = self.objects["Pod", name]
         grace = 30 if pod["spec"].get("nodeName") else 0
         deleted = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace}

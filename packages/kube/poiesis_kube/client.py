@@ -124,9 +124,7 @@ class Client:
         except aiohttp.ClientError as error:
             raise Unreachable(f"watch {path}: {_described(error)}") from error
 
-    async def _send(
-        self, method: str, path: str, params: Mapping[str, str], data: bytes | None
-    ) -> _Response:
+    async def _send(self, method: str, path: str, params: Mapping[str, str], data: bytes | None) -> _Response:
         async with self._session.request(
             method,
             self._base + path,

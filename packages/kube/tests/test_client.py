@@ -56,7 +56,14 @@ async def test_error_status_is_refused(response, status, reason, message):
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7.0), ("0", 0.0), ("-1", None), ("1.5", None), ("Sun, 29 Nov 2026 05:00:00 GMT", None), ("²", None)],
+    [
+        ("7", 7.0),
+        ("0", 0.0),
+        ("-1", None),
+        ("1.5", None),
+        ("Sun, 29 Nov 2026 05:00:00 GMT", None),
+        ("²", None),
+    ],
 )
 async def test_retry_after_is_a_number_of_seconds(header, seconds):
     async with serving(document({}, 429, {"Retry-After": header})) as (_, client):
@@ -73,7 +80,12 @@ async def test_every_answer_is_observed():
         for _ in range(3):
             with pytest.raises((Refused, Unreachable)):
                 await client.request("GET", "/x")
-    assert [(one.status, one.retry_after) for one in seen] == [(200, None), (429, 2.0), (404, None), (None, None)]
+    assert [(one.status, one.retry_after) for one in seen] == [
+        (200, None),
+        (429, 2.0),
+        (404, None),
+        (None, None),
+    ]
     assert all(one.seconds > 0 for one in seen)
 
 

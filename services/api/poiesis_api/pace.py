@@ -1,7 +1,7 @@
 """How many tasks a replica submits at a time: more while the API server answers quickly, fewer otherwise.
 
-Additive increase and multiplicative decrease, as in TCP (RFC 5681): replicas that share an API server converge
-to equal shares without communication (Chiu and Jain, 1989). No I/O; the clock is passed in.
+Additive increase and multiplicative decrease, as in TCP (RFC 5681): replicas that share an API server
+converge to equal shares without communication (Chiu and Jain, 1989). No I/O; the clock is passed in.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Sign(Enum):
 
 
 def sign_of(answer: Answer, slow_seconds: float) -> Sign:
-    """Return the effect of an answer. One that takes `slow_seconds` is slow, below half of that it is quick."""
+    """Return the effect of an answer: `slow_seconds` are slow, less than half of that is quick."""
     status = answer.status
     if status is None or status == _TOO_MANY_REQUESTS or status >= _SERVER_ERRORS:
         return Sign.SHRINK

@@ -60,12 +60,17 @@ class FakeKubernetes:
     before: Callable[[str], Any] | None = None
     after: Callable[[str], Any] | None = None
     store: Callable[[Manifest], Manifest] = lambda manifest: manifest
-    observe: Callable[[Answer], None] = lambda _: None
+    observers: list[Callable[[Answer], None]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def fail(self, call: str, **trouble: Any) -> None:
         """`call`: such as "POST Job"."""
         self.troubles.append(Trouble(call=call, **trouble))
+
+    def observe(self, answer: Answer) -> None:
+        """Pass an answer on, as the client received it."""
+        for observer in self.observers:
+            observer(answer)
 
     def kubeconfig(self) -> Manifest:
         """For a process of its own."""
@@ -178,8 +183,6 @@ async def serve() -> AsyncIterator[FakeKubernetes]:
     async with TestServer(app) as server:
         fake.url = str(server.make_url("")).rstrip("/")
         async with aiohttp.ClientSession() as session:
-            api = Client(
-                session, Configuration(host=fake.url), observe=lambda answer: fake.observe(answer)
-            )
+            api = Client(session, Configuration(host=fake.url), observe=fake.observe)
             fake.client = Cluster(partial(Kubernetes, api), "tasks")
             yield fake

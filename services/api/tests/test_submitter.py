@@ -318,7 +318,7 @@ def paced(pool, kubernetes, config, **bounds):
     """A submitter that adapts to the answers of the fake API server, and its pace."""
     queue = config.queue.model_copy(update=bounds)
     pace = pace_of(queue)
-    kubernetes.observe = pace.observe
+    kubernetes.observers.append(pace.observe)
     config = config.model_copy(update={"queue": queue})
     return Submitter(pool, kubernetes.client, config, pace=pace), pace
 
@@ -376,25 +376,20 @@ async def test_slow_answers_lower_the_number_of_submissions(pool, kubernetes, co
 NO_FILES = {"executors": [{"image": "busybox", "command": ["true"]}]}
 BASIC_CALLS = ["PATCH Job", "POST Job", "POST Secret", "POST ServiceAccount"]
 CALLS = [
-    pytest.param(NO_FILES, {}, {}, BASIC_CALLS, id="no-files"),
-    pytest.param(REQUEST, {}, {}, sorted([*BASIC_CALLS, "POST PersistentVolumeClaim"]), id="claim"),
-    pytest.param(REQUEST, {"type": "emptyDir"}, {}, BASIC_CALLS, id="emptyDir"),
-    pytest.param(REQUEST, {"type": "ephemeral"}, {}, BASIC_CALLS, id="ephemeral"),
-    pytest.param(NO_FILES, {}, {"kueue_queue_name": "batch"}, BASIC_CALLS[1:], id="kueue"),
+    pytest.param(NO_FILES, {}, BASIC_CALLS, id="no-files"),
+    pytest.param(REQUEST, {}, sorted([*BASIC_CALLS, "POST PersistentVolumeClaim"]), id="claim"),
+    pytest.param(REQUEST, {"volume": {"type": "emptyDir"}}, BASIC_CALLS, id="emptyDir"),
+    pytest.param(REQUEST, {"volume": {"type": "ephemeral"}}, BASIC_CALLS, id="ephemeral"),
+    pytest.param(NO_FILES, {"queue": {"kueue_queue_name": "batch"}}, BASIC_CALLS[1:], id="kueue"),
 ]
 
 
-@pytest.mark.parametrize(("request_", "volume", "queue", "expected"), CALLS)
-async def test_calls_per_task(pool, kubernetes, config, request_, volume, queue, expected):
+@pytest.mark.parametrize(("document", "settings", "expected"), CALLS)
+async def test_calls_per_task(pool, kubernetes, config, document, settings, expected):
     """Each call costs every task; none is added unnoticed."""
-    config = config.model_copy(
-        update={
-            "volume": config.volume.model_copy(update=volume),
-            "queue": config.queue.model_copy(update=queue),
-        }
-    )
-    await create(pool, request=request_)
-    await submit(Submitter(pool, kubernetes.client, config))
+    sections = {name: getattr(config, name).model_copy(update=values) for name, values in settings.items()}
+    await create(pool, request=document)
+    await submit(Submitter(pool, kubernetes.client, config.model_copy(update=sections)))
     assert sorted(kubernetes.calls) == expected
 
 

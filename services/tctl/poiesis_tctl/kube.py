@@ -4,7 +4,7 @@ The Role that tctl needs in each namespace of tasks (a Role may only grant what 
 
 | group | resource | verbs | why |
 |---|---|---|---|
-| "" | pods | get, list, watch, patch, delete | the cache; recorders' rights; activeDeadlineSeconds=1; cancels |
+| "" | pods | get, list, watch, patch, delete | the cache; recorders' rights; ending and canceling |
 | "" | events | list, watch | why a Job has no Pod; what happens to the Pods |
 | batch | jobs | get, list, watch, delete | the cache; cancels and leftovers |
 | kueue.x-k8s.io | workloads | list, watch | with Kueue: why a Job waits, or will never run |
