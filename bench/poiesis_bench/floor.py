@@ -14,7 +14,7 @@ from kubernetes import client, config, watch
 
 _SIDECAR = "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"
 _EXECUTOR = "read up idle </proc/uptime; echo $up >/dev/termination-log"
-_LABEL = "poiesis-bench"
+LABEL = "poiesis-bench"
 _TIMEOUT_S = 300
 
 
@@ -41,12 +41,12 @@ class Floor:
         start = time.time()
         for number in range(count):
             self._jobs.create_namespaced_job(
-                self._namespace, self._manifest(f"floor-{batch}-{number}", batch, data)
+                self._namespace, self.manifest(f"floor-{batch}-{number}", batch, data=data)
             )
         complete = self._completions(batch, count)
         ended = self._executor_ends(batch)
         self._jobs.delete_collection_namespaced_job(
-            self._namespace, label_selector=f"{_LABEL}={batch}", propagation_policy="Background"
+            self._namespace, label_selector=f"{LABEL}={batch}", propagation_policy="Background"
         )
         return [
             JobTimes(executor_ended=ended[name] - start, complete=at - start) for name, at in complete.items()
@@ -58,7 +58,7 @@ class Floor:
         events = stream.stream(
             self._jobs.list_namespaced_job,
             self._namespace,
-            label_selector=f"{_LABEL}={batch}",
+            label_selector=f"{LABEL}={batch}",
             timeout_seconds=_TIMEOUT_S,
         )
         for event in events:
@@ -76,7 +76,7 @@ class Floor:
 
     def _executor_ends(self, batch: str) -> dict[str, float]:
         booted = time.time() - float(Path("/proc/uptime").read_text().split()[0])
-        pods = self._core.list_namespaced_pod(self._namespace, label_selector=f"{_LABEL}={batch}").items
+        pods = self._core.list_namespaced_pod(self._namespace, label_selector=f"{LABEL}={batch}").items
         return {
             pod.metadata.labels["job-name"]: booted + float(status.state.terminated.message)
             for pod in pods
@@ -84,7 +84,9 @@ class Floor:
             if status.name == "executor"
         }
 
-    def _manifest(self, name: str, batch: str, data: bool) -> dict[str, Any]:
+    def manifest(self, name: str, batch: str, *, data: bool) -> dict[str, Any]:
+        """Return a Job with the label `LABEL=batch`. `data`: with filers and a volume."""
+
         def container(part: str, script: str, **more: Any) -> dict[str, Any]:
             mounts = {"volumeMounts": [{"name": "task", "mountPath": "/task"}]} if data else {}
             return {
@@ -104,7 +106,7 @@ class Floor:
         if data:
             sidecars.append("rescue")
             steps = [("tif", "true"), *steps, ("tof", "true")]
-        labels = {_LABEL: batch}
+        labels = {LABEL: batch}
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",

@@ -152,6 +152,9 @@ class ControllerKube(Kube):
     async def delete_job(self, name: str, uid: str) -> None:
         await self._request("delete Job", lambda: _delete_job(self._cluster, name, uid))
 
+    async def delete_pod(self, name: str, uid: str) -> None:
+        await self._request("delete Pod", lambda: self._delete_pod(name, uid))
+
     async def events_of(self, uid: str, **fields: str) -> list[Mapping[str, Any]]:  # noqa: ARG002
         return []
 
@@ -177,6 +180,11 @@ class ControllerKube(Kube):
         pod = self._cluster.get("Pod", name)
         if pod is not None and pod["metadata"]["uid"] == uid:
             self._cluster.put("Pod", {**pod, "spec": {**pod["spec"], "activeDeadlineSeconds": 1}})
+
+    def _delete_pod(self, name: str, uid: str) -> None:
+        pod = self._cluster.get("Pod", name)
+        if pod is not None and pod["metadata"]["uid"] == uid:
+            self._cluster.delete_pod(name)
 
     async def _request(self, what: str, carry_out: Callable[[], Any]) -> Any:
         return await self._process.scheduler.request(self._process, what, _later(carry_out), Unreachable)

@@ -163,7 +163,7 @@ class Cluster:
     # The possible next steps
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
-        return [*self._job_steps(), *self._garbage(), *self._kubelet_steps()]
+        return [*self._job_steps(), *self._garbage(), *self._finalizers(), *self._kubelet_steps()]
 
     def _job_steps(self) -> Iterator[tuple[str, Callable[[], None]]]:
         for job in self.of_kind("Job"):
@@ -210,19 +210,25 @@ class Cluster:
             )
 
     def delete_pod(self, name: str) -> None:
-        """Delete a Pod, with a grace period if it is on a node."""
+        """Delete a Pod, with a grace period if it is on a node. Without a node, only a finalizer keeps it."""
         pod = self.objects["Pod", name]
-        if not pod["spec"].get("nodeName"):
-            self.remove("Pod", name)
-            return
-        deleted = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}
+        grace = 30 if pod["spec"].get("nodeName") else 0
+        deleted = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace}
         self.put("Pod", {**pod, "metadata": {**pod["metadata"], **deleted}})
+
+    def _finalizers(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """The Job controller removes its finalizer from deleted Pods that never had a node."""
+        for item in self.of_kind("Pod"):
+            name = item["metadata"]["name"]
+            if item["metadata"].get("deletionTimestamp") and not item["spec"].get("nodeName"):
+                yield f"Job controller: releases {_short(name)}", lambda name=name: self.remove("Pod", name)
 
     # The scheduler and the kubelet
 
     def _kubelet_steps(self) -> Iterator[tuple[str, Callable[[], None]]]:
         for item in self.of_kind("Pod"):
-            if not item["spec"].get("nodeName"):
+            # The API server binds no deleted Pod.
+            if not item["spec"].get("nodeName") and not item["metadata"].get("deletionTimestamp"):
                 name = item["metadata"]["name"]
                 yield f"scheduler: {_short(name)}", lambda name=name: self._schedule(name)
         for pod in self.pods:

@@ -257,7 +257,7 @@ def test_recorders_of_files_only_need_no_rights():
 
 def test_the_controller_has_the_rights_it_uses():
     assert rules(render(), "poiesis-tctl") == {
-        ("", "pods"): ["get", "list", "watch", "patch"],
+        ("", "pods"): ["get", "list", "watch", "patch", "delete"],
         ("", "events"): ["list", "watch"],
         ("batch", "jobs"): ["get", "list", "watch", "delete"],
         ("rbac.authorization.k8s.io", "roles"): ["create"],

@@ -1,8 +1,10 @@
 """Requests and watches of one API server, as plain JSON over a pool of connections."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -23,11 +25,31 @@ _HTTP_ERRORS = 400
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _NO_PARAMS: Mapping[str, str] = MappingProxyType({})
+_KEEPALIVE_SECONDS = 60.0  # of an idle connection; the API server closes it after 90 s
 _CONNECTION_LOST = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How the API server answered a request, not a watch.
+
+    `seconds`: until the complete response. `status`: None without a usable response. `retry_after`: seconds.
+    """
+
+    seconds: float
+    status: int | None
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Response:
+    status: int
+    text: bytes
+    retry_after: float | None
+
+
 class Client:
-    """One API server. Requests raise Refused or Unreachable."""
+    """One API server. Requests raise Refused or Unreachable. `observe` is called with every answer."""
 
     def __init__(
         self,
@@ -35,8 +57,10 @@ class Client:
         configuration: Configuration,
         *,
         request_seconds: float = REQUEST_SECONDS,
+        observe: Callable[[Answer], None] | None = None,
     ) -> None:
         self._session = session
+        self._observe = observe
         self._configuration = configuration
         self._base = str(configuration.host).rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=request_seconds, sock_connect=_CONNECT_SECONDS)
@@ -51,19 +75,29 @@ class Client:
         """
         what = f"{method} {path}"
         data = None if body is None else json.dumps(body).encode()
+        started = time.monotonic()
         try:
             try:
-                status, text = await self._send(method, path, params, data)
+                response = await self._send(method, path, params, data)
             except _CONNECTION_LOST:
-                status, text = await self._send(method, path, params, data)
+                response = await self._send(method, path, params, data)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._answered(started, None)
             raise Unreachable(f"{what}: {_described(error)}") from error
-        if status >= _HTTP_ERRORS:
-            raise refused(status, text)
-        document = _document(text)
+        self._answered(started, response)
+        if response.status >= _HTTP_ERRORS:
+            raise refused(response.status, response.text, response.retry_after)
+        document = _document(response.text)
         if document is None:
-            raise Unreachable(f"{what}: the response is not a JSON object: {text[:200]!r}")
+            raise Unreachable(f"{what}: the response is not a JSON object: {response.text[:200]!r}")
         return document
+
+    def _answered(self, started: float, response: _Response | None) -> None:
+        if self._observe is not None:
+            seconds = time.monotonic() - started
+            status = None if response is None else response.status
+            retry_after = None if response is None else response.retry_after
+            self._observe(Answer(seconds=seconds, status=status, retry_after=retry_after))
 
     @asynccontextmanager
     async def watch(
@@ -90,9 +124,7 @@ class Client:
         except aiohttp.ClientError as error:
             raise Unreachable(f"watch {path}: {_described(error)}") from error
 
-    async def _send(
-        self, method: str, path: str, params: Mapping[str, str], data: bytes | None
-    ) -> tuple[int, bytes]:
+    async def _send(self, method: str, path: str, params: Mapping[str, str], data: bytes | None) -> _Response:
         async with self._session.request(
             method,
             self._base + path,
@@ -102,7 +134,11 @@ class Client:
             timeout=self._timeout,
             **self._options,
         ) as response:
-            return response.status, await response.read()
+            return _Response(
+                status=response.status,
+                text=await response.read(),
+                retry_after=_seconds(response.headers.get("Retry-After")),
+            )
 
     async def _headers(self, method: str, *, body: bool) -> dict[str, str]:
         headers = {"Accept": _JSON, "User-Agent": "poiesis"}
@@ -114,19 +150,28 @@ class Client:
 
 @asynccontextmanager
 async def connect(
-    kubeconfig: str | None = None, *, request_seconds: float = REQUEST_SECONDS
+    kubeconfig: str | None = None,
+    *,
+    request_seconds: float = REQUEST_SECONDS,
+    observe: Callable[[Answer], None] | None = None,
 ) -> AsyncIterator[Client]:
     """Open a client for as long as the block lasts. Raise Unreachable if there are no credentials."""
     configuration = await load_configuration(kubeconfig)
-    connector = aiohttp.TCPConnector(ssl=tls_context(configuration))
+    connector = aiohttp.TCPConnector(ssl=tls_context(configuration), keepalive_timeout=_KEEPALIVE_SECONDS)
     async with aiohttp.ClientSession(connector=connector, trust_env=True) as session:
-        yield Client(session, configuration, request_seconds=request_seconds)
+        yield Client(session, configuration, request_seconds=request_seconds, observe=observe)
 
 
-def refused(status: int, text: bytes) -> Refused:
+def refused(status: int, text: bytes, retry_after: float | None = None) -> Refused:
     """Return the error of a response. A proxy or webhook in between may respond with anything."""
     document = _document(text) or {"message": text[:_MESSAGE_BYTES].decode("utf-8", "replace")}
-    return Refused(status, str(document.get("reason") or "Unknown"), str(document.get("message") or ""))
+    reason, message = str(document.get("reason") or "Unknown"), str(document.get("message") or "")
+    return Refused(status, reason, message, retry_after)
+
+
+def _seconds(header: str | None) -> float | None:
+    """Parse a Retry-After in seconds (RFC 9110, 10.2.3); the API server sends no dates."""
+    return float(header) if header is not None and header.isascii() and header.isdigit() else None
 
 
 def _connection_options(configuration: Configuration) -> dict[str, Any]:

@@ -10,13 +10,17 @@ class Unreachable(KubernetesError):
 
 
 class Refused(KubernetesError):
-    """The API server responded with an error status; the fields are those of its `Status` object."""
+    """The API server responded with an error status; the fields are those of its `Status` object.
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    `retry_after`: seconds until the request may be repeated, None if the response does not contain them.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
+        self.retry_after = retry_after
 
     @property
     def not_found(self) -> bool:

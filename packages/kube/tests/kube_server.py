@@ -43,9 +43,9 @@ class Server:
         return await respond(request)
 
 
-def document(content: Any, status: int = 200) -> Respond:
+def document(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Respond:
     async def respond(_: web.Request) -> web.StreamResponse:
-        return web.json_response(content, status=status)
+        return web.json_response(content, status=status, headers=headers)
 
     return respond
 
@@ -78,7 +78,7 @@ def stream(*pieces: bytes, then: Respond | None = None) -> Respond:
 
 
 @asynccontextmanager
-async def serving(*responses: Respond, **options: float) -> AsyncIterator[tuple[Server, Client]]:
+async def serving(*responses: Respond, **options: Any) -> AsyncIterator[tuple[Server, Client]]:
     server = Server(list(responses))
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.handle)

@@ -8,7 +8,7 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import incluster_config
 
 from poiesis_kube import client as client_module
-from poiesis_kube.client import connect
+from poiesis_kube.client import Answer, connect
 from poiesis_kube.credentials import authorization, tls_context
 from poiesis_kube.errors import Refused, Unreachable
 
@@ -52,6 +52,41 @@ async def test_error_status_is_refused(response, status, reason, message):
         with pytest.raises(Refused) as error:
             await client.request("GET", "/x")
     assert (error.value.status, error.value.reason, error.value.message) == (status, reason, message)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("0", 0.0),
+        ("-1", None),
+        ("1.5", None),
+        ("Sun, 29 Nov 2026 05:00:00 GMT", None),
+        ("²", None),
+    ],
+)
+async def test_retry_after_is_a_number_of_seconds(header, seconds):
+    async with serving(document({}, 429, {"Retry-After": header})) as (_, client):
+        with pytest.raises(Refused) as error:
+            await client.request("GET", "/x")
+    assert error.value.retry_after == seconds
+
+
+async def test_every_answer_is_observed():
+    seen: list[Answer] = []
+    responses = [document({}), document({}, 429, {"Retry-After": "2"}), document({}, 404), hang_up]
+    async with serving(*responses, observe=seen.append) as (_, client):
+        await client.request("GET", "/x")
+        for _ in range(3):
+            with pytest.raises((Refused, Unreachable)):
+                await client.request("GET", "/x")
+    assert [(one.status, one.retry_after) for one in seen] == [
+        (200, None),
+        (429, 2.0),
+        (404, None),
+        (None, None),
+    ]
+    assert all(one.seconds > 0 for one in seen)
 
 
 @pytest.mark.parametrize("response", [text("<html>"), document(["x"]), text("")])

@@ -27,7 +27,7 @@ from poiesis_api.logs import configure_logging
 from poiesis_api.outages import WriteHealth
 from poiesis_api.postgres import open_pool
 from poiesis_api.recorder_files import recorder_postgres
-from poiesis_api.submitter import Submitter
+from poiesis_api.submitter import Submitter, pace_of
 from poiesis_models.run_all import run_all
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     recorder_postgres(document)
     async with AsyncExitStack() as stack:  # opened in order, closed in reverse
         pool = await stack.enter_async_context(open_pool(config.dsn, document.database))
-        cluster = await stack.enter_async_context(kube.connect(config.namespace))
+        pace = pace_of(document.queue)
+        cluster = await stack.enter_async_context(kube.connect(config.namespace, observe=pace.observe))
         authenticator = await stack.enter_async_context(open_authenticator(document.auth))
         write_health = WriteHealth(time.monotonic)
         submitter = Submitter(
@@ -51,6 +52,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             document,
             max_active_per_owner=active_per_owner(user_limits),
             write_health=write_health,
+            pace=pace,
         )
         services = Services(
             pool=pool,

@@ -783,8 +783,16 @@ class Queue(Section):
         description="Limit of Jobs that have not ended. Further tasks wait in Postgres, in fair order per "
         "owner",
     )
+    min_submissions: Count = Field(
+        default=1, description="Tasks that one replica of the api submits concurrently at least"
+    )
     max_submissions: Count = Field(
-        default=8, description="Tasks that one replica of the api submits concurrently"
+        default=32,
+        description="Tasks that one replica of the api submits concurrently at most. In between, the number "
+        "grows while Kubernetes answers quickly. It shrinks at responses 429 and 5xx and at slow ones",
+    )
+    slow_answer_seconds: Seconds = Field(
+        default=1, description="A request to Kubernetes that takes this long counts as a sign of overload"
     )
     poll_seconds: Seconds = Field(
         default=5, description="Interval of the search for tasks that no event announced"
@@ -810,6 +818,15 @@ class Queue(Section):
         "ephemeral or emptyDir",
     )
     kueue_priority_class: NonEmpty | None = Field(default=None, description="WorkloadPriorityClass of Kueue")
+
+    @model_validator(mode="after")
+    def _submissions_have_a_range(self) -> Self:
+        if self.min_submissions > self.max_submissions:
+            raise ValueError(
+                f"minSubmissions must be at most maxSubmissions ({self.max_submissions}), "
+                f"got {self.min_submissions}"
+            )
+        return self
 
 
 NodeLabel = Annotated[str, Field(pattern=r"^[^=,]+=[^=,]*$")]

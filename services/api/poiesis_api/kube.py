@@ -8,6 +8,7 @@ from typing import Any
 
 from poiesis_api.config import ConfigError
 from poiesis_kube import client
+from poiesis_kube.client import Answer
 from poiesis_kube.errors import Unreachable
 from poiesis_kube.namespace import Namespace
 
@@ -41,13 +42,14 @@ class Cluster:
 
 
 @asynccontextmanager
-async def connect(home: str) -> AsyncIterator[Cluster]:
+async def connect(home: str, *, observe: Callable[[Answer], None]) -> AsyncIterator[Cluster]:
     """Open a client for as long as the block lasts. Raise ConfigError if there are no credentials.
 
-    `home`: the namespace of the api.
+    `home`: the namespace of the api. `observe`: called with every answer of the API server.
     """
     async with AsyncExitStack() as stack:
-        opening = client.connect(os.environ.get("KUBECONFIG"), request_seconds=REQUEST_SECONDS)
+        kubeconfig = os.environ.get("KUBECONFIG")
+        opening = client.connect(kubeconfig, request_seconds=REQUEST_SECONDS, observe=observe)
         try:
             api = await stack.enter_async_context(opening)
         except Unreachable as error:

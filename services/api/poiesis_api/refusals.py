@@ -1,5 +1,6 @@
 """Whether to retry when the API server rejects an object, and when. Pure."""
 
+from poiesis_api.pace import LONGEST_PAUSE_SECONDS
 from poiesis_kube.errors import KubernetesError, Refused
 from poiesis_models.backoff import Backoff
 from poiesis_models.refusals import is_permanent, is_quota_or_permission
@@ -23,6 +24,12 @@ def is_retryable(error: KubernetesError) -> bool:
             return is_quota_or_permission(error.message)
         case _:
             return True
+
+
+def delay_of(error: KubernetesError, attempts: int) -> float:
+    """Return the seconds until the next attempt: at least the API server's Retry-After."""
+    asked = (error.retry_after or 0.0) if isinstance(error, Refused) else 0.0
+    return max(BACKOFF.delay(attempts), min(asked, LONGEST_PAUSE_SECONDS))
 
 
 def log_key(error: KubernetesError) -> str:

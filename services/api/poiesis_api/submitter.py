@@ -17,16 +17,17 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from poiesis_api import queue_db
-from poiesis_api.config import ConfigError, TaskPodConfig
+from poiesis_api.config import ConfigError, Queue, TaskPodConfig
 from poiesis_api.errors import StorageUnavailable
 from poiesis_api.gateway_ca import gateway_ca
 from poiesis_api.kube import Cluster, Kubernetes, Manifest
 from poiesis_api.limits import UNLIMITED
 from poiesis_api.outages import WriteHealth
+from poiesis_api.pace import Pace
 from poiesis_api.postgres import Pool
 from poiesis_api.queue_db import JobPlace, Lease
 from poiesis_api.recorder_files import recorder_postgres
-from poiesis_api.refusals import BACKOFF, is_retryable, log_key
+from poiesis_api.refusals import BACKOFF, delay_of, is_retryable, log_key
 from poiesis_api.taskpod import KUEUE_QUEUE_LABEL, NoFiler, Task, TaskObjects, owned_by, task_objects
 from poiesis_api.validation import field_path
 from poiesis_kube.errors import KubernetesError, Refused
@@ -42,7 +43,6 @@ logger = logging.getLogger(__name__)
 CANCEL_REPEAT_SECONDS = 3.0
 TIDY_BATCH = 100
 TIME_SHARE = 0.8  # of a lease's time, so that no two replicas work on one task
-RETRY_SECONDS = 2.0
 MOST_DELETIONS = 4  # Jobs deleted at a time, after cancels
 MOST_BACK_OFF_SECONDS = 15.0  # between two attempts to lease tasks, so that tasks start soon after an outage
 STALLED_SECONDS = 30.0  # without a successful attempt to lease tasks
@@ -60,6 +60,16 @@ class StillDeleting(KubernetesError):
     """An object of a former Job of this task is still being deleted."""
 
 
+def pace_of(queue: Queue) -> Pace:
+    """Return a pace within the bounds of the configuration."""
+    return Pace(
+        time.monotonic,
+        least=queue.min_submissions,
+        most=queue.max_submissions,
+        slow_seconds=queue.slow_answer_seconds,
+    )
+
+
 class Submitter:
     """Submits queued tasks: `run` it until `stop`, `wake` it when a task has been created."""
 
@@ -71,18 +81,19 @@ class Submitter:
         *,
         max_active_per_owner: int = UNLIMITED,
         write_health: WriteHealth | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._pool = pool
         self._cluster = cluster
         self._config = config
         self._max_active_per_owner = max_active_per_owner
         self._write_health = write_health or WriteHealth(time.monotonic)
-        self._leased_at = time.monotonic()  # when an attempt to lease tasks last succeeded
+        self._pace = pace or pace_of(config.queue)
+        self._read_at = time.monotonic()  # when the queue was last read, or needed no reading
         self._woken = asyncio.Event()
         self._at_work: set[asyncio.Task[None]] = set()
         self._canceling: dict[UUID, None] = {}  # in the order in which they were canceled
         self._deleting = 0
-        self._submitting = 0
         self._more = False  # whether more tasks may be due than were leased
 
     def wake(self) -> None:
@@ -91,8 +102,8 @@ class Submitter:
 
     def note(self) -> str | None:
         """Return a problem of the queue for the body of /readyz, or None."""
-        seconds = time.monotonic() - self._leased_at
-        if self._submitting >= self._config.queue.max_submissions or seconds < STALLED_SECONDS:
+        seconds = time.monotonic() - self._read_at
+        if seconds < STALLED_SECONDS:
             return None
         return f"the queue has not been read for {seconds:.0f} s"
 
@@ -168,26 +179,26 @@ class Submitter:
 
     async def _submit_due(self) -> None:
         queue = self._config.queue
-        free = queue.max_submissions - self._submitting
+        most = self._pace.to_lease()
         self._more = True
-        if free > 0:
+        if most > 0:
             leases = await queue_db.lease_tasks(
                 self._pool,
-                most=free,
+                most=most,
                 max_active=queue.max_active_tasks,
                 seconds=queue.lease_seconds,
                 max_active_per_owner=self._max_active_per_owner,
                 stalled_seconds=queue.stalled_seconds,
                 namespace=self._config.tasks.namespace,
             )
-            self._leased_at = time.monotonic()
-            self._more = len(leases) == free
+            self._more = len(leases) == most
             for lease in leases:
-                self._submitting += 1
+                self._pace.begin()
                 self._start(self._submit(lease), f"submit {lease.id}").add_done_callback(self._submitted)
+        self._read_at = time.monotonic()
 
     def _submitted(self, _: "asyncio.Task[None]") -> None:
-        self._submitting -= 1
+        self._pace.end()
         if self._more:
             self.wake()
 
@@ -272,10 +283,12 @@ class Submitter:
                 await self._give_up(task, *_reason_and_message(error))
                 return
             else:
+                seconds = delay_of(error, attempts=1)
                 logger.warning(
-                    "cannot unsuspend job, retrying", extra={"task": str(task_id), "error": str(error)}
+                    "cannot unsuspend job, retrying",
+                    extra={"task": str(task_id), "error": str(error), "seconds": seconds},
                 )
-                await queue_db.release_after(self._pool, task_id, RETRY_SECONDS)
+                await queue_db.release_after(self._pool, task_id, seconds)
                 return
         await queue_db.release(self._pool, task_id)
 
@@ -287,9 +300,15 @@ class Submitter:
             await self._postpone(lease.id, error, lease.attempts)
 
     async def _postpone(self, task_id: UUID, error: KubernetesError, attempts: int) -> None:
-        seconds = BACKOFF.delay(attempts)
+        seconds = delay_of(error, attempts)
         logger.warning(
-            "submission postponed", extra={"task": str(task_id), "error": str(error), "seconds": seconds}
+            "submission postponed",
+            extra={
+                "task": str(task_id),
+                "error": str(error),
+                "seconds": seconds,
+                "concurrent": self._pace.limit,
+            },
         )
         message = f"Kubernetes rejected the task, retrying: {error}"
         await queue_db.postpone(
@@ -316,7 +335,7 @@ class Submitter:
             self._pool, older_than_seconds=CANCEL_REPEAT_SECONDS, most=TIDY_BATCH
         )
         half_submitted = await queue_db.lease_half_submitted(
-            self._pool, seconds=self._config.queue.lease_seconds, most=TIDY_BATCH
+            self._pool, seconds=self._config.queue.lease_seconds, most=self._pace.limit
         )
         for task_id in canceling:
             self.cancel_soon(task_id)

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
 
 from poiesis_api.kube import Cluster, Kubernetes
-from poiesis_kube.client import Client
+from poiesis_kube.client import Answer, Client
 
 KINDS = {
     "jobs": "Job",
@@ -28,13 +28,17 @@ Manifest = dict[str, Any]
 
 @dataclass(kw_only=True)
 class Trouble:
-    """What happens instead of the answer to `call`, so often. `status` None: the connection is dropped."""
+    """What happens instead of the answer to `call`, so often. `status` None: the connection is dropped.
+
+    `retry_after`: seconds, as the header of the response.
+    """
 
     call: str
     status: int | None = None
     reason: str = "Unknown"
     message: str = ""
     times: int = 1
+    retry_after: int | None = None
     after: bool = False  # the request is carried out all the same
 
 
@@ -56,11 +60,17 @@ class FakeKubernetes:
     before: Callable[[str], Any] | None = None
     after: Callable[[str], Any] | None = None
     store: Callable[[Manifest], Manifest] = lambda manifest: manifest
+    observers: list[Callable[[Answer], None]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def fail(self, call: str, **trouble: Any) -> None:
         """`call`: such as "POST Job"."""
         self.troubles.append(Trouble(call=call, **trouble))
+
+    def observe(self, answer: Answer) -> None:
+        """Pass an answer on, as the client received it."""
+        for observer in self.observers:
+            observer(answer)
 
     def kubeconfig(self) -> Manifest:
         """For a process of its own."""
@@ -118,7 +128,10 @@ class FakeKubernetes:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
-        return _status(trouble.status, trouble.reason, trouble.message)
+        response = _status(trouble.status, trouble.reason, trouble.message)
+        if trouble.retry_after is not None:
+            response.headers["Retry-After"] = str(trouble.retry_after)
+        return response
 
     def _answer(self, method: str, kind: str, namespace: str, name: str | None, body: Any) -> web.Response:
         if method == "POST":
@@ -170,6 +183,6 @@ async def serve() -> AsyncIterator[FakeKubernetes]:
     async with TestServer(app) as server:
         fake.url = str(server.make_url("")).rstrip("/")
         async with aiohttp.ClientSession() as session:
-            api = Client(session, Configuration(host=fake.url))
+            api = Client(session, Configuration(host=fake.url), observe=fake.observe)
             fake.client = Cluster(partial(Kubernetes, api), "tasks")
             yield fake

@@ -22,8 +22,9 @@ from poiesis_api.config import (
     UserLimits,
 )
 from poiesis_api.identity.caller import ANONYMOUS
+from poiesis_api.pace import START
 from poiesis_api.postgres import open_pool
-from poiesis_api.submitter import Submitter
+from poiesis_api.submitter import Submitter, pace_of
 from poiesis_api.tasks_db import NewTask
 from poiesis_models.tes import TesTaskRequest
 
@@ -311,6 +312,99 @@ async def test_retryable_rejection_keeps_task_queued(pool, kubernetes, submitter
     await make_due(pool)
     await submit(submitter)
     await assert_submitted(pool, kubernetes, task_id)
+
+
+def paced(pool, kubernetes, config, **bounds):
+    """A submitter that adapts to the answers of the fake API server, and its pace."""
+    queue = config.queue.model_copy(update=bounds)
+    pace = pace_of(queue)
+    kubernetes.observers.append(pace.observe)
+    config = config.model_copy(update={"queue": queue})
+    return Submitter(pool, kubernetes.client, config, pace=pace), pace
+
+
+@pytest.mark.parametrize("call", ["POST Job", "POST Secret"])
+async def test_retry_after_delays_task_and_queue(pool, kubernetes, config, call):
+    submitter, pace = paced(pool, kubernetes, config)
+    task_id = await create(pool)
+    kubernetes.fail(call, status=429, reason="TooManyRequests", retry_after=30)
+    await submit(submitter)
+    assert await pool.fetchval("SELECT next_submit_at > now() + interval '25 s' FROM task")
+    later = await create(pool)
+    await submit(submitter)
+    assert (await row(pool, later))["submit_attempts"] == 0, "nothing is leased meanwhile"
+    assert (pace.to_lease(), submitter.note()) == (0, None)
+    assert (await row(pool, task_id))["state"] == "QUEUED"
+
+
+async def test_retry_after_delays_the_unsuspension(pool, kubernetes, config):
+    submitter, _ = paced(pool, kubernetes, config)
+    task_id = await create(pool)
+    kubernetes.fail("PATCH Job", status=429, reason="TooManyRequests", retry_after=30)
+    await submit(submitter)
+    task = await row(pool, task_id)
+    assert task["submitted_at"] is not None
+    assert await pool.fetchval("SELECT claimed_until > now() + interval '25 s' FROM task")
+    await expire_claims(pool)
+    await submitter._tidy()
+    await assert_submitted(pool, kubernetes, task_id)
+
+
+async def test_quick_answers_raise_the_number_of_submissions(pool, kubernetes, config):
+    submitter, pace = paced(pool, kubernetes, config, max_submissions=32, slow_answer_seconds=60)
+    for _ in range(3 * START):
+        await create(pool)
+    while await pool.fetchval("SELECT count(*) FROM task WHERE submitted_at IS NULL"):
+        await submit(submitter)
+    assert START < pace.limit <= 32
+
+
+async def test_slow_answers_lower_the_number_of_submissions(pool, kubernetes, config):
+    submitter, pace = paced(pool, kubernetes, config, slow_answer_seconds=0.1)
+
+    async def slow(_):
+        await asyncio.sleep(0.11)
+
+    kubernetes.before = slow
+    for _ in range(START):
+        await create(pool)
+    await submit(submitter)
+    assert pace.limit < START
+    assert await pool.fetchval("SELECT count(*) FROM task WHERE submitted_at IS NULL") == 0
+
+
+NO_FILES = {"executors": [{"image": "busybox", "command": ["true"]}]}
+BASIC_CALLS = ["PATCH Job", "POST Job", "POST Secret", "POST ServiceAccount"]
+CALLS = [
+    pytest.param(NO_FILES, {}, BASIC_CALLS, id="no-files"),
+    pytest.param(REQUEST, {}, sorted([*BASIC_CALLS, "POST PersistentVolumeClaim"]), id="claim"),
+    pytest.param(REQUEST, {"volume": {"type": "emptyDir"}}, BASIC_CALLS, id="emptyDir"),
+    pytest.param(REQUEST, {"volume": {"type": "ephemeral"}}, BASIC_CALLS, id="ephemeral"),
+    pytest.param(NO_FILES, {"queue": {"kueue_queue_name": "batch"}}, BASIC_CALLS[1:], id="kueue"),
+]
+
+
+@pytest.mark.parametrize(("document", "settings", "expected"), CALLS)
+async def test_calls_per_task(pool, kubernetes, config, document, settings, expected):
+    """Each call costs every task; none is added unnoticed."""
+    sections = {name: getattr(config, name).model_copy(update=values) for name, values in settings.items()}
+    await create(pool, request=document)
+    await submit(Submitter(pool, kubernetes.client, config.model_copy(update=sections)))
+    assert sorted(kubernetes.calls) == expected
+
+
+async def test_cancel_is_one_call(pool, kubernetes, submitter):
+    """The controller deletes the Pod, so the api needs no right to read or delete Pods."""
+    task_id = await create(pool)
+    await submit(submitter)
+    before = len(kubernetes.calls)
+    assert await tasks_db.cancel_task(pool, ANONYMOUS, task_id) is tasks_db.Cancel.CANCELING
+    submitter.cancel_soon(task_id)
+    await accepted_parameters(submitter)
+    assert kubernetes.calls[before:] == ["DELETE Job"]
+    submitter.cancel_soon(task_id)  # repeated until the task has ended
+    await accepted_parameters(submitter)
+    assert (await row(pool, task_id))["state"] == "CANCELING"
 
 
 async def test_the_same_refusal_is_told_once(pool, kubernetes, submitter):

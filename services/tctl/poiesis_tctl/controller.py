@@ -15,6 +15,7 @@ from poiesis_tctl.decide import (
     Action,
     Decision,
     DeleteJob,
+    DeletePod,
     EndPod,
     EnsureRole,
     ExplainNoPod,
@@ -37,7 +38,7 @@ from poiesis_tctl.workqueue import WorkQueue
 logger = logging.getLogger(__name__)
 
 _RECONCILE_RETRY_SECONDS = 10.0
-_REPAIRS = (Finish, RequeueAttempt, EndPod, DeleteJob)
+_REPAIRS = (Finish, RequeueAttempt, EndPod, DeleteJob, DeletePod)
 
 
 class Controller:
@@ -273,12 +274,8 @@ class Controller:
                 await self._tasks.requeue(task_id, action)
                 self._pods.cache.forget_gone(key)
                 logger.info("closed attempt", extra={"task": key, "reason": action.message})
-            case EndPod():
-                logger.info("ending Pod", extra={"task": key, "pod": action.name, "reason": action.why})
-                await self._kube.end_pod(action.name, action.uid)
-            case DeleteJob():
-                logger.info("deleting Job", extra={"task": key, "job": action.name, "reason": action.why})
-                await self._kube.delete_job(action.name, action.uid)
+            case EndPod() | DeleteJob() | DeletePod():
+                await self._remove(key, action)
             case ExplainNoPod():
                 return await self._explain(key, task_id, action)
             case ExplainNoStart():
@@ -290,6 +287,19 @@ class Controller:
             case Recheck():
                 self._queue.add_after(key, action.seconds)
         return True
+
+    async def _remove(self, key: str, action: EndPod | DeleteJob | DeletePod) -> None:
+        where = {"task": key, "reason": action.why}
+        match action:
+            case EndPod():
+                logger.info("ending Pod", extra={**where, "pod": action.name})
+                await self._kube.end_pod(action.name, action.uid)
+            case DeleteJob():
+                logger.info("deleting Job", extra={**where, "job": action.name})
+                await self._kube.delete_job(action.name, action.uid)
+            case DeletePod():
+                logger.info("deleting Pod", extra={**where, "pod": action.name})
+                await self._kube.delete_pod(action.name, action.uid)
 
     async def _finish(self, task_id: UUID, finish: Finish) -> bool:
         # One transaction: if leadership ends now, the outcome is stored or the next leader decides again.

@@ -171,6 +171,15 @@ class DeleteJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeletePod:
+    """Delete the Pod with its grace period. Only after its Job: the Job controller would replace it."""
+
+    name: str
+    uid: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RequeueAttempt:
     """Close an attempt and wait for the next: the Job was suspended, or has a new Pod.
 
@@ -221,6 +230,7 @@ Action = (
     Finish
     | EndPod
     | DeleteJob
+    | DeletePod
     | RequeueAttempt
     | ExplainNoPod
     | ExplainNoStart
@@ -378,10 +388,10 @@ def _with_pod(task: TaskRow, pod: Object, job: Object | None, limits: Limits) ->
     if phase(pod) in ENDED_PHASES:
         finish = _finish(task, pod, _pod_failure(pod, job))
         yield _Trigger(key="ended", actions=(*lines, finish))
+    elif task.cancel_requested:
+        yield from _cancel(task, pod, job)
     elif is_deleted(pod):
         yield from _lingering(task, pod, limits)
-    elif task.cancel_requested:
-        yield from _cancel(pod, job)
     else:
         yield from _waiting(task, pod, limits)
         yield from _recorder_down(task, pod, limits)
@@ -497,20 +507,25 @@ def _leftovers(task: TaskRow, view: TaskView, limits: Limits) -> Iterator[_Trigg
 
 
 def _lingering(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]:
-    """Yield the trigger of a deleted Pod that stays. A canceled task waits for its node to confirm it."""
-    if not task.cancel_requested:
-        grace = pod["metadata"].get("deletionGracePeriodSeconds") or 0
-        message = f"Pod {_name(pod)} was deleted and its node did not report its end"
-        actions = (_finish(task, pod, Failure(reason="NodeLost", message=message)),)
-        yield _Trigger(key="lingering", after=grace + limits.node_lost, actions=actions)
+    """Yield the trigger of a deleted Pod that stays."""
+    grace = pod["metadata"].get("deletionGracePeriodSeconds") or 0
+    message = f"Pod {_name(pod)} was deleted and its node did not report its end"
+    actions = (_finish(task, pod, Failure(reason="NodeLost", message=message)),)
+    yield _Trigger(key="lingering", after=grace + limits.node_lost, actions=actions)
 
 
-def _cancel(pod: Object, job: Object | None) -> Iterator[_Trigger]:
-    if job is None:
-        if (pod.get("spec") or {}).get("activeDeadlineSeconds") != ENDED_BY_US:
-            yield _immediate("canceled", _end(pod, job, "canceled, and there is no Job"))
-    elif not is_deleted(job):
+def _cancel(task: TaskRow, pod: Object, job: Object | None) -> Iterator[_Trigger]:
+    """Yield the next step of a cancel: the Job, then its Pod, then the outcome if the Pod can never run.
+
+    The API server binds no deleted Pod to a node (`assignPod` of its Pod storage). A Pod with a node has to
+    end, which the node reports.
+    """
+    if job is not None and not is_deleted(job):
         yield _immediate("canceled", _delete(job, "canceled"))
+    elif not is_deleted(pod):
+        yield _immediate("canceled", DeletePod(name=_name(pod), uid=_uid(pod), why="canceled"))
+    elif _node(pod) is None:
+        yield _immediate("canceled before it had a node", _finish(task, pod, None))
 
 
 def _waiting(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]:
@@ -582,7 +597,7 @@ def _stalled(task: TaskRow, pod: Object, limits: Limits) -> Iterator[_Trigger]:
 
 def _unschedulable(task: TaskRow, pod: Object, job: Object | None, limits: Limits) -> Iterator[_Trigger]:
     condition = _condition(pod, "PodScheduled", status="False")
-    if limits.unschedulable and not (pod.get("spec") or {}).get("nodeName") and not _is_gated(condition):
+    if limits.unschedulable and _node(pod) is None and not _is_gated(condition):
         # There is no condition while the scheduler waits for a volume to be bound.
         why = (condition or {}).get("message") or "no node was found, and the scheduler gave no reason"
         finish = _finish(task, pod, Failure(reason="Unschedulable", message=f"Pod {_name(pod)}: {why}"))
@@ -644,8 +659,8 @@ def _ended(facts: Facts, task: TaskRow, pod: Object | None) -> Finish:
 
 def _attempt(pod: Object) -> Attempt | None:
     """Return the attempt of a Pod, None if no node was found for it."""
-    node = (pod.get("spec") or {}).get("nodeName")
-    if not node:
+    node = _node(pod)
+    if node is None:
         return None
     start = time_of((pod.get("status") or {}).get("startTime"))
     return Attempt(pod_uid=_uid(pod), pod_name=_name(pod), node=node, start=start)
@@ -687,7 +702,7 @@ def _pod_deleted(pod: Object) -> Failure:
 
 def _end(pod: Object, job: Object | None, why: str) -> EndPod | DeleteJob:
     """Return the action that ends a Pod. One without a node has no kubelet, so its Job is deleted."""
-    if job is not None and not is_deleted(job) and not (pod.get("spec") or {}).get("nodeName"):
+    if job is not None and not is_deleted(job) and _node(pod) is None:
         return _delete(job, why)
     return EndPod(name=_name(pod), uid=_uid(pod), why=why)
 
@@ -717,6 +732,11 @@ def _is_finished(job: Object) -> bool:
 def _condition(item: Object, kind: str, *, status: str = "True") -> Object | None:
     conditions: Sequence[Object] = (item.get("status") or {}).get("conditions") or ()
     return next((one for one in conditions if one["type"] == kind and one["status"] == status), None)
+
+
+def _node(pod: Object) -> str | None:
+    """Return the name of the Pod's node, None if it has none yet."""
+    return (pod.get("spec") or {}).get("nodeName") or None
 
 
 def _grace(pod: Object) -> float:

@@ -4,7 +4,7 @@ The Role that tctl needs in each namespace of tasks (a Role may only grant what 
 
 | group | resource | verbs | why |
 |---|---|---|---|
-| "" | pods | get, list, watch, patch | the cache; what it grants to recorders; activeDeadlineSeconds=1 |
+| "" | pods | get, list, watch, patch, delete | the cache; recorders' rights; ending and canceling |
 | "" | events | list, watch | why a Job has no Pod; what happens to the Pods |
 | batch | jobs | get, list, watch, delete | the cache; cancels and leftovers |
 | kueue.x-k8s.io | workloads | list, watch | with Kueue: why a Job waits, or will never run |
@@ -73,6 +73,10 @@ class Kube(Namespace):
     async def delete_job(self, name: str, uid: str) -> None:
         """Delete the Job and, in the background, its Pod. A Job that does not exist is no error."""
         await self.delete("Job", name, uid=uid)
+
+    async def delete_pod(self, name: str, uid: str) -> None:
+        """Delete the Pod with its grace period. One that does not exist, or has another uid, is no error."""
+        await self.delete("Pod", name, uid=uid)
 
     async def served_version(self, group: str) -> str:
         """Return the version of an API group that the API server prefers. Refused (404) without the group."""

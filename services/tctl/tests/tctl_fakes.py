@@ -228,8 +228,17 @@ class FakeApi:
         if options["preconditions"]["uid"] != known["metadata"]["uid"]:
             return web.json_response(status(409, "Conflict"), status=409)
         assert options["propagationPolicy"] == "Background"
+        if kind == "pods":  # stays until its node has ended it and the Job controller has counted it
+            return web.json_response(await self._terminate(known))
         await self.delete(kind, name)
         return web.json_response(known)
+
+    async def _terminate(self, pod: dict[str, Any]) -> dict[str, Any]:
+        if pod["metadata"].get("deletionTimestamp"):
+            return pod
+        grace = pod["spec"]["terminationGracePeriodSeconds"] if pod["spec"].get("nodeName") else 0
+        deleted = {"deletionTimestamp": "2025-11-23T06:01:00Z", "deletionGracePeriodSeconds": grace}
+        return await self.put("pods", {**pod, "metadata": {**pod["metadata"], **deleted}})
 
     async def _watch(self, request: web.Request, kind: str) -> web.StreamResponse:
         fault = self._fault(self.watch_faults, kind)

@@ -91,6 +91,10 @@ class World:
     def has(self, kind: str, name: str) -> Callable[[], bool]:
         return lambda: name in self.api.objects[kind]
 
+    def deleted(self, pod_name: str) -> Callable[[], bool]:
+        """Return whether the deletion of the Pod was requested; it exists."""
+        return lambda: "deletionTimestamp" in self.api.objects["pods"][pod_name]["metadata"]
+
     def config(self, **values: Any) -> Config:
         known: dict[str, Any] = {
             "dsn": self.dsn,
@@ -225,11 +229,86 @@ async def test_cancel_is_recorded_when_the_pod_is_gone(world):
     stored = await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING})
     async with world.leader(reconcile_seconds=0.1):
         await cancel(world.db, task_id)
-        await world.api.until(lambda: not world.has("jobs", f"poiesis-{task_id}")())
-        states = {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING}
-        await world.pod(task_id, states, deleted=True)
+        await world.api.until(world.deleted(stored["metadata"]["name"]))
+        assert not world.has("jobs", f"poiesis-{task_id}")()
         assert (await task_of(world.db, task_id))["state"] == "CANCELING"
         await world.api.delete("pods", stored["metadata"]["name"])
+        await world.until(task_id, "CANCELED")
+
+
+async def test_cancel_of_a_waiting_pod_needs_no_garbage_collector(world):
+    """The Job controller's finalizer keeps the Pod; nothing removes it in this test."""
+    task_id = await world.task()
+    stored = await world.pod(task_id, node=None)
+    async with world.leader():
+        await world.api.until(world.has("roles", stored["metadata"]["name"]))
+        await cancel(world.db, task_id)
+        await world.api.delete("jobs", f"poiesis-{task_id}")  # by the api
+        found = await world.until(task_id, "CANCELED")
+    assert found["reported_by"] == "controller"
+    assert world.deleted(stored["metadata"]["name"])()
+    assert await attempts_of(world.db, task_id) == []
+
+
+async def test_refused_pod_deletion_is_retried(world):
+    refusals = iter([429, 503])
+    world.api.refuse = lambda request: (
+        next(refusals, None) if request.method == "DELETE" and "/pods/" in request.path else None
+    )
+    task_id = await world.task()
+    await world.pod(task_id, node=None)
+    async with world.leader():
+        await world.api.until(lambda: bool(world.api.asked("POST", "rolebindings")))
+        await cancel(world.db, task_id)
+        await world.api.delete("jobs", f"poiesis-{task_id}")
+        await world.until(task_id, "CANCELED")
+    assert len(world.api.asked("DELETE", "pods")) == 3
+
+
+async def test_new_leader_continues_a_cancel_between_job_and_pod(world):
+    """The Job was deleted, and the former leader died before it deleted the Pod."""
+    task_id = await add_task(world.db, state="CANCELING", canceled=True)
+    stored = await world.pod(task_id, node=None)
+    async with world.leader():
+        await world.until(task_id, "CANCELED")
+    assert world.deleted(stored["metadata"]["name"])()
+
+
+async def test_waiting_for_a_canceled_pod_sends_no_requests(world, caplog):
+    caplog.set_level(logging.INFO)
+    task_id = await world.task(state="CANCELING", canceled=True)
+    stored = await world.pod(task_id, {"trec": RUNNING})
+    async with world.leader(reconcile_seconds=0.05):
+        await world.api.until(world.deleted(stored["metadata"]["name"]))
+        rounds = len(reconciled(caplog))
+        await world.api.until(lambda: len(reconciled(caplog)) >= rounds + 2)
+        requests = len(world.api.requests)
+        await world.api.until(lambda: len(reconciled(caplog)) >= rounds + 5)
+        assert len(world.api.requests) == requests
+
+
+async def test_pod_of_a_lagging_job_controller_is_deleted_too(world):
+    """It has a node already, and appears while the controller verifies that no Pod can run."""
+    task_id = await add_task(world.db, state="CANCELING", canceled=True)
+    second = pod(
+        {"trec": RUNNING},
+        task=task_id,
+        name=f"poiesis-{task_id}-fghij",
+        uid="pod-uid-2",
+        created="2025-11-23T06:00:01Z",
+    )
+    name = second["metadata"]["name"]
+    read = f"poiesis.io/task={task_id}"
+    world.api.refuse = lambda request: (
+        503 if request.query.get("labelSelector") == read and not world.has("pods", name)() else None
+    )
+    async with world.leader():
+        first = await world.pod(task_id, node=None)
+        await world.api.until(world.deleted(first["metadata"]["name"]))
+        await world.api.put("pods", second)
+        await world.api.until(world.deleted(name))
+        assert (await task_of(world.db, task_id))["state"] == "CANCELING"
+        await world.api.delete("pods", name)
         await world.until(task_id, "CANCELED")
 
 

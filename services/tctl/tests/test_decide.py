@@ -33,6 +33,7 @@ from poiesis_tctl.decide import (
     Attempt,
     Decision,
     DeleteJob,
+    DeletePod,
     EndPod,
     EnsureRole,
     ExplainNoPod,
@@ -1009,6 +1010,7 @@ def test_failed_pod_ends_task_despite_suspended_job():
 
 CANCELING = row(state=TesState.CANCELING, cancel_requested=True)
 DELETE = DeleteJob(name=JOB, uid="job-uid-1", why="canceled")
+DELETE_POD = DeletePod(name=POD, uid="pod-uid-1", why="canceled")
 
 
 @pytest.mark.parametrize(
@@ -1023,19 +1025,45 @@ DELETE = DeleteJob(name=JOB, uid="job-uid-1", why="canceled")
             (DELETE,),
             id="the Pod is gone, the Job is not",
         ),
-        pytest.param(TaskView(task=CANCELING, pod=pod(BEGUN), job=job(deleted=True)), (), id="being deleted"),
         pytest.param(
-            TaskView(task=CANCELING, pod=pod(BEGUN), job=None),
-            (EndPod(name=POD, uid="pod-uid-1", why="canceled, and there is no Job"),),
-            id="an orphan",
+            TaskView(task=CANCELING, pod=pod(BEGUN, deleted=True), job=job()),
+            (DELETE,),
+            id="the Pod is being deleted, the Job is not",
         ),
         pytest.param(
-            TaskView(task=CANCELING, pod=pod(BEGUN, deadline=1), job=None), (), id="an orphan that ends"
+            TaskView(task=CANCELING, pod=pod(node=None, deleted=True), job=job()),
+            (DELETE,),
+            id="the same without a node: another Pod may follow",
+        ),
+        pytest.param(
+            TaskView(task=CANCELING, pod=pod(BEGUN), job=job(deleted=True)),
+            (DELETE_POD,),
+            id="the Job waits for its Pod",
+        ),
+        pytest.param(TaskView(task=CANCELING, pod=pod(BEGUN), job=None), (DELETE_POD,), id="the Job is gone"),
+        pytest.param(
+            TaskView(task=CANCELING, pod=pod(node=None), job=None), (DELETE_POD,), id="the Pod has no node"
+        ),
+        pytest.param(
+            TaskView(task=CANCELING, pod=pod(BEGUN, deadline=1), job=None),
+            (DELETE_POD,),
+            id="an earlier release has ended the Pod",
+        ),
+        pytest.param(
+            TaskView(task=CANCELING, pod=pod(BEGUN, deleted=True), job=None), (), id="its node ends the Pod"
         ),
     ],
 )
-def test_cancel_deletes_job_or_pod(view, expected):
+def test_cancel_deletes_the_job_and_then_the_pod(view, expected):
     assert act(view) == expected
+
+
+@pytest.mark.parametrize("last_job", [None, job(deleted=True)])
+def test_canceled_pod_without_a_node_ends_the_task(last_job):
+    view = TaskView(task=CANCELING, pod=pod(node=None, deleted=True), job=last_job)
+    (finish,) = act(view)
+    assert (finish.outcome, finish.cancel_seen, finish.attempt) == (CANCELED, True, None)
+    assert view.depends_on_absence
 
 
 @pytest.mark.parametrize("vanished", [None, gone(), gone(ALL_DONE), pod({**BEGUN, "executor-0": RUNNING})])

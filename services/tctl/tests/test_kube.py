@@ -6,6 +6,7 @@ from poiesis_kube.errors import Refused, Unreachable
 from poiesis_tctl import roles
 from poiesis_tctl.decide import EnsureRole
 from poiesis_tctl.kube import connect
+from poiesis_tctl.podfacts import is_deleted
 
 POD = f"poiesis-{TASK}-abcde"
 KUBECONFIG = """
@@ -65,16 +66,20 @@ async def test_objects_with_another_uid_are_left_alone(fake_api):
     async with client(fake_api) as kube:
         await kube.end_pod(POD, "pod-uid-1")
         await kube.delete_job(f"poiesis-{TASK}", "job-uid-1")
+        await kube.delete_pod(POD, "pod-uid-1")
     assert "activeDeadlineSeconds" not in fake_api.objects["pods"][POD]["spec"]
     assert f"poiesis-{TASK}" in fake_api.objects["jobs"]
 
 
-async def test_job_is_deleted_in_the_background(fake_api):
+async def test_second_deletion_is_a_no_op(fake_api):
     await fake_api.put("jobs", job())
+    await fake_api.put("pods", pod())
     async with client(fake_api) as kube:
-        await kube.delete_job(f"poiesis-{TASK}", "job-uid-1")
-        await kube.delete_job(f"poiesis-{TASK}", "job-uid-1")
+        for _ in range(2):
+            await kube.delete_job(f"poiesis-{TASK}", "job-uid-1")
+            await kube.delete_pod(POD, "pod-uid-1")
     assert fake_api.objects["jobs"] == {}
+    assert is_deleted(fake_api.objects["pods"][POD])
 
 
 async def test_missing_rights_are_refused(fake_api):
@@ -83,6 +88,7 @@ async def test_missing_rights_are_refused(fake_api):
         for call in (
             kube.end_pod(POD, "u"),
             kube.delete_job("j", "u"),
+            kube.delete_pod(POD, "u"),
             kube.create_if_missing(roles.role(EnsureRole(task_id=TASK, pod_name=POD, pod_uid="u"))),
             kube.pods_of("t"),
             kube.jobs_of("t"),
