@@ -1,8 +1,8 @@
 """Measure how fast tasks become Jobs and Pods, and how fast they are canceled, beside bare Jobs in one run.
 
 The tasks are parked: they request more CPU than a node has, so each has a Job and a Pod without a node. The
-floor are Jobs with the same containers, created and deleted by the client that the api uses, as many at a time
-as one replica of the api submits at most. Seconds depend on the machine; compare the ratios.
+floor are Jobs with the same containers, created and deleted by the client that the api uses, as many at a
+time as one replica of the api submits at most. Seconds depend on the machine; compare the ratios.
 
 Pods appear at the rate of the Job controller (`--kube-api-qps` of kube-controller-manager, 20 by default), so
 the ratio of Pods shows what Poiesis adds, and the rate of Jobs what the api could submit.

@@ -75,4 +75,5 @@ async def test_300_cancels_are_answered_within_two_seconds(
         page = await client.list_tasks(tag_key="set", tag_value=name, page_size=_MANY)
         return [task["state"] for task in page["tasks"]] == ["CANCELED"] * _MANY
 
-    await eventually(all_canceled, f"the end of {_MANY} tasks", seconds=300, every=2)
+    # The garbage collector of Kubernetes would need longer: nothing waits for it.
+    await eventually(all_canceled, f"the end of {_MANY} tasks", seconds=60, every=2)

@@ -48,10 +48,18 @@ async def test_services_may_not_delete_these_objects(kube: Kube) -> None:
         f"system:serviceaccount:{kube.service_namespace}:{account['metadata']['name']}"
         for account in await kube.service.find("serviceaccounts", "app.kubernetes.io/managed-by=Helm")
     ]
-    kinds = ("jobs", "secrets", "serviceaccounts", "persistentvolumeclaims", "roles", "rolebindings")
+    kinds = (
+        "jobs",
+        "pods",
+        "secrets",
+        "serviceaccounts",
+        "persistentvolumeclaims",
+        "roles",
+        "rolebindings",
+    )
     allowed = {kind for account in accounts for kind in kinds if await _can_delete(kube, account, kind)}
 
-    assert allowed == {"jobs"}
+    assert allowed == {"jobs", "pods"}
 
 
 async def test_one_selector_finds_every_object_of_a_task(

@@ -146,8 +146,9 @@ async def test_canceled_task_leaves_nothing_in_its_namespace(
     [
         *(("api", f"{verb} secrets") for verb in ("get", "list", "update", "delete")),
         *(("tctl", f"{verb} secrets") for verb in ("get", "list", "create")),
-        *(("api", right) for right in ("get pods", "create pods", "create roles", "get configmaps")),
-        *(("tctl", right) for right in ("create pods", "create jobs", "delete pods", "create pods/exec")),
+        *(("api", right) for right in ("get pods", "create pods", "delete pods")),
+        *(("api", right) for right in ("create roles", "get configmaps")),
+        *(("tctl", right) for right in ("create pods", "create jobs", "create pods/exec")),
     ],
 )
 async def test_services_have_no_such_right_in_any_namespace(
@@ -162,7 +163,10 @@ async def test_services_have_no_such_right_in_any_namespace(
     ("service", "right"),
     [
         *(("api", right) for right in ("create jobs", "create secrets", "create persistentvolumeclaims")),
-        *(("tctl", right) for right in ("patch pods", "get pods", "list events", "delete jobs")),
+        *(
+            ("tctl", right)
+            for right in ("patch pods", "delete pods", "get pods", "list events", "delete jobs")
+        ),
     ],
 )
 async def test_rights_about_tasks_end_at_their_namespaces(

@@ -848,7 +848,7 @@ async def test_many_probes_read_the_database_state_once(client, monkeypatch):
 
 async def test_full_disk_and_stalled_queue_are_noted(client, services, monkeypatch):
     services.write_health.failed(Outage.FULL)
-    services.submitter._leased_at -= 60
+    services.submitter._read_at -= 60
     ready = await (await client.get("/readyz")).json()
     assert ready["notes"] == [Outage.FULL.value, "the queue has not been read for 60 s"]
 

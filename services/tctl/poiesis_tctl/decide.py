@@ -376,8 +376,9 @@ def _triggers(view: TaskView, limits: Limits) -> Iterator[_Trigger]:
     elif pod is None:
         yield from _without_pod(task, view, limits)
     else:
-        if view.gone_pod is not None and _uid(view.gone_pod) != _uid(pod):
-            yield _requeue(view.gone_pod, f"Pod {_name(view.gone_pod)} was replaced by Pod {_name(pod)}")
+        gone = None if task.cancel_requested else view.gone_pod  # no attempt follows a cancel
+        if gone is not None and _uid(gone) != _uid(pod):
+            yield _requeue(gone, f"Pod {_name(gone)} was replaced by Pod {_name(pod)}")
         yield from _with_pod(task, pod, view.job, limits)
 
 

@@ -282,11 +282,18 @@ class FakeApi:
                     for version, _, event, item in news:  # noqa: B007, PLR1704
                         if event == "BOOKMARK" or self._selected(request, [item]):
                             await self._send(response, event, item)
-                    if not news:
-                        async with self._changed:
-                            await self._changed.wait()
+                    await self._until_news(kind, version)
         except TimeoutError:
             return
+
+    async def _until_news(self, kind: str, version: int) -> None:
+        def has_news() -> bool:
+            return self._closing.is_set() or any(
+                number > version and of == kind for number, of, _, _ in self.history
+            )
+
+        async with self._changed:  # an event may have come while this waited for the lock
+            await self._changed.wait_for(has_news)
 
     async def _send(self, response: web.StreamResponse, event: str, item: dict[str, Any]) -> None:
         # In two pieces: lines do not come in whole chunks.

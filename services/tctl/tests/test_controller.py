@@ -14,6 +14,7 @@ from uuid import UUID
 import aiohttp
 import asyncpg
 import pytest
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 from tctl_builders import (
     ALL_DONE,
@@ -298,14 +299,17 @@ async def test_pod_of_a_lagging_job_controller_is_deleted_too(world):
         created="2025-11-23T06:00:01Z",
     )
     name = second["metadata"]["name"]
-    read = f"poiesis.io/task={task_id}"
-    world.api.refuse = lambda request: (
-        503 if request.query.get("labelSelector") == read and not world.has("pods", name)() else None
-    )
+
+    appears = [second]
+
+    def appear(request: web.Request) -> None:
+        if appears and request.query.get("labelSelector") == f"poiesis.io/task={task_id}":
+            world.api.objects["pods"][name] = appears.pop()
+
+    world.api.refuse = appear
     async with world.leader():
-        first = await world.pod(task_id, node=None)
-        await world.api.until(world.deleted(first["metadata"]["name"]))
-        await world.api.put("pods", second)
+        await world.pod(task_id, node=None)
+        await world.api.until(world.has("pods", name))
         await world.api.until(world.deleted(name))
         assert (await task_of(world.db, task_id))["state"] == "CANCELING"
         await world.api.delete("pods", name)

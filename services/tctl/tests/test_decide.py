@@ -1052,6 +1052,11 @@ DELETE_POD = DeletePod(name=POD, uid="pod-uid-1", why="canceled")
         pytest.param(
             TaskView(task=CANCELING, pod=pod(BEGUN, deleted=True), job=None), (), id="its node ends the Pod"
         ),
+        pytest.param(
+            TaskView(task=CANCELING, pod=pod(BEGUN), job=None, gone_pod=pod(uid="another")),
+            (DELETE_POD,),
+            id="another Pod has vanished",
+        ),
     ],
 )
 def test_cancel_deletes_the_job_and_then_the_pod(view, expected):
