@@ -30,9 +30,8 @@ def task_objects(task: Task, config: TaskPodConfig) -> TaskObjects:
     config = with_parameters(config, resources.backend_parameters or {} if resources else {})
     layout = layout_of(task, config)
     secrets = pack_secrets(task, secret_entries(layout, config.recorder.transport))
-    owned = [secret(task.id, name, data) for name, data in secrets.items()]
-    if has_service_account(config):
-        owned.insert(0, service_account(layout))
+    account = [service_account(layout)] if has_service_account(config) else []
+    owned = [*account, *(secret(task.id, name, data) for name, data in secrets.items())]
     if layout.volume == "task" and config.volume.type == "pvc":
         owned.append(volume_claim(layout, config))
     return TaskObjects(job=job(layout, config, secret_of_key(secrets)), owned=tuple(owned))
@@ -44,7 +43,7 @@ def has_service_account(config: TaskPodConfig) -> bool:
 
 
 def service_account(layout: Layout) -> Manifest:
-    """Return the Pod's ServiceAccount. The controller grants it read access to its own Pod."""
+    """Return the Pod's ServiceAccount, to which the controller grants read access to a watched Pod."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
