@@ -15,6 +15,7 @@ from rich.text import Text
 from poiesis_cli.errors import CliError, OutputClosed
 from poiesis_cli.progress import duration_text, size_text
 from poiesis_cli.tes import Task
+from poiesis_cli.usage import usage_rows
 from poiesis_cli.web import printable
 
 _PIPE_WIDTH = 100_000  # columns: lines are not wrapped in a pipe
@@ -95,13 +96,7 @@ def write_tasks(tasks: Sequence[Task]) -> None:
             columns.pop(optional, None)
     room = max(width - _width(columns | {"NAME": []}) + len("NAME"), _NAME_WIDTH)
     columns["NAME"] = [_cut(name, room) for name in columns["NAME"]]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in columns:
-        table.add_column(heading, no_wrap=True)
-    for row in zip(*columns.values(), strict=True):
-        cells = dict(zip(columns, row, strict=True))
-        table.add_row(*(_state(text) if key == "STATE" else _cell(text) for key, text in cells.items()))
-    _print(table, _PIPE_WIDTH)
+    _print(_columns(columns), _PIPE_WIDTH)
 
 
 def write_task(task: Task) -> None:
@@ -112,6 +107,18 @@ def write_task(task: Task) -> None:
     for label, text in _task_details(task):
         table.add_row(label, _cell(text))
     _print(table)
+    if rows := usage_rows(task):
+        write("\n")
+        _print(
+            _columns(
+                {
+                    "EXECUTOR": [row.executor for row in rows],
+                    "CPU CORES": [row.cpu_cores for row in rows],
+                    "MEMORY": [row.memory for row in rows],
+                    "DISK": [row.disk for row in rows],
+                }
+            )
+        )
 
 
 def write_service(info: Mapping[str, Any], base: str) -> None:
@@ -125,6 +132,17 @@ def write_service(info: Mapping[str, Any], base: str) -> None:
     if parameters:
         table.add_row("backend parameters", _cell(_value(parameters)))
     _print(table)
+
+
+def _columns(columns: Mapping[str, Sequence[str]]) -> Table:
+    """Return a table with a heading per column."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in columns:
+        table.add_column(heading, no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        cells = dict(zip(columns, row, strict=True))
+        table.add_row(*(_state(text) if key == "STATE" else _cell(text) for key, text in cells.items()))
+    return table
 
 
 def _details() -> Table:

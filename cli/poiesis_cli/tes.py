@@ -149,8 +149,8 @@ def _attempt(document: Mapping[str, Any]) -> Attempt:
         metadata=_texts_by_name(document.get("metadata")),
         system_logs=_texts(document.get("system_logs")),
         outputs=_objects(document.get("outputs")),
-        start_time=_time(document.get("start_time")),
-        end_time=_time(document.get("end_time")),
+        start_time=read_time(document.get("start_time")),
+        end_time=read_time(document.get("end_time")),
     )
 
 
@@ -164,7 +164,7 @@ def _executor_log(document: object) -> ExecutorLog:
     )
 
 
-def _time(value: object) -> datetime | None:
+def read_time(value: object) -> datetime | None:
     """Parse RFC 3339; a time without an offset is in UTC."""
     try:
         time = datetime.fromisoformat(_text(value))

@@ -258,6 +258,25 @@ def test_get_shows_the_outcome(server, poiesis):
     ]
 
 
+def test_get_shows_used_of_requested(server, poiesis):
+    metadata = {
+        "executor-0.start_time": "2026-01-01T00:00:00Z",
+        "executor-0.end_time": "2026-01-01T00:00:02Z",
+        "executor-0.cpu_time_ms": "2040",
+        "executor-0.peak_memory_bytes": "209715200",
+        "executor-0.disk_used_bytes": "100000000",
+        "peak_memory_bytes": "209715200",
+    }
+    resources = {"cpu_cores": 2, "ram_gb": 0.5}
+    server.reply("GET /tasks/t1", task(resources=resources, logs=[attempt(0, metadata=metadata)]))
+    lines = poiesis("get", "t1", "--output", "table").out.splitlines()
+    assert [re.split(" {2,}", line) for line in lines[-3:]] == [
+        [""],
+        ["EXECUTOR", "CPU CORES", "MEMORY", "DISK"],
+        ["0", "1.02 of 2", "209.7 MB of 0.5 GB", "100.0 MB"],
+    ]
+
+
 def test_get_shows_the_waiting_reason_and_duration(server, poiesis):
     log = attempt(metadata={"waiting_reason": "no node fits"}, start_time="2026-01-01T00:00:00")
     server.reply("GET /tasks/t1", task("QUEUED", logs=[log]))
