@@ -65,9 +65,15 @@ static int64_t sum(const char *root, const char *file, const char *key)
     return total;
 }
 
-static int64_t microseconds(int64_t nanoseconds)
+/* The total is exact, the part in kernel mode is sampled: take the rest as the time in user mode. */
+static void cpu_usage_v1(const char *root, struct usage *usage)
 {
-    return nanoseconds < 0 ? -1 : nanoseconds / 1000;
+    int64_t total = counter(root, "cpuacct/cpuacct.usage", ""), system = counter(root, "cpuacct/cpuacct.usage_sys", "");
+    usage->user_us = usage->sys_us = -1;
+    if (total < 0 || system < 0)
+        return;
+    usage->sys_us = (system < total ? system : total) / 1000;
+    usage->user_us = total / 1000 - usage->sys_us;
 }
 
 /* How many processes of this container the kernel has killed for memory; -1 if unknown. */
@@ -92,8 +98,7 @@ void cgroup_usage(const char *root, struct usage *usage)
         usage->written_bytes = sum(root, "io.stat", " wbytes=");
     } else {
         usage->peak_memory = counter(root, "memory/memory.max_usage_in_bytes", "");
-        usage->user_us = microseconds(counter(root, "cpuacct/cpuacct.usage_user", ""));
-        usage->sys_us = microseconds(counter(root, "cpuacct/cpuacct.usage_sys", ""));
+        cpu_usage_v1(root, usage);
         usage->read_bytes = sum(root, "blkio/blkio.throttle.io_service_bytes", " Read ");
         usage->written_bytes = sum(root, "blkio/blkio.throttle.io_service_bytes", " Write ");
     }

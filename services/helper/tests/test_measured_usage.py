@@ -13,7 +13,7 @@ V2 = {
 }
 V1 = {
     "memory/memory.max_usage_in_bytes": "209715200\n",
-    "cpuacct/cpuacct.usage_user": "2000000999\n",
+    "cpuacct/cpuacct.usage": "2500000999\n",
     "cpuacct/cpuacct.usage_sys": "500000000\n",
     "blkio/blkio.throttle.io_service_bytes": (
         "8:0 Read 4096\n8:0 Write 100\n8:0 Sync 7\n8:0 Total 4196\n259:0 Read 1\n259:0 Write 2\nTotal 4199\n"
@@ -53,6 +53,12 @@ def test_a_counter_without_a_number_is_left_out(container, files, text):
     (container.cgroup / next(name for name in files if name.startswith("memory"))).write_text(text)
     container.sh("exit 3")
     assert measured(container) == {key: MEASURED[key] for key in MEASURED if key != "peak_memory_bytes"}
+
+
+def test_sampled_kernel_time_is_at_most_the_total(container):
+    put(container, V1 | {"cpuacct/cpuacct.usage": "400000000\n"})
+    container.sh("exit 3")
+    assert (container.exit["user_us"], container.exit["sys_us"]) == (0, 400_000)
 
 
 @pytest.mark.parametrize(
