@@ -31,7 +31,8 @@ from poiesis_cli.mappings import parse_environment, parse_input, parse_output, p
 from poiesis_cli.terminal import message
 from poiesis_cli.tes import STATES, Task
 from poiesis_cli.timing import TIMING, Timing
-from poiesis_cli.web import open_session
+from poiesis_cli.usage import read_report, usage_params
+from poiesis_cli.web import Response, open_session
 
 _EPILOG = """\b
 Exit codes of run and wait: 0 COMPLETE; EXECUTOR_ERROR: that of the failed executor
@@ -491,6 +492,56 @@ def completion(shell: str) -> int:
     if kind is None:
         raise BadUsage(f"no completion for {shell}")
     terminal.write(kind(cli, {}, "poiesis", "_POIESIS_COMPLETE").source())
+    return Exit.OK
+
+
+@cli.command()
+@common_options
+@click.option("--since", metavar="DATE", help="First day, in UTC; default: 30 days before --until.")
+@click.option("--until", metavar="DATE", help="Day after the last day; default: tomorrow.")
+@click.option(
+    "--by",
+    "groups",
+    multiple=True,
+    metavar="GROUP",
+    help="A row per month, day, owner, group or tag:KEY; repeat for more.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.pass_obj
+def usage(
+    call: Invocation,
+    /,
+    since: str | None,
+    until: str | None,
+    groups: Sequence[str],
+    *,
+    as_csv: bool,
+) -> int:
+    """Show what your tasks used; for administrators, the tasks of all users.
+
+    Only for servers that are Poiesis.
+
+    \b
+    poiesis usage --since 2026-11-01 --until 2026-12-01 --by owner
+    poiesis usage --by month --by tag:project --csv > usage.csv
+    """
+    params = usage_params(since, until, groups, as_csv=as_csv)
+
+    async def work() -> Response:
+        async with call.client() as client:
+            return await client.usage(params)
+
+    response = call.run(work())
+    if as_csv:
+        terminal.write(response.body.decode("utf-8", "replace"))
+        return Exit.OK
+    report = read_report(response.json())
+    if call.as_json:
+        terminal.write_json(report.document)
+    else:
+        terminal.write_report(report)
+    if report.truncated:
+        message("poiesis: the report is not complete; request a shorter period or fewer groups")
     return Exit.OK
 
 

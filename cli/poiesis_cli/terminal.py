@@ -15,7 +15,7 @@ from rich.text import Text
 from poiesis_cli.errors import CliError, OutputClosed
 from poiesis_cli.progress import duration_text, size_text
 from poiesis_cli.tes import Task
-from poiesis_cli.usage import usage_rows
+from poiesis_cli.usage import Report, usage_rows
 from poiesis_cli.web import printable
 
 _PIPE_WIDTH = 100_000  # columns: lines are not wrapped in a pipe
@@ -119,6 +119,11 @@ def write_task(task: Task) -> None:
                 }
             )
         )
+
+
+def write_report(report: Report) -> None:
+    """Write a report of usage as a table."""
+    _print(_columns(report.columns), _PIPE_WIDTH)
 
 
 def write_service(info: Mapping[str, Any], base: str) -> None:

@@ -1,14 +1,15 @@
-"""What the executors of a task used, beside what was requested. Pure.
+"""What tasks used: of one task, beside what was requested, and reports of many. Pure.
 
-The keys are those that several TES servers set in the metadata of a log: of the attempt, in Poiesis also of
-each executor, as `executor-<n>.<key>`.
+The keys of a task are those that several TES servers set in the metadata of a log: of the attempt, in
+Poiesis also of each executor, as `executor-<n>.<key>`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from poiesis_cli.errors import BadUsage, NotTes
 from poiesis_cli.progress import size_text
 from poiesis_cli.tes import Attempt, Task, read_time
 
@@ -23,6 +24,63 @@ class UsageRow:
     cpu_cores: str
     memory: str
     disk: str
+
+
+_GROUPS = ("month", "day", "owner", "group", "tag")
+_MEASURES = {
+    "tasks": "TASKS",
+    "failures": "FAILED",
+    "cpu_hours": "CPU-HOURS",
+    "cpu_hours_used": "CPU-HOURS USED",
+    "ram_gb_hours": "GB-HOURS",
+    "disk_gb_hours": "DISK GB-HOURS",
+    "gpu_hours": "GPU-HOURS",
+    "cost": "COST",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A report of usage. `columns`: the texts of a table by heading; `document`: the complete response."""
+
+    columns: Mapping[str, Sequence[str]]
+    truncated: bool
+    document: Mapping[str, Any]
+
+
+def usage_params(
+    since: str | None, until: str | None, groups: Sequence[str], *, as_csv: bool
+) -> list[tuple[str, str]]:
+    """Return the parameters of GET /poiesis/v1/usage. Raise BadUsage for a group that it does not have."""
+    params = [(name, text) for name, text in (("since", since), ("until", until)) if text]
+    for group in groups:
+        name, separator, key = group.partition(":")
+        if name not in _GROUPS or (name == "tag") != bool(key) or (separator and name != "tag"):
+            raise BadUsage(f"--by must be month, day, owner, group or tag:KEY, got {group!r}")
+        params.append(("group_by", name))
+        if key:
+            params.append(("tag_key", key))
+    return [*params, ("format", "csv")] if as_csv else params
+
+
+def read_report(document: object) -> Report:
+    """Read a report. Raise NotTes if it is not one."""
+    if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
+        raise NotTes("a report of usage must be a JSON object with rows")
+    rows = [row for row in document["rows"] if isinstance(row, dict)]
+    currency = document.get("currency")
+    columns = {}
+    for name, heading in ({one: one.upper() for one in _GROUPS} | _MEASURES).items():
+        if any(name in row for row in rows):
+            unit = f" {currency}" if name == "cost" and isinstance(currency, str) else ""
+            columns[heading + unit] = [_figure(row.get(name)) for row in rows]
+    return Report(columns=columns, truncated=document.get("truncated") is True, document=document)
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return "" if value is None else str(value)
 
 
 def usage_rows(task: Task) -> list[UsageRow]:

@@ -511,6 +511,28 @@ def test_errors_name_standard_input(poiesis):
     assert "poiesis: standard input is not valid JSON" in poiesis("create", "-", stdin=b"{").err
 
 
+def test_usage_is_requested_beside_the_tes_api(server, poiesis):
+    report = {"rows": [{"owner": "alice", "tasks": 3}], "truncated": True}
+    server.reply("GET //poiesis/v1/usage", report)
+    ended = poiesis("usage", "--since", "2026-11-01", "--by", "owner", "--output", "table")
+    assert [line.split() for line in ended.out.splitlines()] == [["OWNER", "TASKS"], ["alice", "3"]]
+    assert "the report is not complete" in ended.err
+    assert server.requests[0].query == {"since": ["2026-11-01"], "group_by": ["owner"]}
+    assert json.loads(poiesis("usage", "--output", "json").out) == report
+
+
+def test_usage_prints_the_csv_of_the_server(server, poiesis):
+    server.reply("GET //poiesis/v1/usage", Reply(b"tasks\r\n3\r\n"))
+    assert poiesis("usage", "--csv").out.split() == ["tasks", "3"]
+    assert server.requests[0].query == {"format": ["csv"]}
+
+
+def test_usage_needs_poiesis(server, poiesis):
+    ended = poiesis("usage")
+    assert ended.code == 65
+    assert "no reports of usage at" in ended.err
+
+
 def test_info_shows_known_fields(server, poiesis):
     document = {
         "name": "lab",
