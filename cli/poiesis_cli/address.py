@@ -29,7 +29,7 @@ def tes_base(text: str) -> URL:
 
 
 def usage_url(base: URL) -> URL:
-    """Return the URL of Poiesis' reports of usage, which is beside the TES API."""
+    """Return the URL of Poiesis' reports of usage, which is next to the TES API."""
     return base.with_path(base.path.removesuffix(TES_PATH) + _USAGE_PATH)
 
 

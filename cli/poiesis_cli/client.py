@@ -1,7 +1,6 @@
 """The operations of TES 1.1 on one server: retries, redirects, errors."""
 
 import asyncio
-import itertools
 import json
 import time
 import uuid
@@ -195,7 +194,8 @@ class TesClient:
     ) -> Response:
         """Return a 2xx response. Raise CliError."""
         first_failure: float | None = None
-        for count in itertools.count():
+        count = 0
+        while True:
             try:
                 response = await self._with_renewal(method, url, **options)
                 _raise_if_temporary(self.base, response)
@@ -208,8 +208,8 @@ class TesClient:
                     raise
                 if count == 0:
                     self.notify(f"{failure}; retrying for up to {self.retry_for:.0f} s")
+            count += 1
             await asyncio.sleep(delay)
-        raise AssertionError("the loop has no end")
 
     def _retry_delay(self, failure: Unreachable, retry: Retry, count: int, elapsed: float) -> float | None:
         """Return the seconds until the next try; None to give up."""

@@ -1,4 +1,4 @@
-"""What tasks used: of one task, beside what was requested, and reports of many. Pure.
+"""What tasks used: of one task, next to what was requested, and reports of many. Pure.
 
 The keys of a task are those that several TES servers set in the metadata of a log: of the attempt, in
 Poiesis also of each executor, as `executor-<n>.<key>`.

@@ -511,7 +511,7 @@ def test_errors_name_standard_input(poiesis):
     assert "poiesis: standard input is not valid JSON" in poiesis("create", "-", stdin=b"{").err
 
 
-def test_usage_is_requested_beside_the_tes_api(server, poiesis):
+def test_usage_is_requested_next_to_the_tes_api(server, poiesis):
     report = {"rows": [{"owner": "alice", "tasks": 3}], "truncated": True}
     server.reply("GET //poiesis/v1/usage", report)
     ended = poiesis("usage", "--since", "2026-11-01", "--by", "owner", "--output", "table")
