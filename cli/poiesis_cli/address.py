@@ -7,6 +7,7 @@ from yarl import URL
 from poiesis_cli.errors import BadUsage
 
 TES_PATH = "/ga4gh/tes/v1"
+_USAGE_PATH = "/poiesis/v1/usage"
 _VERSIONED = ("/v1", "/v1.0", "/v1.1")
 _BELOW_THE_BASE = ("/service-info", "/tasks")
 
@@ -25,6 +26,11 @@ def tes_base(text: str) -> URL:
     elif not path.endswith(_VERSIONED):
         path += TES_PATH
     return url.with_path(path)
+
+
+def usage_url(base: URL) -> URL:
+    """Return the URL of Poiesis' reports of usage, which is next to the TES API."""
+    return base.with_path(base.path.removesuffix(TES_PATH) + _USAGE_PATH)
 
 
 def web_url(text: str, what: str) -> URL:

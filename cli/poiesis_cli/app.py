@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from poiesis_cli import __version__, terminal
-from poiesis_cli.commands import run, server, tasks, waiting
+from poiesis_cli.commands import run, server, tasks, usage, waiting
 from poiesis_cli.errors import BadUsage, CliError, Exit
 from poiesis_cli.invocation import Invocation, common_options
 from poiesis_cli.terminal import message
@@ -46,6 +46,7 @@ def cli() -> None:
 for _command in (
     *(run.run, run.create, run.rerun),
     *(tasks.list_, tasks.get, tasks.describe, waiting.wait, tasks.logs, tasks.cancel),
+    usage.usage,
     *(server.info, server.login, server.logout, server.token, server.use_server, server.completion),
 ):
     cli.add_command(_command)

@@ -1,7 +1,6 @@
 """The operations of TES 1.1 on one server: retries, redirects, errors."""
 
 import asyncio
-import itertools
 import json
 import time
 import uuid
@@ -15,6 +14,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from poiesis_cli.address import usage_url
 from poiesis_cli.credentials import Credentials
 from poiesis_cli.errors import AuthFailed, BadUsage, NotFound, NotTes, Rejected, Unreachable
 from poiesis_cli.tes import Task, read_task
@@ -103,6 +103,15 @@ class TesClient:
         """POST /tasks/{id}:cancel."""
         await self._call("POST", f"{_task_path(task_id)}:cancel", task_id=task_id)
 
+    async def usage(self, params: Params) -> Response:
+        """GET /poiesis/v1/usage, which only Poiesis has."""
+        try:
+            return await self._respond("GET", usage_url(self.base), params=params)
+        except NotFound as error:
+            raise NotFound(
+                f"no reports of usage at {self.base}", "the server must be a Poiesis with this operation"
+            ) from error
+
     async def with_full_id(self, task_id: str, operation: Callable[[str], Awaitable[_T]]) -> _T:
         """Run an operation on a task given by its id or, at least 4 characters, the start of its id."""
         try:
@@ -171,14 +180,26 @@ class TesClient:
         task_id: str | None = None,
         **options: Any,
     ) -> Any:
-        """Return the JSON of a 2xx response. Raise CliError."""
+        """Return the JSON of a 2xx response of the TES API. Raise CliError."""
         url = URL(str(self.base) + path, encoded=True)
+        return (await self._respond(method, url, retry, task_id, **options)).json()
+
+    async def _respond(
+        self,
+        method: str,
+        url: URL,
+        retry: Retry = Retry.ALWAYS,
+        task_id: str | None = None,
+        **options: Any,
+    ) -> Response:
+        """Return a 2xx response. Raise CliError."""
         first_failure: float | None = None
-        for count in itertools.count():
+        count = 0
+        while True:
             try:
                 response = await self._with_renewal(method, url, **options)
                 _raise_if_temporary(self.base, response)
-                return self._result(response, task_id)
+                return self._accepted(response, task_id)
             except Unreachable as failure:
                 now = time.monotonic()
                 first_failure = now if first_failure is None else first_failure
@@ -187,8 +208,8 @@ class TesClient:
                     raise
                 if count == 0:
                     self.notify(f"{failure}; retrying for up to {self.retry_for:.0f} s")
+            count += 1
             await asyncio.sleep(delay)
-        return None
 
     def _retry_delay(self, failure: Unreachable, retry: Retry, count: int, elapsed: float) -> float | None:
         """Return the seconds until the next try; None to give up."""
@@ -237,9 +258,10 @@ class TesClient:
             )
         return target.with_user(None)
 
-    def _result(self, response: Response, task_id: str | None) -> Any:
+    def _accepted(self, response: Response, task_id: str | None) -> Response:
+        """Return a 2xx response. Raise CliError."""
         if response.status in _SUCCESS:
-            return response.json()
+            return response
         reason = _server_message(response)
         match response.status:
             case 401:

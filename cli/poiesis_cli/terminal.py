@@ -16,6 +16,7 @@ from rich.text import Text
 from poiesis_cli.errors import CliError, OutputClosed
 from poiesis_cli.progress import duration_text, size_text
 from poiesis_cli.tes import Task
+from poiesis_cli.usage import Report, usage_rows
 from poiesis_cli.web import printable
 
 _PIPE_WIDTH = 100_000  # columns: lines are not wrapped in a pipe
@@ -139,13 +140,7 @@ def _task_table(tasks: Sequence[Task], width: int) -> Table:
             columns.pop(optional, None)
     room = max(width - _width(columns | {"NAME": []}) + len("NAME"), _NAME_WIDTH)
     columns["NAME"] = [_cut(name, room) for name in columns["NAME"]]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in columns:
-        table.add_column(heading, no_wrap=True)
-    for row in zip(*columns.values(), strict=True):
-        cells = dict(zip(columns, row, strict=True))
-        table.add_row(*(_state(text) if key == "STATE" else _cell(text) for key, text in cells.items()))
-    return table
+    return _columns(columns)
 
 
 def write_task(task: Task) -> None:
@@ -156,6 +151,23 @@ def write_task(task: Task) -> None:
     for label, text in _task_details(task):
         table.add_row(label, _cell(text))
     _print(table)
+    if rows := usage_rows(task):
+        write("\n")
+        _print(
+            _columns(
+                {
+                    "EXECUTOR": [row.executor for row in rows],
+                    "CPU CORES": [row.cpu_cores for row in rows],
+                    "MEMORY": [row.memory for row in rows],
+                    "DISK": [row.disk for row in rows],
+                }
+            )
+        )
+
+
+def write_report(report: Report) -> None:
+    """Write a report of usage as a table."""
+    _print(_columns(report.columns), _PIPE_WIDTH)
 
 
 def write_service(info: Mapping[str, Any], base: str) -> None:
@@ -169,6 +181,17 @@ def write_service(info: Mapping[str, Any], base: str) -> None:
     if parameters:
         table.add_row("backend parameters", _cell(_value(parameters)))
     _print(table)
+
+
+def _columns(columns: Mapping[str, Sequence[str]]) -> Table:
+    """Return a table with a heading per column."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in columns:
+        table.add_column(heading, no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        cells = dict(zip(columns, row, strict=True))
+        table.add_row(*(_state(text) if key == "STATE" else _cell(text) for key, text in cells.items()))
+    return table
 
 
 def _details() -> Table:

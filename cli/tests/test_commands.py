@@ -258,6 +258,25 @@ def test_get_shows_the_outcome(server, poiesis):
     ]
 
 
+def test_get_shows_used_of_requested(server, poiesis):
+    metadata = {
+        "executor-0.start_time": "2026-01-01T00:00:00Z",
+        "executor-0.end_time": "2026-01-01T00:00:02Z",
+        "executor-0.cpu_time_ms": "2040",
+        "executor-0.peak_memory_bytes": "209715200",
+        "executor-0.disk_used_bytes": "100000000",
+        "peak_memory_bytes": "209715200",
+    }
+    resources = {"cpu_cores": 2, "ram_gb": 0.5}
+    server.reply("GET /tasks/t1", task(resources=resources, logs=[attempt(0, metadata=metadata)]))
+    lines = poiesis("get", "t1", "--output", "table").out.splitlines()
+    assert [re.split(" {2,}", line) for line in lines[-3:]] == [
+        [""],
+        ["EXECUTOR", "CPU CORES", "MEMORY", "DISK"],
+        ["0", "1.02 of 2", "209.7 MB of 0.5 GB", "100.0 MB"],
+    ]
+
+
 def test_get_shows_the_waiting_reason_and_duration(server, poiesis):
     log = attempt(metadata={"waiting_reason": "no node fits"}, start_time="2026-01-01T00:00:00")
     server.reply("GET /tasks/t1", task("QUEUED", logs=[log]))
@@ -490,6 +509,28 @@ def test_create_rejects_unknown_fields(server, poiesis, tmp_path):
 
 def test_errors_name_standard_input(poiesis):
     assert "poiesis: standard input is not valid JSON" in poiesis("create", "-", stdin=b"{").err
+
+
+def test_usage_is_requested_next_to_the_tes_api(server, poiesis):
+    report = {"rows": [{"owner": "alice", "tasks": 3}], "truncated": True}
+    server.reply("GET //poiesis/v1/usage", report)
+    ended = poiesis("usage", "--since", "2026-11-01", "--by", "owner", "--output", "table")
+    assert [line.split() for line in ended.out.splitlines()] == [["OWNER", "TASKS"], ["alice", "3"]]
+    assert "the report is not complete" in ended.err
+    assert server.requests[0].query == {"since": ["2026-11-01"], "group_by": ["owner"]}
+    assert json.loads(poiesis("usage", "--output", "json").out) == report
+
+
+def test_usage_prints_the_csv_of_the_server(server, poiesis):
+    server.reply("GET //poiesis/v1/usage", Reply(b"tasks\r\n3\r\n"))
+    assert poiesis("usage", "--csv").out.split() == ["tasks", "3"]
+    assert server.requests[0].query == {"format": ["csv"]}
+
+
+def test_usage_needs_poiesis(server, poiesis):
+    ended = poiesis("usage")
+    assert ended.code == 65
+    assert "no reports of usage at" in ended.err
 
 
 def test_info_shows_known_fields(server, poiesis):

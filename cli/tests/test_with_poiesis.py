@@ -197,3 +197,18 @@ def test_wait_shows_the_waiting_reason(real, reports):
     reports(task_id, state="INITIALIZING", system_logs=[pull])
     ended = real("wait", task_id, "--timeout", "3")
     assert "INITIALIZING   executor-0: ErrImagePull: no" in ended.err
+
+
+def test_usage_of_an_ended_task_is_shown_and_reported(real, reports):
+    task_id = real("run", "--detach", "--cpu", "2", "--tag", "usage=shown", "busybox", "--", "x").out.strip()
+    used = {"user_us": 1_500_000, "sys_us": 500_000, "peak_memory_bytes": 200_000_000}
+    ended = executor(0, "", exit_code=0) | {"usage": used}
+    reports(task_id, state="RUNNING", executors=[ended], ending={"state": "COMPLETE"})
+
+    lines = real("get", task_id, "--output", "table").out.splitlines()
+    assert lines[-2].split("  ")[0] == "EXECUTOR"
+    assert "200.0 MB" in lines[-1]
+    report = json.loads(real("usage", "--by", "tag:usage").out)
+    (row,) = [row for row in report["rows"] if row.get("tag") == "shown"]
+    assert (row["tasks"], row["cpu_hours_used"]) == (1, 0.000556)
+    assert "shown,1,0," in real("usage", "--by", "tag:usage", "--csv").out

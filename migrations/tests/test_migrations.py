@@ -30,7 +30,7 @@ TABLES = [
         "output_file_log",
     ),
     "owner_turn",
-    *("schema_migrations", "system_log", "task", "task_log", "task_tag", "volume"),
+    *("schema_migrations", "system_log", "task", "task_log", "task_tag", "task_usage", "volume"),
 ]
 PUBLIC_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 RIGHTS = {

@@ -305,6 +305,41 @@ async def test_an_end_is_stored_once(db, api, recorder, task):
     assert tuple(row) == (2 * 10**9, 3, True, "kept")
 
 
+USAGE = {
+    "user_us": 1,
+    "sys_us": 2,
+    "peak_memory_bytes": 3,
+    "read_bytes": 4,
+    "written_bytes": 5,
+    "disk_used_bytes": 2**63 - 1,
+}
+ONE_END = {"index": 0, "start_ns": 10**18, "end_ns": 2 * 10**18, "exit_code": 0}
+
+
+async def stored_usage(db, task):
+    columns = ", ".join(USAGE)
+    return dict(await db.fetchrow(f"SELECT {columns} FROM executor_log WHERE task_id = $1", task))  # noqa: S608
+
+
+async def test_usage_is_stored_with_the_end(db, recorder, task):
+    await report(recorder, task)
+    await report(recorder, task, executors=[ONE_END | {"usage": USAGE}])
+    assert await stored_usage(db, task) == USAGE
+
+
+async def test_usage_may_follow_an_end_and_is_stored_once(db, api, recorder, task):
+    await report(recorder, task, executors=[ONE_END])
+    await record_executors(api, task, ONE_END | {"usage": {"user_us": 7}})
+    await report(recorder, task, executors=[ONE_END | {"usage": USAGE}])
+    assert await stored_usage(db, task) == dict.fromkeys(USAGE) | {"user_us": 7}
+
+
+@pytest.mark.parametrize("name", USAGE)
+async def test_negative_usage_is_rejected(recorder, task, name):
+    with pytest.raises(asyncpg.CheckViolationError):
+        await report(recorder, task, executors=[ONE_END | {"usage": {name: -1}}])
+
+
 async def test_unknown_executors_are_ignored(db, api, recorder, task):
     unknown = {"index": 7, "start_ns": 1}
     await report(recorder, task, executors=[unknown])
@@ -429,3 +464,53 @@ async def test_earlier_release_creates_tasks_in_this_schema(api):
     )
     columns = "shared_with, reserved_cpu_cores, reserved_ram_gb, reserved_disk_gb"
     assert tuple(await api.fetchrow(f"SELECT {columns} FROM task")) == (None,) * 4  # noqa: S608
+
+
+ACCOUNT = "SELECT * FROM task_usage WHERE task_id = $1"
+_RESERVE = """
+UPDATE task SET reserved_cpu_cores = 2, reserved_ram_gb = 4, reserved_disk_gb = 10, shared_with = 'lab'
+ WHERE id = $1
+"""
+
+
+async def test_end_of_a_task_is_accounted(db, recorder, task):
+    await db.execute(_RESERVE, task)
+    await db.execute("INSERT INTO task_tag (task_id, key, value) VALUES ($1, 'project', 'x')", task)
+    await report(recorder, task)
+    await db.execute("UPDATE task_log SET start_time = now() - interval '100 s'")
+    await db.execute("UPDATE task_log SET end_time = start_time + interval '20 s'")
+    await report(
+        recorder, task, pod_uid="uid-2", executors=[ONE_END | {"usage": USAGE | {"user_us": 500_000}}]
+    )
+    await db.execute("UPDATE task_log SET start_time = now() - interval '80 s' WHERE attempt = 1")
+    await report(recorder, task, pod_uid="uid-2", ending={"state": "EXECUTOR_ERROR"})
+    row = dict(await db.fetchrow(ACCOUNT, task))
+    assert (row["owner"], row["shared_with"], row["state"]) == ("someone", "lab", "EXECUTOR_ERROR")
+    assert json.loads(row["tags"]) == {"project": "x"}
+    assert row["used_cpu_seconds"] == pytest.approx(0.500_002)
+    seconds = row["cpu_seconds"] / 2
+    assert 100 <= seconds < 160  # of both attempts
+    assert (row["ram_gb_seconds"], row["disk_gb_seconds"]) == (
+        pytest.approx(4 * seconds),
+        pytest.approx(10 * seconds),
+    )
+    assert row["gpu_seconds"] == 0
+
+
+async def test_task_without_a_pod_is_accounted_with_nothing(db, task):
+    await db.execute(_RESERVE, task)
+    assert await finish(db, task, "SYSTEM_ERROR") is True
+    row = await db.fetchrow(ACCOUNT, task)
+    assert (row["cpu_seconds"], row["used_cpu_seconds"], row["tags"]) == (0, None, None)
+
+
+async def test_account_outlives_its_task(db, task):
+    await finish(db, task, "COMPLETE")
+    await db.execute("DELETE FROM task WHERE id = $1", task)
+    assert await db.fetchrow(ACCOUNT, task) is not None
+
+
+async def test_rejected_outcome_is_not_accounted(db, task):
+    await ask_for_cancel(db, task)
+    await finish(db, task, "COMPLETE")
+    assert await db.fetchrow(ACCOUNT, task) is None

@@ -20,7 +20,7 @@ from poiesis_models.labels import (
     executor_name,
 )
 from poiesis_models.plan import PodPlan
-from poiesis_models.runfiles import ExitRecord, Started
+from poiesis_models.runfiles import ExitRecord, ResourceUsage, Started
 from poiesis_trec.facts import RunFiles
 
 Object = dict[str, Any]
@@ -347,9 +347,7 @@ class Cluster:
             term=term,
             start_ns=started.start_ns,
             end_ns=self._ns,
-            max_rss_kb=1,
-            user_us=1,
-            sys_us=1,
+            usage=ResourceUsage(user_us=1, sys_us=1),
         )
         pod.files[pod.running] = RunFiles(started=started, exit=record, failed=failed)
         pod.ends[pod.running] = End(code=seen, record=record)

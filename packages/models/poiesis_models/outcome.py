@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from poiesis_models.podstatus import ContainerEnd
 from poiesis_models.report import ExecutorReport
-from poiesis_models.runfiles import SIGTERM_EXIT, ExitRecord
+from poiesis_models.runfiles import SIGTERM_EXIT, ExitRecord, ResourceUsage
 from poiesis_models.states import ExecutorEnd, Failure
 
 OOM = "OOMKilled"
@@ -37,6 +37,7 @@ class ContainerOutcome:
     oom: bool = False
     by_platform: bool = False
     failure: Failure | None = None
+    usage: ResourceUsage | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -65,6 +66,7 @@ class ContainerOutcome:
             end_ns=self.end_ns,
             exit_code=self.exit_code,
             oom=self.oom,
+            usage=self.usage,
         )
 
 
@@ -126,6 +128,7 @@ def _recorded(record: ExitRecord, *, oom: bool) -> ContainerOutcome:
         signal=record.signal,
         oom=oom,
         by_platform=record.term,
+        usage=record.usage,
     )
 
 

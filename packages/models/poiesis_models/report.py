@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from poiesis_models.runfiles import ResourceUsage
 from poiesis_models.states import TaskOutcome, TesState
 
 
@@ -39,6 +40,7 @@ class ExecutorReport:
     stderr_more: MoreText | None = None
     stdout_bytes: int | None = None
     stderr_bytes: int | None = None
+    usage: ResourceUsage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

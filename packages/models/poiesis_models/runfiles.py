@@ -7,7 +7,7 @@ evidence for its own container only. Standard library only.
 import codecs
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 STARTED = "started"
@@ -18,7 +18,7 @@ FAILED = "failed"
 SKIPPED = "skipped"
 PROGRESS = "progress.jsonl"
 
-RECORD_BYTES = 1024  # the helper writes less than 200
+RECORD_BYTES = 1024  # the helper writes less than 512
 PROGRESS_LINE_BYTES = 16 * 1024
 LOG_MARK_BYTES = 80  # at most, see `log_mark`
 SIGTERM_EXIT = 143
@@ -51,10 +51,26 @@ class Started:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResourceUsage:
+    """What a container used, by its cgroup. None: not measured.
+
+    CPU time is in µs. `peak_memory_bytes` includes the page cache. `read_bytes`, `written_bytes`: of block
+    devices. `disk_used_bytes`: what the files of the task's volume occupied at the end.
+    """
+
+    user_us: int | None = None
+    sys_us: int | None = None
+    peak_memory_bytes: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    disk_used_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExitRecord:
     """The exit of a container's process: `exit.json`, also the container's termination message.
 
-    `term`: the helper had received SIGTERM before. Times are Unix time in ns, memory in KiB, CPU in µs.
+    `term`: the helper had received SIGTERM before. Times are Unix time in ns.
     """
 
     exit_code: int
@@ -63,9 +79,7 @@ class ExitRecord:
     term: bool
     start_ns: int
     end_ns: int
-    max_rss_kb: int
-    user_us: int
-    sys_us: int
+    usage: ResourceUsage = ResourceUsage()
 
     @classmethod
     def parse(cls, data: bytes) -> "ExitRecord":
@@ -78,9 +92,9 @@ class ExitRecord:
             term=_bool(record, "term"),
             start_ns=_int(record, "start_ns", 0),
             end_ns=_int(record, "end_ns", 0),
-            max_rss_kb=_int(record, "max_rss_kb", 0),
-            user_us=_int(record, "user_us", 0),
-            sys_us=_int(record, "sys_us", 0),
+            usage=ResourceUsage(
+                **{one.name: _int(record, one.name, 0) for one in fields(ResourceUsage) if one.name in record}
+            ),
         )
 
     @property

@@ -367,7 +367,9 @@ class TesTaskLog(TesModel):
         "inputs and outputs; "
         "`staging.bytes_per_second`, `sending.bytes_per_second`: the rate while data is transferred. "
         "`<container>.start_time`, `<container>.end_time`: of executors (`executor-0`) and filers (`tif-0`, "
-        "`stream-0`, `tof-0`). `reason`, `message`, `container`, `reported_by`: the outcome. "
+        "`stream-0`, `tof-0`). `peak_memory_bytes`, `cpu_time_ms`, `user_cpu_time_ms`, `system_cpu_time_ms`, "
+        "`read_bytes`, `written_bytes`, `disk_used_bytes`: what the executors that have ended used together; "
+        "`executor-<n>.<key>`: what each used. `reason`, `message`, `container`, `reported_by`: the outcome. "
         "`executor-<n>.stdout`, `executor-<n>.stderr`: output of an executor that has not exited (FULL only)",
     )
     start_time: Time | None = None

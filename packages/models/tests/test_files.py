@@ -12,6 +12,7 @@ from poiesis_models.runfiles import (
     FoundInput,
     LogText,
     MalformedFile,
+    ResourceUsage,
     SentOutput,
     Started,
     log_mark,
@@ -42,10 +43,29 @@ def test_exit_record_has_all_fields_of_the_helper():
         term=False,
         start_ns=5,
         end_ns=9,
-        max_rss_kb=1024,
-        user_us=10,
-        sys_us=20,
+        usage=ResourceUsage(user_us=10, sys_us=20),
     )
+
+
+MEASURED = {
+    "user_us": 10,
+    "sys_us": 20,
+    "peak_memory_bytes": 30,
+    "read_bytes": 0,
+    "written_bytes": 50,
+    "disk_used_bytes": 2**63 - 1,
+}
+
+
+def test_exit_record_has_the_measured_usage():
+    assert ExitRecord.parse(json.dumps(EXIT | MEASURED).encode()).usage == ResourceUsage(**MEASURED)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("value", [-1, 2**63, 1.5, "1", True, None])
+def test_usage_must_fit_a_database_column(name, value):
+    with pytest.raises(MalformedFile, match=name):
+        ExitRecord.parse(json.dumps(EXIT | {name: value}).encode())
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ import pytest
 from poiesis_models.outcome import ContainerOutcome, outcome_of
 from poiesis_models.podstatus import ContainerEnd, container_ends
 from poiesis_models.report import ExecutorReport, executors_json
-from poiesis_models.runfiles import ExitRecord
+from poiesis_models.runfiles import ExitRecord, ResourceUsage
 from poiesis_models.states import ExecutorEnd, Failure
 
 START, END = 3_000_000_000, 5_000_000_000
+
+
+USAGE = ResourceUsage(user_us=1, peak_memory_bytes=2)
 
 
 def record(code=0, *, signal=0, oom=False, term=False):
@@ -21,9 +24,7 @@ def record(code=0, *, signal=0, oom=False, term=False):
         term=term,
         start_ns=10,
         end_ns=20,
-        max_rss_kb=0,
-        user_us=0,
-        sys_us=0,
+        usage=USAGE,
     )
 
 
@@ -40,7 +41,7 @@ def status(code, reason="Error", message="", given=None):
 
 
 def by_record(code, **more):
-    return ContainerOutcome(**{"exit_code": code, "start_ns": 10, "end_ns": 20, **more})
+    return ContainerOutcome(**{"exit_code": code, "start_ns": 10, "end_ns": 20, "usage": USAGE, **more})
 
 
 def by_status(code=None, **more):
@@ -161,9 +162,12 @@ def test_outcome_becomes_executor_end_and_report():
     assert outcome.executor_end(2, ignore_error=True) == ExecutorEnd(
         index=2, exit_code=137, oom=True, ignore_error=True
     )
-    row = ExecutorReport(index=2, start_ns=10, end_ns=20, exit_code=137, oom=True)
+    row = ExecutorReport(index=2, start_ns=10, end_ns=20, exit_code=137, oom=True, usage=USAGE)
     assert outcome.executor_report(2) == row
-    assert executors_json([row]) == '[{"index":2,"start_ns":10,"end_ns":20,"exit_code":137,"oom":true}]'
+    assert executors_json([row]) == (
+        '[{"index":2,"start_ns":10,"end_ns":20,"exit_code":137,"oom":true,'
+        '"usage":{"user_us":1,"peak_memory_bytes":2}}]'
+    )
 
 
 @pytest.mark.parametrize("outcome", [by_status(failure=LOST), by_status(7, end_ns=0)])

@@ -10,7 +10,7 @@ from poiesis_api import documentation, handlers, hosts, openapi, origins
 from poiesis_api.errors import HTTP_STATUS, SHOWN_CHARACTERS, NotAuthenticated, StorageUnavailable, TesError
 from poiesis_api.handlers import CALLER, SERVICES, Services
 from poiesis_api.logs import with_request_id
-from poiesis_api.openapi import BASE, SecurityScheme
+from poiesis_api.openapi import BASE, USAGE_PATH, SecurityScheme
 from poiesis_api.rejections import log_fields
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ def make_app(services: Services) -> web.Application:
             web.get(f"{BASE}/tasks/service-info", handlers.short_service_info),
             web.get(f"{BASE}/tasks/{{id:[^/]+}}", handlers.get_task),
             web.post(f"{BASE}/tasks/{{id:[^/]+}}", handlers.cancel_task),
+            web.get(USAGE_PATH, handlers.get_usage),
             *documented,
             web.get("/healthz", handlers.healthz),
             web.get("/readyz", handlers.readyz),

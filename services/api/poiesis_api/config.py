@@ -1487,12 +1487,25 @@ class Database(Section):
     )
 
 
+class Prices(Section):
+    """Prices for the cost in reports of usage (`GET /poiesis/v1/usage`). Without any there is no cost."""
+
+    currency: NonEmpty | None = Field(default=None, description="Currency, shown as is", examples=["EUR"])
+    cpu_hour: AtLeastZero | None = Field(default=None, description="One CPU core for an hour")
+    ram_gb_hour: AtLeastZero | None = Field(
+        default=None, description="1 GB (10^9 bytes) of memory for an hour"
+    )
+    disk_gb_hour: AtLeastZero | None = Field(default=None, description="1 GB of disk for an hour")
+    gpu_hour: AtLeastZero | None = Field(default=None, description="One GPU for an hour")
+
+
 class Document(TaskPodConfig):
     """The api's configuration document."""
 
     service_info: ServiceInfo = ServiceInfo()
     limits: Limits = Limits()
     user_limits: UserLimits = UserLimits()
+    prices: Prices = Prices()
     auth: Auth = Auth()
     http: Http = Http()
     database: Database = Database()

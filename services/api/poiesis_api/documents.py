@@ -164,6 +164,30 @@ _EXECUTOR_TIMES = f"""(
 )"""
 
 
+# By the keys that other TES clients read. Executors run one after another, so their peaks are not added up.
+_USAGE = {
+    "peak_memory_bytes": "max(peak_memory_bytes)",
+    "cpu_time_ms": "round(sum(user_us::numeric + sys_us) / 1000)",
+    "user_cpu_time_ms": "round(sum(user_us) / 1000)",
+    "system_cpu_time_ms": "round(sum(sys_us) / 1000)",
+    "read_bytes": "sum(read_bytes)",
+    "written_bytes": "sum(written_bytes)",
+    "disk_used_bytes": "max(disk_used_bytes)",
+}
+_USAGE_COLUMNS = ", ".join(f"({total})::text AS {key}" for key, total in _USAGE.items())
+_USAGE_PAIRS = ", ".join(f"('{key}', {key})" for key in _USAGE)
+
+# Of each executor (`executor-<n>.` and the key), and of the attempt.
+_EXECUTOR_USAGE = f"""(
+    SELECT array_agg(ARRAY[prefix || key, value]) FROM (
+        SELECT coalesce('{labels.EXECUTOR}' || executor_index || '.', '') AS prefix, {_USAGE_COLUMNS}
+          FROM executor_log WHERE task_id = t.id AND attempt = l.attempt
+         GROUP BY GROUPING SETS ((executor_index), ())
+    ) used, LATERAL (VALUES {_USAGE_PAIRS}) AS pairs (key, value)
+     WHERE value IS NOT NULL
+)"""
+
+
 def _progress(direction: str, condition: str) -> str:
     """Return SQL of the pairs with the progress of the filers of a direction; the rate is of running ones."""
     return f"""
@@ -185,7 +209,7 @@ _FILERS = f"""(
 def _metadata(*, full: bool) -> str:
     pod = "ARRAY[['pod', l.pod_name], ['node', l.node]]"
     metadata = f"""{pod} || CASE WHEN l.attempt = max(l.attempt) OVER () THEN ARRAY[{_OF_THE_TASK}] END
-                    || {_EXECUTOR_TIMES} || {_FILERS}"""
+                    || {_EXECUTOR_TIMES} || {_EXECUTOR_USAGE} || {_FILERS}"""
     return f"json_object({metadata} || {_LIVE})" if full else f"json_object({metadata})"
 
 

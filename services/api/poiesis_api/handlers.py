@@ -1,4 +1,4 @@
-"""The operations of TES 1.1, one function each."""
+"""The operations of TES 1.1 and our own, one function each."""
 
 import asyncio
 import hashlib
@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +41,8 @@ from poiesis_api.sending import JSON, Outgoing, readers, send
 from poiesis_api.submitter import Submitter
 from poiesis_api.task_size import check_task_size
 from poiesis_api.tasks_db import Cancel, Idempotency, NewTask, TooLarge
+from poiesis_api.usage import Format, parse_usage_query, report_csv, usage_report
+from poiesis_api.usage_db import read_usage
 from poiesis_api.validation import parse_task, sharing_group, validate
 from poiesis_models.outages import Outage
 from poiesis_models.tes import TesTaskRequest
@@ -198,6 +201,18 @@ async def cancel_task(request: web.Request) -> web.Response:
     if outcome is Cancel.CANCELING:
         services.submitter.cancel_soon(task_id)
     return web.json_response({})
+
+
+async def get_usage(request: web.Request) -> web.Response:
+    """GET /poiesis/v1/usage."""
+    services, caller = request.app[SERVICES], request[CALLER]
+    query = parse_usage_query(request.query, datetime.now(UTC).date())
+    async with services.outgoing.turn(caller.name):
+        found = await read_usage(services.pool, caller, query)
+    report = usage_report(query, found, services.config.prices)
+    if query.format is Format.CSV:
+        return web.Response(text=report_csv(query, report), content_type="text/csv")
+    return web.Response(text=report.model_dump_json(exclude_none=True), content_type=JSON)
 
 
 async def service_info(request: web.Request) -> web.Response:

@@ -16,6 +16,7 @@ from pydantic_core import core_schema
 from poiesis_api.config import ServiceInfo
 from poiesis_api.documents import View
 from poiesis_api.queries import PAGE_SIZE, PAGE_SIZE_MAX
+from poiesis_api.usage import DEFAULT_DAYS, MAX_DAYS, Format, GroupBy, UsageReport
 from poiesis_models.tes import (
     TesCancelTaskResponse,
     TesCreateTaskResponse,
@@ -28,6 +29,7 @@ from poiesis_models.tes import (
 OPENAPI_VERSION = "3.1.0"
 TES_VERSION = "1.1.0"
 BASE = "/ga4gh/tes/v1"
+USAGE_PATH = "/poiesis/v1/usage"
 
 
 class SecurityScheme(StrEnum):
@@ -52,7 +54,10 @@ def document(info: ServiceInfo, schemes: Collection[SecurityScheme] = ()) -> dic
         "openapi": OPENAPI_VERSION,
         "info": {"title": info.name, "version": TES_VERSION, "description": _DESCRIPTION},
         "servers": [{"url": BASE}],
-        "tags": [{"name": "TaskService", "description": "GA4GH Task Execution Service 1.1"}],
+        "tags": [
+            {"name": "TaskService", "description": "GA4GH Task Execution Service 1.1"},
+            {"name": "Poiesis", "description": "Operations that TES does not have"},
+        ],
         "paths": _paths(),
         "components": {"schemas": _schemas(), "parameters": {"view": _VIEW}},
     }
@@ -129,7 +134,20 @@ def _paths() -> dict[str, Any]:
                 errors=(*_IDENTITY, 404, 503),
             )
         },
+        USAGE_PATH: {"get": _usage()},
     }
+
+
+def _usage() -> dict[str, Any]:
+    operation = _operation(
+        "GetUsage",
+        "Usage of the tasks that have ended: of the caller's own; for administrators, of all",
+        parameters=_USAGE_PARAMETERS,
+        response=_ref("usageReport"),
+        errors=(400, *_IDENTITY, 503),
+    )
+    operation["responses"]["200"]["content"]["text/csv"] = {"schema": {"type": "string"}}
+    return {**operation, "servers": [{"url": "/"}], "tags": ["Poiesis"]}
 
 
 _TASK = {
@@ -258,6 +276,25 @@ _LIST_PARAMETERS = (
     {"$ref": "#/components/parameters/view"},
 )
 
+_DATE = {"type": "string", "format": "date"}
+_USAGE_PARAMETERS = (
+    _query("since", _DATE, f"First day of the period (UTC); default: {DEFAULT_DAYS} days before `until`"),
+    _query(
+        "until", _DATE, f"Day after the last one, at most {MAX_DAYS} days after `since`; default: tomorrow"
+    ),
+    _query(
+        "group_by",
+        {"type": "array", "items": {"type": "string", "enum": [one.value for one in GroupBy]}},
+        "A row for each value; may be repeated. Without it, the report has one row",
+    ),
+    _query("tag_key", {"type": "string"}, "The tag of `group_by=tag`"),
+    _query(
+        "format",
+        {"type": "string", "default": Format.JSON.value, "enum": [one.value for one in Format]},
+        "`csv`: the rows as text/csv, with a header",
+    ),
+)
+
 
 # Schemas
 
@@ -268,6 +305,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     TesServiceInfo,
     TesTask,
     TesTaskMinimal,
+    UsageReport,
     Error,
 )
 

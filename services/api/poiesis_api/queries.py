@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from poiesis_models.states import TesState
 PAGE_SIZE = 256
 PAGE_SIZE_MAX = 2047
 
-_Choice = TypeVar("_Choice", View, TesState)
+_Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +44,14 @@ class ListQuery:
 
 def parse_view(query: MultiMapping[str]) -> View:
     """Return the requested view; MINIMAL if none is given. Raise InvalidQuery."""
-    return _choice(View, query, "view") or View.MINIMAL
+    return choice(View, query, "view") or View.MINIMAL
 
 
 def parse_list_query(query: MultiMapping[str], owner: str) -> ListQuery:
     """Return the parameters of a list. Raise InvalidQuery naming the parameter."""
     wanted = Filter(
         name_prefix=_text(query, "name_prefix"),
-        state=_choice(TesState, query, "state"),
+        state=choice(TesState, query, "state"),
         tags=_tags(query),
     )
     token = _text(query, "page_token")
@@ -95,7 +96,7 @@ def _tags(query: MultiMapping[str]) -> tuple[tuple[str, str], ...]:
             keys=len(keys),
         )
     return tuple(
-        (_clean("tag_key", key), _clean("tag_value", value))
+        (clean_text("tag_key", key), clean_text("tag_value", value))
         for key, value in zip_longest(keys, values, fillvalue="")
     )
 
@@ -115,10 +116,17 @@ def _page_size(query: MultiMapping[str]) -> int:
     return int(text)
 
 
-def _choice(kind: type[_Choice], query: MultiMapping[str], name: str) -> _Choice | None:
-    text = query.get(name)
-    if text is None or text == "":
-        return None
+def choice(kind: type[_Choice], query: MultiMapping[str], name: str) -> _Choice | None:
+    """Return the value of a parameter; None if it is absent or empty. Raise InvalidQuery."""
+    return _member(kind, name, text) if (text := query.get(name)) else None
+
+
+def choices(kind: type[_Choice], query: MultiMapping[str], name: str) -> set[_Choice]:
+    """Return the values of a parameter that may be repeated. Raise InvalidQuery."""
+    return {_member(kind, name, text) for text in query.getall(name, ())}
+
+
+def _member(kind: type[_Choice], name: str, text: str) -> _Choice:
     try:
         return kind(text)
     except ValueError as error:
@@ -129,10 +137,10 @@ def _choice(kind: type[_Choice], query: MultiMapping[str], name: str) -> _Choice
 
 
 def _text(query: MultiMapping[str], name: str) -> str:
-    return _clean(name, query.get(name, ""))
+    return clean_text(name, query.get(name, ""))
 
 
-def _clean(name: str, text: str) -> str:
+def clean_text(name: str, text: str) -> str:
     """Return the text if Postgres can store it. Raise InvalidQuery."""
     if "\0" in text or (not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text)):
         raise InvalidQuery("{field} must not contain NUL or unpaired surrogates", name)

@@ -21,9 +21,7 @@ from poiesis_models.states import TaskOutcome, TesState
 from poiesis_models.tes import TesTaskRequest
 
 _STATE_OF_DATABASE = """
-SELECT to_regproc('finish_task') IS NOT NULL
-       AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 'namespace')
-           AS has_schema,
+SELECT to_regproc('finish_task') IS NOT NULL AND to_regclass('task_usage') IS NOT NULL AS has_schema,
        current_setting('transaction_read_only')::boolean AS read_only
 """
 

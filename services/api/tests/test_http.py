@@ -262,6 +262,52 @@ async def test_metadata_has_progress_and_times_of_filers(client, pool):
     assert "sending.bytes_per_second" not in await metadata_of(client, task_id)
 
 
+async def test_metadata_has_usage_of_executors_and_attempt(client, pool):
+    task_id = await create(client, {"executors": [EXECUTOR, EXECUTOR]})
+    ended = {"start_ns": 1, "end_ns": 2, "exit_code": 0}
+    first = {
+        "user_us": 1_500_400,
+        "sys_us": 200_400,
+        "peak_memory_bytes": 300,
+        "read_bytes": 10,
+        "written_bytes": 0,
+        "disk_used_bytes": 7,
+    }
+    second = {"user_us": 1000, "sys_us": 0, "peak_memory_bytes": 200, "read_bytes": 1}
+    executors = [{"index": index, **ended, "usage": usage} for index, usage in enumerate((first, second))]
+    await report(pool, task_id, executors=executors)
+    metadata = await metadata_of(client, task_id)
+    assert {key: value for key, value in metadata.items() if not key.endswith("_time")} == {
+        "peak_memory_bytes": "300",
+        "cpu_time_ms": "1702",
+        "user_cpu_time_ms": "1501",
+        "system_cpu_time_ms": "200",
+        "read_bytes": "11",
+        "written_bytes": "0",
+        "disk_used_bytes": "7",
+        "executor-0.peak_memory_bytes": "300",
+        "executor-0.cpu_time_ms": "1701",
+        "executor-0.user_cpu_time_ms": "1500",
+        "executor-0.system_cpu_time_ms": "200",
+        "executor-0.read_bytes": "10",
+        "executor-0.written_bytes": "0",
+        "executor-0.disk_used_bytes": "7",
+        "executor-1.peak_memory_bytes": "200",
+        "executor-1.cpu_time_ms": "1",
+        "executor-1.user_cpu_time_ms": "1",
+        "executor-1.system_cpu_time_ms": "0",
+        "executor-1.read_bytes": "1",
+    }
+
+
+async def test_largest_usage_does_not_overflow(client, pool):
+    task_id = await create(client, SMALL)
+    most = dict.fromkeys(("user_us", "sys_us", "peak_memory_bytes"), 2**63 - 1)
+    executor = {"index": 0, "start_ns": 1, "end_ns": 2, "exit_code": 0, "usage": most}
+    await report(pool, task_id, executors=[executor], ending={"state": "COMPLETE"})
+    assert (await metadata_of(client, task_id))["cpu_time_ms"] == str(round((2**64 - 2) / 1000))
+
+
 async def test_all_senders_count_as_sending(client, pool):
     task_id = await create(client, SMALL)
     counts = {"start_ns": 1, "end_ns": 2, "files": 1, "bytes": 2, "bytes_per_second": 1}

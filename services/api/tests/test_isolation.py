@@ -30,6 +30,7 @@ from poiesis_api.identity.authenticators import NoAuthenticator, open_authentica
 from poiesis_api.identity.credentials import HEADER_BYTES
 from poiesis_api.limits import RequestRates
 from poiesis_api.logs import without_request
+from poiesis_api.openapi import USAGE_PATH
 from poiesis_api.queries import Filter, page_token
 from poiesis_api.submitter import Submitter
 
@@ -107,6 +108,22 @@ async def seen(as_user, user, **params):
     return found
 
 
+async def test_usage_is_ones_own_unless_administrator(pool, as_user):
+    await pool.execute("DELETE FROM task_usage")
+    for user in ("alice", "bob"):
+        await create(as_user, user, SHARED)
+    await pool.execute("SELECT finish_task(id, 'SYSTEM_ERROR', '', '', NULL, 'api', false) FROM task")
+
+    async def tasks(user):
+        status, body = await as_user(user, "GET", USAGE_PATH, params={"group_by": "owner"})
+        assert status == 200, body
+        return {row["owner"]: row["tasks"] for row in body["rows"]}
+
+    assert await tasks("alice") == {"alice": 1}
+    assert await tasks("mallory") == {}
+    assert await tasks("root") == {"alice": 1, "bob": 1}
+
+
 async def test_every_private_route_requires_authentication(client):
     asked = set()
     for route in client.app.router.routes():
@@ -121,6 +138,7 @@ async def test_every_private_route_requires_authentication(client):
     assert asked == {
         *((method, TASKS) for method in ("GET", "HEAD", "POST")),
         *((method, TASKS + "/{id}") for method in ("GET", "HEAD", "POST")),
+        *((method, USAGE_PATH) for method in ("GET", "HEAD")),
     }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -11,10 +12,12 @@ from gateway_tasks import add_task, end_task
 from poiesis_gateway import reports_db
 from poiesis_gateway.errors import DatabaseUnavailable, MalformedReport
 from poiesis_models.report import ExecutorReport
+from poiesis_models.runfiles import ResourceUsage
 from poiesis_models.states import TaskOutcome, TesState
 
 pytestmark = pytest.mark.integration
 
+ENDED = ExecutorReport(index=0, start_ns=1, end_ns=2, exit_code=0)
 RUNNING = report_of(state=TesState.RUNNING).encode()
 
 
@@ -114,8 +117,10 @@ async def test_new_pod_of_an_ended_task_is_refused(db, superuser):
         b"[" * 100_000,
         report_of().encode().replace(b'{"pod_uid"', b'{"state":"DONE","pod_uid"'),
         report_of().encode().replace(b'"executors":[]', b'"executors":{}'),
+        report_of(executors=(replace(ENDED, usage=ResourceUsage(user_us=-1)),)).encode(),
+        report_of(executors=(replace(ENDED, usage=ResourceUsage(read_bytes=2**63)),)).encode(),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 async def test_invalid_report_is_malformed(db, superuser, body):
     task_id = await add_task(superuser)

@@ -181,8 +181,17 @@ void stream_drop_file(struct stream *stream);
 void print_message(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void print_messages_also_to(struct stream *stderr_stream);
 
-/* oom.c */
-long oom_kills(const char *cgroup_root);
+/* usage.c: of the whole container, in bytes and microseconds; -1 is unknown */
+struct usage {
+    int64_t user_us, sys_us, peak_memory, read_bytes, written_bytes, disk_bytes;
+    long max_rss_kb; /* of the largest process */
+};
+
+void measure_usage(const char *cgroup_root, const char *volume, struct usage *usage);
+
+/* cgroup.c */
+long oom_kills(const char *root);
+void cgroup_usage(const char *root, struct usage *usage);
 
 /* record.c: the facts in exit.json */
 struct result {
@@ -191,9 +200,10 @@ struct result {
     bool oom;
     bool term;
     int64_t start_ns, end_ns;
+    struct usage usage;
 };
 
-enum { RESULT_SIZE = 200 };
+enum { RESULT_SIZE = 512 };
 
 size_t result_json(const struct result *result, char text[RESULT_SIZE]);
 int result_read(int dir, struct result *result, char text[RESULT_SIZE], size_t *size);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,23 +42,31 @@ bool is_unlocked(int dir)
     return true;
 }
 
-static int64_t microseconds(struct timeval time)
+/* Append `,"name":value` to the text; an unknown value is left out. */
+static size_t add_number(char text[RESULT_SIZE], size_t size, const char *name, int64_t value)
 {
-    return (int64_t)time.tv_sec * 1000000 + time.tv_usec;
+    int added = value < 0 ? 0 : snprintf(text + size, RESULT_SIZE - size, ",\"%s\":%" PRId64, name, value);
+    return size + (size_t)added;
 }
 
-/* Times and memory are those of all processes that have been reaped. */
+/* The previous release's controller rejects a record without max_rss_kb. */
 size_t result_json(const struct result *result, char text[RESULT_SIZE])
 {
-    struct rusage usage = {0};
-    getrusage(RUSAGE_CHILDREN, &usage);
-    int size = snprintf(text, RESULT_SIZE,
-                        "{\"exit_code\":%d,\"signal\":%d,\"oom\":%s,\"term\":%s,\"start_ns\":%" PRId64
-                        ",\"end_ns\":%" PRId64 ",\"max_rss_kb\":%ld,\"user_us\":%" PRId64 ",\"sys_us\":%" PRId64 "}\n",
-                        result->exit_code, result->signal, result->oom ? "true" : "false",
-                        result->term ? "true" : "false", result->start_ns, result->end_ns, usage.ru_maxrss,
-                        microseconds(usage.ru_utime), microseconds(usage.ru_stime));
-    return size < RESULT_SIZE ? (size_t)size : RESULT_SIZE - 1;
+    const struct usage *usage = &result->usage;
+    int head =
+        snprintf(text, RESULT_SIZE,
+                 "{\"exit_code\":%d,\"signal\":%d,\"oom\":%s,\"term\":%s,\"start_ns\":%" PRId64 ",\"end_ns\":%" PRId64,
+                 result->exit_code, result->signal, result->oom ? "true" : "false", result->term ? "true" : "false",
+                 result->start_ns, result->end_ns);
+    size_t size = (size_t)head;
+    size = add_number(text, size, "max_rss_kb", usage->max_rss_kb);
+    size = add_number(text, size, "user_us", usage->user_us);
+    size = add_number(text, size, "sys_us", usage->sys_us);
+    size = add_number(text, size, "peak_memory_bytes", usage->peak_memory);
+    size = add_number(text, size, "read_bytes", usage->read_bytes);
+    size = add_number(text, size, "written_bytes", usage->written_bytes);
+    size = add_number(text, size, "disk_used_bytes", usage->disk_bytes);
+    return size + (size_t)snprintf(text + size, RESULT_SIZE - size, "}\n");
 }
 
 /* Read an earlier run's exit.json: what matters of it, and its bytes. */

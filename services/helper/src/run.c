@@ -551,6 +551,7 @@ int run_main(int argc, char **argv)
     tes_file_close(&out_file);
     tes_file_close(&err_file);
     bool handed_over = hand_over(result.exit_code != 0 && !options.ignore_error);
+    measure_usage(options.cgroup_root, options.volume, &result.usage);
     result.term = signals_stop_at() != 0;
     if (result.exit_code == 0 && (!handed_over || out_file.failed || err_file.failed))
         result.exit_code = EXIT_IO;

@@ -27,6 +27,7 @@ from tctl_builders import (
 
 from poiesis_models.labels import TASK_LABEL, object_name
 from poiesis_models.plan import PodPlan
+from poiesis_models.runfiles import ResourceUsage
 from poiesis_models.states import TaskOutcome, TesState
 from poiesis_tctl.config import Limits
 from poiesis_tctl.decide import (
@@ -317,7 +318,13 @@ def test_finish_carries_what_the_recorder_did_not_report():
             pod_uid="pod-uid-1", pod_name=POD, node="node-1", start=datetime(2025, 11, 23, 6, tzinfo=UTC)
         ),
         executors=(
-            ExecutorReport(index=0, start_ns=START_NS, end_ns=START_NS + 2_500_000_000, exit_code=0),
+            ExecutorReport(
+                index=0,
+                start_ns=START_NS,
+                end_ns=START_NS + 2_500_000_000,
+                exit_code=0,
+                usage=ResourceUsage(user_us=10, sys_us=10),
+            ),
             ExecutorReport(index=1, start_ns=START_NS, end_ns=START_NS + 3_000_000_000, exit_code=3),
         ),
         note=(

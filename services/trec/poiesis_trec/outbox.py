@@ -259,7 +259,8 @@ def _row(one: PlannedContainer) -> ExecutorReport | None:
     row = ExecutorReport(index=one.executor, start_ns=one.start_ns)
     if one.end is None or one.end.exit_code is None:
         return row
-    return replace(row, end_ns=one.end.end_ns, exit_code=one.end.exit_code, oom=one.end.oom)
+    end = one.end
+    return replace(row, end_ns=end.end_ns, exit_code=end.exit_code, oom=end.oom, usage=end.usage)
 
 
 def _executor(

@@ -34,7 +34,6 @@ PREPARED = PodPlan(
     outputs=("tof-0",),
 )
 STREAM = PodPlan(executors=("executor-0",), ignore_error=(False,), streams=("stream-0",))
-USAGE = {"max_rss_kb": 0, "user_us": 0, "sys_us": 0}
 RUNS = RunFiles(started=Started(start_ns=10))
 DEAD = RunFiles(started=Started(start_ns=10), helper_gone=True)
 SKIPPED = RunFiles(skipped=True)
@@ -43,7 +42,7 @@ CUT = "cannot fetch http://h/a: 5 of 9 bytes came"
 
 
 def ended(code=0, *, signal=0, oom=False, term=False, **more):
-    record = ExitRecord(exit_code=code, signal=signal, oom=oom, term=term, start_ns=10, end_ns=20, **USAGE)
+    record = ExitRecord(exit_code=code, signal=signal, oom=oom, term=term, start_ns=10, end_ns=20)
     return RunFiles(started=Started(start_ns=10), exit=record, **more)
 
 
@@ -452,7 +451,7 @@ def test_system_log_line_of_an_ended_container(name, files, line):
 )
 def test_long_transfer_has_a_rate_in_system_logs(seconds, line):
     record = ExitRecord(
-        exit_code=0, signal=0, oom=False, term=False, start_ns=10, end_ns=10 + int(seconds * 1e9), **USAGE
+        exit_code=0, signal=0, oom=False, term=False, start_ns=10, end_ns=10 + int(seconds * 1e9)
     )
     files = {"tif-0": replace(RUNS, exit=record, moved_files=3, moved_bytes=419753086)}
     known = containers(Observation(plan=UPLOAD, files=files))

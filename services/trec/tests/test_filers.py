@@ -106,9 +106,6 @@ def over():
         term=False,
         start_ns=10,
         end_ns=20,
-        max_rss_kb=0,
-        user_us=0,
-        sys_us=0,
     )
     return runs(exit=record, moved_files=2, moved_bytes=7)
 

@@ -10,7 +10,7 @@ from poiesis_models.report import (
     Report,
     SystemLogReport,
 )
-from poiesis_models.runfiles import FoundInput, SentOutput, log_mark
+from poiesis_models.runfiles import FoundInput, ResourceUsage, SentOutput, log_mark
 from poiesis_models.states import TaskOutcome, TesState
 from poiesis_trec.config import PodRef
 from poiesis_trec.facts import ContainerOutcome, PlannedContainer, RunFiles
@@ -166,6 +166,14 @@ def test_stored_whole_text_is_not_repeated_with_the_end(clock):
     ended = executor(ContainerOutcome(exit_code=0, end_ns=20))
     clock.report(snapshot(executor(), log=2), 0)
     expected = ExecutorReport(index=0, start_ns=10, end_ns=20, exit_code=0)
+    assert clock.report(snapshot(ended, log=2), 1).executors == (expected,)
+
+
+def test_end_is_reported_with_its_usage(clock):
+    usage = ResourceUsage(user_us=1, sys_us=2, peak_memory_bytes=3)
+    ended = executor(ContainerOutcome(exit_code=0, end_ns=20, usage=usage))
+    clock.report(snapshot(executor(), log=2), 0)
+    expected = ExecutorReport(index=0, start_ns=10, end_ns=20, exit_code=0, usage=usage)
     assert clock.report(snapshot(ended, log=2), 1).executors == (expected,)
 
 

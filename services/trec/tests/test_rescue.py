@@ -33,8 +33,7 @@ OOM_OUTCOME = TaskOutcome(
 
 
 def ended(code=0, *, oom=False, term=False, **more):
-    usage = {"max_rss_kb": 0, "user_us": 0, "sys_us": 0}
-    record = ExitRecord(exit_code=code, signal=0, oom=oom, term=term, start_ns=10, end_ns=20, **usage)
+    record = ExitRecord(exit_code=code, signal=0, oom=oom, term=term, start_ns=10, end_ns=20)
     return RunFiles(started=Started(start_ns=10), exit=record, **more)
 
 
