@@ -10,6 +10,7 @@ from typing import Any
 from poiesis_cli.advice import advice
 from poiesis_cli.progress import activity, duration_text, failure, missing_outputs, size_text
 from poiesis_cli.tes import Task, read_time
+from poiesis_cli.usage import ALL, usage_rows
 
 Rows = Iterator[tuple[str, str]]
 
@@ -32,6 +33,7 @@ def describe(task: Task, now: datetime) -> Iterator[Section]:
         "Reason": _reason(task),
         "Timeline": _timeline(task, now),
         "Requested": _requested(task),
+        "Used": _used(task),
         "Inputs": _inputs(task),
         "Outputs": _outputs(task),
         "Next": _next(task),
@@ -119,6 +121,14 @@ def _requested(task: Task) -> Rows:
         yield name, str(value)
     for index, executor in enumerate(task.executors):
         yield f"executor {index}", f"{executor.image}: {shlex.join(executor.command)}"
+
+
+def _used(task: Task) -> Rows:
+    for row in usage_rows(task):
+        label = "all executors" if row.executor == ALL else f"executor {row.executor}"
+        for unit, text in (("cores", row.cpu_cores), ("memory", row.memory), ("disk", row.disk)):
+            if text:
+                yield label, f"{unit} {text}"
 
 
 def _inputs(task: Task) -> Rows:

@@ -13,7 +13,7 @@ from poiesis_cli.errors import BadUsage, NotTes
 from poiesis_cli.progress import size_text
 from poiesis_cli.tes import Attempt, Task, read_time
 
-_ALL = "all"
+ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def usage_rows(task: Task) -> list[UsageRow]:
     measured = [row for row in rows if row.cpu_cores or row.memory or row.disk]
     if measured:
         return measured
-    row = _row(_ALL, attempt.metadata, "", requested, (attempt.start_time, attempt.end_time))
+    row = _row(ALL, attempt.metadata, "", requested, (attempt.start_time, attempt.end_time))
     return [row] if row.cpu_cores or row.memory or row.disk else []
 
 

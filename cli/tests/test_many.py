@@ -342,6 +342,13 @@ def test_description_has_times_reason_and_next_steps():
     assert found["Inputs"] == {"/in": "s3://b/k"}
 
 
+def test_description_compares_used_with_requested():
+    document = ended_task(resources={"ram_gb": 2})
+    document["logs"][0]["metadata"]["executor-0.peak_memory_bytes"] = "500000000"
+    found = {one.heading: dict(one.rows) for one in describe(read_task(document), NOW)}
+    assert found["Used"] == {"executor 0": "memory 500.0 MB of 2 GB"}
+
+
 def test_times_come_from_the_executors_on_other_servers():
     logs = [
         {"logs": [{"exit_code": 0, "start_time": "2026-11-29T10:00:00Z", "end_time": "2026-11-29T10:00:02Z"}]}
