@@ -1,7 +1,7 @@
-"""Measure whether deletion by age disturbs creates: their latency with and without it, alternately, in one run.
+"""Measure whether deletion by age disturbs creates: their latency with and without it, in one run.
 
-Seconds depend on the machine; compare the ratios. `--rows` ended tasks are in the database, and the
-controller's deletion works on them as it does in a release, without an archive.
+Windows with and without deletion alternate. Seconds depend on the machine; compare the ratios. `--rows` ended
+tasks are in the database, and the controller deletes them as it does in a release, without an archive.
 """
 
 import argparse
@@ -117,8 +117,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--rows", type=int, default=20_000, metavar="N", help="ended tasks (default: 20000)")
-    options.add_argument("--seconds", type=float, default=5.0, help="of each window (default: 5)")
-    options.add_argument("--rounds", type=int, default=4, help="windows of each kind (default: 4)")
+    options.add_argument("--seconds", type=float, default=2.0, help="of each window (default: 2)")
+    options.add_argument("--rounds", type=int, default=20, help="windows of each kind (default: 20)")
     options.add_argument("--json", action="store_true", help="print JSON and no table")
     arguments = options.parse_args()
     without, beside = asyncio.run(measure(arguments.rows, arguments.seconds, arguments.rounds))
