@@ -2,7 +2,7 @@
 --
 -- logs_deleted: stdout and stderr of the task's executors were deleted by their age. An earlier release leaves it alone.
 -- task_ended, task_with_logs: the oldest ended tasks of a state, and the oldest ended tasks whose logs are still there,
--- are found without reading others. Building them locks task for writing, about two seconds for a million tasks.
+-- are found without reading others. Building them locks task for writing, a few seconds for a million tasks.
 -- Services delete tasks with delete_ended_tasks only, so poiesis_api loses the right to delete rows of a task. No release
 -- has used it. It keeps that of executor_log_more, whose pieces are replaced by whole texts.
 

@@ -86,7 +86,9 @@ async def measure(rows: int, seconds: float, rounds: int) -> list[Latencies]:
             for on in times:
                 times[on] += await window(api, deletion if on else None, seconds)
         spent = seconds * rounds
-        return [_latencies(times[on], deletion.counts.tasks / spent if on else 0.0, on) for on in times]
+        return [
+            _latencies(times[on], deletion.counts.deleted["tasks"] / spent if on else 0.0, on) for on in times
+        ]
 
 
 def _latencies(times: Sequence[float], deleted: float, deleting: bool) -> Latencies:

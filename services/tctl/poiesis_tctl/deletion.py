@@ -88,6 +88,6 @@ class Deletion:
         start = clock()
         count = await self._db.delete(sweep, [task.id for task in tasks])
         seconds = clock() - start
-        self.counts.add(sweep.kind, count)
+        self.counts.deleted[sweep.kind] += count
         self._size = retention.next_size(self._size, seconds)
         return count, seconds

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from poiesis_tctl.retention import KINDS, Deletions
+from poiesis_tctl.retention import Deletions
 from poiesis_tctl.transfers import Figures
 
 
@@ -63,7 +63,7 @@ def _deletion_families(deletions: Deletions) -> Iterator[Metric]:
             "Ended tasks that were deleted, or whose logs were, since this leader started.",
             labels=["kind"],
         ),
-        {kind: getattr(deletions, kind) for kind in KINDS},
+        deletions.deleted,
     )
     yield CounterMetricFamily(
         "poiesis_retention_failures",

@@ -1,7 +1,7 @@
 """Which ended tasks and logs are due for deletion, and how fast they are deleted. Pure."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import Literal, NamedTuple
@@ -54,15 +54,10 @@ class Sweep:
 
 @dataclass(kw_only=True)
 class Deletions:
-    """Counts since the leader started. `failures`: rounds that ended early."""
+    """Counts since the leader started: tasks that were deleted or whose logs were, and failed rounds."""
 
-    tasks: int = 0
-    logs: int = 0
+    deleted: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     failures: int = 0
-
-    def add(self, kind: Kind, count: int) -> None:
-        """Count deleted tasks, or tasks whose logs were deleted."""
-        setattr(self, kind, getattr(self, kind) + count)
 
 
 def sweeps(retention: Retention) -> Iterator[Sweep]:

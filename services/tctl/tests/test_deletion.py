@@ -60,7 +60,7 @@ async def test_old_tasks_of_a_state_are_deleted(db, superuser):
     job = deletion(db)
     await job.sweep(OLD)
     assert await left(superuser) == {young, failed, running}
-    assert job.counts.tasks == len(old)
+    assert job.counts.deleted["tasks"] == len(old)
 
 
 async def test_tasks_with_objects_are_kept(db, superuser):
@@ -81,7 +81,7 @@ async def test_only_output_is_deleted_with_the_logs(db, superuser):
         "logs-deleted",
         "stdout and stderr were deleted 30 days after the end of the task (retention)",
     )
-    assert job.counts.logs == 1
+    assert job.counts.deleted["logs"] == 1
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ async def test_old_tasks_with_objects_are_kept(world):
         await leader._deletion.sweep(OLD)
         left = {row["id"] for row in await world.db.fetch("SELECT id FROM task")}
         assert left == {with_job, unreadable}
-        assert leader.deletions.tasks == 2
+        assert leader.deletions.deleted["tasks"] == 2
 
 
 async def test_pods_are_not_read_where_the_lease_is(world, tmp_path):

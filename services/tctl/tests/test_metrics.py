@@ -23,7 +23,7 @@ FIGURES = Figures(
     },
 )
 
-DELETIONS = Deletions(tasks=5, logs=4, failures=1)
+DELETIONS = Deletions(deleted={"tasks": 5, "logs": 4}, failures=1)
 SYNCED = {"tes-tasks": True, "lab-a": False}
 
 
