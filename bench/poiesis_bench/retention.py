@@ -34,7 +34,6 @@ DUE = Sweep(kind="tasks", state=TesState.COMPLETE, age=timedelta(days=90))
 class Latencies:
     """Milliseconds of creates by CLIENTS clients, and what was deleted meanwhile."""
 
-    deleting: bool
     creates: int
     p50_ms: float
     p99_ms: float
@@ -85,16 +84,13 @@ async def measure(rows: int, seconds: float, rounds: int) -> list[Latencies]:
         for _ in range(rounds):
             for on in times:
                 times[on] += await window(api, deletion if on else None, seconds)
-        spent = seconds * rounds
-        return [
-            _latencies(times[on], deletion.counts.deleted["tasks"] / spent if on else 0.0, on) for on in times
-        ]
+        deleted = deletion.counts.deleted["tasks"] / (seconds * rounds)
+        return [_latencies(times[False]), _latencies(times[True], deleted)]
 
 
-def _latencies(times: Sequence[float], deleted: float, deleting: bool) -> Latencies:
+def _latencies(times: Sequence[float], deleted: float = 0.0) -> Latencies:
     ordered = sorted(times)
     return Latencies(
-        deleting=deleting,
         creates=len(ordered),
         p50_ms=ordered[len(ordered) // 2],
         p99_ms=ordered[int(len(ordered) * 0.99)],

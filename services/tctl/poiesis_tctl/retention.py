@@ -56,7 +56,7 @@ class Sweep:
 class Deletions:
     """Counts since the leader started: tasks that were deleted or whose logs were, and failed rounds."""
 
-    deleted: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    deleted: dict[str, int] = field(default_factory=lambda: dict[str, int].fromkeys(KINDS, 0))
     failures: int = 0
 
 
