@@ -73,7 +73,7 @@ images: $(READY) ## Build all images (PLATFORM=linux/arm64 where docker can)
 	@$(LAB) images $(if $(PLATFORM),--platform $(PLATFORM))
 
 bench: $(READY) ## Measure requests, a task beside a hand-written Job, and what a task costs
-	@$(BIN)/python -m poiesis_bench.requests && $(BIN)/python -m poiesis_bench.latency && $(BIN)/python -m poiesis_bench.submission && $(BIN)/python -m poiesis_bench.footprint
+	@$(BIN)/python -m poiesis_bench.requests && $(BIN)/python -m poiesis_bench.retention && $(BIN)/python -m poiesis_bench.latency && $(BIN)/python -m poiesis_bench.submission && $(BIN)/python -m poiesis_bench.footprint
 
 docs: $(READY) ## Build the documentation site in build/docs/html, and check all links
 	@$(BIN)/python -m poiesis_tools.docs

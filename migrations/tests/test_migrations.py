@@ -37,6 +37,8 @@ RIGHTS = {
     "poiesis_api": {
         "is_terminal",
         "guard_task_state",
+        "delete_ended_tasks",
+        "delete_logs",
         "finish_task",
         "from_ns",
         "record_executors",
@@ -313,7 +315,7 @@ async def test_every_function_has_a_file_and_its_rights(database, run):
     await db.close()
     assert [tuple(row) for row in definers] == [
         (name, ["search_path=pg_catalog, public, pg_temp"])
-        for name in ("gateway_report", "record_report", "recorder_access")
+        for name in ("delete_ended_tasks", "gateway_report", "record_report", "recorder_access")
     ]
 
 

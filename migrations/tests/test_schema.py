@@ -1,5 +1,6 @@
 """What the schema itself rejects, for every role that writes to it."""
 
+import asyncio
 import hashlib
 import json
 from uuid import UUID, uuid4
@@ -454,6 +455,65 @@ async def test_deleted_task_deletes_all_its_rows(db, recorder, task):
     await db.execute("DELETE FROM task WHERE id = $1", task)
     for table in ("executor", "task_log", "executor_log", "system_log"):
         assert await db.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
+
+
+async def ended_ago(db, task, minutes):
+    await db.execute(
+        "UPDATE task SET ended_at = now() - make_interval(mins => $2) WHERE id = $1", task, minutes
+    )
+
+
+async def ids(connection, statement, *values):
+    return [row[0] for row in await connection.fetch(statement, *values)]
+
+
+async def test_task_is_deleted_an_hour_after_its_end(db, api, task):
+    delete = "SELECT delete_ended_tasks($1)"
+    assert await ids(api, delete, [task]) == []
+    await finish(db, task, "COMPLETE")
+    for minutes, deleted in ((0, []), (59, []), (61, [task])):
+        await ended_ago(db, task, minutes)
+        assert await ids(api, delete, [task, uuid4()]) == deleted
+    assert await db.fetchval("SELECT count(*) FROM executor") == 0
+
+
+async def test_logs_are_deleted_once(db, api, recorder, task):
+    await report(recorder, task, executors=[whole("ab", 2)])
+    await report(recorder, task, executors=[more("cd", 2)])
+    delete = "SELECT delete_logs($1, 'deleted')"
+    assert await ids(api, delete, [task]) == []
+    await finish(db, task, "SYSTEM_ERROR")
+    await ended_ago(db, task, 59)
+    assert await ids(api, delete, [task]) == []
+    await ended_ago(db, task, 61)
+    assert await ids(api, delete, [task]) == [task]
+    assert await ids(api, delete, [task]) == []
+    assert await db.fetchval("SELECT count(*) FROM executor_log_text WHERE stdout IS NOT NULL") == 0
+    assert (await logged(db, task))["logs-deleted"] == "deleted"
+
+
+async def test_task_without_output_gets_no_line_about_logs(db, api, task):
+    await finish(db, task, "SYSTEM_ERROR")
+    await ended_ago(db, task, 61)
+    assert await ids(api, "SELECT delete_logs($1, 'deleted')", [task]) == [task]
+    assert "logs-deleted" not in await logged(db, task)
+
+
+@pytest.mark.parametrize("delete", ["delete_ended_tasks($1)", "delete_logs($1, 'deleted')"])
+async def test_locked_task_is_left_out(db, api, task, delete):
+    await finish(db, task, "COMPLETE")
+    await ended_ago(db, task, 61)
+    async with db.transaction():
+        await db.execute("SELECT FROM task WHERE id = $1 FOR UPDATE", task)
+        assert await asyncio.wait_for(ids(api, f"SELECT {delete}", [task]), 10) == []
+    assert await ids(api, f"SELECT {delete}", [task]) == [task]
+
+
+@pytest.mark.parametrize("table", ["task", "executor", "executor_log", "task_tag", "system_log"])
+async def test_services_delete_no_row_themselves(api, recorder, table):
+    for connection in (api, recorder):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(f"DELETE FROM {table}")  # noqa: S608
 
 
 async def test_earlier_release_creates_tasks_in_this_schema(api):

@@ -1050,7 +1050,7 @@ def test_migrations_get_the_number_of_service_connections():
     job = job_of(manifests, "migrations")["spec"]["template"]["spec"]
     env = {one["name"]: one.get("value") for one in job["containers"][0]["env"]}
     assert env["POIESIS_RECORDER_CONNECTIONS"] == "99"
-    assert env["POIESIS_SERVICE_CONNECTIONS"] == str(4 * 10 + 3 * 8)
+    assert env["POIESIS_SERVICE_CONNECTIONS"] == str(4 * 10 + 3 * (8 + 2))
 
 
 @API
@@ -1131,6 +1131,45 @@ def test_the_controllers_defaults_are_the_charts(monkeypatch):
     for name, value in set_by_chart.items():
         monkeypatch.setenv(name, value)
     assert Config.from_env() == defaults
+
+
+ARCHIVE = ("tasks.retention.archive.url=s3://archive/tes", "tasks.retention.archive.secretName=archive-keys")
+
+
+def test_retention_reaches_the_controller():
+    values = ("days=0.5", "logDays=7", "daysByState.COMPLETE=30", "daysByState.CANCELED=1.5")
+    manifests = render(*(f"tasks.retention.{value}" for value in values))
+    env = environment(dict(pods(manifests))["Deployment/poiesis-tctl"])
+    assert env["POIESIS_RETENTION_DAYS"] == "0.5"
+    assert env["POIESIS_RETENTION_LOG_DAYS"] == "7"
+    assert env["POIESIS_RETENTION_DAYS_BY_STATE"] == "CANCELED=1.5,COMPLETE=30"
+    assert not {"POIESIS_RETENTION_ARCHIVE", "AWS_ACCESS_KEY_ID"} & env.keys()
+
+
+def test_archive_reaches_the_controller():
+    ca = ("tasks.retention.archive.caSecret.name=archive-ca", "tasks.retention.archive.endpoint=https://s3")
+    pod = dict(pods(render(*ARCHIVE, *ca)))["Deployment/poiesis-tctl"]
+    env = environment(pod)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert env[name] == {"secretKeyRef": {"name": "archive-keys", "key": name}}
+    assert env["POIESIS_RETENTION_ARCHIVE"] == "s3://archive/tes"
+    assert env["AWS_ENDPOINT_URL_S3"] == "https://s3"
+    mounts = {one["name"]: one["mountPath"] for one in pod["containers"][0]["volumeMounts"]}
+    assert {name: mounts[name] for name in ("archive", "archive-ca")} == {
+        "archive": "/tmp",
+        "archive-ca": "/etc/poiesis-archive",
+    }
+    assert env["AWS_CA_BUNDLE"] == "/etc/poiesis-archive/ca.crt"
+    assert {"name": "archive", "emptyDir": {"sizeLimit": "512Mi"}} in pod["volumes"]
+
+
+def test_archive_without_keys_is_refused():
+    assert "tasks.retention.archive.secretName is empty" in refusal(ARCHIVE[0])
+
+
+@pytest.mark.parametrize("value", ["days=-1", "daysByState.RUNNING=3", "archive.url=https://b"])
+def test_invalid_retention_is_refused(value):
+    assert "tasks/retention" in refusal(f"tasks.retention.{value}")
 
 
 @pytest.mark.parametrize("service", ["tctl", "gateway"])

@@ -14,9 +14,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from poiesis_api.config import ServiceInfo
-from poiesis_api.documents import View
 from poiesis_api.queries import PAGE_SIZE, PAGE_SIZE_MAX
 from poiesis_api.usage import DEFAULT_DAYS, MAX_DAYS, Format, GroupBy, UsageReport
+from poiesis_documents.documents import View
 from poiesis_models.tes import (
     TesCancelTaskResponse,
     TesCreateTaskResponse,

@@ -6,13 +6,13 @@ from dataclasses import replace
 from uuid import UUID
 
 from poiesis_api import tasks_db
-from poiesis_api.documents import View
 from poiesis_api.errors import ServerBusy, StorageUnavailable, TaskNotFound
 from poiesis_api.identity.caller import Caller
 from poiesis_api.postgres import Pool
 from poiesis_api.queries import ListQuery, page_token
 from poiesis_api.sending import Outgoing, Part
 from poiesis_api.tasks_db import TaskPart
+from poiesis_documents.documents import View
 
 logger = logging.getLogger(__name__)
 

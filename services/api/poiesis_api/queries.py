@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from multidict import MultiMapping
 
-from poiesis_api.documents import View
 from poiesis_api.errors import InvalidQuery, Loggable, shown
+from poiesis_documents.documents import View
 from poiesis_models.states import TesState
 
 PAGE_SIZE = 256

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from poiesis_api import tasks_db
-from poiesis_api.documents import REQUEST
 from poiesis_api.limits import UNLIMITED
 from poiesis_api.postgres import Pool, driver_errors, execute, fetch, transaction
+from poiesis_documents.documents import REQUEST
 from poiesis_models.states import TaskOutcome
 
 

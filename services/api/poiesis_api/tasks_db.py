@@ -11,12 +11,12 @@ from uuid import UUID, uuid4
 
 from poiesis_api import limits
 from poiesis_api.config import UserLimits
-from poiesis_api.documents import DOCUMENT, View, in_pieces
 from poiesis_api.errors import IdempotencyKeyReused, Loggable, shown
 from poiesis_api.identity.caller import Caller
 from poiesis_api.limits import NO_RESOURCES, Resources, Usage
 from poiesis_api.postgres import Connection, Pool, driver_errors, fetch, transaction
 from poiesis_api.queries import Filter, ListQuery
+from poiesis_documents.documents import DOCUMENT, View, in_pieces
 from poiesis_models.states import TaskOutcome, TesState
 from poiesis_models.tes import TesTaskRequest
 

@@ -8,15 +8,16 @@ from uuid import UUID
 import pytest
 from aiohttp.test_utils import TestClient, TestServer, get_port_socket
 
-from poiesis_api import documents, sending, tasks_db
+from poiesis_api import sending, tasks_db
 from poiesis_api.app import make_app
 from poiesis_api.config import UserLimits
-from poiesis_api.documents import DOCUMENT, View, in_pieces
 from poiesis_api.errors import StorageUnavailable
 from poiesis_api.identity.caller import ANONYMOUS, Caller
 from poiesis_api.queries import ListQuery
 from poiesis_api.submitter import Submitter
 from poiesis_api.tasks_db import NewTask
+from poiesis_documents import documents
+from poiesis_documents.documents import DOCUMENT, View, in_pieces
 from poiesis_models.tes import TesTaskRequest
 
 pytestmark = pytest.mark.integration

@@ -9,7 +9,6 @@ from aiohttp.test_utils import TestClient, TestServer
 from poiesis_api import queue_db, tasks_db
 from poiesis_api.app import BASE, make_app
 from poiesis_api.config import Document, UserLimits
-from poiesis_api.documents import View
 from poiesis_api.errors import InvalidTask, LimitReached
 from poiesis_api.handlers import Services
 from poiesis_api.identity.authenticators import NoAuthenticator
@@ -26,6 +25,7 @@ from poiesis_api.limits import (
 )
 from poiesis_api.submitter import Submitter
 from poiesis_api.tasks_db import Idempotency, NewTask
+from poiesis_documents.documents import View
 from poiesis_models.states import TaskOutcome, TesState
 from poiesis_models.tes import TesTaskRequest
 

@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 
 from poiesis_api.config import Database
-from poiesis_api.documents import DOCUMENT, View
 from poiesis_api.identity.caller import Caller
 from poiesis_api.postgres import open_pool
 from poiesis_api.queries import PAGE_SIZE_MAX, Filter, ListQuery
 from poiesis_api.tasks_db import _list_statement
 from poiesis_bench.requests import fill
+from poiesis_documents.documents import DOCUMENT, View
 from poiesis_models.states import TesState
 
 pytestmark = pytest.mark.integration

@@ -9,11 +9,11 @@ import pytest
 
 from poiesis_api import tasks_db
 from poiesis_api.config import Database, UserLimits
-from poiesis_api.documents import View
 from poiesis_api.errors import StorageUnavailable
 from poiesis_api.identity.caller import Caller
 from poiesis_api.postgres import Pool, fetch, open_pool, transaction
 from poiesis_api.tasks_db import NewTask
+from poiesis_documents.documents import View
 from poiesis_models.outages import Outage
 from poiesis_models.tes import TesTaskRequest
 

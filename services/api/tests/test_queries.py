@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import MultiDict
 
-from poiesis_api.documents import View
 from poiesis_api.errors import InvalidQuery
 from poiesis_api.queries import Filter, ListQuery, page_token, parse_list_query, read_token
+from poiesis_documents.documents import View
 from poiesis_models.states import TesState
 
 

@@ -18,6 +18,7 @@ from poiesis_models.logs import configure_logging
 from poiesis_server import health, program
 from poiesis_server.program import stop_event
 from poiesis_tctl import kube, metrics, tasks_db
+from poiesis_tctl.archive import Archive, UnusableArchive
 from poiesis_tctl.config import Config
 from poiesis_tctl.leader import Leader
 from poiesis_tctl.lease import Elector, LeaderTaskStuck
@@ -26,22 +27,27 @@ logger = logging.getLogger("poiesis_tctl")
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:
-    """Run until `stop`. Raise Unreachable if there are no credentials for Kubernetes, or LeaderTaskStuck."""
+    """Run until `stop`.
+
+    Raise Unreachable if there are no credentials for Kubernetes, UnusableArchive, or LeaderTaskStuck.
+    """
     leader: Leader | None = None
+    url = config.retention.archive
+    archive = None if url is None else Archive.from_env(url, os.environ)
 
     async with AsyncExitStack() as stack:
         namespace_of = await stack.enter_async_context(kube.connect(config.kubeconfig))
         kubes = [namespace_of(name) for name in config.watched_namespaces]
         dsn = config.dsn.get_secret_value()
         tasks = await stack.enter_async_context(
-            tasks_db.connect(dsn, connections=config.workers + 1, home=config.namespace)
+            tasks_db.connect(dsn, connections=config.workers + 2, home=config.namespace)
         )
         home = namespace_of(config.namespace)
         elector = Elector(home, name=config.lease_name, identity=config.pod_name, times=config.lease)
 
         async def lead() -> None:
             nonlocal leader
-            leader = Leader(kubes, tasks, config)
+            leader = Leader(kubes, tasks, config, archive=archive)
             await leader.run()
 
         def synced() -> Mapping[str, bool]:
@@ -52,8 +58,12 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             return elector.is_connected() and (not elector.leading or any(synced().values()))
 
         def scraped() -> bytes:
-            figures = None if leader is None else leader.figures
-            return metrics.exposition(leading=elector.leading, figures=figures, synced=synced())
+            return metrics.exposition(
+                leading=elector.leading,
+                figures=None if leader is None else leader.figures,
+                deletions=None if leader is None else leader.deletions,
+                synced=synced(),
+            )
 
         await stack.enter_async_context(
             health.serve(config.health_port, healthy=elector.is_alive, ready=ready, metrics=scraped)
@@ -80,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         until_signal,
         name="poiesis_tctl",
         about=__doc__,
-        unusable=(Unreachable,),
+        unusable=(Unreachable, UnusableArchive),
         arguments=arguments,
     )
 

@@ -1,10 +1,13 @@
 """The settings of the controller, from environment variables that are read once at the start."""
 
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
+from poiesis_models.states import TERMINAL_STATES, TesState
 from poiesis_server.settings import Count, LogLevel, Port, PostgresUrl, Seconds, SecondsOrNever, Settings
 
 
@@ -13,6 +16,27 @@ def _names(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
+
+
+def _days_by_state(value: object) -> object:
+    """Return the pairs of `COMPLETE=30,CANCELED=7` as a mapping."""
+    if not isinstance(value, str):
+        return value
+    try:
+        pairs = [pair.split("=") for pair in value.split(",") if pair.strip()]
+        days = {TesState(state.strip()): _hour_or_never(float(number)) for state, number in pairs}
+    except ValueError:
+        days = {}
+    if not days or not days.keys() <= TERMINAL_STATES:
+        states = ", ".join(sorted(TERMINAL_STATES))
+        raise ValueError(f"must be pairs STATE=DAYS, with 0 or at least 0.042 days, for {states}")
+    return days
+
+
+def _hour_or_never(days: float) -> float:
+    if not (days == 0 or days >= 1 / 24):
+        raise ValueError("must be 0 or at least 0.042 (an hour)")
+    return days
 
 
 class LeaseTimes(Settings):
@@ -94,6 +118,47 @@ class Limits(Settings):
     )
 
 
+# A recorder may report until 15 minutes after the end; SQL deletes nothing before an hour has passed.
+Days = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_hour_or_never)]
+DaysByState = Annotated[Mapping[TesState, Days], NoDecode, BeforeValidator(_days_by_state)]
+
+
+class Retention(Settings):
+    """When ended tasks are deleted, and where they are archived before."""
+
+    days: Days = Field(
+        90.0, alias="POIESIS_RETENTION_DAYS", description="age at which ended tasks are deleted; 0: never"
+    )
+    days_by_state: DaysByState = Field(
+        {},
+        alias="POIESIS_RETENTION_DAYS_BY_STATE",
+        description="other ages of some states: COMPLETE=30,CANCELED=7",
+    )
+    log_days: Days = Field(
+        0.0,
+        alias="POIESIS_RETENTION_LOG_DAYS",
+        description="age at which stdout and stderr are deleted; 0: with their task",
+    )
+    archive: str | None = Field(
+        None,
+        alias="POIESIS_RETENTION_ARCHIVE",
+        description="s3://bucket/prefix for what is deleted; AWS_* and POIESIS_S3_* configure the store",
+    )
+
+    def age(self, state: TesState) -> timedelta | None:
+        """Return the age at which tasks with this state are deleted; None: never."""
+        return _age(self.days_by_state.get(state, self.days))
+
+    @property
+    def log_age(self) -> timedelta | None:
+        """Return the age at which stdout and stderr are deleted; None: with their task."""
+        return _age(self.log_days)
+
+
+def _age(days: float) -> timedelta | None:
+    return timedelta(days=days) if days else None
+
+
 class Config(Settings):
     """All settings."""
 
@@ -116,6 +181,7 @@ class Config(Settings):
     )
     lease: LeaseTimes = Field(default_factory=LeaseTimes)
     limits: Limits = Field(default_factory=Limits)
+    retention: Retention = Field(default_factory=Retention)
     reconcile_seconds: Seconds = Field(
         300.0,
         alias="POIESIS_RECONCILE_SECONDS",
@@ -129,7 +195,7 @@ class Config(Settings):
     workers: Count = Field(
         8,
         alias="POIESIS_WORKERS",
-        description="tasks that are processed concurrently; also the size of the Postgres pool",
+        description="tasks that are processed concurrently, each with one connection to Postgres",
     )
     health_port: Port = Field(
         8080, alias="POIESIS_HEALTH_PORT", description="serves /healthz, /readyz and /metrics"

@@ -108,6 +108,11 @@ class Controller:
         """Whether the caches of Pods and Jobs are complete."""
         return self._pods.synced.is_set() and self._jobs.synced.is_set()
 
+    def has_objects(self, task_id: UUID) -> bool:
+        """Return whether the task has, or may have, a Pod or a Job."""
+        key = str(task_id)
+        return not self.synced or bool(self._pods.cache.of(key) or self._jobs.cache.of(key))
+
     async def run(self) -> None:
         """Work until cancelled. A failure about one task is retried; any other ends the work."""
         loops = [

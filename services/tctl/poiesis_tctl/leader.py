@@ -1,14 +1,18 @@
-"""The work of one leadership: a controller for each namespace of tasks, and the metrics."""
+"""The work of one leadership: a controller for each namespace of tasks, deletion by age, and the metrics."""
 
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
 from poiesis_models.run_all import run_all
+from poiesis_tctl.archive import Archive
 from poiesis_tctl.config import Config
 from poiesis_tctl.controller import Controller
+from poiesis_tctl.deletion import Deletion
 from poiesis_tctl.informer import WatchTimes
 from poiesis_tctl.kube import Kube
+from poiesis_tctl.retention import Deletions, EndedTask
+from poiesis_tctl.retention_db import RetentionDb
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
 from poiesis_tctl.transfers import Figures, Transfers
 
@@ -26,6 +30,7 @@ class Leader:
         tasks: TasksDb,
         config: Config,
         *,
+        archive: Archive | None = None,
         watch_times: WatchTimes | None = None,
         metrics_seconds: float = _METRICS_SECONDS,
     ) -> None:
@@ -36,6 +41,9 @@ class Leader:
             Controller(kube, tasks.within(kube.namespace), config, slots=slots, watch_times=watch_times)
             for kube in kubes
         ]
+        self._deletion = Deletion(
+            RetentionDb(tasks), config.retention, may_delete=self._may_delete, archive=archive
+        )
         self.figures: Figures | None = None  # of the last read; None before the first
 
     @property
@@ -43,9 +51,22 @@ class Leader:
         """Whether the caches of Pods and Jobs are complete, by namespace."""
         return {one.namespace: one.synced for one in self._controllers}
 
+    @property
+    def deletions(self) -> Deletions:
+        """Return what was deleted since the leader started."""
+        return self._deletion.counts
+
     async def run(self) -> None:
         """Work until cancelled. A failure about one task or namespace is retried; any other ends the work."""
-        await run_all([*(one.run() for one in self._controllers), self._collect_metrics()])
+        await run_all(
+            [*(one.run() for one in self._controllers), self._collect_metrics(), self._deletion.run()]
+        )
+
+    def _may_delete(self, task: EndedTask) -> bool:
+        """Return False while the task has a Pod or a Job in a watched namespace."""
+        return not any(
+            one.namespace == task.namespace and one.has_objects(task.id) for one in self._controllers
+        )
 
     async def _collect_metrics(self) -> None:
         """Read Postgres periodically for the metrics. Transfers are counted from the first read."""

@@ -6,19 +6,24 @@ from types import MappingProxyType
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from poiesis_tctl.retention import Deletions
 from poiesis_tctl.transfers import Figures
 
 
 def exposition(
-    *, leading: bool, figures: Figures | None, synced: Mapping[str, bool] = MappingProxyType({})
+    *,
+    leading: bool,
+    figures: Figures | None,
+    deletions: Deletions | None = None,
+    synced: Mapping[str, bool] = MappingProxyType({}),
 ) -> bytes:
     """Return the response to a scrape. Only the leader has figures, so sums over replicas are correct.
 
-    `figures` None: the leader has not read Postgres yet. `synced`: whether it knows all Pods and Jobs of each
-    namespace.
+    `figures` None: the leader has not read Postgres yet. `deletions`: those of old tasks and logs.
+    `synced`: whether it knows all Pods and Jobs of each namespace.
     """
     registry = CollectorRegistry()
-    registry.register(_Families(_families(leading, figures, synced)))
+    registry.register(_Families(_families(leading, figures, deletions, synced)))
     return generate_latest(registry)
 
 
@@ -30,7 +35,9 @@ class _Families:
         return self._families
 
 
-def _families(leading: bool, figures: Figures | None, synced: Mapping[str, bool]) -> Iterator[Metric]:
+def _families(
+    leading: bool, figures: Figures | None, deletions: Deletions | None, synced: Mapping[str, bool]
+) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "poiesis_controller_leader", "1 if this replica leads, else 0.", value=int(leading)
     )
@@ -43,8 +50,26 @@ def _families(leading: bool, figures: Figures | None, synced: Mapping[str, bool]
             ),
             {name: int(is_synced) for name, is_synced in synced.items()},
         )
+    if leading and deletions is not None:
+        yield from _deletion_families(deletions)
     if leading and figures is not None:
         yield from _leader_families(figures)
+
+
+def _deletion_families(deletions: Deletions) -> Iterator[Metric]:
+    yield _labelled(
+        CounterMetricFamily(
+            "poiesis_retention_deleted",
+            "Ended tasks that were deleted, or whose logs were, since this leader started.",
+            labels=["kind"],
+        ),
+        deletions.deleted,
+    )
+    yield CounterMetricFamily(
+        "poiesis_retention_failures",
+        "Rounds of deletion that ended early since this leader started: Postgres or the archive failed.",
+        value=deletions.failures,
+    )
 
 
 def _leader_families(figures: Figures) -> Iterator[Metric]:

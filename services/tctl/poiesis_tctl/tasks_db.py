@@ -50,12 +50,12 @@ class TasksDb:
 
     def __init__(self, pool: asyncpg.Pool, *, home: str, namespace: str | None = None) -> None:
         self._pool = pool
-        self._home = home
+        self.home = home
         self.namespace = namespace or home
 
     def within(self, namespace: str) -> "TasksDb":
         """Return the statements about the tasks in another namespace, on the same connections."""
-        return TasksDb(self._pool, home=self._home, namespace=namespace)
+        return TasksDb(self._pool, home=self.home, namespace=namespace)
 
     _LOAD = """
     SELECT state::text, cancel_requested_at IS NOT NULL AS cancel_requested, ended_at IS NOT NULL AS ended,
@@ -66,8 +66,8 @@ class TasksDb:
 
     async def load(self, task_id: UUID) -> TaskRow | None:
         """Return the row of a task, None if there is no such task in the namespace."""
-        async with self._connection() as connection:
-            row = await connection.fetchrow(self._LOAD, task_id, self._home, self.namespace)
+        async with self.connection() as connection:
+            row = await connection.fetchrow(self._LOAD, task_id, self.home, self.namespace)
         if row is None:
             return None
         return TaskRow(
@@ -89,8 +89,8 @@ class TasksDb:
 
     async def unfinished(self) -> list[UUID]:
         """Return the tasks that must have objects in the namespace, or have ended."""
-        async with self._connection() as connection:
-            rows = await connection.fetch(self._UNFINISHED, self._home, self.namespace)
+        async with self.connection() as connection:
+            rows = await connection.fetch(self._UNFINISHED, self.home, self.namespace)
         return [row["id"] for row in rows]
 
     _COUNT = """
@@ -110,9 +110,9 @@ class TasksDb:
 
         Tasks are counted in every namespace that has any, and in those of `namespaces` that have none.
         """
-        async with self._connection() as connection, connection.transaction():  # one now()
+        async with self.connection() as connection, connection.transaction():  # one now()
             at = await connection.fetchval("SELECT now()")
-            counted = await connection.fetch(self._COUNT, self._home)
+            counted = await connection.fetch(self._COUNT, self.home)
             filers = [_filer_row(row) for row in await connection.fetch(self._FILERS, SILENCE)]
         tasks = {Place(one, state): 0 for one in namespaces for state in UNFINISHED_STATES}
         tasks |= {Place(row["namespace"], TesState(row["state"])): row["tasks"] for row in counted}
@@ -136,7 +136,7 @@ class TasksDb:
         Nothing is stored if the task has already ended, or if a cancel was requested after the decision.
         """
         outcome = finish.outcome
-        async with self._connection() as connection, connection.transaction():
+        async with self.connection() as connection, connection.transaction():
             if not await connection.fetchval(self._MAY_FINISH, task_id, finish.cancel_seen):
                 return False
             if finish.attempt is not None:
@@ -188,7 +188,7 @@ class TasksDb:
 
     async def requeue(self, task_id: UUID, requeue: RequeueAttempt) -> None:
         """Close the attempt and wait for the next, unless the task has ended or the attempt is closed."""
-        async with self._connection() as connection, connection.transaction():
+        async with self.connection() as connection, connection.transaction():
             if not await connection.fetchval(self._MAY_FINISH, task_id, True):
                 return
             for row in await connection.fetch(self._CLOSE, task_id, requeue.pod_uid):
@@ -199,7 +199,7 @@ class TasksDb:
 
     async def add_system_log(self, task_id: UUID, log: SystemLog) -> None:
         """Add a line to the system logs of a task without a Pod; once for each key."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             await connection.execute(_ADD_SYSTEM_LOG, task_id, None, log.key, log.message)
 
     # The lines of a Pod without an attempt belong to the next one, those of a claim to the last.
@@ -234,7 +234,7 @@ class TasksDb:
         Each key is stored once, and at most LINES_OF_A_POD keys. The state of the task does not matter.
         Lines of a task that is not in the namespace are dropped.
         """
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             await connection.execute(
                 self._ADD_POD_LINES,
                 task_id,
@@ -243,12 +243,13 @@ class TasksDb:
                 [line.key for line in lines],
                 [line.message for line in lines],
                 LINES_OF_A_POD,
-                self._home,
+                self.home,
                 self.namespace,
             )
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """Take a connection of the pool. Its errors become DatabaseUnavailable."""
         with _errors():
             async with self._pool.acquire(timeout=_STATEMENT_SECONDS) as connection:
                 yield connection

@@ -3,8 +3,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from poiesis_models.states import TesState
 from poiesis_server.settings import ConfigError, variables
-from poiesis_tctl.config import Config, LeaseTimes, Limits
+from poiesis_tctl.config import Config, LeaseTimes, Limits, Retention
 
 NEEDED = {"POIESIS_DSN": "postgresql://u:secret@db/p", "POD_NAME": "tctl-0", "POD_NAMESPACE": "tes"}
 
@@ -49,6 +50,10 @@ def test_everything_can_be_set(env):
         "POIESIS_UNSCHEDULABLE_SECONDS": "5.5",
         "POIESIS_NODE_LOST_SECONDS": "6",
         "POIESIS_LEFTOVER_SECONDS": "7",
+        "POIESIS_RETENTION_DAYS": "0",
+        "POIESIS_RETENTION_DAYS_BY_STATE": "COMPLETE=30, CANCELED=0.5",
+        "POIESIS_RETENTION_LOG_DAYS": "7",
+        "POIESIS_RETENTION_ARCHIVE": "s3://archive/tes",
         "POIESIS_RECONCILE_SECONDS": "8",
         "POIESIS_KUEUE": "true",
         "POIESIS_WORKERS": "9",
@@ -71,6 +76,12 @@ def test_everything_can_be_set(env):
             unschedulable=5.5,
             node_lost=6,
             leftover=7,
+        ),
+        retention=Retention(
+            days=0,
+            days_by_state={TesState.COMPLETE: 30, TesState.CANCELED: 0.5},
+            log_days=7,
+            archive="s3://archive/tes",
         ),
         reconcile_seconds=8,
         kueue=True,
@@ -96,6 +107,20 @@ def test_missing_variable_is_named(env, name, value):
         ("POIESIS_CONFIG_ERROR_SECONDS", "-1", "must be greater than 0"),
         ("POIESIS_UNSCHEDULABLE_SECONDS", "-1", "must be greater than or equal to 0"),
         ("POIESIS_UNSCHEDULABLE_SECONDS", "never", "must be a valid number"),
+        ("POIESIS_RETENTION_DAYS", "-1", r"must be 0 or at least 0.042 \(an hour\)"),
+        ("POIESIS_RETENTION_LOG_DAYS", "0.01", "must be 0 or at least 0.042"),
+        ("POIESIS_RETENTION_DAYS", "inf", "must be a finite number"),
+        (
+            "POIESIS_RETENTION_DAYS_BY_STATE",
+            "RUNNING=3",
+            "must be pairs STATE=DAYS, .* for CANCELED,",
+        ),
+        ("POIESIS_RETENTION_DAYS_BY_STATE", "COMPLETE", "must be pairs STATE=DAYS"),
+        (
+            "POIESIS_RETENTION_DAYS_BY_STATE",
+            "COMPLETE=0.01",
+            "must be pairs STATE=DAYS, with 0 or at",
+        ),
         ("POIESIS_RECONCILE_SECONDS", "nan", "must be a finite number"),
         ("POIESIS_RECONCILE_SECONDS", "inf", "must be a finite number"),
         ("POIESIS_WORKERS", "1.5", "must be a valid integer"),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,11 +14,13 @@ from tctl_fakes import FakeApi, client, free_port
 from tctl_tasks import add_task, logs_of, task_of
 
 from poiesis_models.backoff import Backoff
+from poiesis_models.states import TesState
 from poiesis_tctl import __main__ as tctl
 from poiesis_tctl import tasks_db
 from poiesis_tctl.config import Config, LeaseTimes, Limits
 from poiesis_tctl.informer import WatchTimes
 from poiesis_tctl.leader import Leader
+from poiesis_tctl.retention import Sweep
 
 pytestmark = pytest.mark.integration
 
@@ -26,6 +29,7 @@ LIMITS = Limits(
 )
 WATCH = WatchTimes(watch=5, silence=3.0, backoff=Backoff(first=0.02, longest=0.1), shortest=0.05)
 LEASE = LeaseTimes(lease=1, renew=0.6, retry=0.1)
+OLD = Sweep(kind="tasks", state=TesState.COMPLETE, age=timedelta(days=90))
 KUBECONFIG = """
 apiVersion: v1
 kind: Config
@@ -60,8 +64,8 @@ class World:
         return Config(**{**known, **values})
 
     @asynccontextmanager
-    async def leader(self) -> AsyncIterator[Leader]:
-        config = self.config()
+    async def leader(self, **values: Any) -> AsyncIterator[Leader]:
+        config = self.config(**values)
         async with AsyncExitStack() as stack:
             db = tasks_db.connect(self.dsn, connections=4, home=config.namespace)
             tasks = await stack.enter_async_context(db)
@@ -176,6 +180,23 @@ async def test_role_is_created_beside_its_pod(world):
         name = stored["metadata"]["name"]
         await world.api.until(lambda: name in world.labs["lab-b"].objects["rolebindings"])
     assert world.labs["lab-a"].objects["rolebindings"] == world.api.objects["rolebindings"] == {}
+
+
+async def test_old_tasks_with_objects_are_kept(world):
+    """Also those in a namespace that cannot be read; nothing is known of one that is not watched."""
+    world.labs["lab-b"].refuse = lambda _: 403
+    with_job = await world.task("lab-a")
+    unreadable, free = [await add_task(world.db, namespace=name) for name in ("lab-b", "lab-a")]
+    unwatched = await add_task(world.db, namespace="removed")
+    for task_id in (with_job, unreadable, free, unwatched):
+        await world.db.execute("SELECT finish_task($1, 'COMPLETE', '', '', '', 'api', true)", task_id)
+    await world.db.execute("UPDATE task SET ended_at = now() - interval '91 days'")
+    async with world.leader(limits=Limits(leftover=60)) as leader:
+        await world.api.until(lambda: leader.synced["lab-a"])
+        await leader._deletion.sweep(OLD)
+        left = {row["id"] for row in await world.db.fetch("SELECT id FROM task")}
+        assert left == {with_job, unreadable}
+        assert leader.deletions.deleted["tasks"] == 2
 
 
 async def test_pods_are_not_read_where_the_lease_is(world, tmp_path):

@@ -11,6 +11,7 @@ from tctl_fakes import free_port
 from poiesis_models.states import TesState
 from poiesis_server import health
 from poiesis_tctl import metrics
+from poiesis_tctl.retention import Deletions
 from poiesis_tctl.transfers import Figures, FilerFigures, Moved, Place
 
 FIGURES = Figures(
@@ -22,6 +23,7 @@ FIGURES = Figures(
     },
 )
 
+DELETIONS = Deletions(deleted={"tasks": 5, "logs": 4}, failures=1)
 SYNCED = {"tes-tasks": True, "lab-a": False}
 
 
@@ -35,7 +37,8 @@ def samples(text: str) -> dict[str, float]:
 
 
 def test_leader_exports_all_metrics():
-    assert samples(metrics.exposition(leading=True, figures=FIGURES, synced=SYNCED).decode()) == {
+    text = metrics.exposition(leading=True, figures=FIGURES, deletions=DELETIONS, synced=SYNCED).decode()
+    assert samples(text) == {
         'poiesis_namespace_synced{namespace="tes-tasks"}': 1,
         'poiesis_namespace_synced{namespace="lab-a"}': 0,
         "poiesis_controller_leader": 1,
@@ -50,13 +53,16 @@ def test_leader_exports_all_metrics():
         'poiesis_filer_bytes_total{filer="stream"}': 0,
         'poiesis_filer_files_total{filer="tif"}': 3,
         'poiesis_filer_files_total{filer="stream"}': 0,
+        'poiesis_retention_deleted_total{kind="tasks"}': 5,
+        'poiesis_retention_deleted_total{kind="logs"}': 4,
+        "poiesis_retention_failures_total": 1,
     }
 
 
 def test_other_replicas_export_only_leadership():
     """A former leader is included, so that sums over replicas are correct."""
     for figures in (None, FIGURES):
-        text = metrics.exposition(leading=False, figures=figures, synced=SYNCED).decode()
+        text = metrics.exposition(leading=False, figures=figures, deletions=DELETIONS, synced=SYNCED).decode()
         assert samples(text) == {"poiesis_controller_leader": 0}
 
 
@@ -66,7 +72,7 @@ def test_new_leader_exports_only_leadership():
 
 
 def test_totals_are_counters():
-    text = metrics.exposition(leading=True, figures=FIGURES, synced=SYNCED).decode()
+    text = metrics.exposition(leading=True, figures=FIGURES, deletions=DELETIONS, synced=SYNCED).decode()
     types = {family.name: family.type for family in text_string_to_metric_families(text)}
     assert types == {
         "poiesis_controller_leader": "gauge",
@@ -77,6 +83,8 @@ def test_totals_are_counters():
         "poiesis_filer_bytes_per_second": "gauge",
         "poiesis_filer_bytes": "counter",
         "poiesis_filer_files": "counter",
+        "poiesis_retention_deleted": "counter",
+        "poiesis_retention_failures": "counter",
     }
 
 
