@@ -226,8 +226,9 @@ async def test_erasure_removes_the_owner(db, superuser):
     )
     await superuser.execute("INSERT INTO owner_turn (owner) VALUES ('alice'), ('bob') ON CONFLICT DO NOTHING")
     await superuser.execute(
-        "INSERT INTO task_usage (task_id, ended_at, owner, state, cpu_seconds, ram_gb_seconds, disk_gb_seconds,"
-        " gpu_seconds) SELECT gen_random_uuid(), now(), name, 'COMPLETE', 1, 1, 1, 0"
+        "INSERT INTO task_usage (task_id, ended_at, owner, state,"
+        " cpu_seconds, ram_gb_seconds, disk_gb_seconds, gpu_seconds)"
+        " SELECT gen_random_uuid(), now(), name, 'COMPLETE', 1, 1, 1, 0"
         " FROM unnest(ARRAY['alice', 'bob']) AS name"
     )
     await erase.erase(db, "alice", confirmed=True)
