@@ -32,7 +32,7 @@ from poiesis_trec.config import Config, Gateway, KubernetesApi, PodRef
 from poiesis_trec.facts import NO_RUN_FILES, PodView, RunFiles
 from poiesis_trec.gateway_sink import GatewaySink
 from poiesis_trec.https import Connection, Response, bearer
-from poiesis_trec.podwatch import PodUnknown, PodWatch
+from poiesis_trec.podwatch import NoPodStatus, PodUnknown, PodWatch
 from poiesis_trec.postgres_sink import PostgresSink
 from poiesis_trec.recorder import Recorder, _OutOfTime, _until_time_is_up
 from poiesis_trec.regular import Signature
@@ -234,7 +234,7 @@ class ContainerFiles:
         return stdout_of(self._pod.plan.executors.index(self._name)).encode(), Signature(1, 1, 1)
 
 
-class PodStatus:
+class SimulatedWatch(PodWatch):
     """The Pod in the API server, once the recorder may read it."""
 
     def __init__(self, pod: KubeletPod, cluster: Cluster) -> None:
@@ -303,7 +303,7 @@ class PodRecorder:
         recorder = Recorder(
             config,
             runs=cast("RunDirectories", PodFiles(self.pod)),
-            watch=cast("PodWatch", PodStatus(self.pod, self._cluster)),
+            status=NoPodStatus() if config.plan.files_only else SimulatedWatch(self.pod, self._cluster),
             sink=sink,
             changed=self._changed,
             stop=self._stop,

@@ -53,7 +53,13 @@ class Laboratory:
     """Resources that all searches share."""
 
     def __init__(
-        self, loop: VirtualLoop, connection: asyncpg.Connection, folder: Path, transport: str
+        self,
+        loop: VirtualLoop,
+        connection: asyncpg.Connection,
+        folder: Path,
+        *,
+        transport: str,
+        files_only: bool,
     ) -> None:
         self.loop, self.connection, self.folder = loop, connection, folder
         self.transport = transport
@@ -61,7 +67,8 @@ class Laboratory:
         files = RecorderFiles(dsn_file=str(folder / "recorder-dsn"))
         example = Document.load(ROOT / "services" / "api" / "config.example.json")
         # Recorders in the model of the Pod choose their transport themselves.
-        update = {"recorder": Recorder(transport="postgres"), "recorder_postgres": files}
+        reports = Recorder(transport="postgres", files_only=files_only)
+        update = {"recorder": reports, "recorder_postgres": files}
         self.config = example.model_copy(update=update)
         self.error_log = ErrorLog()
 
@@ -74,7 +81,10 @@ class Laboratory:
         self.loop.run_until_complete(work)
 
 
-@pytest.fixture(params=["gateway", "postgres"])
+@pytest.fixture(
+    params=[("gateway", False), ("postgres", False), ("gateway", True)],
+    ids=["gateway", "postgres", "files only"],
+)
 def laboratory(
     request: pytest.FixtureRequest, postgres_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Laboratory]:
@@ -83,7 +93,8 @@ def laboratory(
     loop = VirtualLoop()
     connection = loop.run_until_complete(races_postgres.connect(postgres_dsn))
     loop.run_until_complete(connection.execute(races_postgres.CLOCK))
-    laboratory = Laboratory(loop, connection, tmp_path, request.param)
+    transport, files_only = request.param
+    laboratory = Laboratory(loop, connection, tmp_path, transport=transport, files_only=files_only)
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.addHandler(laboratory.error_log)
