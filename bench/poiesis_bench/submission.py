@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -106,10 +107,10 @@ async def measure_tasks(tes: TesClient, client: Client, namespace: str, *, image
     }
     jobs, pods = await created_at(client, namespace, TASK_LABEL, count)
     start = time.monotonic()
-    task_ids = await run_limited((lambda: tes.create(document) for _ in range(count)), CLIENTS)
+    task_ids = await run_limited((partial(tes.create, document) for _ in range(count)), CLIENTS)
     jobs_at, pods_at = await jobs, await pods
     canceled = time.monotonic()
-    await run_limited(((lambda one=one: tes.cancel(one)) for one in task_ids), CLIENTS)
+    await run_limited((partial(tes.cancel, one) for one in task_ids), CLIENTS)
     while True:
         filters: dict[str, str | int] = {"tag_key": "bench", "tag_value": name, "page_size": count}
         page = await tes.list_tasks(state="CANCELED", **filters)
@@ -129,14 +130,14 @@ async def measure_jobs(client: Client, floor: Floor, namespace: str, *, count: i
     tasks = Namespace(client, namespace)
     manifests = [floor.manifest(f"floor-{batch}-{number}", batch, data=False) for number in range(count)]
     start = time.monotonic()
-    await run_limited(((lambda one=one: tasks.create(one)) for one in manifests), most)
+    await run_limited((partial(tasks.create, one) for one in manifests), most)
     jobs_at, pods_at = await jobs, await pods
     gone = asyncio.create_task(
         seconds_until(client, tasks.path("Pod"), selector, count, lambda kind, _: kind == "DELETED")
     )
     deleted = time.monotonic()
     names = [manifest["metadata"]["name"] for manifest in manifests]
-    await run_limited(((lambda one=one: tasks.delete("Job", one)) for one in names), most)
+    await run_limited((partial(tasks.delete, "Job", one) for one in names), most)
     return _speed(count, start, jobs_at, pods_at, await gone - deleted)
 
 
