@@ -273,7 +273,7 @@ class Served:
 
 
 @asynccontextmanager
-async def served(dsn: str) -> AsyncIterator[Served]:
+async def serving(dsn: str) -> AsyncIterator[Served]:
     """Serve an api without Kubernetes: it never submits."""
     command = [sys.executable, "-m", "poiesis_bench.served_api", dsn]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
@@ -286,9 +286,16 @@ async def served(dsn: str) -> AsyncIterator[Served]:
         await asyncio.to_thread(process.wait)
 
 
+@asynccontextmanager
+async def served(dsn: str) -> AsyncIterator[str]:
+    """Yield the URL of an api in a process of its own, without Kubernetes: it never submits."""
+    async with serving(dsn) as api:
+        yield api.url
+
+
 async def measure(rows: int, seconds: float, rounds: int) -> tuple[list[Creates], list[Read]]:
     """Measure in a new database."""
-    async with database() as dsn, served(dsn) as served_api, aiohttp.ClientSession(served_api.url) as api:
+    async with database() as dsn, served(dsn) as url, aiohttp.ClientSession(url) as api:
         creates = await measure_creates(api, dsn, seconds, rounds)
         await fill(dsn, rows)
         connection = await asyncpg.connect(dsn)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import aiohttp
 import asyncpg
 
-from poiesis_bench.requests import TASKS, Read, database, fill, measure_read, measure_reads, served
+from poiesis_bench.requests import TASKS, Read, database, fill, measure_read, measure_reads, serving
 from poiesis_bench.scale.growth import flatness, rss_mib, sizes
 from poiesis_bench.stage import table
 
@@ -33,7 +33,7 @@ class AtSize:
 async def measure(largest: int, repeats: int) -> list[AtSize]:
     """Measure in a new database that is filled step by step."""
     measured: list[AtSize] = []
-    async with database() as dsn, served(dsn) as api, aiohttp.ClientSession(api.url) as client:
+    async with database() as dsn, serving(dsn) as api, aiohttp.ClientSession(api.url) as client:
         filled = 0
         for size in sizes(largest):
             await fill(dsn, size - filled)
