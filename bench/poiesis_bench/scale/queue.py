@@ -22,10 +22,10 @@ import aiohttp
 import asyncpg
 
 from poiesis_api import queue_db, tasks_db
-from poiesis_api.config import Database
 from poiesis_api.postgres import Pool, open_pool
 from poiesis_bench.requests import TASK, TASKS, database, serving
 from poiesis_bench.scale.growth import flatness, percentile, rss_mib, sizes
+from poiesis_bench.served_api import DATABASE
 from poiesis_bench.stage import table
 from poiesis_models.states import TaskOutcome, TesState
 
@@ -77,7 +77,7 @@ async def measure(longest: int, leases: int) -> list[AtLength]:
     """Measure queues of growing length, each in a new database."""
     measured = []
     for length in sizes(longest):
-        async with database() as dsn, serving(dsn) as api, open_pool(dsn, Database()) as pool:
+        async with database() as dsn, serving(dsn) as api, open_pool(dsn, DATABASE) as pool:
             await _fill(dsn, length)
             replica = _Replica(pool)
             # Not more than the owners with the fewest tasks can give: then all have tasks until the end.
