@@ -66,7 +66,7 @@ SELECT count(*) FILTER (WHERE submitted_at IS NOT NULL) AS submitted,
 _OUTCOMES = "SELECT state::text, reported_by::text, count(*) FROM task GROUP BY 1, 2 ORDER BY 1, 2"
 _ENDED_AT = """
 SELECT id::text, extract(epoch FROM ended_at)::float8 AS ended FROM task
- WHERE id = ANY ($1::text[]::uuid[]) AND ended_at IS NOT NULL
+ WHERE id = ANY ($1::text[]::uuid[]) AND reason = 'Evicted'
 """
 
 
@@ -96,7 +96,6 @@ class Scene:
 
     tasks: asyncpg.Connection
     api: Program
-    gateway: Program
     replicas: Mapping[str, Program]  # of the controller
     namespace: kube.Kube
     recorders: Recorders
@@ -148,7 +147,6 @@ async def scene(there: cluster.Cluster, folder: Path, pods: int, seconds: float)
         yield Scene(
             tasks=tasks,
             api=api,
-            gateway=gateway,
             replicas=replicas,
             namespace=namespace,
             recorders=Recorders(namespace, reported_to, folder),
@@ -184,7 +182,7 @@ async def _measure(parts: Scene, there: cluster.Cluster, folder: Path, pods: int
     within = pods / ENDS_PER_SECOND
     with kwok.playing(there, folder, end_within=within):
         start = time.perf_counter()
-        await _evict(parts.recorders, pods // EVICTED_SHARE, within)
+        await _evict(parts.recorders, max(pods // EVICTED_SHARE, 1), within)
         await parts.until("ended", pods)
         ended_after = time.perf_counter() - start
     rows = await _event_to_row(parts)

@@ -51,9 +51,9 @@ class Recorders:
         return [task for task, state in self._reported.items() if state is TesState.RUNNING]
 
     async def evict(self, task: str) -> None:
-        """Play the kubelet that evicts a Pod. Its recorder reports nothing from now on."""
+        """Play the kubelet that evicts a running Pod. Its recorder reports nothing from now on."""
         pod = self._pods.cache.current(task)
-        if pod is not None:
+        if pod is not None and self._reported[task] is TesState.RUNNING:
             self.evicted_at[task] = time.time()
             await self._kube.patch("Pod", f"{pod['metadata']['name']}/status", EVICTED)
 
