@@ -178,7 +178,9 @@ async def _measure(parts: Scene, there: cluster.Cluster, folder: Path, pods: int
         running_after = time.perf_counter() - start
         print("all Pods run", file=sys.stderr)
         first, again = await measure_lists(parts.namespace)
+        print(f"listed in {first:.2f} s, after 410 Gone in {again:.2f} s", file=sys.stderr)
         leads, listed = await _fail_over(parts.replicas)
+        print(f"failover in {leads:.1f} s, listed after {listed:.1f} s", file=sys.stderr)
     within = pods / ENDS_PER_SECOND
     with kwok.playing(there, folder, end_within=within):
         start = time.perf_counter()
@@ -228,11 +230,17 @@ async def _fail_over(replicas: Mapping[str, Program]) -> tuple[float, float]:
         async def shows(program: Program, metric: str) -> bool:
             return await program.metric(client, metric) == 1.0
 
-        leads = {name: await shows(one, LEADER) for name, one in replicas.items()}
-        (leader,) = (one for name, one in replicas.items() if leads[name])
-        (follower,) = (one for name, one in replicas.items() if not leads[name])
+        async def find_leader() -> str | None:
+            """Return the leader's name. A controller that cannot renew its Lease leads no more."""
+            for name, one in replicas.items():
+                if await shows(one, LEADER):
+                    return name
+            return None
+
+        name = await eventually(find_leader, "a leader")
+        (follower,) = (one for other, one in replicas.items() if other != name)
         start = time.perf_counter()
-        os.kill(leader.pid, signal.SIGKILL)
+        os.kill(replicas[name].pid, signal.SIGKILL)
         seconds = []
         for metric in (LEADER, SYNCED):
             await eventually(partial(shows, follower, metric), metric, every=POLL_SECONDS)
