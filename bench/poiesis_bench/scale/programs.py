@@ -63,7 +63,7 @@ class Program:
 class Settings:
     """What the services share. `folder`: for their files and logs."""
 
-    dsn: str
+    dsn: str = field(repr=False)
     kubeconfig: Path
     folder: Path
     most_active: int
