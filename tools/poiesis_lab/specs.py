@@ -55,7 +55,7 @@ kubeadmConfigPatches:
 """
 
 # A control plane for thousands of Pods without processes. With the default limits of the requests of
-# kube-controller-manager, a measurement would show these limits only.
+# kube-controller-manager, a measurement would show these limits only. On a busy machine it starts slowly.
 _SIMULATED = """\
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
@@ -64,6 +64,8 @@ nodes:
 kubeadmConfigPatches:
   - |
     kind: ClusterConfiguration
+    apiServer:
+      timeoutForControlPlane: 15m0s
     controllerManager:
       extraArgs:
         leader-elect: "false"
