@@ -72,8 +72,9 @@ status: $(READY) ## Show what the lab runs
 images: $(READY) ## Build all images (PLATFORM=linux/arm64 where docker can)
 	@$(LAB) images $(if $(PLATFORM),--platform $(PLATFORM))
 
-bench: $(READY) ## Measure requests, a task beside a hand-written Job, and what a task costs
-	@$(BIN)/python -m poiesis_bench.requests && $(BIN)/python -m poiesis_bench.retention && $(BIN)/python -m poiesis_bench.latency && $(BIN)/python -m poiesis_bench.submission && $(BIN)/python -m poiesis_bench.footprint
+bench: $(READY) ## Measure speed and scale beside their floors, with plots (ROWS= QUEUED= PODS= RUNS= RCLONE= ONLY="rows queue")
+	@$(BIN)/python -m poiesis_bench $(if $(ROWS),--rows $(ROWS)) $(if $(QUEUED),--queued $(QUEUED)) $(if $(PODS),--pods $(PODS)) \
+		$(if $(RUNS),--runs $(RUNS)) $(if $(RCLONE),--rclone $(RCLONE)) $(if $(ONLY),--only $(ONLY))
 
 docs: $(READY) ## Build the documentation site in build/docs/html, and check all links
 	@$(BIN)/python -m poiesis_tools.docs

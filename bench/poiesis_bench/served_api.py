@@ -20,6 +20,7 @@ from poiesis_api.limits import RequestRates
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
 
+DATABASE = Database(timeout_seconds=120)  # on a busy machine a measurement is slow, but does not fail
 CONFIG = Path(__file__).resolve().parents[2] / "services/api/config.example.json"
 
 
@@ -27,7 +28,7 @@ async def serve(dsn: str) -> None:
     """Serve until the process ends."""
     config = Document.load(CONFIG).model_copy(update={"user_limits": UserLimits()})
     async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(open_pool(dsn, Database()))
+        pool = await stack.enter_async_context(open_pool(dsn, DATABASE))
         services = Services(
             pool=pool,
             submitter=Submitter(pool, cast("Any", None), config),

@@ -136,6 +136,7 @@ PROGRAMS: Mapping[str, GoProgram] = {
             version=f"v{versions.KUBE_ROUTER}",
             module=_GO / "kube-router",
         ),
+        GoProgram(name="kwok", package="sigs.k8s.io/kwok/cmd/kwok", version=f"v{versions.KWOK}"),
         GoProgram(name="minio", package="github.com/minio/minio", version=versions.MINIO),
         GoProgram(
             name="actionlint",

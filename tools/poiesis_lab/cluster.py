@@ -2,8 +2,9 @@
 
 `up` consists of `docker pull` (`registry.py`), `kind create cluster` and a test Pod (`probe.py`).
 
-The lab has two clusters: ONE_NODE, the default of `up`, and TWO_NODES, for stories about node failures. Their
-names belong to this checkout (`ownership.py`).
+The lab has three clusters: ONE_NODE, the default of `up`; TWO_NODES, for stories about node failures; and
+SIMULATED, for measurements with thousands of Pods that run no process (`bench/`). Their names belong to this
+checkout (`ownership.py`).
 """
 
 import contextlib
@@ -17,9 +18,19 @@ from poiesis_lab import binaries, cache, docker, images, ownership, probe, prune
 from poiesis_lab.errors import LabError
 from poiesis_lab.offline.prepare import prepare
 from poiesis_lab.shell import report, run, step
-from poiesis_lab.specs import ONE_NODE, SPECS, TWO_NODES, ClusterSpec
+from poiesis_lab.specs import ONE_NODE, SIMULATED, SPECS, TWO_NODES, ClusterSpec
 
-__all__ = ["NETWORK", "ONE_NODE", "TWO_NODES", "Cluster", "ClusterSpec", "clear", "current", "up"]
+__all__ = [
+    "NETWORK",
+    "ONE_NODE",
+    "SIMULATED",
+    "TWO_NODES",
+    "Cluster",
+    "ClusterSpec",
+    "clear",
+    "current",
+    "up",
+]
 
 NETWORK = "kind"
 LABEL = ownership.LABEL
@@ -63,7 +74,9 @@ class Cluster:
                 run([binaries.kind(), "load", "docker-image", "--name", self.spec.name, *missing])
 
     def proves_itself(self, *, new: bool = False) -> bool:
-        """Return whether the API responds and the cluster runs a Pod."""
+        """Return whether the API responds and the cluster runs a Pod, unless its Pods are simulated."""
+        if self.spec is not None and self.spec.simulated:
+            return probe.works(self.kubectl, None)
         image = registry.BASES["busybox"] if self.external else images.images().busybox
         return probe.works(self.kubectl, image, new=new)
 
@@ -175,9 +188,10 @@ def _recipe(spec: ClusterSpec, image: str) -> dict[str, object]:
 def _addons(spec: ClusterSpec) -> list[str]:
     """Return manifests in addition to kind's.
 
-    Our node image has the network of one node only, and no program that enforces NetworkPolicies.
+    Our node image has the network of one node only, and no program that enforces NetworkPolicies, which
+    simulated Pods do not need.
     """
-    firewall = images.firewall()
+    firewall = None if spec.simulated else images.firewall()
     if firewall is None:
         return []
     made = [_manifest("firewall.yaml", firewall)]
@@ -192,6 +206,8 @@ def _manifest(recipe: str, image: str) -> str:
 
 def _in_pods(spec: ClusterSpec) -> list[str]:
     """Return the images that its Pods run; copying more would take time on every node."""
+    if spec.simulated:
+        return []
     firewall = images.firewall()
     system = [] if firewall is None else [firewall]
     return system + ([images.images().busybox] if spec.workers else images.images().in_pods())

@@ -18,11 +18,15 @@ class Kubectl(Protocol):
     def __call__(self, *arguments: str, input_text: str | None = None, timeout: float = 120) -> str: ...
 
 
-def works(kubectl: Kubectl, image: str, *, new: bool = False) -> bool:
-    """Return whether the API responds and a Pod with cluster DNS and, if `new`, a volume succeeds."""
+def works(kubectl: Kubectl, image: str | None, *, new: bool = False) -> bool:
+    """Return whether the API responds and a Pod with cluster DNS and, if `new`, a volume succeeds.
+
+    `image`: of the Pod; None: only the API is checked.
+    """
     try:
         wait_until(lambda: _api_answers(kubectl), "an answer from the API server", seconds=_API_ANSWERS_S)
-        _run_probe(kubectl, image, volume=new, seconds=_FIRST_PROBE_POD_S if new else _PROBE_POD_S)
+        if image is not None:
+            _run_probe(kubectl, image, volume=new, seconds=_FIRST_PROBE_POD_S if new else _PROBE_POD_S)
     except LabError as error:
         report(f"lab: the cluster does not work: {error}")
         return False

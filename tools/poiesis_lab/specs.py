@@ -1,4 +1,4 @@
-"""The lab's two clusters: their names and files, and kind's configuration of them."""
+"""The lab's clusters: their names and files, and kind's configuration of them."""
 
 import json
 from dataclasses import dataclass
@@ -54,6 +54,34 @@ kubeadmConfigPatches:
     nodeLeaseDurationSeconds: 8
 """
 
+# A control plane for thousands of Pods without processes. With the default limits of the requests of
+# kube-controller-manager, a measurement would show these limits only. On a busy machine it starts slowly.
+_SIMULATED = """\
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+nodes:
+  - role: control-plane
+kubeadmConfigPatches:
+  - |
+    kind: ClusterConfiguration
+    apiServer:
+      timeoutForControlPlane: 15m0s
+    controllerManager:
+      extraArgs:
+        leader-elect: "false"
+        kube-api-qps: "400"
+        kube-api-burst: "800"
+        concurrent-job-syncs: "20"
+    scheduler:
+      extraArgs:
+        leader-elect: "false"
+        kube-api-qps: "400"
+        kube-api-burst: "800"
+  - |
+    kind: KubeletConfiguration
+    serializeImagePulls: false
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
@@ -63,6 +91,7 @@ class ClusterSpec:
     release: versions.KubernetesRelease = versions.RELEASE
     suffix: str = ""
     workers: int = 0  # number of workers in the configuration
+    simulated: bool = False  # Pods of tests run on nodes that a program plays, without a process
     shareable: bool = False  # by checkouts with equal files
 
     @property
@@ -111,12 +140,13 @@ class ClusterSpec:
         return versions.own_name(f"{self.owned.suffix}{self.suffix}", self.release)
 
 
-def _specs(release: versions.KubernetesRelease) -> tuple[ClusterSpec, ClusterSpec]:
-    """Return the specs of the one-node and two-node clusters of a Kubernetes release."""
+def _specs(release: versions.KubernetesRelease) -> tuple[ClusterSpec, ClusterSpec, ClusterSpec]:
+    """Return the specs of the clusters of a Kubernetes release: one node, two nodes, simulated nodes."""
     more = _of_release(release)
     return (
         ClusterSpec(config=_ONE_NODE + more, release=release, shareable=True),
         ClusterSpec(config=_TWO_NODES + more, release=release, suffix="-nodes", workers=1),
+        ClusterSpec(config=_SIMULATED + more, release=release, suffix="-scale", simulated=True),
     )
 
 
@@ -131,5 +161,5 @@ runtimeConfig: {{admissionregistration.k8s.io/{release.policies}: "true"}}
 """
 
 
-ONE_NODE, TWO_NODES = _specs(versions.RELEASE)
-SPECS = (ONE_NODE, TWO_NODES)
+ONE_NODE, TWO_NODES, SIMULATED = _specs(versions.RELEASE)
+SPECS = (ONE_NODE, TWO_NODES, SIMULATED)

@@ -14,7 +14,7 @@ from poiesis_lab.ownership import Owned
 from poiesis_lab.shell import report, run, step
 
 _NETWORK = "kind"
-_KINDS = ("", "-nodes")  # suffixes of cluster names
+_KINDS = ("", "-nodes", "-scale")  # suffixes of cluster names
 
 
 def down() -> None:

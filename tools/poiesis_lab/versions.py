@@ -94,6 +94,7 @@ COREDNS = "1.12.4"
 LOCAL_PATH_PROVISIONER = "0.0.30"
 KUEUE = "0.14.8"  # also in go/kueue/go.mod
 KUBE_ROUTER = "2.1.0"  # also in go/kube-router/go.mod
+KWOK = "0.8.0"  # plays the kubelet of simulated nodes in bench/
 HELM = "3.19.5"  # uses the cluster's Kubernetes libraries, which are compiled once
 MINIO = (
     "v0.0.0-20260212201848-7aac2a2c5b7c"  # a Go pseudo-version: MinIO's releases are not semantic versions

@@ -29,7 +29,7 @@ _LINE = 300  # characters of a failed test's message, in the summary
 _END = 1500  # characters of its traceback
 _RELEASE_LOGS_END = 4000  # characters of its release's logs
 _FOLDERS = (
-    *("packages", "services", "migrations", "cli", "deployment", "tools"),
+    *("packages", "services", "migrations", "cli", "deployment", "tools", "bench"),
     *("e2e/tests", "e2e/poiesis_e2e", "tests"),
 )
 

@@ -18,11 +18,13 @@ from poiesis_lab import (
     daemon,
     docker,
     host,
+    images,
     kueue,
     ownership,
     probe,
     services,
     shell,
+    specs,
     teardown,
     versions,
 )
@@ -356,6 +358,23 @@ def test_another_checkout_shares_no_name_and_no_file(
     assert [spec.state for spec in (one, two)] == ["cluster-0a1b2c3d", "cluster-0a1b2c3d-nodes"]
     assert one.kubeconfig == own_cache / "kubeconfig-0a1b2c3d"
     assert set(teardown.suffixes(one.owned)) >= {"-0a1b2c3d", "-0a1b2c3d-nodes", "-0a1b2c3d-nodes-1-29"}
+
+
+def test_every_cluster_has_names_of_its_own(own_cache: Path) -> None:
+    assert cluster.SIMULATED.nodes == ("poiesis-scale-control-plane",)
+    for fact in ("name", "state", "lock", "kubeconfig", "kind_file"):
+        assert len({getattr(spec, fact) for spec in specs.SPECS}) == len(specs.SPECS) == 3
+
+
+def test_down_removes_the_files_of_every_cluster(own_cache: Path) -> None:
+    assert {f"cluster{suffix}" for suffix in teardown.suffixes(cluster.ONE_NODE.owned)} >= {
+        spec.state for spec in specs.SPECS
+    }
+
+
+def test_simulated_cluster_gets_neither_firewall_nor_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "firewall", lambda: "firewall:1")
+    assert cluster._addons(cluster.SIMULATED) == cluster._in_pods(cluster.SIMULATED) == []
 
 
 def test_second_and_later_workers_are_numbered(own_cache: Path) -> None:

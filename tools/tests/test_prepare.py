@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,18 @@ def test_programs_of_one_module_are_compiled_together() -> None:
 )
 def test_go_names_a_program_after_its_package(package: str, file: str) -> None:
     assert binaries.GoProgram(name="any", package=package, version="1").file == file
+
+
+def test_kwok_is_installed_from_its_pinned_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POIESIS_CACHE", str(tmp_path))
+    monkeypatch.setattr(binaries, "go", lambda: "go")
+
+    def run(command: Sequence[str | Path], *, env: Mapping[str, str], **_: object) -> str:
+        (Path(env["GOBIN"]) / "kwok").write_text(str(command[-1]))
+        return ""
+
+    monkeypatch.setattr(binaries, "run", run)
+    assert binaries.compiled("kwok").read_text() == f"sigs.k8s.io/kwok/cmd/kwok@v{versions.KWOK}"
 
 
 def test_missing_programs_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
