@@ -1,5 +1,5 @@
 -- Store the outcome of a task, once. Return false if the task had already ended, or if a cancel was requested after
--- the caller's decision (p_cancel_seen is false): the caller must decide again.
+-- the caller's decision (p_cancel_seen is false): the caller must decide again. task_end: for the metrics.
 CREATE OR REPLACE FUNCTION finish_task(
     p_task uuid, p_state tes_state, p_reason text, p_message text, p_container text, p_by reporter,
     p_cancel_seen boolean
@@ -19,6 +19,8 @@ CREATE OR REPLACE FUNCTION finish_task(
                concat_ws(': ', p_state::text, reason, message)
           FROM finished
         ON CONFLICT DO NOTHING
+    ), counted AS (
+        INSERT INTO task_end (task_id) SELECT id FROM finished
     )
     SELECT EXISTS (SELECT FROM finished)
 $$;

@@ -29,8 +29,8 @@ TABLES = [
         "output",
         "output_file_log",
     ),
-    "owner_turn",
-    *("schema_migrations", "system_log", "task", "task_log", "task_tag", "volume"),
+    *("outcome_count", "owner_turn", "phase_count"),
+    *("schema_migrations", "system_log", "task", "task_end", "task_log", "task_tag", "volume"),
 ]
 PUBLIC_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 RIGHTS = {

@@ -52,8 +52,15 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             return elector.is_connected() and (not elector.leading or any(synced().values()))
 
         def scraped() -> bytes:
-            figures = None if leader is None else leader.figures
-            return metrics.exposition(leading=elector.leading, figures=figures, synced=synced())
+            if leader is None or not elector.leading:
+                return metrics.exposition(leading=elector.leading)
+            return metrics.exposition(
+                leading=True,
+                figures=leader.figures,
+                totals=leader.totals,
+                synced=leader.synced,
+                watches=leader.watches,
+            )
 
         await stack.enter_async_context(
             health.serve(config.health_port, healthy=elector.is_alive, ready=ready, metrics=scraped)

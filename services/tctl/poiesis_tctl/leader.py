@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from poiesis_models.run_all import run_all
 from poiesis_tctl.config import Config
 from poiesis_tctl.controller import Controller
-from poiesis_tctl.informer import WatchTimes
+from poiesis_tctl.informer import WatchState, WatchTimes
 from poiesis_tctl.kube import Kube
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
+from poiesis_tctl.totals import Totals
 from poiesis_tctl.transfers import Figures, Transfers
 
 logger = logging.getLogger(__name__)
@@ -37,11 +38,17 @@ class Leader:
             for kube in kubes
         ]
         self.figures: Figures | None = None  # of the last read; None before the first
+        self.totals: Totals | None = None  # read together with them
 
     @property
     def synced(self) -> Mapping[str, bool]:
         """Whether the caches of Pods and Jobs are complete, by namespace."""
         return {one.namespace: one.synced for one in self._controllers}
+
+    @property
+    def watches(self) -> Sequence[WatchState]:
+        """Return the state of each informer."""
+        return [state for one in self._controllers for state in one.watches]
 
     async def run(self) -> None:
         """Work until cancelled. A failure about one task or namespace is retried; any other ends the work."""
@@ -53,6 +60,8 @@ class Leader:
         namespaces = [one.namespace for one in self._controllers]
         while True:
             try:
+                await self._tasks.count_ended()
+                self.totals = await self._tasks.read_totals()
                 self.figures = transfers.count(await self._tasks.read_metrics(namespaces))
             except DatabaseUnavailable as error:
                 logger.warning("postgres unavailable, metrics not updated", extra={"error": str(error)})
