@@ -75,7 +75,7 @@ def _families(
         GaugeMetricFamily(
             "poiesis_namespace_synced",
             "1 if the leader has listed the Pods and Jobs of this namespace, else 0.",
-            labels=["namespace"],
+            labels=["tasks_namespace"],
         ),
         {name: int(is_synced) for name, is_synced in synced.items()},
     )
@@ -87,7 +87,7 @@ def _families(
 
 
 def _watch_families(watches: Sequence[WatchState]) -> Iterator[Metric]:
-    labels = ["namespace", "collection"]
+    labels = ["tasks_namespace", "collection"]
     age = GaugeMetricFamily(
         "poiesis_informer_age_seconds", "Time since the last list, event or bookmark.", labels=labels
     )
@@ -139,7 +139,7 @@ def _leader_families(figures: Figures) -> Iterator[Metric]:
         value=figures.read_at.timestamp(),
     )
     tasks = GaugeMetricFamily(
-        "poiesis_tasks", "Tasks that have not ended, by namespace and state.", labels=["namespace", "state"]
+        "poiesis_tasks", "Tasks that have not ended, by namespace and state.", labels=["tasks_namespace", "state"]
     )
     for place, count in figures.tasks.items():
         tasks.add_metric([place.namespace, place.state.value], count)

@@ -57,12 +57,12 @@ def samples(text: str) -> dict[str, float]:
 
 def test_leader_exports_all_metrics():
     assert samples(metrics.exposition(leading=True, figures=FIGURES, synced=SYNCED).decode()) == {
-        'poiesis_namespace_synced{namespace="tes-tasks"}': 1,
-        'poiesis_namespace_synced{namespace="lab-a"}': 0,
+        'poiesis_namespace_synced{tasks_namespace="tes-tasks"}': 1,
+        'poiesis_namespace_synced{tasks_namespace="lab-a"}': 0,
         "poiesis_controller_leader": 1,
         "poiesis_metrics_read_timestamp_seconds": 1763877600,
-        'poiesis_tasks{namespace="tes-tasks"}{state="QUEUED"}': 0,
-        'poiesis_tasks{namespace="lab-a"}{state="RUNNING"}': 7,
+        'poiesis_tasks{state="QUEUED"}{tasks_namespace="tes-tasks"}': 0,
+        'poiesis_tasks{state="RUNNING"}{tasks_namespace="lab-a"}': 7,
         'poiesis_filers{filer="tif"}': 2,
         'poiesis_filers{filer="stream"}': 0,
         'poiesis_filer_bytes_per_second{filer="tif"}': 5_000_000,
@@ -115,9 +115,9 @@ def test_leader_exports_totals_and_watches():
     assert found['poiesis_task_outcomes_total{reason="Error"}{state="EXECUTOR_ERROR"}'] == 2
     assert found["poiesis_database_bytes"] == 2**30
     assert found['poiesis_table_rows{table="task"}'] == 7
-    assert found['poiesis_informer_age_seconds{collection="pods"}{namespace="lab-a"}'] == 1.5
-    assert 'poiesis_informer_age_seconds{collection="jobs"}{namespace="lab-a"}' not in found
-    assert found['poiesis_informer_failures_total{collection="jobs"}{namespace="lab-a"}'] == 3
+    assert found['poiesis_informer_age_seconds{collection="pods"}{tasks_namespace="lab-a"}'] == 1.5
+    assert 'poiesis_informer_age_seconds{collection="jobs"}{tasks_namespace="lab-a"}' not in found
+    assert found['poiesis_informer_failures_total{collection="jobs"}{tasks_namespace="lab-a"}'] == 3
 
 
 def test_histogram_of_a_phase_is_cumulative():
