@@ -139,7 +139,9 @@ def _leader_families(figures: Figures) -> Iterator[Metric]:
         value=figures.read_at.timestamp(),
     )
     tasks = GaugeMetricFamily(
-        "poiesis_tasks", "Tasks that have not ended, by namespace and state.", labels=["tasks_namespace", "state"]
+        "poiesis_tasks",
+        "Tasks that have not ended, by namespace and state.",
+        labels=["tasks_namespace", "state"],
     )
     for place, count in figures.tasks.items():
         tasks.add_metric([place.namespace, place.state.value], count)
