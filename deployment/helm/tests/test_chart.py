@@ -1119,8 +1119,8 @@ def test_the_controllers_defaults_are_the_charts(monkeypatch):
     assert Config.from_env() == defaults
 
 
-@pytest.mark.parametrize("service", ["tctl", "gateway"])
-def test_metrics_are_scraped_where_that_is_asked_for(service):
+@pytest.mark.parametrize(("service", "port"), [("api", "metrics"), ("tctl", "health"), ("gateway", "health")])
+def test_metrics_are_scraped_where_that_is_asked_for(service, port):
     manifests = render(
         f"{service}.podMonitor.enabled=true",
         f"{service}.podMonitor.interval=1m",
@@ -1131,13 +1131,11 @@ def test_metrics_are_scraped_where_that_is_asked_for(service):
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     template = one(manifests, "Deployment", f"poiesis-{service}")["spec"]["template"]
     (container,) = template["spec"]["containers"]
-    assert "health" in [port["name"] for port in container["ports"]]
+    assert port in [one["name"] for one in container["ports"]]
     selector = monitor["spec"].pop("selector")["matchLabels"]
     assert selector.items() <= template["metadata"]["labels"].items()
     assert selector["app.kubernetes.io/component"] == service
-    assert monitor["spec"] == {
-        "podMetricsEndpoints": [{"port": "health", "path": "/metrics", "interval": "1m"}]
-    }
+    assert monitor["spec"] == {"podMetricsEndpoints": [{"port": port, "path": "/metrics", "interval": "1m"}]}
 
 
 def test_without_that_the_chart_needs_no_prometheus_operator():

@@ -1,17 +1,19 @@
 """Alerts and dashboard of the chart: promtool accepts and evaluates them, and every metric in them exists."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from test_chart import names, one, render
 
 from poiesis_api import metrics as api
 from poiesis_gateway import metrics as gateway
@@ -20,6 +22,7 @@ from poiesis_tctl import metrics as tctl
 from poiesis_tctl.totals import Totals
 from poiesis_tctl.transfers import Figures
 
+CHART = Path(__file__).parents[1] / "poiesis"
 DOCS = Path(__file__).parents[3] / "docs" / "reference"
 ENABLED = ("monitoring.alerts.enabled=true", "monitoring.dashboard.enabled=true")
 NAMESPACE = "tes"
@@ -45,6 +48,8 @@ SUBMITTED = 'poiesis_api_submissions_total{outcome="submitted"}'
 FAST = 'poiesis_api_request_seconds_bucket{operation="get_task",le="1.0"}'
 ALL = 'poiesis_api_request_seconds_bucket{operation="get_task",le="+Inf"}'
 TEN = 'poiesis_api_request_seconds_bucket{operation="get_task",le="10.0"}'
+
+FIRING = 'count(ALERTS{alertname="%s", alertstate="firing"}) > bool 0 or vector(0)'
 
 CASES = [
     Case("PoiesisApiDown", {"up": "1x60"}, {"poiesis_api_connections": "0x60"}),
@@ -124,6 +129,24 @@ CASES = [
 ]
 
 
+@cache
+def render(*values: str) -> list[dict[str, Any]]:
+    program = os.environ.get("POIESIS_HELM") or shutil.which("helm")
+    if not program:
+        pytest.fail("no helm: put it on the PATH or name it in POIESIS_HELM")
+    given = [part for value in values for part in ("--set", value)]
+    release = ("poiesis", str(CHART), "--namespace", NAMESPACE, "--kube-version", "1.29.0")
+    command = [program, "template", *release, *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def one(manifests: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    (found,) = [item for item in manifests if (item["kind"], item["metadata"]["name"]) == (kind, name)]
+    return found
+
+
 def rules(*values: str) -> dict[str, Any]:
     spec: dict[str, Any] = one(render(*ENABLED, *values), "PrometheusRule", "poiesis")["spec"]
     return spec
@@ -190,7 +213,7 @@ def test_alert_fires_only_when_it_should(case, tmp_path):
             ],
             "promql_expr_test": [
                 {
-                    "expr": f'count(ALERTS{{alertname="{case.alert}", alertstate="firing"}}) > bool 0 or vector(0)',
+                    "expr": FIRING % case.alert,
                     "eval_time": f"{case.minutes}m",
                     "exp_samples": [{"labels": "{}", "value": value}],
                 }
@@ -245,8 +268,8 @@ def test_without_a_gateway_its_alerts_are_left_out():
 
 def test_without_the_values_there_is_no_rule_and_no_dashboard():
     manifests = render()
-    assert names(manifests, "PrometheusRule") == []
-    assert not any(name.endswith("dashboard") for name in names(manifests, "ConfigMap"))
+    assert not any(item["kind"] == "PrometheusRule" for item in manifests)
+    assert not any(item["metadata"]["name"].endswith("dashboard") for item in manifests)
 
 
 def test_labels_of_alerts_and_dashboard_are_values():
