@@ -26,10 +26,11 @@ TABLES = [
         "executor_log_more",
         "filer_log",
         "input",
+        "outcome_count",
         "output",
         "output_file_log",
     ),
-    *("outcome_count", "owner_turn", "phase_count"),
+    *("owner_turn", "phase_count"),
     *("schema_migrations", "system_log", "task", "task_end", "task_log", "task_tag", "volume"),
 ]
 PUBLIC_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
