@@ -4,7 +4,7 @@ import pytest
 
 from poiesis_api import metrics, queue_db, queue_depth, tasks_db
 from poiesis_api.config import UserLimits
-from poiesis_api.limits import NO_RESOURCES, UNLIMITED
+from poiesis_api.limits import UNLIMITED
 from poiesis_api.queue_depth import REASONS, Waiting, read_depth
 from poiesis_api.tasks_db import NewTask
 from poiesis_models.tes import TesTaskRequest
@@ -15,7 +15,7 @@ REQUEST = TesTaskRequest.model_validate({"executors": [{"image": "busybox", "com
 
 
 async def add(pool, owner="alice"):
-    new = NewTask(owner=owner, request=REQUEST, warnings=[], shared_with=None, reserved=NO_RESOURCES)
+    new = NewTask(owner=owner, request=REQUEST)
     return await tasks_db.create_task(pool, new, UserLimits())
 
 
