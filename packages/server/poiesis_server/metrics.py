@@ -11,7 +11,8 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 from prometheus_client.core import Metric
 
-disable_created_metrics()  # a second series for each counter, for protocols other than Prometheus
+# They double the series of counters, and Prometheus' text format has no use for them.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -19,18 +20,12 @@ REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 class Families:
     """A collector of families that a function returns at each scrape."""
 
-    def __init__(self, read: Callable[[], Iterable[Metric]], described: Iterable[Metric] = ()) -> None:
-        """`described`: the families without samples, for the check of duplicate names."""
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
         self._read = read
-        self._described = tuple(described)
 
     def collect(self) -> Iterable[Metric]:
         """Return the current families."""
         return self._read()
-
-    def describe(self) -> Iterable[Metric]:
-        """Return the names at registration, when `collect` has no values yet."""
-        return self._described
 
 
 class Pool(Protocol):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from math import inf
 from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -11,7 +12,6 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.utils import floatToGoString
 
 from poiesis_models.outages import Outage
 from poiesis_server.metrics import REQUEST_SECONDS, DatabaseMetrics, Families
@@ -118,7 +118,9 @@ def _total_families(totals: Totals) -> Iterator[Metric]:
     )
     for phase, buckets in totals.phases.items():
         counts, seconds = cumulative(buckets)
-        phases.add_metric([phase], [(floatToGoString(le), tasks) for le, tasks in counts], seconds)
+        phases.add_metric(
+            [phase], [("+Inf" if le == inf else str(le), tasks) for le, tasks in counts], seconds
+        )
     yield phases
     yield GaugeMetricFamily("poiesis_database_bytes", "Size of the database.", value=totals.database_bytes)
     yield _labelled(
