@@ -10,7 +10,6 @@ from poiesis_models.states import TesState
 PHASES = ("queued", "initializing", "running")
 # Upper bounds of the histograms, in seconds. Counts of a bound that no longer exists belong to the next one.
 BUCKETS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400, 259200, inf)
-NO_REASON = ""
 OTHER = "Other"
 # Reasons that are a label of their own. A recorder may report any text, so all others are counted as OTHER.
 REASONS = frozenset(
@@ -38,7 +37,7 @@ REASONS = frozenset(
 
 
 class Outcome(NamedTuple):
-    """A terminal state and its reason: one of REASONS, OTHER or NO_REASON."""
+    """A terminal state and its reason: one of REASONS, OTHER, or empty if the task has none."""
 
     state: TesState
     reason: str
