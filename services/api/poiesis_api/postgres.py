@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
@@ -120,12 +120,10 @@ def _unavailable(met: Outage) -> StorageUnavailable:
 @asynccontextmanager
 async def _connection(pool: Pool) -> AsyncIterator[Connection]:
     """Yield a connection of the pool, after at most WAIT_SECONDS."""
-    with DATABASE.waiting.track_inprogress():
-        connection = await pool.acquire(timeout=WAIT_SECONDS)
-    try:
+    async with AsyncExitStack() as stack:
+        with DATABASE.waiting.track_inprogress():
+            connection = await stack.enter_async_context(pool.acquire(timeout=WAIT_SECONDS))
         yield connection
-    finally:
-        await pool.release(connection)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """The controller's reads and writes in Postgres. Every write is conditional: two leaders do no harm."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from uuid import UUID
 
 import asyncpg
@@ -334,12 +334,12 @@ class TasksDb:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         with _errors():
-            with DATABASE.waiting.track_inprogress():
-                connection = await self._pool.acquire(timeout=_STATEMENT_SECONDS)
-            try:
+            async with AsyncExitStack() as stack:
+                with DATABASE.waiting.track_inprogress():
+                    connection = await stack.enter_async_context(
+                        self._pool.acquire(timeout=_STATEMENT_SECONDS)
+                    )
                 yield connection
-            finally:
-                await self._pool.release(connection)
 
 
 def _filer_row(row: asyncpg.Record) -> FilerRow:
