@@ -61,8 +61,9 @@ class Leader:
         while True:
             try:
                 await self._tasks.count_ended()
-                self.totals = await self._tasks.read_totals()
+                totals = await self._tasks.read_totals()
                 self.figures = transfers.count(await self._tasks.read_metrics(namespaces))
+                self.totals = totals
             except DatabaseUnavailable as error:
                 logger.warning("postgres unavailable, metrics not updated", extra={"error": str(error)})
             await asyncio.sleep(self._metrics_seconds)

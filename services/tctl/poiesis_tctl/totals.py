@@ -28,7 +28,15 @@ REASONS = frozenset(
         *("NodeAffinity", "NodeLost", "NodeSelector", "UnexpectedAdmissionError", "Unschedulable"),
         *("OutOfcpu", "OutOfmemory", "OutOfpods", "OutOfephemeral-storage"),
         # the controller and the api
-        *("PodStalled", "PodFailed", "PodDeleted", "JobDeleted", "Lost", "FailedCreate"),
+        *(
+            "BackoffLimitExceeded",
+            "PodStalled",
+            "PodFailed",
+            "PodDeleted",
+            "JobDeleted",
+            "Lost",
+            "FailedCreate",
+        ),
         *("NoFiler", "InvalidTask", "RecorderNotASidecar", "Unreachable"),
         # the API server and Kueue
         *("Invalid", "Forbidden", "BadRequest", "NotFound", "RequestEntityTooLarge", "Deactivated"),
