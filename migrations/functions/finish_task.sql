@@ -1,6 +1,7 @@
 -- Store the outcome of a task, once. Return false if the task had already ended, or if a cancel was requested after
 -- the caller's decision (p_cancel_seen is false): the caller must decide again. The usage of the task is added to the
--- accounts (task_usage): its reserved resources for the time of its Pods, and the CPU time of its executors.
+-- accounts (task_usage): its reserved resources for the time of its Pods, and the CPU time of its executors. task_end: for
+-- the metrics.
 CREATE OR REPLACE FUNCTION finish_task(
     p_task uuid, p_state tes_state, p_reason text, p_message text, p_container text, p_by reporter,
     p_cancel_seen boolean
@@ -34,6 +35,8 @@ CREATE OR REPLACE FUNCTION finish_task(
               FROM task_log WHERE task_id = id
           ) pods
         ON CONFLICT DO NOTHING
+    ), counted AS (
+        INSERT INTO task_end (task_id) SELECT id FROM finished
     )
     SELECT EXISTS (SELECT FROM finished)
 $$;

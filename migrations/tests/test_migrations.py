@@ -26,11 +26,12 @@ TABLES = [
         "executor_log_more",
         "filer_log",
         "input",
+        "outcome_count",
         "output",
         "output_file_log",
     ),
-    "owner_turn",
-    *("schema_migrations", "system_log", "task", "task_log", "task_tag", "task_usage", "volume"),
+    *("owner_turn", "phase_count"),
+    *("schema_migrations", "system_log", "task", "task_end", "task_log", "task_tag", "task_usage", "volume"),
 ]
 PUBLIC_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 RIGHTS = {

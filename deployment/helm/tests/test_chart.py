@@ -1172,8 +1172,8 @@ def test_invalid_retention_is_refused(value):
     assert "tasks/retention" in refusal(f"tasks.retention.{value}")
 
 
-@pytest.mark.parametrize("service", ["tctl", "gateway"])
-def test_metrics_are_scraped_where_that_is_asked_for(service):
+@pytest.mark.parametrize(("service", "port"), [("api", "metrics"), ("tctl", "health"), ("gateway", "health")])
+def test_metrics_are_scraped_where_that_is_asked_for(service, port):
     manifests = render(
         f"{service}.podMonitor.enabled=true",
         f"{service}.podMonitor.interval=1m",
@@ -1184,13 +1184,11 @@ def test_metrics_are_scraped_where_that_is_asked_for(service):
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     template = one(manifests, "Deployment", f"poiesis-{service}")["spec"]["template"]
     (container,) = template["spec"]["containers"]
-    assert "health" in [port["name"] for port in container["ports"]]
+    assert port in [one["name"] for one in container["ports"]]
     selector = monitor["spec"].pop("selector")["matchLabels"]
     assert selector.items() <= template["metadata"]["labels"].items()
     assert selector["app.kubernetes.io/component"] == service
-    assert monitor["spec"] == {
-        "podMetricsEndpoints": [{"port": "health", "path": "/metrics", "interval": "1m"}]
-    }
+    assert monitor["spec"] == {"podMetricsEndpoints": [{"port": port, "path": "/metrics", "interval": "1m"}]}
 
 
 def test_without_that_the_chart_needs_no_prometheus_operator():

@@ -1,4 +1,4 @@
-"""The health port: /healthz and /readyz by functions of the service, /metrics for Prometheus."""
+"""The port for operators: /metrics for Prometheus, and /healthz and /readyz by functions of the service."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -12,12 +12,17 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text fo
 
 @asynccontextmanager
 async def serve(
-    port: int, *, healthy: Callable[[], bool], ready: Callable[[], bool], metrics: Callable[[], bytes]
+    port: int,
+    *,
+    metrics: Callable[[], bytes],
+    healthy: Callable[[], bool] | None = None,
+    ready: Callable[[], bool] | None = None,
 ) -> AsyncIterator[None]:
-    """Serve health (200 or 503) and metrics for as long as the block lasts."""
+    """Serve metrics and health (200 or 503) for as long as the block lasts. None: no such path."""
     app = web.Application()
-    app.router.add_get("/healthz", _health(healthy))
-    app.router.add_get("/readyz", _health(ready))
+    for path, good in (("/healthz", healthy), ("/readyz", ready)):
+        if good is not None:
+            app.router.add_get(path, _health(good))
     app.router.add_get("/metrics", _scrape(metrics))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

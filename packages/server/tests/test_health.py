@@ -28,3 +28,14 @@ async def test_health_follows_its_state():
         async with session.get("/metrics") as response:
             assert response.content_type == "text/plain"
             assert await response.text() == "x 1\n"
+
+
+async def test_without_functions_there_are_only_metrics():
+    port = free_port()
+    async with (
+        health.serve(port, metrics=lambda: b"x 1\n"),
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+    ):
+        for path, expected in (("/healthz", 404), ("/readyz", 404), ("/metrics", 200)):
+            async with session.get(path) as response:
+                assert response.status == expected

@@ -11,11 +11,12 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 
 from aiohttp import web
 
 from poiesis_api import config as configuration
-from poiesis_api import kube
+from poiesis_api import kube, metrics, queue_depth
 from poiesis_api.app import make_app
 from poiesis_api.config import Config, ConfigError, Http
 from poiesis_api.gateway_ca import gateway_ca
@@ -29,6 +30,8 @@ from poiesis_api.postgres import open_pool
 from poiesis_api.recorder_files import recorder_postgres
 from poiesis_api.submitter import Submitter, pace_of
 from poiesis_models.run_all import run_all
+from poiesis_server import health
+from poiesis_server.metrics import exposition
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,10 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             rates=RequestRates(user_limits.requests),
             write_health=write_health,
         )
+        metrics.RESPONSE_BYTES.set_function(lambda: services.outgoing.held_bytes)
+        await stack.enter_async_context(
+            health.serve(document.http.metrics_port, metrics=partial(exposition, metrics.REGISTRY))
+        )
         await _listen(services, document.http, stack)
         logger.info("serving", extra={"port": document.http.port, "namespace": config.namespace})
 
@@ -73,7 +80,9 @@ async def run(config: Config, stop: asyncio.Event) -> None:
                 document.http.drain_seconds
             )  # until no Endpoint refers to this replica any more
 
-        await run_all([submitter.run(stop), drain()], [services.connections.watch()])
+        await run_all(
+            [submitter.run(stop), drain()], [services.connections.watch(), queue_depth.follow(pool, document)]
+        )
 
 
 async def _listen(services: Services, http: Http, stack: AsyncExitStack) -> None:
@@ -88,7 +97,9 @@ async def _listen(services: Services, http: Http, stack: AsyncExitStack) -> None
     stack.push_async_callback(runner.cleanup)
     if runner.server is None:
         raise RuntimeError("the application runner has no server after setup")
-    factory = services.connections.factory(runner.server)
+    server = runner.server
+    metrics.CONNECTIONS.set_function(lambda: len(server.connections))
+    factory = services.connections.factory(server)
     # asyncio's backlog of 100 is too small for a burst of requests: a client whose connection request was
     # dropped repeats it after a second or more.
     listening = await asyncio.get_running_loop().create_server(
@@ -114,7 +125,9 @@ def main() -> int:
     ).parse_args()
     configure_logging()
     try:
-        asyncio.run(until_signal(Config.from_env(os.environ)))
+        config = Config.from_env(os.environ)
+        configure_logging(config.log_level)
+        asyncio.run(until_signal(config))
     except ConfigError as error:
         logger.error("cannot start: %s", error)  # noqa: TRY400
         return 2

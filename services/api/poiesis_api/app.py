@@ -9,9 +9,10 @@ from aiohttp.typedefs import Handler
 from poiesis_api import documentation, handlers, hosts, openapi, origins
 from poiesis_api.errors import HTTP_STATUS, SHOWN_CHARACTERS, NotAuthenticated, StorageUnavailable, TesError
 from poiesis_api.handlers import CALLER, SERVICES, Services
-from poiesis_api.logs import with_request_id
+from poiesis_api.logs import return_request_id, with_request_id
 from poiesis_api.openapi import BASE, USAGE_PATH, SecurityScheme
 from poiesis_api.rejections import log_fields
+from poiesis_api.request_log import observed
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ def make_app(services: Services) -> web.Application:
         middlewares=[
             services.connections.watched,
             with_request_id,
+            observed,
             errors_to_http,
             hosts.guard(config.http.hosts, exempt={handlers.healthz, handlers.readyz}),
             origins.guard(allowed),
@@ -39,6 +41,7 @@ def make_app(services: Services) -> web.Application:
         client_max_size=config.limits.body_bytes,
         handler_args={"auto_decompress": False},  # see bodies.py
     )
+    app.on_response_prepare.append(return_request_id)
     if allowed:
         app.on_response_prepare.append(origins.announce(allowed))
     app[SERVICES] = services

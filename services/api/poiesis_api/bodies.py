@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from aiohttp import ClientPayloadError, hdrs, web
 
+from poiesis_api import metrics
 from poiesis_api.config import Limits
 from poiesis_api.errors import (
     BodyTooLarge,
@@ -91,7 +92,7 @@ class Incoming:
         def work() -> Result:
             return parse(json_text(decoded(sent, encoding, limits.body_bytes)))
 
-        with self.body() as grow:
+        with metrics.BODIES.track_inprogress(), self.body() as grow:
             sent = await _read(request, limits, grow)
             if len(sent) <= SMALL_BYTES and not encoding:
                 return work()

@@ -1,7 +1,8 @@
 """The api's configuration: secrets and identity from the environment, everything else from one JSON document.
 
 Environment: `POIESIS_DSN` (Postgres, role poiesis_api), `POD_NAMESPACE` (where tasks run), `POIESIS_CONFIG`
-(path of the document; default /etc/poiesis/config.json). The document's keys are camelCase. An unknown key is
+(path of the document; default /etc/poiesis/config.json), `POIESIS_LOG_LEVEL` (DEBUG, INFO, WARNING or ERROR;
+default INFO). The document's keys are camelCase. An unknown key is
 an error, and `null` means unset: the default applies. config.example.json is a complete document.
 
 The chart passes `config` of its values to the api as this document and adds only what Kubernetes knows: the
@@ -42,6 +43,7 @@ from poiesis_api.executor_security import (
 from poiesis_models import shared
 from poiesis_models.tes import EXECUTORS
 
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 DEFAULT_PATH = "/etc/poiesis/config.json"
 SET_BY_CHART: dict[str, Any] = {
     "setByChart": True
@@ -1446,6 +1448,9 @@ class Http(Section):
     port: Annotated[int, Field(gt=0, lt=65536), BeforeValidator(_integer)] = Field(
         default=8000, description="Port to listen on", json_schema_extra=SET_BY_CHART
     )
+    metrics_port: Annotated[int, Field(gt=0, lt=65536), BeforeValidator(_integer)] = Field(
+        default=8001, description="Port that serves /metrics", json_schema_extra=SET_BY_CHART
+    )
     drain_seconds: AtLeastZero = Field(
         default=5,
         description="After SIGTERM the Pod is unready but still serves for this long, until all proxies have "
@@ -1555,6 +1560,7 @@ class Config:
     namespace: str
     document: Document
     dsn: str = field(repr=False)
+    log_level: str = "INFO"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -1566,7 +1572,15 @@ class Config:
             dsn=dsn,
             namespace=_required(env, "POD_NAMESPACE"),
             document=Document.load(Path(env.get("POIESIS_CONFIG") or DEFAULT_PATH)),
+            log_level=_log_level(env),
         )
+
+
+def _log_level(env: Mapping[str, str]) -> str:
+    level = (env.get("POIESIS_LOG_LEVEL") or "INFO").upper()
+    if level not in _LOG_LEVELS:
+        raise ConfigError(f"POIESIS_LOG_LEVEL must be one of {', '.join(_LOG_LEVELS)}, got {level!r}")
+    return level
 
 
 def _required(env: Mapping[str, str], name: str) -> str:

@@ -107,6 +107,7 @@ SERVICES = web.AppKey("services", Services)
 
 
 CALLER = web.RequestKey("caller", Caller)
+TASK = web.RequestKey("task", UUID)  # of the request, for its log line
 
 
 async def create_task(request: web.Request) -> web.Response:
@@ -129,6 +130,7 @@ async def create_task(request: web.Request) -> web.Response:
         idempotency=_idempotency(request, sent),
     )
     task_id = await tasks_db.create_task(services.pool, new, config.effective_user_limits)
+    request[TASK] = task_id
     services.write_health.wrote()
     services.submitter.wake()
     return web.json_response({"id": str(task_id)})
@@ -175,7 +177,8 @@ async def get_task(request: web.Request) -> web.StreamResponse:
     """GET /tasks/{id}."""
     services, caller = request.app[SERVICES], request[CALLER]
     name = request.match_info["id"]
-    task_id, view = _task_id(name), parse_view(request.query)
+    task_id = request[TASK] = _task_id(name)
+    view = parse_view(request.query)
     try:
         document = await tasks_db.read_task(services.pool, caller, task_id, view)
     except TooLarge:
@@ -192,7 +195,7 @@ async def cancel_task(request: web.Request) -> web.Response:
     name, separator, rest = request.match_info["id"].rpartition(CANCEL_SUFFIX)
     if not separator or rest:
         raise web.HTTPNotFound
-    task_id = _task_id(name)
+    task_id = request[TASK] = _task_id(name)
     outcome = await tasks_db.cancel_task(services.pool, request[CALLER], task_id)
     if outcome is Cancel.UNKNOWN:
         raise TaskNotFound(name)

@@ -10,6 +10,8 @@ from aiohttp.typedefs import Handler
 
 from poiesis_models import logs
 
+HEADER = "X-Request-ID"
+REQUEST_ID = web.RequestKey("request_id", str)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -28,13 +30,20 @@ def without_request(record: logging.LogRecord) -> bool:
 @web.middleware
 async def with_request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Add `request_id` to the log lines of a request: a valid X-Request-ID of the client, else a new id."""
-    given = request.headers.get("X-Request-ID", "")
-    request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    given = request.headers.get(HEADER, "")
+    request[REQUEST_ID] = request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
     with logs.log_context(request_id=request_id):
         return await handler(request)
 
 
-def configure_logging() -> None:
-    """Write log lines from INFO on to stderr."""
+async def return_request_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Add the header X-Request-ID. A handler of `on_response_prepare`."""
+    if REQUEST_ID in request:
+        response.headers[HEADER] = request[REQUEST_ID]
+
+
+def configure_logging(level: str = "INFO") -> None:
+    """Write log lines from `level` on to stderr, and all lines of the audit log."""
     logging.getLogger("aiohttp.server").addFilter(without_request)
-    logs.configure_logging()
+    logging.getLogger("audit").setLevel(logging.INFO)
+    logs.configure_logging(level)

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
 
 from poiesis_api.config import Database
 from poiesis_api.errors import StorageUnavailable
-from poiesis_models.outages import outage
+from poiesis_api.metrics import DATABASE
+from poiesis_models.outages import Outage, outage
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ async def open_pool(dsn: str, config: Database) -> AsyncIterator[Pool]:
         server_settings={"application_name": "poiesis-api"},
     )
     async with pool:
+        DATABASE.watch(pool)
         await _warm(pool, min(config.min_connections, config.max_connections))
         try:
             yield pool
@@ -94,20 +96,34 @@ def driver_errors() -> Iterator[None]:
     except (
         OSError
     ) as error:  # before ValueError: a certificate that cannot be verified is both; with TimeoutError
-        raise StorageUnavailable from error
+        raise _unavailable(Outage.AWAY) from error
     except ValueError:  # the driver's own DataError, an InterfaceError: a defect of this service
         raise
     except (
         asyncpg.InterfaceError,
         asyncpg.InternalClientError,
     ) as error:  # a connection closed under the driver
-        raise StorageUnavailable from error
+        raise _unavailable(Outage.AWAY) from error
     except asyncpg.PostgresError as error:
         met = outage(error.sqlstate)
         if met is not None:
-            raise StorageUnavailable(met) from error
+            raise _unavailable(met) from error
         error.detail = None
         raise
+
+
+def _unavailable(met: Outage) -> StorageUnavailable:
+    DATABASE.failed(met)
+    return StorageUnavailable(met)
+
+
+@asynccontextmanager
+async def _connection(pool: Pool) -> AsyncIterator[Connection]:
+    """Yield a connection of the pool, after at most WAIT_SECONDS."""
+    async with AsyncExitStack() as stack:
+        with DATABASE.waiting.track_inprogress():
+            connection = await stack.enter_async_context(pool.acquire(timeout=WAIT_SECONDS))
+        yield connection
 
 
 @asynccontextmanager
@@ -115,7 +131,7 @@ async def transaction(pool: Pool, *, readonly: bool = False) -> AsyncIterator[Co
     """Yield a connection in a transaction. Raise StorageUnavailable."""
     with driver_errors():
         async with (
-            pool.acquire(timeout=WAIT_SECONDS) as connection,
+            _connection(pool) as connection,
             connection.transaction(readonly=readonly),
         ):
             yield connection
@@ -138,12 +154,12 @@ async def fetch(pool: Pool, sql: str, *values: object) -> list[Any]:
 
 
 async def _fetch(pool: Pool, sql: str, *values: object) -> list[Any]:
-    async with pool.acquire(timeout=WAIT_SECONDS) as connection:
+    async with _connection(pool) as connection:
         return list(await connection.fetch(sql, *values))
 
 
 async def execute(pool: Pool, sql: str, *values: object) -> None:
     """Run one statement. Raise StorageUnavailable."""
     with driver_errors():
-        async with pool.acquire(timeout=WAIT_SECONDS) as connection:
+        async with _connection(pool) as connection:
             await connection.execute(sql, *values)

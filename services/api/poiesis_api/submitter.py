@@ -16,7 +16,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from poiesis_api import queue_db
+from poiesis_api import metrics, queue_db
 from poiesis_api.config import ConfigError, Queue, TaskPodConfig
 from poiesis_api.errors import StorageUnavailable
 from poiesis_api.gateway_ca import gateway_ca
@@ -224,7 +224,8 @@ class Submitter:
 
     async def _submit(self, lease: Lease) -> None:
         try:
-            await self._create_objects(lease)
+            with metrics.SUBMISSION_SECONDS.time():
+                await self._create_objects(lease)
         except Unrunnable as error:
             await self._give_up(lease, error.reason, str(error))
         except KubernetesError as error:
@@ -248,7 +249,11 @@ class Submitter:
         if not await queue_db.mark_submitted(self._pool, lease.id, keep_lease=ours):
             await kubernetes.delete_job(labels.object_name(lease.id))
             await queue_db.finish_canceled(self._pool, lease.id)
-        elif ours:
+            metrics.SUBMISSIONS.labels("canceled").inc()
+            return
+        metrics.SUBMISSIONS.labels("submitted").inc()
+        logger.info("submitted task", extra={"task": str(lease.id), "attempt": lease.attempts})
+        if ours:
             await self._unsuspend(lease)
 
     def _objects(self, lease: Lease, nonce: str) -> TaskObjects:
@@ -293,6 +298,7 @@ class Submitter:
         await queue_db.release(self._pool, task_id)
 
     async def _handle_rejection(self, lease: Lease, error: KubernetesError) -> None:
+        metrics.refused(error)
         limit = self._config.queue.give_up_seconds
         if not is_retryable(error) or (limit is not None and lease.age_seconds > limit):
             await self._give_up(lease, *_reason_and_message(error))
@@ -301,6 +307,7 @@ class Submitter:
 
     async def _postpone(self, task_id: UUID, error: KubernetesError, attempts: int) -> None:
         seconds = delay_of(error, attempts)
+        metrics.SUBMISSIONS.labels("postponed").inc()
         logger.warning(
             "submission postponed",
             extra={
@@ -327,6 +334,7 @@ class Submitter:
             return
         outcome = TaskOutcome(state=TesState.SYSTEM_ERROR, reason=reason, message=sanitized(message))
         await queue_db.finish_rejected(self._pool, task_id, outcome)
+        metrics.SUBMISSIONS.labels("failed").inc()
 
     # Work that other replicas have left
 

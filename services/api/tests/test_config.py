@@ -317,3 +317,13 @@ def test_zero_switches_a_default_limit_off():
     zero = {"active": {"tasks": 0}, "queuedTasks": 0, "requests": {"perSecond": 0}, "gpus": 2}
     limits = document(auth={"mode": "oidc", "oidc": OIDC}, userLimits=zero).effective_user_limits
     assert limits == UserLimits.model_validate(zero)
+
+
+@pytest.mark.parametrize(("given", "level"), [({}, "INFO"), ({"POIESIS_LOG_LEVEL": "debug"}, "DEBUG")])
+def test_log_level_is_that_of_the_environment(env, given, level):
+    assert Config.from_env(env | given).log_level == level
+
+
+def test_unknown_log_level_is_rejected(env):
+    with pytest.raises(ConfigError, match=r"POIESIS_LOG_LEVEL must be one of DEBUG, INFO, .* got 'LOUD'"):
+        Config.from_env(env | {"POIESIS_LOG_LEVEL": "loud"})

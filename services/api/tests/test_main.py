@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
@@ -17,6 +18,12 @@ ENV = {
     "PATH": os.environ["PATH"],
     "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parents[1] / "packages" / "models"))),
 }
+
+
+def free_ports(count):
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
 
 
 async def run(*arguments, env):
@@ -58,11 +65,14 @@ async def test_missing_gateway_ca_exits_2_with_one_line(tmp_path):
 
 @pytest.mark.integration
 async def test_it_serves_until_sigterm(postgres_dsn, kubernetes, tmp_path, gateway_ca_file):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port, metrics_port = free_ports(2)
     document = json.loads((HERE / "config.example.json").read_text())
-    document["http"] = {"host": "127.0.0.1", "port": port, "drainSeconds": 0.5}
+    document["http"] = {
+        "host": "127.0.0.1",
+        "port": port,
+        "metricsPort": metrics_port,
+        "drainSeconds": 0.5,
+    }
     document["gateway"]["caFile"] = str(gateway_ca_file)
     config = tmp_path / "config.json"
     config.write_text(json.dumps(document))
@@ -75,17 +85,22 @@ async def test_it_serves_until_sigterm(postgres_dsn, kubernetes, tmp_path, gatew
         "KUBECONFIG": str(kubeconfig),
     }
     process = await asyncio.create_subprocess_exec(*MODULE, env=env, stderr=asyncio.subprocess.PIPE)
-    lines = []
+
+    async def until(message):
+        while json.loads(await process.stderr.readline())["message"] != message:
+            pass
+
     try:
         async with asyncio.timeout(30), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
-            while not lines or lines[-1]["message"] != "serving":
-                lines.append(json.loads(await process.stderr.readline()))
+            await until("serving")
             assert (await client.get("/readyz")).status == 200
             task = {"executors": [{"image": "busybox", "command": ["true"]}]}
             assert (await client.post("/ga4gh/tes/v1/tasks", json=task)).status == 200
             await kubernetes.until("PATCH Job")
+            async with client.get(f"http://127.0.0.1:{metrics_port}/metrics") as response:
+                assert "poiesis_api_submissions_total" in await response.text()
             process.send_signal(signal.SIGTERM)
-            assert json.loads(await process.stderr.readline())["message"] == "stopping"
+            await until("stopping")
             assert (await client.get("/readyz")).status == 503
             assert (await client.get("/ga4gh/tes/v1/tasks")).status == 200
             assert await process.wait() == 0
@@ -93,5 +108,5 @@ async def test_it_serves_until_sigterm(postgres_dsn, kubernetes, tmp_path, gatew
         if process.returncode is None:
             process.kill()
             await process.wait()
-    rest = (await process.stderr.read()).decode()
-    assert rest == ""
+    rest = [json.loads(line) for line in (await process.stderr.read()).splitlines()]
+    assert {line["message"] for line in rest} <= {"request", "submitted task"}

@@ -8,21 +8,22 @@ Exit 0: stopped on request. Exit 2: invalid configuration.
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 from aiohttp import web
 
-from poiesis_gateway import reports_db
+from poiesis_gateway import metrics, reports_db
 from poiesis_gateway.app import make_app
 from poiesis_gateway.config import Config
 from poiesis_gateway.connections import BUFFER_BYTES, Bounds, Connections
 from poiesis_gateway.logs import configure_logging
-from poiesis_gateway.metrics import Metrics
 from poiesis_gateway.reports import Database, Reports
 from poiesis_gateway.tls import Certificate, CertificateError
 from poiesis_models.run_all import run_all
 from poiesis_server import health, program
+from poiesis_server.metrics import exposition
 from poiesis_server.program import stop_event
 from poiesis_server.sockets import listen
 
@@ -51,17 +52,17 @@ async def serve(config: Config, certificate: Certificate, database: Database, st
     )
     async with AsyncExitStack() as stack:  # opened in order, closed in reverse
         reports = Reports(database=database, config=config)
-        metrics = Metrics(_gauges(reports, connections))
+        _watch(reports, connections)
         await stack.enter_async_context(
             health.serve(
                 config.health_port,
                 healthy=lambda: True,
                 ready=lambda: not stop.is_set(),
-                metrics=metrics.exposition,
+                metrics=partial(exposition, metrics.REGISTRY),
             )
         )
         runner = web.AppRunner(
-            make_app(reports, connections, metrics, stop.is_set),
+            make_app(reports, connections, stop.is_set),
             access_log=None,
             handle_signals=False,
             keepalive_timeout=config.idle_seconds,
@@ -92,17 +93,12 @@ async def serve(config: Config, certificate: Certificate, database: Database, st
         )
 
 
-def _gauges(reports: Reports, connections: Connections) -> dict[str, tuple[str, Callable[[], float]]]:
-    return {
-        "bodies": ("Reports whose body is being received or applied.", lambda: reports.incoming.bodies),
-        "body_bytes": ("Bytes of these bodies.", lambda: reports.incoming.held_bytes),
-        "waiting": ("Reports that wait for a database connection.", lambda: reports.line.waiting),
-        "database_connections_in_use": (
-            "Database connections that are applying a report.",
-            lambda: reports.line.in_use,
-        ),
-        "connections": ("Open connections of clients.", lambda: len(connections)),
-    }
+def _watch(reports: Reports, connections: Connections) -> None:
+    """Let the gauges read these values at each scrape."""
+    metrics.BODIES.set_function(lambda: reports.incoming.bodies)
+    metrics.BODY_BYTES.set_function(lambda: reports.incoming.held_bytes)
+    metrics.DATABASE.waiting.set_function(lambda: reports.line.waiting)
+    metrics.CONNECTIONS.set_function(lambda: len(connections))
 
 
 async def until_signal(config: Config) -> None:

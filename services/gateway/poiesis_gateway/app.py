@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler
 
 from poiesis_gateway.connections import ADDRESS, Connections
 from poiesis_gateway.errors import HTTP_STATUS, OUTCOMES, AddressLimited, GatewayError
-from poiesis_gateway.metrics import Metrics
+from poiesis_gateway.metrics import REPORT_SECONDS, REPORTS
 from poiesis_gateway.reports import Reports, task_of
 from poiesis_gateway.reports_db import Result
 
@@ -19,20 +19,18 @@ REPORT_PATH = "/v1/tasks/{id}/report"
 _GONE = 410
 
 
-def make_app(
-    reports: Reports, connections: Connections, metrics: Metrics, stopping: Callable[[], bool]
-) -> web.Application:
+def make_app(reports: Reports, connections: Connections, stopping: Callable[[], bool]) -> web.Application:
     """Return the application. `stopping`: whether clients should use another replica from now on."""
 
     async def report(request: web.Request) -> web.Response:
         start = time.monotonic()
         result = await reports.apply(request, request[ADDRESS])
         if result.closed:
-            metrics.count("closed")
+            REPORTS.labels("closed").inc()
             _log(request, _GONE, "the task has ended, or has a newer Pod")
             return _response(result, status=_GONE)
-        metrics.count("accepted")
-        metrics.took(time.monotonic() - start)
+        REPORTS.labels("accepted").inc()
+        REPORT_SECONDS.observe(time.monotonic() - start)
         return _response(result)
 
     @web.middleware
@@ -42,7 +40,7 @@ def make_app(
             return await handler(request)
         except GatewayError as error:
             status = HTTP_STATUS[type(error)]
-            metrics.count(OUTCOMES[type(error)])
+            REPORTS.labels(OUTCOMES[type(error)]).inc()
             # A flood of invalid tokens must not fill the log.
             level = logging.DEBUG if isinstance(error, AddressLimited) else logging.INFO
             _log(request, status, error.reason, level)
@@ -50,7 +48,7 @@ def make_app(
         except web.HTTPException as error:
             return _error(error.status, f"{error.reason}: the only operation is POST {REPORT_PATH}")
         except Exception:
-            metrics.count("error")
+            REPORTS.labels("error").inc()
             logger.exception("unhandled exception in handler")
             return _error(500, "internal error", {"Retry-After": "5"})
 

@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from poiesis_gateway.errors import DatabaseUnavailable, MalformedReport
+from poiesis_gateway.metrics import DATABASE
 from poiesis_models.outages import Outage, outage
 from poiesis_models.report import ReportResponse
 from poiesis_models.states import TesState
@@ -78,6 +79,7 @@ async def connect(dsn_file: Path, *, connections: int, seconds: float) -> AsyncI
         server_settings={"application_name": "poiesis-gateway"},
     )
     async with pool:
+        DATABASE.watch(pool)
         try:
             yield ReportsDb(pool, seconds)
         finally:
@@ -137,10 +139,15 @@ def _driver_errors() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         raise _of_postgres(error) from error
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # with TimeoutError
-        raise DatabaseUnavailable(Outage.AWAY.value) from error
+        raise _unavailable(Outage.AWAY) from error
     except ValueError as error:  # the file's content is no DSN, which may be replaced; its text may be secret
         logger.error("the DSN is invalid", extra={"error": type(error).__name__})  # noqa: TRY400
-        raise DatabaseUnavailable(Outage.AWAY.value) from None
+        raise _unavailable(Outage.AWAY) from None
+
+
+def _unavailable(met: Outage, detail: str = "") -> DatabaseUnavailable:
+    DATABASE.failed(met)
+    return DatabaseUnavailable(met.value + detail)
 
 
 def _of_postgres(error: asyncpg.PostgresError) -> Exception:
@@ -156,4 +163,4 @@ def _of_postgres(error: asyncpg.PostgresError) -> Exception:
     if met is None:  # a right that is missing, an invalid statement: a defect here or in the database
         logger.error("unexpected error of postgres", extra={"sqlstate": code})
         met = Outage.AWAY
-    return DatabaseUnavailable(f"{met.value} (SQLSTATE {code})")
+    return _unavailable(met, f" (SQLSTATE {code})")

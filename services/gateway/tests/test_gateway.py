@@ -181,8 +181,14 @@ async def test_flood_of_unknown_tokens_leaves_reports_their_places(started, supe
             while not stop.is_set():
                 assert (await gateway.post(task=uuid4())).status in {401, 503}
 
+        unauthorized = 'poiesis_gateway_reports_total{outcome="unauthorized"}'
+        before = await gateway.metric(unauthorized)
         floods = [asyncio.create_task(flood()) for _ in range(50)]
-        await until(lambda: gateway.metric('poiesis_gateway_reports_total{outcome="unauthorized"}'))
+
+        async def refused_some():
+            return await gateway.metric(unauthorized) > before
+
+        await until(refused_some)
         async with asyncio.timeout(20):
             assert [(await gateway.post(RUNNING, task=task_id)).status for _ in range(10)] == [200] * 10
         stop.set()

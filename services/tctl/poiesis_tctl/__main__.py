@@ -58,11 +58,15 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             return elector.is_connected() and (not elector.leading or any(synced().values()))
 
         def scraped() -> bytes:
+            if leader is None or not elector.leading:
+                return metrics.exposition(leading=elector.leading)
             return metrics.exposition(
-                leading=elector.leading,
-                figures=None if leader is None else leader.figures,
-                deletions=None if leader is None else leader.deletions,
-                synced=synced(),
+                leading=True,
+                figures=leader.figures,
+                totals=leader.totals,
+                deletions=leader.deletions,
+                synced=leader.synced,
+                watches=leader.watches,
             )
 
         await stack.enter_async_context(

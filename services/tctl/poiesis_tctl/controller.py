@@ -8,7 +8,7 @@ from uuid import UUID
 from poiesis_kube.client import Object
 from poiesis_kube.errors import KubernetesError
 from poiesis_models.run_all import run_all
-from poiesis_tctl import decide, roles
+from poiesis_tctl import decide, metrics, roles
 from poiesis_tctl.cache import newest
 from poiesis_tctl.config import Config
 from poiesis_tctl.decide import (
@@ -27,7 +27,7 @@ from poiesis_tctl.decide import (
     TaskView,
 )
 from poiesis_tctl.eventlog import EventLog
-from poiesis_tctl.informer import OF_TASKS, Informer, WatchApi, WatchTimes
+from poiesis_tctl.informer import OF_TASKS, Informer, WatchApi, WatchState, WatchTimes
 from poiesis_tctl.kube import Kube, KueueWorkloads
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.reconciliation import Reconciliation
@@ -113,6 +113,12 @@ class Controller:
         key = str(task_id)
         return not self.synced or bool(self._pods.cache.of(key) or self._jobs.cache.of(key))
 
+    @property
+    def watches(self) -> Sequence[WatchState]:
+        """Return the state of each informer."""
+        informers = [one for one in (self._pods, self._jobs, self._workloads) if one is not None]
+        return [*(one.state(self.namespace) for one in informers), self._events.watch(self.namespace)]
+
     async def run(self) -> None:
         """Work until cancelled. A failure about one task is retried; any other ends the work."""
         loops = [
@@ -162,7 +168,8 @@ class Controller:
             only_found = self._rounds.take(key)
             try:
                 async with self._slots:
-                    done = await self._process(key)
+                    with metrics.TASK_SECONDS.time():
+                        done = await self._process(key)
             except (KubernetesError, DatabaseUnavailable) as error:
                 seconds = self._failed(key, only_found=only_found)
                 logger.warning(
@@ -175,6 +182,7 @@ class Controller:
                 repairs = [type(action).__name__ for action in done if isinstance(action, _REPAIRS)]
                 repaired = only_found and bool(repairs)
                 if repaired:
+                    metrics.REPAIRED.inc()
                     logger.warning(
                         "reconciliation repaired a task the watch missed",
                         extra={"task": key, "actions": repairs},
@@ -184,6 +192,7 @@ class Controller:
 
     def _failed(self, key: str, *, only_found: bool) -> float:
         """Queue the task again. Return the seconds until then."""
+        metrics.RETRIES.inc()
         if only_found:
             self._rounds.found(key)
         self._rounds.processed(key)
@@ -202,6 +211,7 @@ class Controller:
             if not await self._act(key, task_id, action):
                 break
             done.append(action)
+            metrics.ACTIONS.labels(type(action).__name__).inc()
         self._forget(key, view)
         if role_error is not None:
             raise role_error

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from poiesis_models.run_all import run_all
 from poiesis_tctl import podevents
-from poiesis_tctl.informer import Informer, WatchTimes
+from poiesis_tctl.informer import Informer, WatchState, WatchTimes
 from poiesis_tctl.kube import Kube
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
@@ -34,6 +34,10 @@ class EventLog:
             times=watch_times,
         )
         self._recorded: dict[str, frozenset[PodLine]] = {}  # of the events that still exist
+
+    def watch(self, namespace: str) -> WatchState:
+        """Return the state of the informer."""
+        return self._events.state(namespace)
 
     async def run(self) -> None:
         """Record events until cancelled."""

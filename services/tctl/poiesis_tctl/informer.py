@@ -51,6 +51,21 @@ class WatchTimes:
     page: int = 500  # objects
 
 
+@dataclass(frozen=True, kw_only=True)
+class WatchState:
+    """How current a cache is.
+
+    `collection`: pods, jobs, events or workloads. `age_seconds`: since the last list, event or bookmark;
+    None: nothing was listed yet.
+    """
+
+    namespace: str
+    collection: str
+    age_seconds: float | None
+    lists: int
+    failures: int
+
+
 class RelistRequired(Exception):
     """The watch cannot continue from its resourceVersion."""
 
@@ -83,6 +98,8 @@ class Informer:
         self._times = times or WatchTimes()
         self._failures = 0  # since the last event or complete watch
         self._last_error = ""
+        self._lists = self._all_failures = 0
+        self._heard_at: float | None = None  # by the clock of the event loop
         self.cache = Cache()
         self.synced = asyncio.Event()
 
@@ -95,10 +112,25 @@ class Informer:
                 self._failed(str(error))
                 await asyncio.sleep(self._times.backoff.delay(self._failures))
 
+    def state(self, namespace: str) -> WatchState:
+        """Return how current the cache is. Call it in the event loop."""
+        heard_at = self._heard_at
+        return WatchState(
+            namespace=namespace,
+            collection=self._collection.rpartition("/")[2],
+            age_seconds=None if heard_at is None else asyncio.get_running_loop().time() - heard_at,
+            lists=self._lists,
+            failures=self._all_failures,
+        )
+
+    def _heard(self) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+
     def _failed(self, error: str) -> None:
         """Count a failure. One that persists, such as a missing right, is a warning only once."""
         repeated = self._failures > 0 and error == self._last_error
         self._failures, self._last_error = self._failures + 1, error
+        self._all_failures += 1
         level = logging.DEBUG if repeated else logging.WARNING
         logger.log(
             level, "watch failed, listing again", extra={"collection": self._collection, "error": error}
@@ -120,6 +152,8 @@ class Informer:
         for item in items.values():
             self._keep(item)
         self.synced.set()
+        self._lists += 1
+        self._heard()
         logger.info("listed collection", extra={"collection": self._collection, "objects": len(items)})
         return str(metadata["resourceVersion"])
 
@@ -153,6 +187,7 @@ class Informer:
                     async for line in lines:
                         version = self._take_event(line)
                         self._failures = 0
+                        self._heard()
                 except TimeoutError:
                     logger.warning("watch fell silent, resuming", extra={"collection": self._collection})
             if version == before and loop.time() - began < self._times.shortest:

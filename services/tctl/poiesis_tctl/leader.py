@@ -9,11 +9,12 @@ from poiesis_tctl.archive import Archive
 from poiesis_tctl.config import Config
 from poiesis_tctl.controller import Controller
 from poiesis_tctl.deletion import Deletion
-from poiesis_tctl.informer import WatchTimes
+from poiesis_tctl.informer import WatchState, WatchTimes
 from poiesis_tctl.kube import Kube
 from poiesis_tctl.retention import Deletions, EndedTask
 from poiesis_tctl.retention_db import RetentionDb
 from poiesis_tctl.tasks_db import DatabaseUnavailable, TasksDb
+from poiesis_tctl.totals import Totals
 from poiesis_tctl.transfers import Figures, Transfers
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Leader:
             RetentionDb(tasks), config.retention, may_delete=self._may_delete, archive=archive
         )
         self.figures: Figures | None = None  # of the last read; None before the first
+        self.totals: Totals | None = None  # read together with them
 
     @property
     def synced(self) -> Mapping[str, bool]:
@@ -55,6 +57,11 @@ class Leader:
     def deletions(self) -> Deletions:
         """Return what was deleted since the leader started."""
         return self._deletion.counts
+
+    @property
+    def watches(self) -> Sequence[WatchState]:
+        """Return the state of each informer."""
+        return [state for one in self._controllers for state in one.watches]
 
     async def run(self) -> None:
         """Work until cancelled. A failure about one task or namespace is retried; any other ends the work."""
@@ -74,7 +81,10 @@ class Leader:
         namespaces = [one.namespace for one in self._controllers]
         while True:
             try:
+                await self._tasks.count_ended()
+                totals = await self._tasks.read_totals()
                 self.figures = transfers.count(await self._tasks.read_metrics(namespaces))
+                self.totals = totals
             except DatabaseUnavailable as error:
                 logger.warning("postgres unavailable, metrics not updated", extra={"error": str(error)})
             await asyncio.sleep(self._metrics_seconds)

@@ -1,21 +1,25 @@
 """The controller's reads and writes in Postgres. Every write is conditional: two leaders do no harm."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from uuid import UUID
 
 import asyncpg
 
+from poiesis_models.outages import Outage, outage
 from poiesis_models.report import executors_json
 from poiesis_models.states import TesState
 from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
+from poiesis_tctl.metrics import DATABASE
 from poiesis_tctl.podevents import PodLine
+from poiesis_tctl.totals import BUCKETS, OTHER, PHASES, REASONS, Bucket, Outcome, Table, Totals
 from poiesis_tctl.transfers import SILENCE, FilerRow, MetricsSnapshot, Moved, Place, Run
 
 LINES_OF_A_POD = 50
 UNFINISHED_STATES = (TesState.QUEUED, TesState.INITIALIZING, TesState.RUNNING, TesState.CANCELING)
 _STATEMENT_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
+_COUNTED = 1_000  # ended tasks in one statement
 
 
 class DatabaseUnavailable(Exception):
@@ -38,6 +42,7 @@ async def connect(dsn: str, *, connections: int, home: str) -> AsyncIterator["Ta
         server_settings={"application_name": "poiesis-tctl"},
     )
     async with pool:
+        DATABASE.watch(pool)
         yield TasksDb(pool, home=home)
 
 
@@ -117,6 +122,85 @@ class TasksDb:
         tasks = {Place(one, state): 0 for one in namespaces for state in UNFINISHED_STATES}
         tasks |= {Place(row["namespace"], TesState(row["state"])): row["tasks"] for row in counted}
         return MetricsSnapshot(at=at, tasks=tasks, filers=filers)
+
+    # Each row of task_end is taken by one transaction, which adds it to both counters or to none.
+    # queued: until the first Pod's recorder reports; initializing: of the last attempt, until its first
+    # executor starts; running: from then on. A phase that was not reached is not counted.
+    _COUNT_ENDED = """
+    WITH taken AS (
+        DELETE FROM task_end WHERE task_id = ANY (ARRAY(
+            SELECT task_id FROM task_end LIMIT $1 FOR UPDATE SKIP LOCKED
+        )) RETURNING task_id
+    ), ended AS MATERIALIZED (
+        SELECT t.state, t.created_at, t.ended_at, a.first, a.last, e.started,
+               CASE WHEN t.reason IS NULL THEN '' WHEN t.reason = ANY ($2) THEN t.reason ELSE $3 END AS reason
+          FROM taken JOIN task t ON t.id = taken.task_id
+         CROSS JOIN LATERAL (
+            SELECT min(start_time) AS first, max(start_time) AS last, max(attempt) AS attempt
+              FROM task_log WHERE task_id = t.id
+         ) a
+         CROSS JOIN LATERAL (
+            SELECT min(start_time) AS started
+              FROM executor_log WHERE task_id = t.id AND attempt = a.attempt
+         ) e
+    ), outcomes AS (
+        INSERT INTO outcome_count AS c (state, reason, tasks)
+        SELECT state, reason, count(*) FROM ended GROUP BY 1, 2 ORDER BY 1, 2
+        ON CONFLICT (state, reason) DO UPDATE SET tasks = c.tasks + excluded.tasks
+    ), lasted AS (
+        SELECT phase, greatest(0, extract(epoch FROM until - since))::double precision AS seconds
+          FROM ended CROSS JOIN LATERAL (VALUES
+               ('queued', created_at, coalesce(first, ended_at)),
+               ('initializing', last, coalesce(started, ended_at)),
+               ('running', started, ended_at)
+          ) AS phases (phase, since, until)
+         WHERE since IS NOT NULL
+    ), phases AS (
+        INSERT INTO phase_count AS c (phase, le, tasks, seconds)
+        SELECT phase, (SELECT min(bound) FROM unnest($4::double precision[]) AS bound WHERE bound >= seconds),
+               count(*), sum(seconds)
+          FROM lasted GROUP BY 1, 2 ORDER BY 1, 2
+        ON CONFLICT (phase, le) DO UPDATE SET tasks = c.tasks + excluded.tasks,
+                                              seconds = c.seconds + excluded.seconds
+    )
+    SELECT count(*) FROM taken
+    """
+
+    async def count_ended(self) -> None:
+        """Move tasks that have ended since the last call into the counters."""
+        async with self._connection() as connection:
+            moved = _COUNTED
+            while moved == _COUNTED:
+                moved = await connection.fetchval(
+                    self._COUNT_ENDED, _COUNTED, sorted(REASONS), OTHER, list(map(float, BUCKETS))
+                )
+
+    _OUTCOMES = "SELECT state::text, reason, tasks FROM outcome_count"
+    _PHASES = "SELECT phase, le, tasks, seconds FROM phase_count"
+    _TABLES = """
+    SELECT relname, greatest(reltuples, 0)::bigint AS rows, pg_total_relation_size(oid) AS bytes
+      FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+    """
+    _DATABASE = "SELECT pg_database_size(current_database())"
+
+    async def read_totals(self) -> Totals:
+        """Return the counters, and the sizes of the database and its tables."""
+        async with self._connection() as connection:
+            outcomes = await connection.fetch(self._OUTCOMES)
+            phases = await connection.fetch(self._PHASES)
+            tables = await connection.fetch(self._TABLES)
+            database_bytes = await connection.fetchval(self._DATABASE)
+        return Totals(
+            outcomes={Outcome(TesState(row["state"]), row["reason"]): row["tasks"] for row in outcomes},
+            phases={
+                phase: [
+                    Bucket(row["le"], row["tasks"], row["seconds"]) for row in phases if row["phase"] == phase
+                ]
+                for phase in PHASES
+            },
+            tables={row["relname"]: Table(row["rows"], row["bytes"]) for row in tables},
+            database_bytes=database_bytes,
+        )
 
     # The row is locked, so the result still holds for finish_task below.
     _MAY_FINISH = """
@@ -251,7 +335,11 @@ class TasksDb:
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Take a connection of the pool. Its errors become DatabaseUnavailable."""
         with _errors():
-            async with self._pool.acquire(timeout=_STATEMENT_SECONDS) as connection:
+            async with AsyncExitStack() as stack:
+                with DATABASE.waiting.track_inprogress():
+                    connection = await stack.enter_async_context(
+                        self._pool.acquire(timeout=_STATEMENT_SECONDS)
+                    )
                 yield connection
 
 
@@ -281,4 +369,6 @@ def _errors() -> Iterator[None]:
         TimeoutError,
         OSError,
     ) as error:
+        code = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+        DATABASE.failed(outage(code) or Outage.AWAY)
         raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error

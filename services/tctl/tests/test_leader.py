@@ -216,6 +216,6 @@ async def test_pods_are_not_read_where_the_lease_is(world, tmp_path):
     finally:
         stop.set()
         await running
-    assert 'poiesis_namespace_synced{namespace="lab-a"} 1.0' in text
-    assert 'poiesis_namespace_synced{namespace="lab-b"} 0.0' in text
+    assert 'poiesis_namespace_synced{tasks_namespace="lab-a"} 1.0' in text
+    assert 'poiesis_namespace_synced{tasks_namespace="lab-b"} 0.0' in text
     assert {kind for _, kind, _ in world.api.requests} == {"leases"}

@@ -11,7 +11,9 @@ from tctl_fakes import free_port
 from poiesis_models.states import TesState
 from poiesis_server import health
 from poiesis_tctl import metrics
+from poiesis_tctl.informer import WatchState
 from poiesis_tctl.retention import Deletions
+from poiesis_tctl.totals import Bucket, Outcome, Table, Totals
 from poiesis_tctl.transfers import Figures, FilerFigures, Moved, Place
 
 FIGURES = Figures(
@@ -24,27 +26,46 @@ FIGURES = Figures(
 )
 
 DELETIONS = Deletions(deleted={"tasks": 5, "logs": 4}, failures=1)
+TOTALS = Totals(
+    outcomes={Outcome(TesState.COMPLETE, ""): 5, Outcome(TesState.EXECUTOR_ERROR, "Error"): 2},
+    phases={"queued": [Bucket(2.0, 3, 4.5), Bucket(60.0, 1, 40.0)]},
+    tables={"task": Table(7, 8192)},
+    database_bytes=2**30,
+)
+WATCHES = [
+    WatchState(namespace="lab-a", collection="pods", age_seconds=1.5, lists=2, failures=1),
+    WatchState(namespace="lab-a", collection="jobs", age_seconds=None, lists=0, failures=3),
+]
+LES = ("1.0", "2.0", "30.0", "60.0", "+Inf")
+OF_EACH_REPLICA = (
+    "poiesis_controller_database",
+    "poiesis_controller_actions",
+    "poiesis_controller_retries",
+    "poiesis_controller_repaired",
+    "poiesis_controller_task",
+)
 SYNCED = {"tes-tasks": True, "lab-a": False}
 
 
 def samples(text: str) -> dict[str, float]:
-    """Return name and labels in PromQL."""
+    """Return name and labels in PromQL of the metrics that depend on leadership."""
     return {
         one.name + "".join(f'{{{key}="{value}"}}' for key, value in one.labels.items()): one.value
         for family in text_string_to_metric_families(text)
         for one in family.samples
+        if not one.name.startswith(OF_EACH_REPLICA)
     }
 
 
 def test_leader_exports_all_metrics():
     text = metrics.exposition(leading=True, figures=FIGURES, deletions=DELETIONS, synced=SYNCED).decode()
     assert samples(text) == {
-        'poiesis_namespace_synced{namespace="tes-tasks"}': 1,
-        'poiesis_namespace_synced{namespace="lab-a"}': 0,
+        'poiesis_namespace_synced{tasks_namespace="tes-tasks"}': 1,
+        'poiesis_namespace_synced{tasks_namespace="lab-a"}': 0,
         "poiesis_controller_leader": 1,
         "poiesis_metrics_read_timestamp_seconds": 1763877600,
-        'poiesis_tasks{namespace="tes-tasks"}{state="QUEUED"}': 0,
-        'poiesis_tasks{namespace="lab-a"}{state="RUNNING"}': 7,
+        'poiesis_tasks{state="QUEUED"}{tasks_namespace="tes-tasks"}': 0,
+        'poiesis_tasks{state="RUNNING"}{tasks_namespace="lab-a"}': 7,
         'poiesis_filers{filer="tif"}': 2,
         'poiesis_filers{filer="stream"}': 0,
         'poiesis_filer_bytes_per_second{filer="tif"}': 5_000_000,
@@ -73,11 +94,18 @@ def test_new_leader_exports_only_leadership():
 
 def test_totals_are_counters():
     text = metrics.exposition(leading=True, figures=FIGURES, deletions=DELETIONS, synced=SYNCED).decode()
-    types = {family.name: family.type for family in text_string_to_metric_families(text)}
+    types = {
+        family.name: family.type
+        for family in text_string_to_metric_families(text)
+        if not family.name.startswith(OF_EACH_REPLICA)
+    }
     assert types == {
         "poiesis_controller_leader": "gauge",
         "poiesis_metrics_read_timestamp_seconds": "gauge",
         "poiesis_namespace_synced": "gauge",
+        "poiesis_informer_age_seconds": "gauge",
+        "poiesis_informer_lists": "counter",
+        "poiesis_informer_failures": "counter",
         "poiesis_tasks": "gauge",
         "poiesis_filers": "gauge",
         "poiesis_filer_bytes_per_second": "gauge",
@@ -86,6 +114,26 @@ def test_totals_are_counters():
         "poiesis_retention_deleted": "counter",
         "poiesis_retention_failures": "counter",
     }
+
+
+def test_leader_exports_totals_and_watches():
+    text = metrics.exposition(leading=True, totals=TOTALS, watches=WATCHES).decode()
+    found = samples(text)
+    assert found['poiesis_task_outcomes_total{reason=""}{state="COMPLETE"}'] == 5
+    assert found['poiesis_task_outcomes_total{reason="Error"}{state="EXECUTOR_ERROR"}'] == 2
+    assert found["poiesis_database_bytes"] == 2**30
+    assert found['poiesis_table_rows{table="task"}'] == 7
+    assert found['poiesis_informer_age_seconds{collection="pods"}{tasks_namespace="lab-a"}'] == 1.5
+    assert 'poiesis_informer_age_seconds{collection="jobs"}{tasks_namespace="lab-a"}' not in found
+    assert found['poiesis_informer_failures_total{collection="jobs"}{tasks_namespace="lab-a"}'] == 3
+
+
+def test_histogram_of_a_phase_is_cumulative():
+    found = samples(metrics.exposition(leading=True, totals=TOTALS).decode())
+    buckets = {le: found[f'poiesis_task_phase_seconds_bucket{{le="{le}"}}{{phase="queued"}}'] for le in LES}
+    assert buckets == {"1.0": 0, "2.0": 3, "30.0": 3, "60.0": 4, "+Inf": 4}
+    assert found['poiesis_task_phase_seconds_sum{phase="queued"}'] == 44.5
+    assert found['poiesis_task_phase_seconds_count{phase="queued"}'] == 4
 
 
 async def test_scrapes_are_served_beside_health():

@@ -24,6 +24,7 @@ from poiesis_tctl import tasks_db
 from poiesis_tctl.decide import Attempt, Finish, RequeueAttempt, SystemLog, TaskRow
 from poiesis_tctl.podevents import PodLine
 from poiesis_tctl.tasks_db import UNFINISHED_STATES, DatabaseUnavailable, TasksDb
+from poiesis_tctl.totals import Bucket, Outcome
 from poiesis_tctl.transfers import FilerRow, Moved, Place, Run
 
 pytestmark = pytest.mark.integration
@@ -410,3 +411,97 @@ async def test_metrics_have_the_time_of_postgres(tasks, superuser):
     before = await superuser.fetchval("SELECT now()")
     at = (await tasks.read_metrics(["tes"])).at
     assert before <= at <= await superuser.fetchval("SELECT now()")
+
+
+async def counted(superuser):
+    return {
+        (row["state"], row["reason"]): row["tasks"]
+        for row in await superuser.fetch("SELECT state::text, reason, tasks FROM outcome_count")
+    }
+
+
+@pytest.fixture
+async def no_counts(superuser):
+    await superuser.execute("TRUNCATE task_end, outcome_count, phase_count")
+
+
+@pytest.mark.usefixtures("no_counts")
+async def test_ended_tasks_are_counted_once_by_state_and_reason(tasks, superuser):
+    for _ in range(2):
+        await tasks.finish(await add_task(superuser), FINISH)
+    await report(superuser, await add_task(superuser), outcome=TaskOutcome(state=TesState.COMPLETE))
+    for _ in range(2):
+        await tasks.count_ended()
+    totals = await tasks.read_totals()
+    assert totals.outcomes == {
+        Outcome(TesState.EXECUTOR_ERROR, "Error"): 2,
+        Outcome(TesState.COMPLETE, ""): 1,
+    }
+    assert await superuser.fetchval("SELECT count(*) FROM task_end") == 0
+
+
+@pytest.mark.usefixtures("no_counts")
+async def test_counters_continue_under_the_next_leader(tasks, superuser, controller_dsn):
+    await tasks.finish(await add_task(superuser), FINISH)
+    await tasks.count_ended()
+    async with tasks_db.connect(controller_dsn, connections=2, home="tes") as other:
+        await other.finish(await add_task(superuser), FINISH)
+        await other.count_ended()
+        totals = await other.read_totals()
+    assert totals.outcomes == {Outcome(TesState.EXECUTOR_ERROR, "Error"): 2}
+
+
+@pytest.mark.usefixtures("no_counts")
+async def test_concurrent_leaders_count_each_task_once(tasks, superuser):
+    for _ in range(20):
+        await tasks.finish(await add_task(superuser, executors=0), Finish(outcome=FAILED, cancel_seen=False))
+    await asyncio.gather(*(tasks.count_ended() for _ in range(3)))
+    assert await counted(superuser) == {("EXECUTOR_ERROR", "Error"): 20}
+
+
+@pytest.mark.usefixtures("no_counts")
+async def test_unknown_reasons_are_counted_as_other(tasks, superuser):
+    for number in range(3):
+        outcome = TaskOutcome(state=TesState.SYSTEM_ERROR, reason=f"Reason{number}", message="m")
+        await report(superuser, await add_task(superuser), outcome=outcome)
+    await tasks.count_ended()
+    assert await counted(superuser) == {("SYSTEM_ERROR", "Other"): 3}
+
+
+@pytest.mark.usefixtures("no_counts")
+async def test_phases_are_measured_from_stored_times(tasks, superuser):
+    task_id = await add_task(superuser, executors=1)
+    await report(superuser, task_id, executors=(ExecutorReport(index=0, start_ns=START_NS),))
+    await superuser.execute(
+        "UPDATE task SET created_at = $2::timestamptz - interval '100 seconds' WHERE id = $1", task_id, START
+    )
+    await superuser.execute(
+        "UPDATE task_log SET start_time = $2::timestamptz - interval '4 seconds' WHERE task_id = $1",
+        task_id,
+        START,
+    )
+    await tasks.finish(task_id, Finish(outcome=FAILED, cancel_seen=False))
+    await superuser.execute(
+        "UPDATE task SET ended_at = $2::timestamptz + interval '7200 seconds' WHERE id = $1", task_id, START
+    )
+    await tasks.count_ended()
+    assert (await tasks.read_totals()).phases == {
+        "queued": [Bucket(120, 1, 96)],
+        "initializing": [Bucket(5, 1, 4)],
+        "running": [Bucket(7200, 1, 7200)],
+    }
+
+
+@pytest.mark.usefixtures("no_counts")
+async def test_task_without_a_pod_is_only_queued(tasks, superuser):
+    task_id = await add_task(superuser)
+    await tasks.finish(task_id, Finish(outcome=FAILED, cancel_seen=False))
+    await tasks.count_ended()
+    phases = (await tasks.read_totals()).phases
+    assert [phase for phase, buckets in phases.items() if buckets] == ["queued"]
+
+
+async def test_sizes_name_each_table(tasks):
+    totals = await tasks.read_totals()
+    assert {"task", "system_log", "executor_log"} <= totals.tables.keys()
+    assert totals.database_bytes > totals.tables["task"].bytes >= 0
