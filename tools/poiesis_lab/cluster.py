@@ -22,6 +22,7 @@ from poiesis_lab.specs import ONE_NODE, SPECS, TWO_NODES, ClusterSpec
 __all__ = ["NETWORK", "ONE_NODE", "TWO_NODES", "Cluster", "ClusterSpec", "clear", "current", "up"]
 
 NETWORK = "kind"
+_REGISTRIES = "/etc/containerd/certs.d"  # containerd reads it at each pull; also in recipes/node/Dockerfile
 LABEL = ownership.LABEL
 
 
@@ -61,6 +62,17 @@ class Cluster:
         if missing:
             with step(f"load {len(missing)} images into the cluster"):
                 run([binaries.kind(), "load", "docker-image", "--name", self.spec.name, *missing])
+
+    def trust_registry(self, address: str) -> None:
+        """Let the nodes pull from the registry at `address` (host:port) without TLS."""
+        if self.spec is None:
+            raise LabError(f"configure the nodes of the external cluster to pull from http://{address}")
+        folder = f"{_REGISTRIES}/{address}"
+        for node in self.spec.nodes:
+            docker.docker("exec", node, "mkdir", "-p", folder)
+            hosts = f'[host."http://{address}"]\n  capabilities = ["pull", "resolve"]\n'
+            write = ("exec", "--interactive", node, "cp", "/dev/stdin", f"{folder}/hosts.toml")
+            docker.docker(*write, input_text=hosts)
 
     def proves_itself(self, *, new: bool = False) -> bool:
         """Return whether the API responds and the cluster runs a Pod."""
