@@ -51,7 +51,8 @@ class Cluster:
 
     def load(self, references: Iterable[str]) -> None:
         """Copy images from docker into the nodes, unless all nodes have them."""
-        wanted = list(dict.fromkeys(references))
+        # Nodes pull an image by digest themselves: `docker save` keeps only tags.
+        wanted = [reference for reference in dict.fromkeys(references) if "@" not in reference]
         if self.spec is None:
             raise LabError(
                 "cannot copy images into an external cluster: push them to a registry that it pulls from,"

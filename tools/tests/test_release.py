@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from cyclonedx.model.component import ComponentType
 from poiesis_lab.errors import LabError
 from poiesis_tools.release import (
     archives,
+    audit,
     changelog,
     chart,
     command,
@@ -329,6 +331,26 @@ def test_licenses_are_compared_with_the_list(text: str, allowed: bool):
 def test_a_license_off_the_list_is_reported():
     found = [{"name": "a", "version": "1", "license": "MIT"}, {"name": "b", "version": "2", "license": "GPL"}]
     assert licenses.problems(found) == ["b 2: license not on the list: GPL"]
+
+
+def test_audit_without_database_is_skipped_loudly(monkeypatch, capsys):
+    monkeypatch.setattr(audit, "why_not", lambda: "no route to host")
+    assert audit.main([]) == 0
+    assert "AUDIT SKIPPED, no vulnerability was looked for: no route to host" in capsys.readouterr().err
+    assert audit.main(["--required"]) == 1
+
+
+def test_audit_covers_all_locks_of_the_product(monkeypatch):
+    commands = []
+    monkeypatch.setattr(audit, "why_not", lambda: None)
+    monkeypatch.setattr(
+        audit.subprocess,
+        "run",
+        lambda command, **_: commands.append(command) or SimpleNamespace(returncode=1),
+    )
+    assert audit.main([]) == 1
+    covered = {Path(one).parent.name for one in commands[0] if one.endswith("requirements.lock")}
+    assert covered == {"api", "cli", "gateway", "migrations", "rclone", "setup", "tctl", "tif", "tof", "trec"}
 
 
 # --- publishing ------------------------------------------------------------------------------------------

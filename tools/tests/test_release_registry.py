@@ -56,6 +56,7 @@ def _write(folder: Path, release: Facts) -> dict[str, str]:
 
 def test_helm_pulls_the_chart_that_was_built(release: Facts, tmp_path: Path):
     digests = _write(tmp_path, release)
+    (tmp_path / "pulled").mkdir()
 
     publish.publish(tmp_path)
 

@@ -48,7 +48,8 @@ def build(folder: Path, release: Facts, platforms: list[str]) -> None:
     """Write all files of a release to `folder`, which is emptied first."""
     changes = (ROOT / "CHANGELOG.md").read_text()
     notes = changelog.notes(changes, release.version)  # first: it fails early
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
     (folder / "sbom").mkdir(parents=True)
     (folder / "notes.md").write_text(notes)
     with step("build the command"):

@@ -6,25 +6,26 @@ The database is OSV (https://osv.dev). Where it does not answer, the check is sk
 with --required.
 """
 
+import json
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 
 from poiesis_tools.release.licenses import product_locks
 from poiesis_tools.workspace import ROOT
 
-_DATABASE = "https://api.osv.dev/v1/vulns/PYSEC-2021-59"  # any entry
+_DATABASE = "https://api.osv.dev/v1/query"
+_QUESTION = {"package": {"name": "jinja2", "ecosystem": "PyPI"}, "version": "2.4.1"}  # OSV's own example
 _ANSWER_S = 10
 
 
 def why_not() -> str | None:
     """Return why the database cannot be used; None if it answers."""
     try:
-        with urllib.request.urlopen(_DATABASE, timeout=_ANSWER_S):
+        with urllib.request.urlopen(_DATABASE, json.dumps(_QUESTION).encode(), timeout=_ANSWER_S):
             return None
-    except (urllib.error.URLError, OSError) as error:
+    except OSError as error:  # also that of an HTTP status
         return f"{_DATABASE}: {error}"
 
 

@@ -36,10 +36,8 @@ def build(folder: Path, facts: Facts, required: Sequence[str] = ()) -> dict[str,
     """
     references: dict[str, dict[str, str]] = {name: {} for name in SERVICES}
     for platform in required or PLATFORMS:
-        for name in _buildable(platform, required=bool(required)):
-            references[name][platform] = ""
-        found = [name for name in SERVICES if platform in references[name]]
-        for name, reference in services.build(found, platform=platform).items():
+        names = _buildable(platform, required=bool(required))
+        for name, reference in services.build(names, platform=platform).items():
             references[name][platform] = reference
     writer = _Writer(facts)
     made: dict[str, Built] = {}

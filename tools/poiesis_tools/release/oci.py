@@ -41,7 +41,8 @@ class Layout:
     """A layout of one artifact in a folder, which is emptied first."""
 
     def __init__(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(folder)
         self._folder = folder
         self._blobs = folder / "blobs" / "sha256"
         self._blobs.mkdir(parents=True)
