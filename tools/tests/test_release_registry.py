@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from poiesis_lab import backends, binaries, daemon
+from poiesis_lab import backends, binaries, daemon, versions
 from poiesis_lab.backends import HttpServer
 from poiesis_lab.errors import LabError
 from poiesis_tools.release import chart, command, facts, oci, publish
@@ -73,7 +73,10 @@ def test_helm_pulls_the_chart_that_was_built(release: Facts, tmp_path: Path):
     (archive,) = (tmp_path / "pulled").iterdir()
     assert archive.read_bytes() == (tmp_path / "poiesis-9.8.7.tgz").read_bytes()
     rendered = subprocess.run(
-        [binaries.helm(), "template", "poiesis", archive], capture_output=True, text=True, check=True
+        [binaries.helm(), "template", "poiesis", archive, "--kube-version", versions.KUBERNETES],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert f"{release.registry}/poiesis-api:9.8.7@{digests['poiesis-api']}" in rendered.stdout
 

@@ -4,7 +4,6 @@ import gzip
 import io
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
@@ -59,12 +58,9 @@ def zipped(files: Mapping[str, bytes], epoch: int) -> bytes:
     """Return a ZIP archive of `files` (path -> content), sorted."""
     target = io.BytesIO()
     time = datetime.fromtimestamp(max(epoch, _EARLIEST_ZIP), UTC).timetuple()[:6]
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=zlib.Z_BEST_COMPRESSION) as archive:
+    with zipfile.ZipFile(target, "w") as archive:
         for name in sorted(files):
-            entry = zipfile.ZipInfo(name, time)
-            entry.external_attr = 0o644 << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, files[name])
+            archive.writestr(zipfile.ZipInfo(name, time), files[name], zipfile.ZIP_DEFLATED)
     return target.getvalue()
 
 
