@@ -28,7 +28,7 @@ def package(facts: Facts, images: Mapping[str, Built], changes: Sequence[Mapping
         folder = Path(name) / CHART.name
         shutil.copytree(CHART, folder)
         values = folder / "values.yaml"
-        digests = {service: image.digest for service, image in images.items()}
+        digests = {service: image.digest for service, image in sorted(images.items())}
         values.write_text(released_values(values.read_text(), facts.registry, digests))
         metadata = folder / "Chart.yaml"
         document = released_metadata(yaml.safe_load(metadata.read_text()), facts, images, changes)
