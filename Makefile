@@ -12,7 +12,7 @@ CHECK = $(BIN)/python -m poiesis_tools.check
 TEST = $(BIN)/python -m poiesis_tools.testing
 LAB = $(BIN)/python -m poiesis_lab
 
-.PHONY: help demo check test test-all lint format unit integration browser fuzz core stories chaos mutants up down status images docs schema locks bench clean
+.PHONY: help demo check test test-all lint format unit integration browser fuzz core stories chaos mutants up down status images docs schema locks bench release licenses audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,16 @@ schema: $(READY) ## Write the chart's values.yaml and schema, their reference pa
 
 locks: $(READY) ## Renew every requirements lock (hashes, no host)
 	@$(BIN)/python -m poiesis_tools.locks
+
+release: $(READY) ## Build everything a release has in build/release (REGISTRY=host/path, PLATFORM=linux/amd64: or fail)
+	@$(BIN)/python -m poiesis_tools.release build \
+		$(if $(REGISTRY),--registry $(REGISTRY)) $(if $(PLATFORM),--platform $(PLATFORM))
+
+licenses: $(READY) ## List the licenses of all dependencies, and compare them with the allowed ones
+	@$(BIN)/python -m poiesis_tools.release.licenses
+
+audit: $(READY) ## Search the locks for published vulnerabilities (REQUIRED=1: fail where the database does not answer)
+	@$(BIN)/python -m poiesis_tools.release.audit $(if $(REQUIRED),--required)
 
 clean: ## Remove the virtual environment and build products
 	rm -rf $(VENV) build services/helper/build

@@ -73,6 +73,7 @@ _SCOPES = {  # by a part of the test id: tests that share something exclusive ru
     "the release with users": ("test_identity_", "test_hardening.py"),
     "the release with a Postgres that has a certificate": ("test_external_postgres.py",),
     "the release that kubectl applies": ("test_gitops.py",),
+    "the published release": ("test_release.py",),
 }
 _CREATED = pytest.StashKey[list[str]]()
 _NAMESPACE = pytest.StashKey[str]()

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,10 +66,12 @@ def install(
     values: Values,
     secrets: Secrets,
     seconds: float = 180,
+    chart: Sequence[str] = (str(CHART),),
 ) -> Release:
     """Run `helm upgrade --install`, and wait until the API responds.
 
     Secrets that TaskPods use are created in the namespaces of tasks, the others in the release's.
+    `chart`: arguments of Helm that name the chart.
     """
     tasks = tasks_namespaces(namespace, values)
     used = set(_texts({**values.get("config", {}), "auth": None}))
@@ -84,7 +86,7 @@ def install(
         with _values_file(cluster, namespace, values) as file:
             try:
                 cluster.helm(
-                    *("upgrade", "--install", name, str(CHART), "--namespace", namespace),
+                    *("upgrade", "--install", name, *chart, "--namespace", namespace),
                     *("--values", str(file), "--wait", "--timeout", f"{seconds:.0f}s"),
                     timeout=seconds + 30,
                 )
@@ -295,11 +297,11 @@ def chart_values(
 ) -> Values:
     """Return values for a small machine: our images, this object storage, small requests; then `overrides`.
 
-    `images`: references by service; empty for an external cluster, which pulls the chart's images.
+    `images`: references by service; empty for an external cluster, whose nodes have the chart's images.
     """
     ours = {name: images[name] for name in SERVICES if name in images}
     values: Values = {
-        "images": ours,
+        "images": {"registry": "", **ours},
         "postgresql": {
             "image": database_image,
             "persistence": {"size": "1Gi"},

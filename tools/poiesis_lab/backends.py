@@ -202,6 +202,15 @@ def start_file_server(files: Mapping[str, bytes], name: str = "poiesis-files") -
         return server
 
 
+def start_registry(name: str = "poiesis-registry") -> HttpServer:
+    """Start an empty image registry without TLS and without users."""
+    with _lock():
+        remove(name)  # with what an earlier run pushed
+        server = HttpServer(**vars(_start(name, images.oci_registry(), 5000, DockerContainer)))
+        wait_until(lambda: _get(f"{server.url}/v2/") == 200, "the image registry", seconds=_READY_S)
+        return server
+
+
 def start_webdav(image: str, *, to_everyone: bool = False) -> Remote:
     """Start `rclone serve webdav` of the directory /data, with our rclone image `image`."""
 

@@ -143,6 +143,17 @@ PROGRAMS: Mapping[str, GoProgram] = {
             package="github.com/rhysd/actionlint/cmd/actionlint",
             version=f"v{versions.ACTIONLINT}",
         ),
+        GoProgram(
+            name="crane",
+            package="github.com/google/go-containerregistry/cmd/crane",
+            version=f"v{versions.CRANE}",
+        ),
+        GoProgram(
+            name="registry",
+            package="./registry",
+            version=f"v{versions.OCI_REGISTRY}",
+            module=_GO / "distribution",
+        ),
     )
 }
 
@@ -241,6 +252,13 @@ def actionlint() -> Path:
     """Return the linter of GitHub workflows: the one on the PATH, else ours."""
     found = host.find("actionlint")
     return Path(found) if found else compiled("actionlint")
+
+
+@once
+def crane() -> Path:
+    """Return the program that pushes image layouts to registries: the one on the PATH, else ours."""
+    found = host.find("crane")
+    return Path(found) if found else compiled("crane")
 
 
 def _tool(name: str, command: list[str], suits: Callable[[Version], bool]) -> Path:

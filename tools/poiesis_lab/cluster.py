@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 NETWORK = "kind"
+_REGISTRIES = "/etc/containerd/certs.d"  # containerd reads it at each pull; also in recipes/node/Dockerfile
 LABEL = ownership.LABEL
 
 
@@ -61,7 +62,8 @@ class Cluster:
 
     def load(self, references: Iterable[str]) -> None:
         """Copy images from docker into the nodes, unless all nodes have them."""
-        wanted = list(dict.fromkeys(references))
+        # Nodes pull an image by digest themselves: `docker save` keeps only tags.
+        wanted = [reference for reference in dict.fromkeys(references) if "@" not in reference]
         if self.spec is None:
             raise LabError(
                 "cannot copy images into an external cluster: push them to a registry that it pulls from,"
@@ -72,6 +74,17 @@ class Cluster:
         if missing:
             with step(f"load {len(missing)} images into the cluster"):
                 run([binaries.kind(), "load", "docker-image", "--name", self.spec.name, *missing])
+
+    def trust_registry(self, address: str) -> None:
+        """Let the nodes pull from the registry at `address` (host:port) without TLS."""
+        if self.spec is None:
+            raise LabError(f"configure the nodes of the external cluster to pull from http://{address}")
+        folder = f"{_REGISTRIES}/{address}"
+        for node in self.spec.nodes:
+            docker.docker("exec", node, "mkdir", "-p", folder)
+            hosts = f'[host."http://{address}"]\n  capabilities = ["pull", "resolve"]\n'
+            write = ("exec", "--interactive", node, "cp", "/dev/stdin", f"{folder}/hosts.toml")
+            docker.docker(*write, input_text=hosts)
 
     def proves_itself(self, *, new: bool = False) -> bool:
         """Return whether the API responds and the cluster runs a Pod, unless its Pods are simulated."""

@@ -111,6 +111,13 @@ def minio() -> str:
         return found
 
 
+def oci_registry() -> str:
+    """Return an image registry; it runs outside the cluster only."""
+    with cache.lock():
+        found: str = source().oci_registry()
+        return found
+
+
 def seaweedfs() -> str:
     """Return SeaweedFS from its PyPI package; it runs outside the cluster only."""
     base = images()

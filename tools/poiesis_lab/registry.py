@@ -38,6 +38,11 @@ def keycloak() -> str:
     return _pulled(versions.KEYCLOAK_IMAGE)
 
 
+def oci_registry() -> str:
+    """Return the image registry of the CNCF project Distribution."""
+    return _pulled(versions.OCI_REGISTRY_IMAGE)
+
+
 def kueue() -> str:
     """Return Kueue's manager."""
     return _pulled(versions.KUEUE_IMAGE)

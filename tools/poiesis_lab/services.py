@@ -93,7 +93,8 @@ def _build(name: str, arguments: Mapping[str, str], platform: str | None) -> str
     files = [path for path in _in_context(context) if is_copied(path.relative_to(context), copied(text))]
     suffix = ""
     if platform is not None and platform != f"linux/{host.architecture()}":
-        _check_foreign(name, text, platform)
+        if reason := why_not_built(name, platform):
+            raise LabError(reason)
         suffix = "-" + platform.rpartition("/")[2]
     tag = f"poiesis/{name}:{cache.hash_of([text, given], files, root=context)}{suffix}"
     if not docker.has_image(tag):
@@ -102,12 +103,15 @@ def _build(name: str, arguments: Mapping[str, str], platform: str | None) -> str
     return tag
 
 
-def _check_foreign(name: str, text: str, platform: str) -> None:
-    """Raise LabError before docker fails with an exec format error or mislabels the image."""
-    if last_base(text) == "scratch":
-        return
+def why_not_built(name: str, platform: str) -> str | None:
+    """Return why this machine cannot build an image for `platform`; None if it can.
+
+    docker itself would fail later, with an exec format error, or label the image with the wrong platform.
+    """
+    if platform == f"linux/{host.architecture()}" or is_from_scratch(name):
+        return None
     if not docker.registry_answers():
-        raise LabError(
+        return (
             f"cannot build {name} for {platform}: its base image was built on this machine, for linux/"
             f"{host.architecture()}, because no image registry answers.\n"
             f"Build it on a machine of that architecture, or where a registry answers."
@@ -115,10 +119,16 @@ def _check_foreign(name: str, text: str, platform: str) -> None:
     architecture = platform.rpartition("/")[2]
     emulator = Path("/proc/sys/fs/binfmt_misc") / _QEMU.get(architecture, f"qemu-{architecture}")
     if not emulator.exists():
-        raise LabError(
+        return (
             f"cannot build {name} for {platform}: this machine has no emulator ({emulator}).\n"
             "Install an emulator (Debian: qemu-user-static), or build on a machine of that architecture."
         )
+    return None
+
+
+def is_from_scratch(name: str) -> bool:
+    """Return whether an image has no base image."""
+    return last_base(_text(name)) == "scratch"
 
 
 def _in_context(context: Path) -> list[Path]:

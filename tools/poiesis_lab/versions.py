@@ -103,6 +103,7 @@ KEYCLOAK = "26.0.8"
 # Of keycloak-quarkus-dist-<version>.zip.
 KEYCLOAK_SHA256 = "d82a52098db41f036bcfe8f2ebfd9251781c8af5959af8714e8aa9b311081786"
 JAVA = "21"  # of Debian; Keycloak's own image has the same
+OCI_REGISTRY = "3.0.0"  # also in go/distribution/go.mod
 MAVEN_DEPENDENCY_PLUGIN = "3.6.1"
 PYTHON = "3.13"
 POSTGRES = "17"
@@ -110,17 +111,20 @@ DEBIAN = "trixie"
 NODE_DEBIAN = "bookworm"  # systemd there still boots on cgroup v1
 
 # Images where a registry responds.
-PYTHON_IMAGE = f"python:{PYTHON}-slim"
+# The base of all services, for all platforms; docs/development/releasing.md describes how to renew it.
+PYTHON_IMAGE = f"python:{PYTHON}-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b"
 DEBIAN_IMAGE = f"debian:{DEBIAN}-slim"
 POSTGRES_IMAGE = f"postgres:{POSTGRES}"
 MINIO_IMAGE = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
 BUSYBOX_IMAGE = "busybox:1.37"
 KEYCLOAK_IMAGE = f"quay.io/keycloak/keycloak:{KEYCLOAK}"
+OCI_REGISTRY_IMAGE = f"registry:{OCI_REGISTRY}"
 KUEUE_IMAGE = f"registry.k8s.io/kueue/kueue:v{KUEUE}"
 
 # Minimum versions of tools on the PATH (kubectl: within one minor release of the cluster).
 HELM_MINIMUM = "3.14.0"
 ACTIONLINT = "1.7.12"
+CRANE = "0.20.6"
 
 
 class Version(NamedTuple):

@@ -463,3 +463,20 @@ def test_kueue_webhooks_apply_to_labelled_namespaces_only() -> None:
     assert (changed["image"], changed["imagePullPolicy"]) == ("kueue:1", "IfNotPresent")
     assert namespace == {"kind": "Namespace"}
     assert container["image"] == "controller"
+
+
+def test_nodes_are_given_the_address_of_a_registry(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    calls: list[tuple[tuple[str, ...], str | None]] = []
+    monkeypatch.setattr(
+        docker, "docker", lambda *arguments, input_text=None: calls.append((arguments, input_text))
+    )
+    made = cluster.Cluster(
+        kubeconfig=own_cache, kubectl_path=own_cache, helm_path=own_cache, spec=cluster.TWO_NODES
+    )
+
+    made.trust_registry("172.18.0.9:5000")
+
+    written = [(arguments[2], arguments[-1], text) for arguments, text in calls if text]
+    hosts = '[host."http://172.18.0.9:5000"]\n  capabilities = ["pull", "resolve"]\n'
+    path = "/etc/containerd/certs.d/172.18.0.9:5000/hosts.toml"
+    assert written == [(node, path, hosts) for node in cluster.TWO_NODES.nodes]

@@ -82,6 +82,11 @@ def test_kubernetes_modules_match_the_version_file() -> None:
         assert f"{module} v{version}\n" in pinned
 
 
+def test_registry_module_matches_the_version_file() -> None:
+    pinned = (cache.HERE / "go/distribution/go.mod").read_text()
+    assert f"github.com/distribution/distribution/v3 v{versions.OCI_REGISTRY}\n" in pinned
+
+
 def test_foreign_program_differs_in_its_machine_alone() -> None:
     program = bytes(range(64))
     changed = images.for_itanium(program)
@@ -97,7 +102,7 @@ def test_missing_story_images_are_not_loaded() -> None:
 
 def test_pulled_and_built_images_have_the_same_functions() -> None:
     names = [name for name, _ in inspect.getmembers(registry, inspect.isfunction) if not name.startswith("_")]
-    assert names == ["bases", "keycloak", "kueue", "minio", "node"]
+    assert names == ["bases", "keycloak", "kueue", "minio", "node", "oci_registry"]
     for name in names:
         functions = [getattr(module, name) for module in (registry, built_images)]
         assert functions[0].__annotations__ == functions[1].__annotations__

@@ -1029,6 +1029,58 @@ def test_every_image_can_be_replaced_alone():
     }
 
 
+DIGEST = f"sha256:{'a' * 64}"
+ON_A_CLUSTER = ("--api-versions", "v1/Pod")
+
+
+def installation(*values: str) -> subprocess.CompletedProcess[str]:
+    """Render as `helm install` does, with the kinds of a cluster."""
+    given = [part for value in values for part in ("--set", value)]
+    return helm("template", "tes", str(CHART), "--kube-version", FLOOR, *ON_A_CLUSTER, *given)
+
+
+def test_released_images_are_named_by_digest():
+    found = images(render(f"images.digests.api={DIGEST}", f"images.digests.trec={DIGEST}"))
+    assert f"ghcr.io/jaeaeich/poiesis-api:0.2.0@{DIGEST}" in found
+    assert f"ghcr.io/jaeaeich/poiesis-trec:0.2.0@{DIGEST}" in found
+
+
+def test_mirror_keeps_the_digests():
+    found = images(render("images.registry=mirror.example.org/x", f"images.digests.api={DIGEST}"))
+    assert f"mirror.example.org/x/poiesis-api:0.2.0@{DIGEST}" in found
+
+
+def test_another_tag_has_other_digests():
+    found = images(render("images.tag=9.9", f"images.digests.api={DIGEST}"))
+    assert "ghcr.io/jaeaeich/poiesis-api:9.9" in found
+
+
+def test_digest_must_be_complete():
+    assert "/images/digests/api" in refusal("images.digests.api=sha256:abc")
+
+
+def test_installation_from_a_checkout_explains_where_images_are():
+    done = installation()
+    assert done.returncode != 0
+    assert "this chart is from a checkout, and its images may not be published" in done.stderr
+    assert "helm install tes oci://ghcr.io/jaeaeich/charts/poiesis" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"images.digests.api={DIGEST}",
+        "images.tag=0.2.0",
+        "images.registry=",
+        "images.registry=registry.local/x",
+        "images.api=poiesis/api:1",
+    ],
+)
+def test_installation_with_chosen_images_is_accepted(value: str):
+    done = installation(value)
+    assert done.returncode == 0, done.stderr
+
+
 def identity_files(manifests: list[Manifest]) -> dict[str, tuple[str, str]]:
     """Path in the api's container -> Secret and key."""
     pod = dict(pods(manifests))["Deployment/poiesis-api"]

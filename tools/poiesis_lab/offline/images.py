@@ -103,6 +103,23 @@ USER 1000:0
     )
 
 
+def oci_registry() -> str:
+    """Return the image registry of the CNCF project Distribution, with the paths of its own image."""
+    return from_dockerfile(
+        "registry",
+        f"""\
+FROM {busybox()}
+COPY --chmod=0755 registry /bin/registry
+COPY config.yml /etc/distribution/config.yml
+EXPOSE 5000
+VOLUME /var/lib/registry
+ENTRYPOINT ["/bin/registry"]
+CMD ["serve", "/etc/distribution/config.yml"]
+""",
+        {"registry": binaries.compiled("registry"), "config.yml": RECIPES / "registry.yml"},
+    )
+
+
 def kueue() -> str:
     """Return Kueue's manager."""
     return from_dockerfile(

@@ -34,6 +34,23 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- . -}}
 {{- else -}}
 {{- with $images.registry }}{{ trimSuffix "/" . }}/{{ end }}poiesis-{{ .service }}:{{ default .root.Chart.AppVersion $images.tag }}
+{{- if not $images.tag }}{{ with index $images.digests .service }}@{{ . }}{{ end }}{{ end }}
+{{- end -}}
+{{- end -}}
+
+{{/*
+A chart from a checkout names no published images. Stop an installation that did not choose any, instead of waiting for
+Pods that cannot start. Without a cluster (helm template) nothing is checked: Helm then has no kinds, only groups.
+*/}}
+{{- define "poiesis.checkImages" -}}
+{{- $images := .Values.images -}}
+{{- $chosen := or $images.digests $images.tag $images.api (ne $images.registry "ghcr.io/jaeaeich") -}}
+{{- if and (not $chosen) (.Capabilities.APIVersions.Has "v1/Pod") -}}
+{{- fail (printf `this chart is from a checkout, and its images may not be published. Use one of:
+- the released chart: helm install %s oci://%s/charts/poiesis
+- images of a release: --set images.tag=<version>
+- images that you built: --set images.registry=<registry>, or images.registry= (empty) if they are loaded into the nodes
+docs/how-to/operators/install.md describes them` .Release.Name $images.registry) -}}
 {{- end -}}
 {{- end -}}
 
