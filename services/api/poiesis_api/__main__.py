@@ -27,6 +27,7 @@ from poiesis_api.logs import configure_logging
 from poiesis_api.outages import WriteHealth
 from poiesis_api.postgres import open_pool
 from poiesis_api.recorder_files import recorder_postgres
+from poiesis_api.stored_documents import keep_stored
 from poiesis_api.submitter import Submitter
 from poiesis_models.run_all import run_all
 
@@ -71,7 +72,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
                 document.http.drain_seconds
             )  # until no Endpoint refers to this replica any more
 
-        await run_all([submitter.run(stop), drain()], [services.connections.watch()])
+        await run_all([submitter.run(stop), keep_stored(pool, stop), drain()], [services.connections.watch()])
 
 
 async def _listen(services: Services, http: Http, stack: AsyncExitStack) -> None:
