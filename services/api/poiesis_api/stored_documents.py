@@ -46,15 +46,24 @@ async def store_documents(pool: Pool, most: int = BATCH) -> int:
 
 
 async def keep_stored(pool: Pool, stop: asyncio.Event) -> None:
-    """Store documents until `stop`. Reads do not depend on it."""
+    """Store documents until `stop`. Reads do not depend on it, so no failure ends it."""
     while not stop.is_set():
-        try:
-            pause = _PAUSE_SECONDS if await store_documents(pool) == BATCH else _POLL_SECONDS
-        except StorageUnavailable as error:
-            logger.warning("postgres unavailable, retrying", extra={"outage": error.outage.name})
-            pause = _RETRY_SECONDS
+        pause = await _round(pool)
         try:
             async with asyncio.timeout(pause):
                 await stop.wait()
         except TimeoutError:
             continue
+
+
+async def _round(pool: Pool) -> float:
+    """Store one batch, and return the seconds until the next."""
+    try:
+        stored = await store_documents(pool)
+    except StorageUnavailable as error:
+        logger.warning("postgres unavailable, retrying", extra={"outage": error.outage.name})
+    except Exception:
+        logger.exception("cannot store documents, retrying")
+    else:
+        return _PAUSE_SECONDS if stored == BATCH else _POLL_SECONDS
+    return _RETRY_SECONDS

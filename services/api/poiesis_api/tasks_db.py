@@ -22,7 +22,7 @@ from poiesis_models.tes import TesTaskRequest
 
 _STATE_OF_DATABASE = """
 SELECT to_regproc('finish_task') IS NOT NULL
-       AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 'namespace')
+       AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('task') AND attname = 'document')
            AS has_schema,
        current_setting('transaction_read_only')::boolean AS read_only
 """

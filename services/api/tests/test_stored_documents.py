@@ -1,5 +1,6 @@
 """Stored and assembled documents are the same, and every change of a task's rows is visible at once."""
 
+import asyncio
 import json
 from uuid import UUID
 
@@ -7,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from poiesis_api import tasks_db
+from poiesis_api import stored_documents, tasks_db
 from poiesis_api.config import UserLimits
 from poiesis_api.documents import ASSEMBLED, DOCUMENT, REQUEST, View
+from poiesis_api.errors import StorageUnavailable
 from poiesis_api.identity.caller import Caller
 from poiesis_api.queries import ListQuery
 from poiesis_api.stored_documents import MOST_BYTES, store_documents
@@ -98,6 +100,23 @@ async def test_ended_task_is_stored_once(pool):
     assert request is None
     assert "a line" not in document
     assert "a line" in full
+
+
+@pytest.mark.parametrize("failure", [StorageUnavailable(), RuntimeError("a defect")])
+async def test_documents_are_stored_after_a_failure(pool, monkeypatch, failure):
+    task_id = await finished(pool)
+    failures, stop = [failure], asyncio.Event()
+
+    async def sometimes(pool):
+        if failures:
+            raise failures.pop()
+        stop.set()
+        return await store_documents(pool)
+
+    monkeypatch.setattr(stored_documents, "store_documents", sometimes)
+    monkeypatch.setattr(stored_documents, "_RETRY_SECONDS", 0)
+    await stored_documents.keep_stored(pool, stop)
+    assert (await stored(pool, task_id))["document"]
 
 
 async def test_unfinished_task_is_not_stored(pool):
