@@ -25,6 +25,9 @@ from uuid import uuid4
 import aiohttp
 import asyncpg
 
+from poiesis_api.config import Database
+from poiesis_api.postgres import open_pool
+from poiesis_api.stored_documents import store_documents
 from poiesis_bench.stage import table
 from poiesis_lab import backends, daemon
 from poiesis_migrations import schema
@@ -233,10 +236,17 @@ async def fill(dsn: str, rows: int) -> None:
             await connection.execute(_FILL[0], first, last, OWNERS)
             for statement in _FILL[1:]:
                 await connection.execute(statement.replace("{made}", made).replace("{rare}", str(RARE)))
+            await _store_documents(dsn)
             print(f"  {last} of {rows} tasks", file=sys.stderr)
         await connection.execute("VACUUM ANALYZE")
     finally:
         await connection.close()
+
+
+async def _store_documents(dsn: str) -> None:
+    async with open_pool(dsn, Database(timeout_seconds=600)) as pool:
+        while await store_documents(pool, 1_000):
+            pass
 
 
 @asynccontextmanager

@@ -1,5 +1,5 @@
 -- Delete stdout and stderr of the executors of those of the tasks that ended at least an hour ago, and return their ids.
--- p_message becomes a line of their system_logs. Locked tasks are left out, as in delete_ended_tasks.
+-- p_message becomes a line of their system_logs. Stored documents are removed. Locked tasks are left out, as in delete_ended_tasks.
 CREATE OR REPLACE FUNCTION delete_logs(p_tasks uuid[], p_message text) RETURNS SETOF uuid
 LANGUAGE sql SET search_path = pg_catalog, public, pg_temp AS $$
     WITH due AS MATERIALIZED (
@@ -19,7 +19,7 @@ LANGUAGE sql SET search_path = pg_catalog, public, pg_temp AS $$
           FROM (SELECT DISTINCT task_id FROM texts) t
         ON CONFLICT DO NOTHING
     )
-    UPDATE task SET logs_deleted = true FROM due WHERE task.id = due.id RETURNING task.id
+    UPDATE task SET logs_deleted = true, document = NULL, full_document = NULL FROM due WHERE task.id = due.id RETURNING task.id
 $$;
 REVOKE ALL ON FUNCTION delete_logs(uuid[], text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION delete_logs(uuid[], text) TO poiesis_api;

@@ -1,7 +1,8 @@
 """Tasks as TES documents: SQL that makes one JSON text per task, so that a page costs one statement.
 
 A document contains the fields of its view that have a value: no null, no default. Its size is bounded;
-system_logs notes what was left out.
+system_logs notes what was left out. Requests and documents of ended tasks are stored as text (ADR 0036);
+others are assembled from the rows of the task, with the same result.
 """
 # ruff: noqa: S608 - built from text of this file only; values are parameters
 
@@ -16,6 +17,7 @@ LINES = 1_000  # of system_logs per attempt, the last ones
 LINE_CHARACTERS = 8_192
 ATTEMPTS = 50  # the last ones
 REASON_CHARACTERS = 1_024  # of waiting_reason
+TOO_LARGE = ""  # stored instead of a document that is not worth its space
 
 
 class View(StrEnum):
@@ -271,26 +273,44 @@ THEN json_build_array(json_build_object(
 )) END"""
 
 
-def _request_fields(*, full: bool) -> str:
-    return f"""
-    'name', t.name, 'description', t.description, 'inputs', {_inputs(full=full)}, 'outputs', {_OUTPUTS},
-    'resources', {_RESOURCES}, 'executors', {_EXECUTORS}, 'volumes', {_VOLUMES}, 'tags', {_TAGS}"""
-
-
-def _document(*, full: bool) -> str:
+def _request(*, full: bool) -> str:
+    """Return SQL for the request as the text of a JSON object, assembled from its rows."""
     return f"""json_strip_nulls(json_build_object(
-    'id', t.id, 'state', t.state, 'creation_time', {_time("t.created_at")}, {_request_fields(full=full)},
-    'logs', coalesce({_task_logs(full=full)}, {_without_a_pod(full=full)})
+    'name', t.name, 'description', t.description, 'inputs', {_inputs(full=full)}, 'outputs', {_OUTPUTS},
+    'resources', {_RESOURCES}, 'executors', {_EXECUTORS}, 'volumes', {_VOLUMES}, 'tags', {_TAGS}
 ))::text"""
 
 
-# Expressions over a row `t` of task.
-DOCUMENT = {
-    View.MINIMAL: "json_build_object('id', t.id, 'state', t.state)::text",
-    View.BASIC: _document(full=False),
-    View.FULL: _document(full=True),
+def _stored_request(*, full: bool) -> str:
+    """Return SQL for the stored request; NULL if it must be assembled. It has no contents of inputs."""
+    if not full:
+        return "t.request"
+    # Not EXISTS, for which Postgres may read the inputs of all tasks first.
+    has_content = "(SELECT true FROM input WHERE task_id = t.id AND content IS NOT NULL LIMIT 1)"
+    return f"CASE WHEN t.request IS NOT NULL AND {has_content} IS NULL THEN t.request END"
+
+
+def _assembled(*, full: bool) -> str:
+    """Return SQL for a document without its stored form. The parts are texts: copying them is cheap."""
+    logs = f"json_strip_nulls(coalesce({_task_logs(full=full)}, {_without_a_pod(full=full)}))::text"
+    return f"""concat(
+    '{{"id":"', t.id, '","state":"', t.state, '","creation_time":"', {_time("t.created_at")}, '",',
+    left(substr(coalesce({_stored_request(full=full)}, {_request(full=full)}), 2), -1), -- without its braces
+    ',"logs":' || {logs}, '}}')"""
+
+
+# Expressions over a row `t` of task. STORED: NULL if the document must be assembled.
+ASSEMBLED = {View.BASIC: _assembled(full=False), View.FULL: _assembled(full=True)}
+STORED = {
+    View.MINIMAL: """concat('{"id":"', t.id, '","state":"', t.state, '"}')""",
+    View.BASIC: f"nullif(t.document, '{TOO_LARGE}')",
+    View.FULL: "t.full_document",
 }
-REQUEST = f"json_strip_nulls(json_build_object({_request_fields(full=True)}))::text"
+DOCUMENT = {
+    view: f"coalesce({stored}, {ASSEMBLED[view]})" if view in ASSEMBLED else stored
+    for view, stored in STORED.items()
+}
+REQUEST = f"coalesce({_stored_request(full=True)}, {_request(full=True)})"
 
 PIECE_BYTES = 8 * 1024
 

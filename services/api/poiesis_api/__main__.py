@@ -28,6 +28,7 @@ from poiesis_api.logs import configure_logging
 from poiesis_api.outages import WriteHealth
 from poiesis_api.postgres import open_pool
 from poiesis_api.recorder_files import recorder_postgres
+from poiesis_api.stored_documents import keep_stored
 from poiesis_api.submitter import Submitter, pace_of
 from poiesis_models.run_all import run_all
 from poiesis_server import health
@@ -81,7 +82,8 @@ async def run(config: Config, stop: asyncio.Event) -> None:
             )  # until no Endpoint refers to this replica any more
 
         await run_all(
-            [submitter.run(stop), drain()], [services.connections.watch(), queue_depth.follow(pool, document)]
+            [submitter.run(stop), keep_stored(pool, stop), drain()],
+            [services.connections.watch(), queue_depth.follow(pool, document)],
         )
 
 

@@ -40,16 +40,18 @@ class Limited(Protocol):
 
 
 def config_for(caller: Caller, config: Document) -> Document:
-    """Return the configuration with only those backend parameters and images that the caller may use."""
+    """Return the configuration with only those backend parameters and images that the caller may use.
+
+    A copy lacks the computed filers, so the configuration itself is returned for a caller who may use all.
+    """
     images = config.executors.images
     if images is not None:
         images = [entry for entry in images if may_use(caller, entry)]
-    return config.model_copy(
-        update={
-            "backend_parameters": parameters_for(caller, config.backend_parameters),
-            "executors": config.executors.model_copy(update={"images": images}),
-        }
-    )
+    parameters = parameters_for(caller, config.backend_parameters)
+    if images == config.executors.images and parameters == config.backend_parameters:
+        return config
+    executors = config.executors.model_copy(update={"images": images})
+    return config.model_copy(update={"backend_parameters": parameters, "executors": executors})
 
 
 def parameters_for(caller: Caller, allowed: BackendParameters) -> BackendParameters:

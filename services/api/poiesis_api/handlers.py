@@ -145,7 +145,7 @@ def _checked_task(body: bytes, caller: Caller, config: Document, bound: PodBound
     Raise MalformedBody, InvalidTask or NotAllowed.
     """
     sent = parse_task(body)
-    check_task_size(sent)
+    check_task_size(sent, len(body))
     theirs = config_for(caller, config)
     task, warnings = validate(sent, theirs)
     task = _with_default_gpu(task, theirs, config)

@@ -128,11 +128,15 @@ async def _connection(pool: Pool) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def transaction(pool: Pool, *, readonly: bool = False) -> AsyncIterator[Connection]:
-    """Yield a connection in a transaction. Raise StorageUnavailable."""
+    """Yield a connection in a transaction. Only if it is read-only do its statements share a snapshot.
+
+    Raise StorageUnavailable.
+    """
+    isolation = "repeatable_read" if readonly else "read_committed"
     with driver_errors():
         async with (
             _connection(pool) as connection,
-            connection.transaction(readonly=readonly),
+            connection.transaction(isolation=isolation, readonly=readonly),
         ):
             yield connection
 

@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import json
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,9 @@ from poiesis_models.states import TesState
 
 PAGE_SIZE = 256
 PAGE_SIZE_MAX = 2047
+INDEXED_CHARACTERS = 128  # of a name (migration 0012)
+
+_SURROGATES, _AFTER_SURROGATES = 0xD800, 0xE000  # no code points between these
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -78,6 +82,18 @@ def read_token(token: str, wanted: Filter, owner: str) -> int:
     if digest != _digest(wanted, owner):
         raise InvalidQuery("page_token was issued for a list with other filters", "page_token")
     return int(seq)
+
+
+def prefix_range(prefix: str) -> tuple[str, str | None]:
+    """Return the first text with this prefix, and the first text after all of them; None if there is none.
+
+    Texts are compared by their bytes in UTF-8, whose order is that of the code points.
+    """
+    beginning = prefix.rstrip(chr(sys.maxunicode))
+    if not beginning:
+        return prefix, None
+    after = ord(beginning[-1]) + 1
+    return prefix, beginning[:-1] + chr(_AFTER_SURROGATES if after == _SURROGATES else after)
 
 
 def _digest(wanted: Filter, owner: str) -> bytes:

@@ -13,9 +13,9 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from poiesis_api import handlers, metrics
-from poiesis_api.documents import View
 from poiesis_api.errors import SHOWN_CHARACTERS
 from poiesis_api.handlers import CALLER, TASK
+from poiesis_documents.documents import View
 
 logger = logging.getLogger(__name__)
 audit = logging.getLogger("audit")

@@ -96,4 +96,4 @@ def test_configuration_of_a_caller_has_their_images_and_parameters(config):
 
     assert found(ALICE) == (["docker.io/library/busybox", "quay.io/lab-a/"], [])
     assert found(BOB) == (["docker.io/library/busybox"], ["fast"])
-    assert config_for(ALICE, config).executors.images is None
+    assert config_for(ALICE, config) is config

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from multidict import MultiDict
 
 from poiesis_api.errors import InvalidQuery
-from poiesis_api.queries import Filter, ListQuery, page_token, parse_list_query, read_token
+from poiesis_api.queries import Filter, ListQuery, page_token, parse_list_query, prefix_range, read_token
 from poiesis_documents.documents import View
 from poiesis_models.states import TesState
 
@@ -55,3 +55,19 @@ def test_a_token_of_another_list_is_refused(other):
 def test_any_text_is_a_token_or_refused(text):
     with pytest.raises(InvalidQuery):
         read_token(text, Filter(), "me")
+
+
+@given(st.text(min_size=1), st.text())
+def test_range_of_a_prefix_has_its_texts_only(prefix, text):
+    for candidate in (text, prefix + text):
+        first, after = (None if one is None else one.encode() for one in prefix_range(prefix))
+        in_range = first <= candidate.encode() and (after is None or candidate.encode() < after)
+        assert in_range == candidate.startswith(prefix)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "after"),
+    [("a", "b"), ("a\U0010ffff", "b"), ("\ud7ff", "\ue000"), ("\U0010ffff", None)],
+)
+def test_range_ends_at_the_next_text(prefix, after):
+    assert prefix_range(prefix) == (prefix, after)

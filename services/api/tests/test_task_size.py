@@ -33,7 +33,7 @@ def task(**fields):
     ids=["inputs", "lists", "env", "arguments", "executors", "contents"],
 )  # fmt: skip
 def test_a_large_task_is_accepted(fields):
-    check_task_size(task(**fields))
+    check_task_size(task(**fields), 10 * STRINGS)
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,11 @@ def test_a_large_task_is_accepted(fields):
 )  # fmt: skip
 def test_what_is_more_in_sum_is_refused(fields, words):
     with pytest.raises(InvalidTask, match=words):
-        check_task_size(task(**fields))
+        check_task_size(task(**fields), 10 * STRINGS)
+
+
+def test_short_body_is_not_counted():
+    over = task(description="x" * (TEXT_BYTES + 1))
+    check_task_size(over, 2 * STRINGS)
+    with pytest.raises(InvalidTask):
+        check_task_size(over, 2 * STRINGS + 1)
