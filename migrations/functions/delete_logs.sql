@@ -1,5 +1,6 @@
 -- Delete stdout and stderr of the executors of those of the tasks that ended at least an hour ago, and return their ids.
--- p_message becomes a line of their system_logs. Stored documents are removed. Locked tasks are left out, as in delete_ended_tasks.
+-- p_message becomes a line of their system_logs. Stored documents are removed. Locked tasks are left out, as in
+-- delete_ended_tasks.
 CREATE OR REPLACE FUNCTION delete_logs(p_tasks uuid[], p_message text) RETURNS SETOF uuid
 LANGUAGE sql SET search_path = pg_catalog, public, pg_temp AS $$
     WITH due AS MATERIALIZED (

@@ -168,7 +168,7 @@ class TasksDb:
 
     async def count_ended(self) -> None:
         """Move tasks that have ended since the last call into the counters."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             moved = _COUNTED
             while moved == _COUNTED:
                 moved = await connection.fetchval(
@@ -185,7 +185,7 @@ class TasksDb:
 
     async def read_totals(self) -> Totals:
         """Return the counters, and the sizes of the database and its tables."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             outcomes = await connection.fetch(self._OUTCOMES)
             phases = await connection.fetch(self._PHASES)
             tables = await connection.fetch(self._TABLES)
