@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from poiesis_api.app import make_app
 from poiesis_api.config import Database, ServiceInfo
-from poiesis_api.openapi import BASE, document
+from poiesis_api.openapi import BASE, USAGE_PATH, document
 from poiesis_api.postgres import open_pool
 from poiesis_api.submitter import Submitter
 
@@ -81,13 +81,13 @@ def url(postgres_dsn: str, config: Any, make_services: Any) -> Iterator[str]:
         yield url
 
 
-def every_answer_is_promised(method: str, path: str) -> Any:
+def every_answer_is_promised(method: str, path: str, *, base: str = BASE) -> Any:
     """A test of its own for each operation: of tests with one name, xdist's schedulers by scope run one."""
 
     @schema.include(method=method, path=path).parametrize()
     @settings(suppress_health_check=list(HealthCheck))
     def test(case: Any, url: str) -> None:
-        response = case.call(base_url=url, timeout=120)
+        response = case.call(base_url=url.removesuffix(BASE) + base, timeout=120)
         case.validate_response(response, checks=CHECKS)
 
     return test
@@ -99,13 +99,15 @@ test_every_answer_to_create_task_is_promised = every_answer_is_promised("POST", 
 test_every_answer_to_get_task_is_promised = every_answer_is_promised("GET", "/tasks/{id}")
 test_every_answer_to_cancel_task_is_promised = every_answer_is_promised("POST", "/tasks/{id}:cancel")
 
+test_every_answer_to_get_usage_is_promised = every_answer_is_promised("GET", USAGE_PATH, base="")
+
 
 def test_every_operation_is_asked(request):
     asked = {item.name for item in request.node.parent.collect()}
     operations = [
         operation["operationId"] for methods in promised()["paths"].values() for operation in methods.values()
     ]
-    assert len([name for name in asked if name.endswith("_is_promised")]) == len(operations) == 5
+    assert len([name for name in asked if name.endswith("_is_promised")]) == len(operations) == 6
 
 
 # Tasks

@@ -704,6 +704,7 @@ async def test_only_the_leader_exports_metrics(world, tmp_path, monkeypatch):
         assert found.keys() == {
             *("poiesis_controller_leader", "poiesis_namespace_synced", "poiesis_informer_age_seconds"),
             *("poiesis_informer_lists", "poiesis_informer_failures"),
+            *("poiesis_retention_deleted", "poiesis_retention_failures"),
         }
     finally:
         stop.set()
