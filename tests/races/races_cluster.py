@@ -7,7 +7,7 @@ of the kubelet's last update.
 import copy
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -403,7 +403,7 @@ class Cluster:
             "terminated": {
                 "exitCode": end.code,
                 "reason": "Error" if end.code else "Completed",
-                "message": json.dumps(vars(end.record)) if end.record else "",
+                "message": _exit_json(end.record) if end.record else "",
                 "startedAt": _time(_EPOCH_NS),
                 "finishedAt": _time(_EPOCH_NS),
             }
@@ -432,3 +432,10 @@ def _token_secret(pod: Object) -> str:
 
 def _short(name: str) -> str:
     return name.removeprefix("poiesis-")[:8]
+
+
+def _exit_json(record: ExitRecord) -> str:
+    """Return the file that the helper writes: usage is beside the other fields, as far as it was measured."""
+    document = asdict(record)
+    usage = document.pop("usage")
+    return json.dumps(document | {name: value for name, value in usage.items() if value is not None})

@@ -4,9 +4,7 @@ from poiesis_models.podlines import LINE_CHARACTERS, StatusLine, status_lines
 from poiesis_models.podstatus import ContainerEnd, ContainerWait
 from poiesis_models.runfiles import ExitRecord
 
-RECORD = ExitRecord(
-    exit_code=3, signal=0, oom=False, term=False, start_ns=1, end_ns=2, max_rss_kb=0, user_us=0, sys_us=0
-)
+RECORD = ExitRecord(exit_code=3, signal=0, oom=False, term=False, start_ns=1, end_ns=2)
 
 
 def end(reason: str, message: str = "", record: ExitRecord | None = None, name: str = "executor-0"):
