@@ -271,6 +271,7 @@ async def test_superuser_cannot_log_in_over_the_network(fresh):
     urls = {"superuser": "postgresql://postgres:removed@db/poiesis"}
     with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError, match=r"pg_hba\.conf rejects"):
         await fresh.connect("superuser", urls)
+    await fresh.until_login()  # others can; asyncpg closes the rejected connection meanwhile
 
 
 async def test_service_roles_cannot_use_large_objects(fresh):
@@ -303,6 +304,7 @@ async def test_password_that_was_set_otherwise_becomes_that_of_the_secret(fresh)
         await fresh.connect(
             "recorder-dsn", {"recorder-dsn": "postgresql://poiesis_recorder:other@db/poiesis"}
         )
+    await fresh.until_login()  # asyncpg closes the rejected connection meanwhile
 
 
 async def test_renewed_certificate_is_served_without_a_restart(fresh):
