@@ -1159,7 +1159,10 @@ def test_api_accepts_the_configuration(values, tmp_path):
     path.write_text(json.dumps(config(render(*values))))
     document = Document.load(path)
     (container,) = one(render(*values), "Deployment", "poiesis-api")["spec"]["template"]["spec"]["containers"]
-    assert container["ports"] == [{"name": "http", "containerPort": document.http.port}]
+    assert container["ports"] == [
+        {"name": "http", "containerPort": document.http.port},
+        {"name": "metrics", "containerPort": document.http.metrics_port},
+    ]
     assert document.images.trec.endswith("poiesis-trec:0.2.0")
 
 
@@ -1487,8 +1490,9 @@ def test_services_accept_configured_sources_only():
     source = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "edge"}}}
     label = r"namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=edge"
     manifests = render(f"networkPolicy.api.from[0].{label}", f"networkPolicy.metrics.from[0].{label}")
-    (api,) = one(manifests, "NetworkPolicy", "poiesis-api")["spec"]["ingress"]
+    api, api_metrics = one(manifests, "NetworkPolicy", "poiesis-api")["spec"]["ingress"]
     assert api["from"][0] == source
+    assert (api_metrics["from"], api_metrics["ports"]) == ([source], [{"protocol": "TCP", "port": "metrics"}])
     assert api["from"][1]["podSelector"]["matchLabels"][COMPONENT] == "test"
     (metrics,) = one(manifests, "NetworkPolicy", "poiesis-tctl")["spec"]["ingress"]
     assert (metrics["from"], metrics["ports"]) == ([source], [{"protocol": "TCP", "port": "health"}])
