@@ -41,9 +41,9 @@ async def let_services_log_in(config: Config) -> None:
     try:
         for role, dsn in ((API_ROLE, config.api), (RECORDER_ROLE, config.recorder)):
             await _let_log_in(db, role, dsn)
+        await _refuse_a_recorder_with_table_rights(db, config.recorder.user)
         async with _in_turn(db):
             await set_bounds(db, config)
-        await _refuse_a_recorder_with_table_rights(db, config.recorder.user)
     finally:
         await db.close()
 

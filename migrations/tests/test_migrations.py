@@ -410,10 +410,15 @@ async def test_a_user_that_does_not_exist_is_named(run, environment):
     assert "the DSN names user no_such_user, which does not exist" in output
 
 
-async def test_recorder_that_could_read_tables_is_rejected(run, environment, database):
+async def test_recorder_that_could_read_tables_is_rejected_and_unchanged(run, database, postgres_server):
+    settings = "SELECT rolconfig FROM pg_roles WHERE rolname = current_user"
+    admin = await asyncpg.connect(postgres_server)
+    await admin.execute("ALTER ROLE CURRENT_USER RESET ALL")
     code, output = await run(POIESIS_RECORDER_DSN=database)
     assert code == 1
     assert "has rights on the task table: its DSN is in every task's Pod" in output
+    assert await admin.fetchval(settings) is None
+    await admin.close()
 
 
 async def test_owner_without_createrole_gets_the_statement(database, run, environment, role, postgres_server):

@@ -200,5 +200,6 @@ async def test_transactions_leave_no_state_in_the_session(db, superuser):
     task_id = await add_task(superuser)
     await db.report(task_id, TOKEN, RUNNING)
     async with db._pool.acquire() as connection:
-        assert await connection.fetchval("SHOW statement_timeout") == "0"
+        state = "SELECT setting = reset_val FROM pg_settings WHERE name = 'statement_timeout'"
+        assert await connection.fetchval(state)
         assert await connection.fetchval("SELECT count(*) FROM pg_prepared_statements") == 0
