@@ -31,11 +31,10 @@ pytestmark = pytest.mark.integration
 def api(tmp_path_factory, postgres_dsn):
     """URL of an api without Kubernetes, so that its tasks stay queued."""
     folder = tmp_path_factory.mktemp("api")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        port, metrics_port = one.getsockname()[1], other.getsockname()[1]
     document = json.loads(CONFIG.read_text())
-    document["http"] = {"host": "127.0.0.1", "port": port, "drainSeconds": 0}
+    document["http"] = {"host": "127.0.0.1", "port": port, "metricsPort": metrics_port, "drainSeconds": 0}
     document["recorder"] = {"transport": "postgres"}  # no gateway is running
     document["recorderPostgres"] = {"dsnFile": str(folder / "recorder-dsn")}
     (folder / "recorder-dsn").write_text(postgres_dsn)
