@@ -85,7 +85,8 @@ async def test_the_page_shows_every_operation(executable, app):
     async with visit(executable, app) as seen:
         shown = seen.page.locator(".opblock")
         assert [await one.get_attribute("id") for one in await shown.all()] == [
-            f"operations-TaskService-{name}" for name in OPERATIONS
+            *(f"operations-TaskService-{name}" for name in OPERATIONS),
+            "operations-Poiesis-GetUsage",
         ]
         await expect(seen.page.get_by_role("button", name="Authorize")).to_have_count(0)
         if folder := os.environ.get("POIESIS_SCREENSHOTS"):
