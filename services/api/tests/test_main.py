@@ -3,10 +3,11 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import aiohttp
@@ -21,9 +22,16 @@ ENV = {
 
 
 def free_ports(count):
+    """Return ports below those that the kernel gives to connections, which would take them meanwhile."""
+    found = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
+        for port in random.sample(range(20_000, 30_000), 50):
+            with suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise AssertionError("no free port")
 
 
 async def run(*arguments, env):
