@@ -10,8 +10,11 @@ The examples are the same in every run, so that no change fails for another's mi
 import asyncio
 import logging
 import os
+import random
 import secrets
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -53,6 +56,23 @@ class KeycloakServer:
     url: str
     administrator: str
     password: str = field(repr=False)
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Return a function that returns a free port, each port once.
+
+    They are below those that the kernel gives to connections, which would take them meanwhile.
+    """
+    ports = iter(random.sample(range(20_000, 30_000), 10_000))
+
+    def free() -> int:
+        for port in ports:
+            with suppress(OSError), socket.create_server(("", port)):
+                return port
+        raise AssertionError("no free port")
+
+    return free
 
 
 @pytest.fixture(autouse=True)

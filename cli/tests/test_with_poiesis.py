@@ -3,13 +3,10 @@
 import asyncio
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import asyncpg
@@ -29,24 +26,11 @@ NOWHERE = {
 pytestmark = pytest.mark.integration
 
 
-def free_ports(count):
-    """Return ports below those that the kernel gives to connections, which would take them meanwhile."""
-    found = []
-    with ExitStack() as stack:
-        for port in random.sample(range(20_000, 30_000), 50):
-            with suppress(OSError):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-                found.append(port)
-            if len(found) == count:
-                return found
-    raise AssertionError("no free port")
-
-
 @pytest.fixture(scope="module")
-def api(tmp_path_factory, postgres_dsn):
+def api(tmp_path_factory, postgres_dsn, free_port):
     """URL of an api without Kubernetes, so that its tasks stay queued."""
     folder = tmp_path_factory.mktemp("api")
-    port, metrics_port = free_ports(2)
+    port, metrics_port = free_port(), free_port()
     document = json.loads(CONFIG.read_text())
     document["http"] = {"host": "127.0.0.1", "port": port, "metricsPort": metrics_port, "drainSeconds": 0}
     document["recorder"] = {"transport": "postgres"}  # no gateway is running

@@ -2,15 +2,12 @@
 
 import asyncio
 import os
-import random
 import secrets
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,8 +58,8 @@ def rendered() -> dict[tuple[str, str], Any]:
 class Pod:
     """Postgres and the container `roles`, with the volumes of the Pod as folders of this machine."""
 
-    def __init__(self, folder: Path, image: str) -> None:
-        self.folder, self.image = folder, image
+    def __init__(self, folder: Path, image: str, free_port: Callable[[], int]) -> None:
+        self.folder, self.image, self._free_port = folder, image, free_port
         self.name = f"poiesis-embedded-{secrets.token_hex(4)}"
         self.chart = rendered()
         self.spec = self.chart["StatefulSet", "tes-poiesis-postgres"]["spec"]["template"]["spec"]
@@ -98,7 +95,7 @@ class Pod:
 
     def start(self, *, owner: str = "postgres", password: str = "removed", roles: bool = True) -> None:  # noqa: S107
         """Start the containers as the chart does; `owner`: the superuser of a new data directory."""
-        self.port = _free_port()
+        self.port = self._free_port()
         docker(
             *(
                 "run",
@@ -201,15 +198,6 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.2)
 
 
-def _free_port() -> int:
-    """Return a port below those that the kernel gives to connections: docker's own choice may be taken."""
-    for port in random.sample(range(20_000, 30_000), 50):
-        with socket.socket() as candidate, suppress(OSError):
-            candidate.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port")
-
-
 def _change(change: decide.Change | None) -> decide.Data:
     assert change is not None
     return change.data
@@ -227,12 +215,12 @@ def new_urls(rotation: str = "") -> dict[str, str]:
 
 
 @pytest.fixture
-def pod(tmp_path: Path) -> Iterator[Pod]:
+def pod(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Pod]:
     from poiesis_lab import daemon, images
 
     daemon.ensure()
     tmp_path.chmod(0o755)
-    pod = Pod(tmp_path, images.images().postgres)
+    pod = Pod(tmp_path, images.images().postgres, free_port)
     yield pod
     pod.stop()
     shutil.rmtree(tmp_path, ignore_errors=True)

@@ -1,21 +1,9 @@
-import random
-import socket
-from contextlib import suppress
-
 import aiohttp
 
 from poiesis_server import health
 
 
-def free_port() -> int:
-    """Return a port below those that the kernel gives to connections, which would take it meanwhile."""
-    for port in random.sample(range(20_000, 30_000), 50):
-        with suppress(OSError), socket.create_server(("", port)):
-            return port
-    raise AssertionError("no free port")
-
-
-async def test_health_follows_its_state():
+async def test_health_follows_its_state(free_port):
     port = free_port()
     state = {"healthy": True, "ready": False}
     async with (
@@ -35,7 +23,7 @@ async def test_health_follows_its_state():
             assert await response.text() == "x 1\n"
 
 
-async def test_without_functions_there_are_only_metrics():
+async def test_without_functions_there_are_only_metrics(free_port):
     port = free_port()
     async with (
         health.serve(port, metrics=lambda: b"x 1\n"),

@@ -3,11 +3,8 @@
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import sys
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import aiohttp
@@ -19,19 +16,6 @@ ENV = {
     "PATH": os.environ["PATH"],
     "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parents[1] / "packages" / "models"))),
 }
-
-
-def free_ports(count):
-    """Return ports below those that the kernel gives to connections, which would take them meanwhile."""
-    found = []
-    with ExitStack() as stack:
-        for port in random.sample(range(20_000, 30_000), 50):
-            with suppress(OSError):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-                found.append(port)
-            if len(found) == count:
-                return found
-    raise AssertionError("no free port")
 
 
 async def run(*arguments, env):
@@ -72,8 +56,8 @@ async def test_missing_gateway_ca_exits_2_with_one_line(tmp_path):
 
 
 @pytest.mark.integration
-async def test_it_serves_until_sigterm(postgres_dsn, kubernetes, tmp_path, gateway_ca_file):
-    port, metrics_port = free_ports(2)
+async def test_it_serves_until_sigterm(postgres_dsn, kubernetes, tmp_path, gateway_ca_file, free_port):
+    port, metrics_port = free_port(), free_port()
     document = json.loads((HERE / "config.example.json").read_text())
     document["http"] = {
         "host": "127.0.0.1",

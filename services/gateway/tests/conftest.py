@@ -13,7 +13,7 @@ import trustme
 
 sys.path.insert(0, str(Path(__file__).parent))  # gateway_fakes, gateway_tasks: names that no other member has
 
-from gateway_fakes import FakeDatabase, Gateway, free_port
+from gateway_fakes import FakeDatabase, Gateway
 
 from poiesis_gateway import reports_db
 from poiesis_gateway.__main__ import serve
@@ -47,7 +47,9 @@ def trust(authority: trustme.CA) -> ssl.SSLContext:
 
 
 @pytest.fixture
-def start(files: tuple[Path, Path], trust: ssl.SSLContext, tmp_path: Path) -> Start:
+def start(
+    files: tuple[Path, Path], trust: ssl.SSLContext, tmp_path: Path, free_port: Callable[[], int]
+) -> Start:
     """Start a gateway with these settings; it is stopped at the end of the block."""
 
     @asynccontextmanager

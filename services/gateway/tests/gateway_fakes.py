@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import random
-import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,14 +19,6 @@ from poiesis_models.states import TesState
 
 TOKEN = "the-recorder's-token"
 TASK = uuid4()
-
-
-def free_port() -> int:
-    """Return a port below those that the kernel gives to connections, which would take it meanwhile."""
-    for port in random.sample(range(20_000, 30_000), 50):
-        with suppress(OSError), socket.create_server(("", port)):
-            return port
-    raise AssertionError("no free port")
 
 
 def report_of(pod_uid: str = "pod-1", **fields: Any) -> str:

@@ -7,7 +7,6 @@ import signal
 import sys
 
 import pytest
-from gateway_fakes import free_port
 
 
 async def process(**variables: object) -> asyncio.subprocess.Process:
@@ -37,7 +36,7 @@ async def test_invalid_configuration_is_exit_code_2(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signal_is_exit_code_0(files, tmp_path, number):
+async def test_signal_is_exit_code_0(files, tmp_path, free_port, number):
     child = await process(
         DSN_FILE=tmp_path / "dsn",
         CERTIFICATE_FILE=files[0],

@@ -3,9 +3,7 @@
 import asyncio
 import copy
 import json
-import random
 import re
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -317,11 +315,3 @@ async def client(api: FakeApi, namespace: str = "tes") -> AsyncIterator[Kube]:
 
     async with aiohttp.ClientSession() as session:
         yield Kube(Client(session, Configuration(host=api.url)), namespace)
-
-
-def free_port() -> int:
-    """Return a port below those that the kernel gives to connections, which would take it meanwhile."""
-    for port in random.sample(range(20_000, 30_000), 50):
-        with suppress(OSError), socket.create_server(("", port)):
-            return port
-    raise AssertionError("no free port")

@@ -29,7 +29,7 @@ from tctl_builders import (
     waiting,
     workload,
 )
-from tctl_fakes import FakeApi, client, free_port
+from tctl_fakes import FakeApi, client
 from tctl_tasks import add_task, attempts_of, cancel, executors_of, logs_of, report, report_filer, task_of
 
 from poiesis_models.backoff import Backoff
@@ -680,7 +680,7 @@ async def _until_scraped(url: str, true: Callable[[dict[str, float]], bool]) -> 
     return found
 
 
-async def test_only_the_leader_exports_metrics(world, tmp_path, monkeypatch):
+async def test_only_the_leader_exports_metrics(world, tmp_path, monkeypatch, free_port):
     """Metrics of a former leadership are not exported when it leads again."""
     await add_task(world.db, state="RUNNING", age=5)
     config = world.config(kubeconfig=_kubeconfig(world, tmp_path), health_port=free_port(), pod_name="tctl-a")
@@ -726,7 +726,9 @@ def _kubeconfig(world: World, tmp_path: Any) -> str:
 
 
 @asynccontextmanager
-async def process(world: World, name: str, tmp_path: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(
+    world: World, name: str, tmp_path: Any, health_port: int
+) -> AsyncIterator[asyncio.subprocess.Process]:
     env = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -737,7 +739,7 @@ async def process(world: World, name: str, tmp_path: Any) -> AsyncIterator[async
         "POIESIS_LEASE_SECONDS": "3",
         "POIESIS_RENEW_SECONDS": "2.5",
         "POIESIS_RETRY_SECONDS": "0.3",
-        "POIESIS_HEALTH_PORT": str(free_port()),
+        "POIESIS_HEALTH_PORT": str(health_port),
     }
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "poiesis_tctl", env=env, stderr=asyncio.subprocess.DEVNULL
@@ -761,11 +763,11 @@ async def _status(url: str) -> int:
         return response.status
 
 
-async def test_new_leader_finds_what_a_killed_one_missed(world, tmp_path):
+async def test_new_leader_finds_what_a_killed_one_missed(world, tmp_path, free_port):
     task_id = await world.task(state="RUNNING")
     stored = await world.pod(task_id, {"trec": RUNNING, "tif-0": recorded(0), "executor-0": RUNNING})
     replicas: dict[str, AbstractAsyncContextManager[asyncio.subprocess.Process]] = {
-        name: process(world, name, tmp_path) for name in ("tctl-a", "tctl-b")
+        name: process(world, name, tmp_path, free_port()) for name in ("tctl-a", "tctl-b")
     }
     async with replicas["tctl-a"] as a, replicas["tctl-b"] as b:
         bound = world.has("rolebindings", stored["metadata"]["name"])

@@ -10,7 +10,7 @@ from uuid import UUID
 import aiohttp
 import pytest
 from tctl_builders import event, job, pod, recorded
-from tctl_fakes import FakeApi, client, free_port
+from tctl_fakes import FakeApi, client
 from tctl_tasks import add_task, logs_of, task_of
 
 from poiesis_models.backoff import Backoff
@@ -199,7 +199,7 @@ async def test_old_tasks_with_objects_are_kept(world):
         assert leader.deletions.deleted["tasks"] == 2
 
 
-async def test_pods_are_not_read_where_the_lease_is(world, tmp_path):
+async def test_pods_are_not_read_where_the_lease_is(world, tmp_path, free_port):
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(KUBECONFIG % world.api.url)
     world.labs["lab-b"].refuse = lambda _: 403

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
-from tctl_fakes import free_port
 
 from poiesis_models.states import TesState
 from poiesis_server import health
@@ -136,7 +135,7 @@ def test_histogram_of_a_phase_is_cumulative():
     assert found['poiesis_task_phase_seconds_count{phase="queued"}'] == 4
 
 
-async def test_scrapes_are_served_beside_health():
+async def test_scrapes_are_served_beside_health(free_port):
     state = {"leading": False}
     port = free_port()
     async with (
