@@ -4,9 +4,10 @@ Each service has one module `metrics` with its registry and all of its metrics, 
 place. docs/reference/metrics.md lists them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 from prometheus_client.core import Metric
@@ -29,8 +30,9 @@ class Families:
 
 
 class Pool(Protocol):
-    """What is read of asyncpg.Pool."""
+    """What is used of asyncpg.Pool."""
 
+    def acquire(self, *, timeout: float | None = None) -> AbstractAsyncContextManager[Any]: ...
     def get_size(self) -> int: ...
     def get_idle_size(self) -> int: ...
     def get_max_size(self) -> int: ...
@@ -39,7 +41,7 @@ class Pool(Protocol):
 class DatabaseMetrics:
     """Connections of one pool to Postgres, and the failures of its statements.
 
-    `waiting`: set or counted by the caller, because asyncpg does not publish it.
+    `waiting`: counted by `connection`, or read by the caller, because asyncpg does not publish it.
     """
 
     def __init__(self, prefix: str, causes: type[Enum], registry: CollectorRegistry) -> None:
@@ -74,6 +76,14 @@ class DatabaseMetrics:
         self._most.set_function(pool.get_max_size)
         self._connections.labels("idle").set_function(pool.get_idle_size)
         self._connections.labels("in_use").set_function(lambda: pool.get_size() - pool.get_idle_size())
+
+    @asynccontextmanager
+    async def connection(self, pool: Pool, seconds: float) -> AsyncIterator[Any]:
+        """Yield a connection of the pool, after at most `seconds`, and count those who wait for one."""
+        async with AsyncExitStack() as stack:
+            with self.waiting.track_inprogress():
+                connection = await stack.enter_async_context(pool.acquire(timeout=seconds))
+            yield connection
 
     def failed(self, cause: Enum) -> None:
         """Count a statement that was not executed."""

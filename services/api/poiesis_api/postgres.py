@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
@@ -118,15 +118,6 @@ def _unavailable(met: Outage) -> StorageUnavailable:
 
 
 @asynccontextmanager
-async def _connection(pool: Pool) -> AsyncIterator[Connection]:
-    """Yield a connection of the pool, after at most WAIT_SECONDS."""
-    async with AsyncExitStack() as stack:
-        with DATABASE.waiting.track_inprogress():
-            connection = await stack.enter_async_context(pool.acquire(timeout=WAIT_SECONDS))
-        yield connection
-
-
-@asynccontextmanager
 async def transaction(pool: Pool, *, readonly: bool = False) -> AsyncIterator[Connection]:
     """Yield a connection in a transaction. Only if it is read-only do its statements share a snapshot.
 
@@ -135,7 +126,7 @@ async def transaction(pool: Pool, *, readonly: bool = False) -> AsyncIterator[Co
     isolation = "repeatable_read" if readonly else "read_committed"
     with driver_errors():
         async with (
-            _connection(pool) as connection,
+            DATABASE.connection(pool, WAIT_SECONDS) as connection,
             connection.transaction(isolation=isolation, readonly=readonly),
         ):
             yield connection
@@ -158,12 +149,12 @@ async def fetch(pool: Pool, sql: str, *values: object) -> list[Any]:
 
 
 async def _fetch(pool: Pool, sql: str, *values: object) -> list[Any]:
-    async with _connection(pool) as connection:
+    async with DATABASE.connection(pool, WAIT_SECONDS) as connection:
         return list(await connection.fetch(sql, *values))
 
 
 async def execute(pool: Pool, sql: str, *values: object) -> None:
     """Run one statement. Raise StorageUnavailable."""
     with driver_errors():
-        async with _connection(pool) as connection:
+        async with DATABASE.connection(pool, WAIT_SECONDS) as connection:
             await connection.execute(sql, *values)

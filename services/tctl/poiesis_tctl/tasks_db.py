@@ -1,7 +1,7 @@
 """The controller's reads and writes in Postgres. Every write is conditional: two leaders do no harm."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from uuid import UUID
 
 import asyncpg
@@ -335,11 +335,7 @@ class TasksDb:
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Take a connection of the pool. Its errors become DatabaseUnavailable."""
         with _errors():
-            async with AsyncExitStack() as stack:
-                with DATABASE.waiting.track_inprogress():
-                    connection = await stack.enter_async_context(
-                        self._pool.acquire(timeout=_STATEMENT_SECONDS)
-                    )
+            async with DATABASE.connection(self._pool, _STATEMENT_SECONDS) as connection:
                 yield connection
 
 
