@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from poiesis_cli.advice import advice
-from poiesis_cli.progress import activity, duration_text, failure, missing_outputs, size_text
+from poiesis_cli.progress import activity, duration_text, failure, missing_outputs, sent_size
 from poiesis_cli.tes import Task, read_time
 from poiesis_cli.usage import ALL, usage_rows
 
@@ -146,9 +146,7 @@ def _outputs(task: Task) -> Rows:
         for output in task.outputs:
             yield str(output.get("path", "")), f"→ {output.get('url', '')}"
     for output in sent:
-        size = str(output.get("size_bytes", ""))
-        shown = f"  {size_text(int(size))}" if size.isascii() and size.isdigit() else ""
-        yield str(output.get("path", "")), f"{output.get('url', '')}{shown}"
+        yield str(output.get("path", "")), f"{output.get('url', '')}{sent_size(output)}"
 
 
 def _next(task: Task) -> Rows:

@@ -6,7 +6,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
@@ -14,7 +13,7 @@ from poiesis_cli.client import TesClient, View
 from poiesis_cli.errors import TimedOut
 from poiesis_cli.live import Follower, LogChunk
 from poiesis_cli.progress import activity, failure, missing_outputs
-from poiesis_cli.terminal import message, write_raw
+from poiesis_cli.terminal import message, status, write_raw
 from poiesis_cli.tes import Task
 from poiesis_cli.web import printable
 
@@ -43,9 +42,8 @@ class ProgressDisplay:
         message(line)
 
     def __enter__(self) -> "ProgressDisplay":
-        if self.spin and not self.quiet and sys.stderr.isatty():
-            self._status = Console(stderr=True).status(Text("…"))
-            self._status.start()
+        if self.spin and not self.quiet:
+            self._status = status("…")
         return self
 
     def __exit__(self, *_: object) -> None:

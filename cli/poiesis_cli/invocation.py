@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from poiesis_cli.address import unencrypted
 from poiesis_cli.client import TesClient
 from poiesis_cli.config import Config, logins_file, read_config
 from poiesis_cli.credentials import Credentials, NoCredentials, find_credentials
-from poiesis_cli.errors import Interrupted
+from poiesis_cli.errors import BadUsage, Interrupted
 from poiesis_cli.follow import next_steps
 from poiesis_cli.logins import Logins
 from poiesis_cli.terminal import message
@@ -178,6 +178,13 @@ timeout_option = click.option(
     metavar="SECONDS",
     help="Stop waiting after this time, with exit code 124; the task continues.",
 )
+
+
+def check_ids_or_tags(ids: Sequence[str], tags: Sequence[str]) -> None:
+    """Raise BadUsage for neither ids nor tags, or for both."""
+    if bool(ids) == bool(tags):
+        command = click.get_current_context().command_path
+        raise BadUsage("either IDs or --tag is required", f"see {command} --help")
 
 
 def common_options(command: _F) -> _F:

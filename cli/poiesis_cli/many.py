@@ -1,21 +1,19 @@
 """Operations on many tasks of one server: find, create, cancel, and wait for all of them."""
 
 import asyncio
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
 from poiesis_cli.client import TesClient
 from poiesis_cli.errors import CliError, TimedOut
 from poiesis_cli.progress import duration_text, failure
-from poiesis_cli.terminal import message
+from poiesis_cli.terminal import message, status
 from poiesis_cli.tes import STATES, Task
 from poiesis_cli.timing import next_poll
 
@@ -162,9 +160,8 @@ class CountDisplay:
             self._last, self._printed_at = text, now
 
     def __enter__(self) -> "CountDisplay":
-        if not self.quiet and sys.stderr.isatty():
-            self._status = Console(stderr=True).status(Text("…"))
-            self._status.start()
+        if not self.quiet:
+            self._status = status("…")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -80,6 +80,12 @@ def size_text(count: int) -> str:
     return f"{size:.1f} TB"
 
 
+def sent_size(output: Mapping[str, Any]) -> str:
+    """Format size_bytes after two spaces: TES has a string, some servers send a number."""
+    text = str(output.get("size_bytes"))
+    return f"  {size_text(int(text))}" if text.isascii() and text.isdigit() else ""
+
+
 def duration_text(seconds: float) -> str:
     """Format a duration in at most two units: 7s, 4m12s, 2h03m, 5d01h."""
     whole = max(int(seconds), 0)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poiesis_cli.errors import CliError, OutputClosed
-from poiesis_cli.progress import duration_text, size_text
+from poiesis_cli.progress import duration_text, sent_size
 from poiesis_cli.tes import Task
 from poiesis_cli.usage import Report, usage_rows
 from poiesis_cli.web import printable
@@ -218,7 +218,7 @@ def _task_details(task: Task) -> Iterable[tuple[str, str]]:
         if metadata.get(key):
             yield label, metadata[key]
     for output in task.last_attempt.outputs:
-        yield "output", f"{output.get('url')}{_size(output.get('size_bytes'))}"
+        yield "output", f"{output.get('url')}{sent_size(output)}"
     for line in task.last_attempt.system_logs:
         yield "log", line
 
@@ -261,12 +261,6 @@ def _command(command: Sequence[str]) -> str:
     return " ".join(
         json.dumps(word, ensure_ascii=False) if not word or " " in word else word for word in command
     )
-
-
-def _size(value: object) -> str:
-    """Format size_bytes: TES has a string, some servers send a number."""
-    text = str(value)
-    return f"  {size_text(int(text))}" if text.isascii() and text.isdigit() else ""
 
 
 def _value(value: object) -> str:

@@ -183,23 +183,18 @@ def rerun(call: Invocation, /, ids: Sequence[str]) -> int:
     poiesis list --state SYSTEM_ERROR --output json | jq -r '.tasks[].id' | xargs poiesis rerun
     """
 
-    async def work() -> list[Task]:
+    async def work() -> None:
         async with call.client() as client:
-            return await many.for_each(
+            tasks = await many.for_each(
                 ids, lambda one: client.with_full_id(one, lambda full: client.get(full, "FULL"))
             )
+            created: dict[int, str] = {}
+            try:
+                await many.create_all(client, [task.request for task in tasks], created)
+            finally:
+                _write_ids(call, [created[index] for index in sorted(created)])
 
-    created: dict[int, str] = {}
-    documents = [task.request for task in call.run(work())]
-
-    async def create() -> None:
-        async with call.client() as client:
-            await many.create_all(client, documents, created)
-
-    try:
-        call.run(create())
-    finally:
-        _write_ids(call, [created[index] for index in sorted(created)])
+    call.run(work())
     return Exit.OK
 
 

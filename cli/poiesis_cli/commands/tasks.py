@@ -20,6 +20,7 @@ from poiesis_cli.invocation import (
     Invocation,
     OneOf,
     WholeNumber,
+    check_ids_or_tags,
     common_options,
     config_option,
     server_option,
@@ -206,8 +207,7 @@ def cancel(call: Invocation, /, ids: Sequence[str], tags: Sequence[str]) -> int:
     poiesis cancel ID
     poiesis cancel --tag run=7
     """
-    if bool(ids) == bool(tags):
-        raise BadUsage("either IDs or --tag is required", "see poiesis cancel --help")
+    check_ids_or_tags(ids, tags)
 
     async def work() -> dict[str, Task | CliError]:
         async with call.client() as client:

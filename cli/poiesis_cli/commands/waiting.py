@@ -11,6 +11,7 @@ from poiesis_cli.errors import BadUsage, CliError, Interrupted, NotFound, TimedO
 from poiesis_cli.follow import next_steps, print_outcome, wait_for_end
 from poiesis_cli.invocation import (
     Invocation,
+    check_ids_or_tags,
     common_options,
     logs_option,
     quiet_option,
@@ -110,8 +111,7 @@ def report_all(
 
 def _find(call: Invocation, ids: Sequence[str], tags: Sequence[str]) -> list[str]:
     """Return complete ids. Raise BadUsage for neither ids nor tags, or for both; NotFound."""
-    if bool(ids) == bool(tags):
-        raise BadUsage("either IDs or --tag is required", "see poiesis wait --help")
+    check_ids_or_tags(ids, tags)
 
     async def work() -> list[str]:
         async with call.client() as client:
