@@ -18,6 +18,7 @@ import aiohttp
 import asyncpg
 
 from poiesis_bench.requests import TASK, database, fill, served
+from poiesis_bench.scale.growth import percentile
 from poiesis_bench.stage import table
 from poiesis_models.states import TesState
 from poiesis_tctl import tasks_db
@@ -89,11 +90,10 @@ async def measure(rows: int, seconds: float, rounds: int) -> list[Latencies]:
 
 
 def _latencies(times: Sequence[float], deleted: float = 0.0) -> Latencies:
-    ordered = sorted(times)
     return Latencies(
-        creates=len(ordered),
-        p50_ms=ordered[len(ordered) // 2],
-        p99_ms=ordered[int(len(ordered) * 0.99)],
+        creates=len(times),
+        p50_ms=percentile(times, 0.5),
+        p99_ms=percentile(times, 0.99),
         deleted_per_second=deleted,
     )
 

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from datetime import UTC
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -107,7 +106,7 @@ class Archive:
 def object_name(kind: Kind, tasks: Sequence[EndedTask]) -> str:
     """Return kind/year/month/day/digest: the day (UTC) on which they ended, and a digest of their ids."""
     digest = hashlib.sha256(b"".join(task.id.bytes for task in tasks)).hexdigest()[:32]
-    return f"{kind}/{tasks[0].ended_at.astimezone(UTC):%Y/%m/%d}/{digest}.jsonl.gz"
+    return f"{kind}/{tasks[0].day}/{digest}.jsonl.gz"
 
 
 def _until(tasks: Sequence[EndedTask], last: UUID) -> Sequence[EndedTask]:

@@ -42,6 +42,11 @@ class EndedTask:
         """Return its place in the order of deletion."""
         return Place(self.ended_at, self.id)
 
+    @property
+    def day(self) -> str:
+        """Return the day (UTC) on which it ended, as year/month/day."""
+        return f"{self.ended_at.astimezone(UTC):%Y/%m/%d}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
@@ -72,11 +77,7 @@ def sweeps(retention: Retention) -> Iterator[Sweep]:
 def batch(tasks: Sequence[EndedTask], may_delete: Callable[[EndedTask], bool]) -> list[EndedTask]:
     """Return the tasks that may be deleted and ended on the day (UTC) of the first of these."""
     due = [task for task in tasks if may_delete(task)]
-    return list(takewhile(lambda task: _day(task) == _day(due[0]), due))
-
-
-def _day(task: EndedTask) -> str:
-    return f"{task.ended_at.astimezone(UTC):%Y/%m/%d}"
+    return list(takewhile(lambda task: task.day == due[0].day, due))
 
 
 def next_size(size: int, seconds: float) -> int:
