@@ -20,7 +20,8 @@ LANGUAGE sql SET search_path = pg_catalog, public, pg_temp AS $$
           FROM (SELECT DISTINCT task_id FROM texts) t
         ON CONFLICT DO NOTHING
     )
-    UPDATE task SET logs_deleted = true, document = NULL, full_document = NULL FROM due WHERE task.id = due.id RETURNING task.id
+    UPDATE task SET logs_deleted = true, document = NULL, full_document = NULL
+      FROM due WHERE task.id = due.id RETURNING task.id
 $$;
 REVOKE ALL ON FUNCTION delete_logs(uuid[], text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION delete_logs(uuid[], text) TO poiesis_api;

@@ -85,9 +85,10 @@ def read_token(token: str, wanted: Filter, owner: str) -> int:
 
 
 def prefix_range(prefix: str) -> tuple[str, str | None]:
-    """Return the first text with this prefix, and the first text after all of them; None if there is none.
+    """Return the bounds of all texts with this prefix: the first of them, and the first text after them.
 
-    Texts are compared by their bytes in UTF-8, whose order is that of the code points.
+    The second one is None if no text comes after them. Texts are compared by their bytes in UTF-8, in the
+    order of the code points.
     """
     beginning = prefix.rstrip(chr(sys.maxunicode))
     if not beginning:

@@ -88,7 +88,7 @@ async def observed(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _view(request: web.Request, operation: str) -> str:
-    """Return the view of a read, the default one if there is none; empty for other operations."""
+    """Return the requested or default view of a read. Return an empty text for other operations."""
     if operation not in _READS:
         return ""
     view = request.query.get("view", View.MINIMAL)

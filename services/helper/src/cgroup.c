@@ -25,7 +25,7 @@ static bool read_text(const char *root, const char *file, char *text, size_t siz
     return true;
 }
 
-/* The decimal number at the start of `text`; -1 if there is none, or it is too large. */
+/* Return the decimal number at the start of `text`, or -1 if `text` has no digit there or the number is too large. */
 static int64_t number(const char *text)
 {
     if (*text < '0' || *text > '9')

@@ -39,7 +39,7 @@ class PodStatus(Protocol):
 
     @property
     def view(self) -> PodView | None:
-        """The last known status, None if there is none."""
+        """The last known status, or None as long as it is unknown."""
 
     async def run(self) -> None:
         """Keep `view` up to date, indefinitely if there is a source."""
